@@ -1,0 +1,1 @@
+"""Benchmarks, one file each. No torch: rows in, strings and judgements out."""

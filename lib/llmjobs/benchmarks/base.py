@@ -1,0 +1,153 @@
+"""The contract of a benchmark: where its rows come from, how an example reads, how an answer is judged.
+
+A benchmark is one file with one subclass of :class:`Benchmark`. It sees plain dictionaries (rows) and strings only; tokens,
+models and batches are other modules' work.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+OutputType = Literal["loglikelihood", "generate_until"]
+Row = Mapping[str, Any]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """Where the rows lie on the hub: parquet data sets only, no loading scripts."""
+
+    path: str
+    config: str | None = None
+    """Name of the configuration; ``{subject}`` in it is replaced by the subject."""
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """The benchmark's own split names (``test``, ``fewshot``) to the data set's."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One worked or asked example: ``text`` + ``target`` is how it reads with its answer."""
+
+    text: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Doc:
+    """One question as the model sees it, apart from the shots.
+
+    ``questions`` and ``continuations`` have one entry an option; where all options share one text, ``questions`` has a single
+    entry. For generation ``continuations`` is empty.
+    """
+
+    doc_id: int
+    subject: str
+    question: str
+    """Readable, for people: ``--show``, the report."""
+    choices: tuple[str, ...]
+    gold: str
+    """A letter for multiple choice, the answer's text for generation."""
+    questions: tuple[str, ...]
+    continuations: tuple[str, ...]
+    golds: tuple[str, ...] = ()
+    """All right options, where a benchmark has several (TruthfulQA's MC2)."""
+
+
+@dataclass(frozen=True)
+class Shots:
+    """What stands before the question: a description and worked examples, each ended by ``delimiter``."""
+
+    description: str = ""
+    examples: tuple[Example, ...] = ()
+    delimiter: str = "\n\n"
+
+    def render(self, count: int) -> str:
+        """The text of the description and the first ``count`` examples."""
+        return self.description + "".join(e.text + e.target + self.delimiter for e in self.examples[:count])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of one doc: the option or text chosen, right or not, and the benchmark's metrics (name → 0…1)."""
+
+    prediction: str | None
+    correct: bool
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How a reply is generated: at most ``max_new_tokens``, ended by any of ``stop``, sampled if ``temperature`` > 0."""
+
+    stop: tuple[str, ...]
+    max_new_tokens: int
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a manifest says about a benchmark, with the benchmark's own defaults filled in."""
+
+    num_fewshot: int
+    prompt: str
+    output_type: OutputType
+
+
+class Benchmark(ABC):
+    """Base of every benchmark. Class attributes are facts; methods are pure functions of rows."""
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    """Raised whenever a prompt or a score changes; part of every fingerprint."""
+    title: ClassVar[str]
+    source: ClassVar[str]
+    """Paper or page that defines it."""
+    hub: ClassVar[HubDataset | None] = None
+    subjects: ClassVar[tuple[str, ...]] = ("all",)
+    categories: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Named groups of subjects that a manifest may ask for."""
+    prompts: ClassVar[tuple[str, ...]] = ("lm-eval",)
+    """Allowed prompt forms, the default first."""
+    output_types: ClassVar[tuple[OutputType, ...]] = ("loglikelihood",)
+    """Allowed ways to answer, the default first."""
+    max_fewshot: ClassVar[int] = 25
+    default_num_fewshot: ClassVar[int] = 0
+    primary_metric: ClassVar[str] = "acc"
+    test_rows: ClassVar[int]
+    """Rows of the published test split, all subjects together."""
+    fewshot_split: ClassVar[str | None] = "fewshot"
+
+    def __init__(self, options: Options) -> None:
+        """Keep the effective options."""
+        self.options = options
+
+    @abstractmethod
+    def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
+        """Read one test row.
+
+        Raises:
+            KeyError, ValueError, TypeError: the row is not of this benchmark's form (the caller names the row).
+
+        """
+
+    @abstractmethod
+    def shots(self, rows: Sequence[Row], subject: str) -> Shots:
+        """Make the description and the ``num_fewshot`` worked examples from the few-shot split's rows, in order."""
+
+    @abstractmethod
+    def judge(self, doc: Doc, loglikelihoods: Sequence[float]) -> Judgement:
+        """Judge a doc from every option's log-likelihood (natural log, summed over its tokens)."""
+
+    def generation(self, doc: Doc) -> Generation:
+        """How to generate, where ``generate_until`` is allowed."""
+        raise TypeError(f"{self.name} is not scored by generation")
+
+    def judge_text(self, doc: Doc, text: str) -> Judgement:
+        """Judge a generated reply; ``prediction`` is None where it cannot be read."""
+        raise TypeError(f"{self.name} is not scored by generation")
+
+
+def argmax(values: Sequence[float]) -> int:
+    """Index of the first largest value, as numpy's ``argmax`` has it."""
+    return max(range(len(values)), key=values.__getitem__)

@@ -1,0 +1,68 @@
+"""The exceptions that end a command with one line, and the exit codes.
+
+    LlmjobsError                 exit code 1
+    ├── ManifestError            2   a manifest or an option is not valid
+    ├── DataError                1   rows, records or logs that cannot be read
+    ├── ModelError               1   a model that cannot be found, fetched or loaded
+    ├── MissingPackageError      1   an extra that is not installed
+    └── RunFolderError           1   the run folder cannot be used as asked
+        ├── LockedError              another process works in it
+        └── FingerprintError         what is asked for differs from what the folder holds
+
+Every message is one line: where, what, what is allowed, what to do.
+"""
+
+from typing import Final
+
+EXIT_OK: Final = 0
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNITS_FAILED: Final = 3
+EXIT_RESUMABLE: Final = 75
+"""Stopped by a signal with everything saved; the same command goes on (``EX_TEMPFAIL`` of sysexits.h)."""
+
+
+class LlmjobsError(Exception):
+    """An error that a person can act on; its text is the one line to print."""
+
+    exit_code = EXIT_ERROR
+
+    def __init__(self, message: str) -> None:
+        """Keep ``message`` on one line: control characters of foreign text are shown, not obeyed."""
+        super().__init__(printable(message))
+
+
+class ManifestError(LlmjobsError):
+    """A manifest, an override or an option that is not valid."""
+
+    exit_code = EXIT_USAGE
+
+
+class DataError(LlmjobsError):
+    """Rows, records or logs that cannot be read."""
+
+
+class ModelError(LlmjobsError):
+    """A model or tokenizer that cannot be found, fetched or loaded."""
+
+
+class MissingPackageError(LlmjobsError):
+    """An optional package that is needed for what was asked."""
+
+
+class RunFolderError(LlmjobsError):
+    """A run folder that cannot be used as asked."""
+
+
+class LockedError(RunFolderError):
+    """Another process works in the run folder."""
+
+
+class FingerprintError(RunFolderError):
+    """What is asked for differs from what the run folder holds."""
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` on one line with control characters written out (``\n`` becomes a blank, ESC becomes ``\x1b``)."""
+    flat = " ".join(text.split("\n"))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)

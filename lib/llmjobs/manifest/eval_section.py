@@ -1,0 +1,103 @@
+"""``eval:`` — which benchmarks, and how they are asked."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from llmjobs.benchmarks.base import Options, OutputType
+from llmjobs.benchmarks.registry import benchmark_class, names
+from llmjobs.manifest.fields import FileName, Section, ShortText, slug
+from llmjobs.manifest.suggest import one_of
+
+
+class BenchmarkSpec(Section):
+    """One benchmark: a known one by ``name``, or a file of your own by ``file``."""
+
+    name: FileName
+    """Name of a known benchmark (`llmjobs benchmarks` lists them), or how your own is called."""
+    subjects: list[ShortText] = Field(default_factory=lambda: ["all"], min_length=1)
+    """Subjects or categories by name, or `all`."""
+    num_fewshot: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Worked examples before the question; the benchmark's own default when not given."""
+    prompt: ShortText | None = None
+    """Prompt form; the benchmark's first when not given."""
+    output_type: OutputType | None = None
+    """`loglikelihood` compares the options; `generate_until` reads a reply."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """First questions of each subject only."""
+    data: ShortText | None = None
+    """Local folder or file with the rows; from the hub when not given."""
+    revision: ShortText | None = None
+    """Revision of the hub data set."""
+    file: ShortText | None = None
+    """Your own benchmark: CSV, JSONL or parquet."""
+    question: ShortText | None = None
+    """Column of the question in `file`."""
+    choices: list[ShortText] | ShortText | None = None
+    """Columns of the options, or one column that holds a list; none for short answers."""
+    answer: ShortText | None = None
+    """Column of the right answer: a letter, an index from 0, or the option's text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and isinstance(value.get("file"), str) and "name" not in value:
+            return value | {"name": slug(value["file"].rsplit(".", 1)[0])}
+        if isinstance(value, dict) and isinstance(value.get("subjects"), str):
+            return value | {"subjects": [value["subjects"]]}
+        return value
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.file is not None:
+            if not self.question or not self.answer:
+                raise ValueError("file: needs question: and answer: (names of its columns)")
+            return self
+        if own := [key for key in ("question", "choices", "answer") if getattr(self, key) is not None]:
+            raise ValueError(f"{own[0]}: is for a file of your own; add file: or remove it")
+        one_of("name", self.name, names())
+        found = benchmark_class(self.name)
+        for subject in self.subjects:
+            one_of("subjects", subject, ["all", *found.categories, *found.subjects])
+        if self.prompt is not None:
+            one_of("prompt", self.prompt, found.prompts)
+        if self.output_type is not None:
+            one_of("output_type", self.output_type, found.output_types)
+        if self.num_fewshot is not None and self.num_fewshot > found.max_fewshot:
+            raise ValueError(f"num_fewshot: {self.num_fewshot} is more than the {found.max_fewshot} that {self.name} has")
+        return self
+
+    def options(self) -> Options:
+        """The effective options, with the benchmark's defaults filled in."""
+        found = benchmark_class("custom" if self.file else self.name)
+        shots = found.default_num_fewshot if self.num_fewshot is None else self.num_fewshot
+        return Options(shots, self.prompt or found.prompts[0], self.output_type or found.output_types[0])
+
+    def subject_names(self) -> list[str]:
+        """The subjects, categories spelled out, each once, in the order given."""
+        found = benchmark_class("custom" if self.file else self.name)
+        wanted: dict[str, None] = {}
+        for subject in self.subjects:
+            group = found.subjects if subject == "all" else found.categories.get(subject, (subject,))
+            wanted.update(dict.fromkeys(group))
+        return list(wanted)
+
+
+class EvalSection(Section):
+    """Accuracy of every model on every benchmark."""
+
+    benchmarks: list[BenchmarkSpec] = Field(min_length=1)
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    batch_tokens: Annotated[int, Field(ge=16, le=1 << 20)] | Literal["auto"] = "auto"
+    """Tokens of a forward pass; `auto` measures once at the start."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """CPU threads; `auto` takes the physical cores."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        seen = [b.name for b in self.benchmarks]
+        if twice := next((n for n in seen if seen.count(n) > 1), None):
+            raise ValueError(f"benchmarks: {twice!r} is given twice; a run holds each benchmark once, use a second manifest")
+        return self

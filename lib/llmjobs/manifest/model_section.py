@@ -1,0 +1,67 @@
+"""``models:`` — which models, how they are loaded."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from llmjobs.manifest.fields import FileName, Section, ShortText, slug
+
+Device = Literal["auto", "cuda", "mps", "cpu"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "8bit", "4bit"]
+
+
+class ModelSpec(Section):
+    """One model as the manifest asks for it; what was really loaded is recorded beside the results."""
+
+    id: ShortText
+    """Hub id (`meta-llama/Llama-3.2-1B`), a folder, or a demo model that comes along (`llmjobs/demo-base`)."""
+    name: FileName = Field(default="", validate_default=False)
+    """How results and reports call it; made from the id and the quantization when not given."""
+    revision: ShortText | None = None
+    """Branch, tag or commit on the hub; resolved to a commit at the start and recorded."""
+    device: Device = "auto"
+    """`auto` takes the first of cuda, mps, cpu that works."""
+    dtype: DType = "auto"
+    """`auto`: bfloat16 where the hardware computes it, float16 on a GPU without, float32 otherwise."""
+    quantization: Quantization = "none"
+    """`8bit` (LLM.int8) or `4bit` (NF4, double quantization) by bitsandbytes; CUDA and CPU only."""
+    device_map: Literal["none", "auto"] = "none"
+    """`auto` spreads a model over all GPUs of the machine by accelerate."""
+    chat_template: bool = False
+    """Ask through the tokenizer's chat template (instruct models)."""
+    fewshot_as_turns: bool = True
+    """With the chat template: each shot is a user and an assistant turn, instead of one long message."""
+    system: str | None = None
+    """System message for the chat template."""
+    trust_remote_code: bool = False
+    """Allow code of the model's repository to run. Off unless you read that code."""
+    pickle_weights: bool = False
+    """Allow weights that are not safetensors (loading them can run code)."""
+    endpoint: ShortText | None = None
+    """URL of an OpenAI-compatible server instead of a local model (chat, converse, mtbench)."""
+    api_key_env: ShortText | None = None
+    """Name of the environment variable that holds the endpoint's key; the key itself never stands in a manifest."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """``- meta-llama/Llama-3.2-1B`` is short for ``- id: …``; the name is derived."""
+        if isinstance(value, str):
+            value = {"id": value}
+        if isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] and not value.get("name"):
+            suffix = f"-{value['quantization']}" if value.get("quantization") in ("8bit", "4bit") else ""
+            value = value | {"name": slug(value["id"])[:90] + suffix}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.device == "mps" and self.quantization != "none":
+            raise ValueError("quantization needs bitsandbytes, which has no kernels for Apple's GPU; use device: cpu or quantization: none")
+        if self.quantization != "none" and self.dtype == "float16" and self.device == "cpu":
+            raise ValueError("float16 is not computed on the CPU; use dtype: auto, bfloat16 or float32")
+        if self.device_map == "auto" and self.device not in ("auto", "cuda"):
+            raise ValueError("device_map: auto spreads over GPUs; remove it or use device: cuda")
+        if self.api_key_env and not self.endpoint:
+            raise ValueError("api_key_env is for an endpoint; add endpoint: or remove it")
+        return self

@@ -1,0 +1,31 @@
+"""The whole manifest: one study, a section for each job that it wants."""
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from llmjobs.manifest.eval_section import EvalSection
+from llmjobs.manifest.fields import FileName, Section
+from llmjobs.manifest.model_section import ModelSpec
+
+
+class Manifest(Section):
+    """A study: models once, then what is done with them."""
+
+    name: FileName
+    """Name of the run's folder under the results; the file's name when not given."""
+    description: str = ""
+    models: list[ModelSpec] = Field(min_length=1)
+    eval: EvalSection | None = None
+
+    @model_validator(mode="after")
+    def _distinct_models(self) -> Self:
+        names = [m.name.lower() for m in self.models]
+        if twice := next((m.name for m in self.models if names.count(m.name.lower()) > 1), None):
+            raise ValueError(f"models: the name {twice!r} stands for two models; give each a name: of its own")
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a manifest, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmjobs manifest"} | Manifest.model_json_schema()

@@ -1,0 +1,22 @@
+"""Says what is allowed and which name was probably meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+SHOWN = 12
+
+
+def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise :class:`ValueError` in the project's wording unless ``value`` is among ``allowed``."""
+    names = list(allowed)
+    if value not in names:
+        raise ValueError(f"{key}: {not_one_of(value, names)}")
+
+
+def not_one_of(value: object, names: list[str]) -> str:
+    """``'4bits' is not one of none, 8bit, 4bit; did you mean '4bit'?``."""
+    text = str(value)[:60]
+    shown = ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
+    near = get_close_matches(text.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
+    meant = next((n for n in names if near and n.lower() == near[0]), None)
+    return f"'{text}' is not one of {shown}" + (f"; did you mean '{meant}'?" if meant else "")
