@@ -1,7 +1,7 @@
-"""Which language model, at which precision, should I run on the machine I have?
+"""llmjobs: which language model, at which precision, should I run on the machine I have.
 
-The public interface is small: :func:`load_manifest`, :func:`run` and :class:`Results`. Nothing here imports torch until a
-model is loaded.
+The public interface is small: :func:`load_manifest`, :func:`run` and :class:`Results`. Nothing here imports torch
+until a model is loaded.
 """
 
 from importlib import import_module

@@ -63,6 +63,6 @@ class FingerprintError(RunFolderError):
 
 
 def printable(text: str) -> str:
-    r"""Return ``text`` on one line with control characters written out (``\n`` becomes a blank, ESC becomes ``\x1b``)."""
+    r"""Return ``text`` on one line; control characters are written out (``\n`` as a blank, ESC as ``\x1b``)."""
     flat = " ".join(text.split("\n"))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)

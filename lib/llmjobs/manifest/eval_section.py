@@ -66,7 +66,9 @@ class BenchmarkSpec(Section):
         if self.output_type is not None:
             one_of("output_type", self.output_type, found.output_types)
         if self.num_fewshot is not None and self.num_fewshot > found.max_fewshot:
-            raise ValueError(f"num_fewshot: {self.num_fewshot} is more than the {found.max_fewshot} that {self.name} has")
+            raise ValueError(
+                f"num_fewshot: {self.num_fewshot} is more than the {found.max_fewshot} that {self.name} has"
+            )
         return self
 
     def options(self) -> Options:
@@ -99,5 +101,7 @@ class EvalSection(Section):
     def _distinct(self) -> Self:
         seen = [b.name for b in self.benchmarks]
         if twice := next((n for n in seen if seen.count(n) > 1), None):
-            raise ValueError(f"benchmarks: {twice!r} is given twice; a run holds each benchmark once, use a second manifest")
+            raise ValueError(
+                f"benchmarks: {twice!r} is given twice; a run holds each benchmark once, use a second manifest"
+            )
         return self

@@ -18,7 +18,9 @@ class Section(BaseModel):
 
 def _file_name(value: str) -> str:
     if len(value) > MAX_NAME or not _NAME.fullmatch(value) or value.lower().split(".")[0] in _WINDOWS_DEVICES:
-        raise ValueError(f"'{value[:60]}' cannot be a folder's name; use at most {MAX_NAME} of letters, digits, '.', '_', '+', '-'")
+        raise ValueError(
+            f"'{value[:60]}' cannot be a folder's name; use at most {MAX_NAME} of letters, digits, '.', '_', '+', '-'"
+        )
     return value
 
 

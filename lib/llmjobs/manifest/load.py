@@ -21,8 +21,8 @@ BUILT_IN = Path(__file__).parent.parent / "manifests"
 def load_manifest(file: str | Path, overrides: Sequence[str] = ()) -> Manifest:
     """Read, override and validate a manifest.
 
-    ``file`` is a path; a bare name such as ``demo`` or ``manifests/demo.yaml`` that is no file here stands for one that comes
-    with the package.
+    ``file`` is a path; a bare name such as ``demo`` or ``manifests/demo.yaml`` that is no file here stands for one
+    that comes with the package.
 
     Raises:
         ManifestError: one line with file, line, path, what is allowed and, for a typo, the nearest name.
@@ -54,7 +54,7 @@ def _find(path: Path) -> Path:
     except (OSError, ValueError):
         return path
     named = BUILT_IN / f"{path.name.removesuffix('.yaml')}.yaml"
-    if path.parent in (Path("."), Path("manifests")) and named.is_file():
+    if path.parent in (Path(), Path("manifests")) and named.is_file():
         return named
     return path
 

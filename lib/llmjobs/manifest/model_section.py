@@ -57,7 +57,10 @@ class ModelSpec(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.device == "mps" and self.quantization != "none":
-            raise ValueError("quantization needs bitsandbytes, which has no kernels for Apple's GPU; use device: cpu or quantization: none")
+            raise ValueError(
+                "quantization needs bitsandbytes, which has no kernels for Apple's GPU; "
+                "use device: cpu or quantization: none"
+            )
         if self.quantization != "none" and self.dtype == "float16" and self.device == "cpu":
             raise ValueError("float16 is not computed on the CPU; use dtype: auto, bfloat16 or float32")
         if self.device_map == "auto" and self.device not in ("auto", "cuda"):

@@ -26,7 +26,9 @@ def apply_overrides(source: Source, assignments: Sequence[str]) -> Source:
     for assignment in assignments:
         path_text, equals, text = assignment.partition("=")
         if not equals or len(assignment) > MAX_LENGTH:
-            raise ManifestError(f"--set {assignment[:60]}: write path=value, for example --set models[0].quantization=4bit")
+            raise ManifestError(
+                f"--set {assignment[:60]}: write path=value, for example --set models[0].quantization=4bit"
+            )
         _assign(values, parse_path(path_text), _parse_value(assignment, text), f"--set {assignment}")
     return replace(source, values=values)
 
@@ -54,9 +56,13 @@ def _assign(values: Any, path: ValuePath, value: Any, said: str) -> None:
     *parents, last = path
     for step, following in zip(parents, path[1:], strict=True):
         values = _enter(values, step, [] if isinstance(following, int) else {}, said)
-    if isinstance(values, dict) and isinstance(last, str):
-        values[last] = value
-    elif isinstance(values, list) and isinstance(last, int) and last < len(values):
+    if (
+        isinstance(values, dict)
+        and isinstance(last, str)
+        or isinstance(values, list)
+        and isinstance(last, int)
+        and last < len(values)
+    ):
         values[last] = value
     elif isinstance(values, list) and last == len(values):
         values.append(value)
@@ -77,4 +83,6 @@ def _enter(values: Any, step: str | int, empty: Any, said: str) -> Any:
 def _has(values: Any) -> str:
     if isinstance(values, list):
         return f"the list has {len(values)} entries, counted from 0"
-    return f"the value is {values!r}" if not isinstance(values, dict) else f"the keys are {', '.join(map(str, values))}"
+    if isinstance(values, dict):
+        return f"the keys are {', '.join(map(str, values))}"
+    return f"the value is {values!r}"

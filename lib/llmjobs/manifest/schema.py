@@ -28,4 +28,7 @@ class Manifest(Section):
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of a manifest, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmjobs manifest"} | Manifest.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "llmjobs manifest",
+    } | Manifest.model_json_schema()

@@ -1,7 +1,7 @@
 """Reads a YAML file into plain values and remembers the line of each path.
 
-PyYAML's safe loader only: no tags that build objects. Size, depth and the number of values are bounded, so an alias bomb or a
-huge file ends in one line.
+PyYAML's safe loader only: no tags that build objects. Size, depth and the number of values are bounded, so an alias
+bomb or a huge file ends in one line.
 """
 
 import re
@@ -81,7 +81,9 @@ def _read_text(file: Path, name: str) -> str:
             raw = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ManifestError(f"{name}: cannot be read: {reason}; see 'llmjobs --help' for how to name a manifest") from None
+        raise ManifestError(
+            f"{name}: cannot be read: {reason}; see 'llmjobs --help' for how to name a manifest"
+        ) from None
     if len(raw) > MAX_BYTES:
         raise ManifestError(f"{name}: larger than 1 MiB, which no manifest is; name the manifest, not a data file")
     try:
@@ -108,14 +110,14 @@ class _Builder:
         self.count += 1
         if self.count > MAX_VALUES or depth > MAX_DEPTH:
             raise ManifestError(
-                f"{self.name}:{node.start_mark.line + 1}: more than {MAX_VALUES} values or {MAX_DEPTH} levels after its "
-                "aliases are expanded; write the values out"
+                f"{self.name}:{node.start_mark.line + 1}: more than {MAX_VALUES} values or {MAX_DEPTH} levels after "
+                "its aliases are expanded; write the values out"
             )
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(child, (*path, i), depth + 1) for i, child in enumerate(node.value)]
-        return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return self.loader.construct_object(node)
 
     def mapping(self, node: yaml.MappingNode, path: ValuePath, depth: int) -> dict[str, Any]:
         self.lines.setdefault(path, node.start_mark.line + 1)

@@ -1,0 +1,122 @@
+"""Which device and which number format a model runs in, and that device's clock."""
+
+import time
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+
+from llmjobs.errors import ModelError
+from llmjobs.manifest.model_section import Device, DType, Quantization
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NO_GPU_TIME = {
+    "cpu": "the model ran on the CPU",
+    "mps": "Apple's GPU has no device events that torch can read; real_s is synchronized wall time",
+}
+
+
+def available() -> list[str]:
+    """Devices that torch can use here, best first."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def resolve_device(wanted: Device, quantization: Quantization) -> str:
+    """The device to load on.
+
+    Raises:
+        ModelError: the device that was asked for is not there.
+
+    """
+    devices = available()
+    if wanted == "auto":
+        # bitsandbytes has no kernels for Apple's GPU: a quantized model goes to the CPU there, and the record says so.
+        return next(d for d in devices if d != "mps" or quantization == "none")
+    if wanted not in devices:
+        raise ModelError(f"device {wanted!r} is not here (there is: {', '.join(devices)}); use device: auto or cpu")
+    return wanted
+
+
+def resolve_dtype(wanted: DType, device: str) -> torch.dtype:
+    """The number format to compute in: ``auto`` takes what the hardware computes, not what it merely stores."""
+    if wanted != "auto":
+        return DTYPES[wanted]
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device == "mps":
+        return torch.float16
+    return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
+
+
+@cache
+def cpu_computes_bfloat16() -> bool:
+    """True where this CPU has bfloat16 matrix instructions (AVX-512 BF16, AMX; Arm's BF16)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    names = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")
+    if capabilities:
+        return any(capabilities.get(name) for name in names)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+@dataclass
+class DeviceClock:
+    """Times spans by device events on CUDA; elsewhere it only waits for the device, so that wall time is honest."""
+
+    device: str
+    _events: list[torch.cuda.Event] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Begin a span."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            self._events[0].record()
+        elif self.device == "mps":
+            torch.mps.synchronize()
+
+    def stop(self) -> tuple[float | None, int | None]:
+        """End it: (seconds by device events, peak bytes), each None where the device has none."""
+        if self.device == "cuda":
+            self._events[1].record()
+            self._events[1].synchronize()
+            return self._events[0].elapsed_time(self._events[1]) / 1000, torch.cuda.max_memory_allocated()
+        if self.device == "mps":
+            torch.mps.synchronize()
+            return None, torch.mps.driver_allocated_memory()
+        return None, None
+
+
+def free_memory(device: str) -> None:
+    """Give cached memory of the device back."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()
+
+
+def set_threads(wanted: int | str) -> int:
+    """Set torch's CPU threads; ``auto`` takes the physical cores that this process may use. Returns the number."""
+    count = wanted if isinstance(wanted, int) else physical_cores()
+    torch.set_num_threads(count)
+    return count
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may run on (never more than the scheduler allows)."""
+    import os
+
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
+def warm_up_seconds(device: str) -> float:
+    """Seconds that the device takes for its first small product (context, kernels), to keep them out of other figures."""
+    began = time.monotonic()
+    probe = torch.ones(8, 8, device=device)
+    (probe @ probe).sum().item()
+    return time.monotonic() - began

@@ -1,0 +1,58 @@
+"""The one place that knows bitsandbytes: how to ask for 8-bit and 4-bit, and how to recognise them in a loaded model."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmjobs.errors import MissingPackageError
+from llmjobs.manifest.model_section import Quantization
+
+
+def quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
+    """What ``from_pretrained`` takes as ``quantization_config``; None for no quantization.
+
+    8bit is LLM.int8 (arXiv 2208.07339) with its published threshold 6.0; 4bit is NF4 with double quantization
+    (arXiv 2305.14314), computed in ``dtype``.
+
+    Raises:
+        MissingPackageError: bitsandbytes cannot be imported.
+
+    """
+    if quantization == "none":
+        return None
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            f"quantization: {quantization} needs bitsandbytes, which cannot be imported ({error}); pip install bitsandbytes"
+        ) from None
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def effective_quantization(model: nn.Module) -> str:
+    """``none``, ``8bit`` or ``4bit``, read off the linear layers; ``mixed`` if they disagree among themselves."""
+    found = {kind for module in model.modules() if (kind := _kind(module))}
+    if not found:
+        return "none"
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def _kind(module: nn.Module) -> str | None:
+    """A layer counts by what its weight is, not by what its class is called."""
+    weight = getattr(module, "weight", None)
+    name = type(weight).__name__
+    if name == "Params4bit":
+        return "4bit" if getattr(weight, "quant_state", None) is not None else "mixed"
+    if name == "Int8Params":
+        return "8bit" if weight is not None and weight.dtype == torch.int8 else "mixed"
+    return None

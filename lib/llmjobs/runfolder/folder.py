@@ -1,0 +1,127 @@
+"""Where everything of a run lies.
+
+results/RUN/
+  manifest.yaml  environment.json  summary.json
+  docs/BENCHMARK.SUBJECT.jsonl
+  JOB/…/UNIT/{records.jsonl, timings.jsonl, checkpoint.pkl, unit.json, error.json}
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmjobs.errors import DataError, RunFolderError
+from llmjobs.runfolder import disk
+
+RECORDS, TIMINGS, CHECKPOINT = "records.jsonl", "timings.jsonl", "checkpoint.pkl"
+UNIT_FILE, ERROR_FILE = "unit.json", "error.json"
+
+
+@dataclass(frozen=True)
+class UnitFolder:
+    """The files of one unit."""
+
+    path: Path
+
+    @property
+    def records(self) -> Path:
+        """Deterministic lines: predictions only."""
+        return self.path / RECORDS
+
+    @property
+    def timings(self) -> Path:
+        """Measured lines: time and memory of each step."""
+        return self.path / TIMINGS
+
+    @property
+    def checkpoint(self) -> Path:
+        """The cursor."""
+        return self.path / CHECKPOINT
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder below the results."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, results: Path, name: str) -> "RunFolder":
+        """Make (or find) ``results/name``.
+
+        Raises:
+            RunFolderError: it cannot be made, or leads out of the results through a link.
+
+        """
+        path = results / name
+        with disk.clear_errors(path):
+            disk.make_folder(path)
+            if results.resolve() not in path.resolve().parents:
+                raise RunFolderError(
+                    f"{path}: leads out of {results} through a link; remove the link or choose another name"
+                )
+        return cls(path)
+
+    def unit(self, unit_path: str) -> UnitFolder:
+        """The folder of a unit such as ``eval/llama/mmlu.astronomy``; created where missing.
+
+        Raises:
+            RunFolderError: a link in it leads out of the run.
+
+        """
+        path = self.path / unit_path
+        with disk.clear_errors(path):
+            disk.make_folder(path)
+            if self.path.resolve() not in path.resolve().parents:
+                raise RunFolderError(f"{path}: leads out of the run through a link; remove the link")
+        return UnitFolder(path)
+
+    def write_json(self, relative: str, value: Any) -> None:
+        """Replace a JSON file of the run, readable and with keys in the order given."""
+        path = self.path / relative
+        with disk.clear_errors(path):
+            disk.make_folder(path.parent)
+        disk.write_whole(path, to_json(value))
+
+    def write_text(self, relative: str, text: str) -> None:
+        """Replace a text file of the run."""
+        path = self.path / relative
+        with disk.clear_errors(path):
+            disk.make_folder(path.parent)
+        disk.write_whole(path, text.encode())
+
+    def move_aside(self) -> Path | None:
+        """Rename the whole folder to ``NAME.1``, ``NAME.2``, … so that a fresh run loses nothing.
+
+        Returns the new path, or None where there was nothing to keep.
+        """
+        if not any(self.path.iterdir()):
+            return None
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        with disk.clear_errors(self.path):
+            disk.rename(self.path, target)
+            disk.make_folder(self.path)
+        return target
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON with a final newline."""
+    return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False).encode("utf-8", "replace") + b"\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        DataError: missing or damaged.
+
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not valid JSON; restore it or run again") from None

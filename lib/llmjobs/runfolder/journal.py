@@ -1,0 +1,116 @@
+"""Append-only JSONL files: records and timings.
+
+A line is written whole, then synced; the checkpoint then holds the file's length. On resume the file is cut at that
+length, so a torn last line never survives.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from llmjobs.errors import DataError, RunFolderError
+from llmjobs.runfolder import disk
+
+Record = dict[str, Any]
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """One JSON line; the same record gives the same bytes everywhere."""
+    return (
+        json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+        + b"\n"
+    )
+
+
+class Journal:
+    """One JSONL file open for appending, cut to ``size`` bytes first."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Open ``path``, creating it where it is missing.
+
+        Raises:
+            RunFolderError: the file is shorter than ``size``: something outside llmjobs changed it; or the disk fails.
+
+        """
+        self.path = path
+        with disk.clear_errors(path):
+            disk.make_folder(path.parent)
+            is_new = not path.exists()
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            self._stream = os.fdopen(descriptor, "rb+", buffering=0)
+            length = self._stream.seek(0, os.SEEK_END)
+            if length < size:
+                self._stream.close()
+                raise RunFolderError(
+                    f"{path}: {length} bytes, but {size} were saved; it was changed from outside: "
+                    "restore it or use --fresh"
+                )
+            if length > size:
+                disk.truncate(self._stream, size)
+                disk.fsync(self._stream)
+            self._stream.seek(size)
+            if is_new:
+                disk.fsync_folder(path.parent)
+        self.size = size
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write the records and bring them to the disk."""
+        data = b"".join(map(encode, records))
+        if data:
+            with disk.clear_errors(self.path):
+                disk.write(self._stream, data)
+                disk.fsync(self._stream)
+            self.size += len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        """Return the open journal."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close on the way out."""
+        self.close()
+
+
+def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, int, Record]]:
+    """Yield ``(line number, end offset in bytes, record)``.
+
+    With ``allow_torn`` a last line that is cut off (no newline, or damaged with nothing after it) ends the reading.
+
+    Raises:
+        DataError: a damaged line, naming file and line.
+
+    """
+    end = 0
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                end += len(line)
+                record = _parse(line)
+                if record is None:
+                    if allow_torn and not stream.read(1):
+                        return
+                    raise DataError(f"{path}:{number}: not a whole JSON object; restore the file or run with --fresh")
+                yield number, end, record
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_records(path: Path, *, allow_torn: bool = False) -> list[Record]:
+    """All records of a JSONL file (see :func:`read_lines`)."""
+    return [record for _, _, record in read_lines(path, allow_torn=allow_torn)]
+
+
+def _parse(line: bytes) -> Record | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

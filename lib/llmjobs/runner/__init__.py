@@ -1,0 +1,1 @@
+"""The one loop under every job: units of work into a run folder, restartable anywhere."""

@@ -1,0 +1,149 @@
+"""A unit's progress on disk: its journals and its checkpoint, moved forward together."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from llmjobs.errors import DataError, FingerprintError, RunFolderError
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import UNIT_FILE, UnitFolder, read_json
+from llmjobs.runfolder.journal import Journal, read_lines
+from llmjobs.runner.units import Saved, Step
+
+
+@dataclass
+class Cursor:
+    """What the checkpoint of a unit holds; builtins only.
+
+    ``records_bytes`` and ``timings_bytes`` are the lengths at which the journals are cut on resume. ``real_s`` is the
+    time used so far in all attempts, loading included.
+    """
+
+    declared: dict[str, Any]
+    effective: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    steps_done: int = 0
+    items_done: int = 0
+    records_bytes: int = 0
+    timings_bytes: int = 0
+    attempts: int = 0
+    real_s: float = 0.0
+    done: bool = False
+
+    def saved(self) -> Saved | None:
+        """What :meth:`Job.open` needs to go on; None before the first step was planned."""
+        return Saved(self.effective, self.state, self.steps_done) if self.effective else None
+
+
+def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | None]:
+    """Read a unit's cursor, or start one; the remark says what had to be made good.
+
+    Raises:
+        FingerprintError: the folder holds something else than what is asked for.
+
+    """
+    try:
+        loaded = checkpoint.load(unit.checkpoint)
+    except RunFolderError as error:
+        cursor = _from_records(unit, declared)
+        return cursor, f"{error}; going on from {unit.records.name} ({cursor.steps_done} steps)"
+    if loaded is None:
+        return Cursor(dict(declared)), None
+    names = {f.name for f in fields(Cursor)}
+    cursor = Cursor(**{key: value for key, value in loaded.state.items() if key in names})
+    compare(unit, "declared", cursor.declared, declared)
+    return cursor, loaded.remark
+
+
+def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings.
+
+    Raises:
+        FingerprintError: names the first field that differs.
+
+    """
+    for key in dict.fromkeys([*saved, *asked]):
+        if saved.get(key) != asked.get(key):
+            raise FingerprintError(
+                f"{unit.path}: {key} was {_short(saved.get(key))} and is now {_short(asked.get(key))}; "
+                f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"
+            )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
+    """Rebuild a cursor from the journals alone: every step before the last one seen is whole."""
+    records_bytes, last, ends = 0, -1, {-1: 0}
+    if unit.records.exists():
+        for _, end, record in read_lines(unit.records, allow_torn=True):
+            step = int(record.get("step", 0))
+            if step != last:
+                ends[step - 1] = records_bytes
+                last = step
+            records_bytes = end
+    steps = max(last, 0)
+    cursor = Cursor(dict(declared), steps_done=steps, records_bytes=ends.get(steps - 1, 0))
+    with contextlib.suppress(DataError, KeyError, TypeError):
+        cursor.effective = dict(read_json(unit.path / UNIT_FILE)["effective"])
+    for _, end, line in read_lines(unit.timings, allow_torn=True) if unit.timings.exists() else ():
+        if int(line.get("step", -1)) >= steps:
+            break
+        cursor.timings_bytes = end
+        cursor.real_s += float(line.get("real_s") or 0.0)
+        cursor.items_done += int(line.get("items") or 0)
+        cursor.attempts = max(cursor.attempts, int(line.get("attempt") or 0))
+    return cursor
+
+
+class Writer:
+    """Appends steps to a unit's journals and moves its checkpoint after them."""
+
+    def __init__(self, unit: UnitFolder, cursor: Cursor) -> None:
+        """Open the journals at the cursor, cutting what was not saved."""
+        self.unit, self.cursor = unit, cursor
+        self.records = Journal(unit.records, cursor.records_bytes)
+        try:
+            self.timings = Journal(unit.timings, cursor.timings_bytes)
+        except RunFolderError:
+            self.records.close()
+            raise
+        self._clock = time.monotonic()
+
+    def opened(self, opening: Mapping[str, Any], effective: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Note that an attempt has opened the unit; the time since the writer was made counts for it."""
+        self.cursor.attempts += 1
+        self.cursor.effective, self.cursor.state = dict(effective), dict(state)
+        self.timings.append([{"step": -1, "phase": "open", "attempt": self.cursor.attempts, **opening}])
+        self._save()
+
+    def step(self, index: int, step: Step, state: Mapping[str, Any]) -> None:
+        """Write one step's records, then its timing, then the checkpoint."""
+        self.records.append({**record, "step": index} for record in step.records)
+        self.timings.append([{"step": index, "phase": "run", "attempt": self.cursor.attempts, **step.timing}])
+        self.cursor.steps_done = index + 1
+        self.cursor.items_done += int(step.timing.get("items", len(step.records)))
+        self.cursor.state = dict(state)
+        self._save()
+
+    def finish(self) -> None:
+        """Mark the unit as whole."""
+        self.cursor.done = True
+        self._save()
+
+    def close(self) -> None:
+        """Close the journals."""
+        self.records.close()
+        self.timings.close()
+
+    def _save(self) -> None:
+        now = time.monotonic()
+        self.cursor.real_s += max(now - self._clock, 0.0)
+        self._clock = now
+        self.cursor.records_bytes, self.cursor.timings_bytes = self.records.size, self.timings.size
+        checkpoint.save(self.unit.checkpoint, vars(self.cursor))

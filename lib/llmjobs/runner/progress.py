@@ -1,0 +1,58 @@
+"""A bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm.auto import tqdm
+
+PLAIN_INTERVAL_S = 15.0
+
+
+class Progress:
+    """Counts items over all units of a job."""
+
+    def __init__(self, job: str, total: int, done: int, stream: TextIO | None = None) -> None:
+        """Start at ``done`` of ``total`` items."""
+        self.job, self.total, self.done = job, total, done
+        self._first = done
+        self._stream = stream or sys.stderr
+        self._began = self._said = time.monotonic()
+        self._bar = (
+            tqdm(total=total, initial=done, unit="", dynamic_ncols=True, file=self._stream)
+            if self._stream.isatty() or "ipykernel" in sys.modules
+            else None
+        )
+
+    def unit(self, name: str) -> None:
+        """Name the unit at hand."""
+        if self._bar is not None:
+            self._bar.set_description_str(name)
+
+    def advance(self, items: int, unit: str) -> None:
+        """Count ``items`` more."""
+        self.done += items
+        if self._bar is not None:
+            self._bar.update(items)
+        elif time.monotonic() - self._said >= PLAIN_INTERVAL_S:
+            self._said = time.monotonic()
+            self.say(f"{self.job} {unit}: {self.done:,} of {self.total:,}{self._left()}")
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _left(self) -> str:
+        rate = (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        if rate <= 0:
+            return ""
+        minutes, seconds = divmod(round(max(self.total - self.done, 0) / rate), 60)
+        return f", {rate:.1f} a second, {minutes}:{seconds:02d} left"

@@ -1,0 +1,142 @@
+"""Runs the units of a job into a run folder: what is done is skipped, what was cut off goes on, what fails is shown."""
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from llmjobs.errors import (
+    EXIT_OK,
+    EXIT_RESUMABLE,
+    EXIT_UNITS_FAILED,
+    FingerprintError,
+    LlmjobsError,
+    RunFolderError,
+    printable,
+)
+from llmjobs.runfolder.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder
+from llmjobs.runner import cursor as cursors
+from llmjobs.runner.cursor import Cursor, Writer
+from llmjobs.runner.progress import Progress
+from llmjobs.runner.signals import StopRequestedError, StopSwitch, stop_switch
+from llmjobs.runner.units import Job, Record, Step, Unit
+
+log = logging.getLogger(__name__)
+OnRecords = Callable[[Unit, Sequence[Record]], None]
+
+
+@dataclass
+class Outcome:
+    """How a job ended."""
+
+    units: int = 0
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    """Unit path → the one line that says why."""
+    stopped_by: str | None = None
+    """Name of the signal that ended it."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 all units done, 3 some failed, 75 stopped and resumable."""
+        if self.stopped_by:
+            return EXIT_RESUMABLE
+        return EXIT_UNITS_FAILED if self.failed else EXIT_OK
+
+
+def run_job(job: Job, folder: RunFolder, on_records: OnRecords | None = None) -> Outcome:
+    """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records once they are on disk.
+
+    Raises:
+        FingerprintError: a unit on disk was made with other settings (all units are compared before the first one runs).
+        RunFolderError: the folder cannot be written; what was saved stays whole.
+
+    """
+    outcome = Outcome()
+    try:
+        with stop_switch() as switch:
+            units = job.units()
+            outcome.units = len(units)
+            starts = [_start(folder, unit) for unit in units]
+            with contextlib.closing(_progress(job, units, starts)) as progress:
+                loop = _Loop(job, switch, progress, outcome, on_records)
+                for unit, (unit_folder, cursor) in zip(units, starts, strict=True):
+                    loop.unit(unit, unit_folder, cursor)
+    except StopRequestedError as stop:
+        outcome.stopped_by = str(stop)
+    finally:
+        job.close()
+    return outcome
+
+
+def _start(folder: RunFolder, unit: Unit) -> tuple[UnitFolder, Cursor]:
+    unit_folder = folder.unit(unit.path)
+    cursor, remark = cursors.load(unit_folder, unit.declared)
+    if remark:
+        log.warning("%s", remark)
+    return unit_folder, cursor
+
+
+def _progress(job: Job, units: Sequence[Unit], starts: Sequence[tuple[UnitFolder, Cursor]]) -> Progress:
+    done = sum(unit.size if c.done else c.items_done for unit, (_, c) in zip(units, starts, strict=True))
+    return Progress(job.name, sum(unit.size for unit in units), done)
+
+
+@dataclass
+class _Loop:
+    job: Job
+    switch: StopSwitch
+    progress: Progress
+    outcome: Outcome
+    on_records: OnRecords | None
+
+    def unit(self, unit: Unit, folder: UnitFolder, cursor: Cursor) -> None:
+        """Run one unit; its own failure is noted and the job goes on."""
+        self.switch.check()
+        error_file = folder.path / ERROR_FILE
+        try:
+            if not cursor.done:
+                self.progress.unit(unit.path)
+                self._steps(unit, folder, cursor)
+            error_file.unlink(missing_ok=True)
+            self.outcome.done += 1
+        except (FingerprintError, RunFolderError):
+            raise
+        except Exception as error:
+            log.debug("%s", traceback.format_exc())
+            self.outcome.failed[unit.path] = line = one_line(error)
+            RunFolder(folder.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
+            self.progress.say(f"failed: {unit.path}: {line}")
+
+    def _steps(self, unit: Unit, folder: UnitFolder, cursor: Cursor) -> None:
+        with (
+            contextlib.closing(Writer(folder, cursor)) as writer,
+            self.job.open(unit, cursor.saved()) as work,
+        ):
+            if cursor.effective:
+                cursors.compare(folder, "as loaded", cursor.effective, work.effective)
+            fingerprint = {**unit.declared, **work.effective}
+            unit_file = {"unit": unit.path, "fingerprint": fingerprint, "effective": dict(work.effective)}
+            RunFolder(folder.path).write_json(UNIT_FILE, unit_file)
+            writer.opened(work.opening, work.effective, work.state())
+            for index in range(cursor.steps_done, work.steps):
+                self.switch.check()
+                with self.switch.step():
+                    step = work.step(index)
+                    writer.step(index, step, work.state())
+                self._tell(unit, step)
+            writer.finish()
+
+    def _tell(self, unit: Unit, step: Step) -> None:
+        if self.on_records:
+            self.on_records(unit, step.records)
+        self.progress.advance(int(step.timing.get("items", len(step.records))), unit.path)
+
+
+def one_line(error: BaseException) -> str:
+    """What to tell a person about an exception."""
+    if isinstance(error, LlmjobsError):
+        return str(error)
+    text = printable(str(error).strip())[:500]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
