@@ -1,0 +1,93 @@
+"""Is the shared path right for this model? A few inputs are scored by it and by a plain forward."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from llmjobs.scoring.forward import PackedForward
+from llmjobs.scoring.plan import UnitPlan, plan_unit
+from llmjobs.scoring.requests import Request, Score
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+"""The largest difference of a log-likelihood (nats a scored token) that rounding explains."""
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+PROBE_TOKENS = 96
+
+ScoreBothPaths = Callable[[UnitPlan], tuple[list[list[list[Score]]], list[list[list[Score]]]]]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Which path a model takes and why; ``max_difference`` is in nats a scored token, None where nothing ran."""
+
+    path: str
+    max_difference: float | None
+    reason: str
+
+    def to_builtin(self) -> dict[str, object]:
+        """Return it for a record."""
+        return asdict(self)
+
+
+def probe_sharing(
+    model: Any, score_both: ScoreBothPaths, docs: Sequence[Sequence[Request]], longest: int | None
+) -> ProbeResult:
+    """Refuse what is known not to work, then compare both paths on ``docs`` or on random tokens."""
+    refusal = PackedForward.refuses(model) or _changes_with_length(model, longest)
+    if refusal:
+        return ProbeResult("plain", None, refusal)
+    docs = docs or made_up_docs(model.config.get_text_config().vocab_size, _most_tokens(model))
+    plan = plan_unit(docs, max_length=_most_tokens(model), batch_tokens=PROBE_TOKENS)
+    try:
+        shared, plain = score_both(plan)
+    except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
+        return ProbeResult("plain", None, f"the shared path failed: {type(error).__name__}: {error}")
+    lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
+    pairs = zip(_flat(shared), _flat(plain), lengths, strict=True)
+    difference = max(abs(one.loglikelihood - other.loglikelihood) / size for one, other, size in pairs)
+    allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
+    if difference <= allowed:
+        return ProbeResult("shared", difference, f"equal to a plain forward within {allowed:g}")
+    return ProbeResult("plain", difference, f"the shared path differs by {difference:.3g}, rounding allows {allowed:g}")
+
+
+def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
+    """Docs of every shape that sharing knows: few-shot prefixes, several endings, a suffix after two contexts."""
+    rng = random.Random(0)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(vocabulary) for _ in range(min(count, max(1, max_length // 4))))
+
+    shots = tokens(160)
+    letters = [tokens(1) for _ in range(4)]
+    docs = [[Request(shots + question, letter) for letter in letters] for question in map(tokens, (5, 23, 40, 31))]
+    context, suffix = tokens(30), tokens(6)
+    docs.append([Request(context, tokens(count)) for count in (3, 9, 1, 7)])
+    docs.append([Request(context + option, suffix) for option in (tokens(2), tokens(3))])
+    return docs
+
+
+def _flat(batches: list[list[list[Score]]]) -> list[Score]:
+    return [score for batch in batches for doc in batch for score in doc]
+
+
+def _most_tokens(model: Any) -> int:
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048)
+
+
+def _changes_with_length(model: Any, longest: int | None) -> str | None:
+    """Rotary frequencies that depend on the longest position of a forward cannot be kept from a shorter one."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))}
+    if not kinds & LENGTH_DEPENDENT_ROPE:
+        return None
+    original = rope.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", _most_tokens(model)
+    )
+    if longest is not None and longest <= original:
+        return None
+    return f"rotary positions change with inputs longer than {original} tokens"

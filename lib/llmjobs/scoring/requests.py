@@ -1,0 +1,69 @@
+"""What a benchmark asks of a model: how likely a continuation is after a context."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One log-likelihood: the sum of log P(continuation | context) over the continuation's tokens."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The answer to a :class:`Request`, in nats; ``is_greedy`` where greedy decoding would give the continuation."""
+
+    loglikelihood: float
+    is_greedy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """The tokens that a model reads for one request, and what is read off its logits.
+
+    ``tokens`` is the concatenation without its last token; the logits of its last ``len(targets)`` positions
+    predict ``targets``.
+    """
+
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...]
+
+    @property
+    def first_scored(self) -> int:
+        """The first position whose logits are read."""
+        return len(self.tokens) - len(self.targets)
+
+
+def model_input(request: Request, max_length: int, prefix_token_id: int | None = None) -> ModelInput:
+    """Concatenate, cut from the left to ``max_length`` + 1 tokens, drop the last one, as lm-eval's ``hf`` does.
+
+    An empty context becomes ``prefix_token_id``, or the continuation's first token where that is the same one.
+    Raises ValueError for a request that cannot be scored so.
+    """
+    context, continuation = request.context, request.continuation
+    if not context:
+        if prefix_token_id is None:
+            raise ValueError("the context is empty and the model has no BOS or EOS token to stand in for it")
+        if continuation[:1] == (prefix_token_id,):
+            context, continuation = continuation[:1], continuation[1:]
+        else:
+            context = (prefix_token_id,)
+    if not continuation:
+        raise ValueError("the continuation is empty")
+    if len(continuation) > max_length:
+        raise ValueError(f"the continuation has {len(continuation)} tokens, the model reads {max_length}")
+    return ModelInput((context + continuation)[-(max_length + 1) :][:-1], continuation)
+
+
+def common_length(left: Sequence[int], right: Sequence[int], start: int = 0) -> int:
+    """Return how many leading tokens are the same, given that the first ``start`` are."""
+    end = min(len(left), len(right))
+    while start < end:
+        step = min(64, end - start)
+        if left[start : start + step] != right[start : start + step]:
+            return next(at for at in range(start, start + step) if left[at] != right[at])
+        start += step
+    return start
