@@ -1,7 +1,7 @@
 """The contract of a benchmark: where its rows come from, how an example reads, how an answer is judged.
 
-A benchmark is one file with one subclass of :class:`Benchmark`. It sees plain dictionaries (rows) and strings only; tokens,
-models and batches are other modules' work.
+A benchmark is one file with one subclass of :class:`Benchmark`. It sees plain dictionaries (rows) and strings only;
+tokens, models and batches are other modules' work.
 """
 
 from abc import ABC, abstractmethod
@@ -37,8 +37,8 @@ class Example:
 class Doc:
     """One question as the model sees it, apart from the shots.
 
-    ``questions`` and ``continuations`` have one entry an option; where all options share one text, ``questions`` has a single
-    entry. For generation ``continuations`` is empty.
+    ``questions`` and ``continuations`` have one entry an option; where all options share one text, ``questions`` has
+    a single entry. For generation ``continuations`` is empty.
     """
 
     doc_id: int
@@ -51,7 +51,7 @@ class Doc:
     questions: tuple[str, ...]
     continuations: tuple[str, ...]
     golds: tuple[str, ...] = ()
-    """All right options, where a benchmark has several (TruthfulQA's MC2)."""
+    """Letters of all right options, where a benchmark has several (TruthfulQA's MC2)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Generation:
-    """How a reply is generated: at most ``max_new_tokens``, ended by any of ``stop``, sampled if ``temperature`` > 0."""
+    """How a reply is generated: at most ``max_new_tokens``, ended by any of ``stop``."""
 
     stop: tuple[str, ...]
     max_new_tokens: int
@@ -117,6 +117,10 @@ class Benchmark(ABC):
     test_rows: ClassVar[int]
     """Rows of the published test split, all subjects together."""
     fewshot_split: ClassVar[str | None] = "fewshot"
+    target_delimiter: ClassVar[str] = " "
+    """What every target and continuation begins with; a chat template leaves it out, as lm-eval does."""
+    csv_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of its published CSV files where those have no header."""
 
     def __init__(self, options: Options) -> None:
         """Keep the effective options."""
@@ -136,8 +140,35 @@ class Benchmark(ABC):
         """Make the description and the ``num_fewshot`` worked examples from the few-shot split's rows, in order."""
 
     @abstractmethod
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float]) -> Judgement:
-        """Judge a doc from every option's log-likelihood (natural log, summed over its tokens)."""
+    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+        """Judge a doc from every continuation's log-likelihood (natural log, summed over its tokens).
+
+        ``is_greedy`` says for each whether greedy decoding would give it; only LAMBADA asks.
+        """
+
+    @classmethod
+    def canonical(cls, raw: Row) -> Row:
+        """Bring a row of any published form to the one that ``doc`` and ``shots`` read, without other columns.
+
+        Raises:
+            KeyError, ValueError, TypeError: the row is not of this benchmark's form.
+
+        """
+        return raw
+
+    @classmethod
+    def own_rows(cls, subject: str, split: str) -> list[Row] | None:
+        """Rows that need no hub and no folder, or None."""
+        return None
+
+    def output_type(self, subject: str) -> OutputType:
+        """How a subject is answered, where the benchmark mixes both ways."""
+        return self.options.output_type
+
+    @classmethod
+    def aggregate(cls, metric: str, values: Sequence[float]) -> float:
+        """One number of a metric's values over docs: their mean, unless the benchmark defines otherwise."""
+        return sum(values) / len(values)
 
     def generation(self, doc: Doc) -> Generation:
         """How to generate, where ``generate_until`` is allowed."""
@@ -151,3 +182,8 @@ class Benchmark(ABC):
 def argmax(values: Sequence[float]) -> int:
     """Index of the first largest value, as numpy's ``argmax`` has it."""
     return max(range(len(values)), key=values.__getitem__)
+
+
+def letter(index: int) -> str:
+    """Name an option: A to Z, then AA, AB and so on."""
+    return LETTERS[index] if index < 26 else letter(index // 26 - 1) + LETTERS[index % 26]

@@ -9,17 +9,18 @@ MODULES = {
     "mmlu": "llmjobs.benchmarks.mmlu:MMLU",
     "demo": "llmjobs.benchmarks.demo:Demo",
 }
+UNLISTED = {"custom": "llmjobs.benchmarks.custom:Custom"}
 
 
 @cache
 def benchmark_class(name: str) -> type[Benchmark]:
-    """Return the class of benchmark ``name``.
+    """Return the class of benchmark ``name``; ``custom`` is the one that reads a file of your own.
 
     Raises:
         KeyError: there is none.
 
     """
-    module, _, attribute = MODULES[name].partition(":")
+    module, _, attribute = (MODULES | UNLISTED)[name].partition(":")
     found: type[Benchmark] = getattr(import_module(module), attribute)
     return found
 

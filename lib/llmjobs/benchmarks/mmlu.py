@@ -1,0 +1,100 @@
+"""MMLU: 57 subjects, four options, asked by letter.
+
+Three prompt forms, because the form moves the score by many points:
+
+``lm-eval``   a header, the question stripped, the options, ``Answer:`` (EleutherAI's harness, task ``mmlu``)
+``original``  the same with **two spaces** before the subject's name and the question unstripped: the authors' script
+              formats the subject with a leading space (hendrycks/test, ``evaluate.py``)
+``course``    no header, no shots; blank lines around the options
+
+Answers are compared as next-token log-probabilities of `` A`` … `` D``; with ``generate_until`` one token is
+generated and read strictly.
+"""
+
+from collections.abc import Sequence
+
+from llmjobs.benchmarks.base import Doc, Example, Generation, HubDataset, Judgement, Options, Row, Shots
+from llmjobs.benchmarks.letters import read_letter
+from llmjobs.benchmarks.mmlu_subjects import CATEGORIES
+from llmjobs.benchmarks.multiple_choice import MultipleChoice
+
+HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
+CHOICE_COLUMNS = (("choice0", "choice1", "choice2", "choice3"), ("A", "B", "C", "D"))
+
+
+class MMLU(MultipleChoice):
+    """Measuring Massive Multitask Language Understanding."""
+
+    name = "mmlu"
+    title = "MMLU"
+    source = "arXiv 2009.03300"
+    hub = HubDataset("cais/mmlu", "{subject}", {"test": "test", "fewshot": "dev", "validation": "validation"})
+    subjects = tuple(sorted(subject for group in CATEGORIES.values() for subject in group))
+    categories = CATEGORIES
+    prompts = ("lm-eval", "original", "course")
+    output_types = ("loglikelihood", "generate_until")
+    max_fewshot = 5
+    test_rows = 14_042
+    csv_columns = ("question", "A", "B", "C", "D", "answer")
+
+    def __init__(self, options: Options) -> None:
+        """Refuse shots in the form that has none."""
+        super().__init__(options)
+        if options.prompt == "course" and options.num_fewshot:
+            raise ValueError("num_fewshot: the course form has no shots; use 0 or another prompt")
+
+    @classmethod
+    def canonical(cls, raw: Row) -> Row:
+        """Read the hub's form, or columns choice0 … choice3 or A … D; the answer is an index from 0 or a letter."""
+        if "choices" in raw:
+            choices = list(raw["choices"])
+        else:
+            columns = next((c for c in CHOICE_COLUMNS if c[0] in raw), CHOICE_COLUMNS[0])
+            choices = [raw[column] for column in columns]
+        if len(choices) != 4 or not all(isinstance(text, str) for text in [raw["question"], *choices]):
+            raise ValueError("a row has a question and four choices, all of them text")
+        answer = str(raw["answer"]).strip()
+        if answer not in {"0", "1", "2", "3", "A", "B", "C", "D"}:
+            raise ValueError(f"answer {answer[:40]!r} is not one of 0, 1, 2, 3, A, B, C, D")
+        return {
+            "question": raw["question"],
+            "choices": choices,
+            "answer": int(answer) if answer.isdigit() else "ABCD".index(answer),
+        }
+
+    def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
+        """Ask for a letter."""
+        return Doc(
+            doc_id=doc_id,
+            subject=subject,
+            question=row["question"],
+            choices=tuple(row["choices"]),
+            gold="ABCD"[row["answer"]],
+            questions=(self._text(row),),
+            continuations=(" A", " B", " C", " D"),
+        )
+
+    def shots(self, rows: Sequence[Row], subject: str) -> Shots:
+        """Take the first rows of the dev split, in order."""
+        if self.options.prompt == "course":
+            return Shots()
+        name = subject.replace("_", " ")
+        header = HEADER.format(subject=f" {name}" if self.options.prompt == "original" else name)
+        examples = [Example(self._text(row), " " + "ABCD"[row["answer"]]) for row in rows[: self.options.num_fewshot]]
+        return Shots(header, tuple(examples))
+
+    def _text(self, row: Row) -> str:
+        options = "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"], strict=True))
+        if self.options.prompt == "course":
+            return f"{row['question']}\n\n{options}\n\nAnswer:"
+        question = row["question"].strip() if self.options.prompt == "lm-eval" else row["question"]
+        return f"{question}\n{options}\nAnswer:"
+
+    def generation(self, doc: Doc) -> Generation:
+        """One token: the letter or nothing."""
+        return Generation(stop=(), max_new_tokens=1)
+
+    def judge_text(self, doc: Doc, text: str) -> Judgement:
+        """Read a letter strictly; a reply without one is unparsed, never A."""
+        found = read_letter(text)
+        return Judgement(found, found == doc.gold, {"acc": float(found == doc.gold)})
