@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Accuracy of models on benchmarks: ``python jobs/eval.py manifests/small.yaml`` (the same as ``llmjobs eval``)."""
+
+import sys
+
+from llmjobs.cli import main
+
+if __name__ == "__main__":
+    main(["eval", *sys.argv[1:]])

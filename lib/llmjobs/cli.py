@@ -1,0 +1,104 @@
+"""The ``llmjobs`` command: a thin group that imports a job only when it is called."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from llmjobs import __version__
+from llmjobs.errors import EXIT_ERROR, LlmjobsError, printable
+
+COMMANDS = {
+    "eval": "Accuracy of models on benchmarks, a record for every question.",
+    "report": "One PDF from the results of one or more runs.",
+    "benchmarks": "List the benchmarks that are known by name.",
+    "fetch": "Bring a manifest's models and data into the cache.",
+    "manifest": "Check a manifest, print it with every default, or its JSON schema.",
+}
+"""Name → help line. Held here so that ``--help`` imports no job."""
+
+
+class LazyGroup(click.Group):
+    """Finds ``llmjobs.commands.NAME:command`` on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command, or None if there is none of that name."""
+        if name not in COMMANDS:
+            return None
+        found: click.Command = import_module(f"llmjobs.commands.{name}").command
+        found.name = name
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the nearest name for a typo."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from llmjobs.manifest.suggest import not_one_of
+
+            raise click.UsageError(f"command {not_one_of(args[0], list(COMMANDS))}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table without importing anything."""
+        with formatter.section("Jobs"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="llmjobs")
+@click.option("-v", "--verbose", is_flag=True, help="Say more, with the traceback of an error.")
+def group(verbose: bool) -> None:
+    """Say which language model, at which precision, to run on the machine you have.
+
+    A manifest (YAML) names models, benchmarks and settings; each job takes one, writes below results/ and goes on
+    where it was after a kill.
+
+    Exit codes: 0 done, 1 error, 2 wrong manifest or option, 3 done but some units failed, 75 stopped by a signal
+    with everything saved (the same command goes on).
+    """
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=logging.WARNING, format="llmjobs: %(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("llmjobs").setLevel(level)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; every expected error ends in one line and its exit code."""
+    try:
+        code: Any = group.main(list(arguments) if arguments is not None else None, "llmjobs", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "llmjobs"
+        _end(f"{where}: {error.format_message()}; see '{where} --help'", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _end("llmjobs: stopped", 130)
+    except LlmjobsError as error:
+        _end(f"llmjobs: {error}", error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+    except Exception as error:
+        text = printable(str(error).strip())[:300]
+        _end(f"llmjobs: {type(error).__name__}: {text} (llmjobs -v … shows where)", EXIT_ERROR)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    if logging.getLogger("llmjobs").level == logging.DEBUG:
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

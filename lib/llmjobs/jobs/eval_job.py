@@ -1,0 +1,186 @@
+"""The eval job as the runner sees it: loads each model once, opens one unit after the other on it."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmjobs.benchmarks.prompting import encode_unit
+from llmjobs.clocks import measured
+from llmjobs.errors import LlmjobsError
+from llmjobs.jobs.batch_budget import batch_tokens_for
+from llmjobs.jobs.eval_tasks import Task, docs_record, eval_section, make_tasks
+from llmjobs.jobs.eval_work import GenerationWork, LoglikelihoodWork
+from llmjobs.jobs.revisions import Revisions
+from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.models.device import DeviceClock, set_threads
+from llmjobs.models.load import LoadedModel, load_model
+from llmjobs.models.prefetch import prefetch
+from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.runfolder.journal import encode
+from llmjobs.runner.units import Saved, Unit, Work
+from llmjobs.scoring.engine import Scorer
+from llmjobs.scoring.generate import Generator
+from llmjobs.scoring.plan import plan_unit
+
+log = logging.getLogger(__name__)
+
+
+class EvalJob:
+    """Accuracy of every model of a study on every subject of its benchmarks."""
+
+    name = "eval"
+
+    def __init__(self, study: Manifest, folder: RunFolder) -> None:
+        """Nothing is read before :meth:`units`."""
+        self.study, self.folder = study, folder
+        self.section = eval_section(study)
+        self.tasks: dict[str, Task] = {}
+        self._bench: _Bench | None = None
+        self._failed: dict[str, LlmjobsError] = {}
+
+    def units(self) -> Sequence[Unit]:
+        """One unit for each model and subject, model by model."""
+        units = []
+        for task in make_tasks(self.study, Revisions.of(self.folder)):
+            unit = task.unit(self.section.seed)
+            self.tasks[unit.path] = task
+            units.append(unit)
+        return units
+
+    @contextmanager
+    def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
+        """Load the unit's model if it is not there yet, encode its prompts, plan its batches."""
+        task = self.tasks[unit.path]
+        if task.error:
+            raise LlmjobsError(task.error)
+        with measured() as span:
+            bench = self._model(task.model)
+            work = self._work(task, bench, saved)
+        self._write_docs(task)
+        work.opening = {**span.to_record(), "load_s": bench.take_load_s(), "items": 0}
+        yield work
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._bench:
+            self._bench.close()
+            self._bench = None
+
+    def _model(self, spec: ModelSpec) -> "_Bench":
+        if self._bench and self._bench.spec == spec:
+            return self._bench
+        self.close()
+        if spec.name in self._failed:
+            raise self._failed[spec.name]
+        try:
+            self._bench = _Bench(spec, self.study, self.folder)
+        except LlmjobsError as error:
+            self._failed[spec.name] = error
+            raise
+        self._prefetch_after(spec)
+        return self._bench
+
+    def _prefetch_after(self, spec: ModelSpec) -> None:
+        names = [m.name for m in self.study.models]
+        following = names[names.index(spec.name) + 1 :][:1]
+        for task in self.tasks.values():
+            if task.model.name in following and task.located and task.located.is_local:
+                prefetch(Path(task.located.source))
+                return
+
+    def _work(self, task: Task, bench: "_Bench", saved: Saved | None) -> LoglikelihoodWork | GenerationWork:
+        spec, data = task.model, task.data
+        encoded = encode_unit(
+            data.benchmark,
+            data.docs,
+            data.shots,
+            bench.loaded.tokenizer,
+            max_length=bench.loaded.max_length,
+            chat_template=spec.chat_template,
+            fewshot_as_turns=spec.fewshot_as_turns,
+            system=spec.system,
+        )
+        state = saved.state if saved else {}
+        effective = {**bench.effective, "bos": encoded.bos}
+        clock = DeviceClock(bench.loaded.device)
+        if data.benchmark.output_type(data.subject) == "generate_until":
+            generator = Generator(bench.loaded.model, bench.loaded.tokenizer, warn=log.warning)
+            generator.row_limit = state.get("row_limit") or generator.row_limit
+            return GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
+        plan = plan_unit(
+            encoded.requests,
+            max_length=bench.loaded.max_length,
+            batch_tokens=bench.batch_tokens,
+            prefix_token_id=bench.prefix_token_id,
+            sharing=bench.scorer.path == "shared",
+        )
+        log.info("%s: %s", data.key, plan.describe())
+        bench.scorer.token_limit = state.get("token_limit")
+        effective["plan"] = plan.to_builtin()
+        return LoglikelihoodWork(task, data.docs, encoded, plan, bench.scorer, clock, effective)
+
+    def _write_docs(self, task: Task) -> None:
+        assert task.data.test is not None
+        lines = b"".join(encode(docs_record(doc, task.data.test.hash)) for doc in task.data.docs)
+        relative = f"docs/{task.data.key}.jsonl"
+        if not (path := self.folder.path / relative).exists() or path.read_bytes() != lines:
+            self.folder.write_text(relative, lines.decode())
+
+
+class _Bench:
+    """One loaded model with its scorer, and what is recorded of it."""
+
+    def __init__(self, spec: ModelSpec, study: Manifest, folder: RunFolder) -> None:
+        section = eval_section(study)
+        self.spec = spec
+        threads = set_threads(section.threads)
+        with measured() as span:
+            self.loaded: LoadedModel = load_model(spec)
+        self._load_s: float | None = span.real_s
+        self.scorer = Scorer(self.loaded.model, _pad_token_id(self.loaded.tokenizer), warn=log.warning)
+        self.probe = self.scorer.probe()
+        self.prefix_token_id = _prefix_token_id(self.loaded.tokenizer)
+        description = self.loaded.description
+        self.effective: dict[str, Any] = {
+            "device": description.device,
+            "dtype": description.dtype,
+            "quantization": description.quantization,
+            "scoring_path": self.scorer.path,
+            "threads": threads,
+        }
+        file = f"eval/{spec.name}/model.json"
+        self.batch_tokens = self._budget(section.batch_tokens, folder.path / file)
+        record = description.to_record() | self.effective | {"probe": self.probe.to_builtin()}
+        folder.write_json(file, record | {"chat_template": spec.chat_template, "batch_tokens": self.batch_tokens})
+
+    def _budget(self, wanted: int | str, known: Path) -> int:
+        """The run's own earlier measurement first: batches must not change between attempts."""
+        if isinstance(wanted, int):
+            return wanted
+        earlier = read_json(known) if known.exists() else {}
+        if isinstance(earlier.get("batch_tokens"), int):
+            return int(earlier["batch_tokens"])
+        key = {**self.effective, "weights": self.loaded.description.revision, "id": self.spec.id}
+        return batch_tokens_for(self.loaded.model, key, shared=self.scorer.path == "shared")
+
+    def take_load_s(self) -> float | None:
+        """Seconds of loading, for the first unit that asks."""
+        taken, self._load_s = self._load_s, None
+        return None if taken is None else round(taken, 6)
+
+    def close(self) -> None:
+        self.scorer.close()
+        self.loaded.close()
+
+
+def _pad_token_id(tokenizer: Any) -> int:
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return found if isinstance(found, int) else 0
+
+
+def _prefix_token_id(tokenizer: Any) -> int | None:
+    """What stands in for an empty context, as lm-eval has it: BOS, else EOS."""
+    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return found if isinstance(found, int) else None

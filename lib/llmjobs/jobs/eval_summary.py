@@ -1,0 +1,125 @@
+"""The summary of an eval: accuracy with intervals, and real, CPU and GPU time of each model, from the records alone."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llmjobs.models.device import NO_GPU_TIME
+from llmjobs.runfolder.folder import CHECKPOINT, RunFolder, read_json
+from llmjobs.runfolder.journal import Record, read_records
+from llmjobs.runner import cursor as cursors
+from llmjobs.runner.run import Outcome
+from llmjobs.runner.units import Unit
+from llmjobs.statistics.intervals import wilson
+
+CONFIDENCE = "95% Wilson"
+
+
+def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dict[str, Any]:
+    """The ``eval`` part of ``summary.json``; times add up over all attempts."""
+    groups: dict[str, list[Unit]] = defaultdict(list)
+    for unit in units:
+        groups[unit.group].append(unit)
+    missing = [unit.path for unit in units if not _is_done(folder, unit)]
+    return {
+        "status": "partial" if missing else "complete",
+        "models": [_model(folder, name, members) for name, members in groups.items()],
+        "units_missing": [path for path in missing if path not in outcome.failed],
+        "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
+    }
+
+
+def _is_done(folder: RunFolder, unit: Unit) -> bool:
+    path = folder.path / unit.path
+    return (path / CHECKPOINT).exists() and cursors.load(folder.unit(unit.path), unit.declared)[0].done
+
+
+def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any]:
+    records: dict[tuple[str, str], list[Record]] = {}
+    timings: list[Record] = []
+    attempts, real_s = 1, 0.0
+    for unit in units:
+        place = folder.path / unit.path
+        if not (place / CHECKPOINT).exists():
+            continue
+        cursor, _ = cursors.load(folder.unit(unit.path), unit.declared)
+        key = (str(unit.declared["benchmark"]), str(unit.declared["subject"]))
+        records[key] = read_records(place / "records.jsonl", allow_torn=True)
+        timings += read_records(place / "timings.jsonl", allow_torn=True)
+        attempts, real_s = max(attempts, cursor.attempts), real_s + cursor.real_s
+    everything = [record for part in records.values() for record in part]
+    scoring_s = sum(line["real_s"] for line in timings if line.get("phase") == "run" and "real_s" in line)
+    return {
+        "model": name,
+        **_times(folder, name, timings, real_s),
+        "questions": len(everything),
+        "questions_per_s": round(len(everything) / scoring_s, 3) if scoring_s else None,
+        "attempts": attempts,
+        "errors": sum(record["status"] == "error" for record in everything),
+        "unparsed": sum(record["status"] == "unparsed" for record in everything),
+        "benchmarks": _benchmarks(records),
+    }
+
+
+def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: float) -> dict[str, Any]:
+    gpu = [line["gpu_s"] for line in timings if line.get("gpu_s") is not None]
+    device_peaks = [line["peak_device_bytes"] for line in timings if line.get("peak_device_bytes")]
+    file = folder.path / "eval" / name / "model.json"
+    device = read_json(file).get("device", "unknown") if file.exists() else "unknown"
+    return {
+        "real_s": round(real_s, 3),
+        "user_s": round(_sum(timings, "user_s"), 3),
+        "system_s": round(_sum(timings, "system_s"), 3),
+        "gpu_s": round(sum(gpu), 3) if gpu else None,
+        "gpu_s_reason": None if gpu else NO_GPU_TIME.get(device, "no device events were recorded"),
+        "load_s": round(_sum(timings, "load_s"), 3),
+        "peak_rss_bytes": max((line.get("peak_rss_bytes") or 0 for line in timings), default=0) or None,
+        "peak_device_bytes": max(device_peaks, default=None),
+    }
+
+
+def _sum(lines: Iterable[Mapping[str, Any]], key: str) -> float:
+    return sum(line.get(key) or 0.0 for line in lines)
+
+
+def _benchmarks(records: Mapping[tuple[str, str], Sequence[Record]]) -> list[dict[str, Any]]:
+    by_benchmark: dict[str, dict[str, Sequence[Record]]] = defaultdict(dict)
+    for (benchmark, subject), part in records.items():
+        by_benchmark[benchmark][subject] = part
+    return [_benchmark(name, subjects) for name, subjects in by_benchmark.items()]
+
+
+def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    rows = [{"subject": subject, **_accuracy(part)} for subject, part in subjects.items()]
+    scored = [row["acc"] for row in rows if row["acc"] is not None]
+    together = [record for part in subjects.values() for record in part]
+    return {
+        "benchmark": name,
+        **_accuracy(together),
+        "macro_acc": round(sum(scored) / len(scored), 6) if scored else None,
+        "metrics": _mean_metrics(together),
+        "interval": CONFIDENCE,
+        "subjects": rows,
+    }
+
+
+def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
+    """Micro accuracy over what was scored; an error is counted apart, an unreadable reply is not right."""
+    scored = [record for record in records if record["status"] != "error"]
+    n, right = len(scored), sum(bool(record["correct"]) for record in scored)
+    if not n:
+        return {"n": 0, "correct": 0, "acc": None, "stderr": None, "low": None, "high": None}
+    low, high = wilson(right, n)
+    acc = right / n
+    stderr = math.sqrt(acc * (1 - acc) / (n - 1)) if n > 1 else None
+    figures = {"acc": acc, "stderr": stderr, "low": float(low), "high": float(high)}
+    return {"n": n, "correct": right} | {k: None if v is None else round(v, 6) for k, v in figures.items()}
+
+
+def _mean_metrics(records: Sequence[Record]) -> dict[str, float]:
+    values: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, value in record["metrics"].items():
+            values[name].append(value)
+    return {name: round(sum(found) / len(found), 6) for name, found in values.items()}

@@ -1,0 +1,74 @@
+"""The eval summary as it stands on the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+GIB = 1 << 30
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """A table of models, and what failed or is missing."""
+    rows = [_row(model) for model in summary["models"]]
+    header = ("model", "accuracy (95% interval)", "macro", "questions", "q/s", "real", "CPU", "GPU", "peak memory")
+    lines = table([header, *rows])
+    for model in summary["models"]:
+        if model["unparsed"] or model["errors"]:
+            lines.append(f"{model['model']}: {model['unparsed']} replies unread, {model['errors']} questions in error")
+    lines += [f"failed: {one['unit']}: {one['error']}" for one in summary["units_failed"]]
+    if summary["units_missing"]:
+        lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
+    reasons = {m["gpu_s_reason"] for m in summary["models"] if m["gpu_s"] is None and m["gpu_s_reason"]}
+    lines += [f"GPU –: {reason}" for reason in sorted(reasons)]
+    lines.append("CPU is user + system time of all threads: with several threads it passes real time.")
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align columns: the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    out = []
+    for number, row in enumerate(rows):
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        out.append("  ".join(cells).rstrip())
+        if number == 0:
+            out.append("  ".join("─" * w for w in widths))
+    return out
+
+
+def seconds(value: float | None) -> str:
+    """``0.42 s``, ``12.3 s``, ``4:05``, ``2:03:20``; a dash for None."""
+    if value is None:
+        return "–"
+    if value < 60:
+        return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    peak = model["peak_device_bytes"] or model["peak_rss_bytes"]
+    return (
+        model["model"],
+        "; ".join(_accuracy(b, len(model["benchmarks"]) > 1) for b in model["benchmarks"]) or "–",
+        "; ".join(_percent(b["macro_acc"]) for b in model["benchmarks"]) or "–",
+        f"{model['questions']:,}",
+        f"{model['questions_per_s']:.1f}" if model["questions_per_s"] else "–",
+        seconds(model["real_s"]),
+        seconds(model["user_s"] + model["system_s"]),
+        seconds(model["gpu_s"]),
+        f"{peak / GIB:.2f} GiB" if peak else "–",
+    )
+
+
+def _accuracy(benchmark: Mapping[str, Any], named: bool) -> str:
+    name = f"{benchmark['benchmark']} " if named else ""
+    if benchmark["acc"] is None:
+        return f"{name}–"
+    return f"{name}{_percent(benchmark['acc'])} ({_percent(benchmark['low'])}–{_percent(benchmark['high'])})"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

@@ -1,0 +1,135 @@
+"""An opened eval unit: a plan of batches, and the records of each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmjobs.benchmarks.base import Doc, Judgement
+from llmjobs.benchmarks.prompting import EncodedUnit
+from llmjobs.clocks import measured
+from llmjobs.jobs.eval_tasks import Task
+from llmjobs.models.device import DeviceClock
+from llmjobs.runner.units import Record, Step
+from llmjobs.scoring.engine import Scorer
+from llmjobs.scoring.generate import Generation, Generator
+from llmjobs.scoring.plan import UnitPlan
+
+DECIMALS = 6
+"""Log-likelihoods are kept to 1e-6 nats: below what float32 resolves, so that a record reads the same everywhere."""
+DOCS_A_STEP = 16
+"""Replies that are generated between two checkpoints."""
+
+
+def record_of(task: Task, doc: Doc, judgement: Judgement | None, **extra: Any) -> Record:
+    """One line of ``records.jsonl``."""
+    record: Record = {
+        "model": task.model.name,
+        "benchmark": task.data.spec.name,
+        "subject": task.data.subject,
+        "doc_id": doc.doc_id,
+        "gold": doc.gold,
+        "prediction": judgement.prediction if judgement else None,
+        "correct": judgement.correct if judgement else None,
+        "loglikelihoods": None,
+        "status": "ok" if judgement else "error",
+        "metrics": dict(judgement.metrics) if judgement else {},
+    }
+    if judgement and judgement.prediction is None:
+        record["status"] = "unparsed"
+    return record | extra
+
+
+@dataclass
+class LoglikelihoodWork:
+    """Every option's log-likelihood, a batch of the plan a step; docs that cannot be scored are the last step."""
+
+    task: Task
+    docs: Sequence[Doc]
+    encoded: EncodedUnit
+    plan: UnitPlan
+    scorer: Scorer
+    clock: DeviceClock
+    effective: Mapping[str, Any]
+    opening: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Batches, and one more where docs were refused."""
+        return len(self.plan.batches) + bool(self.plan.refused)
+
+    def step(self, index: int) -> Step:
+        """Score one batch and judge its docs."""
+        if index == len(self.plan.batches):
+            refused = sorted(self.plan.refused.items())
+            records = [record_of(self.task, self.docs[at], None, error=reason) for at, reason in refused]
+            return Step(records, {"items": len(records)})
+        batch = self.plan.batches[index]
+        with measured(self.clock) as span:
+            scores = self.scorer.score_batch(self.plan, index)
+        pairs = zip(batch.docs, scores, strict=True)
+        records = [self._record(self.docs[at], [s.loglikelihood for s in row]) for at, row in pairs]
+        return Step(records, {"items": len(records), "tokens": batch.tokens, **span.to_record()})
+
+    def state(self) -> Mapping[str, Any]:
+        """The batch size that out-of-memory errors left."""
+        return {"token_limit": self.scorer.token_limit}
+
+    def _record(self, doc: Doc, values: Sequence[float]) -> Record:
+        shots = {"num_fewshot": self.encoded.shots_used[doc.doc_id]}
+        if not all(map(math.isfinite, values)):
+            return record_of(self.task, doc, None, error="a log-likelihood is not a finite number", **shots)
+        rounded = [round(value, DECIMALS) for value in values]
+        judgement = self.task.data.benchmark.judge(doc, rounded)
+        return record_of(self.task, doc, judgement, loglikelihoods=rounded, **shots)
+
+
+@dataclass
+class GenerationWork:
+    """A reply for each doc, :data:`DOCS_A_STEP` a step."""
+
+    task: Task
+    docs: Sequence[Doc]
+    encoded: EncodedUnit
+    generator: Generator
+    clock: DeviceClock
+    seed: int
+    effective: Mapping[str, Any]
+    opening: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Docs in groups."""
+        return math.ceil(len(self.docs) / DOCS_A_STEP)
+
+    def step(self, index: int) -> Step:
+        """Generate for one group of docs and judge the replies."""
+        docs = self.docs[index * DOCS_A_STEP : (index + 1) * DOCS_A_STEP]
+        how = self.task.data.benchmark.generation(docs[0])
+        with measured(self.clock) as span:
+            replies = self.generator.generate_until(
+                [self.encoded.contexts[doc.doc_id] for doc in docs],
+                stop=how.stop,
+                max_new_tokens=how.max_new_tokens,
+                temperature=how.temperature,
+                seeds=[self.seed + doc.doc_id for doc in docs],
+            )
+        records = [self._record(doc, reply) for doc, reply in zip(docs, replies, strict=True)]
+        tokens = sum(reply.prompt_tokens + reply.new_tokens for reply in replies)
+        return Step(records, {"items": len(records), "tokens": tokens, **span.to_record()})
+
+    def state(self) -> Mapping[str, Any]:
+        """The rows that run at once after out-of-memory errors."""
+        return {"row_limit": self.generator.row_limit}
+
+    def _record(self, doc: Doc, reply: Generation) -> Record:
+        judgement = self.task.data.benchmark.judge_text(doc, reply.text)
+        return record_of(
+            self.task,
+            doc,
+            judgement,
+            text=reply.text,
+            finish_reason=reply.finish_reason,
+            new_tokens=reply.new_tokens,
+            num_fewshot=self.encoded.shots_used[doc.doc_id],
+        )

@@ -1,0 +1,57 @@
+"""What every job does around its units: the run folder, the lock, the manifest, the environment, the summary."""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmjobs.environment import describe_machine
+from llmjobs.manifest import Manifest, dump_manifest
+from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.runfolder.lock import exclusive
+
+log = logging.getLogger(__name__)
+MANIFEST_FILE, ENVIRONMENT_FILE, SUMMARY_FILE = "manifest.yaml", "environment.json", "summary.json"
+
+
+@contextmanager
+def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] | None = None) -> Iterator[RunFolder]:
+    """Lock the run's folder and write what the run is made of.
+
+    Raises:
+        LockedError: another process works in it.
+        RunFolderError: it cannot be written.
+
+    """
+    folder_path = results / study.name
+    with exclusive(folder_path):
+        folder = RunFolder.create(results, study.name)
+        if fresh and (old := folder.move_aside()):
+            print(f"--fresh: the old run is kept as {old}", file=sys.stderr)
+        folder.write_text(MANIFEST_FILE, dump_manifest(study))
+        _write_environment(folder, devices)
+        yield folder
+
+
+def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
+    """The machine of the first attempt, and any other one that a later attempt ran on."""
+    now = describe_machine() | ({"devices": devices} if devices else {})
+    path = folder.path / ENVIRONMENT_FILE
+    if path.exists():
+        first = read_json(path)
+        others = first.pop("later_attempts", [])
+        if now != first and now not in others:
+            others.append(now)
+        now = first | ({"later_attempts": others} if others else {})
+    folder.write_json(ENVIRONMENT_FILE, now)
+
+
+def write_summary(folder: RunFolder, study: Manifest, job: str, part: Mapping[str, Any]) -> None:
+    """Put a job's part into ``summary.json`` and leave the others as they are."""
+    path = folder.path / SUMMARY_FILE
+    whole = read_json(path) if path.exists() else {}
+    folder.write_json(
+        SUMMARY_FILE, {"run": study.name, **{k: v for k, v in whole.items() if k != "run"}, job: dict(part)}
+    )
