@@ -157,6 +157,11 @@ class Benchmark(ABC):
         return raw
 
     @classmethod
+    def belongs(cls, raw: Row, subject: str) -> bool:
+        """Whether a row is of ``subject``, where one table holds several (MMLU-Pro)."""
+        return True
+
+    @classmethod
     def own_rows(cls, subject: str, split: str) -> list[Row] | None:
         """Rows that need no hub and no folder, or None."""
         return None

@@ -44,6 +44,11 @@ class MMLU(MultipleChoice):
             raise ValueError("num_fewshot: the course form has no shots; use 0 or another prompt")
 
     @classmethod
+    def belongs(cls, raw: Row, subject: str) -> bool:
+        """By the column ``subject``, where a file has one."""
+        return str(raw.get("subject", subject)).replace(" ", "_") == subject
+
+    @classmethod
     def canonical(cls, raw: Row) -> Row:
         """Read the hub's form, or columns choice0 … choice3 or A … D; the answer is an index from 0 or a letter."""
         if "choices" in raw:
