@@ -14,6 +14,7 @@ from llmjobs.runner.units import Record, Step
 from llmjobs.scoring.engine import Scorer
 from llmjobs.scoring.generate import Generation, Generator
 from llmjobs.scoring.plan import UnitPlan
+from llmjobs.scoring.requests import Score
 
 DECIMALS = 6
 """Log-likelihoods are kept to 1e-6 nats: below what float32 resolves, so that a record reads the same everywhere."""
@@ -68,19 +69,20 @@ class LoglikelihoodWork:
         with measured(self.clock) as span:
             scores = self.scorer.score_batch(self.plan, index)
         pairs = zip(batch.docs, scores, strict=True)
-        records = [self._record(self.docs[at], [s.loglikelihood for s in row]) for at, row in pairs]
+        records = [self._record(self.docs[at], row) for at, row in pairs]
         return Step(records, {"items": len(records), "tokens": batch.tokens, **span.to_record()})
 
     def state(self) -> Mapping[str, Any]:
         """The batch size that out-of-memory errors left."""
         return {"token_limit": self.scorer.token_limit}
 
-    def _record(self, doc: Doc, values: Sequence[float]) -> Record:
+    def _record(self, doc: Doc, scores: Sequence[Score]) -> Record:
+        values = [score.loglikelihood for score in scores]
         shots = {"num_fewshot": self.encoded.shots_used[doc.doc_id]}
         if not all(map(math.isfinite, values)):
             return record_of(self.task, doc, None, error="a log-likelihood is not a finite number", **shots)
         rounded = [round(value, DECIMALS) for value in values]
-        judgement = self.task.data.benchmark.judge(doc, rounded)
+        judgement = self.task.data.benchmark.judge(doc, rounded, [score.is_greedy for score in scores])
         return record_of(self.task, doc, judgement, loglikelihoods=rounded, **shots)
 
 

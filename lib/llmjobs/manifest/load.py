@@ -39,7 +39,9 @@ def validate(source: Source, base: Path) -> Manifest:
     try:
         return Manifest.model_validate(_resolve_paths(source.values, base))
     except ValidationError as error:
-        raise ManifestError("\n".join(_describe(source, problem) for problem in error.errors()[:1])) from None
+        # an unknown key explains a missing one
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        raise ManifestError(_describe(source, problems[0])) from None
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -80,12 +82,14 @@ def _from_base(text: str, base: Path) -> str:
 
 def _describe(source: Source, problem: ErrorDetails) -> str:
     path: ValuePath = tuple(p for p in problem["loc"] if not _is_branch(p))
+    where = source.where(path)
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "value_error":
         message = str(context["error"])
         key, _, rest = message.partition(": ")
         if rest and key in _fields_at(path):
             path, message = (*path, key), rest
+            where = source.where(path)
     elif kind == "extra_forbidden":
         path, message = path[:-1], f"unknown key {not_one_of(path[-1], _fields_at(path[:-1]))}"
     elif kind == "literal_error":
@@ -95,7 +99,7 @@ def _describe(source: Source, problem: ErrorDetails) -> str:
         path, message = path[:-1], f"{path[-1]!r} is missing; add it"
     else:
         message = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {_short(problem['input'])}"
-    return f"{source.where(path)}: {render_path(path)}{': ' if path else ''}{message}"
+    return f"{where}: {render_path(path)}{': ' if path else ''}{message}"
 
 
 def _is_branch(step: str | int) -> bool:

@@ -56,18 +56,18 @@ def _assign(values: Any, path: ValuePath, value: Any, said: str) -> None:
     *parents, last = path
     for step, following in zip(parents, path[1:], strict=True):
         values = _enter(values, step, [] if isinstance(following, int) else {}, said)
-    if (
-        isinstance(values, dict)
-        and isinstance(last, str)
-        or isinstance(values, list)
-        and isinstance(last, int)
-        and last < len(values)
-    ):
-        values[last] = value
-    elif isinstance(values, list) and last == len(values):
+    if isinstance(values, list) and last == len(values):
         values.append(value)
+    elif _can_set(values, last):
+        values[last] = value
     else:
         raise ManifestError(f"{said}: there is no {last!r} to set here; {_has(values)}")
+
+
+def _can_set(values: Any, step: str | int) -> bool:
+    if isinstance(values, dict):
+        return isinstance(step, str)
+    return isinstance(values, list) and isinstance(step, int) and step < len(values)
 
 
 def _enter(values: Any, step: str | int, empty: Any, said: str) -> Any:

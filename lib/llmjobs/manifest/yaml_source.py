@@ -18,6 +18,7 @@ MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
 MAX_DEPTH = 64
 _NOT_IN_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufeff\uff00-\ufffd\U00010000-\U0010ffff]")
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in "map seq str int float bool null timestamp".split()}
 
 ValuePath = tuple[str | int, ...]
 
@@ -113,6 +114,8 @@ class _Builder:
                 f"{self.name}:{node.start_mark.line + 1}: more than {MAX_VALUES} values or {MAX_DEPTH} levels after "
                 "its aliases are expanded; write the values out"
             )
+        if node.tag not in _PLAIN_TAGS:
+            raise ManifestError(f"{self.name}:{node.start_mark.line + 1}: the tag {node.tag} is not allowed; remove it")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):

@@ -56,11 +56,11 @@ class RunFolder:
         """
         path = results / name
         with disk.clear_errors(path):
-            disk.make_folder(path)
             if results.resolve() not in path.resolve().parents:
                 raise RunFolderError(
                     f"{path}: leads out of {results} through a link; remove the link or choose another name"
                 )
+            disk.make_folder(path)
         return cls(path)
 
     def unit(self, unit_path: str) -> UnitFolder:
@@ -72,9 +72,9 @@ class RunFolder:
         """
         path = self.path / unit_path
         with disk.clear_errors(path):
-            disk.make_folder(path)
             if self.path.resolve() not in path.resolve().parents:
                 raise RunFolderError(f"{path}: leads out of the run through a link; remove the link")
+            disk.make_folder(path)
         return UnitFolder(path)
 
     def write_json(self, relative: str, value: Any) -> None:

@@ -1,0 +1,23 @@
+"""Settings and fixtures of the whole suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "llmjobs", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("llmjobs")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real benchmark data beside the checkout (or LLMJOBS_SHARED); tests that need it skip aloud without it."""
+    path = Path(os.environ.get("LLMJOBS_SHARED", ROOT.parent / "shared")) / "data"
+    if not path.is_dir():
+        pytest.skip(f"no benchmark data at {path}: set LLMJOBS_SHARED to the folder that holds data/")
+    return path

@@ -1,0 +1,85 @@
+"""Checkpoints: any damage is noticed, the generation before serves, nothing foreign is run."""
+
+import hashlib
+import io
+import os
+import pickle
+
+import pytest
+
+from llmjobs.errors import RunFolderError
+from llmjobs.runfolder import checkpoint
+
+STATE = {
+    "declared": {"a": 1, "b": [None, True, 2.5, "ü"]},
+    "steps_done": 3,
+    "big": 2**70,
+    "raw": b"\0\1",
+    "pair": (1, (2,)),
+}
+
+
+def packed(payload: bytes) -> bytes:
+    return b"llmjobs checkpoint 1\n" + hashlib.sha256(payload).digest() + payload
+
+
+def test_round_trip_and_previous(tmp_path):
+    path = tmp_path / "checkpoint.pkl"
+    assert checkpoint.load(path) is None
+    checkpoint.save(path, {"n": 1})
+    checkpoint.save(path, STATE)
+    assert checkpoint.load(path).state == STATE
+    assert checkpoint.read(checkpoint.previous_of(path)) == {"n": 1}
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_every_flipped_byte_and_every_length_is_noticed(tmp_path):
+    path = tmp_path / "checkpoint.pkl"
+    checkpoint.save(path, {"n": 1})
+    checkpoint.save(path, STATE)
+    whole = path.read_bytes()
+    damaged = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in range(len(whole))]
+    damaged += [whole[:i] for i in range(len(whole))]
+    for data in damaged:
+        path.write_bytes(data)
+        found = checkpoint.load(path)
+        assert found.state == {"n": 1}
+        assert "going on from checkpoint.pkl.previous" in found.remark
+
+
+def test_both_generations_damaged(tmp_path):
+    path = tmp_path / "checkpoint.pkl"
+    checkpoint.save(path, {"n": 1})
+    checkpoint.save(path, STATE)
+    path.write_bytes(b"")
+    checkpoint.previous_of(path).write_bytes(b"other")
+    with pytest.raises(RunFolderError, match="is empty, cut off or of another version"):
+        checkpoint.load(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil-was-here",)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pickle.dumps({"a": Evil()}),
+        pickle.dumps({"a": Evil()}, protocol=0),
+        b"cos\nmkdir\n(S'evil-was-here'\ntR.",
+        pickle.dumps({"a": io.BytesIO}),
+        b"\x80\x05}r\xff\xff\xff\x7f.",
+        b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x05K\x01.",
+        b"",
+    ],
+    ids=["reduce", "reduce-0", "global", "class", "huge-memo", "huge-bytes", "no-mapping", "empty"],
+)
+def test_a_foreign_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch, payload):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pkl"
+    path.write_bytes(packed(payload))
+    with pytest.raises(RunFolderError):
+        checkpoint.load(path)
+    assert not (tmp_path / "evil-was-here").exists()
