@@ -53,7 +53,9 @@ def _check_size(path: Path) -> None:
         raise DataError(f"{path}: is not a regular file; give a file with rows")
     allowed = MAX_JSON_BYTES if path.suffix.lower() == ".json" else MAX_FILE_BYTES
     if found.st_size > allowed:
-        raise DataError(f"{path}: {_mib(found.st_size)} is more than the {_mib(allowed)} allowed; split it, or use JSONL")
+        raise DataError(
+            f"{path}: {_mib(found.st_size)} is more than the {_mib(allowed)} allowed; use JSONL, fewer rows"
+        )
 
 
 def _guarded(path: Path, rows: Iterable[Numbered]) -> Iterator[Numbered]:
@@ -84,7 +86,7 @@ def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
                     raise DataError(f"{path}:{lines.line_num}: {len(cells)} cells where {len(header)} are expected")
                 yield lines.line_num, dict(zip(header, cells, strict=True))
         except csv.Error as error:
-            raise DataError(f"{path}:{lines.line_num}: cannot be read as CSV ({error}); quote cells as CSV does") from None
+            raise DataError(f"{path}:{lines.line_num}: is not CSV ({error}); quote cells as CSV does") from None
         finally:
             csv.field_size_limit(previous)
 
@@ -95,7 +97,7 @@ def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
         while line := stream.readline(MAX_CELL_CHARS * 4):
             number += 1
             if line.strip():
-                yield number, _object(path, number, _parse(path, number, line))
+                yield number, _object(path, number, _parse(path, number, line.rstrip()))
 
 
 def _json(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
@@ -126,7 +128,7 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
     number = total = 0
     try:
         schema = pq.read_schema(path)
-        text = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+        text = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         with pq.ParquetFile(path, read_dictionary=text) as table:
             meta = table.metadata
             size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
