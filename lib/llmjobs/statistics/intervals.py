@@ -1,4 +1,4 @@
-"""Intervals for accuracies: of a list of questions, of subjects averaged, of questions that come in clusters."""
+"""Intervals for accuracies: of a list of questions, of subjects averaged, of clustered questions."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ def normal_quantile(level: float = 0.95) -> float:
 def wilson_arrays(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """Return the ends of Wilson's score interval, elementwise; ``nan`` where ``n`` is 0.
 
-    Source: E. B. Wilson, JASA 22 (1927) 209; recommended by Brown, Cai and DasGupta, Stat. Sci. 16 (2001) 101.
+    Source: Wilson, JASA 22 (1927) 209; recommended by Brown, Cai and DasGupta, Stat. Sci. 16 (2001) 101.
     """
     k, size = np.asarray(successes, dtype=float), np.asarray(n, dtype=float)
     z2 = normal_quantile(level) ** 2
@@ -39,7 +39,7 @@ def wilson_arrays(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> tu
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return ``(low, high)`` of Wilson's score interval for ``successes`` of ``n``; both ``nan`` when ``n`` is 0.
+    """Return the ends of Wilson's score interval for ``successes`` of ``n``; both ``nan`` when ``n`` is 0.
 
     Raises ValueError when ``successes`` is not between 0 and ``n``.
     """
@@ -50,7 +50,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def proportion_stderr(successes: int, n: int) -> float:
-    """Return ``sqrt(p (1 - p) / (n - 1))``, the standard error that lm-evaluation-harness prints; ``nan`` below 2."""
+    """Return ``sqrt(p (1 - p) / (n - 1))``, as lm-evaluation-harness prints it; ``nan`` below 2."""
     if n < 2:
         return float("nan")
     share = successes / n
@@ -66,11 +66,11 @@ def group_sums(values: ArrayLike, groups: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def macro_interval(correct: ArrayLike, groups: ArrayLike, level: float = 0.95) -> Interval:
-    """Return the mean of the groups' accuracies with its interval, the groups taken as given (a stratified sample).
+    """Return the mean of the groups' accuracies with its interval, the groups taken as given (strata).
 
     The variance is ``Σ p (1 - p) / n / J²`` over the J groups (Cochran, Sampling Techniques, 5.3), with two
-    successes and two failures added to each group as in Agresti and Coull 1998, so that a group at 0 or 1 does
-    not count as certain.
+    successes and two failures added to each group as in Agresti and Coull 1998, so that a group at 0 or 1
+    does not count as certain.
     """
     sums, sizes = group_sums(correct, groups)
     if not len(sums):
@@ -110,10 +110,10 @@ def bootstrap_mean(
     seed: int = 0,
     clusters: ArrayLike | None = None,
 ) -> Interval:
-    """Return the mean with a percentile bootstrap interval over values, or over whole ``clusters`` when given.
+    """Return the mean with a percentile bootstrap interval, over whole ``clusters`` when given.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same ``seed`` gives the
-    same ends.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same ``seed`` gives
+    the same ends.
     """
     numbers = np.asarray(values, dtype=float)
     if not len(numbers):
