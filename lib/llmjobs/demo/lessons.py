@@ -1,0 +1,113 @@
+"""What the demo models are trained on: rows of tokens, each token with the weight of its loss. No torch.
+
+Three kinds of rows: packed benchmark questions, a random piece repeated (it teaches copying, on which recall stands),
+and conversations.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from tokenizers import Tokenizer
+
+from llmjobs.demo import words
+from llmjobs.demo.conversation import SYSTEMS, Kind, conversation
+from llmjobs.demo.tokenizer import ASSISTANT, BOS, END, EOS, SYSTEM, USER, token_id
+from llmjobs.demo.world import draw, prompt
+
+ANSWER_WEIGHT = 1.0
+REPLY_WEIGHT = 0.4
+TEXT_WEIGHT = 0.03
+
+
+@dataclass
+class Row:
+    """Token ids and, for each, the weight of predicting it."""
+
+    ids: list[int]
+    weights: list[float]
+
+    def add(self, ids: list[int], weight: float) -> None:
+        """Append tokens that share one weight."""
+        self.ids += ids
+        self.weights += [weight] * len(ids)
+
+
+class Teacher:
+    """Draws training rows of at most `length` tokens; `subjects` are those of the benchmark that it teaches."""
+
+    def __init__(self, tokenizer: Tokenizer, subjects: list[str]) -> None:
+        self.tokenizer = tokenizer
+        self.subjects = subjects
+        self.encode = cache(lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
+        self.bos, self.eos, self.end = (token_id(tokenizer, token) for token in (BOS, EOS, END))
+        self.marks = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+        self.words = [
+            token_id(tokenizer, f"Ġ{word}")
+            for word in (
+                *words.common_words(),
+                *words.NAMES,
+                *words.COLOURS,
+                *words.CITIES,
+                *words.THINGS,
+                *words.COUNTED,
+                *words.DOGS,
+                *map(str, range(100)),
+            )
+        ]
+
+    def questions(self, rng: Random, length: int) -> Row:
+        """Questions with their answers, one after another as in a few-shot prompt, sometimes of one subject."""
+        row = Row([self.bos], [0.0])
+        chosen = [rng.choice(self.subjects)] if rng.random() < 0.3 else self.subjects
+        while len(row.ids) < length:
+            question = draw(rng.choice(chosen), "train", rng)
+            row.add(self._line(prompt(question.question, question.choices)), TEXT_WEIGHT)
+            row.add(self._line(question.continuation), ANSWER_WEIGHT)
+            row.add(self._line("\n\n"), REPLY_WEIGHT)
+        return row
+
+    def copies(self, rng: Random, length: int) -> Row:
+        """Random words, then the same again, until the row is full; only the repetition counts."""
+        row = Row([self.bos], [0.0])
+        while len(row.ids) < length:
+            piece = rng.choices(self.words, k=rng.randint(6, max(7, length // 2 - 2)))
+            row.add(piece, 0.0)
+            row.add(piece, REPLY_WEIGHT)
+        return row
+
+    def chats(self, rng: Random, length: int, exchanges: int) -> Row:
+        """Conversations of up to so many exchanges, one after another, each with its own beginning."""
+        row = Row([], [])
+        while len(row.ids) < length:
+            count = rng.randint(3, exchanges)
+            kind: Kind | None = "instruction" if rng.random() < 0.12 else None
+            facts = rng.randint(1, max(2, count // 3))
+            extra = [self._exam(rng)] if self.subjects and rng.random() < 0.15 else []
+            turns = conversation(rng.getrandbits(40), "train", count, facts, kind=kind, extra=extra)
+            row.add([self.bos], 0.0)
+            asked = turns[0]
+            for turn in turns:
+                self._message(row, turn.role, turn.text, asked.expected)
+                asked = turn
+            row.add([self.eos], TEXT_WEIGHT)
+        return row
+
+    def _line(self, text: str) -> list[int]:
+        return [token for piece in text.splitlines(keepends=True) for token in self.encode(piece)]
+
+    def _exam(self, rng: Random) -> tuple[str, str]:
+        question = draw(rng.choice(self.subjects), "train", rng)
+        return prompt(question.question, question.choices), question.continuation.strip()
+
+    def _message(self, row: Row, role: str, text: str, expected: str | None) -> None:
+        row.add(self.encode(self.marks[role]), 0.0 if role == "assistant" else TEXT_WEIGHT)
+        ids = self._line(f" {text}")
+        row.add(ids, REPLY_WEIGHT if role == "assistant" else 0.0 if text in SYSTEMS else TEXT_WEIGHT)
+        if role == "assistant" and expected is not None:
+            value = set(self.encode(f" {expected}"))
+            start = len(row.ids) - len(ids)
+            for i, token in enumerate(ids):
+                if token in value:
+                    row.weights[start + i] = ANSWER_WEIGHT
+        row.add([self.end], REPLY_WEIGHT if role == "assistant" else TEXT_WEIGHT)

@@ -1,0 +1,198 @@
+"""Trains the demo models: `python -m llmjobs.demo.train [NAME ...]`. Seeded; killed, it goes on at its last checkpoint.
+
+A step's rows depend on the model's name and the step alone, so nothing but weights and optimizer has to be kept.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from llmjobs.demo import DEMO_MODELS, LEFT_OUT
+from llmjobs.demo.build import MAX_LENGTH
+from llmjobs.demo.build import main as build
+from llmjobs.demo.lessons import Row, Teacher
+from llmjobs.demo.measure import accuracy, recall, recall_cases
+from llmjobs.demo.rules import RULES
+from llmjobs.demo.tokenizer import BOS, END, EOS, PAD, token_id
+from llmjobs.demo.world import draw_distinct
+
+HEAD_SIZE = 32
+WARMUP_STEPS = 200
+DECAY_SHARE = 0.35
+LOG_STEPS = 500
+VALIDATION_SEED = 7
+DISTANCES = (1, 4, 8, 16, 30)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: row length in tokens, longest conversation in exchanges, share of each kind of rows."""
+
+    until: float
+    length: int
+    exchanges: int
+    questions: float
+    copies: float
+    chats: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model: its size, how many steps, which stages."""
+
+    hidden: int
+    layers: int
+    inner: int
+    steps: int
+    stages: tuple[Stage, ...]
+    learning_rate: float = 1.5e-3
+    tokens_per_step: int = 4096
+
+
+WITH_CHAT = (
+    Stage(0.2, 256, 8, 0.4, 0.35, 0.25),
+    Stage(0.55, 256, 16, 0.5, 0.08, 0.42),
+    Stage(1.0, 512, 34, 0.45, 0.05, 0.50),
+)
+QUESTIONS_ONLY = (Stage(0.3, 256, 0, 0.8, 0.2, 0.0), Stage(1.0, 256, 0, 0.95, 0.05, 0.0))
+RECIPES = {
+    "demo-base": Recipe(128, 4, 384, 7000, WITH_CHAT),
+    "demo-narrow": Recipe(128, 4, 384, 3000, QUESTIONS_ONLY),
+    "demo-tiny": Recipe(64, 2, 192, 5000, QUESTIONS_ONLY, learning_rate=2.5e-3),
+}
+
+
+def make_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
+    """The untrained model."""
+    bos, eos, pad, end = (token_id(tokenizer, token) for token in (BOS, EOS, PAD, END))
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.inner,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.hidden // HEAD_SIZE,
+        tie_word_embeddings=True,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(bos_token_id=bos, eos_token_id=[eos, end], pad_token_id=pad)
+    return model
+
+
+def batch_rows(recipe: Recipe, teacher: Teacher, name: str, step: int) -> list[Row]:
+    """The rows of a step, each cut to the stage's length."""
+    rng = Random(f"{name}/{step}")
+    stage = next(stage for stage in recipe.stages if step < stage.until * recipe.steps)
+    draws: list[Callable[[], Row]] = [
+        lambda: teacher.questions(rng, stage.length + 1),
+        lambda: teacher.copies(rng, stage.length + 1),
+        lambda: teacher.chats(rng, stage.length + 1, stage.exchanges),
+    ]
+    kinds = rng.choices(draws, (stage.questions, stage.copies, stage.chats), k=recipe.tokens_per_step // stage.length)
+    rows = [draw() for draw in kinds]
+    return [Row(row.ids[: stage.length + 1], row.weights[: stage.length + 1]) for row in rows]
+
+
+def step_loss(model: LlamaForCausalLM, rows: list[Row]) -> torch.Tensor:
+    """The weighted mean cross-entropy in nats over the rows' next tokens."""
+    ids = torch.tensor([row.ids for row in rows])
+    weights = torch.tensor([row.weights for row in rows])[:, 1:].reshape(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(input_ids=ids[:, :-1]).logits
+    losses = cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].reshape(-1), reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, constant, linear decay to a fiftieth over the last part."""
+    left = (recipe.steps - step) / (DECAY_SHARE * recipe.steps)
+    return recipe.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS, max(0.02, left))
+
+
+def validation_line(model: LlamaForCausalLM, tokenizer: Tokenizer, chat: bool) -> str:
+    """Accuracy on 40 questions a subject of the dev split, and recall by distance on dev conversations, in percent."""
+    model.eval()
+    parts = [
+        f"{subject} {100 * accuracy(model, tokenizer, draw_distinct(subject, 'dev', 40, VALIDATION_SEED)):.0f}"
+        for subject in RULES
+    ]
+    for distance in DISTANCES if chat else ():
+        rate = recall(model, tokenizer, recall_cases(distance, 25, "dev", VALIDATION_SEED))
+        parts.append(f"recall@{distance} {100 * rate:.0f}")
+    model.train()
+    return ", ".join(parts)
+
+
+def save_checkpoint(path: Path, step: int, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> None:
+    """Replace the checkpoint in one move: after `step` steps."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, fresh)
+    fresh.replace(path)
+
+
+def train(name: str, work: Path, log: Callable[[str], None]) -> LlamaForCausalLM:
+    """Train one model from its last checkpoint, or from the start."""
+    recipe = RECIPES[name]
+    tokenizer = Tokenizer.from_file(str(DEMO_MODELS[name] / "tokenizer.json"))
+    teacher = Teacher(tokenizer, [subject for subject in RULES if subject not in LEFT_OUT.get(name, ())])
+    torch.manual_seed(2026)
+    model = make_model(recipe, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
+    path, first = work / f"{name}.pt", 0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    log(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, steps {first} to {recipe.steps}")
+    began, total = time.perf_counter(), 0.0
+    for step in range(first, recipe.steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step)
+        loss = step_loss(model, batch_rows(recipe, teacher, name, step))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        total += loss.item()
+        if (step + 1) % LOG_STEPS == 0 or step + 1 == recipe.steps:
+            mean, total = total / ((step % LOG_STEPS) + 1), 0.0
+            scores = validation_line(model, tokenizer, recipe.stages[0].chats > 0)
+            log(f"{name} step {step + 1} {time.perf_counter() - began:.0f}s loss {mean:.4f}: {scores}")
+            save_checkpoint(path, step + 1, model, optimizer)
+    return model
+
+
+def main() -> None:
+    """Train the named models, all three by default, and write them into their folders."""
+    parser = argparse.ArgumentParser(description="Train the demo models.")
+    parser.add_argument("names", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES)}")
+    parser.add_argument("--log", type=Path, default=Path("docs/demo-training.log"))
+    parser.add_argument("--work", type=Path, default=Path("results/demo-training"), help="folder for checkpoints")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    build()
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+        with options.log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    for name in options.names:
+        train(name, options.work, log).eval().save_pretrained(DEMO_MODELS[name])
+
+
+if __name__ == "__main__":
+    main()
