@@ -1,8 +1,10 @@
-"""Multiple choice by log-likelihood: the judgement that most benchmarks share."""
+"""Multiple choice by log-likelihood: what most benchmarks share."""
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from llmjobs.benchmarks.base import Benchmark, Doc, Judgement, argmax, letter
+from llmjobs.benchmarks.base import Benchmark, Doc, Example, Judgement, Row, Shots, argmax, letter
 
 
 class MultipleChoice(Benchmark):
@@ -26,3 +28,69 @@ class MultipleChoice(Benchmark):
             if self.primary_metric == "acc_norm":
                 best = by_length
         return Judgement(best, best == doc.gold, metrics)
+
+
+class OptionTexts(MultipleChoice):
+    """Options told by their text; canonical rows have ``question``, ``choices`` and the index ``answer``."""
+
+    @abstractmethod
+    def text(self, row: Row) -> str:
+        """Write the prompt, up to where an option follows after a blank."""
+
+    def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
+        """Ask for one of the options."""
+        return Doc(
+            doc_id=doc_id,
+            subject=subject,
+            question=row["question"],
+            choices=tuple(row["choices"]),
+            gold=letter(row["answer"]),
+            questions=(self.text(row),),
+            continuations=tuple(f" {choice}" for choice in row["choices"]),
+        )
+
+    def shots(self, rows: Sequence[Row], subject: str) -> Shots:
+        """Take the first rows of the few-shot split, in order."""
+        shown = rows[: self.options.num_fewshot]
+        return Shots(examples=tuple(Example(self.text(row), f" {row['choices'][row['answer']]}") for row in shown))
+
+
+def question_row(question: Any, choices: Sequence[Any], answer: int) -> dict[str, Any]:
+    """Make a canonical row.
+
+    Raises:
+        ValueError, TypeError: something is not text, an option is empty, or the answer is none of the options.
+
+    """
+    if not isinstance(question, str) or not all(isinstance(choice, str) and choice for choice in choices):
+        raise TypeError("the question and every choice must be text, no choice empty")
+    if not 0 <= answer < len(choices):
+        raise ValueError(f"answer {answer} is none of the {len(choices)} choices")
+    return {"question": question, "choices": list(choices), "answer": answer}
+
+
+def labelled_row(raw: Mapping[str, Any], question: str = "question") -> dict[str, Any]:
+    """Read a row whose options have labels, in the hub's form or nested as in the published JSONL.
+
+    ``choices: {label: [...], text: [...]}`` or ``question: {stem, choices: [{label, text}, ...]}``; labels
+    may be letters or digits, and there may be any number of them.
+    """
+    nested = raw.get("question")
+    if isinstance(nested, Mapping):
+        text = nested["stem"]
+        labels, texts = [c["label"] for c in nested["choices"]], [c["text"] for c in nested["choices"]]
+    else:
+        text = raw[question]
+        labels, texts = list(raw["choices"]["label"]), list(raw["choices"]["text"])
+    key = str(raw["answerKey"]).strip()
+    if key not in labels:
+        raise ValueError(f"answerKey {key[:20]!r} is none of {', '.join(map(str, labels))[:60]}")
+    return question_row(text, texts, labels.index(key))
+
+
+def index_of(value: Any, allowed: list[str]) -> int:
+    """Read an answer that the published form writes as text, number or truth value: its place in ``allowed``."""
+    text = str(value).strip().lower()
+    if text not in allowed:
+        raise ValueError(f"answer {str(value)[:40]!r} is not one of {', '.join(allowed)}")
+    return allowed.index(text)

@@ -1,0 +1,48 @@
+"""LAMBADA, OpenAI's form: whether greedy decoding says a passage's last word.
+
+A tokenizer's BOS decides much here: follow its own default (without BOS, one model scored .004 instead of .67).
+"""
+
+import math
+from collections.abc import Sequence
+
+from llmjobs.benchmarks.base import Benchmark, Doc, HubDataset, Judgement, Row, Shots
+
+
+class LambadaOpenAI(Benchmark):
+    """Word prediction requiring a broad discourse context."""
+
+    name = "lambada_openai"
+    title = "LAMBADA (OpenAI)"
+    source = "arXiv 1606.06031"
+    hub = HubDataset("EleutherAI/lambada_openai", "default", {"test": "test"})
+    max_fewshot = 0
+    fewshot_split = None
+    test_rows = 5_153
+
+    @classmethod
+    def canonical(cls, raw: Row) -> Row:
+        """Read a text of two words or more."""
+        if not isinstance(raw["text"], str) or not all(raw["text"].rpartition(" ")[::2]):
+            raise ValueError("the text must have two words at least")
+        return {"text": raw["text"]}
+
+    def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
+        """Ask for everything after the last blank."""
+        context, _, word = row["text"].rpartition(" ")
+        return Doc(doc_id, subject, context, (), word, (context,), (f" {word}",))
+
+    def shots(self, rows: Sequence[Row], subject: str) -> Shots:
+        """Give none: there is no other split."""
+        return Shots()
+
+    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+        """Right where greedy decoding gives the word; another word is not looked at and recorded as empty."""
+        right = bool(is_greedy[0])
+        return Judgement(doc.gold if right else "", right, {"acc": float(right), "perplexity": loglikelihoods[0]})
+
+    @classmethod
+    def aggregate(cls, metric: str, values: Sequence[float]) -> float:
+        """Perplexity is kept a doc as its log-likelihood: exp(−mean)."""
+        mean = super().aggregate(metric, values)
+        return math.exp(-mean) if metric == "perplexity" else mean

@@ -1,0 +1,25 @@
+"""PIQA: which of two ways reaches a goal in the physical world."""
+
+from llmjobs.benchmarks.base import HubDataset, Row
+from llmjobs.benchmarks.multiple_choice import OptionTexts, question_row
+
+
+class PIQA(OptionTexts):
+    """Reasoning about physical commonsense in natural language."""
+
+    name = "piqa"
+    title = "PIQA"
+    source = "arXiv 1911.11641"
+    hub = HubDataset("baber/piqa", None, {"test": "validation", "fewshot": "train"})
+    test_rows = 1_838
+    normalised = True
+    primary_metric = "acc_norm"
+
+    @classmethod
+    def canonical(cls, raw: Row) -> Row:
+        """Read goal, two solutions and a label 0 or 1."""
+        return question_row(raw["goal"], [raw["sol1"], raw["sol2"]], int(raw["label"]))
+
+    def text(self, row: Row) -> str:
+        """Put the goal as a question."""
+        return f"Question: {row['question']}\nAnswer:"
