@@ -1,9 +1,11 @@
 """Which device and which number format a model runs in, and that device's clock."""
 
+import os
 import time
 from dataclasses import dataclass, field
 from functools import cache
 
+import psutil
 import torch
 
 from llmjobs.errors import ModelError
@@ -54,7 +56,7 @@ def resolve_dtype(wanted: DType, device: str) -> torch.dtype:
 @cache
 def cpu_computes_bfloat16() -> bool:
     """True where this CPU has bfloat16 matrix instructions (AVX-512 BF16, AMX; Arm's BF16)."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     names = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")
     if capabilities:
         return any(capabilities.get(name) for name in names)
@@ -106,16 +108,12 @@ def set_threads(wanted: int | str) -> int:
 
 def physical_cores() -> int:
     """Physical cores that this process may run on (never more than the scheduler allows)."""
-    import os
-
-    import psutil
-
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 def warm_up_seconds(device: str) -> float:
-    """Seconds that the device takes for its first small product (context, kernels), to keep them out of other figures."""
+    """Seconds of the device's first small product (context, kernels), to keep them out of other figures."""
     began = time.monotonic()
     probe = torch.ones(8, 8, device=device)
     (probe @ probe).sum().item()

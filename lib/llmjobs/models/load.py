@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,10 @@ def load_model(spec: ModelSpec) -> LoadedModel:
 
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     located = locate(spec)
     device = resolve_device(spec.device, spec.quantization)
     dtype = resolve_dtype(spec.dtype, device)
@@ -90,7 +94,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     elif config or device == "cuda":
         arguments["device_map"] = {"": device}
     with _one_line(spec, "model"):
-        model = AutoModelForCausalLM.from_pretrained(located.source, **arguments)
+        model: Any = AutoModelForCausalLM.from_pretrained(located.source, **arguments)
         if not getattr(model, "hf_device_map", None):
             model = model.to(device)
     model.eval()
@@ -133,6 +137,6 @@ class _one_line:  # noqa: N801 - reads as a statement
 
     def _general(self, error: Exception) -> str:
         if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower():
-            return f"{self.spec.name}: does not fit into memory; use quantization: 4bit, or a smaller model ('llmjobs plan')"
+            return f"{self.spec.name}: does not fit into memory; use quantization: 4bit or a smaller model"
         first = printable(str(error).strip().split("\n", 1)[0])[:300]
         return f"{self.spec.name}: the {self.what} {self.spec.id} cannot be loaded: {type(error).__name__}: {first}"

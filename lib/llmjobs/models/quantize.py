@@ -1,4 +1,4 @@
-"""The one place that knows bitsandbytes: how to ask for 8-bit and 4-bit, and how to recognise them in a loaded model."""
+"""The one place that knows bitsandbytes: how to ask for 8-bit and 4-bit, and how to recognise them once loaded."""
 
 from typing import Any
 
@@ -25,7 +25,8 @@ def quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
-            f"quantization: {quantization} needs bitsandbytes, which cannot be imported ({error}); pip install bitsandbytes"
+            f"quantization: {quantization} needs bitsandbytes, which cannot be imported ({error}); "
+            "pip install bitsandbytes"
         ) from None
     from transformers import BitsAndBytesConfig
 

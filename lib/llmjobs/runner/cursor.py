@@ -122,17 +122,18 @@ class Writer:
         self.timings.append([{"step": -1, "phase": "open", "attempt": self.cursor.attempts, **opening}])
         self._save()
 
-    def step(self, index: int, step: Step, state: Mapping[str, Any]) -> None:
-        """Write one step's records, then its timing, then the checkpoint."""
+    def step(self, index: int, step: Step, state: Mapping[str, Any], *, last: bool) -> None:
+        """Write one step's records, then its timing, then the checkpoint; the ``last`` step makes the unit whole."""
         self.records.append({**record, "step": index} for record in step.records)
         self.timings.append([{"step": index, "phase": "run", "attempt": self.cursor.attempts, **step.timing}])
         self.cursor.steps_done = index + 1
         self.cursor.items_done += int(step.timing.get("items", len(step.records)))
         self.cursor.state = dict(state)
+        self.cursor.done = last
         self._save()
 
     def finish(self) -> None:
-        """Mark the unit as whole."""
+        """Mark a unit without steps as whole."""
         self.cursor.done = True
         self._save()
 

@@ -49,7 +49,7 @@ def run_job(job: Job, folder: RunFolder, on_records: OnRecords | None = None) ->
     """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records once they are on disk.
 
     Raises:
-        FingerprintError: a unit on disk was made with other settings (all units are compared before the first one runs).
+        FingerprintError: a unit on disk was made with other settings (all are compared before the first one runs).
         RunFolderError: the folder cannot be written; what was saved stays whole.
 
     """
@@ -124,9 +124,10 @@ class _Loop:
                 self.switch.check()
                 with self.switch.step():
                     step = work.step(index)
-                    writer.step(index, step, work.state())
+                    writer.step(index, step, work.state(), last=index + 1 == work.steps)
                 self._tell(unit, step)
-            writer.finish()
+            if not work.steps:
+                writer.finish()
 
     def _tell(self, unit: Unit, step: Step) -> None:
         if self.on_records:

@@ -33,11 +33,17 @@ class Step:
 class Work(Protocol):
     """An opened unit. Step ``i`` gives the same records whether or not the steps before it ran in this process."""
 
-    effective: Mapping[str, Any]
-    """What was really loaded and planned (builtins only); a resume with another value is refused."""
-    steps: int
-    opening: Mapping[str, Any]
-    """Timing of opening the unit, as a line of ``timings.jsonl``."""
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """What was really loaded and planned (builtins only); a resume with another value is refused."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps the unit has."""
+
+    @property
+    def opening(self) -> Mapping[str, Any]:
+        """Timing of opening the unit, as a line of ``timings.jsonl``."""
 
     def step(self, index: int) -> Step:
         """Run step ``index`` (from 0)."""
