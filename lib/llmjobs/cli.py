@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "One PDF from the results of one or more runs.",
     "benchmarks": "List the benchmarks that are known by name.",
     "fetch": "Bring a manifest's models and data into the cache.",
+    "run": "Every section of a manifest in order, then the report.",
     "manifest": "Check a manifest, print it with every default, or its JSON schema.",
 }
 """Name → help line. Held here so that ``--help`` imports no job."""

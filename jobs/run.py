@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Every section of a manifest, then the report: ``python jobs/run.py manifests/demo.yaml`` (``llmjobs run``)."""
+
+import sys
+
+from llmjobs.cli import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:]])
