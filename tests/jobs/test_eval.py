@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,17 +81,24 @@ def test_records_and_summary(study, tmp_path, capsys):
     assert written["models"][0]["quantization"] == "none"
 
 
-def plain_forward(llama: Path, context: str, continuations: list[str]) -> list[float]:
-    """Log-likelihoods by one unbatched forward a continuation, nothing shared."""
+@cache
+def loaded(folder: Path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(llama)
-    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoTokenizer.from_pretrained(folder), model.eval()
+
+
+def plain_forward(folder: Path, context: str, continuations: list[str]) -> list[float]:
+    """Log-likelihoods of continuations by one unbatched forward of each, nothing shared."""
+    import torch
+
+    tokenizer, model = loaded(folder)
+    start = len(tokenizer(context)["input_ids"])
     values = []
     for continuation in continuations:
         whole = tokenizer(context + continuation)["input_ids"]
-        start = len(tokenizer(context)["input_ids"])
         with torch.no_grad():
             logprobs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
         values.append(sum(float(logprobs[at - 1, whole[at]]) for at in range(start, len(whole))))
@@ -107,6 +115,12 @@ def original_prompt(rows: list[list[str]], shots: list[list[str]], subject: str)
 
     header = f"The following are multiple choice questions (with answers) about  {subject.replace('_', ' ')}.\n\n"
     return header + "".join(f"{block(shot)} {shot[5]}\n\n" for shot in shots) + block(rows)
+
+
+def read_original(data: Path, subject: str) -> list[list[list[str]]]:
+    """Test and dev rows of a subject in the original CSV layout."""
+    files = (data / split / f"{subject}_{split}.csv" for split in ("test", "dev"))
+    return [list(csv.reader(io.StringIO(path.read_text("utf-8"), newline=""))) for path in files]
 
 
 @pytest.mark.parametrize("subject", ["astronomy", "business_ethics"])
@@ -137,10 +151,7 @@ def test_real_mmlu_equals_a_plain_forward(subject, tmp_path, shared_data, tmp_pa
         )
     )
     run("eval", manifest, "--results", tmp_path / "r")
-    test, dev = (
-        list(csv.reader(io.StringIO((data / split / f"{subject}_{split}.csv").read_text("utf-8"), newline="")))
-        for split in ("test", "dev")
-    )
+    test, dev = read_original(data, subject)
     for record in read_records(tmp_path / f"r/real/eval/m/mmlu.{subject}/records.jsonl"):
         prompt = original_prompt(test[record["doc_id"]], dev, subject)
         expected = plain_forward(model, prompt, [f" {letter}" for letter in "ABCD"])
