@@ -1,2 +1,5 @@
-"""Log-likelihoods and generation: what is asked (``requests``), in which batches (``plan``), and the engines that
-run them (``engine``, ``generate``). Only the engines import torch."""
+"""Log-likelihoods and generation of causal language models.
+
+``requests`` say what is asked, ``plan`` in which batches; ``engine`` and ``generate`` run it and import
+torch.
+"""

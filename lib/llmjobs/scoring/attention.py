@@ -1,8 +1,9 @@
-"""Attention over a tree of token segments packed into one row, for every model that takes transformers'
-``AttentionInterface``.
+"""Attention over a tree of token segments packed into one row.
 
-Queries attend to each part of their context apart (a kept prefix, an earlier segment, their own segment) and the
-parts are merged by their log-sum-exps. That is exact, and no prefix is ever copied for its children
+It serves every model that takes its attention from transformers' ``AttentionInterface``.
+
+Queries attend to each part of their context apart (a kept prefix, an earlier segment, their own segment)
+and the parts are merged by their log-sum-exps. That is exact, and no prefix is ever copied for its children
 (Hydragen, arXiv 2402.05099).
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from transformers import AttentionInterface
 
 from llmjobs.scoring.kernels import Call, attend
 from llmjobs.scoring.layout import Causal, Cross, Layout
+from llmjobs.scoring.varlen import VarlenLayout, varlen_attention, varlen_fits, varlen_layout
 
 NAME = "llmjobs_tree"
 KeysValues = dict[int, tuple[Tensor, Tensor]]
@@ -28,8 +31,9 @@ KeysValues = dict[int, tuple[Tensor, Tensor]]
 class Run:
     """What the attention function needs to know of the forward it runs in, and what it leaves behind.
 
-    ``kept``: keys and values of the kept prefixes; ``keep``: whether to leave this forward's own in ``produced``;
-    ``windows``: the sliding windows (0: none) that the layers asked for; ``calls``: how many layers ran here.
+    ``kept``: keys and values of the kept prefixes; ``keep``: whether to leave this forward's own in
+    ``produced``; ``windows``: the sliding windows (0: none) that the layers asked for; ``calls``: how many
+    layers ran here.
     """
 
     layout: Layout
@@ -39,6 +43,15 @@ class Run:
     produced: KeysValues = field(default_factory=dict)
     windows: set[int] = field(default_factory=set)
     calls: int = 0
+
+    @cached_property
+    def varlen(self) -> VarlenLayout:
+        """The layout for the variable-length kernel."""
+        return varlen_layout(self.layout, self.positions.device)
+
+    def reaches_back(self, window: int | None) -> bool:
+        """Say whether a window hides some earlier part's key from a row."""
+        return window is not None and bool(self.layout.cross) and max(self.layout.positions) >= window
 
 
 _RUN: ContextVar[Run | None] = ContextVar("llmjobs_tree_run", default=None)
@@ -67,7 +80,7 @@ def tree_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as the current :class:`Run` lays out; query [1, heads, rows, size] gives [1, rows, heads, size]."""
+    """Attend as the current :class:`Run` lays out: [1, heads, rows, size] gives [1, rows, heads, size]."""
     run = _RUN.get()
     if run is None:
         raise RuntimeError(f"attention {NAME!r} works inside a scoring forward only")
@@ -77,17 +90,24 @@ def tree_attention(
         run.produced[id(module)] = (key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     call = Call(scale, sliding_window, softcap)
-    out, lse = _causal_parts(run, call, query, key, value)
-    for part in run.layout.cross:
-        source = run.kept[part.prefix][id(module)] if part.prefix >= 0 else (key, value)
-        _merge_cross(run, call, part, query, source, out, lse)
+
+    def kept(prefix: int) -> tuple[Tensor, Tensor]:
+        return run.kept[prefix][id(module)]
+
+    if varlen_fits(query, value) and softcap is None and not run.reaches_back(sliding_window):
+        out, lse = varlen_attention(run.varlen, (query, key, value), kept, scale, sliding_window)
+    else:
+        out, lse = _causal_parts(run, call, query, key, value)
+        for part in run.layout.cross:
+            source = kept(part.prefix) if part.prefix >= 0 else (key, value)
+            _merge_cross(run, call, part, query, source, out, lse)
     if s_aux is not None:
         out *= torch.sigmoid(lse - s_aux.float()[:, None])[..., None]
     return out.to(query.dtype).transpose(0, 1)[None], None
 
 
 def _causal_parts(run: Run, call: Call, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return outputs [heads, rows, size] and log-sum-exps [heads, rows], both fp32, of each segment on itself."""
+    """Return fp32 outputs [heads, rows, size] and log-sum-exps [heads, rows] of each segment on itself."""
     heads, rows, size = query.shape[1], query.shape[2], value.shape[3]
     out = torch.empty(rows, heads, size, dtype=torch.float32, device=query.device).transpose(0, 1)
     lse = torch.empty(heads, rows, dtype=torch.float32, device=query.device)
@@ -102,7 +122,8 @@ def _causal_parts(run: Run, call: Call, query: Tensor, key: Tensor, value: Tenso
 def _rows(tensor: Tensor, part: Causal) -> Tensor:
     """View [1, heads, rows, size] as [count, heads, length, size]."""
     end = part.first + part.length * part.count
-    return tensor[0, :, part.first : end].unflatten(1, (part.count, part.length)).transpose(0, 1)
+    rows: Tensor = tensor[0, :, part.first : end].unflatten(1, (part.count, part.length))
+    return rows.transpose(0, 1)
 
 
 def _merge_cross(

@@ -25,8 +25,8 @@ def measure_batch_tokens(
 ) -> int:
     """Return the smallest tried size whose tokens a second no larger one beats by 3 %.
 
-    Measured, so it differs from run to run: record it and plan a resumed unit with the recorded value. ``seconds``:
-    no larger size is tried after that long. Out of memory ends the search.
+    Measured, so it differs from run to run: record it and plan a resumed unit with the recorded value.
+    ``seconds``: no larger size is tried after that long. Out of memory ends the search.
     """
     device = model.device.type
     sizes = sizes or (CPU_SIZES if device == "cpu" else GPU_SIZES)

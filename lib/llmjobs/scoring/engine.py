@@ -24,13 +24,15 @@ log = logging.getLogger(__name__)
 class Scorer:
     """Scores batches of a plan on one model.
 
-    ``pad_token_id`` fills rows on the plain path; any token does. ``warn`` gets one line for whatever is not as
-    asked (default: this module's logger). ``path`` is ``shared`` (packed trees) or ``plain`` (whole padded inputs),
-    set by :meth:`probe`; ``token_limit`` is the batch size that out-of-memory errors left (None: no limit). A run
-    that is resumed sets both back, to compute what the unbroken run would.
+    ``pad_token_id`` fills rows on the plain path; any token does. ``warn`` gets one line for whatever is
+    not as asked (default: this module's logger). ``path`` is ``shared`` (packed trees) or ``plain`` (whole
+    padded inputs), set by :meth:`probe`; ``token_limit`` is the batch size that out-of-memory errors left
+    (None: no limit). A run that is resumed sets both back, to compute what the unbroken run would.
     """
 
-    def __init__(self, model: Model, pad_token_id: int = 0, warn: Callable[[str], None] = log.warning) -> None:
+    def __init__(
+        self, model: Model, pad_token_id: int = 0, warn: Callable[[str], None] = log.warning
+    ) -> None:
         self.model = model
         self.pad_token_id = pad_token_id
         self.warn = warn
@@ -42,7 +44,7 @@ class Scorer:
         model.eval()
 
     def probe(self, docs: Sequence[Sequence[Request]] = (), longest: int | None = None) -> ProbeResult:
-        """Compare both paths on a few docs (made up where none are given) and choose; a refusal is said aloud.
+        """Compare both paths on a few docs (made up where none are given) and choose, a refusal aloud.
 
         ``longest``: the most tokens that an input of the coming units has; needed for position schemes that
         change with the length.
@@ -56,8 +58,8 @@ class Scorer:
     def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
         """Return the scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
 
-        The result does not depend on which batches ran before. Raises ModelError where not even one option fits
-        into memory.
+        The result does not depend on which batches ran before. Raises ModelError where not even one option
+        fits into memory.
         """
         self._follow(plan, at)
         scores = self._score(plan, plan.batches[at])
@@ -91,7 +93,9 @@ class Scorer:
             if not is_out_of_memory(error):
                 raise
             if len(batch.options) == 1:
-                raise ModelError(f"out of memory with one option of {batch.tokens} tokens: {error}") from error
+                raise ModelError(
+                    f"out of memory with one option of {batch.tokens} tokens: {error}"
+                ) from error
         self.token_limit = max(1, batch.tokens // 2)
         self.warn(f"out of memory with {batch.tokens} tokens in a batch: going on with {self.token_limit}")
         free_memory()
@@ -110,7 +114,11 @@ class Scorer:
 
     def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
         rows = sorted({row for reading in batch.readings for row in reading.rows})
-        logits = self._shared_logits(plan, batch, rows) if self.path == "shared" else self._plain_logits(plan, batch, rows)
+        logits = (
+            self._shared_logits(plan, batch, rows)
+            if self.path == "shared"
+            else self._plain_logits(plan, batch, rows)
+        )
         return read_scores(logits, rows, batch.readings)
 
     def _both_paths(self, plan: UnitPlan) -> tuple[list[list[list[Score]]], list[list[list[Score]]]]:
@@ -137,7 +145,7 @@ class Scorer:
 
 
 def whole_inputs(plan: UnitPlan, batch: Batch) -> tuple[list[tuple[int, ...]], dict[int, tuple[int, int]]]:
-    """Return the leaves' whole inputs and, for each packed row, an input that has it and the position there."""
+    """Return the leaves' whole inputs and, for each packed row, one that has it and the position there."""
     parents = {segment.parent for segment in batch.segments}
     inputs: list[tuple[int, ...]] = []
     cells: dict[int, tuple[int, int]] = {}
@@ -167,7 +175,11 @@ def whole_inputs(plan: UnitPlan, batch: Batch) -> tuple[list[tuple[int, ...]], d
 def read_scores(logits: Tensor, rows: Sequence[int], readings: Sequence[Reading]) -> list[Score]:
     """Read each option's score off ``logits`` [len(rows), vocabulary]; sums and log-softmax in fp32."""
     where = {row: at for at, row in enumerate(rows)}
-    cells = [(where[row], target) for reading in readings for row, target in zip(reading.rows, reading.targets, strict=True)]
+    cells = [
+        (where[row], target)
+        for reading in readings
+        for row, target in zip(reading.rows, reading.targets, strict=True)
+    ]
     at, targets = torch.tensor(cells, device=logits.device).T
     logits = logits.float()
     greedy = (logits.argmax(-1)[at] == targets).tolist()

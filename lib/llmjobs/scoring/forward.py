@@ -16,7 +16,7 @@ Model = Any
 
 
 class PackedForward:
-    """Runs :class:`Layout`\\ s: many segments packed into one row of tokens, no padding."""
+    """Runs layouts: many segments packed into one row of tokens, no padding."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -62,7 +62,7 @@ class PackedForward:
 
     @contextmanager
     def _attention(self) -> Iterator[None]:
-        """Switch the attention of every config of the model for one forward: others may use the model between."""
+        """Switch every config's attention for one forward only: others may use the model in between."""
         before = [config._attn_implementation for config in self._configs]
         try:
             for config in self._configs:
@@ -73,7 +73,9 @@ class PackedForward:
                 config._attn_implementation = name
 
 
-def padded_logits(model: Model, inputs: Sequence[Sequence[int]], rows: Sequence[int], pad_token_id: int) -> Tensor:
+def padded_logits(
+    model: Model, inputs: Sequence[Sequence[int]], rows: Sequence[int], pad_token_id: int
+) -> Tensor:
     """Run whole inputs padded on the right, without a mask (causal models never look right).
 
     ``rows`` count over the padded [inputs × longest] grid; the result is [len(rows), vocabulary].
@@ -98,6 +100,13 @@ def _only_rows(model: Model, rows: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def most_tokens(model: Model) -> int:
+    """Return the most tokens that the model reads; 2,048 where its config does not say, as lm-eval has it."""
+    config = model.config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    return int(next((value for name in names if (value := getattr(config, name, None))), 2048))
 
 
 def _configs(model: Model) -> list[Any]:

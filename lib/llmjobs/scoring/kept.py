@@ -32,7 +32,9 @@ def choose_prefixes(
     keys = {(doc, at): _marked(one, doc) for doc, options in inputs.items() for at, one in enumerate(options)}
     forest = grow_forest(list(keys.values()), pays)
     between_docs = {key: _between_docs(forest, path) for key, path in forest.paths.items()}
-    prefixes, number = _pieces(forest, sorted({at for path in between_docs.values() for at in path}), batch_tokens)
+    prefixes, number = _pieces(
+        forest, sorted({at for path in between_docs.values() for at in path}), batch_tokens
+    )
     placed = {}
     for (doc, at), key in keys.items():
         path = between_docs[key]

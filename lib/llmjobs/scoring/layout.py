@@ -11,7 +11,7 @@ from llmjobs.scoring.tree import Segment
 
 @dataclass(frozen=True, slots=True)
 class Causal:
-    """``count`` neighbouring segments of ``length`` rows each, from row ``first``: causal attention inside each."""
+    """``count`` neighbouring segments of ``length`` rows from row ``first``: causal attention inside each."""
 
     first: int
     length: int
@@ -22,8 +22,8 @@ class Causal:
 class Cross:
     """Rows ``first`` … ``last`` - 1 attend to every key of an earlier segment or of a kept prefix.
 
-    Keys: rows ``key_first`` … ``key_last`` - 1 of this forward, or the whole of kept prefix ``prefix`` (>= 0).
-    ``key_start`` is the position of the first key.
+    Keys: rows ``key_first`` … ``key_last`` - 1 of this forward, or the whole of kept prefix ``prefix`` (>=
+    0). ``key_start`` is the position of the first key.
     """
 
     first: int

@@ -6,7 +6,7 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error is an allocation that failed, on any device; torch's CPU allocator has no type for it."""
+    """Say whether an allocation failed, on any device; the CPU allocator's error has no type of its own."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()

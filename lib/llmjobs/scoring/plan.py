@@ -1,5 +1,7 @@
-"""From a unit's docs to its batches: pure, and the same for the same docs and settings, so that a resumed run
-computes what an unbroken one would."""
+"""From a unit's docs to its batches.
+
+Pure, and the same for the same docs and settings, so that a resumed run computes what an unbroken one would.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -55,8 +57,9 @@ class UnitPlan:
         if self.kind == "plain" and not self.sharing:
             what = "plain, sharing is off"
         return (
-            f"{what}: {len(self.batches)} batches of up to {self.batch_tokens} tokens, {self.distinct_tokens:,} of "
-            f"{self.total_tokens:,} tokens computed ({share:.0%}), at most {self.peak_cache_tokens:,} tokens cached"
+            f"{what}: {len(self.batches)} batches of up to {self.batch_tokens} tokens, "
+            f"{self.distinct_tokens:,} of {self.total_tokens:,} tokens computed ({share:.0%}), "
+            f"at most {self.peak_cache_tokens:,} tokens cached"
         )
 
     def to_builtin(self) -> dict[str, object]:
@@ -157,7 +160,7 @@ def _ordered(
 def _pack(
     docs: Iterable[list[Option]], placed: dict[Option, Placed], batch_tokens: int, sharing: bool
 ) -> list[list[Option]]:
-    """Fill batches in order. Without sharing a row costs as much as the batch's longest, which comes first."""
+    """Fill batches in order; without sharing a row costs as much as the batch's longest, its first."""
     batches: list[list[Option]] = []
     used = width = rows = 0
     for options in docs:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from llmjobs.scoring.forward import PackedForward
+from llmjobs.scoring.forward import PackedForward, most_tokens
 from llmjobs.scoring.plan import UnitPlan, plan_unit
 from llmjobs.scoring.requests import Request, Score
 
@@ -21,7 +21,7 @@ ScoreBothPaths = Callable[[UnitPlan], tuple[list[list[list[Score]]], list[list[l
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Which path a model takes and why; ``max_difference`` is in nats a scored token, None where nothing ran."""
+    """Which path a model takes and why; ``max_difference`` in nats a scored token, None where nothing ran."""
 
     path: str
     max_difference: float | None
@@ -39,8 +39,8 @@ def probe_sharing(
     refusal = PackedForward.refuses(model) or _changes_with_length(model, longest)
     if refusal:
         return ProbeResult("plain", None, refusal)
-    docs = docs or made_up_docs(model.config.get_text_config().vocab_size, _most_tokens(model))
-    plan = plan_unit(docs, max_length=_most_tokens(model), batch_tokens=PROBE_TOKENS)
+    docs = docs or made_up_docs(model.config.get_text_config().vocab_size, most_tokens(model))
+    plan = plan_unit(docs, max_length=most_tokens(model), batch_tokens=PROBE_TOKENS)
     try:
         shared, plain = score_both(plan)
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
@@ -51,11 +51,13 @@ def probe_sharing(
     allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
     if difference <= allowed:
         return ProbeResult("shared", difference, f"equal to a plain forward within {allowed:g}")
-    return ProbeResult("plain", difference, f"the shared path differs by {difference:.3g}, rounding allows {allowed:g}")
+    return ProbeResult(
+        "plain", difference, f"the shared path differs by {difference:.3g}, rounding allows {allowed:g}"
+    )
 
 
 def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
-    """Docs of every shape that sharing knows: few-shot prefixes, several endings, a suffix after two contexts."""
+    """Make docs of every shape: few-shot prefixes, several endings, one suffix after two contexts."""
     rng = random.Random(0)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -63,7 +65,9 @@ def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
 
     shots = tokens(160)
     letters = [tokens(1) for _ in range(4)]
-    docs = [[Request(shots + question, letter) for letter in letters] for question in map(tokens, (5, 23, 40, 31))]
+    docs = [
+        [Request(shots + question, letter) for letter in letters] for question in map(tokens, (5, 23, 40, 31))
+    ]
     context, suffix = tokens(30), tokens(6)
     docs.append([Request(context, tokens(count)) for count in (3, 9, 1, 7)])
     docs.append([Request(context + option, suffix) for option in (tokens(2), tokens(3))])
@@ -74,20 +78,17 @@ def _flat(batches: list[list[list[Score]]]) -> list[Score]:
     return [score for batch in batches for doc in batch for score in doc]
 
 
-def _most_tokens(model: Any) -> int:
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048)
-
-
 def _changes_with_length(model: Any, longest: int | None) -> str | None:
-    """Rotary frequencies that depend on the longest position of a forward cannot be kept from a shorter one."""
+    """Say why keys cannot be kept where rotary frequencies depend on a forward's longest position."""
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = {rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))}
     if not kinds & LENGTH_DEPENDENT_ROPE:
         return None
-    original = rope.get("original_max_position_embeddings") or getattr(
-        config, "original_max_position_embeddings", _most_tokens(model)
+    named = rope.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", 0
     )
+    original = int(named or most_tokens(model))
     if longest is not None and longest <= original:
         return None
     return f"rotary positions change with inputs longer than {original} tokens"

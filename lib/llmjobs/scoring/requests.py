@@ -14,7 +14,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The answer to a :class:`Request`, in nats; ``is_greedy`` where greedy decoding would give the continuation."""
+    """The answer to a :class:`Request`, in nats; ``is_greedy``: greedy decoding gives the continuation."""
 
     loglikelihood: float
     is_greedy: bool
@@ -38,10 +38,10 @@ class ModelInput:
 
 
 def model_input(request: Request, max_length: int, prefix_token_id: int | None = None) -> ModelInput:
-    """Concatenate, cut from the left to ``max_length`` + 1 tokens, drop the last one, as lm-eval's ``hf`` does.
+    """Concatenate, cut from the left to ``max_length`` + 1 tokens, drop the last, as lm-eval's ``hf`` does.
 
-    An empty context becomes ``prefix_token_id``, or the continuation's first token where that is the same one.
-    Raises ValueError for a request that cannot be scored so.
+    An empty context becomes ``prefix_token_id``, or the continuation's first token where that is the same
+    one. Raises ValueError for a request that cannot be scored so.
     """
     context, continuation = request.context, request.continuation
     if not context:

@@ -53,7 +53,7 @@ class Forest:
 
 
 def grow_forest(sequences: Sequence[Tokens], worth: Worth, start: int = 0, prefix: int = -1) -> Forest:
-    """Merge equal beginnings from position ``start`` on, where ``worth`` says so; equal sequences always merge.
+    """Merge equal beginnings from ``start`` on where ``worth`` says so; equal sequences always merge.
 
     The first ``start`` tokens must be the same in all. Branches keep the order of ``sequences``, so that
     everything below a segment follows it directly.
@@ -86,7 +86,9 @@ class _Grower:
             ranges = self._branches(low, high, end)
             if end > begin and self.worth(self._describe(low, high, begin, end, len(ranges))):
                 path, begin = self._add(self.rows[low][begin:end], begin, path), end
-            ranges.sort(key=lambda span: min(map(self.rank.__getitem__, self.rows[slice(*span)])), reverse=True)
+            ranges.sort(
+                key=lambda span: min(map(self.rank.__getitem__, self.rows[slice(*span)])), reverse=True
+            )
             stack.extend((first, last, begin, path) for first, last in ranges)
         return Forest(tuple(self.segments), self.paths)
 
