@@ -7,10 +7,11 @@ tokens, models and batches are other modules' work.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 OutputType = Literal["loglikelihood", "generate_until"]
 Row = Mapping[str, Any]
+T = TypeVar("T")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -121,6 +122,8 @@ class Benchmark(ABC):
     """What every target and continuation begins with; a chat template leaves it out, as lm-eval does."""
     csv_columns: ClassVar[tuple[str, ...]] = ()
     """Columns of its published CSV files where those have no header."""
+    shares_file: ClassVar[bool] = False
+    """Whether questions and shots are parts of one file (your own benchmarks)."""
 
     def __init__(self, options: Options) -> None:
         """Keep the effective options."""
@@ -160,6 +163,11 @@ class Benchmark(ABC):
     def belongs(cls, raw: Row, subject: str) -> bool:
         """Whether a row is of ``subject``, where one table holds several (MMLU-Pro)."""
         return True
+
+    @classmethod
+    def part(cls, rows: list[T], split: str) -> list[T]:
+        """Take the rows of a split out of all rows of its file, where both splits share one."""
+        return rows
 
     @classmethod
     def own_rows(cls, subject: str, split: str) -> list[Row] | None:

@@ -65,23 +65,23 @@ def row_set(
 ) -> RowSet:
     """Bring rows to canonical form, keep those of the subject, and hash them."""
     rows: list[Row] = []
-    digest = hashlib.sha256()
+    lines: list[bytes] = []
     for place, raw in numbered:
         try:
             if not benchmark.belongs(raw, subject):
                 continue
-            row = benchmark.canonical(raw)
-            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            rows.append(benchmark.canonical(raw))
+            lines.append(json.dumps(rows[-1], sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
         except KeyError as error:
             raise DataError(
                 f"{place}: no column {error.args[0]!r} among {_columns(raw)}; {benchmark.name} needs it"
             ) from None
         except (ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise DataError(f"{place}: not a row of {benchmark.name} ({str(error)[:200]})") from None
-        rows.append(row)
+    rows, lines = benchmark.part(rows, split), benchmark.part(lines, split)
     if not rows:
         raise DataError(f"{origin}: no {split} rows of {benchmark.name} {subject}; check data: and subjects:")
-    return RowSet(rows, digest.hexdigest(), origin, revision)
+    return RowSet(rows, hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest(), origin, revision)
 
 
 def find_files(benchmark: type[Benchmark], subject: str, split: str, data: Path) -> list[Path]:
@@ -92,7 +92,7 @@ def find_files(benchmark: type[Benchmark], subject: str, split: str, data: Path)
 
     """
     if data.is_file():
-        if split != "test":
+        if split != "test" and not benchmark.shares_file:
             raise DataError(f"{data}: one file holds the questions only; for shots give a folder with {split} rows too")
         return [data]
     if not data.is_dir():

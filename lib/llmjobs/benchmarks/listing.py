@@ -1,0 +1,57 @@
+"""The known benchmarks as text: one table, and one benchmark in full."""
+
+from textwrap import fill
+
+from llmjobs.benchmarks.base import Benchmark
+from llmjobs.benchmarks.registry import benchmark_class, names
+
+HEAD = ("name", "questions", "subjects", "shots", "answer", "metric", "rows")
+ANSWERS = {"loglikelihood": "options", "generate_until": "text"}
+
+
+def table() -> str:
+    """One line a benchmark: questions, subjects, default shots, how it is answered, metric, where its rows lie."""
+    lines = [HEAD, *(_line(benchmark_class(name)) for name in names())]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
+    right = {1, 2, 3}
+    return "\n".join(
+        "  ".join(c.rjust(w) if at in right else c.ljust(w) for at, (c, w) in enumerate(zip(line, widths, strict=True)))
+        .rstrip()
+        for line in lines
+    )  # fmt: skip
+
+
+def describe(found: type[Benchmark]) -> str:
+    """Everything that a manifest can say about one benchmark."""
+    hub = found.hub
+    rows = (
+        "come along"
+        if hub is None
+        else f"hub data set {hub.path}" + (f", configuration {hub.config}" if hub.config else "")
+    )
+    splits = "" if hub is None else "; " + ", ".join(f"{own} = {theirs}" for own, theirs in hub.splits.items())
+    lines = [
+        f"{found.name}: {found.title} ({found.source}), version {found.version}",
+        f"questions     {found.test_rows:,}",
+        f"rows          {rows}{splits}",
+        f"prompt        {', '.join(found.prompts)}",
+        f"output_type   {', '.join(found.output_types)}",
+        f"num_fewshot   0 to {found.max_fewshot}, {found.default_num_fewshot} unless told",
+        f"metric        {found.primary_metric}",
+    ]
+    if found.categories:
+        lines.append(f"categories    {', '.join(found.categories)}")
+    subjects = fill(", ".join(found.subjects), 100, initial_indent="subjects      ", subsequent_indent=" " * 14)
+    return "\n".join([*lines, subjects])
+
+
+def _line(found: type[Benchmark]) -> tuple[str, ...]:
+    return (
+        found.name,
+        f"{found.test_rows:,}",
+        str(len(found.subjects)),
+        str(found.default_num_fewshot),
+        " or ".join(ANSWERS[kind] for kind in found.output_types),
+        found.primary_metric,
+        found.hub.path if found.hub else "come along",
+    )
