@@ -34,26 +34,31 @@ class Journal:
             RunFolderError: the file is shorter than ``size``: something outside llmjobs changed it; or the disk fails.
 
         """
-        self.path = path
+        self.path, self.size = path, size
         with disk.clear_errors(path):
             disk.make_folder(path.parent)
             is_new = not path.exists()
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
             self._stream = os.fdopen(descriptor, "rb+", buffering=0)
-            length = self._stream.seek(0, os.SEEK_END)
-            if length < size:
+            try:
+                self._cut()
+                if is_new:
+                    disk.fsync_folder(path.parent)
+            except BaseException:
                 self._stream.close()
-                raise RunFolderError(
-                    f"{path}: {length} bytes, but {size} were saved; it was changed from outside: "
-                    "restore it or use --fresh"
-                )
-            if length > size:
-                disk.truncate(self._stream, size)
-                disk.fsync(self._stream)
-            self._stream.seek(size)
-            if is_new:
-                disk.fsync_folder(path.parent)
-        self.size = size
+                raise
+
+    def _cut(self) -> None:
+        length = self._stream.seek(0, os.SEEK_END)
+        if length < self.size:
+            raise RunFolderError(
+                f"{self.path}: {length} bytes, but {self.size} were saved; it was changed from outside: "
+                "restore it or use --fresh"
+            )
+        if length > self.size:
+            disk.truncate(self._stream, self.size)
+            disk.fsync(self._stream)
+        self._stream.seek(self.size)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write the records and bring them to the disk."""

@@ -1,0 +1,111 @@
+"""Death at every file operation of a run, again during the resume, then a resume to the end: the result is the same."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "runner"))
+from faults import Fault, in_child
+from toy import ToyJob, records_of
+
+from llmjobs.errors import RunFolderError
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runner.run import run_job
+
+SHAPE = {"units": 2, "steps": 3}
+
+
+def attempt(folder: Path, fault: Fault | None) -> int:
+    def work() -> int:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - the child ends here
+        if fault:
+            fault.install()
+        return run_job(ToyJob(**SHAPE), RunFolder.create(folder.parent, folder.name)).exit_code
+
+    return in_child(work)
+
+
+def cursors_of(folder: Path) -> dict[str, dict]:
+    """Every checkpoint without what is measured."""
+    found = {str(p.relative_to(folder)): checkpoint.read(p) for p in sorted(folder.rglob("checkpoint.pkl"))}
+    measured = ("real_s", "attempts", "timings_bytes")
+    return {path: {k: v for k, v in state.items() if k not in measured} for path, state in found.items()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    counter = Fault(0)
+    counter.install()
+    try:
+        run_job(ToyJob(**SHAPE), RunFolder.create(folder.parent, folder.name))
+    finally:
+        counter.remove()
+    return records_of(folder), cursors_of(folder), counter.count
+
+
+@pytest.mark.parametrize("mode", ["kill", "power"])
+def test_every_boundary(tmp_path, unbroken, mode):
+    records, cursors, operations = unbroken
+    deaths = 0
+    for boundary in range(1, operations + 1):
+        folder = tmp_path / f"{mode}-{boundary}"
+        rng = Random(boundary)
+        deaths += attempt(folder, Fault(boundary, mode, boundary)) < 0
+        deaths += attempt(folder, Fault(rng.randrange(1, operations), mode, boundary + 1)) < 0
+        assert attempt(folder, None) == 0, boundary
+        assert records_of(folder) == records, boundary
+        assert cursors_of(folder) == cursors, boundary
+    assert deaths > operations, "each boundary was really reached"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
+def test_a_failing_disk_ends_in_one_line_and_a_resume_goes_on(tmp_path, unbroken, code):
+    records, _, operations = unbroken
+    for boundary in range(1, operations + 1, 3):
+        folder = tmp_path / str(boundary)
+        fault = Fault(boundary, "error", errno=code)
+        fault.install()
+        try:
+            with pytest.raises(RunFolderError) as caught:
+                run_job(ToyJob(**SHAPE), RunFolder.create(folder.parent, folder.name))
+        finally:
+            fault.remove()
+        assert os.strerror(code) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert run_job(ToyJob(**SHAPE), RunFolder.create(folder.parent, folder.name)).exit_code == 0
+        assert records_of(folder) == records
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounting a small disk needs root on Linux")
+def test_a_real_full_disk(tmp_path, unbroken):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        filler = disk / "filler"
+        filler.write_bytes(b"x" * 44_000)
+        with pytest.raises(RunFolderError, match="No space left on device"):
+            run_job(ToyJob(**SHAPE), RunFolder.create(disk, "run"))
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        assert run_job(ToyJob(**SHAPE), RunFolder.create(disk, "run")).exit_code == 0
+        assert records_of(disk / "run") == unbroken[0]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_removed_folder_is_one_line(tmp_path):
+    import shutil
+
+    folder = RunFolder.create(tmp_path, "run")
+    with pytest.raises(RunFolderError, match="No such file"):
+        run_job(ToyJob(), folder, lambda unit, records: shutil.rmtree(folder.path))
