@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llmjobs.benchmarks.base import Benchmark
+from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.models.device import NO_GPU_TIME
 from llmjobs.runfolder.folder import CHECKPOINT, RunFolder, read_json
 from llmjobs.runfolder.journal import Record, read_records
@@ -98,7 +100,7 @@ def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]]) -> dict[str,
         "benchmark": name,
         **_accuracy(together),
         "macro_acc": round(sum(scored) / len(scored), 6) if scored else None,
-        "metrics": _mean_metrics(together),
+        "metrics": _metrics(name, together),
         "interval": CONFIDENCE,
         "subjects": rows,
     }
@@ -117,9 +119,11 @@ def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
     return {"n": n, "correct": right} | {k: None if v is None else round(v, 6) for k, v in figures.items()}
 
 
-def _mean_metrics(records: Sequence[Record]) -> dict[str, float]:
+def _metrics(benchmark: str, records: Sequence[Record]) -> dict[str, float]:
+    """Each metric over all records, put together as the benchmark defines it."""
+    aggregate = (benchmark_class(benchmark) if benchmark in names() else Benchmark).aggregate
     values: dict[str, list[float]] = defaultdict(list)
     for record in records:
         for name, value in record["metrics"].items():
             values[name].append(value)
-    return {name: round(sum(found) / len(found), 6) for name, found in values.items()}
+    return {name: round(aggregate(name, found), 6) for name, found in values.items()}

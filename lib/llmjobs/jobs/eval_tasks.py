@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
-from llmjobs.benchmarks.registry import benchmark_class
 from llmjobs.benchmarks.rows import RowSet, load_rows
 from llmjobs.errors import DataError, LlmjobsError, ModelError
 from llmjobs.jobs.revisions import Revisions
@@ -108,7 +107,7 @@ def make_tasks(study: Manifest, revisions: Revisions) -> list[Task]:
     """All tasks in order: model by model, benchmark by benchmark. What cannot run carries its error."""
     section = eval_section(study)
     data = [
-        _load(spec, benchmark_class(spec.name)(spec.options()), subject, revisions)
+        _load(spec, spec.benchmark()(spec.options()), subject, revisions)
         for spec in section.benchmarks
         for subject in spec.subject_names()
     ]

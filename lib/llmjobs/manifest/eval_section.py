@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmjobs.benchmarks.base import Options, OutputType
+from llmjobs.benchmarks.base import Benchmark, Options, OutputType
+from llmjobs.benchmarks.custom import Columns, Custom, custom_class
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.manifest.fields import FileName, Section, ShortText, slug
 from llmjobs.manifest.suggest import one_of
@@ -54,6 +55,10 @@ class BenchmarkSpec(Section):
         if self.file is not None:
             if not self.question or not self.answer:
                 raise ValueError("file: needs question: and answer: (names of its columns)")
+            if self.prompt is not None:
+                one_of("prompt", self.prompt, Custom.prompts)
+            if self.output_type is not None:
+                raise ValueError("output_type: follows from choices: for a file of your own; remove it")
             return self
         if own := [key for key in ("question", "choices", "answer") if getattr(self, key) is not None]:
             raise ValueError(f"{own[0]}: is for a file of your own; add file: or remove it")
@@ -71,15 +76,23 @@ class BenchmarkSpec(Section):
             )
         return self
 
+    def benchmark(self) -> type[Benchmark]:
+        """The class that reads it; for a file of your own, one bound to the file's columns."""
+        if self.file is None:
+            return benchmark_class(self.name)
+        choices = tuple(self.choices) if isinstance(self.choices, list) else self.choices
+        columns = Columns(self.question or "", self.answer or "", choices)
+        return custom_class(self.name, columns, self.num_fewshot or 0)
+
     def options(self) -> Options:
         """The effective options, with the benchmark's defaults filled in."""
-        found = benchmark_class("custom" if self.file else self.name)
+        found = self.benchmark()
         shots = found.default_num_fewshot if self.num_fewshot is None else self.num_fewshot
         return Options(shots, self.prompt or found.prompts[0], self.output_type or found.output_types[0])
 
     def subject_names(self) -> list[str]:
         """The subjects, categories spelled out, each once, in the order given."""
-        found = benchmark_class("custom" if self.file else self.name)
+        found = self.benchmark()
         wanted: dict[str, None] = {}
         for subject in self.subjects:
             group = found.subjects if subject == "all" else found.categories.get(subject, (subject,))
