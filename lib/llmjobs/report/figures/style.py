@@ -1,0 +1,90 @@
+"""How the plots look: one ink, few colours that stay apart for colour-blind eyes and in grey, direct labels."""
+
+import logging
+from functools import lru_cache
+
+from matplotlib import font_manager, rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from llmjobs.report.text.fonts import FALLBACK_FAMILY, FALLBACK_FILE, FAMILY, FILES, OWN
+
+INK, MUTED, FAINT, RULE = "#1f2328", "#5b646e", "#a3abb4", "#d8dde2"
+BLUE, ORANGE, GREEN, PURPLE = "#1f5a96", "#d98a1f", "#4c9a83", "#8a5a8f"
+PALE = "#b9cde3"
+SEQUENCE = "cividis"
+"""Perceived evenly with every common colour blindness, and ordered in grey."""
+WIDTH_IN = 6.5
+"""Width of the text block: 165 mm."""
+ROOM_IN = 8.6
+"""The tallest plot that fits a page beside its caption."""
+
+SETTINGS = {
+    "font.family": [FAMILY, "DejaVu Sans", FALLBACK_FAMILY],
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "text.color": INK,
+    "text.parse_math": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "llmjobs",
+}
+
+
+@lru_cache(maxsize=1)
+def _add_fonts() -> None:
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the fallback font has one weight only
+    for file, _ in FILES.values():
+        font_manager.fontManager.addfont(str(OWN / file))
+    font_manager.fontManager.addfont(str(FALLBACK_FILE))
+
+
+def styled() -> rc_context:
+    """A context in which figures get this look."""
+    _add_fonts()
+    return rc_context(SETTINGS)
+
+
+def blank(height_in: float, width_in: float = WIDTH_IN) -> Figure:
+    """Return an empty figure that lays itself out; call it inside :func:`styled`."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(w_pad=0.03, h_pad=0.03)
+    return figure
+
+
+def percent_axis(axes: Axes, which: str = "x") -> None:
+    """Label an axis of shares in percent."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(lambda value, _: f"{round(100 * value):d}%")
+
+
+def light_grid(axes: Axes, which: str = "x") -> None:
+    """Thin lines behind the data, along one axis."""
+    axes.grid(axis="x" if which == "x" else "y")
+    axes.tick_params(axis="y" if which == "x" else "x", length=0)

@@ -1,0 +1,67 @@
+"""Short names for models: as short as can be while no two are the same."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from llmjobs.report.study import RawEntry
+
+
+def label_entries(entries: Sequence[RawEntry]) -> list[str]:
+    """Return a label for each entry: the model's name, and only those settings that tell it from another.
+
+    ``meta-llama/Llama-3.2-1B`` on two devices gives ``Llama-3.2-1B cpu`` and ``Llama-3.2-1B cuda``.
+    """
+    labels = [_name(entry) for entry in entries]
+    for read in (_owner, _quantization, _device, _dtype, _machine, _study, _run):
+        counts = Counter(labels)
+        values: dict[str, set[str]] = {}
+        for label, entry in zip(labels, entries, strict=True):
+            values.setdefault(label, set()).add(read(entry))
+        labels = [
+            f"{label} {read(entry)}".strip() if counts[label] > 1 and len(values[label]) > 1 else label
+            for label, entry in zip(labels, entries, strict=True)
+        ]
+    return _numbered(labels)
+
+
+def _numbered(labels: Sequence[str]) -> list[str]:
+    counts, seen, result = Counter(labels), Counter[str](), []
+    for label in labels:
+        seen[label] += 1
+        result.append(f"{label} #{seen[label]}" if counts[label] > 1 else label)
+    return result
+
+
+def _name(entry: RawEntry) -> str:
+    name = str(entry.info.details.get("name") or entry.info.id)
+    return name.rstrip("/").rsplit("/", 1)[-1] or name
+
+
+def _owner(entry: RawEntry) -> str:
+    owner = entry.info.id.rpartition("/")[0]
+    return f"({owner})" if owner else ""
+
+
+def _quantization(entry: RawEntry) -> str:
+    return entry.info.quantization if entry.info.quantization not in ("", "none") else "unquantized"
+
+
+def _device(entry: RawEntry) -> str:
+    return entry.info.device
+
+
+def _dtype(entry: RawEntry) -> str:
+    return entry.info.dtype
+
+
+def _machine(entry: RawEntry) -> str:
+    cpu = str(entry.machine.get("cpu") or "")
+    return f"({cpu})" if cpu else ""
+
+
+def _study(entry: RawEntry) -> str:
+    return f"({entry.info.study})" if entry.info.study else ""
+
+
+def _run(entry: RawEntry) -> str:
+    return f"({entry.info.run})" if entry.info.run else ""

@@ -1,0 +1,42 @@
+"""Everything that is computed from a study, once, when a section first asks for it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from llmjobs.report.measure.accuracy import BenchmarkAccuracy, measure_accuracy
+from llmjobs.report.measure.overlap import Overlap, measure_overlap
+from llmjobs.report.measure.pairs import Pair, measure_pairs
+from llmjobs.report.measure.patterns import ModelPatterns, measure_patterns
+from llmjobs.report.study import Benchmark, Study
+
+
+@dataclass
+class Measures:
+    """Figures of a study; every property is computed on first use and kept."""
+
+    study: Study
+
+    @cached_property
+    def accuracy(self) -> dict[str, BenchmarkAccuracy]:
+        """Leaderboards by benchmark."""
+        return {benchmark.name: measure_accuracy(benchmark) for benchmark in self.study.benchmarks}
+
+    @cached_property
+    def pairs(self) -> dict[str, list[Pair]]:
+        """Paired differences by benchmark."""
+        return {benchmark.name: measure_pairs(benchmark) for benchmark in self.study.benchmarks}
+
+    @cached_property
+    def overlap(self) -> dict[str, Overlap]:
+        """Overlap of mistakes by benchmark, where two models at least can be compared."""
+        found = {benchmark.name: measure_overlap(self.study, benchmark) for benchmark in self.study.benchmarks}
+        return {name: overlap for name, overlap in found.items() if overlap is not None}
+
+    @cached_property
+    def patterns(self) -> dict[str, list[ModelPatterns]]:
+        """Tests for patterns by benchmark."""
+        return {benchmark.name: measure_patterns(benchmark) for benchmark in self.study.benchmarks}
+
+    def label(self, benchmark: Benchmark, row: int) -> str:
+        """The name of a benchmark's row."""
+        return self.study.entries[benchmark.rows[row]].label

@@ -1,0 +1,92 @@
+"""Accuracy of every model: overall, by subject, by metric, with intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmjobs.report.study import ERROR, UNPARSED, Benchmark, Floats
+from llmjobs.statistics.intervals import Interval, clustered_interval, macro_interval, wilson
+from llmjobs.statistics.paired import PairedDifference, paired_difference
+
+
+@dataclass(frozen=True)
+class ModelAccuracy:
+    """One model on one benchmark; ``interval`` is Wilson's, ``clustered`` the one for other subjects too."""
+
+    row: int
+    entry: int
+    n: int
+    right: int
+    interval: Interval
+    macro: Interval
+    clustered: Interval
+    errors: int
+    unparsed: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class BenchmarkAccuracy:
+    """A benchmark's leaderboard (best first) and its table by subject (rows as in the benchmark)."""
+
+    benchmark: Benchmark
+    models: tuple[ModelAccuracy, ...]
+    subjects: tuple[str, ...]
+    by_subject: Floats
+    subject_sizes: tuple[int, ...]
+
+    def of(self, row: int) -> ModelAccuracy:
+        """The accuracy of a row of the benchmark."""
+        return next(model for model in self.models if model.row == row)
+
+
+def measure_accuracy(benchmark: Benchmark) -> BenchmarkAccuracy:
+    """Compute the leaderboard of one benchmark; questions that ended in an error are in no accuracy."""
+    models = [_model(benchmark, row) for row in range(len(benchmark.rows))]
+    models.sort(key=lambda m: (-m.interval.value if m.n else 1.0, m.entry))
+    subjects = benchmark.subjects
+    masks = [benchmark.subject == subject for subject in subjects]
+    table = np.full((len(benchmark.rows), len(subjects)), np.nan)
+    for place, mask in enumerate(masks):
+        part = benchmark.correct[:, mask]
+        held = ~np.isnan(part)
+        some = held.any(axis=1)
+        table[some, place] = np.nansum(part[some], axis=1) / held[some].sum(axis=1)
+    return BenchmarkAccuracy(
+        benchmark, tuple(models), tuple(subjects), table, tuple(int(mask.sum()) for mask in masks)
+    )
+
+
+def _model(benchmark: Benchmark, row: int) -> ModelAccuracy:
+    values = benchmark.correct[row]
+    held = ~np.isnan(values)
+    right, n = int(np.nansum(values)), int(held.sum())
+    low, high = wilson(right, n)
+    groups = benchmark.subject[held]
+    means = {name: float(np.nanmean(table[row])) for name, table in benchmark.metrics.items()
+             if not np.isnan(table[row]).all()}
+    return ModelAccuracy(
+        row=row,
+        entry=benchmark.rows[row],
+        n=n,
+        right=right,
+        interval=Interval(right / n if n else float("nan"), low, high),
+        macro=macro_interval(values[held], groups),
+        clustered=clustered_interval(values[held], groups),
+        errors=int(np.sum(benchmark.status[row] == ERROR)),
+        unparsed=int(np.sum(benchmark.status[row] == UNPARSED)),
+        metrics=means,
+    )
+
+
+def compare_metrics(benchmark: Benchmark, first: str, second: str) -> list[tuple[int, PairedDifference]]:
+    """Compare two 0/1 metrics of the same answers (acc_norm with acc), model by model: second less first."""
+    found = []
+    if first in benchmark.metrics and second in benchmark.metrics:
+        for row in range(len(benchmark.rows)):
+            a, b = benchmark.metrics[first][row], benchmark.metrics[second][row]
+            held = ~np.isnan(a) & ~np.isnan(b)
+            if held.any():
+                found.append((row, paired_difference(b[held] > 0.5, a[held] > 0.5)))
+    return found

@@ -1,0 +1,74 @@
+"""Cost beside accuracy, and what a budget leaves to recommend."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmjobs.errors import LlmjobsError
+from llmjobs.report.measure.accuracy import BenchmarkAccuracy, ModelAccuracy
+from llmjobs.report.study import Cost, Entry
+
+SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+TIMES = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+ENERGIES = {"j": 1, "kj": 10**3, "wh": 3600, "kwh": 3.6e6}
+LIMITS: Mapping[str, Mapping[str, float]] = {"memory": SIZES, "time": TIMES, "cpu": TIMES, "gpu": TIMES, "energy": ENERGIES}
+
+
+def parse_budget(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``memory=8GiB``, ``time=1h`` into base units (bytes, seconds, joules).
+
+    Raises LlmjobsError with what is allowed when a limit cannot be read.
+    """
+    budget = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        units = LIMITS.get(name.strip())
+        if units is None:
+            raise LlmjobsError(f"--budget {text}: '{name}' is not one of {', '.join(LIMITS)}")
+        digits = amount.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+        unit = amount.strip()[len(digits) :].strip().lower()
+        try:
+            budget[name.strip()] = float(digits) * units[unit]
+        except (ValueError, KeyError):
+            allowed = ", ".join(units)
+            raise LlmjobsError(f"--budget {text}: expected a number with one of {allowed}, as in {name}=8{next(reversed(units))}") from None
+        if not budget[name.strip()] > 0:
+            raise LlmjobsError(f"--budget {text}: must be more than nothing")
+    return budget
+
+
+def spent(cost: Cost | None, name: str) -> float | None:
+    """What a model took of a budget's ``name``; None where it was not measured."""
+    if cost is None:
+        return None
+    value = {
+        "memory": cost.memory_bytes,
+        "time": cost.real_s,
+        "cpu": cost.cpu_s,
+        "gpu": cost.gpu_s,
+        "energy": cost.energy_j,
+    }[name]
+    return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Who is left within the budget: the best, and why the others are not."""
+
+    best: ModelAccuracy | None
+    within: tuple[ModelAccuracy, ...]
+    over: tuple[ModelAccuracy, ...]
+    unmeasured: tuple[ModelAccuracy, ...]
+
+
+def recommend(found: BenchmarkAccuracy, entries: Sequence[Entry], budget: Mapping[str, float]) -> Recommendation:
+    """Sort the models of a leaderboard by whether they keep within every limit."""
+    within, over, unmeasured = [], [], []
+    for model in found.models:
+        used = {name: spent(entries[model.entry].cost, name) for name in budget}
+        if any(value is not None and value > budget[name] for name, value in used.items()):
+            over.append(model)
+        elif any(value is None for value in used.values()):
+            unmeasured.append(model)
+        elif model.n:
+            within.append(model)
+    return Recommendation(within[0] if within else None, tuple(within), tuple(over), tuple(unmeasured))

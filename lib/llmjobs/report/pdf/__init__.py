@@ -1,0 +1,1 @@
+"""Puts blocks on paper by reportlab."""

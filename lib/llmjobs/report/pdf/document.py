@@ -1,0 +1,166 @@
+"""The document: page frames, header and footer, bookmarks, contents with links, fixed bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reportlab import rl_config
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import (
+    BaseDocTemplate,
+    CondPageBreak,
+    Flowable,
+    Frame,
+    PageTemplate,
+    Paragraph,
+    Spacer,
+)
+from reportlab.platypus import Table as Grid
+from reportlab.platypus.tableofcontents import TableOfContents
+
+from llmjobs.report.blocks import Block, Finding, Prose
+from llmjobs.report.pdf import styles
+from llmjobs.report.pdf.flow import Figures, finding_rows, flowables
+from llmjobs.report.text.fonts import register_fonts, text_width
+from llmjobs.report.text.markup import markup
+from llmjobs.report.text.visible import visible
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A section on its way to paper."""
+
+    key: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class FrontPage:
+    """What stands on the first page, and the document's own title."""
+
+    title: str
+    subtitle: Sequence[str]
+    findings: Sequence[Finding]
+    blocks: Sequence[Block]
+    warning: str = ""
+
+
+def write_pdf(path: Path, front: FrontPage, chapters: Sequence[Chapter], figures: Figures) -> None:
+    """Write the document; the same input gives the same bytes."""
+    rl_config.invariant = 1
+    register_fonts()
+    document = Document(path, front.title)
+    story: list[Flowable] = [*_front(front, figures), CondPageBreak(220), *_contents()]
+    for chapter in chapters:
+        story += [CondPageBreak(150), Section(chapter.title, chapter.key), *flowables(chapter.blocks, figures)]
+    document.multiBuild(story, canvasmaker=_canvas)
+
+
+def _canvas(*arguments: Any, **options: Any) -> Canvas:
+    options["invariant"] = 1
+    return Canvas(*arguments, **options)
+
+
+class Document(BaseDocTemplate):  # type: ignore[misc]
+    """Pages with a running header, and a footer with the page of all pages."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        """Prepare the frames."""
+        super().__init__(
+            str(path),
+            pagesize=styles.PAGE,
+            title=visible(title, keep_lines=False),
+            author="llmjobs",
+            subject="Accuracy, cost and shared mistakes of language models",
+            creator="llmjobs report",
+            lang="en",
+        )
+        self.running, self.pages, self.heading = visible(title, keep_lines=False), 0, ""
+        height = styles.PAGE[1] - styles.TOP - styles.BOTTOM
+        frame = Frame(styles.LEFT, styles.BOTTOM, styles.WIDTH, height, 0, 0, 0, 0)
+        self.addPageTemplates(PageTemplate("page", [frame], onPageEnd=self._finish))
+
+    def _finish(self, canvas: Canvas, document: "Document") -> None:
+        canvas.saveState()
+        canvas.setFillColor(styles.MUTED_INK)
+        canvas.setStrokeColor(styles.RULE_INK)
+        canvas.setLineWidth(0.5)
+        right = styles.PAGE[0] - styles.RIGHT
+        if self.page > 1:
+            y = styles.PAGE[1] - 16 * 2.83
+            _header(canvas, styles.LEFT, y, self.running, right)
+            canvas.line(styles.LEFT, y - 5, right, y - 5)
+        canvas.setFont("Text", 8)
+        total = f" of {self.pages}" if self.pages else ""
+        canvas.drawRightString(right, 12 * 2.83, f"{self.page}{total}")
+        canvas.drawString(styles.LEFT, 12 * 2.83, "Made from recorded answers by llmjobs report")
+        canvas.restoreState()
+
+    def afterFlowable(self, flowable: Flowable) -> None:  # noqa: N802
+        """Note headings for contents and bookmarks."""
+        if isinstance(flowable, Section):
+            self.heading = flowable.title
+            key = f"section-{flowable.key}"
+            self.canv.bookmarkPage(key)
+            self.canv.addOutlineEntry(visible(flowable.title), key, 0, closed=False)
+            self.notify("TOCEntry", (0, markup(flowable.title), self.page, key))
+
+    def handle_documentBegin(self) -> None:  # noqa: N802
+        """Start a pass; the page count of the pass before is known."""
+        self.pages = getattr(self, "page", 0)
+        self.heading = ""
+        super().handle_documentBegin()
+
+
+def _header(canvas: Canvas, x: float, y: float, title: str, right: float) -> None:
+    from llmjobs.report.pdf.foreign import draw_line
+
+    shown = title
+    while text_width(shown, "regular", 8) > right - x and len(shown) > 8:
+        shown = shown[:-9].rstrip() + " …"
+    draw_line(canvas, x, y, shown, "regular", 8, styles.MUTED_INK.hexval().replace("0x", "#"))
+
+
+class Section(Paragraph):  # type: ignore[misc]
+    """A chapter's heading, known to contents and bookmarks."""
+
+    def __init__(self, title: str, key: str) -> None:
+        """Keep title and key."""
+        super().__init__(markup(title, "bold"), styles.SECTION)
+        self.title, self.key = title, key
+
+
+def _front(front: FrontPage, figures: Figures) -> list[Flowable]:
+    story: list[Flowable] = [Paragraph(markup(front.title, "bold"), styles.TITLE)]
+    story += [Paragraph("<br/>".join(map(markup, front.subtitle)), styles.SUBTITLE)]
+    if front.warning:
+        story += flowables([Prose(front.warning, kind="alarm")], figures)
+    rows = finding_rows(front.findings)
+    if rows:
+        numbers = max(text_width(f.number, "bold", 14 if len(f.number) <= 8 else 11.5) for f in front.findings)
+        first = min(max(numbers + 14, 62), 120)
+        grid = Grid(rows, colWidths=[first, styles.WIDTH - first], hAlign="LEFT")
+        grid.setStyle(
+            [
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("LINEABOVE", (0, 0), (-1, 0), 0.8, styles.TEXT_INK),
+                ("LINEBELOW", (0, 0), (-1, -1), 0.25, styles.RULE_INK),
+                ("LEFTPADDING", (0, 0), (0, -1), 0),
+                ("RIGHTPADDING", (0, 0), (0, -1), 12),
+                ("LEFTPADDING", (1, 0), (1, -1), 0),
+                ("RIGHTPADDING", (1, 0), (1, -1), 0),
+                ("TOPPADDING", (0, 0), (0, -1), 4),
+                ("TOPPADDING", (1, 0), (1, -1), 5.5),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 6),
+            ]
+        )
+        story.append(grid)
+    return [*story, Spacer(0, 10), *flowables(front.blocks, figures)]
+
+
+def _contents() -> list[Flowable]:
+    contents = TableOfContents(dotsMinLevel=-1)
+    contents.levelStyles = [styles.CONTENTS]
+    return [Paragraph("Contents", styles.HEADING), contents]

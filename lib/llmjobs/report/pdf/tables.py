@@ -1,0 +1,101 @@
+"""Tables: rules only where they help, headers repeated on every page, widths found so that nothing runs out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.platypus import Flowable, LongTable, Paragraph
+
+from llmjobs.report.blocks import Column, Table
+from llmjobs.report.pdf.styles import CELL, MUTED_INK, NOTE, RULE_INK, TABLE_TITLE, TEXT_INK, WIDTH
+from llmjobs.report.text.fonts import Face, text_width
+from llmjobs.report.text.markup import markup
+
+PAD = 9.0
+SIZES = (8.4, 7.8, 7.2, 6.6, 6.0)
+ALIGN = {"left": 0, "center": 1, "right": 2}
+
+
+def table_flowables(table: Table, width: float = WIDTH) -> list[Flowable]:
+    """Return caption, table and note; the caption stays with the table's first rows."""
+    size, widths = fit(table, width)
+    header = [_cell(c.title, c, size, "bold") for c in table.columns]
+    rows = [
+        [_cell(text, column, size, "bold" if place in table.strong else "regular")
+         for text, column in zip(row, table.columns, strict=True)]
+        for place, row in enumerate(table.rows)
+    ]
+    made = LongTable([header, *rows], colWidths=widths, repeatRows=1, hAlign="LEFT", spaceAfter=4)
+    made.setStyle(_style())
+    found: list[Flowable] = [Paragraph(markup(table.caption, "bold"), TABLE_TITLE), made]
+    return [*found, Paragraph(markup(table.note), NOTE)] if table.note else found
+
+
+def fit(table: Table, width: float) -> tuple[float, list[float]]:
+    """Return the font size and column widths: columns with a share take what the others leave."""
+    for size in SIZES:
+        natural = [_natural(table, place, size) for place in range(len(table.columns))]
+        fixed = sum(w for w, c in zip(natural, table.columns, strict=True) if not c.share)
+        shares = sum(c.share for c in table.columns)
+        free = width - fixed
+        narrow = sum(min(w, 70.0) for w, c in zip(natural, table.columns, strict=True) if c.share)
+        if free >= narrow or size == SIZES[-1]:
+            break
+    if free < narrow:
+        factor = width / (fixed + narrow)
+        return size, [
+            (min(w, 70.0) if c.share else w) * factor for w, c in zip(natural, table.columns, strict=True)
+        ]
+    if not shares:
+        return size, natural
+    return size, _shared(table.columns, natural, free, shares)
+
+
+def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, shares: float) -> list[float]:
+    """Give shared columns their part, but none more than it needs while another needs more."""
+    widths = [w if not c.share else min(w, free * c.share / shares) for w, c in zip(natural, columns, strict=True)]
+    left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
+    for place, column in enumerate(columns):
+        if column.share and widths[place] < natural[place]:
+            widths[place] = min(natural[place], widths[place] + left)
+            left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
+    return widths
+
+
+def _natural(table: Table, place: int, size: float) -> float:
+    title = max((text_width(word, "bold", size) for word in table.columns[place].title.split()), default=0.0)
+    cells = (
+        text_width(row[place], "bold" if number in table.strong else "regular", size)
+        for number, row in enumerate(table.rows)
+    )
+    return max([title, *cells]) + PAD
+
+
+def _cell(text: str, column: Column, size: float, face: Face) -> Any:
+    style = ParagraphStyle(
+        f"cell-{column.align}-{size}-{face}",
+        parent=CELL,
+        fontSize=size,
+        leading=size * 1.26,
+        alignment=ALIGN[column.align],
+        fontName="Text-Bold" if face == "bold" else "Text",
+        textColor=TEXT_INK,
+        splitLongWords=1,
+    )
+    return Paragraph(markup(text, face), style)
+
+
+def _style() -> list[tuple[Any, ...]]:
+    return [
+        ("LINEABOVE", (0, 0), (-1, 0), 0.8, TEXT_INK),
+        ("LINEBELOW", (0, 0), (-1, 0), 0.5, MUTED_INK),
+        ("LINEBELOW", (0, 1), (-1, -2), 0.25, RULE_INK),
+        ("LINEBELOW", (0, -1), (-1, -1), 0.8, TEXT_INK),
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
+        ("LEFTPADDING", (0, 0), (-1, -1), PAD / 2),
+        ("RIGHTPADDING", (0, 0), (-1, -1), PAD / 2),
+        ("LEFTPADDING", (0, 0), (0, -1), 0),
+        ("TOPPADDING", (0, 0), (-1, -1), 2.2),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 2.6),
+    ]

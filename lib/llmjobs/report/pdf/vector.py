@@ -1,0 +1,162 @@
+"""Draws a matplotlib figure on a reportlab canvas as vectors, its text in the document's own embedded fonts."""
+
+from typing import Any
+
+from matplotlib.backend_bases import GraphicsContextBase, RendererBase
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.path import Path
+from matplotlib.transforms import Transform
+from reportlab.lib.colors import Color
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import Flowable
+
+from llmjobs.report.pdf.foreign import draw_line
+from llmjobs.report.text.arabic import join_letters
+from llmjobs.report.text.direction import printed_order
+from llmjobs.report.text.fonts import Face, text_width
+from llmjobs.report.text.visible import visible
+
+CAPS = {"butt": 0, "round": 1, "projecting": 2}
+JOINS = {"miter": 0, "round": 1, "bevel": 2}
+
+
+class CanvasRenderer(RendererBase):
+    """A matplotlib renderer at 72 dots an inch whose paper is a reportlab canvas."""
+
+    def __init__(self, canvas: Canvas, width: float, height: float) -> None:
+        """Draw on ``canvas``, ``width`` × ``height`` points from its origin."""
+        super().__init__()
+        self.canvas, self.width, self.height = canvas, width, height
+
+    def flipy(self) -> bool:
+        """Y grows upwards, as in PDF."""
+        return False
+
+    def get_canvas_width_height(self) -> tuple[float, float]:
+        """Size in points."""
+        return self.width, self.height
+
+    def points_to_pixels(self, points: Any) -> Any:
+        """A point is a pixel here."""
+        return points
+
+    def get_text_width_height_descent(
+        self, s: str, prop: FontProperties, ismath: Any
+    ) -> tuple[float, float, float]:
+        """Measure in the fonts that will print the text."""
+        size = prop.get_size_in_points()
+        return text_width(s, _face(prop), size), size * 0.72, size * 0.2
+
+    def draw_path(
+        self, gc: GraphicsContextBase, path: Path, transform: Transform, rgbFace: Any = None  # noqa: N803
+    ) -> None:
+        """Stroke and fill one path."""
+        self.canvas.saveState()
+        self._clip(gc)
+        line = self.canvas.beginPath()
+        _trace(line, path, transform)
+        width = float(gc.get_linewidth())
+        stroke = width > 0 and gc.get_rgb()[3] > 0
+        if stroke:
+            self._stroke(gc, width)
+        fill = rgbFace is not None and (len(rgbFace) < 4 or rgbFace[3] > 0)
+        if fill:
+            alpha = gc.get_alpha() if gc.get_forced_alpha() else (rgbFace[3] if len(rgbFace) > 3 else 1.0)
+            self.canvas.setFillColor(Color(*map(float, rgbFace[:3]), alpha=float(alpha)))
+        self.canvas.drawPath(line, stroke=int(stroke), fill=int(fill))
+        self.canvas.restoreState()
+
+    def _stroke(self, gc: GraphicsContextBase, width: float) -> None:
+        red, green, blue, alpha = map(float, gc.get_rgb())
+        self.canvas.setStrokeColor(Color(red, green, blue, alpha=alpha))
+        self.canvas.setLineWidth(width)
+        self.canvas.setLineCap(CAPS.get(str(gc.get_capstyle()), 0))
+        self.canvas.setLineJoin(JOINS.get(str(gc.get_joinstyle()), 0))
+        offset, dashes = gc.get_dashes()
+        if dashes is not None:
+            self.canvas.setDash([float(dash) for dash in dashes], float(offset or 0))
+
+    def _clip(self, gc: GraphicsContextBase) -> None:
+        box = gc.get_clip_rectangle()
+        if box is not None:
+            outline = self.canvas.beginPath()
+            outline.rect(*map(float, box.bounds))
+            self.canvas.clipPath(outline, stroke=0, fill=0)
+
+    def draw_text(
+        self,
+        gc: GraphicsContextBase,
+        x: float,
+        y: float,
+        s: str,
+        prop: FontProperties,
+        angle: float,
+        ismath: Any = False,
+        mtext: Any = None,
+    ) -> None:
+        """Print one line, turned by ``angle`` degrees."""
+        red, green, blue = (round(255 * float(c)) for c in gc.get_rgb()[:3])
+        shown = printed_order(join_letters(visible(s, keep_lines=False)))
+        self.canvas.saveState()
+        self.canvas.translate(float(x), float(y))
+        self.canvas.rotate(float(angle))
+        draw_line(self.canvas, 0, 0, shown, _face(prop), prop.get_size_in_points(), f"#{red:02x}{green:02x}{blue:02x}")
+        self.canvas.restoreState()
+
+    def draw_image(self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None) -> None:
+        """Refuse pixels: plots here are lines, areas and text."""
+        raise NotImplementedError("plots of the report are drawn as vectors")
+
+
+def _face(prop: FontProperties) -> Face:
+    weight = prop.get_weight()
+    heavy = weight in ("bold", "semibold", "heavy") or (isinstance(weight, int | float) and weight >= 600)
+    return "bold" if heavy else "italic" if prop.get_style() == "italic" else "regular"
+
+
+def _trace(line: Any, path: Path, transform: Transform) -> None:
+    last = (0.0, 0.0)
+    for points, code in path.iter_segments(transform, simplify=False):
+        p = [float(value) for value in points]
+        if code == Path.MOVETO:
+            line.moveTo(*p)
+        elif code == Path.LINETO:
+            line.lineTo(*p)
+        elif code == Path.CURVE3:
+            (x0, y0), (cx, cy, x, y) = last, p
+            line.curveTo(x0 + 2 / 3 * (cx - x0), y0 + 2 / 3 * (cy - y0), x + 2 / 3 * (cx - x), y + 2 / 3 * (cy - y), x, y)
+        elif code == Path.CURVE4:
+            line.curveTo(*p)
+        elif code == Path.CLOSEPOLY:
+            line.close()
+        if code != Path.CLOSEPOLY:
+            last = (p[-2], p[-1])
+
+
+class Plot(Flowable):  # type: ignore[misc]
+    """A figure in the text, scaled down only when it is wider than the frame."""
+
+    def __init__(self, figure: Figure) -> None:
+        """Take a figure whose layout is settled."""
+        super().__init__()
+        self.figure = figure
+        width, height = figure.get_size_inches()
+        self.natural = (float(width) * 72, float(height) * 72)
+        self.scale = 1.0
+
+    def wrap(self, width: float, height: float) -> tuple[float, float]:
+        """Fit the frame's width."""
+        self.scale = min(1.0, width / self.natural[0])
+        return self.natural[0] * self.scale, self.natural[1] * self.scale
+
+    def draw(self) -> None:
+        """Draw the figure at 72 dots an inch and give it its own resolution back."""
+        canvas: Canvas = self.canv
+        dpi = self.figure.dpi
+        canvas.saveState()
+        canvas.scale(self.scale, self.scale)
+        self.figure.dpi = 72
+        self.figure.draw(CanvasRenderer(canvas, *self.natural))
+        self.figure.dpi = dpi
+        canvas.restoreState()

@@ -1,0 +1,62 @@
+"""Readers: one path in, one :class:`RawRun` out."""
+
+import json
+from pathlib import Path
+
+from llmjobs.errors import DataError
+from llmjobs.report.read import helm, inspect_log, lm_eval
+from llmjobs.report.read.run_folder import is_run_folder, read_run_folder
+from llmjobs.report.read.table import read_table
+from llmjobs.report.study import RawRun
+
+KNOWN = (
+    "a run folder of llmjobs, a folder with lm-eval's samples_*.jsonl, an inspect_ai JSON log, a HELM run folder, "
+    "or a CSV, TSV or JSONL with a model, a question id, the answer and the gold answer"
+)
+
+
+def read(path: Path) -> list[RawRun]:
+    """Read ``path`` by what it holds; a folder of run folders gives each of them."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; known are {KNOWN}")
+    if path.is_file():
+        return [_read_file(path)]
+    if is_run_folder(path):
+        return [read_run_folder(path)]
+    if lm_eval.sample_files(path):
+        return [lm_eval.read_lm_eval(path)]
+    if helm.is_helm_folder(path):
+        return [helm.read_helm(path)]
+    logs = sorted(file for file in path.glob("*.json") if inspect_log.is_inspect_log(file))
+    if logs:
+        return [inspect_log.read_inspect(file) for file in logs]
+    inner = sorted(child for child in path.iterdir() if child.is_dir() and (is_run_folder(child) or _other(child)))
+    if inner:
+        return [run for child in inner for run in read(child)]
+    raise DataError(f"{path}: nothing here that can be read; known are {KNOWN}")
+
+
+def _other(path: Path) -> bool:
+    return bool(lm_eval.sample_files(path)) or helm.is_helm_folder(path)
+
+
+def _read_file(path: Path) -> RawRun:
+    if path.suffix in (".csv", ".tsv"):
+        return read_table(path)
+    if path.name.startswith("samples_") and path.suffix == ".jsonl":
+        return lm_eval.read_lm_eval(path.parent, [path])
+    if path.suffix == ".jsonl":
+        return read_table(path)
+    if path.suffix == ".json":
+        if inspect_log.is_inspect_log(path):
+            return inspect_log.read_inspect(path)
+        raise DataError(f"{path.name}: {_kind_of_json(path)}; known are {KNOWN}")
+    raise DataError(f"{path.name}: unknown kind of file; known are {KNOWN}")
+
+
+def _kind_of_json(path: Path) -> str:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"not JSON ({error})"
+    return "JSON, but not a log of inspect_ai"

@@ -1,0 +1,85 @@
+"""Reads a HELM run folder: ``run_spec.json``, ``instances.json`` and ``display_predictions.json``."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmjobs.report.read.json_files import read_json
+from llmjobs.report.study import ModelInfo, Question, RawEntry, RawRun, Record
+
+FILES = ("run_spec.json", "instances.json", "display_predictions.json")
+SCORES = ("exact_match", "quasi_exact_match", "prefix_exact_match")
+
+
+def is_helm_folder(path: Path) -> bool:
+    """Whether the files of a HELM run are there."""
+    return path.is_dir() and all((path / name).exists() for name in FILES)
+
+
+def read_helm(path: Path) -> RawRun:
+    """Read one HELM run; perturbed copies of questions are left out and counted."""
+    run = RawRun(path, "HELM run")
+    spec = read_json(path / FILES[0], run, f"{path.name}/{FILES[0]}")
+    adapter = spec.get("adapter_spec") or {}
+    name = str(spec.get("name") or path.name)
+    benchmark = re.split(r"[:,]", name)[0]
+    subject = match[1] if (match := re.search(r"subject=([^,]+)", name)) else "all"
+    entry = RawEntry(ModelInfo(str(adapter.get("model") or "unknown"), run=path.name), path.name)
+    shots = str(adapter.get("max_train_instances", ""))
+    entry.protocol[benchmark] = {"prompt": f"HELM {adapter.get('method', '')}".strip(), "num_fewshot": shots}
+    instances = {str(item.get("id")): item for item in _list(path / FILES[1], run)}
+    records = entry.records.setdefault(benchmark, [])
+    left_out = 0
+    for line in _list(path / FILES[2], run):
+        if line.get("perturbation"):
+            left_out += 1
+            continue
+        key = str(line.get("instance_id"))
+        record, question = _record(line, instances.get(key) or {}, subject, key)
+        records.append(record)
+        run.questions[benchmark, subject, key] = question
+    if left_out:
+        run.notice(path.name, f"{left_out} perturbed copies of questions are left out")
+    run.entries.append(entry)
+    return run
+
+
+def _list(path: Path, run: RawRun) -> list[Mapping[str, Any]]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        run.notice(f"{path.parent.name}/{path.name}", f"cannot be read ({error})")
+        return []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _record(
+    line: Mapping[str, Any], instance: Mapping[str, Any], subject: str, key: str
+) -> tuple[Record, Question]:
+    references = instance.get("references") or ()
+    texts = [str((reference.get("output") or {}).get("text", "")) for reference in references]
+    right = [i for i, reference in enumerate(references) if "correct" in (reference.get("tags") or ())]
+    stats = line.get("stats") or {}
+    score = next((stats[name] for name in SCORES if name in stats), None)
+    raw, mapped = str(line.get("predicted_text", "")), line.get("mapped_output")
+    letters = bool(right) and len(texts) > 1
+    gold = chr(ord("A") + right[0]) if letters else (texts[right[0]] if right else "")
+    if letters and mapped is not None and str(mapped) in texts:
+        prediction: str | None = chr(ord("A") + texts.index(str(mapped)))
+    elif letters:
+        letter = re.match(r"^\s*\(?([A-J])\b", raw)
+        prediction = letter[1] if letter else None
+    else:
+        prediction = raw.strip() or None
+    record = Record(
+        subject=subject,
+        doc_id=key,
+        gold=gold,
+        prediction=prediction,
+        correct=None if score is None else float(score) > 0.5,
+        status="error" if score is None else "ok" if prediction is not None else "unparsed",
+        text=raw,
+    )
+    return record, Question(str((instance.get("input") or {}).get("text", "")), tuple(texts))

@@ -1,0 +1,208 @@
+"""Reads a run folder of llmjobs, whole or still running."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmjobs.report.read.json_files import number_or_none, read_json, read_lines
+from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
+
+PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_hash")
+"""Fields of a fingerprint that must agree before two models are compared."""
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether ``path`` looks like a run folder."""
+    return path.is_dir() and any((path / name).exists() for name in ("manifest.yaml", "summary.json", "eval"))
+
+
+def read_run_folder(path: Path) -> RawRun:
+    """Read every model's records below ``path/eval``, the questions, times and the machine."""
+    run = RawRun(path, "llmjobs run")
+    run.environment = _optional(path / "environment.json", run, f"{path.name}/environment.json")
+    run.summary = _optional(path / "summary.json", run, f"{path.name}/summary.json")
+    _questions(path, run)
+    place = path / "eval"
+    for unit in sorted(unit for unit in place.rglob("*") if _is_unit(unit)) if place.is_dir() else []:
+        _unit(path, unit, run)
+    _costs(run)
+    _completeness(path, run)
+    return run
+
+
+def _is_unit(folder: Path) -> bool:
+    return folder.is_dir() and any((folder / name).exists() for name in ("records.jsonl", "unit.json"))
+
+
+def _optional(path: Path, run: RawRun, where: str) -> Mapping[str, Any]:
+    if path.exists():
+        return read_json(path, run, where)
+    run.notice(where, "the file is missing: the run is not finished, or the folder was copied in part")
+    run.partial = True
+    return {}
+
+
+def _questions(path: Path, run: RawRun) -> None:
+    for file in sorted((path / "docs").glob("*.jsonl")):
+        benchmark, _, subject = file.stem.partition(".")
+        asked = run.asked.setdefault(benchmark, set())
+        for line in read_lines(file, run, f"{path.name}/docs/{file.name}"):
+            doc_id = str(line.get("doc_id"))
+            choices = tuple(str(choice) for choice in line.get("choices") or ())
+            question = Question(str(line.get("question", "")), choices, str(line.get("hash", "")))
+            run.questions[benchmark, subject, doc_id] = question
+            asked.add((subject, doc_id))
+
+
+def _unit(path: Path, unit: Path, run: RawRun) -> None:
+    benchmark, _, subject = unit.name.partition(".")
+    where = f"{path.name}/{unit.relative_to(path).as_posix()}"
+    entry = _entry(path, unit.parent, run)
+    file = read_json(unit / "unit.json", run, f"{where}/unit.json")
+    fingerprint = file.get("fingerprint") or {}
+    entry.fingerprints[f"{benchmark}.{subject}"] = fingerprint
+    protocol = entry.protocol.setdefault(benchmark, {})
+    for name in PROTOCOL:
+        if name in fingerprint:
+            key = name if name in ("prompt", "num_fewshot", "benchmark_version") else f"{name} ({subject})"
+            protocol[key] = str(fingerprint[name])
+    seen: dict[str, int] = {}
+    kept = entry.records.setdefault(benchmark, [])
+    for line in read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl"):
+        record = record_of(line, subject)
+        seen[record.doc_id] = seen.get(record.doc_id, 0) + 1
+        if seen[record.doc_id] == 1:
+            kept.append(record)
+    twice = sum(count - 1 for count in seen.values())
+    if twice:
+        run.notice(f"{where}/records.jsonl", f"{twice} questions are recorded twice; the first record counts")
+    error = unit / "error.json"
+    if error.exists():
+        run.notice(where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}")
+
+
+def record_of(line: Mapping[str, Any], subject: str) -> Record:
+    """Return a record from one line of ``records.jsonl``; what has no known status counts as an error."""
+    status = str(line.get("status", "error"))
+    correct = line.get("correct")
+    scores = line.get("loglikelihoods")
+    prediction, text = line.get("prediction"), line.get("text")
+    return Record(
+        subject=str(line.get("subject", subject)),
+        doc_id=str(line.get("doc_id")),
+        gold=str(line.get("gold", "")),
+        prediction=None if prediction is None else str(prediction),
+        correct=None if correct is None else bool(correct),
+        status=status if status in ("ok", "unparsed", "error") else "error",
+        loglikelihoods=[float(score) for score in scores] if isinstance(scores, list) and scores else None,
+        metrics=line.get("metrics") or None,
+        text=None if text is None else str(text),
+    )
+
+
+def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
+    name = folder.relative_to(path / "eval").as_posix()
+    for entry in run.entries:
+        if entry.source == f"{path.name}/eval/{name}":
+            return entry
+    details: Mapping[str, Any] = read_json(folder / "model.json", run, f"{path.name}/eval/{name}/model.json")
+    info = ModelInfo(
+        id=str(details.get("id", name)) if "/" not in name else name,
+        revision=str(details.get("revision") or ""),
+        device=str(details.get("device") or ""),
+        dtype=str(details.get("dtype") or "").removeprefix("torch."),
+        quantization=str(details.get("quantization") or ""),
+        run=path.name,
+        details={"name": name} | dict(details),
+    )
+    entry = RawEntry(info, f"{path.name}/eval/{name}", machine=run.environment.get("machine") or {})
+    run.entries.append(entry)
+    return entry
+
+
+def _costs(run: RawRun) -> None:
+    """Times from the summary (it covers all attempts); from the timing lines where there is no summary yet."""
+    told = {str(m.get("model")): m for m in (run.summary.get("eval") or {}).get("models") or () if isinstance(m, dict)}
+    for entry in run.entries:
+        name = str(entry.info.details["name"])
+        entry.cost = _cost(told[name]) if name in told else _summed(run, name)
+        _agree(run, entry, told.get(name))
+
+
+def _cost(line: Mapping[str, Any]) -> Cost:
+    seconds = {key: number_or_none(line.get(key)) for key in ("real_s", "user_s", "system_s", "gpu_s", "load_s")}
+    rss, device = (number_or_none(line.get(key)) for key in ("peak_rss_bytes", "peak_device_bytes"))
+    return Cost(
+        **seconds,
+        gpu_s_reason=line.get("gpu_s_reason"),
+        peak_rss_bytes=int(rss) if rss else None,
+        peak_device_bytes=int(device) if device else None,
+        energy_j=number_or_none(line.get("energy_j")),
+        questions=int(number_or_none(line.get("questions")) or 0),
+        attempts=int(number_or_none(line.get("attempts")) or 1),
+    )
+
+
+def _summed(run: RawRun, name: str) -> Cost:
+    lines: list[dict[str, Any]] = []
+    for file in sorted((run.path / "eval" / name).glob("*/timings.jsonl")):
+        lines += read_lines(file, run, f"{run.path.name}/{file.relative_to(run.path).as_posix()}")
+    load = sum(number_or_none(line.get("load_s")) or 0.0 for line in lines)
+    load += _sum(line for line in lines if line.get("phase") == "load") or 0.0
+    gpu = [value for line in lines if (value := number_or_none(line.get("gpu_s"))) is not None]
+    return Cost(
+        real_s=_sum(lines),
+        user_s=_sum(lines, "user_s"),
+        system_s=_sum(lines, "system_s"),
+        gpu_s=sum(gpu) if gpu else None,
+        gpu_s_reason=None if gpu else "no device events were recorded",
+        load_s=load or None,
+        peak_rss_bytes=_peak(lines, "peak_rss_bytes"),
+        peak_device_bytes=_peak(lines, "peak_device_bytes"),
+        questions=sum(int(line.get("items") or line.get("docs") or 0) for line in lines),
+        attempts=max((int(line.get("attempt") or 1) for line in lines), default=1),
+    )
+
+
+def _sum(lines: Iterable[Mapping[str, Any]], key: str = "real_s") -> float | None:
+    found = [value for line in lines if (value := number_or_none(line.get(key))) is not None]
+    return sum(found) if found else None
+
+
+def _peak(lines: Iterable[Mapping[str, Any]], key: str) -> int | None:
+    return int(max((number_or_none(line.get(key)) or 0 for line in lines), default=0)) or None
+
+
+def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None:
+    """Compare what the summary says of a model with its records."""
+    for line in (told or {}).get("benchmarks") or ():
+        records = entry.records.get(str(line.get("benchmark")), [])
+        scored = [record for record in records if record.correct is not None]
+        right = sum(bool(record.correct) for record in scored)
+        acc = number_or_none(line.get("acc"))
+        n = line.get("n")
+        differs = n != len(scored) or (acc is not None and scored and abs(acc - right / len(scored)) > 1e-4)
+        if differs:
+            found = f"{right / len(scored):.4f} of {len(scored)}" if scored else "no scored question"
+            run.notice(
+                f"{run.path.name}/summary.json",
+                f"disagrees with the records of {entry.info.details['name']} on {line.get('benchmark')}: the summary "
+                f"has {acc} of {n}, the records {found}; this report counts the records",
+            )
+
+
+def _completeness(path: Path, run: RawRun) -> None:
+    part = run.summary.get("eval") or {}
+    if part.get("status") == "partial":
+        run.partial = True
+    for unit in part.get("units_missing") or ():
+        run.notice(f"{path.name}/{unit}", "has not been run yet, or not to its end")
+    for failed in part.get("units_failed") or ():
+        run.notice(f"{path.name}/{failed.get('unit')}", f"failed: {failed.get('error')}")
+        run.partial = True
+    for entry in run.entries:
+        for benchmark, asked in run.asked.items():
+            missing = len(asked) - len(entry.records.get(benchmark, ()))
+            if missing > 0:
+                run.partial = True
+                run.notice(entry.source, f"{missing} of {len(asked)} {benchmark} questions have no record yet")

@@ -1,0 +1,13 @@
+"""The chapters of the report, in order. One file each; a new one is added to :data:`ORDER`."""
+
+from llmjobs.report.sections import accuracy, cost, differences, making, overlap, patterns
+from llmjobs.report.sections.base import Section
+
+ORDER: tuple[Section, ...] = (
+    accuracy.SECTION,
+    cost.SECTION,
+    differences.SECTION,
+    overlap.SECTION,
+    patterns.SECTION,
+    making.SECTION,
+)

@@ -1,0 +1,137 @@
+"""How it was made: machines, versions, models, settings, restarts, errors, fingerprints: what it takes to run again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from llmjobs.report.blocks import Block, Column, Content, Heading, Prose, Table
+from llmjobs.report.measure import Measures
+from llmjobs.report.sections.base import Section
+from llmjobs.report.study import Entry, RawRun, Study
+from llmjobs.report.wording import DASH, count, percent, size
+
+SHOWN_NOTICES = 60
+
+
+def build(measures: Measures) -> Content:
+    """List everything that the figures rest on."""
+    study = measures.study
+    return Content([
+        *_notices(study), *_sources(study), *_models(study.entries), *_protocols(study), *_machines(study.runs),
+        *_label_fold(measures), _method(),
+    ])  # fmt: skip
+
+
+def _notices(study: Study) -> list[Block]:
+    if not study.notices:
+        return [Prose("Nothing in the input was missing, torn, doubled or at odds with itself.")]
+    shown = study.notices[:SHOWN_NOTICES]
+    rows = [[notice.where, notice.what] for notice in shown]
+    more = len(study.notices) - len(shown)
+    note = f"And {count(more)} more; the terminal and summary.json list all of them." if more else ""
+    return [Table("What to know about the input", [Column("Where", "left", 1), Column("What", "left", 2)], rows, note=note)]
+
+
+def _sources(study: Study) -> list[Block]:
+    rows = [
+        [run.path.name, run.kind, count(len(run.entries)), count(sum(len(r) for e in run.entries for r in e.records.values())),
+         "partial" if run.partial else "whole"]
+        for run in study.runs
+    ]  # fmt: skip
+    columns = [Column("Source", "left", 1), Column("Kind", "left"), Column("Models"), Column("Records"), Column("State", "left")]
+    return [Table("Sources", columns, rows)]
+
+
+def _models(entries: Sequence[Entry]) -> list[Block]:
+    columns = [Column("Label", "left", 1), Column("Model", "left", 1.2), Column("Revision", "left"), Column("Device", "left"),
+               Column("dtype", "left"), Column("Quantization", "left"), Column("Weights"), Column("Attempts")]
+    rows = []
+    for entry in entries:
+        info = entry.info
+        weights = info.details.get("weight_bytes")
+        rows.append([
+            entry.label, info.id, info.revision[:10] or DASH, info.device or DASH, info.dtype or DASH,
+            info.quantization or DASH, size(weights) if isinstance(weights, int) else DASH,
+            count(entry.cost.attempts) if entry.cost else DASH,
+        ])  # fmt: skip
+    note = "Device, dtype and quantization as read off the loaded weights where the source records them; a dash: not recorded."
+    blocks: list[Block] = [Heading("Models"), Table("Models and their effective settings", columns, rows, note=note)]
+    return blocks + _scoring(entries)
+
+
+def _scoring(entries: Sequence[Entry]) -> list[Block]:
+    rows = []
+    for entry in entries:
+        details = entry.info.details
+        if not details.get("architecture") and not details.get("scoring_path"):
+            continue
+        parameters = details.get("parameters")
+        rows.append([
+            entry.label, str(details.get("architecture") or DASH), count(parameters) if isinstance(parameters, int) else DASH,
+            str(details.get("scoring_path") or DASH), {True: "yes", False: "no"}.get(details.get("chat_template"), DASH),  # type: ignore[arg-type]
+            fingerprint(entry.fingerprints),
+        ])  # fmt: skip
+    if not rows:
+        return []
+    columns = [Column("Label", "left", 1), Column("Architecture", "left"), Column("Parameters"), Column("Scoring path", "left"),
+               Column("Chat template", "left"), Column("Fingerprint", "left")]
+    note = "Fingerprint: the first digits of the SHA-256 of all units' fingerprints; equal digits mean equal settings and data."
+    return [Table("How the models were run", columns, rows, note=note)]
+
+
+def fingerprint(units: Mapping[str, Mapping[str, Any]]) -> str:
+    """Twelve digits that stand for everything that decides a model's records."""
+    if not units:
+        return DASH
+    return sha256(json.dumps(units, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _protocols(study: Study) -> list[Block]:
+    rows = []
+    for benchmark in study.benchmarks:
+        shared = {k: v for k, v in benchmark.protocol.items() if "(" not in k}
+        told = ", ".join(f"{name} {value}" for name, value in shared.items() if value) or "not recorded"
+        rows.append([benchmark.name, count(benchmark.n), count(len(benchmark.subjects)), percent(benchmark.chance), told])
+    columns = [Column("Benchmark", "left"), Column("Questions"), Column("Subjects"), Column("Chance"), Column("Protocol", "left", 1)]
+    return [Heading("Benchmarks"), Table("What was asked, and how", columns, rows)] if rows else []
+
+
+def _machines(runs: Sequence[RawRun]) -> list[Block]:
+    rows = []
+    for run in runs:
+        machine = run.environment.get("machine") or {}
+        if not machine:
+            continue
+        versions = run.environment.get("versions") or {}
+        told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+        memory = machine.get("memory_bytes")
+        rows.append([
+            run.path.name, f"{machine.get('cpu', DASH)}, {machine.get('cores', DASH)} cores",
+            size(memory) if isinstance(memory, int | float) else DASH, str(machine.get("system", DASH)),
+            f"llmjobs {run.environment.get('llmjobs', DASH)}" + (f", {told}" if told else ""),
+        ])  # fmt: skip
+    columns = [Column("Run", "left"), Column("Machine", "left", 1), Column("Memory"), Column("System", "left"), Column("Versions", "left", 1.4)]
+    return [Heading("Machines"), Table("Machines and versions", columns, rows)] if rows else []
+
+
+def _label_fold(measures: Measures) -> list[Block]:
+    notes = measures.study.label_notes
+    if not notes:
+        return []
+    faulty = sum(note != "ok" for note in notes.values())
+    return [Prose(f"Label notes were found for {count(len(notes))} questions; {count(faulty)} of them call the question faulty.")]
+
+
+def _method() -> Prose:
+    return Prose(
+        "Intervals: Wilson 1927; clustered, Miller 2024 (arXiv 2411.00640); paired, Bonett and Price 2012. Tests: McNemar's "
+        "exact test with Holm's correction; permutations within subjects (10,000 draws for all models, 2,000 for a pair), "
+        "fixed seed; Stuart-Maxwell for letters. Error consistency: Geirhos et al. 2020 (arXiv 2006.16736). CAPA: arXiv "
+        "2502.04313. Same wrong answers: arXiv 2506.07962. Calibration: Guo et al. 2017.",
+        "Methods.",
+        "note",
+    )
+
+
+SECTION = Section("making", "How it was made", lambda measures: True, build)

@@ -1,0 +1,217 @@
+"""The nouns of a report: what was read (raw), and what it became once lined up on the same questions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+OK, UNPARSED, ERROR, ABSENT = 0, 1, 2, 3
+STATUS = {"ok": OK, "unparsed": UNPARSED, "error": ERROR}
+TEXT_CODE = 1000
+"""Codes of generated answers start here, those of letters at 0."""
+
+
+class Record(NamedTuple):
+    """One model's answer to one question as a reader found it; ``correct`` is None where nothing was scored."""
+
+    subject: str
+    doc_id: str
+    gold: str
+    prediction: str | None
+    correct: bool | None
+    status: str
+    loglikelihoods: list[float] | None = None
+    metrics: Mapping[str, float] | None = None
+    text: str | None = None
+
+
+class Question(NamedTuple):
+    """A question that a person can read."""
+
+    text: str
+    choices: tuple[str, ...] = ()
+    hash: str = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about the input that a reader of the report has to know: nothing is dropped in silence."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model took, over all attempts; None where it was not measured."""
+
+    real_s: float | None = None
+    user_s: float | None = None
+    system_s: float | None = None
+    gpu_s: float | None = None
+    gpu_s_reason: str | None = None
+    load_s: float | None = None
+    peak_rss_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    energy_j: float | None = None
+    questions: int = 0
+    attempts: int = 1
+
+    @property
+    def cpu_s(self) -> float | None:
+        """User and system time together."""
+        return None if self.user_s is None else self.user_s + (self.system_s or 0.0)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Peak memory of the device that holds the weights: the accelerator's where there is one."""
+        return self.peak_device_bytes or self.peak_rss_bytes
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What was run: effective settings, as recorded."""
+
+    id: str
+    revision: str = ""
+    device: str = ""
+    dtype: str = ""
+    quantization: str = ""
+    study: str = ""
+    run: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What tells two runs of one model apart, run names excepted."""
+        return (self.revision, self.device, self.dtype, self.quantization)
+
+
+@dataclass
+class RawEntry:
+    """One model in one result folder or log: records by benchmark, before they are lined up."""
+
+    info: ModelInfo
+    source: str
+    records: dict[str, list[Record]] = field(default_factory=dict)
+    protocol: dict[str, dict[str, str]] = field(default_factory=dict)
+    cost: Cost | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    fingerprints: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class RawRun:
+    """What one path held."""
+
+    path: Path
+    kind: str
+    entries: list[RawEntry] = field(default_factory=list)
+    questions: dict[tuple[str, str, str], Question] = field(default_factory=dict)
+    asked: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    partial: bool = False
+
+    def notice(self, where: str, what: str) -> None:
+        """Keep something to be told."""
+        self.notices.append(Notice(where, what))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model with its settings; its row in every benchmark's tables is its place in :attr:`Study.entries`."""
+
+    label: str
+    info: ModelInfo
+    source: str
+    cost: Cost | None
+    machine: Mapping[str, Any]
+    fingerprints: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Answers to the same questions: a row an entry (those in ``rows``), a column a question.
+
+    ``correct`` is 1, 0 or ``nan`` (an error, or not answered yet); ``answer`` the option's index, at or above
+    :data:`TEXT_CODE` the code of a generated answer, -1 where none could be read. ``options`` is 0 for generated answers.
+    """
+
+    name: str
+    rows: tuple[int, ...]
+    subject: NDArray[np.str_]
+    doc_id: tuple[str, ...]
+    gold: tuple[str, ...]
+    gold_code: Ints
+    options: Ints
+    correct: Floats
+    answer: Ints
+    status: Ints
+    loglikelihoods: tuple[Floats | None, ...]
+    metrics: Mapping[str, Floats]
+    questions: tuple[Question | None, ...]
+    texts: Mapping[tuple[int, int], str]
+    protocol: Mapping[str, str]
+
+    @property
+    def n(self) -> int:
+        """Number of questions."""
+        return len(self.doc_id)
+
+    @property
+    def subjects(self) -> list[str]:
+        """Subjects in sorted order."""
+        return sorted({str(name) for name in self.subject})
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of blind guessing: the mean of 1 / k, 0 for generated answers."""
+        return float(np.mean(np.where(self.options > 1, 1 / np.maximum(self.options, 1), 0.0))) if self.n else 0.0
+
+    def letter(self, code: int) -> str:
+        """The letter of an option's index; a dash where there is none."""
+        return chr(ord("A") + code) if 0 <= code < 26 else "–"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A second run of the same model with the same settings: how often it gave the same answer."""
+
+    label: str
+    benchmark: str
+    source: str
+    questions: int
+    same: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that a report is made from."""
+
+    title: str
+    entries: tuple[Entry, ...]
+    benchmarks: tuple[Benchmark, ...]
+    runs: tuple[RawRun, ...]
+    notices: tuple[Notice, ...]
+    partial: bool
+    repeats: tuple[Repeat, ...] = ()
+    label_notes: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Benchmark | None:
+        """The benchmark with the most questions that the most entries answered."""
+        return max(self.benchmarks, key=lambda b: (len(b.rows), b.n), default=None)

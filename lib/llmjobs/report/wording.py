@@ -1,0 +1,102 @@
+"""Numbers as the report prints them, in one place: shares, points, p-values, times, sizes."""
+
+import math
+from collections.abc import Iterable
+
+MINUS = "\u2212"
+DASH = "\u2013"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as ``65.3%``; a dash for ``nan``."""
+    return DASH if math.isnan(share) else f"{100 * share:.{digits}f}%"
+
+
+def points(difference: float, *, sign: bool = False) -> str:
+    """A difference of shares in percentage points, ``6.1`` or with its sign ``+6.1``, a true minus."""
+    if math.isnan(difference):
+        return DASH
+    text = f"{abs(100 * difference):.1f}"
+    negative = difference < 0 and float(text) != 0
+    return (MINUS if negative else "+" if sign and float(text) != 0 else "") + text
+
+
+def interval(low: float, high: float) -> str:
+    """Ends of an interval of shares, in percent: ``63.3 to 67.3``."""
+    return f"{points(low)} to {points(high)}"
+
+
+def p_value(p: float) -> str:
+    """``p = 0.031``, ``p < 0.001``."""
+    return f"p {plain_p(p)}" if p < 0.001 else f"p = {plain_p(p)}"
+
+
+def plain_p(p: float) -> str:
+    """``0.031`` or ``< 0.001``, for tables."""
+    if math.isnan(p):
+        return DASH
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """A plain decimal with a true minus; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return DASH
+    return f"{value:.{digits}f}".replace("-", MINUS) if round(value, digits) else f"{0:.{digits}f}"
+
+
+def count(value: int | float) -> str:
+    """A whole number with thousands separated: ``14,042``."""
+    return f"{value:,.0f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration at a fitting unit: ``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 07 min``."""
+    if value is None or math.isnan(value):
+        return DASH
+    if value < 10:
+        return f"{value:.2f} s"
+    if value < 100:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(value / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(value: float | None) -> str:
+    """Bytes in binary units: ``310 MiB``, ``5.21 GiB``."""
+    if value is None or math.isnan(value):
+        return DASH
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= factor:
+            number = value / factor
+            return f"{number:.2f} {unit}" if number < 10 else f"{number:.1f} {unit}" if number < 100 else f"{number:.0f} {unit}"
+    return f"{value:.0f} B"
+
+
+def ratio(value: float) -> str:
+    """A factor: ``0.7``, ``12``."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
+
+
+def listed(names: Iterable[str], limit: int = 6) -> str:
+    """``A, B and C``; what is past ``limit`` is counted."""
+    items = list(names)
+    if len(items) > limit:
+        items = [*items[: limit - 1], f"{len(items) - limit + 1} more"]
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """``1 model``, ``3 models``."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def word(number: int) -> str:
+    """Small numbers as words."""
+    return WORDS[number] if 0 <= number < len(WORDS) else count(number)
