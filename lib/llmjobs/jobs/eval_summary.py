@@ -74,7 +74,7 @@ def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: floa
         "user_s": round(_sum(timings, "user_s"), 3),
         "system_s": round(_sum(timings, "system_s"), 3),
         "gpu_s": round(sum(gpu), 3) if gpu else None,
-        "gpu_s_reason": None if gpu else NO_GPU_TIME.get(device, "no device events were recorded"),
+        "gpu_s_reason": None if gpu else NO_GPU_TIME.get(device, "no model was loaded"),
         "load_s": round(_sum(timings, "load_s"), 3),
         "peak_rss_bytes": max((line.get("peak_rss_bytes") or 0 for line in timings), default=0) or None,
         "peak_device_bytes": max(device_peaks, default=None),
