@@ -43,7 +43,7 @@ def probe_sharing(
     plan = plan_unit(docs, max_length=most_tokens(model), batch_tokens=PROBE_TOKENS)
     try:
         shared, plain = score_both(plan)
-    except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
+    except Exception as error:  # whatever a foreign model's code raises: the plain path is still there
         return ProbeResult("plain", None, f"the shared path failed: {type(error).__name__}: {error}")
     lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
     pairs = zip(_flat(shared), _flat(plain), lengths, strict=True)

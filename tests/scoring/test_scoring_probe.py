@@ -1,0 +1,84 @@
+from typing import Any
+
+import pytest
+import torch
+from scoring_models import VOCABULARY, llama_config, random_model
+
+from llmjobs.scoring import attention
+from llmjobs.scoring.engine import Scorer
+from llmjobs.scoring.probe import made_up_docs
+
+
+def test_a_right_model_takes_the_shared_path_in_silence(llama: Any) -> None:
+    said: list[str] = []
+    found = Scorer(llama, warn=said.append).probe()
+    assert (found.path, said) == ("shared", [])
+    assert found.max_difference is not None
+    assert found.max_difference < 1e-4
+
+
+def test_a_mismatch_means_the_plain_path_aloud(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_merge_cross", lambda *args: None)
+    said: list[str] = []
+    scorer = Scorer(llama, warn=said.append)
+    found = scorer.probe()
+    assert (found.path, scorer.path) == ("plain", "plain")
+    assert said == [f"scoring without shared prefixes: {found.reason}"]
+    assert "rounding allows 0.001" in found.reason
+
+
+def test_an_error_of_the_shared_path_means_the_plain_path(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_causal_parts", lambda *args: 1 / 0)
+    found = Scorer(llama, warn=lambda line: None).probe()
+    assert found.reason == "the shared path failed: ZeroDivisionError: division by zero"
+
+
+def test_docs_of_the_unit_can_be_the_probe(llama: Any) -> None:
+    found = Scorer(llama).probe(made_up_docs(VOCABULARY, 512)[:2])
+    assert found.to_builtin()["path"] == "shared"
+
+
+def test_positions_that_change_with_the_length_share_up_to_the_original_length() -> None:
+    config = llama_config()
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    model = random_model(config)
+    assert Scorer(model).probe(longest=512).path == "shared"
+    found = Scorer(model, warn=lambda line: None).probe(longest=513)
+    assert found.reason == "rotary positions change with inputs longer than 512 tokens"
+
+
+def test_unknown_kinds_of_layers_are_refused(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama.config, "layer_types", ["full_attention", "linear_attention"], raising=False)
+    found = Scorer(llama, warn=lambda line: None).probe()
+    assert (found.path, found.reason) == ("plain", "layers of kind linear_attention")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantized_models_share_too(bits: int) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    model = quantized(bits)
+    found = Scorer(model).probe()
+    assert found.path == "shared", found
+
+
+def quantized(bits: int) -> Any:
+    """Replace the linear layers of a bf16 model by bitsandbytes' own, as the loader does."""
+    import bitsandbytes
+
+    model = random_model(llama_config(), torch.bfloat16)
+    for module in list(model.model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear):
+                if bits == 4:
+                    new = bitsandbytes.nn.Linear4bit(
+                        child.in_features, child.out_features, bias=False, compute_dtype=torch.bfloat16
+                    )
+                    new.weight = bitsandbytes.nn.Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+                else:
+                    new = bitsandbytes.nn.Linear8bitLt(
+                        child.in_features, child.out_features, bias=False, has_fp16_weights=False
+                    )
+                    new.weight = bitsandbytes.nn.Int8Params(child.weight.data, requires_grad=False)
+                setattr(module, name, new.to("cpu"))
+    return model
