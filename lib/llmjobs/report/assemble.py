@@ -73,7 +73,9 @@ def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRu
                 for benchmark, part in entry.records.items()
                 if where.get("benchmark", benchmark) == benchmark
             }
-            kept.append((run, replace(entry, records={name: part for name, part in records.items() if part})))
+            kept.append(
+                (run, replace(entry, records={name: part for name, part in records.items() if part}))
+            )
     if where and not kept:
         asked = ", ".join(f"{name}={value}" for name, value in where.items())
         raise DataError(f"--where {asked}: matches nothing in what was given")
@@ -141,7 +143,9 @@ def _compare(entry: RawEntry, first: RawEntry) -> list[Repeat]:
 
 
 def _accuracy(entry: RawEntry) -> float:
-    scored = [record.correct for part in entry.records.values() for record in part if record.correct is not None]
+    scored = [
+        record.correct for part in entry.records.values() for record in part if record.correct is not None
+    ]
     return sum(scored) / len(scored) if scored else -1.0
 
 
@@ -173,7 +177,9 @@ def _benchmarks(
             problems[name] = lines
         if common and (questions or gold):
             dropped = f", {len(gold)} with unlike gold answers left out" if gold else ""
-            notices.append(Notice(name, f"compared on the common questions: {questions or 'same ids'}{dropped}"))
+            notices.append(
+                Notice(name, f"compared on the common questions: {questions or 'same ids'}{dropped}")
+            )
         chosen[name] = (candidates, gold)
     refuse(problems, only_questions)
     return [b for name, (found, gold) in chosen.items() if (b := _build(name, found, gold, named, notices))]
@@ -181,7 +187,8 @@ def _benchmarks(
 
 def _candidate(label: str, run: RawRun, entry: RawEntry, benchmark: str) -> Candidate:
     gold = {
-        (record.subject, record.doc_id): record.gold + _digest(run, benchmark, record.subject, record.doc_id)
+        (record.subject, record.doc_id): record.gold
+        + _digest(run, benchmark, record.subject, record.doc_id)
         for record in entry.records[benchmark]
     }
     asked = run.asked.get(benchmark)
@@ -209,7 +216,9 @@ def _build(
         notices.append(Notice(name, "no question has an answer from every model: left out of this report"))
         return None
     if len(shared) < len(everything):
-        counted = f"{len(shared):,} of {len(everything):,} questions are answered by every model and counted"
+        counted = (
+            f"{len(shared):,} of {len(everything):,} questions are answered by every model and counted"
+        )
         notices.append(Notice(name, counted))
     places = {id(entry): place for place, (_, _, entry) in enumerate(named)}
     rows = [places[id(candidate.entry)] for candidate in candidates]

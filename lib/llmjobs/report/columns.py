@@ -19,13 +19,18 @@ def build_benchmark(
     """Return the table of one benchmark on ``keys``, one row for each candidate."""
     place = {key: column for column, key in enumerate(keys)}
     lined = [_line_up(candidate, name, place) for candidate in candidates]
-    gold = [next(r.gold for line in lined if (r := line[column]) is not None) for column in range(len(keys))]
+    gold = [
+        next(r.gold for line in lined if (r := line[column]) is not None) for column in range(len(keys))
+    ]
     questions = tuple(
-        next((q for c in candidates if (q := c.run.questions.get((name, *key))) is not None), None) for key in keys
+        next((q for c in candidates if (q := c.run.questions.get((name, *key))) is not None), None)
+        for key in keys
     )
     options = _options(lined, gold, questions)
     coder = _Coder()
-    gold_code = np.array([coder(text, int(k)) for text, k in zip(gold, options, strict=True)], dtype=np.int64)
+    gold_code = np.array(
+        [coder(text, int(k)) for text, k in zip(gold, options, strict=True)], dtype=np.int64
+    )
     shape = (len(lined), len(keys))
     correct, status = np.full(shape, np.nan), np.full(shape, ABSENT, dtype=np.int64)
     answer = np.full(shape, -1, dtype=np.int64)
@@ -117,8 +122,15 @@ def _loglikelihoods(
 
 
 def _metrics(lined: Sequence[Sequence[Record | None]]) -> dict[str, NDArray[np.float64]]:
-    names = sorted({name for line in lined for record in line if record is not None and record.metrics
-                    for name in record.metrics})
+    names = sorted(
+        {
+            name
+            for line in lined
+            for record in line
+            if record is not None and record.metrics
+            for name in record.metrics
+        }
+    )
     tables = {name: np.full((len(lined), len(lined[0])), np.nan) for name in names}
     for row, line in enumerate(lined):
         for column, record in enumerate(line):

@@ -42,7 +42,9 @@ def differing_questions(candidates: Sequence[Candidate]) -> str | None:
     sizes: dict[frozenset[Key], list[str]] = {}
     for candidate in candidates:
         sizes.setdefault(candidate.asked, []).append(candidate.label)
-    told = "; ".join(f"{len(asked):,}: {_few(who)}" for asked, who in sorted(sizes.items(), key=lambda s: -len(s[0])))
+    told = "; ".join(
+        f"{len(asked):,}: {_few(who)}" for asked, who in sorted(sizes.items(), key=lambda s: -len(s[0]))
+    )
     return f"different questions ({told}; {shared:,} in common)"
 
 

@@ -42,14 +42,17 @@ def make_report(
     where: Mapping[str, str] | None = None,
     questions: Path | None = None,
     label_notes: Path | None = None,
+    name: str | None = None,
 ) -> ReportResult:
     """Write the report on ``paths`` to ``output`` (a PDF) and everything else beside it.
 
     ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. Raises DataError when nothing can be read
     or when the results are not comparable and ``common`` is not set.
     """
-    runs = [run for path in paths for run in read(path)]
-    study = assemble(runs, common=common, where=where, budget=budget, questions=questions, label_notes=label_notes)
+    runs = [run for path in paths for run in read(path, name)]
+    study = assemble(
+        runs, common=common, where=where, budget=budget, questions=questions, label_notes=label_notes
+    )
     measures = Measures(study)
     contents = [(section, section.build(measures)) for section in ORDER if section.wanted(measures)]
     findings = rank([finding for _, content in contents for finding in content.findings])
@@ -72,8 +75,10 @@ def _front(measures: Measures, findings: Sequence[Finding]) -> FrontPage:
     blocks: list[Block] = []
     if main is not None:
         found = measures.accuracy[main.name]
-        caption = (f"Accuracy on {main.name}: point and bar, micro accuracy with its 95% interval; ring, macro accuracy "
-                   "(every subject counts the same).")
+        caption = (
+            f"Accuracy on {main.name}: point and bar, micro accuracy with its 95% interval; ring, macro accuracy "
+            "(every subject counts the same)."
+        )
         blocks.append(Figure("leaderboard", caption, partial(leaderboard, found, labels(measures, found))))
     return FrontPage(_title(study), _subtitle(study), findings[:FINDINGS_SHOWN], blocks, _warning(study))
 
@@ -87,7 +92,9 @@ def _title(study: Study) -> str:
 def _subtitle(study: Study) -> list[str]:
     asked = sum(benchmark.n for benchmark in study.benchmarks)
     lines = [listed(dict.fromkeys(entry.label for entry in study.entries), limit=6)]
-    machines = listed(dict.fromkeys(str(e.machine.get("cpu")) for e in study.entries if e.machine.get("cpu")), limit=3)
+    machines = listed(
+        dict.fromkeys(str(e.machine.get("cpu")) for e in study.entries if e.machine.get("cpu")), limit=3
+    )
     devices = listed(sorted({entry.info.device for entry in study.entries if entry.info.device}))
     parts = [f"{plural(asked, 'question')}, the same for every model"]
     parts += [part for part in (f"on {devices}" if devices else "", machines) if part]

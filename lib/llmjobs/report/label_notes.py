@@ -36,7 +36,9 @@ def read_label_notes(folder: Path, study: Study) -> dict[tuple[str, str, str], s
         for column, question in enumerate(benchmark.questions):
             subject = str(benchmark.subject[column])
             known = notes[subject]
-            note = (known.get(_fold(*question[:2])) or known.get(_fold(question.text))) if question else None
+            note = (
+                (known.get(_fold(*question[:2])) or known.get(_fold(question.text))) if question else None
+            )
             if note:
                 found[benchmark.name, subject, benchmark.doc_id[column]] = note
     return found

@@ -179,7 +179,11 @@ class Benchmark:
     @property
     def chance(self) -> float:
         """Accuracy of blind guessing: the mean of 1 / k, 0 for generated answers."""
-        return float(np.mean(np.where(self.options > 1, 1 / np.maximum(self.options, 1), 0.0))) if self.n else 0.0
+        return (
+            float(np.mean(np.where(self.options > 1, 1 / np.maximum(self.options, 1), 0.0)))
+            if self.n
+            else 0.0
+        )
 
     def letter(self, code: int) -> str:
         """The letter of an option's index; a dash where there is none."""

@@ -72,7 +72,13 @@ def size(value: float | None) -> str:
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if value >= factor:
             number = value / factor
-            return f"{number:.2f} {unit}" if number < 10 else f"{number:.1f} {unit}" if number < 100 else f"{number:.0f} {unit}"
+            return (
+                f"{number:.2f} {unit}"
+                if number < 10
+                else f"{number:.1f} {unit}"
+                if number < 100
+                else f"{number:.0f} {unit}"
+            )
     return f"{value:.0f} B"
 
 
@@ -94,7 +100,21 @@ def plural(number: int, one: str, many: str = "") -> str:
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
-WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+WORDS = (
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
 
 
 def word(number: int) -> str:

@@ -33,8 +33,16 @@ def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Figure:
             axes.plot([low, high], [y, y], color=style.BLUE, linewidth=1.4, solid_capstyle="butt")
             axes.plot([value], [y], "o", color=style.BLUE, markersize=4.5)
             axes.plot([model.macro.value], [y], "o", mfc="none", mec=style.INK, markersize=7, mew=0.7)
-            axes.text(1.015, y, percent(value), va="center", ha="left", fontsize=8.5, fontweight="bold",
-                      transform=axes.get_yaxis_transform())
+            axes.text(
+                1.015,
+                y,
+                percent(value),
+                va="center",
+                ha="left",
+                fontsize=8.5,
+                fontweight="bold",
+                transform=axes.get_yaxis_transform(),
+            )
         axes.set_yticks(range(count), [shortened(label) for label in reversed(labels)])
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.7, count - 0.3)
@@ -68,7 +76,7 @@ def shortened(label: str, limit: int = 34) -> str:
     if len(label) <= limit:
         return label
     head = limit * 3 // 5
-    return f"{label[:head]}…{label[-(limit - head - 1):]}"
+    return f"{label[:head]}…{label[-(limit - head - 1) :]}"
 
 
 def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -> Figure:
@@ -87,17 +95,24 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
         for y, x in np.argwhere(~np.isnan(table)):
             value = float(table[y, x])
             ink = "white" if value < 0.55 else style.INK
-            axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=7.2)
+            axes.text(
+                x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=7.2
+            )
         sizes = found.subject_sizes[subjects]
         axes.set_yticks(
             np.arange(rows) + 0.5,
-            [f"{shortened(name.replace('_', ' '), 38)}  ({size})" for name, size in zip(names, sizes, strict=True)],
+            [
+                f"{shortened(name.replace('_', ' '), 38)}  ({size})"
+                for name, size in zip(names, sizes, strict=True)
+            ],
             fontsize=7.5,
         )
         axes.invert_yaxis()
         axes.xaxis.tick_top()
         turn = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
-        axes.set_xticks(np.arange(columns) + 0.5, [shortened(label, 28) for label in labels], fontsize=7.5, **turn)
+        axes.set_xticks(
+            np.arange(columns) + 0.5, [shortened(label, 28) for label in labels], fontsize=7.5, **turn
+        )
         axes.tick_params(length=0, labelcolor=style.INK)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -120,10 +135,19 @@ def reliability(models: Named) -> Figure:
             largest = max(found.bin_count)
             sizes = [6 + 60 * n / largest for n in found.bin_count]
             axes.plot(found.bin_confidence, found.bin_accuracy, color=style.BLUE, linewidth=0.9)
-            axes.scatter(found.bin_confidence, found.bin_accuracy, s=sizes, color=style.BLUE, linewidth=0, zorder=3)
+            axes.scatter(
+                found.bin_confidence, found.bin_accuracy, s=sizes, color=style.BLUE, linewidth=0, zorder=3
+            )
             axes.set_title(shortened(label, 22), fontsize=8)
-            axes.text(0.97, 0.05, f"ECE {found.ece:.3f}", transform=axes.transAxes, ha="right", fontsize=7.5,
-                      color=style.MUTED)
+            axes.text(
+                0.97,
+                0.05,
+                f"ECE {found.ece:.3f}",
+                transform=axes.transAxes,
+                ha="right",
+                fontsize=7.5,
+                color=style.MUTED,
+            )
             axes.set_xlim(0, 1.02)
             axes.set_ylim(0, 1.02)
             axes.set_xticks([0, 0.5, 1])

@@ -40,15 +40,31 @@ def tradeoff(points: Sequence[CostPoint], axis: str, chance: float, logarithmic:
         for point in points:
             axes.plot([point.cost] * 2, [point.low, point.high], color=style.PALE, linewidth=1.2, zorder=1)
         others = [point for point in points if point not in front]
-        axes.plot([p.cost for p in others], [p.accuracy for p in others], "o", mfc="white", mec=style.BLUE, ms=5)
-        axes.plot([p.cost for p in front], [p.accuracy for p in front], "o", color=style.BLUE, ms=5.5, zorder=3)
+        axes.plot(
+            [p.cost for p in others], [p.accuracy for p in others], "o", mfc="white", mec=style.BLUE, ms=5
+        )
+        axes.plot(
+            [p.cost for p in front], [p.accuracy for p in front], "o", color=style.BLUE, ms=5.5, zorder=3
+        )
         axes.step(
-            [p.cost for p in front], [p.accuracy for p in front], where="post", color=style.BLUE, linewidth=0.8
+            [p.cost for p in front],
+            [p.accuracy for p in front],
+            where="post",
+            color=style.BLUE,
+            linewidth=0.8,
         )
         if chance:
             axes.axhline(chance, color=style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
-            axes.annotate("chance", (1.0, chance), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-                          textcoords="offset points", ha="right", color="#a8620a", fontsize=7.5)
+            axes.annotate(
+                "chance",
+                (1.0, chance),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 3),
+                textcoords="offset points",
+                ha="right",
+                color="#a8620a",
+                fontsize=7.5,
+            )
         if logarithmic:
             axes.set_xscale("log")
         else:
@@ -57,7 +73,9 @@ def tradeoff(points: Sequence[CostPoint], axis: str, chance: float, logarithmic:
         axes.set_xlabel(axis)
         axes.set_ylabel("accuracy")
         axes.xaxis.set_minor_formatter("")
-        axes.xaxis.set_major_formatter(lambda value, _: seconds_short(value) if "time" in axis else size(value))
+        axes.xaxis.set_major_formatter(
+            lambda value, _: seconds_short(value) if "time" in axis else size(value)
+        )
         style.percent_axis(axes, "y")
         axes.grid(axis="y")
         place_labels(axes, [(p.cost, p.accuracy, shortened(p.label, 26)) for p in points])
@@ -83,9 +101,18 @@ def cost_bars(labels: Sequence[str], parts: dict[str, Sequence[float | None]], t
             for row, value in enumerate(values):
                 y = len(labels) - 1 - row + 0.4 - wide * (series + 0.5)
                 text = "not measured" if value is None else seconds(value) if time else size(value)
-                axes.barh(y, value or 0.0, wide * 0.86, color=inks[series], label=name if row == 0 else None)
-                axes.annotate(text, (value or 0.0, y), xytext=(3, 0), textcoords="offset points", va="center",
-                              fontsize=7, color=style.MUTED)
+                axes.barh(
+                    y, value or 0.0, wide * 0.86, color=inks[series], label=name if row == 0 else None
+                )
+                axes.annotate(
+                    text,
+                    (value or 0.0, y),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7,
+                    color=style.MUTED,
+                )
         axes.set_yticks(range(len(labels)), [shortened(label) for label in reversed(labels)])
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.55, len(labels) - 0.45)

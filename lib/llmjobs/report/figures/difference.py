@@ -24,7 +24,9 @@ def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Figure:
             fill = style.BLUE if pair.distinguishable else "white"
             axes.plot([100 * result.difference], [y], "o", mfc=fill, mec=ink, ms=4.5)
         axes.axvline(0, color=style.INK, linewidth=0.7)
-        names = [f"{shortened(labels[p.first], 24)} – {shortened(labels[p.second], 24)}" for p in reversed(pairs)]
+        names = [
+            f"{shortened(labels[p.first], 24)} – {shortened(labels[p.second], 24)}" for p in reversed(pairs)
+        ]
         axes.set_yticks(range(len(pairs)), names, fontsize=7.6)
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.7, len(pairs) - 0.3)
@@ -47,8 +49,16 @@ def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Seque
                 strong = pair.distinguishable
                 back = (style.PALE if value > 0 else "#f0d9b5") if strong else "#f3f4f6"
                 axes.fill_between([place[x], place[x] + 1], place[y], place[y] + 1, color=back, linewidth=0)
-                axes.text(place[x] + 0.5, place[y] + 0.5, points(value, sign=True), ha="center", va="center", fontsize=7,
-                          color=style.INK if strong else style.MUTED, fontweight="bold" if strong else "normal")
+                axes.text(
+                    place[x] + 0.5,
+                    place[y] + 0.5,
+                    points(value, sign=True),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=style.INK if strong else style.MUTED,
+                    fontweight="bold" if strong else "normal",
+                )
         axes.set_xlim(0, count)
         axes.set_ylim(count, 0)
         _name_both(axes, [labels[row] for row in order])
@@ -61,7 +71,11 @@ def _name_both(axes: object, names: Sequence[str]) -> None:
     axes.set_yticks(np.arange(count) + 0.5, [shortened(name, 28) for name in names], fontsize=7.5)  # type: ignore[attr-defined]
     axes.xaxis.tick_top()  # type: ignore[attr-defined]
     axes.set_xticks(  # type: ignore[attr-defined]
-        np.arange(count) + 0.5, [shortened(name, 24) for name in names], fontsize=7.5, rotation=40, ha="left",
+        np.arange(count) + 0.5,
+        [shortened(name, 24) for name in names],
+        fontsize=7.5,
+        rotation=40,
+        ha="left",
         rotation_mode="anchor",
     )
     axes.tick_params(length=0, labelcolor=style.INK)  # type: ignore[attr-defined]

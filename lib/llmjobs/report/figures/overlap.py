@@ -23,12 +23,26 @@ def missed_by(found: Overlap) -> Figure:
         figure = style.blank(2.5)
         axes = figure.subplots()
         axes.bar(places, found.missed_by, 0.62, color=style.BLUE, label="observed")
-        axes.plot(places, found.expected, "D", color=style.ORANGE, ms=5, mec="white", mew=0.6,
-                  label="expected, were the models independent within each subject")
+        axes.plot(
+            places,
+            found.expected,
+            "D",
+            color=style.ORANGE,
+            ms=5,
+            mec="white",
+            mew=0.6,
+            label="expected, were the models independent within each subject",
+        )
         for place in places:
             higher = max(found.missed_by[place], found.expected[place])
-            axes.annotate(count(int(found.missed_by[place])), (place, higher), xytext=(0, 4), fontsize=7.8,
-                          textcoords="offset points", ha="center")
+            axes.annotate(
+                count(int(found.missed_by[place])),
+                (place, higher),
+                xytext=(0, 4),
+                fontsize=7.8,
+                textcoords="offset points",
+                ha="center",
+            )
         axes.set_xticks(places, ["none", *map(str, places[1:-1]), f"all {places[-1]}"])
         axes.set_xlabel("models that miss the question")
         axes.set_ylabel("questions")
@@ -50,7 +64,14 @@ def upset(found: Overlap, labels: Sequence[str]) -> Figure:
             whole = len(members) == models
             ink = style.ORANGE if whole else style.BLUE
             upper.bar(x, number, 0.66, color=ink)
-            upper.annotate(count(number), (x, number), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7)
+            upper.annotate(
+                count(number),
+                (x, number),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+            )
             inside = sorted(members)
             lower.plot([x] * models, range(models), "o", color="#e3e7eb", ms=4.6)
             lower.plot([x] * len(inside), inside, "-o", color=ink, ms=4.6, linewidth=1.2)
@@ -78,15 +99,24 @@ def likeness(found: Overlap, labels: Sequence[str]) -> Figure:
         axes = figure.subplots()
         for pair in found.pairs:
             a, b = sorted((place[pair.first], place[pair.second]))
-            cells = ((b, a, pair.errors.phi, decimal(pair.errors.phi)),
-                     (a, b, pair.same.share, f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"))
+            cells = (
+                (b, a, pair.errors.phi, decimal(pair.errors.phi)),
+                (a, b, pair.same.share, f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"),
+            )
             for y, x, value, text in cells:
                 known = not np.isnan(value)
                 back = shade(0.08 + 0.7 * float(norm(max(value, 0)))) if known else "#f3f4f6"
                 axes.fill_between([x, x + 1], y, y + 1, color=back, linewidth=0)
                 dark = known and value > 0.72
-                axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7.4,
-                          color="white" if dark else style.INK)
+                axes.text(
+                    x + 0.5,
+                    y + 0.5,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=7.4,
+                    color="white" if dark else style.INK,
+                )
         axes.set_xlim(0, models)
         axes.set_ylim(models, 0)
         _name_both(axes, labels)

@@ -14,8 +14,10 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
     """Small multiples: how often each letter is chosen (bars) and how often it is right (marks)."""
     columns = min(4, max(len(models), 2))
     rows = -(-len(models) // columns)
-    highest = max(float(max(m.chosen.max() / max(m.chosen.sum(), 1), m.gold.max() / max(m.gold.sum(), 1)))
-                  for _, m in models)
+    highest = max(
+        float(max(m.chosen.max() / max(m.chosen.sum(), 1), m.gold.max() / max(m.gold.sum(), 1)))
+        for _, m in models
+    )
     with style.styled():
         figure = style.blank(0.35 + 1.3 * rows)
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
@@ -31,8 +33,14 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
             axes.bar(x, chosen, 0.62, color=ink)
             axes.plot(x, gold, "_", color=style.INK, ms=13, mew=1.4)
             for at, share in enumerate(chosen):
-                axes.annotate(f"{100 * share:.0f}", (at, max(share, gold[at])), xytext=(0, 2), ha="center",
-                              textcoords="offset points", fontsize=7)
+                axes.annotate(
+                    f"{100 * share:.0f}",
+                    (at, max(share, gold[at])),
+                    xytext=(0, 2),
+                    ha="center",
+                    textcoords="offset points",
+                    fontsize=7,
+                )
             axes.set_xticks(x, [chr(ord("A") + letter) for letter in x])
             axes.set_title(shortened(label, 22), fontsize=8)
             axes.set_ylim(0, min(1.12, highest * 1.2))

@@ -27,13 +27,22 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
             if note is not None:
                 note.remove()
             far = abs(dy) > 10
-            line = {"arrowstyle": "-", "color": "#a3abb4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if far else None
+            line = (
+                {"arrowstyle": "-", "color": "#a3abb4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+                if far
+                else None
+            )
             note = axes.annotate(
                 label, (x, y), xytext=(dx, dy), textcoords="offset points", ha=across, va=up, fontsize=7.6,
                 arrowprops=line,
             )  # fmt: skip
             box = note.get_window_extent()
-            inside = frame.x0 - 2 <= box.x0 and box.x1 <= frame.x1 + 2 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            inside = (
+                frame.x0 - 2 <= box.x0
+                and box.x1 <= frame.x1 + 2
+                and frame.y0 <= box.y0
+                and box.y1 <= frame.y1
+            )
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         if note is not None:

@@ -56,7 +56,9 @@ SETTINGS = {
 
 @lru_cache(maxsize=1)
 def _add_fonts() -> None:
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the fallback font has one weight only
+    logging.getLogger("matplotlib.font_manager").setLevel(
+        logging.ERROR
+    )  # the fallback font has one weight only
     for file, _ in FILES.values():
         font_manager.fontManager.addfont(str(OWN / file))
     font_manager.fontManager.addfont(str(FALLBACK_FILE))

@@ -29,7 +29,9 @@ class Measures:
     @cached_property
     def overlap(self) -> dict[str, Overlap]:
         """Overlap of mistakes by benchmark, where two models at least can be compared."""
-        found = {benchmark.name: measure_overlap(self.study, benchmark) for benchmark in self.study.benchmarks}
+        found = {
+            benchmark.name: measure_overlap(self.study, benchmark) for benchmark in self.study.benchmarks
+        }
         return {name: overlap for name, overlap in found.items() if overlap is not None}
 
     @cached_property

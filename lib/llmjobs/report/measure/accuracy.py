@@ -64,8 +64,11 @@ def _model(benchmark: Benchmark, row: int) -> ModelAccuracy:
     right, n = int(np.nansum(values)), int(held.sum())
     low, high = wilson(right, n)
     groups = benchmark.subject[held]
-    means = {name: float(np.nanmean(table[row])) for name, table in benchmark.metrics.items()
-             if not np.isnan(table[row]).all()}
+    means = {
+        name: float(np.nanmean(table[row]))
+        for name, table in benchmark.metrics.items()
+        if not np.isnan(table[row]).all()
+    }
     return ModelAccuracy(
         row=row,
         entry=benchmark.rows[row],

@@ -7,10 +7,26 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, ModelAccuracy
 from llmjobs.report.study import Cost, Entry
 
-SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+SIZES = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
 TIMES = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 ENERGIES = {"j": 1, "kj": 10**3, "wh": 3600, "kwh": 3.6e6}
-LIMITS: Mapping[str, Mapping[str, float]] = {"memory": SIZES, "time": TIMES, "cpu": TIMES, "gpu": TIMES, "energy": ENERGIES}
+LIMITS: Mapping[str, Mapping[str, float]] = {
+    "memory": SIZES,
+    "time": TIMES,
+    "cpu": TIMES,
+    "gpu": TIMES,
+    "energy": ENERGIES,
+}
 
 
 def parse_budget(texts: Sequence[str]) -> dict[str, float]:
@@ -30,7 +46,9 @@ def parse_budget(texts: Sequence[str]) -> dict[str, float]:
             budget[name.strip()] = float(digits) * units[unit]
         except (ValueError, KeyError):
             allowed = ", ".join(units)
-            raise LlmjobsError(f"--budget {text}: expected a number with one of {allowed}, as in {name}=8{next(reversed(units))}") from None
+            raise LlmjobsError(
+                f"--budget {text}: expected a number with one of {allowed}, as in {name}=8{next(reversed(units))}"
+            ) from None
         if not budget[name.strip()] > 0:
             raise LlmjobsError(f"--budget {text}: must be more than nothing")
     return budget
@@ -60,7 +78,9 @@ class Recommendation:
     unmeasured: tuple[ModelAccuracy, ...]
 
 
-def recommend(found: BenchmarkAccuracy, entries: Sequence[Entry], budget: Mapping[str, float]) -> Recommendation:
+def recommend(
+    found: BenchmarkAccuracy, entries: Sequence[Entry], budget: Mapping[str, float]
+) -> Recommendation:
     """Sort the models of a leaderboard by whether they keep within every limit."""
     within, over, unmeasured = [], [], []
     for model in found.models:

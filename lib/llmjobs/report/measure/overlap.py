@@ -93,10 +93,16 @@ def measure_overlap(study: Study, benchmark: Benchmark) -> Overlap | None:
     places = columns[missed == len(rows)]
     answers = benchmark.answer[np.ix_(rows, places)]
     pair_share, pair_chance = _agreement(answers, benchmark.options[places])
-    everyone = (answers >= 0).all(axis=0) & (answers == answers[0]).all(axis=0) if len(places) else np.zeros(0, bool)
+    everyone = (
+        (answers >= 0).all(axis=0) & (answers == answers[0]).all(axis=0)
+        if len(places)
+        else np.zeros(0, bool)
+    )
     options = benchmark.options[places]
     usable = options > 1
-    chance = float(np.mean((1.0 / (options[usable] - 1)) ** (len(rows) - 1))) if usable.any() else float("nan")
+    chance = (
+        float(np.mean((1.0 / (options[usable] - 1)) ** (len(rows) - 1))) if usable.any() else float("nan")
+    )
     sets = Counter(frozenset(np.flatnonzero(column).tolist()) for column in wrong.T if column.any())
     return Overlap(
         benchmark=benchmark,
@@ -164,12 +170,24 @@ def _capa(benchmark: Benchmark, a: int, b: int, letters: Bools) -> tuple[float, 
     tables = benchmark.loglikelihoods[a], benchmark.loglikelihoods[b]
     gold = benchmark.gold_code
     if tables[0] is not None and tables[1] is not None:
-        held = letters & ~np.isnan(tables[0][:, 0]) & ~np.isnan(tables[1][:, 0]) & (gold < TEXT_CODE) & (gold >= 0)
+        held = (
+            letters
+            & ~np.isnan(tables[0][:, 0])
+            & ~np.isnan(tables[1][:, 0])
+            & (gold < TEXT_CODE)
+            & (gold >= 0)
+        )
         if held.any():
             p1, p2 = (option_probabilities(table[held]) for table in tables if table is not None)
             return capa(p1, p2, gold[held]), "probabilities"
     answers = benchmark.answer[[a, b]]
-    held = letters & (answers >= 0).all(axis=0) & (answers < TEXT_CODE).all(axis=0) & (gold < TEXT_CODE) & (gold >= 0)
+    held = (
+        letters
+        & (answers >= 0).all(axis=0)
+        & (answers < TEXT_CODE).all(axis=0)
+        & (gold < TEXT_CODE)
+        & (gold >= 0)
+    )
     if not held.any():
         return float("nan"), ""
     width = int(max(answers[:, held].max(), gold[held].max(), benchmark.options[held].max() - 1)) + 1

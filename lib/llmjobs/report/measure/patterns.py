@@ -68,7 +68,9 @@ def measure_patterns(benchmark: Benchmark) -> list[ModelPatterns]:
 def _lengths(benchmark: Benchmark) -> Ints | None:
     if any(question is None for question in benchmark.questions):
         return None
-    return np.array([len(q.text) + sum(map(len, q.choices)) for q in benchmark.questions if q], dtype=np.int64)
+    return np.array(
+        [len(q.text) + sum(map(len, q.choices)) for q in benchmark.questions if q], dtype=np.int64
+    )
 
 
 def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPatterns:
@@ -76,7 +78,9 @@ def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPattern
     correct = benchmark.correct[row][scored] > 0.5
     subjects = benchmark.subject[scored]
     options = benchmark.options[scored]
-    lettered = (options > 1) & (benchmark.gold_code[scored] < TEXT_CODE) & (benchmark.gold_code[scored] >= 0)
+    lettered = (
+        (options > 1) & (benchmark.gold_code[scored] < TEXT_CODE) & (benchmark.gold_code[scored] >= 0)
+    )
     gold = benchmark.gold_code[scored][lettered]
     answer = benchmark.answer[row][scored][lettered]
     answer = np.where(answer < TEXT_CODE, answer, -1)

@@ -52,9 +52,13 @@ def write_pdf(path: Path, front: FrontPage, chapters: Sequence[Chapter], figures
     rl_config.invariant = 1
     register_fonts()
     document = Document(path, front.title)
-    story: list[Flowable] = [*_front(front, figures), CondPageBreak(220), *_contents()]
+    story: list[Flowable] = [*_front(front, figures), *_contents(len(chapters))]
     for chapter in chapters:
-        story += [CondPageBreak(150), Section(chapter.title, chapter.key), *flowables(chapter.blocks, figures)]
+        story += [
+            CondPageBreak(150),
+            Section(chapter.title, chapter.key),
+            *flowables(chapter.blocks, figures),
+        ]
     document.multiBuild(story, canvasmaker=_canvas)
 
 
@@ -139,7 +143,9 @@ def _front(front: FrontPage, figures: Figures) -> list[Flowable]:
         story += flowables([Prose(front.warning, kind="alarm")], figures)
     rows = finding_rows(front.findings)
     if rows:
-        numbers = max(text_width(f.number, "bold", 14 if len(f.number) <= 8 else 11.5) for f in front.findings)
+        numbers = max(
+            text_width(f.number, "bold", 14 if len(f.number) <= 8 else 11.5) for f in front.findings
+        )
         first = min(max(numbers + 14, 62), 120)
         grid = Grid(rows, colWidths=[first, styles.WIDTH - first], hAlign="LEFT")
         grid.setStyle(
@@ -160,7 +166,8 @@ def _front(front: FrontPage, figures: Figures) -> list[Flowable]:
     return [*story, Spacer(0, 10), *flowables(front.blocks, figures)]
 
 
-def _contents() -> list[Flowable]:
+def _contents(lines: int) -> list[Flowable]:
     contents = TableOfContents(dotsMinLevel=-1)
     contents.levelStyles = [styles.CONTENTS]
-    return [Paragraph("Contents", styles.HEADING), contents]
+    room = CondPageBreak(30 + lines * styles.CONTENTS.leading)
+    return [room, Paragraph("Contents", styles.HEADING), contents]

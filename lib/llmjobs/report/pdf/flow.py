@@ -28,12 +28,28 @@ def flowables(blocks: Sequence[Block], figures: Figures) -> list[Flowable]:
     """Return the flowables of a section's blocks; ``figures`` holds the drawn plots by name."""
     makers: dict[type, Callable[..., list[Flowable]]] = {
         Prose: _prose,
-        Heading: lambda block: [Paragraph(markup(block.text, "bold"), styles.HEADING)],
+        Heading: _heading,
         Table: table_flowables,
-        Figure: lambda block: [_figure(block, figures)],
+        Figure: lambda block: _figure(block, figures),
         Questions: lambda block: [flowable for item in block.items for flowable in _question(item)],
     }
-    return [flowable for block in blocks for flowable in makers[type(block)](block)]
+    story: list[Flowable] = []
+    waiting: list[Flowable] = []
+    for block in blocks:
+        made = makers[type(block)](block)
+        if isinstance(block, Heading):
+            story, waiting = [*story, *waiting], made
+        elif isinstance(block, Figure):
+            story.append(KeepTogether([*waiting, *made]))
+            waiting = []
+        else:
+            story += [CondPageBreak(90) if waiting else Spacer(0, 0), *waiting, *made]
+            waiting = []
+    return [*story, *waiting]
+
+
+def _heading(block: Heading) -> list[Flowable]:
+    return [Paragraph(markup(block.text, "bold"), styles.HEADING)]
 
 
 def _prose(block: Prose) -> list[Flowable]:
@@ -63,9 +79,8 @@ class Alarm(Flowable):  # type: ignore[misc]
         self.paragraph.drawOn(self.canv, 0, 5)
 
 
-def _figure(block: Figure, figures: Figures) -> Flowable:
-    parts: list[Flowable] = [Plot(figures[block.name]), Paragraph(markup(block.caption), styles.CAPTION)]
-    return KeepTogether(parts)
+def _figure(block: Figure, figures: Figures) -> list[Flowable]:
+    return [Plot(figures[block.name]), Paragraph(markup(block.caption), styles.CAPTION)]
 
 
 def _question(item: AnsweredQuestion) -> list[Flowable]:
@@ -74,14 +89,18 @@ def _question(item: AnsweredQuestion) -> list[Flowable]:
     parts: list[Flowable] = [
         CondPageBreak(76),
         Paragraph(heading + note, styles.NOTE),
-        ForeignText(item.text, size=9.2),
+        ForeignText(item.text.strip(), size=9.2),
         Spacer(0, 2),
     ]
     for letter, text, chosen in item.options:
         right = letter == item.gold
         whole = f"{text}   ← {chosen}" if chosen else text
         face = "bold" if right else "regular"
-        parts.append(ForeignText(whole, size=8.6, face=face, label=f"{letter}." if letter else "", indent=15, ink="#1f2328"))
+        parts.append(
+            ForeignText(
+                whole, size=8.6, face=face, label=f"{letter}." if letter else "", indent=15, ink="#1f2328"
+            )
+        )
     return [*parts, Spacer(0, 9)]
 
 

@@ -12,7 +12,9 @@ from llmjobs.report.text.direction import is_right_to_left, printed_order
 from llmjobs.report.text.fonts import Face, run_width, split_runs, text_width
 from llmjobs.report.text.visible import visible
 
-PIECES = re.compile(r"\s+|[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]|[^\s\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]+")
+PIECES = re.compile(
+    r"\s+|[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]|[^\s\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]+"
+)
 """Where a line may break: at blanks, and around every Chinese, Japanese or Korean character."""
 
 
@@ -20,7 +22,14 @@ class ForeignText(Flowable):  # type: ignore[misc]
     """Lines of text with an optional hanging label before the first ("A."), cut at the frame's width."""
 
     def __init__(
-        self, text: str, *, size: float = 9, face: Face = "regular", ink: str = "#1f2328", label: str = "", indent: float = 0
+        self,
+        text: str,
+        *,
+        size: float = 9,
+        face: Face = "regular",
+        ink: str = "#1f2328",
+        label: str = "",
+        indent: float = 0,
     ) -> None:
         """Keep the text; ``indent`` is where the text starts, right of ``label``, in points."""
         super().__init__()
@@ -40,7 +49,9 @@ class ForeignText(Flowable):  # type: ignore[misc]
         lines: list[tuple[str, bool]] = []
         for paragraph in visible(self.text).split("\n"):
             right = is_right_to_left(paragraph)
-            lines += [(line, right) for line in wrap_line(join_letters(paragraph), self.face, self.size, width)]
+            lines += [
+                (line, right) for line in wrap_line(join_letters(paragraph), self.face, self.size, width)
+            ]
         return lines
 
     def split(self, width: float, height: float) -> list[Flowable]:
@@ -55,7 +66,9 @@ class ForeignText(Flowable):  # type: ignore[misc]
         return [self._part(self.lines[:room], self.label), self._part(self.lines[room:], "")]
 
     def _part(self, lines: Sequence[tuple[str, bool]], label: str) -> "ForeignText":
-        part = ForeignText("", size=self.size, face=self.face, ink=self.ink, label=label, indent=self.indent)
+        part = ForeignText(
+            "", size=self.size, face=self.face, ink=self.ink, label=label, indent=self.indent
+        )
         part.lines, part.width = list(lines), self.width
         return part
 
@@ -64,7 +77,9 @@ class ForeignText(Flowable):  # type: ignore[misc]
         canvas: Canvas = self.canv
         y = self.height - self.size
         if self.label:
-            draw_line(canvas, 0, y, self.label, "bold" if self.face == "bold" else "regular", self.size, self.ink)
+            draw_line(
+                canvas, 0, y, self.label, "bold" if self.face == "bold" else "regular", self.size, self.ink
+            )
         for line, right in self.lines:
             shown = printed_order(line, right)
             x = self.width - text_width(shown, self.face, self.size) if right else self.indent

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reportlab.lib.styles import ParagraphStyle
-from reportlab.platypus import Flowable, LongTable, Paragraph
+from reportlab.platypus import CondPageBreak, Flowable, LongTable, Paragraph
 
 from llmjobs.report.blocks import Column, Table
 from llmjobs.report.pdf.styles import CELL, MUTED_INK, NOTE, RULE_INK, TABLE_TITLE, TEXT_INK, WIDTH
@@ -21,13 +21,16 @@ def table_flowables(table: Table, width: float = WIDTH) -> list[Flowable]:
     size, widths = fit(table, width)
     header = [_cell(c.title, c, size, "bold") for c in table.columns]
     rows = [
-        [_cell(text, column, size, "bold" if place in table.strong else "regular")
-         for text, column in zip(row, table.columns, strict=True)]
+        [
+            _cell(text, column, size, "bold" if place in table.strong else "regular")
+            for text, column in zip(row, table.columns, strict=True)
+        ]
         for place, row in enumerate(table.rows)
     ]
     made = LongTable([header, *rows], colWidths=widths, repeatRows=1, hAlign="LEFT", spaceAfter=4)
     made.setStyle(_style())
-    found: list[Flowable] = [Paragraph(markup(table.caption, "bold"), TABLE_TITLE), made]
+    room = CondPageBreak(size * 1.26 * 5 + 30)
+    found: list[Flowable] = [room, Paragraph(markup(table.caption, "bold"), TABLE_TITLE), made]
     return [*found, Paragraph(markup(table.note), NOTE)] if table.note else found
 
 
@@ -53,22 +56,26 @@ def fit(table: Table, width: float) -> tuple[float, list[float]]:
 
 def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, shares: float) -> list[float]:
     """Give shared columns their part, but none more than it needs while another needs more."""
-    widths = [w if not c.share else min(w, free * c.share / shares) for w, c in zip(natural, columns, strict=True)]
+    widths = [
+        w if not c.share else min(w, free * c.share / shares) for w, c in zip(natural, columns, strict=True)
+    ]
     left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
     for place, column in enumerate(columns):
         if column.share and widths[place] < natural[place]:
             widths[place] = min(natural[place], widths[place] + left)
             left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
-    return widths
+    return [w + left * c.share / shares for w, c in zip(widths, columns, strict=True)]
 
 
 def _natural(table: Table, place: int, size: float) -> float:
-    title = max((text_width(word, "bold", size) for word in table.columns[place].title.split()), default=0.0)
+    title = max(
+        (text_width(word, "bold", size) for word in table.columns[place].title.split()), default=0.0
+    )
     cells = (
         text_width(row[place], "bold" if number in table.strong else "regular", size)
         for number, row in enumerate(table.rows)
     )
-    return max([title, *cells]) + PAD
+    return max([title, *cells]) + PAD + 1.5
 
 
 def _cell(text: str, column: Column, size: float, face: Face) -> Any:

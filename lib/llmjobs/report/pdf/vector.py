@@ -49,7 +49,11 @@ class CanvasRenderer(RendererBase):
         return text_width(s, _face(prop), size), size * 0.72, size * 0.2
 
     def draw_path(
-        self, gc: GraphicsContextBase, path: Path, transform: Transform, rgbFace: Any = None  # noqa: N803
+        self,
+        gc: GraphicsContextBase,
+        path: Path,
+        transform: Transform,
+        rgbFace: Any = None,  # noqa: N803
     ) -> None:
         """Stroke and fill one path."""
         self.canvas.saveState()
@@ -101,10 +105,20 @@ class CanvasRenderer(RendererBase):
         self.canvas.saveState()
         self.canvas.translate(float(x), float(y))
         self.canvas.rotate(float(angle))
-        draw_line(self.canvas, 0, 0, shown, _face(prop), prop.get_size_in_points(), f"#{red:02x}{green:02x}{blue:02x}")
+        draw_line(
+            self.canvas,
+            0,
+            0,
+            shown,
+            _face(prop),
+            prop.get_size_in_points(),
+            f"#{red:02x}{green:02x}{blue:02x}",
+        )
         self.canvas.restoreState()
 
-    def draw_image(self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None) -> None:
+    def draw_image(
+        self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None
+    ) -> None:
         """Refuse pixels: plots here are lines, areas and text."""
         raise NotImplementedError("plots of the report are drawn as vectors")
 
@@ -125,7 +139,14 @@ def _trace(line: Any, path: Path, transform: Transform) -> None:
             line.lineTo(*p)
         elif code == Path.CURVE3:
             (x0, y0), (cx, cy, x, y) = last, p
-            line.curveTo(x0 + 2 / 3 * (cx - x0), y0 + 2 / 3 * (cy - y0), x + 2 / 3 * (cx - x), y + 2 / 3 * (cy - y), x, y)
+            line.curveTo(
+                x0 + 2 / 3 * (cx - x0),
+                y0 + 2 / 3 * (cy - y0),
+                x + 2 / 3 * (cx - x),
+                y + 2 / 3 * (cy - y),
+                x,
+                y,
+            )
         elif code == Path.CURVE4:
             line.curveTo(*p)
         elif code == Path.CLOSEPOLY:

@@ -15,12 +15,15 @@ KNOWN = (
 )
 
 
-def read(path: Path) -> list[RawRun]:
-    """Read ``path`` by what it holds; a folder of run folders gives each of them."""
+def read(path: Path, name: str | None = None) -> list[RawRun]:
+    """Read ``path`` by what it holds; a folder of run folders gives each of them.
+
+    ``name`` names the benchmark of a table that has no column for it.
+    """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; known are {KNOWN}")
     if path.is_file():
-        return [_read_file(path)]
+        return [_read_file(path, name)]
     if is_run_folder(path):
         return [read_run_folder(path)]
     if lm_eval.sample_files(path):
@@ -30,7 +33,9 @@ def read(path: Path) -> list[RawRun]:
     logs = sorted(file for file in path.glob("*.json") if inspect_log.is_inspect_log(file))
     if logs:
         return [inspect_log.read_inspect(file) for file in logs]
-    inner = sorted(child for child in path.iterdir() if child.is_dir() and (is_run_folder(child) or _other(child)))
+    inner = sorted(
+        child for child in path.iterdir() if child.is_dir() and (is_run_folder(child) or _other(child))
+    )
     if inner:
         return [run for child in inner for run in read(child)]
     raise DataError(f"{path}: nothing here that can be read; known are {KNOWN}")
@@ -40,13 +45,13 @@ def _other(path: Path) -> bool:
     return bool(lm_eval.sample_files(path)) or helm.is_helm_folder(path)
 
 
-def _read_file(path: Path) -> RawRun:
+def _read_file(path: Path, name: str | None) -> RawRun:
     if path.suffix in (".csv", ".tsv"):
-        return read_table(path)
+        return read_table(path, name)
     if path.name.startswith("samples_") and path.suffix == ".jsonl":
         return lm_eval.read_lm_eval(path.parent, [path])
     if path.suffix == ".jsonl":
-        return read_table(path)
+        return read_table(path, name)
     if path.suffix == ".json":
         if inspect_log.is_inspect_log(path):
             return inspect_log.read_inspect(path)

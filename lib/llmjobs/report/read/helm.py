@@ -28,7 +28,10 @@ def read_helm(path: Path) -> RawRun:
     subject = match[1] if (match := re.search(r"subject=([^,]+)", name)) else "all"
     entry = RawEntry(ModelInfo(str(adapter.get("model") or "unknown"), run=path.name), path.name)
     shots = str(adapter.get("max_train_instances", ""))
-    entry.protocol[benchmark] = {"prompt": f"HELM {adapter.get('method', '')}".strip(), "num_fewshot": shots}
+    entry.protocol[benchmark] = {
+        "prompt": f"HELM {adapter.get('method', '')}".strip(),
+        "num_fewshot": shots,
+    }
     instances = {str(item.get("id")): item for item in _list(path / FILES[1], run)}
     records = entry.records.setdefault(benchmark, [])
     left_out = 0

@@ -17,7 +17,12 @@ def is_inspect_log(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
             start = file.read(4096)
-        return '"version"' in start and '"eval"' in start and "task" in start and isinstance(json.loads(path.read_text()), dict)
+        return (
+            '"version"' in start
+            and '"eval"' in start
+            and "task" in start
+            and isinstance(json.loads(path.read_text()), dict)
+        )
     except (OSError, ValueError):
         return False
 

@@ -29,7 +29,9 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        what = "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        what = (
+            "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        )
         run.notice(where, what)
         return
     whole = data.endswith(b"\n") or not data
@@ -42,7 +44,9 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
             value = json.loads(line)
         except ValueError:
             if number == len(lines) and not whole:
-                run.notice(where, "the last line is torn (the run was stopped while writing it); it is not counted")
+                run.notice(
+                    where, "the last line is torn (the run was stopped while writing it); it is not counted"
+                )
             else:
                 broken.append(number)
             continue
@@ -52,7 +56,9 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
             broken.append(number)
     if broken:
         shown = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
-        run.notice(where, f"{len(broken)} of {len(lines)} lines are not JSON objects (line {shown}); not counted")
+        run.notice(
+            where, f"{len(broken)} of {len(lines)} lines are not JSON objects (line {shown}); not counted"
+        )
 
 
 def number_or_none(value: Any) -> float | None:

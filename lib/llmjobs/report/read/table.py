@@ -40,8 +40,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 OPTION_COLUMN = re.compile(r"^(prob|p|logprob|loglikelihood)_([A-J0-9])$", re.IGNORECASE)
 
 
-def read_table(path: Path) -> RawRun:
-    """Read a CSV, TSV or JSONL of answers."""
+def read_table(path: Path, name: str | None = None) -> RawRun:
+    """Read a CSV, TSV or JSONL of answers; ``name`` is the benchmark where no column says it."""
     run = RawRun(path, "table")
     lines = read_lines(path, run, path.name) if path.suffix == ".jsonl" else _csv_lines(path)
     entries: dict[tuple[str, ...], RawEntry] = {}
@@ -53,7 +53,7 @@ def read_table(path: Path) -> RawRun:
         if values.get("doc_id") in (None, "") or values.get("model") in (None, ""):
             skipped += 1
             continue
-        _add(run, entries, path, values, line)
+        _add(run, entries, name or path.stem, values, line)
     if columns is None:
         raise DataError(f"{path.name}: no row could be read from it")
     if skipped:
@@ -96,26 +96,34 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
 def _add(
     run: RawRun,
     entries: dict[tuple[str, ...], RawEntry],
-    path: Path,
+    benchmark_name: str,
     values: Mapping[str, Any],
     line: Mapping[str, Any],
 ) -> None:
     text = {name: "" if values.get(name) is None else str(values[name]).strip() for name in SYNONYMS}
-    identity = tuple(text[k] for k in ("study", "run", "model", "revision", "device", "dtype", "quantization"))
+    identity = tuple(
+        text[k] for k in ("study", "run", "model", "revision", "device", "dtype", "quantization")
+    )
     if identity not in entries:
         study, source, model, revision, device, dtype, quantization = identity
         info = ModelInfo(model, revision, device, dtype, quantization, study, source)
-        entries[identity] = RawEntry(info, "/".join(part for part in (path.name, study, source) if part))
-    benchmark, subject = text["benchmark"] or path.stem, text["subject"] or "all"
+        entries[identity] = RawEntry(
+            info, "/".join(part for part in (run.path.name, study, source) if part)
+        )
+    benchmark, subject = text["benchmark"] or benchmark_name, text["subject"] or "all"
     record = _record(text, values, line, subject)
     entries[identity].records.setdefault(benchmark, []).append(record)
     if text["question"]:
         raw = values.get("choices")
         choices = raw if isinstance(raw, list) else _json_list(raw) or []
-        run.questions[benchmark, subject, record.doc_id] = Question(text["question"], tuple(map(str, choices)))
+        run.questions[benchmark, subject, record.doc_id] = Question(
+            text["question"], tuple(map(str, choices))
+        )
 
 
-def _record(text: Mapping[str, str], values: Mapping[str, Any], line: Mapping[str, Any], subject: str) -> Record:
+def _record(
+    text: Mapping[str, str], values: Mapping[str, Any], line: Mapping[str, Any], subject: str
+) -> Record:
     prediction = text["prediction"] or None
     marked = _mark(values.get("correct"))
     scores = values.get("loglikelihoods")
@@ -161,7 +169,9 @@ def _from_probabilities(value: Any, line: Mapping[str, Any]) -> list[float] | No
     listed = value if isinstance(value, list) else _json_list(value)
     logs = False
     if listed is None:
-        columns = sorted((m[2].upper(), m[1].lower(), name) for name in line if name and (m := OPTION_COLUMN.match(name)))
+        columns = sorted(
+            (m[2].upper(), m[1].lower(), name) for name in line if name and (m := OPTION_COLUMN.match(name))
+        )
         listed = [line[name] for _, _, name in columns]
         logs = bool(columns) and columns[0][1].startswith("log")
     try:
@@ -176,5 +186,8 @@ def _only_marks(run: RawRun) -> None:
     for entry in run.entries:
         records: Iterable[Record] = (r for part in entry.records.values() for r in part)
         if all(not record.gold for record in records):
-            run.notice(entry.source, f"{entry.info.id}: only right and wrong are recorded, no answers; "
-                       "letters, same wrong answers and unreadable replies cannot be examined")
+            run.notice(
+                entry.source,
+                f"{entry.info.id}: only right and wrong are recorded, no answers; "
+                "letters, same wrong answers and unreadable replies cannot be examined",
+            )

@@ -42,14 +42,22 @@ def labels(measures: Measures, found: BenchmarkAccuracy) -> list[str]:
 def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
     benchmark = found.benchmark
     chance = benchmark.chance
-    told = f"Answering blindly would score {percent(chance)} on average: the chance line. " if chance else ""
+    told = (
+        f"Answering blindly would score {percent(chance)} on average: the chance line. " if chance else ""
+    )
     intro = Prose(
         f"{plural(benchmark.n, 'question')} of {name} in {plural(len(found.subjects), 'subject')}, the same for every "
         f"model. {told}Micro accuracy counts every question once, macro accuracy every subject once. Intervals hold 95% "
         "of the time: Wilson's for other questions from the same subjects; the clustered one also lets the subjects vary."
     )
     rows = [_row(measures, model, len(found.subjects)) for model in found.models]
-    columns = [Column("Model", "left", 1), Column("Right"), Column("Questions"), Column("Micro"), Column("95% interval")]
+    columns = [
+        Column("Model", "left", 1),
+        Column("Right"),
+        Column("Questions"),
+        Column("Micro"),
+        Column("95% interval"),
+    ]
     columns += [Column("Clustered"), Column("Macro"), Column("Unread"), Column("Errors")]
     table = Table(
         f"Accuracy on {name}",
@@ -89,8 +97,11 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
         more = f" ({part + 1} of {parts})" if parts > 1 else ""
         caption = f"Accuracy in percent by subject{more}, number of questions in parentheses. Dark is low, bright is high."
         blocks.append(
-            Figure(file_name("subjects", name, measures, part if parts > 1 else None), caption,
-                   partial(plots.heat_map, found, names, which))
+            Figure(
+                file_name("subjects", name, measures, part if parts > 1 else None),
+                caption,
+                partial(plots.heat_map, found, names, which),
+            )
         )
     return blocks
 
@@ -115,28 +126,56 @@ def _metrics(measures: Measures, found: BenchmarkAccuracy) -> list[Block]:
             points(result.difference, sign=True), f"{points(result.low)} to {points(result.high)}",
             count(result.only_first), count(result.only_second),
         ])  # fmt: skip
-    columns = [Column("Model", "left", 1), Column("acc"), Column("acc_norm"), Column("Change"), Column("95% interval"),
-               Column("Gained"), Column("Lost")]
-    note = ("acc takes the option with the highest log-likelihood, acc_norm divides it by the option's length first. "
-            "The two answer different questions: compare models on one of them.")
+    columns = [
+        Column("Model", "left", 1),
+        Column("acc"),
+        Column("acc_norm"),
+        Column("Change"),
+        Column("95% interval"),
+        Column("Gained"),
+        Column("Lost"),
+    ]
+    note = (
+        "acc takes the option with the highest log-likelihood, acc_norm divides it by the option's length first. "
+        "The two answer different questions: compare models on one of them."
+    )
     return [Table("Two ways to choose among the same log-likelihoods", columns, rows, note=note)]
 
 
 def _calibration(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
-    held = {p.row: p.calibration for p in measures.patterns[name] if p.calibration is not None and p.calibration.n >= 20}
+    held = {
+        p.row: p.calibration
+        for p in measures.patterns[name]
+        if p.calibration is not None and p.calibration.n >= 20
+    }
     order = [model.row for model in found.models if model.row in held]
     if not order:
         return []
     models = [(measures.label(found.benchmark, row), held[row]) for row in order]
     rows = [
-        [label, percent(c.confidence), percent(c.accuracy), decimal(c.ece, 3), decimal(c.brier, 3), decimal(c.auroc, 3)]
+        [
+            label,
+            percent(c.confidence),
+            percent(c.accuracy),
+            decimal(c.ece, 3),
+            decimal(c.brier, 3),
+            decimal(c.auroc, 3),
+        ]
         for label, c in models
     ]
-    columns = [Column("Model", "left", 1), Column("Mean confidence"), Column("Right"), Column("ECE"), Column("Brier"),
-               Column("AUROC")]
-    note = ("Confidence is the probability of the chosen option among the options. ECE: mean gap between confidence and "
-            "accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that a right answer is surer "
-            "than a wrong one (50% tells nothing).")
+    columns = [
+        Column("Model", "left", 1),
+        Column("Mean confidence"),
+        Column("Right"),
+        Column("ECE"),
+        Column("Brier"),
+        Column("AUROC"),
+    ]
+    note = (
+        "Confidence is the probability of the chosen option among the options. ECE: mean gap between confidence and "
+        "accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that a right answer is surer "
+        "than a wrong one (50% tells nothing)."
+    )
     caption = "Share right against confidence; the area of a point grows with its number of questions, the dashed line is perfect."
     figure = Figure(file_name("calibration", name, measures), caption, partial(plots.reliability, models))
     return [Heading("Calibration"), figure, Table("Confidence and accuracy", columns, rows, note=note)]
@@ -173,9 +212,11 @@ def _spread(found: BenchmarkAccuracy) -> list[Finding]:
     if means[easy] - means[hard] < 0.1:
         return []
     who = "Averaged over the models, " if len(found.models) > 1 else ""
-    text = (f"{who}{found.subjects[hard].replace('_', ' ')} is the hardest of {len(found.subjects)} subjects "
-            f"({percent(means[hard], 0)} right) and {found.subjects[easy].replace('_', ' ')} the easiest "
-            f"({percent(means[easy], 0)}).")
+    text = (
+        f"{who}{found.subjects[hard].replace('_', ' ')} is the hardest of {len(found.subjects)} subjects "
+        f"({percent(means[hard], 0)} right) and {found.subjects[easy].replace('_', ' ')} the easiest "
+        f"({percent(means[easy], 0)})."
+    )
     return [Finding(percent(means[hard], 0), text[0].upper() + text[1:], 40)]
 
 
@@ -188,16 +229,16 @@ def _unread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
         name = measures.study.entries[worst.entry].label
         findings.append(Finding(
             percent(share),
-            f"of the replies of {name} hold no readable answer ({count(worst.unparsed)} of {count(worst.n)}); they count "
-            "as wrong here, which may say more about the prompt than about the model.", 85, alarm=True,
+            f"{name} left no readable answer to {count(worst.unparsed)} of {count(worst.n)} questions; these count as "
+            "wrong, which may say more about the prompt than about the model.", 85, alarm=True,
         ))  # fmt: skip
     if failed:
         total = sum(m.errors for m in failed)
         names = listed(measures.study.entries[m.entry].label for m in failed)
         findings.append(Finding(
             count(total),
-            f"{'question' if total == 1 else 'questions'} could not be scored ({names}) and "
-            f"{'is' if total == 1 else 'are'} left out of the accuracies.", 84, alarm=True,
+            f"{plural(total, 'question')} could not be scored ({names}) and {'is' if total == 1 else 'are'} left out of "
+            "the accuracies, not counted as wrong.", 84, alarm=True,
         ))  # fmt: skip
     return findings
 

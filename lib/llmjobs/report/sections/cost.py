@@ -10,7 +10,18 @@ from llmjobs.report.measure.accuracy import ModelAccuracy
 from llmjobs.report.measure.cost import recommend, spent
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Cost, Entry
-from llmjobs.report.wording import DASH, count, decimal, interval, listed, percent, points, ratio, seconds, size
+from llmjobs.report.wording import (
+    DASH,
+    count,
+    decimal,
+    interval,
+    listed,
+    percent,
+    points,
+    ratio,
+    seconds,
+    size,
+)
 
 UNITS = {"memory": size, "time": seconds, "cpu": seconds, "gpu": seconds}
 NAMES = {"memory": "memory", "time": "real time", "cpu": "CPU time", "gpu": "GPU time", "energy": "energy"}
@@ -36,21 +47,41 @@ def _explained(entries: Sequence[Entry]) -> Prose:
         "of all threads together, and exceeds real time where several work at once. GPU time comes from the device's own "
         "events; where a device has none it is not measured, which is not the same as zero."
     )
-    reasons = sorted({e.cost.gpu_s_reason for e in entries if e.cost and e.cost.gpu_s is None and e.cost.gpu_s_reason})
+    reasons = sorted(
+        {e.cost.gpu_s_reason for e in entries if e.cost and e.cost.gpu_s is None and e.cost.gpu_s_reason}
+    )
     return Prose(text + (f" GPU time is missing here: {'; '.join(reasons)}." if reasons else ""))
 
 
 def _table(entries: Sequence[Entry]) -> Table:
-    columns = [Column("Model", "left", 1), Column("Real"), Column("CPU"), Column("GPU"), Column("Load"), Column("Questions/s"),
-               Column("Peak memory"), Column("Device memory"), Column("Attempts")]
+    columns = [
+        Column("Model", "left", 1),
+        Column("Real"),
+        Column("CPU"),
+        Column("GPU"),
+        Column("Load"),
+        Column("Questions/s"),
+        Column("Peak memory"),
+        Column("Device memory"),
+        Column("Attempts"),
+    ]
     energy = any(e.cost and e.cost.energy_j is not None for e in entries)
     if energy:
         columns.append(Column("kJ / 1,000 questions"))
     rows = []
     for entry in entries:
         cost = entry.cost or Cost()
-        row = [entry.label, seconds(cost.real_s), seconds(cost.cpu_s), seconds(cost.gpu_s), seconds(cost.load_s),
-               rate(cost), size(cost.peak_rss_bytes), size(cost.peak_device_bytes), count(cost.attempts)]
+        row = [
+            entry.label,
+            seconds(cost.real_s),
+            seconds(cost.cpu_s),
+            seconds(cost.gpu_s),
+            seconds(cost.load_s),
+            rate(cost),
+            size(cost.peak_rss_bytes),
+            size(cost.peak_device_bytes),
+            count(cost.attempts),
+        ]
         if energy:
             per = cost.energy_j / cost.questions if cost.energy_j is not None and cost.questions else None
             row.append(decimal(per))
@@ -83,14 +114,19 @@ def _tradeoffs(measures: Measures) -> list[Block]:
     if main is None:
         return []
     blocks: list[Block] = []
-    for kind, axis, name in (("time", "real time", "accuracy-time"), ("memory", "peak memory", "accuracy-memory")):
+    for kind, axis, name in (
+        ("time", "real time", "accuracy-time"),
+        ("memory", "peak memory", "accuracy-memory"),
+    ):
         points_ = _points(measures, main.name, kind)
         if len(points_) < 2:
             continue
         wide = max(p.cost for p in points_) > 20 * min(p.cost for p in points_)
         front = listed(p.label for p in plots.pareto(points_))
-        caption = (f"Accuracy on {main.name} against {axis}, with 95% intervals. On the front, that is beaten by no other in "
-                   f"both at once: {front}.")
+        caption = (
+            f"Accuracy on {main.name} against {axis}, with 95% intervals. On the front, that is beaten by no other in "
+            f"both at once: {front}."
+        )
         blocks.append(Figure(name, caption, partial(plots.tradeoff, points_, axis, main.chance, wide)))
     return blocks
 
@@ -118,10 +154,24 @@ def _machines(entries: Sequence[Entry]) -> list[Block]:
         for entry in same:
             cost = entry.cost or Cost()
             speed = f"{ratio(slowest / cost.real_s)}×" if cost.real_s else DASH
-            rows.append([entry.label, str(entry.machine.get("cpu", DASH)), entry.info.device or DASH, seconds(cost.real_s), speed])
+            rows.append(
+                [
+                    entry.label,
+                    str(entry.machine.get("cpu", DASH)),
+                    entry.info.device or DASH,
+                    seconds(cost.real_s),
+                    speed,
+                ]
+            )
     if not rows:
         return []
-    columns = [Column("Model", "left", 1), Column("Machine", "left", 1), Column("Device", "left"), Column("Real"), Column("Speed")]
+    columns = [
+        Column("Model", "left", 1),
+        Column("Machine", "left", 1),
+        Column("Device", "left"),
+        Column("Real"),
+        Column("Speed"),
+    ]
     return [Heading("The same model on several machines"), Table("Machine against machine", columns, rows,
             note="Speed: against the slowest of the same model.")]  # fmt: skip
 
@@ -131,18 +181,25 @@ def _recommendation(measures: Measures) -> list[Finding]:
     if not study.budget or main is None:
         return []
     found = recommend(measures.accuracy[main.name], study.entries, study.budget)
-    limits = " and ".join(f"{_amount(name, value)} of {NAMES[name]}" for name, value in study.budget.items())
+    limits = " and ".join(
+        f"{_amount(name, value)} of {NAMES[name]}" for name, value in study.budget.items()
+    )
     unknown = (
         f" Not measured, so not considered: {listed(study.entries[m.entry].label for m in found.unmeasured)}."
-        if found.unmeasured else ""
+        if found.unmeasured
+        else ""
     )
     if found.best is None:
-        return [Finding("none", f"of the models keeps within {limits}.{unknown}", 120, alarm=True)]
+        return [Finding("none", f"No model keeps within {limits}.{unknown}", 120, alarm=True)]
     entry = study.entries[found.best.entry]
-    took = " and ".join(f"{_amount(name, spent(entry.cost, name) or 0)} of {NAMES[name]}" for name in study.budget)
-    text = (f"Within {limits}, run {entry.label}: {percent(found.best.interval.value)} right (95%: "
-            f"{interval(found.best.interval.low, found.best.interval.high)}), taking {took}.")
-    return [Finding("choose", text + _lost(measures, found.best, found.over) + unknown, 120)]
+    took = " and ".join(
+        f"{_amount(name, spent(entry.cost, name) or 0)} of {NAMES[name]}" for name in study.budget
+    )
+    text = (
+        f"Within {limits}, run {entry.label}: {percent(found.best.interval.value)} right (95%: "
+        f"{interval(found.best.interval.low, found.best.interval.high)}), taking {took}."
+    )
+    return [Finding("→", text + _lost(measures, found.best, found.over) + unknown, 120)]
 
 
 def _amount(name: str, value: float) -> str:
@@ -166,10 +223,15 @@ def _findings(entries: Sequence[Entry]) -> list[Finding]:
         return []
     (fast, quick), (slow, late) = min(timed, key=lambda t: t[0]), max(timed, key=lambda t: t[0])
     if slow / fast < 1.2:
-        text = f"separate the fastest and the slowest model ({seconds(fast)} and {seconds(slow)}): time does not decide here."
+        text = (
+            f"The slowest model takes hardly longer than the fastest ({seconds(slow)} and {seconds(fast)}): time does "
+            "not decide here."
+        )
         return [Finding(f"{ratio(slow / fast)}×", text, 45)]
-    text = (f"as long is what {late.label} takes ({seconds(slow)}) compared with {quick.label} ({seconds(fast)}) for the same "
-            f"{count(quick.cost.questions if quick.cost else 0)} questions.")
+    text = (
+        f"{late.label} takes {ratio(slow / fast)} times as long as {quick.label} for the same "
+        f"{count(quick.cost.questions if quick.cost else 0)} questions ({seconds(slow)} against {seconds(fast)})."
+    )
     return [Finding(f"{ratio(slow / fast)}×", text, 65)]
 
 

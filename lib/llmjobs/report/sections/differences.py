@@ -9,7 +9,18 @@ from llmjobs.report.measure.pairs import Pair
 from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Benchmark
-from llmjobs.report.wording import count, interval, listed, p_value, percent, plain_p, plural, points, ratio, word
+from llmjobs.report.wording import (
+    count,
+    interval,
+    listed,
+    p_value,
+    percent,
+    plain_p,
+    plural,
+    points,
+    ratio,
+    word,
+)
 
 FOREST_LIMIT = 15
 
@@ -50,18 +61,30 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
     told = Prose(
         f"{plural(apart, 'pair')} of {count(len(pairs))} can be told apart at the 5% level after the correction."
         if len(pairs) > 1
-        else "The pair can be told apart at the 5% level." if apart else "The pair cannot be told apart at the 5% level."
+        else "The pair can be told apart at the 5% level."
+        if apart
+        else "The pair cannot be told apart at the 5% level."
     )
     name = file_name("differences", benchmark.name, measures)
     if len(pairs) <= FOREST_LIMIT:
         caption = "Difference in accuracy, first less second, with 95% interval. Filled: told apart after Holm's correction."
         figure = Figure(name, caption, partial(plots.forest, ranked, names))
     else:
-        caption = ("Row less column, in percentage points. Bold on colour: told apart after Holm's correction; "
-                   "grey: could be chance.")
+        caption = (
+            "Row less column, in percentage points. Bold on colour: told apart after Holm's correction; "
+            "grey: could be chance."
+        )
         figure = Figure(name, caption, partial(plots.difference_matrix, pairs, names, order))
-    columns = [Column("First", "left", 1), Column("Second", "left", 1), Column("Points"), Column("95% interval"),
-               Column("Only first"), Column("Only second"), Column("p (Holm)"), Column("Answers differ")]
+    columns = [
+        Column("First", "left", 1),
+        Column("Second", "left", 1),
+        Column("Points"),
+        Column("95% interval"),
+        Column("Only first"),
+        Column("Only second"),
+        Column("p (Holm)"),
+        Column("Answers differ"),
+    ]
     rows = [
         [names[p.first], names[p.second], points(p.result.difference, sign=True),
          f"{points(p.result.low)} to {points(p.result.high)}", count(p.result.only_first), count(p.result.only_second),
@@ -69,8 +92,10 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
         for p in ranked
     ]  # fmt: skip
     strong = frozenset(place for place, pair in enumerate(ranked) if pair.distinguishable)
-    note = ("Only first, only second: questions that one of the two alone gets right. Answers differ: share of questions "
-            "with another answer, right or wrong. Bold: told apart.")
+    note = (
+        "Only first, only second: questions that one of the two alone gets right. Answers differ: share of questions "
+        "with another answer, right or wrong. Bold: told apart."
+    )
     return [told, figure, Table("Every pair on the same questions", columns, rows, strong, note)]
 
 
@@ -78,10 +103,21 @@ def _repeats(measures: Measures) -> list[Block]:
     repeats = measures.study.repeats
     if not repeats:
         return []
-    rows = [[r.label, r.benchmark, count(r.questions), f"{count(r.same)} ({percent(r.same / r.questions)})"] for r in repeats]
-    columns = [Column("Model", "left", 1), Column("Benchmark", "left"), Column("Questions"), Column("Same answer")]
+    rows = [
+        [r.label, r.benchmark, count(r.questions), f"{count(r.same)} ({percent(r.same / r.questions)})"]
+        for r in repeats
+    ]
+    columns = [
+        Column("Model", "left", 1),
+        Column("Benchmark", "left"),
+        Column("Questions"),
+        Column("Same answer"),
+    ]
     note = "A second run of the same model with the same settings is no second model: it is held against the first."
-    return [Heading("Repeated runs"), Table("Do repeated runs give the same answers?", columns, rows, note=note)]
+    return [
+        Heading("Repeated runs"),
+        Table("Do repeated runs give the same answers?", columns, rows, note=note),
+    ]
 
 
 def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[Finding]:
@@ -93,14 +129,14 @@ def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
     findings = [_best(measures, benchmark, pair)]
     alike = [p for p in pairs if not p.distinguishable]
     if alike and len(pairs) > 1 and len(order) > 2:
-        names = listed(
-            (f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike), limit=3
-        ) if len(alike) <= 3 else ""
+        told = (
+            f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike
+        )
+        names = "; ".join(told) if len(alike) <= 3 else ""
         which = f": {names}" if names else ""
-        verb = "cannot" if len(alike) > 1 else "cannot"
-        text = (f"of {count(len(pairs))} pairs of models {verb} be told apart on these questions"
-                f"{which} (McNemar's exact test, Holm over the pairs).")
-        findings.append(Finding(f"{len(alike)}", text, 62))
+        subject = f"{word(len(alike)).capitalize()} of {word(len(pairs))} pairs of models"
+        text = f"{subject} cannot be told apart on these questions{which} (McNemar's exact test, Holm over the pairs)."
+        findings.append(Finding(f"{len(alike)} of {len(pairs)}", text, 62))
     return findings + _settings(measures, benchmark, pairs)
 
 
@@ -110,18 +146,28 @@ def _best(measures: Measures, benchmark: Benchmark, pair: Pair) -> Finding:
     within = f"(95%: {points(result.low)} to {points(result.high)})"
     took = _time_ratio(measures, benchmark, pair)
     if pair.distinguishable:
-        text = (f"{first} beats {second} by {points(result.difference)} points {within} on the same "
-                f"{count(result.n)} questions{took}.")
+        text = (
+            f"{first} beats {second} by {points(result.difference)} points {within} on the same "
+            f"{count(result.n)} questions{took}."
+        )
     else:
-        text = (f"{first} and {second} cannot be told apart on the same {count(result.n)} questions: "
-                f"{points(result.difference, sign=True)} points {within}, {p_value(pair.p_holm)}{took}.")
+        text = (
+            f"{first} and {second} cannot be told apart on the same {count(result.n)} questions: "
+            f"{points(result.difference, sign=True)} points {within}, {p_value(pair.p_holm)}{took}."
+        )
     return Finding(f"{points(result.difference, sign=True)} pts", text, 95)
 
 
 def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
     """Return ", and takes 0.7 of the time" where both were timed on the same machine."""
     a, b = (measures.study.entries[benchmark.rows[row]] for row in (pair.first, pair.second))
-    if not a.cost or not b.cost or not a.cost.real_s or not b.cost.real_s or dict(a.machine) != dict(b.machine):
+    if (
+        not a.cost
+        or not b.cost
+        or not a.cost.real_s
+        or not b.cost.real_s
+        or dict(a.machine) != dict(b.machine)
+    ):
         return ""
     if a.cost.questions != b.cost.questions:
         return ""
@@ -137,8 +183,10 @@ def _settings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
             continue
         result = pair.result
         sure = "distinguishable" if pair.distinguishable else "not distinguishable from no difference"
-        text = (f"{a.label} and {b.label} are the same model under other settings: {points(result.difference, sign=True)} "
-                f"points ({interval(result.low, result.high)}), {sure}; {count(pair.changed)} of {count(result.n)} answers differ.")
+        text = (
+            f"{a.label} and {b.label} are the same model under other settings: {points(result.difference, sign=True)} "
+            f"points ({interval(result.low, result.high)}), {sure}; {count(pair.changed)} of {count(result.n)} answers differ."
+        )
         weight = 75 if (a.info.quantization or "none") != (b.info.quantization or "none") else 58
         findings.append(Finding(f"{points(result.difference, sign=True)} pts", text, weight))
     return findings[:2] if len(findings) <= 2 else [_settings_together(findings)]

@@ -30,7 +30,14 @@ def _notices(study: Study) -> list[Block]:
     rows = [[notice.where, notice.what] for notice in shown]
     more = len(study.notices) - len(shown)
     note = f"And {count(more)} more; the terminal and summary.json list all of them." if more else ""
-    return [Table("What to know about the input", [Column("Where", "left", 1), Column("What", "left", 2)], rows, note=note)]
+    return [
+        Table(
+            "What to know about the input",
+            [Column("Where", "left", 1), Column("What", "left", 2)],
+            rows,
+            note=note,
+        )
+    ]
 
 
 def _sources(study: Study) -> list[Block]:
@@ -39,13 +46,27 @@ def _sources(study: Study) -> list[Block]:
          "partial" if run.partial else "whole"]
         for run in study.runs
     ]  # fmt: skip
-    columns = [Column("Source", "left", 1), Column("Kind", "left"), Column("Models"), Column("Records"), Column("State", "left")]
+    columns = [
+        Column("Source", "left", 1),
+        Column("Kind", "left"),
+        Column("Models"),
+        Column("Records"),
+        Column("State", "left"),
+    ]
     return [Table("Sources", columns, rows)]
 
 
 def _models(entries: Sequence[Entry]) -> list[Block]:
-    columns = [Column("Label", "left", 1), Column("Model", "left", 1.2), Column("Revision", "left"), Column("Device", "left"),
-               Column("dtype", "left"), Column("Quantization", "left"), Column("Weights"), Column("Attempts")]
+    columns = [
+        Column("Label", "left", 1),
+        Column("Model", "left", 1.2),
+        Column("Revision", "left"),
+        Column("Device", "left"),
+        Column("dtype", "left"),
+        Column("Quantization", "left"),
+        Column("Weights"),
+        Column("Attempts"),
+    ]
     rows = []
     for entry in entries:
         info = entry.info
@@ -56,7 +77,10 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
             count(entry.cost.attempts) if entry.cost else DASH,
         ])  # fmt: skip
     note = "Device, dtype and quantization as read off the loaded weights where the source records them; a dash: not recorded."
-    blocks: list[Block] = [Heading("Models"), Table("Models and their effective settings", columns, rows, note=note)]
+    blocks: list[Block] = [
+        Heading("Models"),
+        Table("Models and their effective settings", columns, rows, note=note),
+    ]
     return blocks + _scoring(entries)
 
 
@@ -74,8 +98,14 @@ def _scoring(entries: Sequence[Entry]) -> list[Block]:
         ])  # fmt: skip
     if not rows:
         return []
-    columns = [Column("Label", "left", 1), Column("Architecture", "left"), Column("Parameters"), Column("Scoring path", "left"),
-               Column("Chat template", "left"), Column("Fingerprint", "left")]
+    columns = [
+        Column("Label", "left", 1),
+        Column("Architecture", "left"),
+        Column("Parameters"),
+        Column("Scoring path", "left"),
+        Column("Chat template", "left"),
+        Column("Fingerprint", "left"),
+    ]
     note = "Fingerprint: the first digits of the SHA-256 of all units' fingerprints; equal digits mean equal settings and data."
     return [Table("How the models were run", columns, rows, note=note)]
 
@@ -92,8 +122,22 @@ def _protocols(study: Study) -> list[Block]:
     for benchmark in study.benchmarks:
         shared = {k: v for k, v in benchmark.protocol.items() if "(" not in k}
         told = ", ".join(f"{name} {value}" for name, value in shared.items() if value) or "not recorded"
-        rows.append([benchmark.name, count(benchmark.n), count(len(benchmark.subjects)), percent(benchmark.chance), told])
-    columns = [Column("Benchmark", "left"), Column("Questions"), Column("Subjects"), Column("Chance"), Column("Protocol", "left", 1)]
+        rows.append(
+            [
+                benchmark.name,
+                count(benchmark.n),
+                count(len(benchmark.subjects)),
+                percent(benchmark.chance),
+                told,
+            ]
+        )
+    columns = [
+        Column("Benchmark", "left"),
+        Column("Questions"),
+        Column("Subjects"),
+        Column("Chance"),
+        Column("Protocol", "left", 1),
+    ]
     return [Heading("Benchmarks"), Table("What was asked, and how", columns, rows)] if rows else []
 
 
@@ -111,7 +155,13 @@ def _machines(runs: Sequence[RawRun]) -> list[Block]:
             size(memory) if isinstance(memory, int | float) else DASH, str(machine.get("system", DASH)),
             f"llmjobs {run.environment.get('llmjobs', DASH)}" + (f", {told}" if told else ""),
         ])  # fmt: skip
-    columns = [Column("Run", "left"), Column("Machine", "left", 1), Column("Memory"), Column("System", "left"), Column("Versions", "left", 1.4)]
+    columns = [
+        Column("Run", "left"),
+        Column("Machine", "left", 1),
+        Column("Memory"),
+        Column("System", "left"),
+        Column("Versions", "left", 1.4),
+    ]
     return [Heading("Machines"), Table("Machines and versions", columns, rows)] if rows else []
 
 
@@ -120,7 +170,11 @@ def _label_fold(measures: Measures) -> list[Block]:
     if not notes:
         return []
     faulty = sum(note != "ok" for note in notes.values())
-    return [Prose(f"Label notes were found for {count(len(notes))} questions; {count(faulty)} of them call the question faulty.")]
+    return [
+        Prose(
+            f"Label notes were found for {count(len(notes))} questions; {count(faulty)} of them call the question faulty."
+        )
+    ]
 
 
 def _method() -> Prose:

@@ -24,7 +24,9 @@ def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
     blocks: list[Block] = [Heading("Questions that every model misses")]
     blocks += _label_notes(measures, found)
     if not readable:
-        blocks.append(Prose("The questions' text is not in these results, so that they cannot be shown.", kind="note"))
+        blocks.append(
+            Prose("The questions' text is not in these results, so that they cannot be shown.", kind="note")
+        )
         return blocks
     shown = sorted(readable, key=lambda column: (-_agreement(found, column), column))[:SHOWN]
     more = len(found.all_missed) - len(shown)

@@ -45,7 +45,9 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
     left_out = len(found.benchmark.rows) - models
     one_each = (
         f" One run of each model is compared here ({left_out} with other settings left out), since the same weights miss "
-        "the same questions by construction." if left_out else ""
+        "the same questions by construction."
+        if left_out
+        else ""
     )
     text = (
         f"{count(everyone)} of {count(total)} questions ({percent(everyone / total)}) are missed by all {word(models)} "
@@ -62,7 +64,8 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
         "this set misses; the most frequent sets, the set of all models in the second colour."
     )
     blocks: list[Block] = [
-        Prose(text), Figure(file_name("missed", name, measures), caption, partial(plots.missed_by, found))
+        Prose(text),
+        Figure(file_name("missed", name, measures), caption, partial(plots.missed_by, found)),
     ]
     if found.combinations:
         draw = partial(plots.upset, found, _names(measures, found))
@@ -72,12 +75,28 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
 
 def _pairs(measures: Measures, name: str, found: Overlap) -> list[Block]:
     names = {row: measures.label(found.benchmark, row) for row in found.rows}
-    columns = [Column("First", "left", 1), Column("Second", "left", 1), Column("Both wrong"), Column("Expected"),
-               Column("p"), Column("φ"), Column("Jaccard"), Column("by chance"), Column("κ"), Column("CAPA")]
+    columns = [
+        Column("First", "left", 1),
+        Column("Second", "left", 1),
+        Column("Both wrong"),
+        Column("Expected"),
+        Column("p"),
+        Column("φ"),
+        Column("Jaccard"),
+        Column("by chance"),
+        Column("κ"),
+        Column("CAPA"),
+    ]
     rows = [_pair_row(names, pair) for pair in found.pairs]
     source = {pair.capa_from for pair in found.pairs if pair.capa_from}
-    from_ = "the recorded option probabilities" if source == {"probabilities"} else (
-        "letters alone, no probabilities being recorded" if source == {"letters"} else "probabilities or letters"
+    from_ = (
+        "the recorded option probabilities"
+        if source == {"probabilities"}
+        else (
+            "letters alone, no probabilities being recorded"
+            if source == {"letters"}
+            else "probabilities or letters"
+        )
     )
     note = (
         "Expected: both wrong, were mistakes independent within each subject; p: one-sided, by permutation within "
@@ -106,16 +125,25 @@ def _pair_row(names: dict[int, str], pair: PairOverlap) -> list[str]:
 
 
 def _same_wrong(names: dict[int, str], pairs: list[PairOverlap]) -> list[Block]:
-    columns = [Column("First", "left", 1), Column("Second", "left", 1), Column("Both wrong"), Column("Same answer"),
-               Column("Equal chances"), Column("Letter habits"), Column("p")]
+    columns = [
+        Column("First", "left", 1),
+        Column("Second", "left", 1),
+        Column("Both wrong"),
+        Column("Same answer"),
+        Column("Equal chances"),
+        Column("Letter habits"),
+        Column("p"),
+    ]
     rows = [
         [names[p.first], names[p.second], count(p.same.n), percent(p.same.share), percent(p.same.chance),
          percent(p.same.habit), plain_p(p.same.p)]
         for p in pairs
     ]  # fmt: skip
-    note = ("Both wrong: with an answer that could be read. Equal chances: any wrong option as likely as another. Letter "
-            "habits: what the two models' own choice of letters would give if it had nothing to do with the question "
-            "(shuffled among questions with the same gold letter); p is against these.")
+    note = (
+        "Both wrong: with an answer that could be read. Equal chances: any wrong option as likely as another. Letter "
+        "habits: what the two models' own choice of letters would give if it had nothing to do with the question "
+        "(shuffled among questions with the same gold letter); p is against these."
+    )
     return [Table("When both are wrong, is it the same wrong answer?", columns, rows, note=note)]
 
 
@@ -144,18 +172,22 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
     findings = [
         Finding(
             count(everyone),
-            f"questions of {count(total)} are such that {both} them; {chance}. "
-            + ("The mistakes are shared, not random." if found.all_p < 0.01 else "That is no more than chance would share."),
+            f"{both[:1].upper()}{both[1:]} {count(everyone)} of {count(total)} questions; {chance}. "
+            + (
+                "Mistakes are shared, not random."
+                if found.all_p < 0.01
+                else "That is no more than chance would share."
+            ),
             90,
         )
     ]
     if found.all_missed and not math.isnan(found.all_pair_share) and everyone >= 10:
-        who = "the two models draw" if models == 2 else "two models draw, on average,"
+        who = "they give" if models == 2 else "two of them give, on average,"
         findings.append(
             Finding(
                 percent(found.all_pair_share, 0),
-                f"of the time {who} the same wrong answer to the questions that {both}; equal chances would give "
-                f"{percent(found.all_pair_chance, 0)}.",
+                f"On the questions that {both}, {who} the same wrong answer {percent(found.all_pair_share, 0)} of the time; "
+                f"equal chances would give {percent(found.all_pair_chance, 0)}.",
                 88,
             )
         )
@@ -165,22 +197,23 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
 def _together(measures: Measures, found: Overlap) -> list[Finding]:
     if len(found.rows) < 3:
         return []
-    best = max(m.interval.value for m in measures.accuracy[found.benchmark.name].models if m.row in found.rows)
+    best = max(
+        m.interval.value for m in measures.accuracy[found.benchmark.name].models if m.row in found.rows
+    )
     gain = found.majority.value - best
     versus = (
         f"{points(abs(gain))} points {'above' if gain > 0 else 'below'} the best model alone"
-        if abs(gain) >= 0.0005 else "just what the best model gets alone"
+        if abs(gain) >= 0.0005
+        else "just what the best model gets alone"
     )
     return [
         Finding(
             percent(found.oracle.value, 0),
-            f"would be right if the best answer of the {word(len(found.rows))} could be picked for every question; a "
-            f"majority vote gets {percent(found.majority.value)}, {versus}.",
+            f"At least one of the {word(len(found.rows))} models is right on {percent(found.oracle.value, 0)} of the "
+            f"questions; their majority vote gets {percent(found.majority.value)}, {versus}.",
             50,
         )
     ]
-
-
 
 
 SECTION = Section("overlap", "Do the models miss the same questions?", _wanted, build)

@@ -68,12 +68,27 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
 
 
 def _tests(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Block]:
-    columns = [Column("Model", "left", 1), Column("Above chance p"), Column("Subjects V"), Column("p"), Column("Letters moved"),
-               Column("p"), Column("Position V"), Column("p"), Column("Length AUC"), Column("p")]
+    columns = [
+        Column("Model", "left", 1),
+        Column("Above chance p"),
+        Column("Subjects V"),
+        Column("p"),
+        Column("Letters moved"),
+        Column("p"),
+        Column("Position V"),
+        Column("p"),
+        Column("Length AUC"),
+        Column("p"),
+    ]
     rows = []
     for model in models:
         cells = [measures.label(benchmark, model.row), plain_p(model.above_p) if model.chance else DASH]
-        for name, as_percent in (("subjects", False), ("letters", True), ("position", False), ("length", False)):
+        for name, as_percent in (
+            ("subjects", False),
+            ("letters", True),
+            ("position", False),
+            ("length", False),
+        ):
             test = getattr(model, name)
             effect = DASH if test is None else percent(test.effect) if as_percent else decimal(test.effect)
             cells += [effect, plain_p(model.p_holm[name]) if name in model.p_holm else DASH]
@@ -102,14 +117,16 @@ def describe(model: ModelPatterns) -> str:
     sure = {name for name, p in model.p_holm.items() if p < 0.05}
     if model.subjects is not None:
         parts.append(
-            f"accuracy differs between subjects (V {decimal(model.subjects.effect)})" if "subjects" in sure
+            f"accuracy differs between subjects (V {decimal(model.subjects.effect)})"
+            if "subjects" in sure
             else "no difference between subjects beyond chance"
         )
     if model.letters is not None:
         letter, gap = _most_moved(model)
         parts.append(
             f"{LETTERS[letter]} is chosen {percent(abs(gap), 0)} of the questions {'more' if gap > 0 else 'less'} often than it is right"
-            if "letters" in sure else "no letter is preferred"
+            if "letters" in sure
+            else "no letter is preferred"
         )
     if model.position is not None and "position" in sure:
         worst, best = _ends(model.by_position)
@@ -119,12 +136,22 @@ def describe(model: ModelPatterns) -> str:
         )
     if model.length is not None:
         way = "longer" if model.length.effect < 0.5 else "shorter"
-        parts.append(f"{way} questions are missed more often" if "length" in sure else "length plays no visible part")
+        parts.append(
+            f"{way} questions are missed more often" if "length" in sure else "length plays no visible part"
+        )
     if model.calibration is not None and not math.isnan(model.calibration.auroc):
         sep = model.calibration.auroc
         gap = model.calibration.confidence - model.calibration.accuracy
-        way = "too sure of itself" if gap > 0.02 else "not sure enough" if gap < -0.02 else "about as sure as it is right"
-        parts.append(f"it is {way}, and a right answer is surer than a wrong one {percent(sep, 0)} of the time")
+        way = (
+            "too sure of itself"
+            if gap > 0.02
+            else "not sure enough"
+            if gap < -0.02
+            else "about as sure as it is right"
+        )
+        parts.append(
+            f"it is {way}, and a right answer is surer than a wrong one {percent(sep, 0)} of the time"
+        )
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
@@ -141,11 +168,16 @@ def _ends(values: Sequence[float]) -> tuple[int, int]:
 
 
 def _letters(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Block]:
-    lettered = [(measures.label(benchmark, model.row), model) for model in models if model.letters is not None]
+    lettered = [
+        (measures.label(benchmark, model.row), model) for model in models if model.letters is not None
+    ]
     if not lettered:
         return []
     caption = "How often each letter is chosen, in percent (bars), and how often it is right (marks)."
-    return [Heading("Letters"), Figure(file_name("letters", benchmark.name, measures), caption, partial(plots.letters, lettered))]
+    return [
+        Heading("Letters"),
+        Figure(file_name("letters", benchmark.name, measures), caption, partial(plots.letters, lettered)),
+    ]
 
 
 def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Finding]:
@@ -154,15 +186,15 @@ def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPa
     if below:
         names = listed(measures.label(benchmark, model.row) for model in below)
         worst = min(measures.accuracy[benchmark.name].of(model.row).interval.value for model in below)
-        findings.append(Finding(percent(worst), f"is less than blind guessing gets: {names} below chance. Suspect the "
-                                "reading of replies or the prompt before the model.", 99, alarm=True))  # fmt: skip
+        findings.append(Finding(percent(worst), f"{names}: accuracy below blind guessing. Suspect the reading of "
+                                "replies or the prompt before the model.", 99, alarm=True))  # fmt: skip
     one = [model for model in models if model.one_letter]
     if one:
         model = max(one, key=lambda m: m.top_letter[1])
         letter, share = model.top_letter
         findings.append(Finding(
-            percent(share, 0), f"of the answers of {measures.label(benchmark, model.row)} are {LETTERS[letter]}, which is right in "
-            f"{percent(float(model.gold[letter] / model.gold.sum()), 0)}: one letter takes most answers.", 96, alarm=True))  # fmt: skip
+            percent(share, 0), f"{measures.label(benchmark, model.row)} answers {LETTERS[letter]} {percent(share, 0)} of the time, where "
+            f"{percent(float(model.gold[letter] / model.gold.sum()), 0)} is right: one letter takes most answers.", 96, alarm=True))  # fmt: skip
     return [*findings, *_patterned(measures, benchmark, models, bool(one))]
 
 
@@ -170,19 +202,26 @@ def _patterned(
     measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns], alarmed: bool
 ) -> list[Finding]:
     """Say in one sentence for how many models the letter matters, with the strongest case."""
-    lettered = [model for model in models if model.position is not None and model.p_holm.get("position", 1.0) < 0.05]
+    lettered = [
+        model for model in models if model.position is not None and model.p_holm.get("position", 1.0) < 0.05
+    ]
     if not lettered or alarmed:
         return []
     model = max(lettered, key=lambda m: m.position.effect if m.position else 0.0)
     worst, best = _ends(model.by_position)
     name = measures.label(benchmark, model.row)
     gap = model.by_position[best] - model.by_position[worst]
-    many = f"{word(len(lettered)).capitalize()} of {word(len(models))} models do" if len(models) > 1 else "It does"
+    many = (
+        f"{word(len(lettered)).capitalize()} of {word(len(models))} models do"
+        if len(models) > 1
+        else "It does"
+    )
     return [
         Finding(
             f"{100 * gap:.0f} pts",
-            f"lie between what {name} gets right where the answer is {LETTERS[best]} ({percent(model.by_position[best], 0)}) and where it is "
-            f"{LETTERS[worst]} ({percent(model.by_position[worst], 0)}). {many} better on some letters than on others.",
+            f"{name} gets {percent(model.by_position[best], 0)} right where the answer is {LETTERS[best]} and "
+            f"{percent(model.by_position[worst], 0)} where it is {LETTERS[worst]}: part of its score is a habit of letters. "
+            f"{many} better on some letters than on others beyond chance.",
             70,
         )
     ]

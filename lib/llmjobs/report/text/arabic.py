@@ -42,7 +42,11 @@ def join_letters(text: str) -> str:
         if cell not in forms:
             continue
         before = order > 0 and _joins_next(cells[letters[order - 1]], forms)
-        after = order + 1 < len(letters) and _joins_next(cell, forms) and _joins_previous(cells[letters[order + 1]], forms)
+        after = (
+            order + 1 < len(letters)
+            and _joins_next(cell, forms)
+            and _joins_previous(cells[letters[order + 1]], forms)
+        )
         kind = "medial" if before and after else "final" if before else "initial" if after else "isolated"
         result[place] = forms[cell].get(kind) or forms[cell].get("isolated") or cell
     return "".join(result)

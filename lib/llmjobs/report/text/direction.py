@@ -42,7 +42,10 @@ def printed_order(line: str, base_right: bool | None = None) -> str:
             elif not inside and start is not None:
                 order[start:place] = reversed(order[start:place])
                 start = None
-    return "".join(MIRROR.get(line[i], line[i]) if levels[i] % 2 else line[i] for i in _marks_after(order, line, levels))
+    return "".join(
+        MIRROR.get(line[i], line[i]) if levels[i] % 2 else line[i]
+        for i in _marks_after(order, line, levels)
+    )
 
 
 def _marks_after(order: list[int], line: str, levels: list[int]) -> list[int]:

@@ -49,7 +49,9 @@ def register_fonts() -> None:
     """Make the reading faces known to reportlab, once a process; the fallback fonts follow when they are needed."""
     for face, (file, _) in FILES.items():
         pdfmetrics.registerFont(TTFont(NAMES[face], str(OWN / file)))
-    pdfmetrics.registerFontFamily("Text", normal="Text", bold="Text-Bold", italic="Text-Italic", boldItalic="Text-Bold")
+    pdfmetrics.registerFontFamily(
+        "Text", normal="Text", bold="Text-Bold", italic="Text-Italic", boldItalic="Text-Bold"
+    )
 
 
 @lru_cache(maxsize=64)

@@ -22,6 +22,9 @@ def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Plot]:
                 plot.draw_without_rendering()
                 plot.set_layout_engine("none")
                 plot.savefig(folder / f"{block.name}.png", dpi=DPI, metadata={"Software": None})
-                plot.savefig(folder / f"{block.name}.pdf", metadata={"CreationDate": None, "Creator": "llmjobs", "Producer": None})
+                plot.savefig(
+                    folder / f"{block.name}.pdf",
+                    metadata={"CreationDate": None, "Creator": "llmjobs", "Producer": None},
+                )
                 drawn[block.name] = plot
     return drawn
