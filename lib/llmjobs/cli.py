@@ -2,16 +2,19 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from llmjobs import __version__
-from llmjobs.errors import EXIT_ERROR, LlmjobsError, printable
+from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
+from llmjobs.runner.signals import StopRequestedError
 
 COMMANDS = {
     "eval": "Accuracy of models on benchmarks, a record for every question.",
@@ -74,6 +77,8 @@ def group(verbose: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; every expected error ends in one line and its exit code."""
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _stop)
     try:
         code: Any = group.main(list(arguments) if arguments is not None else None, "llmjobs", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -82,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "llmjobs"
         _end(f"{where}: {error.format_message()}; see '{where} --help'", error.exit_code)
+    except StopRequestedError as stop:
+        _end(f"llmjobs: stopped by {stop}; the same command goes on", EXIT_RESUMABLE)
     except (click.Abort, KeyboardInterrupt):
         _end("llmjobs: stopped", 130)
     except LlmjobsError as error:
@@ -92,6 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         text = printable(str(error).strip())[:300]
         _end(f"llmjobs: {type(error).__name__}: {text} (llmjobs -v … shows where)", EXIT_ERROR)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    """Leave before and after the steps of a job too; as process 1 of a container nothing else would end it."""
+    raise StopRequestedError(number)
 
 
 def _end(line: str, code: int) -> NoReturn:
