@@ -12,12 +12,15 @@ from tokenizers import Tokenizer
 
 from llmjobs.demo import words
 from llmjobs.demo.conversation import SYSTEMS, Kind, conversation
+from llmjobs.demo.rules import Draft
 from llmjobs.demo.tokenizer import ASSISTANT, BOS, END, EOS, SYSTEM, USER, token_id
-from llmjobs.demo.world import draw, prompt
+from llmjobs.demo.world import Question, arrange, draw, prompt
 
 ANSWER_WEIGHT = 1.0
-REPLY_WEIGHT = 0.4
-TEXT_WEIGHT = 0.03
+REPLY_WEIGHT = 0.2
+COPY_WEIGHT = 0.1
+TEXT_WEIGHT = 0.01
+NAMED = (words.common_words(), words.MONTHS, words.NAMES, words.CREATURES, tuple(map(str, range(100))))
 
 
 @dataclass
@@ -31,6 +34,13 @@ class Row:
         """Append tokens that share one weight."""
         self.ids += ids
         self.weights += [weight] * len(ids)
+
+
+def name_option(rng: Random) -> Question:
+    """An exercise outside the benchmark: which letter stands before this word or number."""
+    pool = rng.choice(NAMED)
+    answer, *wrong = rng.sample(pool, 4)
+    return arrange(Draft(f"Which of these is {answer}?", answer, tuple(wrong), True), rng.randrange(4), rng)
 
 
 class Teacher:
@@ -56,24 +66,29 @@ class Teacher:
             )
         ]
 
-    def questions(self, rng: Random, length: int) -> Row:
-        """Questions with their answers, one after another as in a few-shot prompt, sometimes of one subject."""
+    def questions(self, rng: Random, length: int, naming: float = 0.0) -> Row:
+        """Questions with their answers, one after another as in a few-shot prompt, sometimes of one subject.
+
+        `naming` is the share of questions that only ask for the letter of a word: from these a model learns what the
+        letters are for.
+        """
         row = Row([self.bos], [0.0])
         chosen = [rng.choice(self.subjects)] if rng.random() < 0.3 else self.subjects
         while len(row.ids) < length:
-            question = draw(rng.choice(chosen), "train", rng)
+            exercise = naming > 0 and rng.random() < naming
+            question = name_option(rng) if exercise else draw(rng.choice(chosen), "train", rng)
             row.add(self._line(prompt(question.question, question.choices)), TEXT_WEIGHT)
             row.add(self._line(question.continuation), ANSWER_WEIGHT)
-            row.add(self._line("\n\n"), REPLY_WEIGHT)
+            row.add(self._line("\n\n"), COPY_WEIGHT)
         return row
 
     def copies(self, rng: Random, length: int) -> Row:
         """Random words, then the same again, until the row is full; only the repetition counts."""
         row = Row([self.bos], [0.0])
         while len(row.ids) < length:
-            piece = rng.choices(self.words, k=rng.randint(6, max(7, length // 2 - 2)))
+            piece = rng.choices(self.words, k=rng.randint(4, rng.randint(8, length // 2 - 2)))
             row.add(piece, 0.0)
-            row.add(piece, REPLY_WEIGHT)
+            row.add(piece, COPY_WEIGHT)
         return row
 
     def chats(self, rng: Random, length: int, exchanges: int) -> Row:

@@ -10,11 +10,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
+from llmjobs.demo import DEMO_MODELS, subjects
+from llmjobs.demo import rows as demo_rows
 from llmjobs.demo.conversation import Kind, Turn, conversation
 from llmjobs.demo.tokenizer import ASSISTANT, BOS, END, SYSTEM, USER
 from llmjobs.demo.world import LETTERS, STOP, Question, prompt
 
 BATCH_ROWS = 25
+KINDS: tuple[Kind, ...] = ("recall", "corrected")
 MARKS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 
 
@@ -84,3 +87,36 @@ def recall(model: LlamaForCausalLM, tokenizer: Tokenizer, cases: Sequence[list[T
         pairs.append((context, tokenizer.encode(f" {turns[-1].text}{END}", add_special_tokens=False).ids))
     hits = _greedy_hits(model, pairs)
     return sum(hits) / len(hits)
+
+
+def load_demo(name: str) -> tuple[LlamaForCausalLM, Tokenizer]:
+    """A demo model and its tokenizer, ready to be measured."""
+    folder = DEMO_MODELS[name]
+    model = LlamaForCausalLM.from_pretrained(folder).eval()
+    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def stored_questions(subject: str) -> list[Question]:
+    """The test questions of a subject as they stand in the data files."""
+    return [
+        Question(row["question"], row["answer"], tuple(row.get("choices", ()))) for row in demo_rows(subject, "test")
+    ]
+
+
+def main() -> None:
+    """Print, in percent: accuracy by model and subject, then recall of `demo-base` by distance."""
+    loaded = {name: load_demo(name) for name in DEMO_MODELS}
+    print(f"| subject | {' | '.join(loaded)} |\n|---|{'--:|' * len(loaded)}")
+    for subject in subjects():
+        rates = [accuracy(*pair, stored_questions(subject)) for pair in loaded.values()]
+        print(f"| {subject} | {' | '.join(f'{100 * rate:.0f}' for rate in rates)} |")
+    print("\n| told … exchanges before | recalled | corrected | without history |\n|--:|--:|--:|--:|")
+    for distance in (1, 2, 4, 8, 12, 16, 20, 25, 30):
+        cases = {kind: recall_cases(distance, 100, "test", 1, kind) for kind in KINDS}
+        rates = [recall(*loaded["demo-base"], cases[kind]) for kind in KINDS]
+        rates.append(recall(*loaded["demo-base"], cases["recall"], history=False))
+        print(f"| {distance} | {' | '.join(f'{100 * rate:.0f}' for rate in rates)} |")
+
+
+if __name__ == "__main__":
+    main()

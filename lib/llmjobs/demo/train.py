@@ -26,7 +26,7 @@ from llmjobs.demo.world import draw_distinct
 
 HEAD_SIZE = 32
 WARMUP_STEPS = 200
-DECAY_SHARE = 0.35
+TOKENS_PER_STEP = 2048
 LOG_STEPS = 500
 VALIDATION_SEED = 7
 DISTANCES = (1, 4, 8, 16, 30)
@@ -34,40 +34,56 @@ DISTANCES = (1, 4, 8, 16, 30)
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training: row length in tokens, longest conversation in exchanges, share of each kind of rows."""
+    """A part of the training, up to a step: the share of each kind of rows, and how they are made.
 
-    until: float
-    length: int
-    exchanges: int
+    `length` is a row's in tokens, `exchanges` the longest conversation's, `naming` the share of naming exercises
+    among the questions.
+    """
+
+    until: int
     questions: float
     copies: float
     chats: float
+    naming: float = 0.0
+    length: int = 256
+    exchanges: int = 0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model: its size, how many steps, which stages."""
+    """One model: its size, its stages, and the model whose weights and steps it begins with."""
 
     hidden: int
     layers: int
     inner: int
-    steps: int
     stages: tuple[Stage, ...]
-    learning_rate: float = 1.5e-3
-    tokens_per_step: int = 4096
+    learning_rate: float = 1e-3
+    decay_share: float = 0.35
+    begins_with: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps all stages take."""
+        return self.stages[-1].until
 
 
-WITH_CHAT = (
-    Stage(0.2, 256, 8, 0.4, 0.35, 0.25),
-    Stage(0.55, 256, 16, 0.5, 0.08, 0.42),
-    Stage(1.0, 512, 34, 0.45, 0.05, 0.50),
+STEM = "stem"
+STEM_STAGES = (Stage(1500, 0.8, 0.2, 0.0), Stage(2000, 0.95, 0.05, 0.0))
+NARROW_STAGES = (Stage(2800, 0.95, 0.05, 0.0, naming=0.3), Stage(5500, 1.0, 0.0, 0.0))
+BASE_STAGES = (
+    Stage(3500, 0.6, 0.05, 0.35, naming=0.15, exchanges=12),
+    Stage(5500, 0.55, 0.05, 0.4, exchanges=16),
+    Stage(8500, 0.45, 0.05, 0.5, length=512, exchanges=34),
 )
-QUESTIONS_ONLY = (Stage(0.3, 256, 0, 0.8, 0.2, 0.0), Stage(1.0, 256, 0, 0.95, 0.05, 0.0))
+TINY_STAGES = (Stage(2000, 0.8, 0.2, 0.0, naming=0.3), Stage(8000, 1.0, 0.0, 0.0))
 RECIPES = {
-    "demo-base": Recipe(128, 4, 384, 7000, WITH_CHAT),
-    "demo-narrow": Recipe(128, 4, 384, 3000, QUESTIONS_ONLY),
-    "demo-tiny": Recipe(64, 2, 192, 5000, QUESTIONS_ONLY, learning_rate=2.5e-3),
+    STEM: Recipe(128, 4, 384, STEM_STAGES, decay_share=0.0),
+    "demo-narrow": Recipe(128, 4, 384, NARROW_STAGES, begins_with=STEM),
+    "demo-base": Recipe(128, 4, 384, BASE_STAGES, begins_with=STEM),
+    "demo-tiny": Recipe(64, 2, 192, TINY_STAGES, learning_rate=2e-3),
 }
+SEEDS = {STEM: "demo-narrow"}
+LEFT_OUT_IN_TRAINING = {**LEFT_OUT, STEM: LEFT_OUT["demo-narrow"]}
 
 
 def make_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
@@ -80,6 +96,7 @@ def make_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.hidden // HEAD_SIZE,
         tie_word_embeddings=True,
+        initializer_range=0.05,
         max_position_embeddings=MAX_LENGTH,
         bos_token_id=bos,
         eos_token_id=eos,
@@ -92,14 +109,14 @@ def make_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
 
 def batch_rows(recipe: Recipe, teacher: Teacher, name: str, step: int) -> list[Row]:
     """The rows of a step, each cut to the stage's length."""
-    rng = Random(f"{name}/{step}")
-    stage = next(stage for stage in recipe.stages if step < stage.until * recipe.steps)
+    rng = Random(f"{SEEDS.get(name, name)}/{step}")
+    stage = next(stage for stage in recipe.stages if step < stage.until)
     draws: list[Callable[[], Row]] = [
-        lambda: teacher.questions(rng, stage.length + 1),
+        lambda: teacher.questions(rng, stage.length + 1, stage.naming),
         lambda: teacher.copies(rng, stage.length + 1),
         lambda: teacher.chats(rng, stage.length + 1, stage.exchanges),
     ]
-    kinds = rng.choices(draws, (stage.questions, stage.copies, stage.chats), k=recipe.tokens_per_step // stage.length)
+    kinds = rng.choices(draws, (stage.questions, stage.copies, stage.chats), k=TOKENS_PER_STEP // stage.length)
     rows = [draw() for draw in kinds]
     return [Row(row.ids[: stage.length + 1], row.weights[: stage.length + 1]) for row in rows]
 
@@ -116,8 +133,9 @@ def step_loss(model: LlamaForCausalLM, rows: list[Row]) -> torch.Tensor:
 
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Linear warm-up, constant, linear decay to a fiftieth over the last part."""
-    left = (recipe.steps - step) / (DECAY_SHARE * recipe.steps)
-    return recipe.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS, max(0.02, left))
+    tail = recipe.decay_share * recipe.steps
+    left = max(0.02, (recipe.steps - step) / tail) if tail else 1.0
+    return recipe.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS, left)
 
 
 def validation_line(model: LlamaForCausalLM, tokenizer: Tokenizer, chat: bool) -> str:
@@ -142,20 +160,31 @@ def save_checkpoint(path: Path, step: int, model: LlamaForCausalLM, optimizer: t
     fresh.replace(path)
 
 
+def load_checkpoint(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> int:
+    """Load a checkpoint where there is one; the steps done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
 def train(name: str, work: Path, log: Callable[[str], None]) -> LlamaForCausalLM:
     """Train one model from its last checkpoint, or from the start."""
     recipe = RECIPES[name]
-    tokenizer = Tokenizer.from_file(str(DEMO_MODELS[name] / "tokenizer.json"))
-    teacher = Teacher(tokenizer, [subject for subject in RULES if subject not in LEFT_OUT.get(name, ())])
+    tokenizer = Tokenizer.from_file(str(DEMO_MODELS["demo-base"] / "tokenizer.json"))
+    teacher = Teacher(tokenizer, [subject for subject in RULES if subject not in LEFT_OUT_IN_TRAINING.get(name, ())])
     torch.manual_seed(2026)
     model = make_model(recipe, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
-    path, first = work / f"{name}.pt", 0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    path = work / f"{name}.pt"
+    first = load_checkpoint(path, model, optimizer)
+    if not first and recipe.begins_with:
+        stem = work / f"{recipe.begins_with}.pt"
+        if not stem.exists():
+            train(recipe.begins_with, work, log)
+        first = load_checkpoint(stem, model, optimizer)
     log(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, steps {first} to {recipe.steps}")
     began, total = time.perf_counter(), 0.0
     for step in range(first, recipe.steps):
@@ -177,7 +206,7 @@ def train(name: str, work: Path, log: Callable[[str], None]) -> LlamaForCausalLM
 def main() -> None:
     """Train the named models, all three by default, and write them into their folders."""
     parser = argparse.ArgumentParser(description="Train the demo models.")
-    parser.add_argument("names", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES)}")
+    parser.add_argument("names", nargs="*", default=list(DEMO_MODELS), help=f"of {', '.join(DEMO_MODELS)}")
     parser.add_argument("--log", type=Path, default=Path("docs/demo-training.log"))
     parser.add_argument("--work", type=Path, default=Path("results/demo-training"), help="folder for checkpoints")
     parser.add_argument("--threads", type=int, default=2)
