@@ -1,0 +1,59 @@
+# Everything a person or CI calls. "make help" is made from the comments after ##.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Index of torch wheels; empty: the default index. For the CPU build give the address that PyTorch's install page names.
+TORCH_INDEX ?=
+PIP := $(BIN)/pip --disable-pip-version-check
+PINS := docker/requirements-run.txt docker/requirements-dev.txt
+STAMP := $(VENV)/.made
+MANIFEST ?= manifests/demo.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check golden crash lock image-cpu image-cuda clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the pinned packages and llmjobs itself.
+
+$(STAMP): $(PINS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no venv; on Debian: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(addprefix -r ,$(PINS))
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	@touch $@
+
+demo: setup ## Evaluate the demo models and write results/demo/report.pdf.
+	$(BIN)/llmjobs run manifests/demo.yaml
+
+test: setup ## Run the tests.
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: setup ## Run the slower tests: large models, kills, the wheel.
+	$(BIN)/python -m pytest -q -m slow
+
+check: setup ## Lint, types and import layers, in seconds.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+
+golden: setup ## Make the golden files anew; read the diff before you commit it.
+	$(BIN)/python tests/benchmarks/make_golden.py
+
+crash: setup ## Kill every job at random file operations and compare: KILLS=1000 a job.
+	$(BIN)/python tests/crash/campaign.py --kills $(or $(KILLS),100)
+
+lock: ## Write the pins anew from what .venv holds now.
+	$(BIN)/python docker/lock.py
+
+image-cpu: ## Build llmjobs:cpu.
+	docker build -f Dockerfile.cpu $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cpu .
+
+image-cuda: ## Build llmjobs:cuda (some gigabytes).
+	docker build -f Dockerfile.cuda $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cuda .
+
+clean: ## Remove .venv and caches; results stay.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
