@@ -10,9 +10,10 @@ that signals reach the job itself.
 import contextlib
 import os
 import sys
+from pathlib import Path
 
-RESULTS = "/app/results"
-CACHE = "/cache"
+RESULTS = Path("/app/results")
+CACHE = Path("/cache")
 OWN_ID = 10001
 PROGRAM = "/opt/llmjobs/bin/llmjobs"
 
@@ -21,7 +22,7 @@ def become(user: int, group: int) -> None:
     """Give up root for good."""
     for folder in (RESULTS, CACHE):
         with contextlib.suppress(OSError):
-            if os.stat(folder).st_uid == 0:
+            if folder.stat().st_uid == 0:
                 os.chown(folder, user, group)
     os.setgroups([])
     os.setgid(group)
@@ -31,7 +32,7 @@ def become(user: int, group: int) -> None:
 def main() -> None:
     """Drop root, check that results can be written, exec the command."""
     if os.geteuid() == 0:
-        owner = os.stat(RESULTS)
+        owner = RESULTS.stat()
         with contextlib.suppress(PermissionError):
             become(owner.st_uid or OWN_ID, owner.st_gid or OWN_ID)
     if not os.access(RESULTS, os.W_OK) and "--help" not in sys.argv:

@@ -1,4 +1,4 @@
-"""Writes the pins from what the running environment holds: what llmjobs needs to run, and what its tests need besides."""
+"""Writes the pins from the running environment: what llmjobs needs to run, and what its tests need besides."""
 
 import re
 from importlib.metadata import distribution, distributions
@@ -6,7 +6,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NOT_PINNED = {"llmjobs", "pip"}
-HEAD = "# Written by \"make lock\"; exact versions that the tests passed with.\n"
+HEAD = '# Written by "make lock"; exact versions that the tests passed with.\n'
 
 
 def canonical(name: str) -> str:
