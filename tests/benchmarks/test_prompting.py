@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from asking import ask, make
-from make_golden import PATH, prompts
+from make_prompt_golden import PATH, prompts
 from tiny_models import NO_SYSTEM, tiny_tokenizer
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Options, Shots
@@ -18,7 +18,7 @@ def test_prompts_are_those_of_the_golden_file() -> None:
     golden, now = json.loads(PATH.read_text(encoding="utf-8")), prompts()
     assert list(now) == list(golden)
     for case, texts in now.items():
-        assert texts == golden[case], f"{case}: raise the benchmark's version, then run make_golden.py"
+        assert texts == golden[case], f"{case}: raise the benchmark's version, then run make_prompt_golden.py"
 
 
 def demo_unit(subject: str, num_fewshot: int) -> tuple[Benchmark, list[Doc], Shots]:

@@ -1,4 +1,4 @@
-"""Writes ``golden/prompts.json`` anew: ``python tests/benchmarks/make_golden.py``; read the difference before use."""
+"""Writes ``golden/prompts.json`` anew: ``python tests/benchmarks/make_prompt_golden.py``; read the difference before use."""
 
 import json
 import sys

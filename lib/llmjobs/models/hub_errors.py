@@ -1,0 +1,158 @@
+"""What the hub's client raises, told in one line each: what is wrong and what to do about it."""
+
+import errno
+import os
+from collections.abc import Iterator
+
+BUSY = (408, 429, 500, 502, 503, 504)
+
+
+def explain(who: str, repo_id: str, what: str, error: BaseException) -> str | None:
+    """Explain an error of the hub, wherever it stands in the chain of causes; None if it is not one of the hub.
+
+    ``who`` begins the line (a model's name in the manifest), ``what`` is ``model``, ``tokenizer`` or ``data set``.
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{who}: no space left for {repo_id} in the cache; free some, or set HF_HOME to a larger disk"
+    found = list(_chain(error))
+    for told in (_told_by_status, _told_by_network, _told_by_transformers):
+        for one in found:
+            if line := told(repo_id, what, one):
+                return f"{who}: {line}"
+    return None
+
+
+def retry_after_s(error: BaseException) -> float | None:
+    """Return how long to wait at least before another try (0: no wish told), or None if none would help."""
+    if _is_offline_error(error):
+        return None
+    status, headers = _response(error)
+    if status in BUSY:
+        wish = headers.get("retry-after", "")
+        return float(wish) if wish.isdigit() else 0.0
+    return 0.0 if status is None and is_connection_error(error) else None
+
+
+def is_connection_error(error: BaseException) -> bool:
+    """Whether the network failed, or is switched off, rather than the hub refusing."""
+    names = {f"{c.__module__.split('.')[0].rstrip('2')}.{c.__name__}" for c in type(error).__mro__}
+    return isinstance(error, ConnectionError | TimeoutError) or "httpx.TransportError" in names
+
+
+def page(repo_id: str, what: str) -> str:
+    """Return the address of a repository's page."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'datasets/' if what == 'data set' else ''}{repo_id}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def _response(error: BaseException) -> tuple[int | None, dict[str, str]]:
+    response = getattr(error, "response", None)
+    if response is None:
+        return None, {}
+    return response.status_code, {str(k).lower(): str(v) for k, v in response.headers.items()}
+
+
+def _told_by_status(repo_id: str, what: str, error: BaseException) -> str | None:
+    from huggingface_hub import errors
+
+    status, headers = _response(error)
+    if "invalid credentials" in headers.get("x-error-message", "").lower():
+        return (
+            f"the token (from {_token_source()}) is not valid, perhaps expired or revoked; log in anew (hf auth login)"
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return _gated(repo_id, what, status)
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return _not_found(repo_id, what)
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo_id} has no such revision (any more); see {page(repo_id, what)} and give another revision:"
+    if isinstance(error, errors.DisabledRepoError):
+        return f"{repo_id} is disabled on the hub; see {page(repo_id, what)}"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return f"{repo_id} lacks a file that a {what} needs; see {page(repo_id, what)}/tree/main"
+    if status in BUSY:
+        return f"the hub answered {status} to every try for {repo_id}; try again later, what was fetched is kept"
+    if isinstance(error, errors.HfHubHTTPError) and status is not None:
+        return f"the hub answered {status} for {repo_id}; see {page(repo_id, what)}"
+    return None
+
+
+def _gated(repo_id: str, what: str, status: int | None) -> str:
+    where = page(repo_id, what)
+    source = _token_source()
+    if status == 403 or source is not None:
+        return (
+            f"{repo_id} is gated and the token (from {source}) has no access yet: ask at {where} and wait for the "
+            "approval; a fine-grained token must also allow reading gated repositories"
+        )
+    return f"{repo_id} is gated and there is no token: ask for access at {where}, then hf auth login, or set HF_TOKEN"
+
+
+def _not_found(repo_id: str, what: str) -> str:
+    source = _token_source()
+    seen = f"the token (from {source}) may not see it" if source else "needs a token (hf auth login, or HF_TOKEN)"
+    kind = "data set" if what == "data set" else "model"
+    return f"there is no {kind} {repo_id} on the hub, or it is private and {seen}; check the spelling first"
+
+
+def _told_by_network(repo_id: str, what: str, error: BaseException) -> str | None:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return f"{repo_id!r} is not a name on the hub (OWNER/NAME), and there is no such folder"
+    if _is_offline_error(error) or isinstance(error, errors.LocalEntryNotFoundError):
+        if _is_offline():
+            return (
+                f"{repo_id} is not whole in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' with network first"
+            )
+        return (
+            f"{repo_id} is not in the cache and the hub cannot be reached; check the network, then run 'llmjobs fetch'"
+        )
+    if is_connection_error(error):
+        return (
+            f"the hub cannot be reached for {repo_id} ({type(error).__name__}); check the network, or fetch beforehand"
+        )
+    return None
+
+
+def _told_by_transformers(repo_id: str, what: str, error: BaseException) -> str | None:
+    """Tell what transformers says only in words."""
+    text = str(error)
+    if isinstance(error, OSError) and "safetensors" in text and "file named" in text:
+        return (
+            f"{repo_id} has no safetensors weights; pickle_weights: true allows its other files (loading them can run "
+            "code), or take another model"
+        )
+    return None
+
+
+def _is_offline_error(error: BaseException) -> bool:
+    from huggingface_hub import errors
+
+    return isinstance(error, errors.OfflineModeIsEnabled)
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _token_source() -> str | None:
+    """Where the token comes from, in words that do not give it away."""
+    from huggingface_hub import constants, get_token
+
+    if get_token() is None:
+        return None
+    names = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
+    return names[0] if names else str(constants.HF_TOKEN_PATH)

@@ -1,0 +1,205 @@
+"""Bringing a model's files into the hub's cache: total size first, resumable to the byte, every hash checked.
+
+The client of the hub starts a file anew after a kill. Large files are therefore fetched here into a part file beside
+their blob and continued from where they were; the client then finds the blob and only links it.
+"""
+
+import fnmatch
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from llmjobs.errors import DataError, LlmjobsError, ModelError
+from llmjobs.models.hub import RemoteFile, RemoteRepo, failure, patiently, remember, repo_folder
+
+SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
+PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "additional_chat_templates/*.jinja")
+"""Configuration, tokenizer and chat template; not the weights of other frameworks."""
+Advance = Callable[[int], object]
+
+
+def model_files(repo: RemoteRepo, *, pickle_weights: bool = False, code: bool = False) -> list[RemoteFile]:
+    """Choose what a model needs: safetensors and what stands beside them; ``code`` adds ``*.py``.
+
+    Raises:
+        ModelError: it has no safetensors, and pickles are not allowed.
+
+    """
+    weights = [f for f in repo.files if SAFETENSORS.fullmatch(f.path)]
+    if not weights:
+        weights = [f for f in repo.files if "/" not in f.path and f.path.endswith(".safetensors")]
+    if not weights and pickle_weights:
+        weights = [f for f in repo.files if PICKLES.fullmatch(f.path)]
+    if not weights:
+        told = (
+            "and no pytorch_model.bin" if pickle_weights else "; pickle_weights: true allows others (they can run code)"
+        )
+        raise ModelError(f"{repo.id}: has no safetensors weights {told}; take another model".replace(" ;", ";"))
+    patterns = (*BESIDE, "*.py") if code else BESIDE
+    beside = [
+        f for f in repo.files if any(fnmatch.fnmatch(f.path, p) and f.path.count("/") == p.count("/") for p in patterns)
+    ]
+    return beside + weights
+
+
+def missing_files(repo: RemoteRepo, files: list[RemoteFile]) -> list[RemoteFile]:
+    """Return the files that the cache does not hold at this commit."""
+    folder = repo_folder(repo.kind, repo.id) / "snapshots" / repo.commit
+    return [file for file in files if not (folder / file.path).exists()]
+
+
+def missing_bytes(repo: RemoteRepo, files: list[RemoteFile]) -> int:
+    """Return how much is still to be fetched; what a stopped fetch left counts as there."""
+    blobs = repo_folder(repo.kind, repo.id) / "blobs"
+    return sum(max(file.size_bytes - _part_size(blobs, file), 0) for file in missing_files(repo, files))
+
+
+def fetch_files(
+    repo: RemoteRepo, files: list[RemoteFile], revision: str | None = None, advance: Advance | None = None
+) -> Path:
+    """Fetch what is missing and return the snapshot's folder; ``advance`` is called with the bytes that arrived.
+
+    Raises:
+        ModelError, DataError: the hub refuses, the line breaks again and again, or a file is not what it should be.
+
+    """
+    for file in missing_files(repo, files):
+        try:
+            _fetch(repo, file, advance or (lambda _: None))
+        except LlmjobsError:
+            raise
+        except Exception as error:
+            raise failure(repo.kind, repo.id, error) from error
+    remember(repo.kind, repo.id, revision, repo.commit)
+    return repo_folder(repo.kind, repo.id) / "snapshots" / repo.commit
+
+
+def _fetch(repo: RemoteRepo, file: RemoteFile, advance: Advance) -> None:
+    from huggingface_hub import hf_hub_download
+
+    blobs = repo_folder(repo.kind, repo.id) / "blobs"
+    if file.sha256 and not (blobs / file.sha256).exists():
+        _fetch_large(repo, file, blobs, advance)
+    with _hidden_bars():
+        path = patiently(lambda: hf_hub_download(repo.id, file.path, repo_type=repo.kind, revision=repo.commit))
+    if not file.sha256:
+        advance(file.size_bytes)
+        _check_blob(repo.id, file.path, Path(os.path.realpath(path)), file.blob_id)
+
+
+def _fetch_large(repo: RemoteRepo, file: RemoteFile, blobs: Path, advance: Advance) -> None:
+    """Fetch a large file into its part file, from where that ends, and give it the blob's name once the hash fits."""
+    blobs.mkdir(parents=True, exist_ok=True)
+    part = _part(blobs, file)
+    if _part_size(blobs, file) > file.size_bytes:
+        part.unlink()
+    with _only_one(part):
+        patiently(lambda: _continue(repo, file, part, advance))
+        _check_blob(repo.id, file.path, part, file.sha256)
+        part.replace(blobs / str(file.sha256))
+
+
+def _continue(repo: RemoteRepo, file: RemoteFile, part: Path, advance: Advance) -> None:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+
+    headers: dict[str, str] = _utils().build_hf_headers()
+    url = hf_hub_url(repo.id, file.path, repo_type=repo.kind, revision=repo.commit)
+    location = get_hf_file_metadata(url, headers=headers).location
+    if location.split("/")[2] != url.split("/")[2]:
+        headers.pop("authorization", None)
+    with part.open("ab") as stream:
+        http_get(
+            location,
+            stream,
+            resume_size=stream.tell(),
+            headers=headers,
+            expected_size=file.size_bytes,
+            displayed_filename=file.path,
+            _tqdm_bar=_Bar(advance),  # type: ignore[arg-type]
+        )
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+class _Bar:
+    """What ``http_get`` needs of a progress bar."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.update = advance
+
+
+def verify_blobs(folder: Path) -> None:
+    """Check every blob below ``folder`` that was not checked before against the hash in its name.
+
+    Raises:
+        DataError: one differs; it is deleted, so that the next fetch brings it anew.
+
+    """
+    stamp = folder / ".verified"
+    known = set(stamp.read_text(encoding="utf-8").split()) if stamp.is_file() else set()
+    for path in sorted((folder / "blobs").glob("*")):
+        if path.name not in known and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", path.name):
+            try:
+                _check_blob(folder.name.replace("--", "/"), path.name[:12], path, path.name)
+            except ModelError as error:
+                raise DataError(str(error)) from None
+            known.add(path.name)
+    if known:
+        stamp.write_text("\n".join(sorted(known)), encoding="utf-8")
+
+
+def _check_blob(repo_id: str, name: str, path: Path, expected: str | None) -> None:
+    """Compare a file with its SHA-256 (64 digits) or git hash (40 digits); delete it where it differs."""
+    if expected is None:
+        return
+    digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != expected:
+        path.unlink()
+        raise ModelError(f"{repo_id}: {name} arrived damaged (its hash differs) and was deleted; run the command again")
+
+
+def _part(blobs: Path, file: RemoteFile) -> Path:
+    return blobs / f"{file.sha256}.llmjobs-part"
+
+
+def _part_size(blobs: Path, file: RemoteFile) -> int:
+    part = _part(blobs, file)
+    return part.stat().st_size if file.sha256 and part.exists() else 0
+
+
+@contextmanager
+def _only_one(part: Path) -> Iterator[None]:
+    """Keep a second process from writing into the same part file."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(f"{part}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ModelError(f"{part.name[:12]}: another process fetches this file; wait for it, then try again") from None
+
+
+@contextmanager
+def _hidden_bars() -> Iterator[None]:
+    utils = _utils()
+    hidden = utils.are_progress_bars_disabled()
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            utils.enable_progress_bars()
+
+
+def _utils() -> Any:
+    return import_module("huggingface_hub.utils")

@@ -1,0 +1,111 @@
+"""Rows of a data set on the hub by ``datasets``: parquet at a pinned commit, no loading scripts."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmjobs.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """All rows of one split, and the commit that they are of."""
+
+    rows: list[Mapping[str, Any]]
+    revision: str
+
+
+def dataset_rows(path: str, config: str | None, split: str, revision: str | None = None) -> DatasetRows:
+    """Load a split; what the cache holds of that commit is read without asking the hub.
+
+    Raises:
+        DataError: no such data set, configuration, split or revision, no access, or not in the cache when offline.
+
+    """
+    from llmjobs.models import hub
+
+    commit = hub.resolve_dataset(path, revision)
+    table = _cached_table(path, config, split, commit)
+    if table is None:
+        table = _load(path, config, split, commit)
+        hub.remember("dataset", path, revision, commit)
+    return DatasetRows(table.to_list(), commit)
+
+
+def _load(path: str, config: str | None, split: str, commit: str) -> Any:
+    import datasets
+
+    from llmjobs.models import hub
+    from llmjobs.models.hub_files import verify_blobs
+
+    place = "/".join(filter(None, (path, config, split)))
+    try:
+        with _quiet():
+            table = hub.patiently(lambda: datasets.load_dataset(path, config, split=split, revision=commit))
+    except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise _explained(path, place, error) from error
+    except Exception as error:
+        raise hub.failure("dataset", path, error) from error
+    _check_commit(place, table, commit)
+    verify_blobs(hub.repo_folder("dataset", path))
+    return table
+
+
+def _explained(path: str, place: str, error: Exception) -> DataError:
+    from llmjobs.models import hub
+
+    if hub.is_offline():
+        return DataError(
+            f"{place}: is not in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' where there is network"
+        )
+    if hub.explain(path, path, "data set", error):
+        return DataError(str(hub.failure("dataset", path, error)))
+    return DataError(f"{place}: {' '.join(str(error).split())[:200]}")
+
+
+def _check_commit(place: str, table: Any, commit: str) -> None:
+    """Refuse another commit's rows: offline, ``datasets`` takes the latest that it has, whatever was asked for."""
+    files = [Path(file["filename"]) for file in table.cache_files]
+    if files and not any(commit in file.parts for file in files):
+        raise DataError(
+            f"{place}: the cache holds another revision than {commit[:12]}; run 'llmjobs fetch' where there is network"
+        )
+
+
+def _cached_table(path: str, config: str | None, split: str, commit: str) -> Any | None:
+    """Read the Arrow files that ``datasets`` keeps for a commit; None where they are not there or not whole."""
+    import datasets
+
+    root = Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___") / (config or "default")
+    for folder in root.glob(f"*/{commit}"):
+        files = [
+            p for p in sorted(folder.glob(f"*-{split}*.arrow")) if p.stem.endswith(f"-{split}") or "-of-" in p.stem
+        ]
+        if files and (folder / "dataset_info.json").is_file():
+            try:
+                return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+            except Exception as error:
+                log.warning("%s: cannot be read (%s); loaded anew", folder, type(error).__name__)
+    return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave the bars of small files out of a job's own output."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    level = datasets.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)
+        if shown:
+            datasets.enable_progress_bars()
