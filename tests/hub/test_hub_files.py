@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from hub_world import GATED, MODEL, TOKEN, World, model_repo
 from standin_repos import Repo
 
@@ -77,6 +78,7 @@ def test_a_cut_download_goes_on_where_it_was(
     world: World, no_sleep: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 16_384)
     world.hub.fail("model.safetensors/", cut_after=100_000)
     folder, _ = fetch()
     assert (folder / "model.safetensors").read_bytes() == weights(world)
@@ -89,6 +91,7 @@ def test_a_killed_fetch_goes_on_where_it_was(world: World) -> None:
     world.hub.models[MODEL] = model_repo(2_000_000)
     world.hub.fail("model.safetensors/", bytes_per_s=1_000_000)
     code = (
+        "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 16_384\n"
         "from llmjobs.models import hub; from llmjobs.models.hub_files import *\n"
         f"r = hub.inspect('model', {MODEL!r}); fetch_files(r, model_files(r))"
     )

@@ -82,14 +82,14 @@ def test_an_unknown_configuration(world: World) -> None:
 
 def test_a_damaged_file_is_noticed(world: World) -> None:
     world.hub.fail("test-00000-of-00001.parquet/", corrupt=True)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"arrived damaged \(its hash differs\)"):
         load_rows(MMLU, "astronomy", "test")
     assert load_rows(MMLU, "astronomy", "test").rows
 
 
 def test_a_row_of_another_form_names_its_place(world: World) -> None:
     files = world.hub.datasets[DATASET].files
-    files["astronomy/test-00000-of-00001.parquet"] = parquet([{"question": "Q?", "choices": ["a"], "answer": 0}])
+    files["astronomy/test-00000-of-00001.parquet"] = parquet([{**ROWS[0], "choices": ["a"]}])
     with pytest.raises(DataError, match=r"cais/mmlu/astronomy/test:1: not a row of mmlu"):
         load_rows(MMLU, "astronomy", "test")
 

@@ -47,10 +47,9 @@ def _load(path: str, config: str | None, split: str, commit: str) -> Any:
     try:
         with _quiet():
             table = hub.patiently(lambda: datasets.load_dataset(path, config, split=split, revision=commit))
-    except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise _explained(path, place, error) from error
     except Exception as error:
-        raise hub.failure("dataset", path, error) from error
+        verify_blobs(hub.repo_folder("dataset", path))
+        raise _explained(path, place, error) from error
     _check_commit(place, table, commit)
     verify_blobs(hub.repo_folder("dataset", path))
     return table
@@ -65,7 +64,14 @@ def _explained(path: str, place: str, error: Exception) -> DataError:
         )
     if hub.explain(path, path, "data set", error):
         return DataError(str(hub.failure("dataset", path, error)))
-    return DataError(f"{place}: {' '.join(str(error).split())[:200]}")
+    try:
+        hub.check_access("dataset", path)
+    except DataError as refused:
+        return refused
+    first = error
+    while isinstance(first.__cause__, Exception):
+        first = first.__cause__
+    return DataError(f"{place}: {type(first).__name__}: {' '.join(str(first).split())[:200]}")
 
 
 def _check_commit(place: str, table: Any, commit: str) -> None:
