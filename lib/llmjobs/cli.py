@@ -18,6 +18,9 @@ from llmjobs.runner.signals import StopRequestedError
 
 COMMANDS = {
     "eval": "Accuracy of models on benchmarks, a record for every question.",
+    "chat": "Talk with a model in the terminal; --resume goes on.",
+    "converse": "Scripted conversations with history and without, one memory against another.",
+    "serve": "The chat agent as an OpenAI-compatible server.",
     "report": "One PDF from the results of one or more runs.",
     "benchmarks": "List the benchmarks that are known by name.",
     "fetch": "Bring a manifest's models and data into the cache.",

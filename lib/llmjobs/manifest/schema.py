@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from llmjobs.manifest.chat_section import ChatSection, ConverseSection
 from llmjobs.manifest.eval_section import EvalSection
 from llmjobs.manifest.fields import FileName, Section
 from llmjobs.manifest.model_section import ModelSpec
@@ -17,6 +18,8 @@ class Manifest(Section):
     description: str = ""
     models: list[ModelSpec] = Field(min_length=1)
     eval: EvalSection | None = None
+    chat: ChatSection | None = None
+    converse: ConverseSection | None = None
 
     @model_validator(mode="after")
     def _distinct_models(self) -> Self:

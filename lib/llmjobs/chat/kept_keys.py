@@ -1,0 +1,150 @@
+"""Keys and values of what a model has read, kept from one turn to the next.
+
+A prompt that begins like the last one is computed only from where it differs: the cache is cropped to the longest
+common prefix. Two things make a resumed conversation equal to an unbroken one to the last bit:
+
+- what is kept was always computed as part of a prompt: after an answer the keys of its tokens, which came one by one,
+  are computed again in one pass, while the reader reads;
+- which tokens were computed together is remembered (``segments``), and a resume computes the same again.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+log = logging.getLogger(__name__)
+CHUNK = 1024
+"""Tokens of one pass at most."""
+Segment = list[Any]
+"""``[tokens computed together, how many of them are still kept]``."""
+
+
+class KeptKeys:
+    """One model's cache over one conversation."""
+
+    def __init__(self, model: Any, name: str, *, keeps: bool = True, warn: Callable[[str], None] = log.warning) -> None:
+        """``keeps`` off computes every prompt whole."""
+        self.model, self.name, self.warn = model, name, warn
+        self.keeps = keeps
+        self._cache: Any = None
+        self._segments: list[Segment] = []
+        self._accepted = signature(model.forward).parameters
+        self._slot = "cache_params" if "cache_params" in self._accepted else "past_key_values"
+        if keeps and not _is_croppable(model):
+            self._give_up("its layers cannot be put back")
+
+    @property
+    def held(self) -> list[int]:
+        """The tokens whose keys and values are kept."""
+        return [token for tokens, kept in self._segments for token in tokens[:kept]]
+
+    def prefill(self, ids: Sequence[int]) -> tuple[Tensor, int]:
+        """Read a prompt; returns the logits [1, vocabulary] after it and how many tokens were still there."""
+        common = _common_prefix(self.held, ids[:-1]) if self.keeps else 0
+        self._cut(common)
+        reused = len(self.held)
+        try:
+            for start in range(reused, len(ids), CHUNK):
+                tokens = list(ids[start : start + CHUNK])
+                logits = self._forward(tokens)
+                self._segments.append([tokens, len(tokens)])
+        except BaseException:
+            self._repair()
+            raise
+        return logits, reused
+
+    def advance(self, token: int) -> Tensor:
+        """Read one token of the answer; returns the logits [1, vocabulary] after it."""
+        return self._forward([token])
+
+    def settle(self, tokens: Sequence[int] = ()) -> None:
+        """End an answer: what came one by one leaves the cache; ``tokens`` are computed in its place, in one pass."""
+        self._repair()
+        if tokens and self.keeps and self._cache is not None:
+            self._forward(list(tokens))
+            self._segments.append([list(tokens), len(tokens)])
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._cache, self._segments = None, []
+
+    def state(self) -> Mapping[str, Any]:
+        """Builtins from which :meth:`restore` computes the same cache."""
+        return {"segments": [[list(tokens), kept] for tokens, kept in self._segments], "keeps": self.keeps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Compute a saved cache again, the same tokens together as at first."""
+        self.forget()
+        self.keeps = self.keeps and bool(state["keeps"])
+        for tokens, kept in state["segments"] if self.keeps else ():
+            self._forward(list(tokens))
+            self._segments.append([list(tokens), len(tokens)])
+            self._cut(len(self.held) - len(tokens) + kept)
+
+    def _forward(self, tokens: list[int]) -> Tensor:
+        if self._cache is None and self.keeps:
+            self._cache = DynamicCache()
+        arguments = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
+        with torch.inference_mode():
+            output = self.model(
+                input_ids=torch.tensor([tokens], device=self.model.device),
+                use_cache=True,
+                **{self._slot: self._cache},
+                **arguments,
+            )
+        self._cache = getattr(output, self._slot)
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def _cut(self, length: int) -> None:
+        """Keep the first ``length`` tokens."""
+        if length <= 0:
+            self.forget()
+            return
+        surplus = len(self.held) - length
+        while surplus > 0:
+            last = self._segments[-1]
+            taken = min(surplus, last[1])
+            last[1] -= taken
+            surplus -= taken
+            if not last[1]:
+                self._segments.pop()
+        self._repair()
+
+    def _repair(self) -> None:
+        """Bring the cache back to what the segments say, also after a pass that was cut off in the middle."""
+        length = len(self.held) if self.keeps else 0
+        if self._cache is None or not length:
+            self.forget()
+            return
+        for layer in self._cache.layers:
+            if layer.is_initialized:  # not by crop(): after a pass that was cut off keys and values differ in length
+                layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+
+    def _give_up(self, reason: str) -> None:
+        self.keeps = False
+        self.forget()
+        self.warn(f"{self.name}: keys and values cannot be kept over turns ({reason}); every turn is computed whole")
+
+
+def _is_croppable(model: Any) -> bool:
+    """Whether plain growing layers serve this model: full attention, or a sliding window that the mask makes."""
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except Exception:
+        return False
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return plain and "past_key_values" in signature(model.forward).parameters
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    for place, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return place
+    return min(len(first), len(second))

@@ -1,0 +1,31 @@
+"""From a manifest's model to something that answers."""
+
+import logging
+from collections.abc import Callable
+
+from llmjobs.chat.backend import Backend
+from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
+from llmjobs.manifest.model_section import ModelSpec
+
+log = logging.getLogger(__name__)
+
+
+def open_backend(
+    spec: ModelSpec, *, threads: int | str = "auto", timeout_s: float = 120.0, warn: Callable[[str], None] = log.warning
+) -> Backend:
+    """Load ``spec`` here, or take its endpoint.
+
+    Raises:
+        LlmjobsError: it cannot be loaded, or the endpoint's key is not in its variable.
+
+    """
+    if spec.endpoint:
+        address = EndpointAddress(spec.endpoint, spec.id, spec.api_key_env)
+        address.key()
+        return EndpointBackend(address, name=spec.name, timeout_s=timeout_s)
+    from llmjobs.chat.local import LocalBackend
+    from llmjobs.models.device import set_threads
+    from llmjobs.models.load import load_model
+
+    set_threads(threads)
+    return LocalBackend(load_model(spec), warn=warn)

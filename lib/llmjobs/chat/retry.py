@@ -1,0 +1,91 @@
+"""What a failed request means, and how long to wait before it is sent again."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+ABOUT_SERVER = TEMPORARY | {401, 402, 403, 404, 405}
+LONGEST_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Waits 1, 2, 4 … seconds between tries, or what the server asks for, never over a minute."""
+
+    attempts: int = 4
+    first_wait_s: float = 1.0
+
+    def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
+        """Seconds before the try after ``attempt`` (from 0)."""
+        wanted = self.first_wait_s * 2**attempt if retry_after_s is None else retry_after_s
+        return min(max(wanted, 0.0), LONGEST_WAIT_S)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request gave no answer."""
+
+    text: str
+    remedy: str
+    is_temporary: bool
+    is_about_server: bool = True
+    """The server would not do better with another question; off where it is this answer that failed."""
+    retry_after_s: float | None = None
+
+
+def classify(error: Exception, timeout_s: float) -> Failure:
+    """Read an exception of huggingface_hub's client or of the reading of its stream."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(status, int):
+        return _by_status(status, response, error)
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return Failure(f"no answer within {timeout_s:g} s", "raise --timeout or look at the server", True)
+    if isinstance(error, EOFError):
+        return Failure("the stream ended before the answer did", "ask again", False, is_about_server=False)
+    if isinstance(error, json.JSONDecodeError | AttributeError | TypeError | KeyError | UnicodeDecodeError):
+        return Failure("the server sent something that is no chat completion", "check the URL", False, False)
+    name = type(error).__name__
+    if name == "OfflineModeIsEnabled":
+        return Failure("the hub's client is offline", "unset HF_HUB_OFFLINE to use an endpoint", False)
+    if name in ("RemoteProtocolError", "ReadError"):
+        return Failure("the connection broke", "ask again or look at the server", True, is_about_server=False)
+    if name in ("ConnectError", "ConnectionError", "WriteError"):
+        return Failure("cannot be reached", "check the URL and that the server runs", True)
+    return Failure(f"{name}: {error}", "look at the server", False, is_about_server=False)
+
+
+def _by_status(status: int, response: object, error: Exception) -> Failure:
+    said = str(getattr(error, "server_message", None) or "").strip()
+    text = f"the server answered {status}{f' ({said})' if said else ''}"
+    remedies = {
+        400: "the request was refused: fewer tokens may help",
+        401: "check the key in the environment variable",
+        403: "the key has no access",
+        404: "check the URL and the model's name",
+        429: "too many requests: wait, or ask for a higher limit",
+    }
+    headers = getattr(response, "headers", {})
+    return Failure(
+        text,
+        remedies.get(status, "try again later" if status in TEMPORARY else "look at the server's log"),
+        status in TEMPORARY,
+        is_about_server=status in ABOUT_SERVER,
+        retry_after_s=retry_after_s(headers.get("retry-after")),
+    )
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for: a number, or a date; None where there is none to read."""
+    if not value:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return None

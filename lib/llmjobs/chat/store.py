@@ -1,0 +1,173 @@
+"""A conversation on disk: ``records.jsonl`` is the truth (a line a message), ``checkpoint.pkl`` the cursor.
+
+results/NAME/chat/001/{records.jsonl, timings.jsonl, checkpoint.pkl}
+"""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmjobs.chat.agent import Agent
+from llmjobs.chat.messages import Message
+from llmjobs.errors import FingerprintError, RunFolderError
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import RunFolder, UnitFolder
+from llmjobs.runfolder.journal import Journal, read_lines
+from llmjobs.runfolder.lock import exclusive
+
+log = logging.getLogger(__name__)
+JOB = "chat"
+
+
+class ChatStore:
+    """One conversation's files, open and locked until :meth:`close`."""
+
+    def __init__(self, folder: UnitFolder, state: Mapping[str, Any] | None = None) -> None:
+        """Open the files, cut to what ``state`` says was saved.
+
+        Raises:
+            LockedError: another process works in this conversation.
+
+        """
+        self.folder = folder
+        self.state = state
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(exclusive(folder.path))
+        saved = state or {}
+        self._records = self._stack.enter_context(Journal(folder.records, int(saved.get("records_bytes", 0))))
+        self._timings = self._stack.enter_context(Journal(folder.timings, int(saved.get("timings_bytes", 0))))
+
+    @classmethod
+    def create(cls, results: Path, name: str) -> "ChatStore":
+        """A new conversation after those that are there."""
+        run = RunFolder.create(results, name)
+        numbers = _numbers(run)
+        return cls(run.unit(f"{JOB}/{(numbers[-1] if numbers else 0) + 1:03d}"))
+
+    @classmethod
+    def resume(cls, results: Path, name: str, number: int | None = None) -> "ChatStore":
+        """The conversation of that number, or the newest one.
+
+        Raises:
+            RunFolderError: there is none, or nothing of it was saved.
+
+        """
+        run = RunFolder.create(results, name)
+        numbers = _numbers(run)
+        if not numbers or (number is not None and number not in numbers):
+            there = ", ".join(map(str, numbers)) or "none"
+            wanted = f"conversation {number}" if number is not None else "a conversation"
+            raise RunFolderError(f"{run.path / JOB}: there is no {wanted} to resume (there is: {there})")
+        folder = run.unit(f"{JOB}/{number or numbers[-1]:03d}")
+        return cls(folder, _load(folder))
+
+    @property
+    def number(self) -> int:
+        """The conversation's number."""
+        return int(self.folder.path.name)
+
+    def begin(self, settings: Mapping[str, Any], agent: Agent) -> None:
+        """Write down what the conversation is held with."""
+        self.note(agent, "settings", **settings)
+
+    def turn(self, agent: Agent) -> None:
+        """Bring the newest exchange to the disk, then move the cursor."""
+        assert agent.last is not None
+        user, assistant = agent.messages[-2:]
+        reply = dataclasses.asdict(agent.last)
+        times = {key: round(reply.pop(key), 6) for key in ("ttft_s", "real_s")}
+        number = len(agent.messages) // 2
+        del reply["text"], reply["reused_tokens"]
+        self._records.append(
+            [{"turn": number, **user.to_builtin()}, {"turn": number, **assistant.to_builtin(), **reply}]
+        )
+        self._timings.append([{"turn": number, **times, "reused_tokens": agent.last.reused_tokens}])
+        self._save(agent)
+
+    def note(self, agent: Agent, event: str, **values: Any) -> None:
+        """Bring something other than a turn to the disk: settings, undo, reset, load."""
+        self._records.append([{"event": event, **values}])
+        self._save(agent)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse to go on with another model.
+
+        Raises:
+            FingerprintError: names what differs.
+
+        """
+        saved = self.settings()
+        for key in ("model", "revision", "endpoint"):
+            if saved.get(key) != settings.get(key):
+                raise FingerprintError(
+                    f"{self.folder.path}: {key} was {saved.get(key)!r} and is now {settings.get(key)!r}; "
+                    "name the same model, or start a new conversation without --resume"
+                )
+
+    def settings(self) -> dict[str, Any]:
+        """What the conversation is held with by now, from the journal."""
+        found: dict[str, Any] = {}
+        for _, _, line in read_lines(self.folder.records, allow_torn=True):
+            if line.get("event") == "settings":
+                found |= {key: value for key, value in line.items() if key != "event"}
+        return found
+
+    def messages(self) -> list[Message]:
+        """The conversation as the journal tells it."""
+        found: list[Message] = []
+        for _, _, line in read_lines(self.folder.records, allow_torn=True):
+            event = line.get("event")
+            if event == "undo":
+                del found[-2:]
+            elif event == "reset":
+                found = []
+            elif event == "load":
+                found = [Message(m["role"], m["content"]) for m in line["messages"]]
+            elif event is None:
+                found.append(Message(line["role"], line["content"]))
+        return found[: len(found) // 2 * 2]
+
+    def restore(self, agent: Agent) -> None:
+        """Give the conversation back to an agent, memory and random state with it."""
+        if self.state is not None and "agent" in self.state:
+            agent.restore(self.messages(), self.state["agent"])
+        else:
+            log.warning("%s: no usable checkpoint; the messages are there, random numbers begin anew", self.folder.path)
+            agent.messages = self.messages()
+
+    def close(self) -> None:
+        """Close the files and give the lock back."""
+        self._stack.close()
+
+    def _save(self, agent: Agent) -> None:
+        sizes = {"records_bytes": self._records.size, "timings_bytes": self._timings.size}
+        checkpoint.save(self.folder.checkpoint, {**sizes, "agent": agent.state()})
+
+
+def _numbers(run: RunFolder) -> list[int]:
+    folder = run.path / JOB
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _load(folder: UnitFolder) -> Mapping[str, Any]:
+    """The cursor, or one made from the journals alone: every whole pair of lines counts."""
+    try:
+        loaded = checkpoint.load(folder.checkpoint)
+    except RunFolderError as error:
+        log.warning("%s", error)
+        loaded = None
+    if loaded is not None:
+        if loaded.remark:
+            log.warning("%s", loaded.remark)
+        return loaded.state
+    if not folder.records.exists():
+        raise RunFolderError(f"{folder.path}: nothing of this conversation was saved; start a new one without --resume")
+    end, is_open = 0, False
+    for _, after, line in read_lines(folder.records, allow_torn=True):
+        is_open = "event" not in line and not is_open
+        end = end if is_open else after
+    return {"records_bytes": end, "timings_bytes": 0}

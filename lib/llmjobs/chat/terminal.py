@@ -1,0 +1,166 @@
+"""The conversation with a person: read a line, stream the answer, keep it; also from a pipe, a line a turn."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Protocol, TextIO
+
+from llmjobs.chat.agent import Agent
+from llmjobs.chat.meter import meter
+from llmjobs.chat.slash import COMMANDS, Desk
+from llmjobs.chat.store import ChatStore
+from llmjobs.errors import EXIT_ERROR, EXIT_OK, LlmjobsError, RunFolderError
+
+EXIT_INTERRUPTED = 130
+TWICE_S = 2.0
+"""Two Ctrl-C within so many seconds leave."""
+PROMPT = "you> "
+
+
+class Reader(Protocol):
+    """Where the person's lines come from."""
+
+    def read(self) -> str:
+        """The next line.
+
+        Raises:
+            EOFError: there is none.
+            KeyboardInterrupt: Ctrl-C.
+
+        """
+
+
+class PipeReader:
+    """Lines of a stream that is no terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Read from ``stream``."""
+        self._stream = stream
+
+    def read(self) -> str:
+        """The next line without its end."""
+        line = self._stream.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\r\n")
+
+
+class PromptReader:
+    """Line editing, history and completion of commands by prompt_toolkit."""
+
+    def __init__(self, earlier: list[str]) -> None:
+        """``earlier`` messages are the history to begin with; it is kept in memory only."""
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import InMemoryHistory
+
+        names = WordCompleter([f"/{name}" for name in COMMANDS], sentence=True)
+        self._session: PromptSession[str] = PromptSession(
+            history=InMemoryHistory(earlier), completer=names, complete_while_typing=False
+        )
+
+    def read(self) -> str:
+        """The next line, edited."""
+        return self._session.prompt(PROMPT)
+
+
+class Terminal:
+    """Talks until the person leaves."""
+
+    def __init__(self, agent: Agent, store: ChatStore, reader: Reader, *, is_terminal: bool) -> None:
+        """``is_terminal`` off: answers alone go to standard output, one after the other."""
+        self.agent, self.store, self.reader, self.is_terminal = agent, store, reader, is_terminal
+        self.desk = Desk(agent, store)
+        self._stopped_at = -TWICE_S
+        self._failed = False
+
+    def run(self) -> int:
+        """Talk; returns the exit code: 0, 1 where a turn from a pipe failed, 130 after two Ctrl-C."""
+        while self.desk.is_open:
+            try:
+                line = self.reader.read()
+                if line.strip():
+                    self.take(line)
+            except EOFError:
+                break
+            except KeyboardInterrupt:
+                if self._stops_twice():
+                    return EXIT_INTERRUPTED
+            except RunFolderError:
+                raise
+            except LlmjobsError as error:
+                self._failed = True
+                self._say(f"llmjobs: {error}")
+        return EXIT_ERROR if self._failed and not self.is_terminal else EXIT_OK
+
+    def take(self, line: str) -> None:
+        """One line: a command, or a message to answer."""
+        if line.startswith("/") and not line.startswith("//"):
+            if shown := self.desk.command(line):
+                self._say(shown)
+            return
+        self.answer(line[1:] if line.startswith("//") else line)
+
+    def answer(self, message: str) -> None:
+        """Stream the answer; Ctrl-C stops it and keeps what was said."""
+        pieces = self.agent.stream(message)
+        try:
+            with contextlib.closing(pieces):  # type: ignore[type-var]
+                self._stream(pieces)
+        except KeyboardInterrupt:
+            print(flush=True)
+            if self.agent.last is None:
+                self._say("stopped before the first word; the message is forgotten")
+            if self._stops_twice():
+                self.desk.is_open = False
+        if self.agent.last is not None:
+            with undisturbed():
+                self.store.turn(self.agent)
+            if self.is_terminal:
+                self._say(f"[{meter(self.agent, self.agent.last)}]", dim=True)
+
+    def _stream(self, pieces: Iterator[str]) -> None:
+        has_text = False
+        try:
+            for piece in pieces:
+                has_text = has_text or bool(piece)
+                sys.stdout.write(visible(piece))
+                sys.stdout.flush()
+        finally:
+            if has_text:
+                print(flush=True)
+
+    def _stops_twice(self) -> bool:
+        now = time.monotonic()
+        twice, self._stopped_at = now - self._stopped_at < TWICE_S, now
+        if not twice and self.is_terminal:
+            self._say("Ctrl-C once more leaves; /help lists the commands", dim=True)
+        return twice
+
+    def _say(self, text: str, *, dim: bool = False) -> None:
+        colour = dim and sys.stderr.isatty()
+        print(f"\x1b[2m{text}\x1b[0m" if colour else text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let the body finish before a Ctrl-C counts: a file is written whole."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+    if came:
+        raise KeyboardInterrupt
+
+
+def visible(text: str) -> str:
+    """Text as it may stand on a terminal: control characters of an answer are shown, not obeyed."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)

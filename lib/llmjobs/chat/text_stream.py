@@ -1,0 +1,72 @@
+"""Tokens into text as they come: whole characters only, no blanks at either end, nothing of a stop text."""
+
+from collections.abc import Callable, Sequence
+
+UNFINISHED = "\ufffd"
+
+
+class TextStream:
+    """Text of one answer. What :meth:`add` and :meth:`end` return, joined, is the answer."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()) -> None:
+        """``decode`` turns tokens into text; ``stops`` end the answer before themselves."""
+        self._decode = decode
+        self._stops = tuple(stop for stop in stops if stop)
+        self._ids: list[int] = []
+        self._known = self._read = 0
+        self._pending = ""
+        self._began = False
+        self.stopped = False
+        """A stop text came."""
+
+    def add(self, token: int) -> str:
+        """Take one token; return the text that is certain by now."""
+        self._ids.append(token)
+        before = self._decode(self._ids[self._known : self._read])
+        now = self._decode(self._ids[self._known :])
+        if len(now) <= len(before) or now.endswith(UNFINISHED):
+            return ""
+        self._known, self._read = self._read, len(self._ids)
+        return self._take(now[len(before) :])
+
+    def end(self) -> str:
+        """Return what was held back, once no more tokens come."""
+        if self.stopped:
+            return ""
+        rest = self._decode(self._ids[self._known :])[len(self._decode(self._ids[self._known : self._read])) :]
+        self._known = self._read = len(self._ids)
+        text = self._take(rest) + self._pending.rstrip()
+        self._pending = ""
+        return text
+
+    def _take(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        self._pending += text
+        if not self._began:
+            self._pending = self._pending.lstrip() if not self._begins_stop(self._pending) else self._pending
+        ends = [place for stop in self._stops if (place := self._pending.find(stop)) >= 0]
+        if ends:
+            self.stopped = True
+            text, self._pending = self._pending[: min(ends)].rstrip(), ""
+            return text if self._began else text.lstrip()
+        return self._release()
+
+    def _release(self) -> str:
+        """Keep back trailing blanks and what may become a stop text."""
+        held = max((self._overlap(stop) for stop in self._stops), default=0)
+        certain = self._pending[: len(self._pending) - held].rstrip()
+        if not certain or (not self._began and not certain.strip()):
+            return ""
+        self._pending = self._pending[len(certain) :]
+        text = certain if self._began else certain.lstrip()
+        self._began = True
+        return text
+
+    def _overlap(self, stop: str) -> int:
+        """Length of the longest ending of the pending text that begins ``stop``."""
+        longest = min(len(stop) - 1, len(self._pending))
+        return next((n for n in range(longest, 0, -1) if stop.startswith(self._pending[-n:])), 0)
+
+    def _begins_stop(self, text: str) -> bool:
+        return any(stop.startswith(text) or text.startswith(stop) for stop in self._stops)

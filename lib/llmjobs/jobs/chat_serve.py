@@ -1,0 +1,87 @@
+"""``llmjobs serve``: binds, says where, and serves until a signal."""
+
+import os
+import socket
+import sys
+from dataclasses import dataclass
+
+from llmjobs.chat.backend import Sampling
+from llmjobs.chat.open_backend import open_backend
+from llmjobs.chat.server import ChatServer, Limits
+from llmjobs.errors import EXIT_OK, LlmjobsError, MissingPackageError
+from llmjobs.manifest.chat_section import ChatSection
+from llmjobs.manifest.model_section import ModelSpec
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """Where to serve, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    limits: Limits = Limits()
+    api_key_env: str | None = None
+
+
+def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
+    """Load the model and answer requests until SIGINT or SIGTERM.
+
+    Raises:
+        LlmjobsError: the address is taken, or the key's variable is empty.
+
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingPackageError("serve needs uvicorn and starlette: pip install 'llmjobs[serve]'") from None
+    key = _key(request.api_key_env)
+    is_loopback = request.host in LOOPBACK
+    if not is_loopback and key is None:
+        print(f"llmjobs: {request.host} is open to other machines and asks for no key (--api-key-env)", file=sys.stderr)
+    listener = _bind(request)
+    backend = open_backend(spec, warn=lambda line: print(f"llmjobs: {line}", file=sys.stderr))
+    try:
+        backend.start(section.seed)
+        sampling = Sampling(section.max_new_tokens, section.temperature, section.top_p)
+        server = ChatServer(
+            backend,
+            strategy=section.strategy if section.history else "none",
+            system=section.system,
+            sampling=sampling,
+            max_context=section.max_context,
+            limits=request.limits,
+            key=key,
+        )
+        config = uvicorn.Config(
+            server.app(is_loopback=is_loopback), log_level="warning", timeout_graceful_shutdown=5, server_header=False
+        )
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"{backend.name} answers at http://{shown}:{port}/v1 (Ctrl-C ends it)", flush=True)
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+        backend.close()
+    return EXIT_OK
+
+
+def _bind(request: ServeRequest) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in request.host else socket.AF_INET
+        return socket.create_server((request.host, request.port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LlmjobsError(f"serve: {request.host}:{request.port}: {reason}; choose another --port or --host") from None
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise LlmjobsError(f"serve: the environment variable {variable} is not set; put the key in it")
+    return key

@@ -1,0 +1,56 @@
+"""The converse job from a manifest to a summary."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from llmjobs.jobs.converse_job import ConverseJob
+from llmjobs.jobs.converse_summary import summarize
+from llmjobs.jobs.converse_table import render_summary, shower
+from llmjobs.jobs.converse_tasks import make_tasks, with_limit
+from llmjobs.jobs.revisions import Revisions
+from llmjobs.jobs.study import open_run, write_summary
+from llmjobs.manifest import Manifest
+from llmjobs.models.device import available
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import CHECKPOINT, RunFolder
+from llmjobs.runner.run import Outcome, run_job
+
+__all__ = ["dry_run", "run", "with_limit"]
+
+
+def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False) -> Outcome:
+    """Run (or go on with) the converse job of ``study`` below ``results``; prints the summary.
+
+    Raises:
+        LlmjobsError: one line; nothing that was saved is lost.
+
+    """
+    with open_run(study, results, fresh=fresh, devices=available()) as folder:
+        job = ConverseJob(study, folder)
+        outcome = run_job(job, folder, shower(click.echo) if show else None)
+        part = summarize(folder, list(job.tasks.values()), outcome)
+        write_summary(folder, study, job.name, part)
+        click.echo(render_summary(part))
+        if outcome.stopped_by:
+            print(f"stopped by {outcome.stopped_by}; everything is saved, the same command goes on", file=sys.stderr)
+        click.echo(f"results: {folder.path}", err=True)
+    return outcome
+
+
+def dry_run(study: Manifest, results: Path) -> str:
+    """Say what would run and what is done already; loads no model and writes nothing."""
+    folder = RunFolder(results / study.name)
+    lines = []
+    for task in make_tasks(study, Revisions.of(folder, writes=False)):
+        state = task.error or _state(folder.path / task.path / CHECKPOINT)
+        lines.append(f"{task.model.name}  {task.set_name}  {task.memory}  {task.unit().size} turns  {state}")
+    return "\n".join(lines)
+
+
+def _state(path: Path) -> str:
+    loaded = checkpoint.load(path) if path.parent.is_dir() else None
+    if loaded is None:
+        return "to do"
+    return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"

@@ -1,0 +1,158 @@
+"""The summary of a converse job, from the records and timings alone.
+
+A *question* is a turn with something to check. Accuracy is over questions that were answered; those in error are
+counted apart. History on is the strategy ``full``, history off is ``none``: the same questions, so the test is paired.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from llmjobs.jobs.converse_tasks import ConverseTask
+from llmjobs.runfolder.folder import CHECKPOINT, RunFolder
+from llmjobs.runfolder.journal import Record, read_records
+from llmjobs.runner import cursor as cursors
+from llmjobs.runner.run import Outcome
+from llmjobs.statistics.intervals import wilson
+from llmjobs.statistics.paired import paired_difference
+
+CONFIDENCE = "95% Wilson"
+TEST = "McNemar exact, two-sided"
+
+
+def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome) -> dict[str, Any]:
+    """The ``converse`` part of ``summary.json``."""
+    groups: dict[tuple[str, str], list[ConverseTask]] = defaultdict(list)
+    for task in tasks:
+        groups[task.model.name, task.set_name].append(task)
+    missing = [task.path for task in tasks if not _is_done(folder, task)]
+    return {
+        "status": "partial" if missing else "complete",
+        "interval": CONFIDENCE,
+        "test": TEST,
+        "models": [_group(folder, model, name, members) for (model, name), members in groups.items()],
+        "units_missing": [path for path in missing if path not in outcome.failed],
+        "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
+    }
+
+
+def _is_done(folder: RunFolder, task: ConverseTask) -> bool:
+    path = folder.path / task.path
+    return (path / CHECKPOINT).exists() and cursors.load(folder.unit(task.path), task.unit().declared)[0].done
+
+
+def _group(folder: RunFolder, model: str, set_name: str, tasks: Sequence[ConverseTask]) -> dict[str, Any]:
+    records = {str(task.memory): _read(folder, task, "records.jsonl") for task in tasks}
+    timings = {str(task.memory): _turns(_read(folder, task, "timings.jsonl")) for task in tasks}
+    pairs = [("full", "none"), *(("full", name) for name in records if name not in ("full", "none"))]
+    return {
+        "model": model,
+        "set": set_name,
+        "memories": [_memory(task, records[str(task.memory)], timings[str(task.memory)]) for task in tasks],
+        "history": _paired(records.get("full"), records.get("none")),
+        "pairs": [
+            {"first": first, "second": second, **found}
+            for first, second in pairs
+            if (found := _paired(records.get(first), records.get(second)))
+        ],
+    }
+
+
+def _read(folder: RunFolder, task: ConverseTask, name: str) -> list[Record]:
+    path = folder.path / task.path / name
+    return read_records(path, allow_torn=True) if path.exists() else []
+
+
+def _turns(timings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [turn for line in timings for turn in line.get("turns", ())]
+
+
+def _memory(task: ConverseTask, records: Sequence[Record], timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    asked = [record for record in records if record["expected"] is not None]
+    answered = [record for record in records if record["status"] == "ok"]
+    return {
+        "strategy": task.memory.strategy,
+        "history": task.memory.history,
+        "context": task.memory.context,
+        **_accuracy(asked),
+        "turns": len(records),
+        "errors": sum(record["status"] == "error" for record in records),
+        "tokens_sent": sum(record["tokens_sent"] for record in answered),
+        "tokens_dropped": sum(record["tokens_dropped"] for record in answered),
+        "tokens_side": sum(record["tokens_side"] for record in answered),
+        "tokens_new": sum(record["tokens_new"] for record in answered),
+        "ttft_s": _median(turn["ttft_s"] for turn in timings),
+        "real_s": _median(turn["real_s"] for turn in timings),
+        "by_distance": _by(asked, lambda record: record["distance"], "distance"),
+        "by_kind": _by(asked, lambda record: record["kind"], "kind"),
+        "by_turn": _growth(answered, timings),
+    }
+
+
+def _by(records: Sequence[Record], key: Callable[[Record], Any], name: str) -> list[dict[str, Any]]:
+    parts: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        parts[key(record)].append(record)
+    return [{name: value, **_accuracy(parts[value])} for value in sorted(parts)]
+
+
+def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
+    scored = [record for record in records if record["status"] == "ok"]
+    n, right = len(scored), sum(bool(record["correct"]) for record in scored)
+    low, high = wilson(right, n) if n else (None, None)
+    return {
+        "n": n,
+        "correct": right,
+        "acc": round(right / n, 6) if n else None,
+        "low": None if low is None else round(float(low), 6),
+        "high": None if high is None else round(float(high), 6),
+    }
+
+
+def _growth(answered: Sequence[Record], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tokens and time a turn as the conversation grows: medians over conversations."""
+    sent, first, real = defaultdict(list), defaultdict(list), defaultdict(list)
+    for record in answered:
+        sent[record["turn"]].append(record["tokens_sent"])
+    for turn in timings:
+        first[turn["turn"]].append(turn["ttft_s"])
+        real[turn["turn"]].append(turn["real_s"])
+    return [
+        {
+            "turn": turn,
+            "n": len(sent[turn]),
+            "tokens_sent": _median(sent[turn]),
+            "ttft_s": _median(first[turn]),
+            "real_s": _median(real[turn]),
+        }
+        for turn in sorted(sent)
+    ]
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return round(median(found), 6) if found else None
+
+
+def _paired(first: Sequence[Record] | None, second: Sequence[Record] | None) -> dict[str, Any] | None:
+    """The difference on the questions that both answered."""
+    one, other = _scored(first or ()), _scored(second or ())
+    both = [key for key in one if key in other]
+    if not both:
+        return None
+    found = asdict(paired_difference([one[key] for key in both], [other[key] for key in both]))
+    return {
+        "acc_first": round(sum(one[key] for key in both) / len(both), 6),
+        "acc_second": round(sum(other[key] for key in both) / len(both), 6),
+        **{key: round(value, 9) if isinstance(value, float) else value for key, value in found.items()},
+    }
+
+
+def _scored(records: Iterable[Record]) -> dict[Hashable, bool]:
+    return {
+        (record["conversation"], record["turn"]): bool(record["correct"])
+        for record in records
+        if record["expected"] is not None and record["status"] == "ok"
+    }

@@ -1,0 +1,154 @@
+"""From a manifest's ``converse`` section to tasks: one model on one set of conversations with one memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmjobs.chat.conversations import Script, data_hash, make_scripts
+from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.jobs.revisions import Revisions
+from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.manifest.chat_section import ConverseSection
+from llmjobs.models.locate import Located, locate
+from llmjobs.runner.units import Unit
+
+VERSION = 1
+"""Of the conversations, the checks and what is recorded."""
+UNBOUNDED = ("none", "full")
+"""Strategies that run once, at the model's own limit."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One way to remember: a strategy, and the context in tokens (None: the model's own limit)."""
+
+    strategy: str
+    context: int | None
+
+    @property
+    def history(self) -> bool:
+        """Whether earlier turns can be sent at all."""
+        return self.strategy != "none"
+
+    def __str__(self) -> str:
+        """``window.128``, ``full``."""
+        return self.strategy if self.context is None else f"{self.strategy}.{self.context}"
+
+
+@dataclass(frozen=True)
+class ConverseTask:
+    """One unit of the converse job."""
+
+    model: ModelSpec
+    located: Located | None
+    set_name: str
+    scripts: tuple[Script, ...]
+    memory: Memory
+    section: ConverseSection
+    error: str | None
+    """Why it cannot run, where that is known before anything is loaded."""
+
+    @property
+    def path(self) -> str:
+        """Folder of the unit below the run."""
+        return f"converse/{self.model.name}/{self.set_name}.{self.memory}"
+
+    def unit(self) -> Unit:
+        """The unit that the runner sees."""
+        spec, section = self.model, self.section
+        declared: dict[str, Any] = {
+            "version": VERSION,
+            "model": spec.id,
+            "revision": self.located.revision if self.located else None,
+            "endpoint": spec.endpoint,
+            "device_asked": spec.device,
+            "dtype_asked": spec.dtype,
+            "quantization_asked": spec.quantization,
+            "system": spec.system,
+            "set": self.set_name,
+            "data_hash": data_hash(self.scripts),
+            "conversations": len(self.scripts),
+            "strategy": self.memory.strategy,
+            "history": self.memory.history,
+            "context": self.memory.context,
+            "max_new_tokens": section.max_new_tokens,
+            "temperature": section.temperature,
+            "top_p": section.top_p,
+            "seed": section.seed,
+        }
+        return Unit(self.path, declared, spec.name, sum(len(script.turns) for script in self.scripts))
+
+
+def make_tasks(study: Manifest, revisions: Revisions) -> list[ConverseTask]:
+    """All tasks in order: model, set, memory. What cannot run carries its error."""
+    section = converse_section(study)
+    sets = {
+        name: tuple(make_scripts(name, section.conversations, section.seed, section.distances)) for name in section.sets
+    }
+    tasks = []
+    for spec in study.models:
+        located, error = _locate(spec, revisions)
+        tasks += [
+            ConverseTask(spec, located, name, scripts, memory, section, error)
+            for name, scripts in sets.items()
+            for memory in memories(section)
+        ]
+    return tasks
+
+
+def memories(section: ConverseSection) -> list[Memory]:
+    """Every memory that the section asks for, each once."""
+    found: dict[Memory, None] = {}
+    for strategy in section.strategies:
+        contexts: list[int | None] = [None] if strategy in UNBOUNDED else list(section.contexts)
+        found.update(dict.fromkeys(Memory(strategy, context) for context in contexts))
+    return list(found)
+
+
+def converse_section(study: Manifest) -> ConverseSection:
+    """The manifest's ``converse`` section.
+
+    Raises:
+        DataError: it has none.
+
+    """
+    if study.converse is None:
+        raise DataError(f"{study.name}: the manifest has no 'converse:' section; add one ('converse: {{}}' will do)")
+    return study.converse
+
+
+def with_limit(study: Manifest, limit: int) -> Manifest:
+    """Return the study with ``limit`` conversations of each set at most."""
+    section = converse_section(study)
+    count = min(limit, section.conversations)
+    return study.model_copy(update={"converse": section.model_copy(update={"conversations": count})})
+
+
+def record_head(task: ConverseTask, script: Script, turn: int) -> Mapping[str, Any]:
+    """The keys of a record that are known before the turn is asked."""
+    said = script.turns[turn]
+    return {
+        "model": task.model.name,
+        "set": task.set_name,
+        "conversation": script.id,
+        "turn": turn + 1,
+        "kind": said.kind,
+        "distance": said.distance,
+        "strategy": task.memory.strategy,
+        "history": task.memory.history,
+        "context": task.memory.context,
+        "question": said.text,
+    }
+
+
+def _locate(spec: ModelSpec, revisions: Revisions) -> tuple[Located | None, str | None]:
+    if spec.endpoint:
+        return None, None
+    known = revisions.known_commit("model", spec.id, spec.revision)
+    try:
+        located = locate(spec.model_copy(update={"revision": known}) if known else spec)
+    except LlmjobsError as error:
+        return None, str(error)
+    if not located.is_local:
+        revisions.record("model", spec.id, spec.revision, located.revision)
+    return located, None
