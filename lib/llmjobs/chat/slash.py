@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,6 @@ from llmjobs.chat.agent import Agent
 from llmjobs.chat.messages import read_messages
 from llmjobs.chat.strategies import STRATEGIES
 from llmjobs.errors import LlmjobsError, printable
-from llmjobs.manifest.suggest import not_one_of
 
 MAX_FILE_BYTES = 1 << 24
 
@@ -48,7 +48,8 @@ class Desk:
         """
         name, _, argument = line[1:].strip().partition(" ")
         if name not in COMMANDS:
-            raise LlmjobsError(f"/{not_one_of(name, list(COMMANDS))}; /help lists them")
+            meant = "".join(f"; did you mean /{near}?" for near in get_close_matches(name, COMMANDS, n=1))
+            raise LlmjobsError(f"there is no command /{name[:40]}{meant or '; /help lists them'}")
         return COMMANDS[name].run(self, argument.strip())
 
 
@@ -84,7 +85,7 @@ def _strategy(desk: Desk, argument: str) -> str:
     if not argument:
         return f"strategy: {desk.agent.strategy} (there are: {', '.join(STRATEGIES)})"
     if argument not in STRATEGIES:
-        raise LlmjobsError(f"/strategy: {not_one_of(argument, list(STRATEGIES))}")
+        raise LlmjobsError(f"/strategy: {argument[:40]!r} is not one of {', '.join(STRATEGIES)}")
     desk.agent.choose(argument)
     desk.notebook.note(desk.agent, "settings", strategy=argument)
     return f"strategy: {argument}"

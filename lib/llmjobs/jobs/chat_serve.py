@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.open_backend import open_backend
 from llmjobs.chat.server import ChatServer, Limits
 from llmjobs.errors import EXIT_OK, LlmjobsError, MissingPackageError
+from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.manifest.chat_section import ChatSection
 from llmjobs.manifest.model_section import ModelSpec
 

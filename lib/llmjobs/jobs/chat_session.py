@@ -8,10 +8,10 @@ from typing import Any
 
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Backend, Sampling
-from llmjobs.chat.open_backend import open_backend
 from llmjobs.chat.store import ChatStore
 from llmjobs.chat.terminal import PipeReader, PromptReader, Reader, Terminal
 from llmjobs.errors import EXIT_OK, printable
+from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.jobs.chat_model import identity
 from llmjobs.manifest.chat_section import ChatSection
 from llmjobs.manifest.model_section import ModelSpec

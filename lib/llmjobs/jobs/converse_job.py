@@ -10,9 +10,9 @@ from llmjobs.chat.answering import Reply
 from llmjobs.chat.backend import Backend, Sampling
 from llmjobs.chat.conversations.script import Script, Turn
 from llmjobs.chat.errors import AnswerError, ContextFullError, MessageTooLongError, UnavailableError
-from llmjobs.chat.open_backend import open_backend
 from llmjobs.clocks import measured
 from llmjobs.errors import LlmjobsError
+from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.jobs.converse_tasks import ConverseTask, converse_section, make_tasks, record_head
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest, ModelSpec

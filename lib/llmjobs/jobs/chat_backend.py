@@ -23,7 +23,7 @@ def open_backend(
         address = EndpointAddress(spec.endpoint, spec.id, spec.api_key_env)
         address.key()
         return EndpointBackend(address, name=spec.name, timeout_s=timeout_s)
-    from llmjobs.chat.local import LocalBackend
+    from llmjobs.chat.local.backend import LocalBackend
     from llmjobs.models.device import set_threads
     from llmjobs.models.load import load_model
 

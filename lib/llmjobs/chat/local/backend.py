@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from llmjobs.chat.backend import AnswerStream, Ending, FinishReason, Sampling
-from llmjobs.chat.kept_keys import KeptKeys
+from llmjobs.chat.local.kept_keys import KeptKeys
 from llmjobs.chat.messages import Message
 from llmjobs.chat.prompt import ChatPrompt
 from llmjobs.chat.text_stream import TextStream
