@@ -6,17 +6,20 @@ from functools import partial
 from pathlib import Path
 
 from llmjobs.report.assemble import assemble
-from llmjobs.report.blocks import Block, Content, Figure, Finding
+from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.figures.accuracy import leaderboard
 from llmjobs.report.measure import Measures
 from llmjobs.report.pdf.document import Chapter, FrontPage, write_pdf
 from llmjobs.report.read import read
 from llmjobs.report.sections import ORDER
 from llmjobs.report.sections.accuracy import labels
-from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Notice, Study
 from llmjobs.report.wording import count, listed, plural
 from llmjobs.report.write.figures import draw_figures
+from llmjobs.report.write.html import write_html
+from llmjobs.report.write.notes import notes_text
+from llmjobs.report.write.tables import write_tables
+from llmjobs.runfolder import disk
 
 FINDINGS_SHOWN = 8
 
@@ -57,12 +60,18 @@ def make_report(
     contents = [(section, section.build(measures)) for section in ORDER if section.wanted(measures)]
     findings = rank([finding for _, content in contents for finding in content.findings])
     front = _front(measures, findings)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(output.parent)
     blocks: list[Block] = [*front.blocks, *(block for _, content in contents for block in content.blocks)]
     figures = draw_figures(blocks, output.parent / "figures")
     write_pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures)
-    files = (output,)
-    return ReportResult(output, files, tuple(findings), study.notices, study.partial)
+    files = [output, *write_tables(measures, findings, output.parent), output.parent / "notes.md"]
+    answers = [note for _, content in contents for note in content.notes]
+    notes = notes_text(study, front.title, findings, answers, blocks)
+    disk.write_whole(files[-1], notes.encode("utf-8", "replace"))
+    if html:
+        files.append(write_html(output.with_suffix(".html"), measures, front.title, findings, blocks))
+    files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
+    return ReportResult(output, tuple(files), tuple(findings), study.notices, study.partial)
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:
@@ -107,14 +116,7 @@ def _warning(study: Study) -> str:
         parts.append("Partial: the study was not finished when this report was made.")
     if study.notices:
         number = len(study.notices)
-        verb, which = ("is", "it is") if number == 1 else ("are", "they are")
-        parts.append(f"{count(number)} {'thing' if number == 1 else 'things'} to know about the input {verb} listed under "
-                     f"How it was made; the first: {study.notices[0]}.")  # fmt: skip
-        del which
+        what = "One thing" if number == 1 else f"{count(number)} things"
+        verb = "stands" if number == 1 else "stand"
+        parts.append(f"{what} to know about the input {verb} under How it was made; the first: {study.notices[0]}.")
     return " ".join(parts)
-
-
-def unused(sections: Sequence[tuple[Section, Content]]) -> list[str]:
-    """Titles of the sections that the data does not have."""
-    have = {section.key for section, _ in sections}
-    return [section.title for section in ORDER if section.key not in have]

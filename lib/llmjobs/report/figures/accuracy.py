@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
@@ -52,15 +53,15 @@ def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Figure:
     return figure
 
 
-def _span(axes: object, found: BenchmarkAccuracy, chance: float) -> None:
+def _span(axes: Axes, found: BenchmarkAccuracy, chance: float) -> None:
     """Limits that hold every interval and the chance line, and the chance line itself."""
     ends = [end for model in found.models if model.n for end in model.interval[1:]] or [0.0, 1.0]
     low, high = min([*ends, chance or 1.0]), max([*ends, chance])
     margin = max(0.02, 0.06 * (high - low))
-    axes.set_xlim(max(0.0, low - margin) if low > 0.15 else -0.01, min(1.01, high + margin))  # type: ignore[attr-defined]
+    axes.set_xlim(max(0.0, low - margin) if low > 0.15 else -0.01, min(1.01, high + margin))
     if chance:
-        axes.axvline(chance, color=style.ORANGE, linewidth=1.1, linestyle=(0, (4, 2)))  # type: ignore[attr-defined]
-        axes.annotate(  # type: ignore[attr-defined]
+        axes.axvline(chance, color=style.ORANGE, linewidth=1.1, linestyle=(0, (4, 2)))
+        axes.annotate(
             f"chance {percent(chance, 0)}",
             (chance, 1.0),
             xycoords=("data", "axes fraction"),
@@ -85,7 +86,7 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
     order = [model.row for model in found.models]
     table = found.by_subject[order][:, subjects].T
     rows, columns = table.shape
-    slanted = columns > 4
+    slanted = columns > 4 or max(map(len, labels)) * columns > 80
     cells = colormaps[style.SEQUENCE]
     with style.styled():
         figure = style.blank(min(style.ROOM_IN, 0.19 * rows + (1.5 if slanted else 0.55)))
@@ -109,10 +110,10 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
         )
         axes.invert_yaxis()
         axes.xaxis.tick_top()
-        turn = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
-        axes.set_xticks(
-            np.arange(columns) + 0.5, [shortened(label, 28) for label in labels], fontsize=7.5, **turn
-        )
+        axes.set_xticks(np.arange(columns) + 0.5, [shortened(label, 28) for label in labels], fontsize=7.5)
+        if slanted:
+            for label in axes.get_xticklabels():
+                label.set(rotation=40, ha="left", rotation_mode="anchor")
         axes.tick_params(length=0, labelcolor=style.INK)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -150,10 +151,8 @@ def reliability(models: Named) -> Figure:
             )
             axes.set_xlim(0, 1.02)
             axes.set_ylim(0, 1.02)
-            axes.set_xticks([0, 0.5, 1])
-            axes.set_yticks([0, 0.5, 1])
-            style.percent_axis(axes)
-            style.percent_axis(axes, "y")
-        figure.supxlabel("probability given to the chosen answer", fontsize=8, color=style.MUTED)
-        figure.supylabel("share right", fontsize=8, color=style.MUTED)
+            axes.set_xticks([0, 0.5, 1], ["0", "50", "100"])
+            axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
+        figure.supxlabel("probability given to the chosen answer, percent", fontsize=8, color=style.MUTED)
+        figure.supylabel("right, percent", fontsize=8, color=style.MUTED)
     return figure

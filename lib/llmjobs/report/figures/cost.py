@@ -1,8 +1,9 @@
 """Time and memory, alone and against accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
@@ -31,93 +32,85 @@ def pareto(points: Sequence[CostPoint]) -> list[CostPoint]:
     return front
 
 
-def tradeoff(points: Sequence[CostPoint], axis: str, chance: float, logarithmic: bool) -> Figure:
+@dataclass(frozen=True)
+class Unit:
+    """A unit for an axis: its name and how much of the base unit it is."""
+
+    name: str
+    factor: float
+
+
+SECONDS = (Unit("s", 1), Unit("min", 60), Unit("h", 3600))
+BYTES = (Unit("B", 1), Unit("KiB", 2**10), Unit("MiB", 2**20), Unit("GiB", 2**30))
+
+
+def fitting_unit(largest: float, units: Sequence[Unit]) -> Unit:
+    """Return the largest unit of which there are two at least."""
+    return next((unit for unit in reversed(units) if largest >= 2 * unit.factor), units[0])
+
+
+def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chance: float) -> Figure:
     """Accuracy against a cost; the models on the Pareto front are filled and joined by steps."""
+    unit = fitting_unit(max(p.cost for p in points), units)
+    at = [(p.cost / unit.factor, p) for p in points]
+    front = pareto(points)
     with style.styled():
-        figure = style.blank(3.1)
+        figure = style.blank(3.0)
         axes = figure.subplots()
-        front = pareto(points)
-        for point in points:
-            axes.plot([point.cost] * 2, [point.low, point.high], color=style.PALE, linewidth=1.2, zorder=1)
-        others = [point for point in points if point not in front]
-        axes.plot(
-            [p.cost for p in others], [p.accuracy for p in others], "o", mfc="white", mec=style.BLUE, ms=5
-        )
-        axes.plot(
-            [p.cost for p in front], [p.accuracy for p in front], "o", color=style.BLUE, ms=5.5, zorder=3
-        )
-        axes.step(
-            [p.cost for p in front],
-            [p.accuracy for p in front],
-            where="post",
-            color=style.BLUE,
-            linewidth=0.8,
-        )
+        for x, p in at:
+            axes.plot([x, x], [p.low, p.high], color=style.PALE, linewidth=1.2, zorder=1)
+            on = p in front
+            axes.plot([x], [p.accuracy], "o", mfc=style.BLUE if on else "white", mec=style.BLUE, ms=5.2, zorder=3)
+        steps = [p.cost / unit.factor for p in front]
+        axes.step(steps, [p.accuracy for p in front], where="post", color=style.BLUE, linewidth=0.8)
         if chance:
-            axes.axhline(chance, color=style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
-            axes.annotate(
-                "chance",
-                (1.0, chance),
-                xycoords=("axes fraction", "data"),
-                xytext=(-2, 3),
-                textcoords="offset points",
-                ha="right",
-                color="#a8620a",
-                fontsize=7.5,
-            )
-        if logarithmic:
+            _chance_line(axes, chance)
+        if max(x for x, _ in at) > 20 * min(x for x, _ in at):
             axes.set_xscale("log")
-        else:
-            axes.set_xlim(left=0)
+            axes.xaxis.set_minor_formatter("")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.margins(x=0.16, y=0.14)
-        axes.set_xlabel(axis)
+        if axes.get_xscale() == "linear":
+            axes.set_xlim(left=0)
+        axes.set_xlabel(f"{axis}, {unit.name}")
         axes.set_ylabel("accuracy")
-        axes.xaxis.set_minor_formatter("")
-        axes.xaxis.set_major_formatter(
-            lambda value, _: seconds_short(value) if "time" in axis else size(value)
-        )
         style.percent_axis(axes, "y")
         axes.grid(axis="y")
-        place_labels(axes, [(p.cost, p.accuracy, shortened(p.label, 26)) for p in points])
+        place_labels(axes, [(x, p.accuracy, shortened(p.label, 26)) for x, p in at])
     return figure
 
 
-def seconds_short(value: float) -> str:
-    """A tick's duration: ``0.5 s``, ``30 s``, ``5 min``, ``2 h``."""
-    if value < 60:
-        return f"{value:g} s"
-    return f"{value / 60:.3g} min" if value < 3600 else f"{value / 3600:.3g} h"
+def _chance_line(axes: Axes, chance: float) -> None:
+    axes.axhline(chance, color=style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
+    axes.annotate(
+        "chance", (1.0, chance), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+        ha="right", color="#a8620a", fontsize=7.5,
+    )  # fmt: skip
 
 
-def cost_bars(labels: Sequence[str], parts: dict[str, Sequence[float | None]], time: bool) -> Figure:
+def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]) -> Figure:
     """Horizontal bars side by side for each model: one kind of time (or memory) a shade; a missing one is said."""
     inks = [style.INK, style.BLUE, style.ORANGE, style.GREEN][: len(parts)]
     wide = 0.8 / len(parts)
     largest = max((v for values in parts.values() for v in values if v is not None), default=1.0)
     with style.styled():
-        figure = style.blank(0.7 + len(labels) * (0.14 + 0.13 * len(parts)))
+        unit = fitting_unit(largest, units)
+        figure = style.blank(0.85 + len(labels) * (0.14 + 0.13 * len(parts)))
         axes = figure.subplots()
         for series, (name, values) in enumerate(parts.items()):
             for row, value in enumerate(values):
                 y = len(labels) - 1 - row + 0.4 - wide * (series + 0.5)
-                text = "not measured" if value is None else seconds(value) if time else size(value)
-                axes.barh(
-                    y, value or 0.0, wide * 0.86, color=inks[series], label=name if row == 0 else None
-                )
+                text = "not measured" if value is None else seconds(value) if units is SECONDS else size(value)
+                x = (value or 0.0) / unit.factor
+                axes.barh(y, x, wide * 0.86, color=inks[series], label=name if row == 0 else None)
                 axes.annotate(
-                    text,
-                    (value or 0.0, y),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=7,
-                    color=style.MUTED,
+                    text, (x, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color=style.MUTED
                 )
         axes.set_yticks(range(len(labels)), [shortened(label) for label in reversed(labels)])
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.55, len(labels) - 0.45)
-        axes.set_xlim(0, largest * 1.18)
-        axes.xaxis.set_major_formatter(lambda value, _: seconds_short(value) if time else size(value))
+        axes.set_xlim(0, largest / unit.factor * 1.18)
+        axes.set_xlabel(unit.name)
         style.light_grid(axes)
         figure.legend(loc="outside upper left", ncols=len(parts), handlelength=1.0)
     return figure

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
@@ -61,23 +62,20 @@ def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Seque
                 )
         axes.set_xlim(0, count)
         axes.set_ylim(count, 0)
-        _name_both(axes, [labels[row] for row in order])
+        name_both(axes, [labels[row] for row in order])
     return figure
 
 
-def _name_both(axes: object, names: Sequence[str]) -> None:
-    """The same names on both sides of a square."""
+def name_both(axes: Axes, names: Sequence[str]) -> None:
+    """Write the same names on both sides of a square; slanted above where they would touch."""
     count = len(names)
-    axes.set_yticks(np.arange(count) + 0.5, [shortened(name, 28) for name in names], fontsize=7.5)  # type: ignore[attr-defined]
-    axes.xaxis.tick_top()  # type: ignore[attr-defined]
-    axes.set_xticks(  # type: ignore[attr-defined]
-        np.arange(count) + 0.5,
-        [shortened(name, 24) for name in names],
-        fontsize=7.5,
-        rotation=40,
-        ha="left",
-        rotation_mode="anchor",
-    )
-    axes.tick_params(length=0, labelcolor=style.INK)  # type: ignore[attr-defined]
-    for spine in axes.spines.values():  # type: ignore[attr-defined]
+    slanted = count > 4 or max(map(len, names)) * count > 90
+    axes.set_yticks(np.arange(count) + 0.5, [shortened(name, 28) for name in names], fontsize=7.5)
+    axes.xaxis.tick_top()
+    axes.set_xticks(np.arange(count) + 0.5, [shortened(name, 24) for name in names], fontsize=7.5)
+    if slanted:
+        for label in axes.get_xticklabels():
+            label.set(rotation=40, ha="left", rotation_mode="anchor")
+    axes.tick_params(length=0, labelcolor=style.INK)
+    for spine in axes.spines.values():
         spine.set_visible(False)

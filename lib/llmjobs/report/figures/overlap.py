@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
 from llmjobs.report.figures.accuracy import shortened
-from llmjobs.report.figures.difference import _name_both
+from llmjobs.report.figures.difference import name_both
 from llmjobs.report.measure.overlap import Overlap
 from llmjobs.report.wording import count, decimal
 
@@ -119,5 +119,5 @@ def likeness(found: Overlap, labels: Sequence[str]) -> Figure:
                 )
         axes.set_xlim(0, models)
         axes.set_ylim(models, 0)
-        _name_both(axes, labels)
+        name_both(axes, labels)
     return figure

@@ -83,7 +83,7 @@ def blank(height_in: float, width_in: float = WIDTH_IN) -> Figure:
 def percent_axis(axes: Axes, which: str = "x") -> None:
     """Label an axis of shares in percent."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(lambda value, _: f"{round(100 * value):d}%")
+    axis.set_major_formatter(lambda value, _: f"{round(100 * value, 2):g}%")
 
 
 def light_grid(axes: Axes, which: str = "x") -> None:

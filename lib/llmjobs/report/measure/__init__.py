@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, measure_accuracy
+from llmjobs.report.measure.matrix import Cell, read_cells
 from llmjobs.report.measure.overlap import Overlap, measure_overlap
 from llmjobs.report.measure.pairs import Pair, measure_pairs
 from llmjobs.report.measure.patterns import ModelPatterns, measure_patterns
@@ -38,6 +39,11 @@ class Measures:
     def patterns(self) -> dict[str, list[ModelPatterns]]:
         """Tests for patterns by benchmark."""
         return {benchmark.name: measure_patterns(benchmark) for benchmark in self.study.benchmarks}
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Cells of the timing matrix, of all runs."""
+        return read_cells(self.study.runs)
 
     def label(self, benchmark: Benchmark, row: int) -> str:
         """The name of a benchmark's row."""

@@ -43,7 +43,8 @@ def flowables(blocks: Sequence[Block], figures: Figures) -> list[Flowable]:
             story.append(KeepTogether([*waiting, *made]))
             waiting = []
         else:
-            story += [CondPageBreak(90) if waiting else Spacer(0, 0), *waiting, *made]
+            room = 150 if isinstance(block, Table) else 90
+            story += [*([CondPageBreak(room)] if waiting else []), *waiting, *made]
             waiting = []
     return [*story, *waiting]
 

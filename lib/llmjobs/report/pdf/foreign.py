@@ -12,10 +12,10 @@ from llmjobs.report.text.direction import is_right_to_left, printed_order
 from llmjobs.report.text.fonts import Face, run_width, split_runs, text_width
 from llmjobs.report.text.visible import visible
 
-PIECES = re.compile(
-    r"\s+|[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]|[^\s\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]+"
-)
-"""Where a line may break: at blanks, and around every Chinese, Japanese or Korean character."""
+EAST_ASIAN = r"\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
+CLOSING = r"\u3001\u3002\u3009\u300b\u300d\u300f\u3011\uff01\uff09\uff0c\uff0e\uff1a\uff1b\uff1f"
+PIECES = re.compile(rf"\s+|[{EAST_ASIAN}][{CLOSING}]*|[^\s{EAST_ASIAN}]+[{CLOSING}]*")
+"""Where a line may break: at blanks and around East Asian characters, but not before their closing marks."""
 
 
 class ForeignText(Flowable):  # type: ignore[misc]

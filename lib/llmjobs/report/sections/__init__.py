@@ -1,11 +1,12 @@
 """The chapters of the report, in order. One file each; a new one is added to :data:`ORDER`."""
 
-from llmjobs.report.sections import accuracy, cost, differences, making, overlap, patterns
+from llmjobs.report.sections import accuracy, cost, differences, making, matrix, overlap, patterns
 from llmjobs.report.sections.base import Section
 
 ORDER: tuple[Section, ...] = (
     accuracy.SECTION,
     cost.SECTION,
+    matrix.SECTION,
     differences.SECTION,
     overlap.SECTION,
     patterns.SECTION,

@@ -9,6 +9,7 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import ModelAccuracy
 from llmjobs.report.measure.cost import recommend, spent
 from llmjobs.report.sections.base import Section
+from llmjobs.report.write.notes import MACHINES, TIMINGS
 from llmjobs.report.study import Cost, Entry
 from llmjobs.report.wording import (
     DASH,
@@ -38,7 +39,7 @@ def build(measures: Measures) -> Content:
     if entries:
         blocks += [_explained(entries), _table(entries), *_bars(entries), *_tradeoffs(measures)]
         blocks += _machines(entries)
-    return Content(blocks, [*_recommendation(measures), *_findings(entries)])
+    return Content(blocks, [*_recommendation(measures), *_findings(entries)], _notes(entries))
 
 
 def _explained(entries: Sequence[Entry]) -> Prose:
@@ -105,7 +106,7 @@ def _bars(entries: Sequence[Entry]) -> list[Block]:
     blocks: list[Block] = []
     if any(value is not None for value in times["real"]):
         caption = "Real, CPU and GPU time of each model over the whole run."
-        blocks.append(Figure("times", caption, partial(plots.cost_bars, labels, times, True)))
+        blocks.append(Figure("times", caption, partial(plots.cost_bars, labels, times, plots.SECONDS)))
     return blocks
 
 
@@ -121,13 +122,13 @@ def _tradeoffs(measures: Measures) -> list[Block]:
         points_ = _points(measures, main.name, kind)
         if len(points_) < 2:
             continue
-        wide = max(p.cost for p in points_) > 20 * min(p.cost for p in points_)
+        units = plots.SECONDS if kind == "time" else plots.BYTES
         front = listed(p.label for p in plots.pareto(points_))
         caption = (
             f"Accuracy on {main.name} against {axis}, with 95% intervals. On the front, that is beaten by no other in "
             f"both at once: {front}."
         )
-        blocks.append(Figure(name, caption, partial(plots.tradeoff, points_, axis, main.chance, wide)))
+        blocks.append(Figure(name, caption, partial(plots.tradeoff, points_, axis, units, main.chance)))
     return blocks
 
 
@@ -141,8 +142,8 @@ def _points(measures: Measures, benchmark: str, kind: str) -> list[plots.CostPoi
     return found
 
 
-def _machines(entries: Sequence[Entry]) -> list[Block]:
-    """The same model on two machines, a laptop and a Colab, side by side."""
+def _machine_rows(entries: Sequence[Entry]) -> list[list[str]]:
+    """The same model on two machines, a laptop and a Colab, a row each."""
     by_model: dict[str, list[Entry]] = {}
     for entry in entries:
         by_model.setdefault(entry.info.id, []).append(entry)
@@ -163,17 +164,30 @@ def _machines(entries: Sequence[Entry]) -> list[Block]:
                     speed,
                 ]
             )
-    if not rows:
-        return []
+    return rows
+
+
+def _machines(entries: Sequence[Entry]) -> list[Block]:
+    rows = _machine_rows(entries)
     columns = [
-        Column("Model", "left", 1),
-        Column("Machine", "left", 1),
-        Column("Device", "left"),
-        Column("Real"),
-        Column("Speed"),
-    ]
-    return [Heading("The same model on several machines"), Table("Machine against machine", columns, rows,
-            note="Speed: against the slowest of the same model.")]  # fmt: skip
+        Column("Model", "left", 1), Column("Machine", "left", 1), Column("Device", "left"), Column("Real"), Column("Speed"),
+    ]  # fmt: skip
+    note = "Speed: against the slowest of the same model."
+    table = Table("Machine against machine", columns, rows, note=note)
+    return [Heading("The same model on several machines"), table] if rows else []
+
+
+def _notes(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Say the times in words, and what another machine changes."""
+    notes = []
+    for entry in entries:
+        cost = entry.cost or Cost()
+        gpu = f"{seconds(cost.gpu_s)} GPU" if cost.gpu_s is not None else "GPU time not measured"
+        told = f"{entry.label}: {seconds(cost.real_s)} real, {seconds(cost.cpu_s)} CPU, {gpu}"
+        notes.append((TIMINGS, f"{told}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions a second."))
+    for row in _machine_rows(entries):
+        notes.append((MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} as fast as the slowest."))
+    return notes
 
 
 def _recommendation(measures: Measures) -> list[Finding]:

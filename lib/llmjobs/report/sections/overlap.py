@@ -9,6 +9,7 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import Overlap, PairOverlap
 from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
+from llmjobs.report.write.notes import SAME
 from llmjobs.report.sections.missed import missed_blocks
 from llmjobs.report.wording import count, decimal, interval, p_value, percent, plain_p, points, word
 
@@ -23,6 +24,7 @@ def build(measures: Measures) -> Content:
     """Hold the shared mistakes against what independence would give."""
     blocks: list[Block] = []
     findings: list[Finding] = []
+    notes: list[tuple[str, str]] = []
     for name, found in measures.overlap.items():
         if len(measures.overlap) > 1:
             blocks.append(Heading(name))
@@ -30,9 +32,11 @@ def build(measures: Measures) -> Content:
         blocks += _pairs(measures, name, found)
         blocks += _ensembles(measures, name, found)
         blocks += missed_blocks(measures, found)
+        said = _findings(measures, found)
+        notes += [(SAME, f"{name}: {finding.sentence}") for finding in said]
         if found.benchmark is measures.study.main:
-            findings += _findings(measures, found)
-    return Content(blocks, findings)
+            findings += said
+    return Content(blocks, findings, notes)
 
 
 def _names(measures: Measures, found: Overlap) -> list[str]:
@@ -173,11 +177,7 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
         Finding(
             count(everyone),
             f"{both[:1].upper()}{both[1:]} {count(everyone)} of {count(total)} questions; {chance}. "
-            + (
-                "Mistakes are shared, not random."
-                if found.all_p < 0.01
-                else "That is no more than chance would share."
-            ),
+            + _verdict(found.all_p),
             90,
         )
     ]
@@ -192,6 +192,12 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
             )
         )
     return [*findings, *_together(measures, found)]
+
+
+def _verdict(p: float) -> str:
+    if p < 0.01:
+        return "Mistakes are shared, not random."
+    return "Probably more than chance." if p < 0.05 else "That is no more than chance may give."
 
 
 def _together(measures: Measures, found: Overlap) -> list[Finding]:

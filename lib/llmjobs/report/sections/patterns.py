@@ -10,8 +10,9 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.patterns import ModelPatterns
 from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
+from llmjobs.report.write.notes import PATTERNED
 from llmjobs.report.study import Benchmark
-from llmjobs.report.wording import DASH, decimal, listed, p_value, percent, plain_p, word
+from llmjobs.report.wording import DASH, decimal, listed, p_value, percent, plain_p, points, word
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -31,6 +32,7 @@ def build(measures: Measures) -> Content:
         )
     ]
     findings: list[Finding] = []
+    notes: list[tuple[str, str]] = []
     for benchmark in measures.study.benchmarks:
         models = [model for model in measures.patterns[benchmark.name] if model.n]
         order = [found.row for found in measures.accuracy[benchmark.name].models]
@@ -42,9 +44,13 @@ def build(measures: Measures) -> Content:
         blocks += _alarms(measures, benchmark, models)
         blocks += _tests(measures, benchmark, models)
         blocks += _letters(measures, benchmark, models)
+        notes += [
+            (PATTERNED, f"{benchmark.name}, {measures.label(benchmark, model.row)}: {describe(model)}")
+            for model in models
+        ]
         if benchmark is measures.study.main:
             findings += _findings(measures, benchmark, models)
-    return Content(blocks, findings)
+    return Content(blocks, findings, notes)
 
 
 def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Block]:
@@ -124,7 +130,7 @@ def describe(model: ModelPatterns) -> str:
     if model.letters is not None:
         letter, gap = _most_moved(model)
         parts.append(
-            f"{LETTERS[letter]} is chosen {percent(abs(gap), 0)} of the questions {'more' if gap > 0 else 'less'} often than it is right"
+            f"{LETTERS[letter]} is chosen {points(abs(gap))} points {'more' if gap > 0 else 'less'} often than it is right"
             if "letters" in sure
             else "no letter is preferred"
         )

@@ -15,6 +15,7 @@ import matplotlib
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFError, TTFont
 
+from llmjobs.report.text import extraction
 from llmjobs.report.text.visible import code_point, needs_box
 
 Face = Literal["regular", "bold", "italic"]
@@ -46,7 +47,8 @@ def matplotlib_fonts() -> Path:
 
 @lru_cache(maxsize=1)
 def register_fonts() -> None:
-    """Make the reading faces known to reportlab, once a process; the fallback fonts follow when they are needed."""
+    """Make the reading faces known to reportlab, once a process; fallback fonts follow when they are needed."""
+    extraction.install()
     for face, (file, _) in FILES.items():
         pdfmetrics.registerFont(TTFont(NAMES[face], str(OWN / file)))
     pdfmetrics.registerFontFamily(

@@ -9,8 +9,8 @@ from llmjobs.report.text.visible import visible
 
 
 def markup(text: str, face: Face = "regular") -> str:
-    """Return ``text`` as markup that prints as that text, whatever it holds."""
-    flat = printed_order(join_letters(visible(text, keep_lines=False)))
+    """Return ``text`` as markup that prints as that text, whatever it holds, in a left-to-right sentence."""
+    flat = printed_order(join_letters(visible(text, keep_lines=False)), base_right=False)
     parts = []
     for run in split_runs(flat, face):
         inner = escape(run.text, quote=False)

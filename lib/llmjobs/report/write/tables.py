@@ -1,0 +1,152 @@
+"""Writes ``summary.csv``, ``pairs.csv``, ``overlap.csv`` and the report's part of ``summary.json``."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmjobs.report.blocks import Finding
+from llmjobs.report.measure import Measures
+from llmjobs.report.study import Benchmark, Cost
+from llmjobs.runfolder import disk
+
+Cell = str | int | float | None
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that starts with one of these for a formula."""
+
+
+def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) -> list[Path]:
+    """Write all tables below ``folder`` and return their paths."""
+    files = {
+        "summary.csv": _csv(SUMMARY, _summary_rows(measures)),
+        "pairs.csv": _csv(PAIRS, _pair_rows(measures)),
+        "overlap.csv": _csv(OVERLAP, _overlap_rows(measures)),
+    }
+    for name, text in files.items():
+        disk.write_whole(folder / name, text.encode())
+    return [*(folder / name for name in files), _write_summary(measures, findings, folder / "summary.json")]
+
+
+def safe_cell(value: Cell) -> Cell:
+    """Return a text that no spreadsheet runs: a leading apostrophe before what it would take for a formula."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(f"{value:.8g}")
+    return value
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+    return out.getvalue()
+
+
+SUMMARY = (
+    "benchmark", "subject", "model", "model_id", "device", "dtype", "quantization", "n", "right", "acc", "low", "high",
+    "macro_acc", "macro_low", "macro_high", "unparsed", "errors", "real_s", "cpu_s", "gpu_s", "peak_rss_bytes",
+    "peak_device_bytes", "energy_j",
+)  # fmt: skip
+
+
+def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
+    """One row a model and benchmark (subject empty), then one a subject."""
+    for name, found in measures.accuracy.items():
+        for model in found.models:
+            entry = measures.study.entries[model.entry]
+            info, cost = entry.info, entry.cost or Cost()
+            who = (entry.label, info.id, info.device, info.dtype, info.quantization)
+            yield (
+                name, "", *who, model.n, model.right, *model.interval, *model.macro, model.unparsed, model.errors,
+                cost.real_s, cost.cpu_s, cost.gpu_s, cost.peak_rss_bytes, cost.peak_device_bytes, cost.energy_j,
+            )  # fmt: skip
+            if len(found.subjects) > 1:
+                for place, subject in enumerate(found.subjects):
+                    acc = float(found.by_subject[model.row, place])
+                    yield (name, subject, *who, found.subject_sizes[place], None, acc, *[None] * (len(SUMMARY) - 10))
+
+
+PAIRS = (
+    "benchmark", "first", "second", "n", "difference", "low", "high", "stderr", "only_first", "only_second", "p", "p_holm",
+    "clustered_low", "clustered_high", "answers_differ",
+)  # fmt: skip
+
+
+def _pair_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
+    for benchmark in measures.study.benchmarks:
+        for pair in measures.pairs[benchmark.name]:
+            result = pair.result
+            yield (
+                benchmark.name, *_names(measures, benchmark, pair.first, pair.second), result.n, result.difference,
+                result.low, result.high, result.stderr, result.only_first, result.only_second, result.p, pair.p_holm,
+                *pair.clustered, pair.changed,
+            )  # fmt: skip
+
+
+OVERLAP = (
+    "benchmark", "first", "second", "n", "first_wrong", "second_wrong", "both_wrong", "expected", "expected_in_subjects",
+    "p", "phi", "jaccard", "jaccard_expected", "kappa", "capa", "capa_from", "both_wrong_read", "same_wrong",
+    "same_wrong_chance", "same_wrong_habit", "same_wrong_p",
+)  # fmt: skip
+
+
+def _overlap_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
+    for name, found in measures.overlap.items():
+        for pair in found.pairs:
+            e, same = pair.errors, pair.same
+            yield (
+                name, *_names(measures, found.benchmark, pair.first, pair.second), e.n, e.first_wrong, e.second_wrong,
+                e.both_wrong, e.expected, e.expected_in_strata, e.p, e.phi, e.jaccard, e.jaccard_expected, e.kappa,
+                pair.capa, pair.capa_from, same.n, same.same, same.chance, same.habit, same.p,
+            )  # fmt: skip
+
+
+def _names(measures: Measures, benchmark: Benchmark, *rows: int) -> list[str]:
+    return [measures.label(benchmark, row) for row in rows]
+
+
+def _write_summary(measures: Measures, findings: Sequence[Finding], path: Path) -> Path:
+    """Put the report's part into ``summary.json`` and leave what jobs wrote there as it is."""
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        whole = {}
+    whole = whole if isinstance(whole, dict) else {}
+    whole["report"] = {
+        "partial": measures.study.partial,
+        "findings": [{"number": f.number, "sentence": f.sentence, "alarm": f.alarm} for f in findings],
+        "notices": [{"where": n.where, "what": n.what} for n in measures.study.notices],
+        "summary": [dict(zip(SUMMARY, map(_json_cell, row), strict=True)) for row in _summary_rows(measures)],
+        "pairs": [dict(zip(PAIRS, map(_json_cell, row), strict=True)) for row in _pair_rows(measures)],
+        "overlap": [dict(zip(OVERLAP, map(_json_cell, row), strict=True)) for row in _overlap_rows(measures)],
+        "missed_by_all": [_missed(measures, name) for name in measures.overlap],
+    }
+    disk.write_whole(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+    return path
+
+
+def _json_cell(value: Cell) -> Cell:
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(f"{value:.8g}")
+    return value
+
+
+def _missed(measures: Measures, name: str) -> dict[str, Any]:
+    found = measures.overlap[name]
+    benchmark = found.benchmark
+    return {
+        "benchmark": name,
+        "questions": len(found.columns),
+        "missed_by": [int(number) for number in found.missed_by],
+        "expected": [round(float(number), 3) for number in found.expected],
+        "p": round(found.all_p, 6),
+        "same_wrong_share": _json_cell(found.all_pair_share),
+        "oracle": round(found.oracle.value, 6),
+        "majority": round(found.majority.value, 6),
+        "doc_ids": [[str(benchmark.subject[column]), benchmark.doc_id[column]] for column in found.all_missed],
+    }
