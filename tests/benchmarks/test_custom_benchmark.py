@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjobs.benchmarks.base import Benchmark, Options
-from llmjobs.benchmarks.build import build_benchmark
 from llmjobs.benchmarks.custom import Columns, Custom, custom_class, normalise
 from llmjobs.benchmarks.rows import RowSet, load_rows
 from llmjobs.errors import DataError
@@ -26,7 +25,7 @@ MANIFEST = {"file": "my.csv", "question": "prompt", "choices": ["o1", "o2", "o3"
 
 def load(path: Path, split: str = "test", shots: int = 0, **keys: Any) -> tuple[Benchmark, RowSet]:
     spec = BenchmarkSpec.model_validate({**MANIFEST, **keys, "file": str(path), "num_fewshot": shots})
-    benchmark = build_benchmark(spec)
+    benchmark = spec.benchmark()(spec.options())
     return benchmark, load_rows(type(benchmark), "all", split, data=str(path))
 
 

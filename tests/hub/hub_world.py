@@ -32,7 +32,9 @@ configs:
   - {split: dev, path: anatomy/dev-*}
 ---
 """
-ROWS = [{"question": f"Q{n}?", "choices": ["a", "b", "c", "d"], "answer": n % 4, "subject": "astronomy"} for n in range(6)]
+ROWS = [
+    {"question": f"Q{n}?", "choices": ["a", "b", "c", "d"], "answer": n % 4, "subject": "astronomy"} for n in range(6)
+]
 
 
 def parquet(rows: list[dict[str, Any]]) -> bytes:

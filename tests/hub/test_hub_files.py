@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 from hub_world import GATED, MODEL, TOKEN, World, model_repo
+from huggingface_hub import constants
 from standin_repos import Repo
 
 from llmjobs.errors import ModelError

@@ -6,6 +6,7 @@ their blob and continued from where they were; the client then finds the blob an
 
 import fnmatch
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -78,6 +79,18 @@ def fetch_files(
             raise failure(repo.kind, repo.id, error) from error
     remember(repo.kind, repo.id, revision, repo.commit)
     return repo_folder(repo.kind, repo.id) / "snapshots" / repo.commit
+
+
+def is_whole(model_id: str, commit: str) -> bool:
+    """Whether the cache holds a model's configuration and all of its weights at a commit."""
+    folder = repo_folder("model", model_id) / "snapshots" / commit
+    if not (folder / "config.json").is_file():
+        return False
+    indexes = sorted(folder.glob("*.index.json"))
+    if indexes:
+        shards = set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values())
+        return all((folder / shard).is_file() for shard in shards)
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model.bin"))
 
 
 def _fetch(repo: RemoteRepo, file: RemoteFile, advance: Advance) -> None:

@@ -37,6 +37,11 @@ def dataset_rows(path: str, config: str | None, split: str, revision: str | None
     return DatasetRows(table.to_list(), commit)
 
 
+def is_cached(path: str, config: str | None, split: str, commit: str) -> bool:
+    """Whether a split can be read without the network."""
+    return _cached_table(path, config, split, commit) is not None
+
+
 def _load(path: str, config: str | None, split: str, commit: str) -> Any:
     import datasets
 

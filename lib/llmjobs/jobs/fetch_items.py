@@ -1,0 +1,169 @@
+"""The things that can be fetched: a model's files, a data set's rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmjobs.benchmarks.base import Benchmark
+from llmjobs.benchmarks.rows import load_rows
+from llmjobs.manifest import BenchmarkSpec, ModelSpec
+from llmjobs.models.hub import (
+    RemoteFile,
+    RemoteRepo,
+    cached_snapshot,
+    inspect,
+    is_offline,
+    remember,
+    resolve_dataset,
+    resolve_model,
+)
+from llmjobs.models.hub_files import fetch_files, is_whole, missing_bytes, model_files
+from llmjobs.models.hub_rows import is_cached
+from llmjobs.models.locate import DEMO_PREFIX
+
+DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".arrow")
+Advance = Callable[[int], object]
+
+
+@dataclass
+class ModelItem:
+    """A model's configuration, tokenizer and weights."""
+
+    name: str
+    commit: str
+    revision: str | None
+    repo: RemoteRepo | None
+    """None where everything is cached and the hub was not asked."""
+    files: list[RemoteFile]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same as another."""
+        return (self.name, self.commit)
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all its files."""
+        if self.repo is None:
+            folder = cached_snapshot("model", self.name, self.commit)
+            return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder else 0
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that the cache lacks."""
+        return missing_bytes(self.repo, self.files) if self.repo else 0
+
+    def fetch(self, advance: Advance) -> None:
+        """Bring the files."""
+        if self.repo is not None:
+            fetch_files(self.repo, self.files, self.revision, advance)
+
+    def joined(self, other: "ModelItem") -> "ModelItem":
+        """Take the files of both."""
+        return replace(self, files=list(dict.fromkeys([*self.files, *other.files])))
+
+    def offline_line(self) -> str:
+        """Tell that it is not whole."""
+        return f"{self.name}: is not whole in the cache and HF_HUB_OFFLINE is set; run this with network first"
+
+
+@dataclass
+class DataItem:
+    """The rows that a manifest asks of one data set."""
+
+    name: str
+    commit: str
+    revision: str | None
+    wanted: list[tuple[type[Benchmark], str, str]]
+    """Benchmark, subject and the benchmark's own split."""
+    total_bytes: int
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same as another."""
+        return (self.name, self.commit)
+
+    @property
+    def missing_bytes(self) -> int:
+        """About how much is missing: the data set's share of subjects that are not cached."""
+        absent = len(self._absent())
+        return max(self.total_bytes * absent // len(self.wanted), absent) if absent else 0
+
+    def fetch(self, advance: Advance) -> None:
+        """Bring the rows and read them once, so that a row of a wrong form is told now."""
+        share = self.total_bytes // max(len(self.wanted), 1)
+        for benchmark, subject, split in self._absent():
+            load_rows(benchmark, subject, split, revision=self.commit)
+            advance(share)
+        remember("dataset", self.name, self.revision, self.commit)
+
+    def joined(self, other: "DataItem") -> "DataItem":
+        """Take the subjects of both."""
+        wanted = list(dict.fromkeys([*self.wanted, *other.wanted]))
+        return replace(self, wanted=wanted, total_bytes=max(self.total_bytes, other.total_bytes))
+
+    def offline_line(self) -> str:
+        """Tell which subjects are missing."""
+        names = sorted({subject for _, subject, _ in self._absent()})
+        shown = ", ".join(names[:5]) + (f" … ({len(names)})" if len(names) > 5 else "")
+        return f"{self.name}: {shown}: not in the cache and HF_HUB_OFFLINE is set; run this with network first"
+
+    def _absent(self) -> list[tuple[type[Benchmark], str, str]]:
+        return [one for one in self.wanted if not is_cached(self.name, *_place(*one), self.commit)]
+
+
+def model_item(spec: ModelSpec) -> ModelItem | None:
+    """Make the item of a model; None where nothing of it lies on the hub.
+
+    Raises:
+        ModelError: the hub says no, or it has no weights that are allowed.
+
+    """
+    if spec.endpoint or spec.id.startswith(DEMO_PREFIX) or Path(spec.id).expanduser().is_dir():
+        return None
+    commit = resolve_model(spec.id, spec.revision)
+    if is_offline() or is_whole(spec.id, commit):
+        return ModelItem(spec.id, commit, spec.revision, None, [])
+    repo = inspect("model", spec.id, commit)
+    files = model_files(repo, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
+    return ModelItem(spec.id, commit, spec.revision, repo, files)
+
+
+def data_item(spec: BenchmarkSpec) -> DataItem | None:
+    """Make the item of a benchmark; None where its rows come along or from a local file.
+
+    Raises:
+        DataError: the hub says no.
+
+    """
+    benchmark = spec.benchmark()
+    if spec.data or spec.file or benchmark.hub is None:
+        return None
+    options = benchmark(spec.options()).options
+    splits = ["test"]
+    if options.num_fewshot and benchmark.fewshot_split:
+        splits.append(benchmark.fewshot_split)
+    wanted = [(benchmark, s, split) for s in spec.subject_names() for split in splits if _on_hub(benchmark, s, split)]
+    commit = resolve_dataset(benchmark.hub.path, spec.revision)
+    size = 0 if is_offline() else _size(inspect("dataset", benchmark.hub.path, commit), wanted)
+    return DataItem(benchmark.hub.path, commit, spec.revision, wanted, size)
+
+
+def _on_hub(benchmark: type[Benchmark], subject: str, split: str) -> bool:
+    """Whether a split is the hub's; one that comes along is read once here, so that what it lacks is told now."""
+    return benchmark.own_rows(subject, split) is None
+
+
+def _place(benchmark: type[Benchmark], subject: str, split: str) -> tuple[str | None, str]:
+    assert benchmark.hub is not None
+    config = benchmark.hub.config
+    return config and config.format(subject=subject), benchmark.hub.splits[split]
+
+
+def _size(repo: RemoteRepo, wanted: list[tuple[type[Benchmark], str, str]]) -> int:
+    """About how large the wanted configurations are: their folders, or all data files where there are none."""
+    data = [file for file in repo.files if file.path.endswith(DATA_SUFFIXES)]
+    folders = {f"{config}/" for config, _ in (_place(*one) for one in wanted) if config}
+    inside = [file for file in data if any(file.path.startswith(folder) for folder in folders)]
+    return sum(file.size_bytes for file in inside or data)
