@@ -40,7 +40,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_the_smallest_size_that_none_beats_is_taken(
     llama: Any, ran: list[int], times: dict[int, float], expected: int
 ) -> None:
-    assert measure_batch_tokens(llama, seconds=1000, clock=clock_of(times, ran)) == expected
+    assert measure_batch_tokens(llama, seconds=1000, sizes=list(times), clock=clock_of(times, ran)) == expected
 
 
 def test_the_search_ends_when_its_time_is_up(llama: Any, ran: list[int]) -> None:

@@ -10,7 +10,7 @@ from llmjobs.scoring.layout import Causal, Layout
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
 
 SEGMENT_TOKENS = 128
-CPU_SIZES = (256, 512, 1024, 2048)
+CPU_SIZES = (256, 512, 1024, 2048, 4096)
 GPU_SIZES = (1024, 2048, 4096, 8192, 16384, 32768)
 ENOUGH_GAIN = 1.03
 

@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from llmjobs.errors import ModelError
 from llmjobs.scoring.attention import KeysValues
-from llmjobs.scoring.batch import Batch, Option, Reading, build_batch
+from llmjobs.scoring.batch import Batch, Option, build_batch
 from llmjobs.scoring.forward import Model, PackedForward, padded_logits
-from llmjobs.scoring.layout import layout_batch, layout_prefix
+from llmjobs.scoring.layout import layout_batch, layout_prefix, whole_inputs
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
 from llmjobs.scoring.plan import UnitPlan
 from llmjobs.scoring.probe import ProbeResult, probe_sharing
+from llmjobs.scoring.reading import read_scores
 from llmjobs.scoring.requests import Request, Score
 
 __all__ = ["ProbeResult", "Scorer"]
@@ -142,51 +142,3 @@ class Scorer:
         return padded_logits(
             self.model, inputs, [cells[row][0] * width + cells[row][1] for row in rows], self.pad_token_id
         )
-
-
-def whole_inputs(plan: UnitPlan, batch: Batch) -> tuple[list[tuple[int, ...]], dict[int, tuple[int, int]]]:
-    """Return the leaves' whole inputs and, for each packed row, one that has it and the position there."""
-    parents = {segment.parent for segment in batch.segments}
-    inputs: list[tuple[int, ...]] = []
-    cells: dict[int, tuple[int, int]] = {}
-    offsets, offset = [], 0
-    for segment in batch.segments:
-        offsets.append(offset)
-        offset += len(segment.tokens)
-    for leaf in range(len(batch.segments)):
-        if leaf in parents:
-            continue
-        tokens: tuple[int, ...] = ()
-        at = leaf
-        while True:
-            segment = batch.segments[at]
-            tokens = segment.tokens + tokens
-            for position in range(segment.start, segment.end):
-                cells.setdefault(offsets[at] + position - segment.start, (len(inputs), position))
-            if segment.parent < 0:
-                break
-            at = segment.parent
-        for piece in reversed(plan.prefix_chain(segment.prefix)):
-            tokens = plan.prefixes[piece].tokens + tokens
-        inputs.append(tokens)
-    return inputs, cells
-
-
-def read_scores(logits: Tensor, rows: Sequence[int], readings: Sequence[Reading]) -> list[Score]:
-    """Read each option's score off ``logits`` [len(rows), vocabulary]; sums and log-softmax in fp32."""
-    where = {row: at for at, row in enumerate(rows)}
-    cells = [
-        (where[row], target)
-        for reading in readings
-        for row, target in zip(reading.rows, reading.targets, strict=True)
-    ]
-    at, targets = torch.tensor(cells, device=logits.device).T
-    logits = logits.float()
-    greedy = (logits.argmax(-1)[at] == targets).tolist()
-    picked = (logits[at, targets] - torch.logsumexp(logits, -1)[at]).tolist()
-    scores, first = [], 0
-    for reading in readings:
-        last = first + len(reading.targets)
-        scores.append(Score(sum(picked[first:last]), all(greedy[first:last])))
-        first = last
-    return scores

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from llmjobs.scoring.batch import Batch
 from llmjobs.scoring.plan import UnitPlan
-from llmjobs.scoring.tree import Segment
+from llmjobs.scoring.tree import Segment, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,33 @@ def layout_prefix(plan: UnitPlan, prefix: int) -> Layout:
         (Causal(0, size, 1),),
         tuple(_whole_prefix(plan, above, 0, size) for above in chain),
     )
+
+
+def whole_inputs(plan: UnitPlan, batch: Batch) -> tuple[list[Tokens], dict[int, tuple[int, int]]]:
+    """Return the leaves' whole inputs and, for each packed row, one that has it and the position there."""
+    segments, offsets = batch.segments, _offsets(batch.segments)
+    parents = {segment.parent for segment in segments}
+    inputs: list[Tokens] = []
+    cells: dict[int, tuple[int, int]] = {}
+    for leaf in range(len(segments)):
+        if leaf in parents:
+            continue
+        path = _path(segments, leaf)
+        chain = plan.prefix_chain(segments[path[0]].prefix)
+        pieces = [*(plan.prefixes[piece] for piece in chain), *(segments[at] for at in path)]
+        for at in path:
+            positions = range(segments[at].start, segments[at].end)
+            for row, position in zip(range(offsets[at], offsets[at + 1]), positions, strict=True):
+                cells.setdefault(row, (len(inputs), position))
+        inputs.append(tuple(token for piece in pieces for token in piece.tokens))
+    return inputs, cells
+
+
+def _path(segments: Sequence[Segment], leaf: int) -> list[int]:
+    path = [leaf]
+    while segments[path[-1]].parent >= 0:
+        path.append(segments[path[-1]].parent)
+    return path[::-1]
 
 
 def _whole_prefix(plan: UnitPlan, prefix: int, first: int, last: int) -> Cross:
