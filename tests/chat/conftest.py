@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fakes import FakeBackend
+from chat_fakes import FakeBackend
 
 from llmjobs.demo import DEMO_MODELS
 
@@ -41,7 +41,7 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture
 def backend(tiny):
     """A local backend on the tiny model, keys kept."""
-    from fakes import load_backend
+    from chat_fakes import load_backend
 
     return load_backend(tiny)
 

@@ -1,0 +1,128 @@
+"""Keys and values over turns: the same answers as without, the longest common prefix kept, resumable to the bit."""
+
+import pytest
+import torch
+from chat_fakes import load_backend
+
+from llmjobs.chat.agent import Agent
+from llmjobs.chat.backend import Sampling
+from llmjobs.chat.local.kept_keys import KeptKeys
+from llmjobs.demo import DEMO_MODELS
+
+MESSAGES = [f"My name is {name}." for name in ("Ana", "Ben", "Cara", "Dan", "Eva", "Finn")]
+
+
+def talk(backend, messages, **options) -> list:
+    agent = Agent(backend, sampling=Sampling(12, options.pop("temperature", 0.0)), seed=5, **options)
+    return [agent.ask(message) for message in messages]
+
+
+@pytest.mark.parametrize("strategy", ["full", "window", "summary", "retrieve", "hybrid"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_equal_those_without(tiny, strategy, temperature):
+    options = {"strategy": strategy, "temperature": temperature, "max_context": 96}
+    if strategy == "full":
+        options["max_context"] = None
+    kept = talk(load_backend(tiny), MESSAGES, **options)
+    whole = talk(load_backend(tiny, keeps_keys=False), MESSAGES, **options)
+    assert [r.text for r in kept] == [r.text for r in whole]
+    assert [r.prompt_tokens for r in kept] == [r.prompt_tokens for r in whole]
+    assert all(r.reused_tokens == 0 for r in whole)
+
+
+def test_a_turn_computes_only_what_is_new(backend):
+    replies = talk(backend, MESSAGES)
+    for before, now in zip(replies, replies[1:], strict=False):
+        assert now.reused_tokens >= before.prompt_tokens
+
+
+def test_the_longest_common_prefix_is_kept_when_the_past_is_rewritten(backend):
+    backend.start(0)
+    keys = backend._keys
+    keys.prefill([1, 10, 11, 12, 13, 14])
+    _, reused = keys.prefill([1, 10, 11, 99, 98])
+    assert reused == 3
+    _, reused = keys.prefill([1, 10, 11, 99, 98])
+    assert reused == 4, "one token is computed again, for its logits"
+    _, reused = keys.prefill([2, 10])
+    assert reused == 0
+
+
+def test_a_saved_state_computes_the_same_bits(tiny):
+    first, second = load_backend(tiny), load_backend(tiny)
+    rewritten = [[1, 10, 11, 12], [1, 10, 11, 12, 13, 14, 15], [1, 10, 11, 40, 41, 42]]
+    for ids in rewritten:
+        first._keys.prefill(ids)
+        first._keys.advance(7)
+        first._keys.settle([7, 8])
+    second._keys.restore(first._keys.state())
+    for one, other in zip(first._keys._cache.layers, second._keys._cache.layers, strict=True):
+        assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
+    ids = [*rewritten[-1], 7, 8, 50]
+    assert torch.equal(first._keys.prefill(ids)[0], second._keys.prefill(ids)[0])
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_pass_cut_off_in_the_middle_leaves_the_cache_whole(tiny, layer):
+    backend, fresh = load_backend(tiny), load_backend(tiny)
+    keys = backend._keys
+    keys.prefill([1, 10, 11, 12])
+    attention = backend._loaded.model.model.layers[layer].self_attn
+    hook = attention.o_proj.register_forward_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        keys.prefill([1, 10, 11, 12, 13, 14])
+    hook.remove()
+    assert {item.keys.shape[-2] for item in keys._cache.layers} == {4}
+    logits, reused = keys.prefill([1, 10, 11, 12, 13, 14])
+    assert reused == 4
+    torch.testing.assert_close(logits, fresh._keys.prefill([1, 10, 11, 12, 13, 14])[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_stopped_answer_keeps_the_prompt(backend):
+    agent = Agent(backend, sampling=Sampling(12))
+    stream = agent.stream(MESSAGES[0])
+    while not next(stream):
+        pass
+    stream.close()
+    assert agent.last.finish_reason == "interrupted"
+    assert agent.ask(MESSAGES[1]).reused_tokens >= agent.backend.count([agent.messages[0]]) - 1
+
+
+def build(kind, folder):
+    import transformers as t
+
+    tokenizer = t.AutoTokenizer.from_pretrained(DEMO_MODELS["demo-base"])
+    base = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "bos_token_id": 1,
+            "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.3}  # fmt: skip
+    attention = {"intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    torch.manual_seed(1)
+    if kind == "sliding":
+        model = t.MistralForCausalLM(t.MistralConfig(**base, **attention, sliding_window=16))
+    elif kind == "mixed":
+        kinds = ["sliding_attention", "full_attention"]
+        config = t.Gemma3TextConfig(**base, **attention, sliding_window=16, layer_types=kinds)
+        model = t.Gemma3ForCausalLM(config)
+    else:
+        model = t.MambaForCausalLM(t.MambaConfig(**base, state_size=4))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "keeps"), [("sliding", True), ("mixed", True), ("state space", False)])
+def test_other_architectures(kind, keeps, tmp_path):
+    said = []
+    folder = build(kind, tmp_path)
+    kept = talk(load_backend(folder, warn=said.append), MESSAGES)
+    whole = talk(load_backend(folder, keeps_keys=False), MESSAGES)
+    assert [r.text for r in kept] == [r.text for r in whole]
+    assert any(r.reused_tokens for r in kept) == keeps
+    assert len(said) == (not keeps)
+    assert keeps or "every turn is computed whole" in said[0]
+
+
+def test_long_prompts_are_read_in_parts(backend, monkeypatch):
+    ids = list(range(10, 60))
+    whole = KeptKeys(backend._loaded.model, "m").prefill(ids)[0]
+    monkeypatch.setattr("llmjobs.chat.local.kept_keys.CHUNK", 16)
+    torch.testing.assert_close(KeptKeys(backend._loaded.model, "m").prefill(ids)[0], whole, atol=1e-4, rtol=1e-4)
