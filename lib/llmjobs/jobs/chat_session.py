@@ -70,7 +70,7 @@ def make_agent(backend: Backend, section: ChatSection) -> Agent:
 def _talk(agent: Agent, store: ChatStore, settings: Mapping[str, Any], request: ChatRequest, once: str | None) -> int:
     if request.resume:
         store.restore(agent)
-    if not request.resume or request.overridden:
+    if not request.resume or store.settings() != settings:
         store.begin(settings, agent)
     is_terminal = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     terminal = Terminal(agent, store, _reader(agent, is_terminal), is_terminal=is_terminal)
