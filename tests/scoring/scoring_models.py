@@ -22,10 +22,14 @@ def llama_config() -> LlamaConfig:
 
 
 def random_model(config: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """Return a model with seeded weights, large enough that its answers are not all alike."""
+    """Return a model with seeded weights, large enough that its answers are not all alike.
+
+    Soft caps need eager attention: sdpa left them out in silence in transformers 5.17.
+    """
     torch.manual_seed(0)
     config.initializer_range = 0.08
-    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    how = {"attn_implementation": "eager"} if getattr(config, "attn_logit_softcapping", None) else {}
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, **how).eval()
 
 
 def score_unit(scorer: Scorer, plan: UnitPlan) -> dict[int, list[Score]]:

@@ -1,9 +1,10 @@
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from scoring_models import assert_same_answers, plain_score, score_unit
+from scoring_models import assert_same_answers, llama_config, plain_score, random_model, score_unit
 
 from llmjobs.errors import ModelError
 from llmjobs.scoring import engine
@@ -61,11 +62,15 @@ def test_prefixes_are_freed_after_their_last_batch(llama: Any) -> None:
     assert not scorer._kept
 
 
-def test_closing_lets_the_model_go(llama: Any) -> None:
-    scorer = Scorer(llama)
+def test_closing_lets_the_model_go() -> None:
+    model = random_model(llama_config())
+    gone = weakref.ref(model)
+    scorer = Scorer(model)
+    scorer.probe()
     scorer.score_batch(plan(), 0)
+    del model
     scorer.close()
-    assert scorer.model is None
+    assert gone() is None
     assert not scorer._kept
 
 

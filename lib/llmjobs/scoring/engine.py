@@ -79,7 +79,7 @@ class Scorer:
         """Drop the prefixes that no batch from ``at`` on needs."""
         if plan is not self._plan:
             self._plan, self._kept = plan, {}
-        last = plan.last_uses()
+        last = plan.last_uses
         self._kept = {prefix: kept for prefix, kept in self._kept.items() if last[prefix] >= at}
 
     def _score(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:

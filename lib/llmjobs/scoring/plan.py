@@ -6,6 +6,7 @@ Pure, and the same for the same docs and settings, so that a resumed run compute
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from llmjobs.scoring.batch import Batch, Option, Placed, build_batch
 from llmjobs.scoring.kept import choose_prefixes, last_uses, live_tokens
@@ -46,6 +47,7 @@ class UnitPlan:
             prefix = self.prefixes[prefix].parent
         return tuple(reversed(chain))
 
+    @cached_property
     def last_uses(self) -> tuple[int, ...]:
         """Return, for each kept prefix, the last batch that needs it."""
         return last_uses(self.prefixes, self.batches)
