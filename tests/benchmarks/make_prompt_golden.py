@@ -1,4 +1,4 @@
-"""Writes ``golden/prompts.json`` anew: ``python tests/benchmarks/make_prompt_golden.py``; read the difference before use."""
+"""Writes ``golden/prompts.json`` anew: ``python tests/benchmarks/make_prompt_golden.py``. Read the difference."""
 
 import json
 import sys

@@ -34,7 +34,7 @@ def tiny_tokenizer(*, bos: bool = True, eos: bool = False, template: str = CHAT_
     )
 
 
-def tiny_model(vocabulary: int) -> Any:
+def tiny_model(vocabulary: int, max_length: int = 8192) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -46,7 +46,7 @@ def tiny_model(vocabulary: int) -> Any:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=8192,
+        max_position_embeddings=max_length,
         initializer_range=0.4,
     )
     return LlamaForCausalLM(config).eval()

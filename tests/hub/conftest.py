@@ -1,5 +1,10 @@
-"""Fixtures of the hub's tests."""
+"""Fixtures of the hub's tests; the sample rows of the benchmarks are used here too."""
 
-from hub_world import no_sleep, world
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+from hub_world import no_sleep, world  # noqa: E402
 
 __all__ = ["no_sleep", "world"]

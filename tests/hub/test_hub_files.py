@@ -1,5 +1,6 @@
 """Fetching a model's files: cut, killed, slow, damaged, and what is left alone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from standin_repos import Repo
 
 from llmjobs.errors import ModelError
 from llmjobs.models import hub
-from llmjobs.models.hub_files import fetch_files, missing_bytes, missing_files, model_files
+from llmjobs.models.hub_files import ensure_model, fetch_files, is_whole, missing_bytes, missing_files, model_files
 
 LIB = Path(__file__).parents[2] / "lib"
 
@@ -158,6 +159,35 @@ def test_a_new_commit_shares_what_is_the_same(world: World) -> None:
     assert not any(seen.store and seen.method == "GET" for seen in world.hub.seen[before:])
 
 
+def test_ensuring_a_model_fetches_once_and_then_needs_no_network(world: World) -> None:
+    commit = hub.resolve_model(MODEL)
+    folder = ensure_model(MODEL, commit)
+    assert (folder / "model.safetensors").read_bytes() == weights(world)
+    world.go_offline()
+    assert ensure_model(MODEL, commit) == folder
+    with pytest.raises(ModelError, match="not whole in the cache and HF_HUB_OFFLINE is set"):
+        ensure_model(GATED, commit)
+
+
+def test_a_model_without_one_of_its_shards_is_not_whole(world: World) -> None:
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode()
+    files = {
+        "config.json": b"{}",
+        "tokenizer.json": b"{}",
+        "model.safetensors.index.json": index,
+        **dict.fromkeys(shards, b"x"),
+    }
+    world.hub.models["maker/big"] = Repo(files)
+    commit = hub.resolve_model("maker/big")
+    folder = ensure_model("maker/big", commit)
+    assert is_whole("maker/big", commit)
+    (folder / shards[1]).unlink()
+    assert not is_whole("maker/big", commit)
+    ensure_model("maker/big", commit)
+    assert is_whole("maker/big", commit)
+
+
 def test_transformers_loads_offline_what_was_fetched(world: World) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
@@ -176,3 +206,10 @@ def test_the_cache_stands_in_for_a_hub_out_of_reach(world: World, no_sleep: list
     fetch()
     world.hub.__exit__()
     assert hub.resolve_model(MODEL) == commit
+
+
+def test_a_slow_download_moves_the_bar_as_it_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 16_384)
+    world.hub.fail("model.safetensors/", bytes_per_s=1_000_000)
+    _, arrived = fetch()
+    assert sum(1 for size in arrived if size >= 16_384) > 10

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import DataError, LlmjobsError, ModelError
-from llmjobs.models.hub import RemoteFile, RemoteRepo, failure, patiently, remember, repo_folder
+from llmjobs.models.hub import RemoteFile, RemoteRepo, failure, inspect, patiently, remember, repo_folder
+from llmjobs.models.hub_progress import DownloadProgress
 
 SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "additional_chat_templates/*.jinja")
 """Configuration, tokenizer and chat template; not the weights of other frameworks."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 Advance = Callable[[int], object]
 
 
@@ -77,14 +79,31 @@ def fetch_files(
             raise
         except Exception as error:
             raise failure(repo.kind, repo.id, error) from error
-    remember(repo.kind, repo.id, revision, repo.commit)
+    if revision != repo.commit:
+        remember(repo.kind, repo.id, revision, repo.commit)
     return repo_folder(repo.kind, repo.id) / "snapshots" / repo.commit
 
 
+def ensure_model(model_id: str, commit: str, *, pickle_weights: bool = False, code: bool = False) -> Path:
+    """Return the folder of a whole model in the cache; fetch what is missing first, with a bar.
+
+    Raises:
+        ModelError: it cannot be fetched, or is not whole and the network is off.
+
+    """
+    if is_whole(model_id, commit):
+        return repo_folder("model", model_id) / "snapshots" / commit
+    repo = inspect("model", model_id, commit)
+    files = model_files(repo, pickle_weights=pickle_weights, code=code)
+    with DownloadProgress(missing_bytes(repo, files)) as progress:
+        progress.name(model_id)
+        return fetch_files(repo, files, commit, progress.advance)
+
+
 def is_whole(model_id: str, commit: str) -> bool:
-    """Whether the cache holds a model's configuration and all of its weights at a commit."""
+    """Whether the cache holds a model's configuration, a tokenizer and all of its weights at a commit."""
     folder = repo_folder("model", model_id) / "snapshots" / commit
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() or not any((folder / name).is_file() for name in TOKENIZERS):
         return False
     indexes = sorted(folder.glob("*.index.json"))
     if indexes:

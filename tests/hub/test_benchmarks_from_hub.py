@@ -1,0 +1,82 @@
+"""Every benchmark from a manifest and from the hub: parquet rows, a model in safetensors, records from a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from asking import make
+from benchmark_samples import SAMPLES, SIX_PAIRS
+from hub_world import World, parquet
+from standin_repos import Repo
+from tiny_models import tiny_model, tiny_tokenizer
+
+from llmjobs.benchmarks.base import Generation
+from llmjobs.benchmarks.gsm8k import GSM8K
+from llmjobs.benchmarks.mmlu_pro import MMLUPro
+from llmjobs.benchmarks.registry import names
+from llmjobs.benchmarks.rows import load_rows
+from llmjobs.benchmarks.truthfulqa import TruthfulQAMC1
+from llmjobs.jobs import evaluate
+from llmjobs.manifest import Manifest
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """The hub with every benchmark's data set, in as many configurations as the samples need."""
+    for name, (subject, samples) in SAMPLES.items():
+        hub = make(name, 0).hub
+        assert hub is not None
+        config = (hub.config or "default").format(subject=subject)
+        repo = world.hub.datasets.setdefault(hub.path, Repo({"README.md": b""}))
+        if name == "mmlu":
+            repo = world.hub.datasets[hub.path] = Repo({"README.md": b""})
+            samples = {s: [r | {"subject": subject} for r in rows] for s, rows in samples.items()}
+        card = f"- config_name: {config}\n  data_files:\n"
+        for split, rows in samples.items():
+            repo.files[f"{config}/{split}-00000-of-00001.parquet"] = parquet(rows)
+            card += f"  - {{split: {split}, path: {config}/{split}-*}}\n"
+        known = repo.files["README.md"].decode().removeprefix("---\nconfigs:\n").removesuffix("---\n")
+        if f"config_name: {config}\n" not in known:
+            repo.files["README.md"] = f"---\nconfigs:\n{known}{card}---\n".encode()
+    return world
+
+
+def random_model(folder: Path) -> Repo:
+    tokenizer = tiny_tokenizer()
+    tiny_model(len(tokenizer), max_length=256).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Repo({path.name: path.read_bytes() for path in folder.iterdir()})
+
+
+@pytest.mark.parametrize("name", list(SAMPLES))
+def test_rows_from_the_hub(served: World, name: str) -> None:
+    subject, samples = SAMPLES[name]
+    benchmark = make(name, 0)
+    assert benchmark.hub is not None
+    found = load_rows(type(benchmark), subject, "test")
+    raw = [r for r in samples[benchmark.hub.splits["test"]] if name == "mmlu" or benchmark.belongs(r, subject)]
+    assert found.rows == [benchmark.canonical(r) for r in raw]
+    assert found.revision == served.hub.datasets[benchmark.hub.path].commit
+
+
+def test_a_manifest_with_every_benchmark_runs(served: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TruthfulQAMC1, "own_rows", classmethod(lambda c, u, s: SIX_PAIRS if s == "fewshot" else None))
+    for generated in (GSM8K, MMLUPro):
+        monkeypatch.setattr(
+            generated, "generation", lambda self, doc: Generation(stop=("Question:",), max_new_tokens=8)
+        )
+    asked = [
+        {"name": name, "limit": 2, "num_fewshot": 1 if name == "gsm8k" else None, "subjects": [SAMPLES[name][0]]}
+        for name in SAMPLES
+    ]
+    served.hub.models["maker/random"] = random_model(tmp_path / "model")
+    manifest = Manifest.model_validate(
+        {"name": "every", "models": ["maker/random"], "eval": {"benchmarks": asked, "threads": 1}}
+    )
+    assert set(SAMPLES) == set(names()) - {"demo"}
+    outcome = evaluate.run(manifest, tmp_path)
+    assert outcome.exit_code == 0
+    for name, (subject, _) in SAMPLES.items():
+        path = tmp_path / "every" / "eval" / "random" / f"{name}.{subject}" / "records.jsonl"
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert records and all(r["status"] in ("ok", "unparsed") for r in records), (name, records)
