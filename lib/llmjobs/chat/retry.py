@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 ABOUT_SERVER = TEMPORARY | {401, 402, 403, 404, 405}
@@ -57,8 +58,8 @@ def classify(error: Exception, timeout_s: float) -> Failure:
     return Failure(f"{name}: {error}", "look at the server", False, is_about_server=False)
 
 
-def _by_status(status: int, response: object, error: Exception) -> Failure:
-    said = str(getattr(error, "server_message", None) or "").strip()
+def _by_status(status: int, response: Any, error: Exception) -> Failure:
+    said = _said(response) or str(getattr(error, "server_message", None) or "").strip()
     text = f"the server answered {status}{f' ({said})' if said else ''}"
     remedies = {
         400: "the request was refused: fewer tokens may help",
@@ -75,6 +76,14 @@ def _by_status(status: int, response: object, error: Exception) -> Failure:
         is_about_server=status in ABOUT_SERVER,
         retry_after_s=retry_after_s(headers.get("retry-after")),
     )
+
+
+def _said(response: Any) -> str:
+    """The message in an error of OpenAI's form; empty where there is none to read."""
+    try:
+        return str(response.json()["error"]["message"]).strip()
+    except Exception:
+        return ""
 
 
 def retry_after_s(value: str | None) -> float | None:
