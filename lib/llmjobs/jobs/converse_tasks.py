@@ -66,7 +66,6 @@ class ConverseTask:
             "quantization_asked": spec.quantization,
             "system": spec.system,
             "set": self.set_name,
-            "data_hash": data_hash(self.scripts),
             "conversations": len(self.scripts),
             "strategy": self.memory.strategy,
             "history": self.memory.history,
@@ -75,6 +74,7 @@ class ConverseTask:
             "temperature": section.temperature,
             "top_p": section.top_p,
             "seed": section.seed,
+            "data_hash": data_hash(self.scripts),
         }
         return Unit(self.path, declared, spec.name, sum(len(script.turns) for script in self.scripts))
 
