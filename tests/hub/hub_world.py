@@ -16,7 +16,7 @@ from standin import StandIn
 from standin_repos import Repo
 
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.models import hub as hub_module
+from llmjobs.hub import repositories as hub_module
 
 TOKEN = "hf_standInTokenThatMustNeverBeShown"
 MODEL, GATED, DATASET = "maker/tiny", "maker/gated", "cais/mmlu"

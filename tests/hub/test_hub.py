@@ -4,7 +4,7 @@ import pytest
 from hub_world import DATASET, GATED, MODEL, TOKEN, World
 
 from llmjobs.errors import DataError, LlmjobsError, ModelError
-from llmjobs.models import hub
+from llmjobs.hub import repositories as hub
 
 
 def line(call: object, *arguments: object, error: type[LlmjobsError] = ModelError) -> str:

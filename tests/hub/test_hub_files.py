@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from standin_repos import Repo
 
 from llmjobs.errors import ModelError
-from llmjobs.models import hub
-from llmjobs.models.hub_files import ensure_model, fetch_files, is_whole, missing_bytes, missing_files, model_files
+from llmjobs.hub import repositories as hub
+from llmjobs.hub.files import ensure_model, fetch_files, is_whole, missing_bytes, missing_files, model_files
 
 LIB = Path(__file__).parents[2] / "lib"
 
@@ -93,7 +93,7 @@ def test_a_killed_fetch_goes_on_where_it_was(world: World) -> None:
     world.hub.fail("model.safetensors/", bytes_per_s=1_000_000)
     code = (
         "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 16_384\n"
-        "from llmjobs.models import hub; from llmjobs.models.hub_files import *\n"
+        "from llmjobs.hub import repositories as hub; from llmjobs.hub.files import *\n"
         f"r = hub.inspect('model', {MODEL!r}); fetch_files(r, model_files(r))"
     )
     env = {**os.environ, "HF_ENDPOINT": world.hub.url, "HF_HOME": str(world.home), "PYTHONPATH": str(LIB)}

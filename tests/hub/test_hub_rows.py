@@ -6,7 +6,7 @@ from hub_world import DATASET, ROWS, TOKEN, World, dataset_repo, parquet
 from llmjobs.benchmarks.mmlu import MMLU
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.errors import DataError
-from llmjobs.models import hub
+from llmjobs.hub import repositories as hub
 
 
 def test_rows_by_subject_and_split(world: World) -> None:

@@ -46,7 +46,7 @@ def load_rows(
         return row_set(benchmark, subject, split, placed, "llmjobs", None)
     if benchmark.hub is None or split not in benchmark.hub.splits:
         raise DataError(f"{benchmark.name}: has no {split} rows on the hub; give data: a folder with {split}.jsonl")
-    from llmjobs.models.hub import dataset_rows
+    from llmjobs.hub.rows import dataset_rows
 
     config = benchmark.hub.config and benchmark.hub.config.format(subject=subject)
     found = dataset_rows(benchmark.hub.path, config, benchmark.hub.splits[split], revision)

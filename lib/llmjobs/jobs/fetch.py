@@ -9,10 +9,10 @@ from typing import Any, TextIO, TypeVar
 from pydantic import BaseModel
 
 from llmjobs.errors import EXIT_ERROR, EXIT_OK, EXIT_UNITS_FAILED, DataError, LlmjobsError, ModelError
+from llmjobs.hub.progress import DownloadProgress, size_text
+from llmjobs.hub.repositories import is_offline, repo_folder
 from llmjobs.jobs.fetch_items import DataItem, ModelItem, data_item, model_item
 from llmjobs.manifest import BenchmarkSpec, Manifest, ModelSpec
-from llmjobs.models.hub import is_offline, repo_folder
-from llmjobs.models.hub_progress import DownloadProgress, size_text
 
 Item = ModelItem | DataItem
 S = TypeVar("S", bound=BaseModel)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from llmjobs.benchmarks.base import Benchmark
 from llmjobs.benchmarks.rows import load_rows
-from llmjobs.manifest import BenchmarkSpec, ModelSpec
-from llmjobs.models.hub import (
+from llmjobs.hub.files import fetch_files, is_whole, missing_bytes, model_files
+from llmjobs.hub.repositories import (
     RemoteFile,
     RemoteRepo,
     cached_snapshot,
@@ -17,8 +17,8 @@ from llmjobs.models.hub import (
     resolve_dataset,
     resolve_model,
 )
-from llmjobs.models.hub_files import fetch_files, is_whole, missing_bytes, model_files
-from llmjobs.models.hub_rows import is_cached
+from llmjobs.hub.rows import is_cached
+from llmjobs.manifest import BenchmarkSpec, ModelSpec
 from llmjobs.models.locate import DEMO_PREFIX
 
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".arrow")

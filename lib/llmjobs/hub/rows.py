@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import DataError
+from llmjobs.hub import repositories as hub
+from llmjobs.hub.explain import explain
+from llmjobs.hub.files import verify_blobs
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +30,6 @@ def dataset_rows(path: str, config: str | None, split: str, revision: str | None
         DataError: no such data set, configuration, split or revision, no access, or not in the cache when offline.
 
     """
-    from llmjobs.models import hub
-
     commit = hub.resolve_dataset(path, revision)
     table = _cached_table(path, config, split, commit)
     if table is None:
@@ -45,9 +46,6 @@ def is_cached(path: str, config: str | None, split: str, commit: str) -> bool:
 def _load(path: str, config: str | None, split: str, commit: str) -> Any:
     import datasets
 
-    from llmjobs.models import hub
-    from llmjobs.models.hub_files import verify_blobs
-
     place = "/".join(filter(None, (path, config, split)))
     try:
         with _quiet():
@@ -61,13 +59,12 @@ def _load(path: str, config: str | None, split: str, commit: str) -> Any:
 
 
 def _explained(path: str, place: str, error: Exception) -> DataError:
-    from llmjobs.models import hub
 
     if hub.is_offline():
         return DataError(
             f"{place}: is not in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' where there is network"
         )
-    if hub.explain(path, path, "data set", error):
+    if explain(path, path, "data set", error):
         return DataError(str(hub.failure("dataset", path, error)))
     try:
         hub.check_access("dataset", path)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import DataError, LlmjobsError, ModelError
-from llmjobs.models.hub import RemoteFile, RemoteRepo, failure, inspect, patiently, remember, repo_folder
-from llmjobs.models.hub_progress import DownloadProgress
+from llmjobs.hub.progress import DownloadProgress
+from llmjobs.hub.repositories import RemoteFile, RemoteRepo, failure, inspect, patiently, remember, repo_folder
 
 SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")

@@ -1,0 +1,218 @@
+"""The hub: which commit a name stands for, what its files weigh, who may read them, what the cache holds already.
+
+Everything that leaves the machine goes through ``huggingface_hub`` (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and
+``HF_HUB_OFFLINE`` mean what they mean there). The token itself is never printed, kept or put into a message.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from llmjobs.errors import DataError, LlmjobsError, ModelError
+from llmjobs.hub.explain import explain, is_connection_error, retry_after_s
+
+log = logging.getLogger(__name__)
+Kind = Literal["model", "dataset"]
+T = TypeVar("T")
+TRIES = 5
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a repository; ``sha256`` where it is stored as a large file, ``blob_id`` (git) for the others."""
+
+    path: str
+    size_bytes: int
+    sha256: str | None = None
+    blob_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RemoteRepo:
+    """What the hub says about a repository at one commit."""
+
+    kind: Kind
+    id: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+    gated: bool
+
+
+@dataclass(frozen=True)
+class TokenState:
+    """Whether there is a token and where it comes from; never the token."""
+
+    source: str | None
+    """``HF_TOKEN``, a file's path, or None."""
+    account: str | None = None
+    """Name of its account, where the hub was asked."""
+    error: str | None = None
+
+
+def is_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def resolve_model(model_id: str, revision: str | None = None) -> str:
+    """Return the commit that a revision of a model stands for now; from the cache where the hub cannot be reached.
+
+    Raises:
+        ModelError: there is no such model or revision, no access, or neither network nor cache.
+
+    """
+    return _resolve("model", model_id, revision)
+
+
+def resolve_dataset(dataset_id: str, revision: str | None = None) -> str:
+    """Return the commit that a revision of a data set stands for now, as :func:`resolve_model` does.
+
+    Raises:
+        DataError: as there.
+
+    """
+    return _resolve("dataset", dataset_id, revision)
+
+
+def inspect(kind: Kind, repo_id: str, revision: str | None = None) -> RemoteRepo:
+    """Ask the hub for a repository's commit and files with their sizes and hashes.
+
+    Raises:
+        ModelError, DataError: the hub says no; the line says why and what to do.
+
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    ask: Any = api.model_info if kind == "model" else api.dataset_info
+    found = _asked(kind, repo_id, lambda: ask(repo_id, revision=revision, files_metadata=True, timeout=_timeout_s()))
+    files = tuple(
+        RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in found.siblings or []
+    )
+    return RemoteRepo(kind, repo_id, str(found.sha), files, bool(found.gated))
+
+
+def check_access(kind: Kind, repo_id: str) -> None:
+    """Check that the files may be read, gated or not, without reading one.
+
+    Raises:
+        ModelError, DataError: no access; the line names the page where to ask.
+
+    """
+    from huggingface_hub import HfApi
+
+    _asked(kind, repo_id, lambda: HfApi().auth_check(repo_id, repo_type=kind))
+
+
+def token_state(*, ask: bool = False) -> TokenState:
+    """Say where the token comes from; with ``ask`` the hub says whose it is."""
+    from huggingface_hub import HfApi, constants, get_token
+
+    try:
+        if get_token() is None:
+            return TokenState(None)
+    except (OSError, ValueError) as error:
+        return TokenState(str(constants.HF_TOKEN_PATH), error=f"cannot be read: {type(error).__name__}")
+    names = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
+    source = names[0] if names else str(constants.HF_TOKEN_PATH)
+    if not ask or is_offline():
+        return TokenState(source)
+    try:
+        account = patiently(lambda: HfApi().whoami())
+    except Exception as error:
+        return TokenState(source, error=explain("token", "", "token", error) or type(error).__name__)
+    return TokenState(source, account=str(account.get("name")))
+
+
+def cached_snapshot(kind: Kind, repo_id: str, revision: str | None = None) -> Path | None:
+    """Return the cache's folder of a revision, whole or not; None if the cache does not know it."""
+    folder = repo_folder(kind, repo_id)
+    commit = revision if revision and _COMMIT.fullmatch(revision) else _cached_commit(folder, revision)
+    found = folder / "snapshots" / commit if commit else None
+    return found if found and found.is_dir() else None
+
+
+def remember(kind: Kind, repo_id: str, revision: str | None, commit: str) -> None:
+    """Keep in the cache, as the hub's own client does, which commit a branch or tag stood for."""
+    name = revision or "main"
+    if name != commit:
+        path = repo_folder(kind, repo_id) / "refs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit, encoding="utf-8")
+
+
+def repo_folder(kind: Kind, repo_id: str) -> Path:
+    """Return the folder of the hub's cache that belongs to a repository."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo_id.replace('/', '--')}"
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Call again where the hub is busy (429, 5xx) or the line breaks: up to five times, waiting longer each time."""
+    wait_s = FIRST_WAIT_S
+    for _ in range(TRIES - 1):
+        try:
+            return call()
+        except Exception as error:
+            asked_s = retry_after_s(error)
+            if asked_s is None:
+                raise
+            pause_s = min(max(wait_s, asked_s), LONGEST_WAIT_S)
+            log.warning("the hub does not answer (%s); next try in %.0f s", type(error).__name__, pause_s)
+            time.sleep(pause_s)
+            wait_s *= 2
+    return call()
+
+
+def failure(kind: Kind, repo_id: str, error: Exception) -> LlmjobsError:
+    """Turn whatever the hub's client raised into one line."""
+    what = "data set" if kind == "dataset" else "model"
+    line = explain(repo_id, repo_id, what, error) or f"{repo_id}: {type(error).__name__}: {str(error)[:200]}"
+    return DataError(line) if kind == "dataset" else ModelError(line)
+
+
+def _resolve(kind: Kind, repo_id: str, revision: str | None) -> str:
+    cached = cached_snapshot(kind, repo_id, revision)
+    if cached and (is_offline() or cached.name == revision):
+        return cached.name
+    try:
+        found = inspect(kind, repo_id, revision)
+    except LlmjobsError as error:
+        if cached and error.__cause__ is not None and is_connection_error(error.__cause__):
+            log.warning("%s: the hub cannot be reached; the cache's revision %s is used", repo_id, cached.name[:12])
+            return cached.name
+        raise
+    return found.commit
+
+
+def _asked(kind: Kind, repo_id: str, call: Callable[[], T]) -> T:
+    try:
+        return patiently(call)
+    except Exception as error:
+        raise failure(kind, repo_id, error) from error
+
+
+def _cached_commit(folder: Path, revision: str | None) -> str | None:
+    """Return what the cache knows a branch or tag to be; without a note, its only snapshot stands for the default."""
+    ref = folder / "refs" / (revision or "main")
+    if ref.is_file():
+        return ref.read_text(encoding="utf-8").strip()
+    snapshots = sorted(p.name for p in (folder / "snapshots").glob("*")) if revision is None else []
+    return snapshots[0] if len(snapshots) == 1 else None
+
+
+def _timeout_s() -> float:
+    from huggingface_hub import constants
+
+    return float(constants.HF_HUB_ETAG_TIMEOUT)
