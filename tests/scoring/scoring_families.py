@@ -38,8 +38,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-oss": ("GptOss", {**MODERN, **WINDOW, **MIXED, "num_local_experts": 4}),
     "gpt-j": ("GPTJ", {**GPT, "n_positions": 512, "rotary_dim": 16}),
 }
-PLAIN = {"falcon", "falcon-alibi", "bloom", "mamba", "gpt-j"}
-"""Families that do not take their attention from transformers' AttentionInterface."""
+PATHS = dict.fromkeys(FAMILIES, "shared") | {
+    "falcon": "cached", "falcon-alibi": "cached", "bloom": "cached", "gpt-j": "cached", "mamba": "plain",
+}  # fmt: skip
+"""The most sharing path that each takes: some have an attention of their own, Mamba has no key-value cache."""
 
 
 def family_config(name: str) -> Any:

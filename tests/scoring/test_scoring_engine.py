@@ -21,7 +21,7 @@ def plan(batch_tokens: int = 96, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("batch_tokens", [40, 96, 300, 2000])
-@pytest.mark.parametrize("path", ["shared", "plain"])
+@pytest.mark.parametrize("path", ["shared", "cached", "plain"])
 def test_scores_equal_plain_unbatched_forwards(llama: Any, path: str, batch_tokens: int) -> None:
     scorer = Scorer(llama)
     scorer.path = path
@@ -29,9 +29,13 @@ def test_scores_equal_plain_unbatched_forwards(llama: Any, path: str, batch_toke
     assert_same_answers(score_unit(scorer, plan(batch_tokens)), expected, tolerance=1e-4)
 
 
-def test_a_plan_without_sharing_gives_the_same(llama: Any) -> None:
+def test_a_plan_that_shares_less_gives_the_same(llama: Any) -> None:
     expected = [[plain_score(llama, request) for request in doc] for doc in DOCS]
-    assert_same_answers(score_unit(Scorer(llama), plan(sharing=False)), expected, tolerance=1e-4)
+    for path in ("shared", "cached", "plain"):
+        for settings in ({"sharing": False}, {"in_batch": False}):
+            scorer = Scorer(llama)
+            scorer.path = path
+            assert_same_answers(score_unit(scorer, plan(**settings)), expected, tolerance=1e-4)
 
 
 def test_inputs_too_long_are_cut_from_the_left(llama: Any) -> None:
@@ -40,7 +44,7 @@ def test_inputs_too_long_are_cut_from_the_left(llama: Any) -> None:
     assert_same_answers(found, [[plain_score(llama, one, max_length=20) for one in doc] for doc in docs])
 
 
-@pytest.mark.parametrize("path", ["shared", "plain"])
+@pytest.mark.parametrize("path", ["shared", "cached", "plain"])
 def test_a_fresh_scorer_repeats_any_batch_to_the_bit(llama: Any, path: str) -> None:
     unbroken = Scorer(llama)
     unbroken.path = path

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from scoring_families import FAMILIES, PLAIN, family_config
+from scoring_families import FAMILIES, PATHS, family_config
 from scoring_models import VOCABULARY, assert_same_answers, plain_score, random_model, score_unit
 
 from llmjobs.scoring.engine import Scorer
@@ -24,8 +24,10 @@ def family_model(name: str) -> Any:
 
 def ours(model: Any, name: str) -> dict[int, list[Score]]:
     scorer = Scorer(model, warn=lambda line: None)
-    assert scorer.probe().path == ("plain" if name in PLAIN else "shared")
-    return score_unit(scorer, plan_unit(DOCS, max_length=512, batch_tokens=96, sharing=scorer.path == "shared"))
+    assert scorer.probe().path == PATHS[name]
+    plan = plan_unit(DOCS, max_length=512, batch_tokens=96, **scorer.plan_settings)
+    assert bool(plan.prefixes) == (scorer.path != "plain")
+    return score_unit(scorer, plan)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

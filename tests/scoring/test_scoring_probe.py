@@ -4,7 +4,7 @@ import pytest
 import torch
 from scoring_models import VOCABULARY, llama_config, random_model
 
-from llmjobs.scoring import attention
+from llmjobs.scoring import attention, paths
 from llmjobs.scoring.engine import Scorer
 from llmjobs.scoring.probe import made_up_docs
 
@@ -17,20 +17,31 @@ def test_a_right_model_takes_the_shared_path_in_silence(llama: Any) -> None:
     assert found.max_difference < 1e-4
 
 
-def test_a_mismatch_means_the_plain_path_aloud(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mismatch_means_the_next_path_aloud(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_merge_cross", lambda *args: None)
     said: list[str] = []
     scorer = Scorer(llama, warn=said.append)
     found = scorer.probe()
-    assert (found.path, scorer.path) == ("plain", "plain")
-    assert said == [f"scoring without shared prefixes: {found.reason}"]
-    assert "rounding allows 0.001" in found.reason
+    assert (found.path, scorer.path) == ("cached", "cached")
+    assert said == [f"scoring on the cached path: {found.reason}"]
+    assert "the shared path differs by" in found.reason
+    assert found.reason.endswith("rounding allows 0.001; equal to a plain forward within 0.001")
 
 
-def test_an_error_of_the_shared_path_means_the_plain_path(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_fits_the_plain_path_is_left(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths.SharedPath, "refuses", lambda self, model: "not this one")
+    monkeypatch.setattr(paths.CachedPath, "refuses", lambda self, model: "nor this")
+    said: list[str] = []
+    found = Scorer(llama, warn=said.append).probe()
+    assert (found.path, found.max_difference) == ("plain", None)
+    assert said == ["scoring on the plain path: not this one; nor this"]
+
+
+def test_an_error_of_the_shared_path_means_the_next_path(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_causal_parts", lambda *args: 1 / 0)
     found = Scorer(llama, warn=lambda line: None).probe()
-    assert found.reason == "the shared path failed: ZeroDivisionError: division by zero"
+    assert found.path == "cached"
+    assert found.reason.startswith("the shared path failed: ZeroDivisionError: division by zero; equal")
 
 
 def test_docs_of_the_unit_can_be_the_probe(llama: Any) -> None:
@@ -50,7 +61,7 @@ def test_positions_that_change_with_the_length_share_up_to_the_original_length()
 def test_unknown_kinds_of_layers_are_refused(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama.config, "layer_types", ["full_attention", "linear_attention"], raising=False)
     found = Scorer(llama, warn=lambda line: None).probe()
-    assert (found.path, found.reason) == ("plain", "layers of kind linear_attention")
+    assert (found.path, found.reason.split(";")[0]) == ("plain", "layers of kind linear_attention")
 
 
 @pytest.mark.filterwarnings("ignore")

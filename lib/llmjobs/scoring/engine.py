@@ -3,16 +3,13 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
-
 from llmjobs.errors import ModelError
-from llmjobs.scoring.attention import KeysValues
 from llmjobs.scoring.batch import Batch, Option, build_batch
-from llmjobs.scoring.forward import Model, PackedForward, padded_logits
-from llmjobs.scoring.layout import layout_batch, layout_prefix, whole_inputs
+from llmjobs.scoring.forward import Model
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
+from llmjobs.scoring.paths import CachedPath, Kept, Path, PlainPath, SharedPath
 from llmjobs.scoring.plan import UnitPlan
-from llmjobs.scoring.probe import ProbeResult, probe_sharing
+from llmjobs.scoring.probe import ProbeResult, probe_paths
 from llmjobs.scoring.reading import read_scores
 from llmjobs.scoring.requests import Request, Score
 
@@ -25,9 +22,9 @@ class Scorer:
     """Scores batches of a plan on one model.
 
     ``pad_token_id`` fills rows on the plain path; any token does. ``warn`` gets one line for whatever is
-    not as asked (default: this module's logger). ``path`` is ``shared`` (packed trees) or ``plain`` (whole
-    padded inputs), set by :meth:`probe`; ``token_limit`` is the batch size that out-of-memory errors left
-    (None: no limit). A run that is resumed sets both back, to compute what the unbroken run would.
+    not as asked (default: this module's logger). ``path`` is ``shared``, ``cached`` or ``plain`` (``paths``
+    says what they do), set by :meth:`probe`; ``token_limit`` is the batch size that out-of-memory errors
+    left (None: no limit). A run that is resumed sets both back, to compute what the unbroken run would.
     """
 
     def __init__(
@@ -36,11 +33,15 @@ class Scorer:
         self.model = model
         self.pad_token_id = pad_token_id
         self.warn = warn
-        self.path = "plain" if PackedForward.refuses(model) else "shared"
         self.token_limit: int | None = None
-        self._packed = PackedForward(model)
+        self._paths: dict[str, Path] = {
+            "shared": SharedPath(model),
+            "cached": CachedPath(model, pad_token_id),
+            "plain": PlainPath(model, pad_token_id),
+        }
+        self.path = next(name for name, path in self._paths.items() if not path.refuses(model))
         self._plan: UnitPlan | None = None
-        self._kept: dict[int, KeysValues] = {}
+        self._kept: Kept = {}
         model.eval()
 
     def probe(self, docs: Sequence[Sequence[Request]] = (), longest: int | None = None) -> ProbeResult:
@@ -49,11 +50,17 @@ class Scorer:
         ``longest``: the most tokens that an input of the coming units has; needed for position schemes that
         change with the length.
         """
-        found = probe_sharing(self.model, self._both_paths, docs, longest)
-        self.path = found.path
-        if found.path == "plain":
-            self.warn(f"scoring without shared prefixes: {found.reason}")
+        refusals = {name: path.refuses(self.model) for name, path in self._paths.items()}
+        found = probe_paths(self.model, refusals, self._score_by, docs, longest)
+        self.path, self._plan = found.path, None
+        if found.path != "shared":
+            self.warn(f"scoring on the {found.path} path: {found.reason}")
         return found
+
+    @property
+    def plan_settings(self) -> dict[str, bool]:
+        """What ``plan_unit`` should share for the path that this model takes."""
+        return {"sharing": self.path != "plain", "in_batch": self.path == "shared"}
 
     def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
         """Return the scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
@@ -71,8 +78,8 @@ class Scorer:
     def close(self) -> None:
         """Free every cache and forget the model."""
         self._kept.clear()
+        self._paths.clear()
         self._plan = self.model = None
-        self._packed.model = None
         free_memory()
 
     def _follow(self, plan: UnitPlan, at: int) -> None:
@@ -109,36 +116,20 @@ class Scorer:
         halves = (batch.options[:cut], batch.options[cut:])
         scores: dict[Option, Score] = {}
         for options in halves:
-            scores |= self._score(plan, build_batch(options, plan.placed, plan.sharing))
+            scores |= self._score(plan, build_batch(options, plan.placed, plan.in_batch))
         return scores
 
     def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
-        rows = sorted({row for reading in batch.readings for row in reading.rows})
-        logits = (
-            self._shared_logits(plan, batch, rows)
-            if self.path == "shared"
-            else self._plain_logits(plan, batch, rows)
-        )
-        return read_scores(logits, rows, batch.readings)
-
-    def _both_paths(self, plan: UnitPlan) -> tuple[list[list[list[Score]]], list[list[list[Score]]]]:
-        """Return all batches' scores by the shared and by the plain path."""
-        results = []
-        for self.path in ("shared", "plain"):
-            results.append([self.score_batch(plan, at) for at in range(len(plan.batches))])
-        return results[0], results[1]
-
-    def _shared_logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int]) -> Tensor:
+        path = self._paths[self.path]
         for prefix in batch.prefixes:
             for piece in plan.prefix_chain(prefix):
                 if piece not in self._kept:
-                    self._kept[piece] = self._packed.keys_values(layout_prefix(plan, piece), self._kept)
-        return self._packed.logits(layout_batch(plan, batch), rows, self._kept)
+                    self._kept[piece] = path.keep(plan, piece, self._kept)
+        rows = sorted({row for reading in batch.readings for row in reading.rows})
+        return read_scores(path.logits(plan, batch, rows, self._kept), rows, batch.readings)
 
-    def _plain_logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int]) -> Tensor:
-        """Write out every leaf of the batch's trees; a row is read in the first leaf that it leads to."""
-        inputs, cells = whole_inputs(plan, batch)
-        width = max(map(len, inputs))
-        return padded_logits(
-            self.model, inputs, [cells[row][0] * width + cells[row][1] for row in rows], self.pad_token_id
-        )
+    def _score_by(self, path: str, plan: UnitPlan) -> list[Score]:
+        """Return all scores of a plan by one path."""
+        self.path, self._plan = path, None
+        scored = (self.score_batch(plan, at) for at in range(len(plan.batches)))
+        return [score for batch in scored for doc in batch for score in doc]

@@ -1,5 +1,6 @@
 """One forward of a causal language model, with logits only at the rows that are scored."""
 
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,20 +74,43 @@ class PackedForward:
                 config._attn_implementation = name
 
 
+def pad_right(inputs: Sequence[Sequence[int]], pad_token_id: int) -> Tensor:
+    """Return a grid [inputs, longest] of token ids."""
+    grid = torch.full((len(inputs), max(map(len, inputs))), pad_token_id, dtype=torch.long)
+    for at, tokens in enumerate(inputs):
+        grid[at, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+    return grid
+
+
 def padded_logits(
-    model: Model, inputs: Sequence[Sequence[int]], rows: Sequence[int], pad_token_id: int
+    model: Model, inputs: Sequence[Sequence[int]], cells: Sequence[int], pad_token_id: int
 ) -> Tensor:
     """Run whole inputs padded on the right, without a mask (causal models never look right).
 
-    ``rows`` count over the padded [inputs × longest] grid; the result is [len(rows), vocabulary].
+    ``cells`` count over the flattened grid [inputs, longest]; the result is [len(cells), vocabulary].
     """
-    width = max(map(len, inputs))
-    grid = torch.full((len(inputs), width), pad_token_id, dtype=torch.long)
-    for at, tokens in enumerate(inputs):
-        grid[at, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-    with torch.inference_mode(), _only_rows(model, torch.tensor(rows, device=model.device)):
-        logits: Tensor = model(input_ids=grid.to(model.device), use_cache=False).logits
+    grid = pad_right(inputs, pad_token_id).to(model.device)
+    with torch.inference_mode(), _only_rows(model, torch.tensor(cells, device=model.device)):
+        logits: Tensor = model(input_ids=grid, use_cache=False).logits
     return logits.flatten(0, -2)
+
+
+def cached_forward(
+    model: Model, grid: Tensor, cells: Sequence[int], cache: Any, cached: int
+) -> tuple[Tensor, Any]:
+    """Run a grid [rows, longest] after ``cached`` tokens that all share; return logits and the new cache.
+
+    ``cache`` (None: nothing) has one row and stays as it is: every row gets a copy. ``cells`` as above.
+    """
+    if cache is not None:
+        cache = copy.deepcopy(cache)
+        cache.batch_repeat_interleave(len(grid))
+    mask = torch.ones(len(grid), cached + grid.shape[1], dtype=torch.long, device=model.device)
+    with torch.inference_mode(), _only_rows(model, torch.tensor(cells, device=model.device)):
+        output = model(
+            input_ids=grid.to(model.device), attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+    return output.logits.flatten(0, -2), output.past_key_values
 
 
 @contextmanager

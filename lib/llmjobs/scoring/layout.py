@@ -70,24 +70,33 @@ def layout_prefix(plan: UnitPlan, prefix: int) -> Layout:
     )
 
 
-def whole_inputs(plan: UnitPlan, batch: Batch) -> tuple[list[Tokens], dict[int, tuple[int, int]]]:
-    """Return the leaves' whole inputs and, for each packed row, one that has it and the position there."""
+@dataclass(frozen=True)
+class Leaves:
+    """A batch's trees written out: whole inputs, each one's kept prefix, and where each packed row is."""
+
+    inputs: list[Tokens]
+    prefixes: list[int]
+    cells: dict[int, tuple[int, int]]
+
+
+def find_leaves(plan: UnitPlan, batch: Batch) -> Leaves:
+    """Write out every leaf; ``cells`` names, for a packed row, the first input that has it and where."""
     segments, offsets = batch.segments, _offsets(batch.segments)
     parents = {segment.parent for segment in segments}
-    inputs: list[Tokens] = []
-    cells: dict[int, tuple[int, int]] = {}
+    found = Leaves([], [], {})
     for leaf in range(len(segments)):
         if leaf in parents:
             continue
         path = _path(segments, leaf)
-        chain = plan.prefix_chain(segments[path[0]].prefix)
-        pieces = [*(plan.prefixes[piece] for piece in chain), *(segments[at] for at in path)]
+        prefix = segments[path[0]].prefix
+        pieces = [*(plan.prefixes[at] for at in plan.prefix_chain(prefix)), *(segments[at] for at in path)]
         for at in path:
             positions = range(segments[at].start, segments[at].end)
             for row, position in zip(range(offsets[at], offsets[at + 1]), positions, strict=True):
-                cells.setdefault(row, (len(inputs), position))
-        inputs.append(tuple(token for piece in pieces for token in piece.tokens))
-    return inputs, cells
+                found.cells.setdefault(row, (len(found.inputs), position))
+        found.inputs.append(tuple(token for piece in pieces for token in piece.tokens))
+        found.prefixes.append(prefix)
+    return found
 
 
 def _path(segments: Sequence[Segment], leaf: int) -> list[int]:

@@ -36,6 +36,7 @@ class UnitPlan:
     batch_tokens: int
     max_length: int
     sharing: bool
+    in_batch: bool
     refused: dict[int, str] = field(default_factory=dict)
     placed: dict[Option, Placed] = field(default_factory=dict, repr=False)
 
@@ -73,6 +74,7 @@ class UnitPlan:
         return {
             "kind": self.kind,
             "sharing": self.sharing,
+            "in_batch": self.in_batch,
             "batch_tokens": self.batch_tokens,
             "max_length": self.max_length,
             "batches": len(self.batches),
@@ -90,17 +92,20 @@ def plan_unit(
     batch_tokens: int,
     prefix_token_id: int | None = None,
     sharing: bool = True,
+    in_batch: bool = True,
 ) -> UnitPlan:
     """Plan whole docs into batches of about ``batch_tokens`` computed tokens, longest first.
 
-    ``max_length``: the most tokens that the model reads. ``prefix_token_id`` stands in for an empty context.
-    ``sharing`` off gives every distinct input a row of its own, for models that cannot share.
-    A doc larger than the budget is a batch of its own.
+    ``max_length``: the most tokens that the model reads. ``prefix_token_id`` stands in for an empty
+    context. ``sharing`` off gives every distinct input a row of its own, for models that cannot share;
+    ``in_batch`` off shares kept prefixes only (:attr:`Scorer.plan_settings` has both as a model needs
+    them). A doc larger than the budget is a batch of its own.
     """
     inputs, refused = _read_docs(docs, max_length, prefix_token_id)
     prefixes, placed = choose_prefixes(inputs, batch_tokens) if sharing else ((), _unplaced(inputs))
-    groups = _pack(_ordered(inputs, placed, prefixes), placed, batch_tokens, sharing)
-    batches = tuple(build_batch(options, placed, sharing) for options in groups)
+    in_batch = in_batch and sharing
+    groups = _pack(_ordered(inputs, placed, prefixes), placed, batch_tokens, in_batch)
+    batches = tuple(build_batch(options, placed, in_batch) for options in groups)
     total = sum(len(tokens) for tokens in {one.input.tokens for one in placed.values()})
     distinct = sum(len(prefix.tokens) for prefix in prefixes) + sum(batch.tokens for batch in batches)
     return UnitPlan(
@@ -113,6 +118,7 @@ def plan_unit(
         batch_tokens=batch_tokens,
         max_length=max_length,
         sharing=sharing,
+        in_batch=in_batch,
         refused=refused,
         placed=placed,
     )
@@ -160,20 +166,24 @@ def _ordered(
 
 
 def _pack(
-    docs: Iterable[list[Option]], placed: dict[Option, Placed], batch_tokens: int, sharing: bool
+    docs: Iterable[list[Option]], placed: dict[Option, Placed], batch_tokens: int, in_batch: bool
 ) -> list[list[Option]]:
     """Fill batches in order; without sharing a row costs as much as the batch's longest, its first."""
     batches: list[list[Option]] = []
     used = width = rows = 0
     for options in docs:
-        batch = build_batch(options, placed, sharing)
-        width = width or max((segment.end for segment in batch.segments), default=0)
+        batch = build_batch(options, placed, in_batch)
+        width = width or _widest(batch)
         rows += len(batch.segments)
         used += batch.tokens
-        cost = used if sharing else rows * width
+        cost = used if in_batch else rows * width
         if not batches or (cost > batch_tokens and batches[-1]):
             batches.append([])
             used, rows = batch.tokens, len(batch.segments)
-            width = max((segment.end for segment in batch.segments), default=0)
+            width = _widest(batch)
         batches[-1] += options
     return [batch for batch in batches if batch]
+
+
+def _widest(batch: Batch) -> int:
+    return max((len(segment.tokens) for segment in batch.segments), default=0)

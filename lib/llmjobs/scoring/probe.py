@@ -1,13 +1,13 @@
 """Is the shared path right for this model? A few inputs are scored by it and by a plain forward."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from llmjobs.scoring.forward import PackedForward, most_tokens
+from llmjobs.scoring.forward import most_tokens
 from llmjobs.scoring.plan import UnitPlan, plan_unit
 from llmjobs.scoring.requests import Request, Score
 
@@ -16,7 +16,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 PROBE_TOKENS = 96
 
-ScoreBothPaths = Callable[[UnitPlan], tuple[list[list[list[Score]]], list[list[list[Score]]]]]
+ScoreBy = Callable[[str, UnitPlan], list[Score]]
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,44 @@ class ProbeResult:
         return asdict(self)
 
 
-def probe_sharing(
-    model: Any, score_both: ScoreBothPaths, docs: Sequence[Sequence[Request]], longest: int | None
+def probe_paths(
+    model: Any,
+    refusals: Mapping[str, str | None],
+    score_by: ScoreBy,
+    docs: Sequence[Sequence[Request]],
+    longest: int | None,
 ) -> ProbeResult:
-    """Refuse what is known not to work, then compare both paths on ``docs`` or on random tokens."""
-    refusal = PackedForward.refuses(model) or _changes_with_length(model, longest)
-    if refusal:
-        return ProbeResult("plain", None, refusal)
+    """Try the paths in order and take the first that equals ``plain`` on ``docs`` or on random tokens."""
+    changing = _changes_with_length(model, longest)
+    if changing:
+        return ProbeResult("plain", None, changing)
     docs = docs or made_up_docs(model.config.get_text_config().vocab_size, most_tokens(model))
     plan = plan_unit(docs, max_length=most_tokens(model), batch_tokens=PROBE_TOKENS)
-    try:
-        shared, plain = score_both(plan)
-    except Exception as error:  # whatever a foreign model's code raises: the plain path is still there
-        return ProbeResult("plain", None, f"the shared path failed: {type(error).__name__}: {error}")
-    lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
-    pairs = zip(_flat(shared), _flat(plain), lengths, strict=True)
-    difference = max(abs(one.loglikelihood - other.loglikelihood) / size for one, other, size in pairs)
+    plain = score_by("plain", plan)
     allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
-    if difference <= allowed:
-        return ProbeResult("shared", difference, f"equal to a plain forward within {allowed:g}")
-    return ProbeResult(
-        "plain", difference, f"the shared path differs by {difference:.3g}, rounding allows {allowed:g}"
-    )
+    reasons: list[str] = []
+    for path in ("shared", "cached"):
+        difference, reason = None, refusals[path]
+        if reason is None:
+            difference, reason = _compare(path, plan, plain, score_by)
+        if difference is not None and difference <= allowed:
+            right = f"equal to a plain forward within {allowed:g}"
+            return ProbeResult(path, difference, "; ".join([*reasons, right]))
+        reasons.append(reason or f"the {path} path differs by {difference:.3g}, rounding allows {allowed:g}")
+    return ProbeResult("plain", difference, "; ".join(reasons))
+
+
+def _compare(
+    path: str, plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy
+) -> tuple[float | None, str | None]:
+    """Return the largest difference a scored token, or None and why there is none."""
+    try:
+        found = score_by(path, plan)
+    except Exception as error:  # whatever a foreign model's code raises: the plain path is still there
+        return None, f"the {path} path failed: {type(error).__name__}: {error}"
+    lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
+    pairs = zip(found, plain, lengths, strict=True)
+    return max(abs(one.loglikelihood - other.loglikelihood) / size for one, other, size in pairs), None
 
 
 def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
@@ -72,10 +88,6 @@ def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
     docs.append([Request(context, tokens(count)) for count in (3, 9, 1, 7)])
     docs.append([Request(context + option, suffix) for option in (tokens(2), tokens(3))])
     return docs
-
-
-def _flat(batches: list[list[list[Score]]]) -> list[Score]:
-    return [score for batch in batches for doc in batch for score in doc]
 
 
 def _changes_with_length(model: Any, longest: int | None) -> str | None:
