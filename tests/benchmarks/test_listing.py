@@ -1,9 +1,12 @@
 """``llmjobs benchmarks`` and what every registered benchmark must have."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from llmjobs.benchmarks.base import Options
+from llmjobs.benchmarks.listing import markdown
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.commands.benchmarks import command
 
@@ -35,3 +38,8 @@ def test_the_facts_are_complete(name: str) -> None:
     benchmark = found(Options(found.default_num_fewshot, found.prompts[0], found.output_types[0]))
     assert {benchmark.output_type(s) for s in found.subjects} <= {"loglikelihood", "generate_until"}
     assert found.hub is None or "test" in found.hub.splits
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert markdown() in text, "copy the output of llmjobs.benchmarks.listing.markdown() into docs/benchmarks.md"

@@ -21,6 +21,13 @@ def table() -> str:
     )  # fmt: skip
 
 
+def markdown() -> str:
+    """The table for the documentation."""
+    rows = [HEAD, *(_line(benchmark_class(name)) for name in names())]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(HEAD), *lines[1:]])
+
+
 def describe(found: type[Benchmark]) -> str:
     """Everything that a manifest can say about one benchmark."""
     hub = found.hub
