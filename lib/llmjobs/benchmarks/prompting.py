@@ -1,28 +1,13 @@
 """From docs and shots to texts and tokens, the way lm-eval does it. No torch: the tokenizer is passed in."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Generation, Shots
+from llmjobs.benchmarks.encoding import Encoder, Text, Tokenizer, Tokens
 from llmjobs.scoring.requests import Request
 
-Tokens = tuple[int, ...]
 Message = dict[str, str]
-
-
-class Tokenizer(Protocol):
-    """What is needed of a transformers tokenizer."""
-
-    @property
-    def bos_token(self) -> Any:
-        """Text of the beginning-of-sequence token, or None."""
-
-    def __call__(self, text: Any, *, add_special_tokens: bool) -> Mapping[str, Any]:
-        """Encode one text or several; ``input_ids`` holds the tokens."""
-
-    def apply_chat_template(self, conversation: Any, *, tokenize: Any, add_generation_prompt: Any) -> Any:
-        """Write messages as the model expects them."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +17,6 @@ class ChatStyle:
     chat_template: bool = False
     fewshot_as_turns: bool = True
     system: str | None = None
-
-
-@dataclass(frozen=True)
-class Text:
-    """One prompt as text: a context and the continuation to score (empty for generation)."""
-
-    context: str
-    continuation: str
 
 
 @dataclass(frozen=True)
@@ -177,50 +154,6 @@ class PromptWriter:
 
     def _apply(self, messages: list[Message]) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-class Encoder:
-    """Encodes contexts with their continuations.
-
-    Context and continuation are encoded together and split at the context's own length, so that the border falls where
-    the tokenizer puts it; white space at the end of a context goes to the continuation. What the tokenizer adds in
-    front by default (BOS) is added once: not where the text begins with it already, and nothing is added behind.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Ask the tokenizer what it adds in front."""
-        self.tokenizer = tokenizer
-        with_special = list(tokenizer("a", add_special_tokens=True)["input_ids"])
-        plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-        at = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
-        self.prefix: Tokens = tuple(with_special[:at])
-        self.bos = "added" if self.prefix else "none"
-
-    def encode(self, docs: Iterable[Sequence[Text]]) -> list[list[tuple[Tokens, Tokens]]]:
-        """Encode every text of every doc into context and continuation tokens."""
-        shifted = [[_shift_space(text) if text.continuation else text for text in texts] for texts in docs]
-        wanted = dict.fromkeys(t for texts in shifted for x in texts for t in (x.context, x.context + x.continuation))
-        strings = list(wanted)
-        ids: list[list[int]] = self.tokenizer(strings, add_special_tokens=False)["input_ids"] if strings else []
-        tokens = {text: self._begin(text) + tuple(found) for text, found in zip(strings, ids, strict=True)}
-
-        def split(text: Text) -> tuple[Tokens, Tokens]:
-            context = tokens[text.context]
-            return context, tokens[text.context + text.continuation][len(context) :]
-
-        return [[split(text) for text in texts] for texts in shifted]
-
-    def _begin(self, text: str) -> Tokens:
-        bos = self.tokenizer.bos_token
-        if bos and text.startswith(str(bos)):
-            self.bos = "in the text"
-            return ()
-        return self.prefix
-
-
-def _shift_space(text: Text) -> Text:
-    context = text.context.rstrip()
-    return Text(context, text.context[len(context) :] + text.continuation)
 
 
 def _join(before: str, after: str, delimiter: str) -> str:
