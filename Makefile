@@ -10,7 +10,7 @@ STAMP := $(VENV)/.made
 MANIFEST ?= manifests/demo.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check golden crash lock image-cpu image-cuda clean
+.PHONY: help setup demo test test-slow check golden crash docs lock image-cpu image-cuda clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,16 +35,21 @@ test: setup ## Run the tests.
 test-slow: setup ## Run the slower tests: large models, kills, the wheel.
 	$(BIN)/python -m pytest -q -m slow
 
-check: setup ## Lint, types and import layers, in seconds.
+check: setup ## Lint, types, import layers and help texts, in seconds.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q --no-header tests/house
+	@$(BIN)/python tests/house/lengths.py
 
 golden: setup ## Make the golden files anew; read the diff before you commit it.
-	$(BIN)/python tests/benchmarks/make_golden.py
+	for script in $(sort $(wildcard tests/*/make_*golden.py)); do $(BIN)/python $$script || exit 1; done
 
 crash: setup ## Kill every job at random file operations and compare: KILLS=1000 a job.
 	$(BIN)/python tests/crash/campaign.py --kills $(or $(KILLS),100)
+
+docs: setup ## Make the generated pages and pictures in docs/ anew.
+	for script in $(sort $(wildcard docs/make_*.py)); do $(BIN)/python $$script || exit 1; done
 
 lock: ## Write the pins anew from what .venv holds now.
 	$(BIN)/python docker/lock.py
