@@ -3,27 +3,58 @@
 
 The container starts as root only to learn whose folder was mounted; the job itself runs as that person, so its files
 are theirs. A folder that belongs to root (Docker makes a missing one so) is given to the image's own user. Started
-with ``--user``, or without the capability to change users, it stays who it is. ``exec`` keeps the process number, so
-that signals reach the job itself.
+with ``--user``, without the capability to change users, or in a user namespace, where root is the person who started
+the container, it stays who it is. ``exec`` keeps the process number, so that signals reach the job itself.
 """
 
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 RESULTS = Path("/app/results")
 CACHE = Path("/cache")
 OWN_ID = 10001
 PROGRAM = "/opt/llmjobs/bin/llmjobs"
+KEPT_IN_RESULTS = {"README.md", ".gitignore"}
+READS_ONLY = ("--help", "-h", "--version")
+
+
+def is_really_root() -> bool:
+    """Whether user 0 is the machine's root, and not a person in a user namespace of their own (rootless engines)."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split()[:2] == ["0", "0"]
+
+
+def runs() -> list[Path]:
+    """The run folders among the results; nothing else in there is touched, whatever was mounted by mistake."""
+    return [path for path in RESULTS.iterdir() if not path.is_symlink() and (path / "manifest.yaml").is_file()]
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """A folder and everything in it, links not followed."""
+    yield folder
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in folders + files)
+
+
+def give(path: Path, user: int, group: int) -> None:
+    """Hand over what root left, except links and files with a second name elsewhere."""
+    found = path.lstat()
+    if found.st_uid == 0 and not path.is_symlink() and (path.is_dir() or found.st_nlink == 1):
+        os.chown(path, user, group, follow_symlinks=False)
 
 
 def become(user: int, group: int) -> None:
-    """Give up root for good."""
-    for folder in (RESULTS, CACHE):
-        with contextlib.suppress(OSError):
-            if folder.stat().st_uid == 0:
-                os.chown(folder, user, group)
+    """Give what root left in the results and the cache to ``user``, then give up root for good."""
+    made = runs()
+    if made or {path.name for path in RESULTS.iterdir()} <= KEPT_IN_RESULTS:
+        give(RESULTS, user, group)
+    for run in made:
+        for path in below(run):
+            give(path, user, group)
+    with contextlib.suppress(OSError):
+        give(CACHE, user, group)
     os.setgroups([])
     os.setgid(group)
     os.setuid(user)
@@ -31,11 +62,11 @@ def become(user: int, group: int) -> None:
 
 def main() -> None:
     """Drop root, check that results can be written, exec the command."""
-    if os.geteuid() == 0:
+    if is_really_root():
         owner = RESULTS.stat()
         with contextlib.suppress(PermissionError):
-            become(owner.st_uid or OWN_ID, owner.st_gid or OWN_ID)
-    if not os.access(RESULTS, os.W_OK) and "--help" not in sys.argv:
+            become(owner.st_uid or OWN_ID, owner.st_gid if owner.st_uid else OWN_ID)
+    if not os.access(RESULTS, os.W_OK) and not {*sys.argv}.intersection(READS_ONLY):
         mine = 'add --user "$(id -u):$(id -g)" to docker run, or make the folder writable'
         print(f"llmjobs: {RESULTS} cannot be written by user {os.geteuid()}; {mine}", file=sys.stderr)
         sys.exit(1)
