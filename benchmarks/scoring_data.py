@@ -12,6 +12,8 @@ Doc = list[Request]
 Encode = Callable[[str], list[int]]
 LETTERS = "ABCD"
 FEW_SHOT = "The following are multiple choice questions (with answers) about {}.\n\n"
+HELLASWAG_UNIT = 40
+"""Docs of HellaSwag between two turns of the contenders."""
 SHOTS = {"mmlu-5shot": 5, "mmlu-0shot": 0}
 
 
@@ -20,7 +22,8 @@ def read_units(
 ) -> list[list[Doc]]:
     """Return a unit of docs a subject; ``questions`` takes that many of each, evenly spread (None: all)."""
     if task == "hellaswag":
-        return [hellaswag_unit(data, questions, encode)]
+        docs = hellaswag_docs(data, questions, encode)
+        return [docs[first : first + HELLASWAG_UNIT] for first in range(0, len(docs), HELLASWAG_UNIT)]
     tests = sorted((data / "mmlu" / "test").glob("*_test.csv"))
     names = subjects or [path.stem.removesuffix("_test") for path in tests]
     return [mmlu_unit(data, name, SHOTS[task], questions, encode) for name in names]
@@ -38,7 +41,7 @@ def mmlu_unit(data: Path, subject: str, shots: int, questions: int | None, encod
     return [[Request(context, letter) for letter in letters] for context in contexts]
 
 
-def hellaswag_unit(data: Path, questions: int | None, encode: Encode) -> list[Doc]:
+def hellaswag_docs(data: Path, questions: int | None, encode: Encode) -> list[Doc]:
     """Return docs of one context and four endings; a row is six lines: context, label, endings."""
     lines = (data / "hellaswag" / "hellaswag_val_full.txt").read_text(encoding="utf-8").splitlines()
     docs = []
