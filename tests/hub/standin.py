@@ -33,7 +33,8 @@ class StandIn:
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self._servers = [self._server(store=False), self._server(store=True)]
-        self.url, self.store_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in self._servers)
+        ports = [server.server_address[1] for server in self._servers]
+        self.url, self.store_url = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
 
     def _server(self, *, store: bool) -> ThreadingHTTPServer:
         handler = type("Handler", (_Handler,), {"hub": self, "store": store})

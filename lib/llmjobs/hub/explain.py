@@ -16,7 +16,7 @@ def explain(who: str, repo_id: str, what: str, error: BaseException) -> str | No
         return f"{who}: no space left for {repo_id} in the cache; free some, or set HF_HOME to a larger disk"
     found = list(_chain(error))
     for told in (_told_by_status, _told_by_network, _told_by_transformers):
-        for one in found:
+        for one in reversed(found):
             if line := told(repo_id, what, one):
                 return f"{who}: {line}"
     return None
@@ -110,6 +110,8 @@ def _told_by_network(repo_id: str, what: str, error: BaseException) -> str | Non
 
     if isinstance(error, errors.HFValidationError):
         return f"{repo_id!r} is not a name on the hub (OWNER/NAME), and there is no such folder"
+    if isinstance(error, errors.FileMetadataError):
+        return f"what answered for {repo_id} is not a hub; check HF_ENDPOINT, and for a proxy or firewall between"
     if _is_offline_error(error) or isinstance(error, errors.LocalEntryNotFoundError):
         if _is_offline():
             return (
