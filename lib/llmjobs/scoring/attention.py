@@ -87,7 +87,8 @@ def tree_attention(
     run.calls += 1
     run.windows.add(sliding_window or 0)
     if run.keep:
-        run.produced[id(module)] = (key, value)
+        # Contiguous: a view would keep the whole of a fused query-key-value projection alive.
+        run.produced[id(module)] = (key.contiguous(), value.contiguous())
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     call = Call(scale, sliding_window, softcap)
 
