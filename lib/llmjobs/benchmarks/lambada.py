@@ -18,6 +18,7 @@ class LambadaOpenAI(Benchmark):
     hub = HubDataset("EleutherAI/lambada_openai", "default", {"test": "test"})
     max_fewshot = 0
     fewshot_split = None
+    target_delimiter = ""  # the blank before the word belongs to the passage, in a chat template too
     test_rows = 5_153
 
     @classmethod

@@ -22,7 +22,7 @@ def table() -> str:
 
 
 def markdown() -> str:
-    """The table for the documentation."""
+    """Return the table for the documentation."""
     rows = [HEAD, *(_line(benchmark_class(name)) for name in names())]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(HEAD), *lines[1:]])

@@ -61,17 +61,16 @@ def encode_unit(
     encoder = Encoder(tokenizer)
     generated = bool(docs) and benchmark.output_type(docs[0].subject) == "generate_until"
     generations = [benchmark.generation(doc) if generated else None for doc in docs]
+    rooms = [_room(max_length, generation) for generation in generations]
     pairs: dict[int, list[tuple[Tokens, Tokens]]] = {}
     used = [len(shots.examples)] * len(docs)
     pending = list(range(len(docs)))
     while pending:
         texts = [writer.write(docs[at], used[at], generated) for at in pending]
         pairs.update(zip(pending, encoder.encode(texts), strict=True))
-        room = {at: _room(max_length, generations[at]) for at in pending}
-        pending = [at for at in pending if used[at] and max(len(c) + len(t) for c, t in pairs[at]) > room[at]]
+        pending = [at for at in pending if used[at] and _length(pairs[at]) > rooms[at]]
         for at in pending:
             used[at] -= 1
-    rooms = [_room(max_length, generation) for generation in generations]
     contexts = [pairs[at][0][0][-rooms[at] :] for at in range(len(docs))] if generated else []
     kept = [] if generated else [pairs[at] for at in range(len(docs))]
     return EncodedUnit(
@@ -82,10 +81,14 @@ def encode_unit(
             for g, context in zip(filter(None, generations), contexts, strict=True)
         ),
         shots_used=tuple(used),
-        truncated=tuple(max(len(c) + len(t) for c, t in pairs[at]) > rooms[at] for at in range(len(docs))),
+        truncated=tuple(_length(pairs[at]) > rooms[at] for at in range(len(docs))),
         bos=encoder.bos,
         system=writer.system_role,
     )
+
+
+def _length(options: Sequence[tuple[Tokens, Tokens]]) -> int:
+    return max(len(context) + len(continuation) for context, continuation in options)
 
 
 def _room(max_length: int, generation: Generation | None) -> int:

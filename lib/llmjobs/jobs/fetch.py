@@ -47,7 +47,7 @@ def run(study: Manifest, *, dry_run: bool = False, stream: TextIO | None = None)
 
 
 def _items(study: Manifest) -> tuple[list[Item], list[str]]:
-    """What the manifest needs, each once, and a line for what cannot even be asked for."""
+    """Collect what the manifest needs, each once, and a line for what cannot even be asked for."""
     models: dict[tuple[str, str], ModelItem] = {}
     data: dict[tuple[str, str], DataItem] = {}
     errors: list[str] = []
