@@ -16,7 +16,7 @@ from llmjobs.benchmarks.mmlu_pro import MMLUPro
 from llmjobs.benchmarks.registry import names
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.benchmarks.truthfulqa import TruthfulQAMC1
-from llmjobs.jobs import evaluate
+from llmjobs.jobs import evaluate, fetch
 from llmjobs.manifest import Manifest
 
 
@@ -80,3 +80,29 @@ def test_a_manifest_with_every_benchmark_runs(served: World, tmp_path: Path, mon
         path = tmp_path / "every" / "eval" / "random" / f"{name}.{subject}" / "records.jsonl"
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert records and all(r["status"] in ("ok", "unparsed") for r in records), (name, records)
+
+
+def test_after_fetch_a_run_needs_no_network(served: World, tmp_path: Path) -> None:
+    served.hub.models["maker/random"] = random_model(tmp_path / "model")
+    asked = [{"name": "mmlu", "subjects": ["astronomy"], "num_fewshot": 5}, "arc_easy", "lambada_openai"]
+    manifest = Manifest.model_validate(
+        {"name": "offline", "models": ["maker/random"], "eval": {"benchmarks": asked, "threads": 1}}
+    )
+    assert fetch.run(manifest) == 0
+    served.go_offline()
+    before = len(served.hub.seen)
+    assert evaluate.run(manifest, tmp_path).exit_code == 0
+    assert len(served.hub.seen) == before
+    unit = tmp_path / "offline" / "eval" / "random" / "mmlu.astronomy"
+    assert len((unit / "records.jsonl").read_text(encoding="utf-8").splitlines()) == len(SAMPLES["mmlu"][1]["test"])
+    revisions = json.loads((tmp_path / "offline" / "revisions.json").read_text(encoding="utf-8"))
+    assert served.hub.models["maker/random"].commit in revisions.values()
+
+
+def test_offline_without_fetch_every_unit_says_what_is_missing(served: World, tmp_path: Path) -> None:
+    served.go_offline()
+    asked = [{"name": "mmlu", "subjects": ["astronomy"]}]
+    manifest = Manifest.model_validate({"name": "none", "models": ["maker/random"], "eval": {"benchmarks": asked}})
+    outcome = evaluate.run(manifest, tmp_path)
+    assert outcome.exit_code == 3
+    assert "HF_HUB_OFFLINE is set; run 'llmjobs fetch'" in next(iter(outcome.failed.values()))
