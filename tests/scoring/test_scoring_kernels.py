@@ -60,3 +60,12 @@ def test_half_precision_products_equal_flash_attention(heads: int, kept: int) ->
     wanted, wanted_lse = reference(Call(0.25), *given, torch.ones(7, 80, dtype=torch.bool))
     torch.testing.assert_close(found.double(), wanted, atol=0.02, rtol=0.02)
     torch.testing.assert_close(lse.double(), wanted_lse, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize(("batch", "heads", "kept"), [(1, 4, 2), (2, 4, 4)])
+def test_half_precision_products_equal_causal_flash_attention(batch: int, heads: int, kept: int) -> None:
+    given = tuple(one.bfloat16() for one in states(batch, heads, kept, 330, 330))
+    found, lse = attend(Call(0.25), *given, causal=True)
+    wanted, wanted_lse = reference(Call(0.25), *given, torch.ones(330, 330, dtype=torch.bool).tril())
+    torch.testing.assert_close(found.double(), wanted, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(lse.double(), wanted_lse, atol=0.02, rtol=0.02)
