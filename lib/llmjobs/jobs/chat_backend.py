@@ -23,9 +23,12 @@ def open_backend(
         address = EndpointAddress(spec.endpoint, spec.id, spec.api_key_env)
         address.key()
         return EndpointBackend(address, name=spec.name, timeout_s=timeout_s)
+    from transformers.utils import logging as transformers_logging
+
     from llmjobs.chat.local.backend import LocalBackend
     from llmjobs.models.device import set_threads
     from llmjobs.models.load import load_model
 
+    transformers_logging.disable_progress_bar()
     set_threads(threads)
     return LocalBackend(load_model(spec), warn=warn)

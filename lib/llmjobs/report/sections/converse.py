@@ -1,0 +1,189 @@
+"""Conversations: what is lost without history, by distance and memory; what a turn costs; transcripts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.figures import converse as plots
+from llmjobs.report.measure import Measures
+from llmjobs.report.read.json_files import read_lines
+from llmjobs.report.sections.base import Section
+from llmjobs.report.study import RawRun
+from llmjobs.report.wording import DASH, count, interval, p_value, percent, points, seconds
+from llmjobs.report.write.notes import HISTORY
+
+Values = Mapping[str, Any]
+SHOWN_TURNS = 6
+SHOWN_WORDS = 30
+ENOUGH = 5
+"""Questions at a distance before a sentence is made of them."""
+
+
+def _groups(measures: Measures) -> Iterator[tuple[RawRun, Values]]:
+    """Every model and set of conversations of every run that answered a question."""
+    for run in measures.study.runs:
+        part = run.summary.get("converse")
+        for group in (part.get("models") or ()) if isinstance(part, Mapping) else ():
+            if any(memory["n"] for memory in group["memories"]):
+                yield run, group
+
+
+def _wanted(measures: Measures) -> bool:
+    return next(_groups(measures), None) is not None
+
+
+def build(measures: Measures) -> Content:
+    """Put every model's conversations on paper."""
+    blocks: list[Block] = [
+        Prose(
+            "Scripted conversations tell facts and ask for them some turns later; every answer is checked by program. "
+            "The same conversations are held with each memory. Without history the newest message is sent alone, full "
+            "sends everything; the others keep to a context of so many tokens. Answers in the history are the model's "
+            "own. A turn without an answer counts as an error, never as wrong."
+        )
+    ]
+    findings: list[Finding] = []
+    for place, (run, group) in enumerate(_groups(measures), start=1):
+        blocks += [Heading(f"{group['model']}, conversations: {group['set']}"), _table(group), *_figures(place, group)]
+        blocks += _transcript(run, group)
+        findings += _findings(group)
+    return Content(blocks, findings, [(HISTORY, finding.sentence) for finding in findings])
+
+
+def _name(memory: Values) -> str:
+    if not memory["history"]:
+        return "history off"
+    return str(memory["strategy"]) + (f", {count(memory['context'])} tokens" if memory["context"] else "")
+
+
+def _table(group: Values) -> Table:
+    columns = [
+        Column("Memory", "left", 1),
+        Column("Right"),
+        Column("95% interval"),
+        Column("Questions"),
+        Column("Errors"),
+        Column("Sent a turn"),
+        Column("Dropped a turn"),
+        Column("Summaries"),
+        Column("First token"),
+        Column("Turn"),
+    ]
+    rows = []
+    for memory in group["memories"]:
+        turns = memory["turns"] - memory["errors"]
+        has = memory["acc"] is not None
+        rows.append([
+            _name(memory), percent(memory["acc"]) if has else DASH,
+            interval(memory["low"], memory["high"]) if has else DASH, count(memory["n"]), count(memory["errors"]),
+            *(f"{memory[key] / turns:,.0f}" if turns else DASH for key in ("tokens_sent", "tokens_dropped")),
+            count(memory["tokens_side"]), seconds(memory["ttft_s"]), seconds(memory["real_s"]),
+        ])  # fmt: skip
+    note = (
+        "Sent, dropped: tokens. Summaries: tokens that they took in all. First token, turn: median seconds from the "
+        "question to the first piece of the answer and to its end."
+    )
+    return Table("Each memory on the same questions", columns, rows, note=note)
+
+
+def _figures(place: int, group: Values) -> list[Block]:
+    by_distance = "Right answers by the turns between telling and asking, pooled by doublings; a panel a context size."
+    growth = "Tokens sent and seconds to the first token as the conversation grows: medians over the conversations."
+    figures: list[Block] = []
+    if len({row["distance"] for memory in group["memories"] for row in memory["by_distance"]}) > 1:
+        figures.append(
+            Figure(f"converse-distance-{place}", by_distance, partial(plots.distance_plot, group["memories"]))
+        )
+    if any(len(memory["by_turn"]) > 1 for memory in group["memories"]):
+        figures.append(Figure(f"converse-growth-{place}", growth, partial(plots.growth_plot, group["memories"])))
+    return figures
+
+
+def _transcript(run: RawRun, group: Values) -> list[Block]:
+    """The conversation that tells the memories apart most, its last turns with every memory's answers."""
+    shown = _distinct(group["memories"])
+    said = {_name(memory): _records(run, group, memory) for memory in shown}
+    if len(said) < 2 or not all(said.values()):
+        return []
+    rights = {name: {key: record.get("correct") for key, record in found.items()} for name, found in said.items()}
+    first = next(iter(rights))
+    scores: dict[str, int] = {}
+    for key, right in rights[first].items():
+        if right:
+            lost = sum(other.get(key) is False for other in rights.values())
+            scores[key[0]] = scores.get(key[0], 0) + lost
+    if not scores:
+        return []
+    best = max(scores, key=lambda conversation: scores[conversation])
+    turns = [key for key in said[first] if key[0] == best]
+    asked = max((place for place, key in enumerate(turns) if rights[first][key]), default=len(turns) - 1)
+    chosen = turns[max(0, asked - SHOWN_TURNS + 1) : asked + 1]
+    columns = [Column("Turn"), Column("User", "left", 1.3), *(Column(name, "left", 1) for name in said)]
+    rows = [
+        [str(key[1]), _short(said[first][key].get("question")), *(_answer(found.get(key)) for found in said.values())]
+        for key in chosen
+    ]
+    note = "A tick: right; a cross: wrong. Without a mark: there is nothing to check."
+    return [Table(f"One conversation, memory beside memory ({best})", columns, rows, note=note)]
+
+
+def _distinct(memories: Sequence[Values]) -> list[Values]:
+    """Full first, history off, and at the smallest context the window and a retrieving one."""
+    smallest = min((memory["context"] for memory in memories if memory["context"]), default=None)
+    found = {m["strategy"]: m for m in memories if m["context"] in (None, smallest)}
+    return [found[name] for name in ("full", "none", "window", "retrieve") if name in found]
+
+
+def _records(run: RawRun, group: Values, memory: Values) -> dict[tuple[str, int], Values]:
+    name = memory["strategy"] + (f".{memory['context']}" if memory["context"] else "")
+    path = run.path / "converse" / group["model"] / f"{group['set']}.{name}" / "records.jsonl"
+    lines = read_lines(path, run, f"{run.path.name}/{name}") if path.exists() else []
+    return {(str(line.get("conversation")), int(line.get("turn") or 0)): line for line in lines}
+
+
+def _short(text: object) -> str:
+    words = str(text or "").split()
+    return " ".join(words[:SHOWN_WORDS]) + (" …" if len(words) > SHOWN_WORDS else "")
+
+
+def _answer(record: Values | None) -> str:
+    if record is None or record.get("status") == "error":
+        return "no answer"
+    mark = {True: " ✓", False: " ✗"}.get(record.get("correct"), "")  # type: ignore[arg-type]
+    return _short(record.get("answer")) + mark
+
+
+def _findings(group: Values) -> list[Finding]:
+    pair = group["history"]
+    if not pair:
+        return []
+    sure = "" if pair["p"] < 0.05 else "; the two cannot be told apart"
+    text = (
+        f"With the history {group['model']} has {percent(pair['acc_first'])} of {count(pair['n'])} questions right, "
+        f"without it {percent(pair['acc_second'])}: {points(pair['difference'], sign=True)} points (95%: "
+        f"{interval(pair['low'], pair['high'])}, {p_value(pair['p'])} by McNemar's exact test{sure})."
+    )
+    return [Finding(f"{points(pair['difference'], sign=True)} pts", text, 85), *_window_finding(group)]
+
+
+def _window_finding(group: Values) -> list[Finding]:
+    """Say where the shortest window loses what the whole history still has."""
+    found = {m["strategy"]: m for m in _distinct(group["memories"])}
+    if not {"full", "window"} <= set(found):
+        return []
+    full, window = (plots.pooled(found[name]) for name in ("full", "window"))
+    both = [name for name in full if full[name][1] >= ENOUGH and window.get(name, (0, 0))[1] >= ENOUGH]
+    shares = {name: (full[name][0] / full[name][1], window[name][0] / window[name][1]) for name in both}
+    if len(both) < 2 or shares[both[-1]][0] <= shares[both[-1]][1]:
+        return []
+    near, far = both[0], both[-1]
+    text = (
+        f"A window of {count(found['window']['context'])} tokens keeps what was just said ({percent(shares[near][1])} "
+        f"right at a distance of {near}) and loses what fell out ({percent(shares[far][1])} at {far} turns, where the "
+        f"whole history has {percent(shares[far][0])})."
+    )
+    return [Finding(percent(shares[far][1]), text, 60)]
+
+
+SECTION = Section("converse", "What a conversation loses without its history", _wanted, build)
