@@ -10,7 +10,7 @@ STAMP := $(VENV)/.made
 MANIFEST ?= manifests/demo.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check golden crash docs lock image-cpu image-cuda clean
+.PHONY: help setup demo test test-slow check golden crash docs lock audit sbom image-cpu image-cuda clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,14 @@ docs: setup ## Make the generated pages and pictures in docs/ anew.
 lock: ## Write the pins anew from what .venv holds now.
 	$(BIN)/python docker/lock.py
 
+audit: ## Compare the pins with the known vulnerabilities; needs the network.
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip --disable-pip-version-check install --quiet -r docker/requirements-audit.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip $(addprefix -r ,$(PINS))
+
+sbom: setup ## Write build/sbom.json: what .venv and the system hold, as CycloneDX.
+	$(BIN)/python docker/sbom.py build/sbom.json
+
 image-cpu: ## Build llmjobs:cpu.
 	docker build -f Dockerfile.cpu $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cpu .
 
@@ -61,4 +69,4 @@ image-cuda: ## Build llmjobs:cuda (some gigabytes).
 	docker build -f Dockerfile.cuda $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cuda .
 
 clean: ## Remove .venv and caches; results stay.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
