@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import transformers
-from scoring_data import Doc, Encode, read_units, train_tokenizer
+from scoring_data import Doc, Encode, encoder, read_units, train_tokenizer
 from scoring_rates import BARE_SHAPES, PEAK_TFLOPS, Clock, bare_rates, plan_flops
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
@@ -126,10 +126,7 @@ def whole_correction(args: argparse.Namespace, encode: Encode, plans: list[UnitP
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Run everything and return what the last line says."""
     tokenizer = train_tokenizer(args.data, 32000)
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text).ids)
-
+    encode = encoder(tokenizer)
     units = read_units(args.data, args.task, args.subjects, args.questions, encode)
     model = build_model(args)
     harness, size = None, 0

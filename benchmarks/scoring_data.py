@@ -82,3 +82,12 @@ def train_tokenizer(data: Path, vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def encoder(tokenizer: Tokenizer) -> Encode:
+    """Return what turns text into token ids."""
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text).ids)
+
+    return encode
