@@ -118,5 +118,7 @@ def _warning(study: Study) -> str:
         number = len(study.notices)
         what = "One thing" if number == 1 else f"{count(number)} things"
         verb = "stands" if number == 1 else "stand"
-        parts.append(f"{what} to know about the input {verb} under How it was made; the first: {study.notices[0]}.")
+        parts.append(
+            f"{what} to know about the input {verb} under How it was made; the first: {study.notices[0]}."
+        )
     return " ".join(parts)

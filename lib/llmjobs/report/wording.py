@@ -95,6 +95,13 @@ def listed(names: Iterable[str], limit: int = 6) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
 
 
+def expected(value: float) -> str:
+    """An expected count: ``19``, ``5.1``, ``fewer than 0.1``."""
+    if value < 0.05:
+        return "fewer than 0.1"
+    return count(value) if value >= 10 else f"{value:.1f}"
+
+
 def plural(number: int, one: str, many: str = "") -> str:
     """``1 model``, ``3 models``."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"

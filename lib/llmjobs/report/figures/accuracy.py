@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
+from llmjobs.report.figures.naming import short_names
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy
 from llmjobs.report.wording import percent
 from llmjobs.statistics.calibration import Calibration
@@ -44,7 +45,7 @@ def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Figure:
                 fontweight="bold",
                 transform=axes.get_yaxis_transform(),
             )
-        axes.set_yticks(range(count), [shortened(label) for label in reversed(labels)])
+        axes.set_yticks(range(count), short_names(labels)[::-1])
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.7, count - 0.3)
         _span(axes, found, chance)
@@ -72,14 +73,6 @@ def _span(axes: Axes, found: BenchmarkAccuracy, chance: float) -> None:
         )
 
 
-def shortened(label: str, limit: int = 34) -> str:
-    """A label that leaves room for the plot: its middle gives way."""
-    if len(label) <= limit:
-        return label
-    head = limit * 3 // 5
-    return f"{label[:head]}…{label[-(limit - head - 1) :]}"
-
-
 def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -> Figure:
     """Accuracy by subject (rows) and model (columns); the number stands in every cell."""
     names = found.subjects[subjects]
@@ -100,17 +93,15 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
                 x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=7.2
             )
         sizes = found.subject_sizes[subjects]
+        shown_names = short_names([name.replace("_", " ") for name in names], 38)
         axes.set_yticks(
             np.arange(rows) + 0.5,
-            [
-                f"{shortened(name.replace('_', ' '), 38)}  ({size})"
-                for name, size in zip(names, sizes, strict=True)
-            ],
+            [f"{name}  ({size})" for name, size in zip(shown_names, sizes, strict=True)],
             fontsize=7.5,
         )
         axes.invert_yaxis()
         axes.xaxis.tick_top()
-        axes.set_xticks(np.arange(columns) + 0.5, [shortened(label, 28) for label in labels], fontsize=7.5)
+        axes.set_xticks(np.arange(columns) + 0.5, short_names(labels, 28), fontsize=7.5)
         if slanted:
             for label in axes.get_xticklabels():
                 label.set(rotation=40, ha="left", rotation_mode="anchor")
@@ -124,6 +115,7 @@ def reliability(models: Named) -> Figure:
     """Small multiples: how often a model is right against how sure it is; the diagonal is perfect calibration."""
     columns = min(4, max(len(models), 2))
     rows = -(-len(models) // columns)
+    names = short_names([label for label, _ in models], 22)
     with style.styled():
         figure = style.blank(0.35 + 1.55 * rows)
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -131,7 +123,7 @@ def reliability(models: Named) -> Figure:
             if place >= len(models):
                 axes.set_visible(False)
                 continue
-            label, found = models[place]
+            found = models[place][1]
             axes.plot([0, 1], [0, 1], color=style.FAINT, linewidth=0.8, linestyle=(0, (3, 2)))
             largest = max(found.bin_count)
             sizes = [6 + 60 * n / largest for n in found.bin_count]
@@ -139,7 +131,7 @@ def reliability(models: Named) -> Figure:
             axes.scatter(
                 found.bin_confidence, found.bin_accuracy, s=sizes, color=style.BLUE, linewidth=0, zorder=3
             )
-            axes.set_title(shortened(label, 22), fontsize=8)
+            axes.set_title(names[place], fontsize=8)
             axes.text(
                 0.97,
                 0.05,

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
-from llmjobs.report.figures.accuracy import shortened
+from llmjobs.report.figures.naming import short_names
 from llmjobs.report.figures.placing import place_labels
 from llmjobs.report.wording import seconds, size
 
@@ -60,7 +60,9 @@ def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chan
         for x, p in at:
             axes.plot([x, x], [p.low, p.high], color=style.PALE, linewidth=1.2, zorder=1)
             on = p in front
-            axes.plot([x], [p.accuracy], "o", mfc=style.BLUE if on else "white", mec=style.BLUE, ms=5.2, zorder=3)
+            axes.plot(
+                [x], [p.accuracy], "o", mfc=style.BLUE if on else "white", mec=style.BLUE, ms=5.2, zorder=3
+            )
         steps = [p.cost / unit.factor for p in front]
         axes.step(steps, [p.accuracy for p in front], where="post", color=style.BLUE, linewidth=0.8)
         if chance:
@@ -76,7 +78,13 @@ def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chan
         axes.set_ylabel("accuracy")
         style.percent_axis(axes, "y")
         axes.grid(axis="y")
-        place_labels(axes, [(x, p.accuracy, shortened(p.label, 26)) for x, p in at])
+        place_labels(
+            axes,
+            [
+                (x, p.accuracy, name)
+                for (x, p), name in zip(at, short_names([p.label for p in points], 26), strict=True)
+            ],
+        )
     return figure
 
 
@@ -88,25 +96,37 @@ def _chance_line(axes: Axes, chance: float) -> None:
     )  # fmt: skip
 
 
-def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]) -> Figure:
+def cost_bars(
+    labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]
+) -> Figure:
     """Horizontal bars side by side for each model: one kind of time (or memory) a shade; a missing one is said."""
     inks = [style.INK, style.BLUE, style.ORANGE, style.GREEN][: len(parts)]
     wide = 0.8 / len(parts)
     largest = max((v for values in parts.values() for v in values if v is not None), default=1.0)
     with style.styled():
         unit = fitting_unit(largest, units)
-        figure = style.blank(0.85 + len(labels) * (0.14 + 0.13 * len(parts)))
+        figure = style.blank(
+            0.85 + len(labels) * (0.14 + 0.13 * len(parts)) * (1.0 if len(labels) <= 7 else 0.75)
+        )
         axes = figure.subplots()
         for series, (name, values) in enumerate(parts.items()):
             for row, value in enumerate(values):
                 y = len(labels) - 1 - row + 0.4 - wide * (series + 0.5)
-                text = "not measured" if value is None else seconds(value) if units is SECONDS else size(value)
+                text = (
+                    "not measured" if value is None else seconds(value) if units is SECONDS else size(value)
+                )
                 x = (value or 0.0) / unit.factor
                 axes.barh(y, x, wide * 0.86, color=inks[series], label=name if row == 0 else None)
                 axes.annotate(
-                    text, (x, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color=style.MUTED
+                    text,
+                    (x, y),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7,
+                    color=style.MUTED,
                 )
-        axes.set_yticks(range(len(labels)), [shortened(label) for label in reversed(labels)])
+        axes.set_yticks(range(len(labels)), short_names(labels)[::-1])
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.55, len(labels) - 0.45)
         axes.set_xlim(0, largest / unit.factor * 1.18)

@@ -7,13 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
-from llmjobs.report.figures.accuracy import shortened
+from llmjobs.report.figures.naming import short_names
 from llmjobs.report.measure.pairs import Pair
 from llmjobs.report.wording import points
 
 
 def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Figure:
     """Each pair's difference with its interval; filled where it stands after Holm's correction."""
+    short = short_names(labels, 24)
     with style.styled():
         figure = style.blank(0.6 + 0.21 * len(pairs))
         axes = figure.subplots()
@@ -25,9 +26,7 @@ def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Figure:
             fill = style.BLUE if pair.distinguishable else "white"
             axes.plot([100 * result.difference], [y], "o", mfc=fill, mec=ink, ms=4.5)
         axes.axvline(0, color=style.INK, linewidth=0.7)
-        names = [
-            f"{shortened(labels[p.first], 24)} – {shortened(labels[p.second], 24)}" for p in reversed(pairs)
-        ]
+        names = [f"{short[p.first]} – {short[p.second]}" for p in reversed(pairs)]
         axes.set_yticks(range(len(pairs)), names, fontsize=7.6)
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.7, len(pairs) - 0.3)
@@ -70,9 +69,9 @@ def name_both(axes: Axes, names: Sequence[str]) -> None:
     """Write the same names on both sides of a square; slanted above where they would touch."""
     count = len(names)
     slanted = count > 4 or max(map(len, names)) * count > 90
-    axes.set_yticks(np.arange(count) + 0.5, [shortened(name, 28) for name in names], fontsize=7.5)
+    axes.set_yticks(np.arange(count) + 0.5, short_names(names, 28), fontsize=7.5)
     axes.xaxis.tick_top()
-    axes.set_xticks(np.arange(count) + 0.5, [shortened(name, 24) for name in names], fontsize=7.5)
+    axes.set_xticks(np.arange(count) + 0.5, short_names(names, 24), fontsize=7.5)
     if slanted:
         for label in axes.get_xticklabels():
             label.set(rotation=40, ha="left", rotation_mode="anchor")

@@ -8,7 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
-from llmjobs.report.figures.accuracy import shortened
+from llmjobs.report.figures.naming import short_names
 from llmjobs.report.figures.difference import name_both
 from llmjobs.report.measure.overlap import Overlap
 from llmjobs.report.wording import count, decimal
@@ -75,7 +75,7 @@ def upset(found: Overlap, labels: Sequence[str]) -> Figure:
             inside = sorted(members)
             lower.plot([x] * models, range(models), "o", color="#e3e7eb", ms=4.6)
             lower.plot([x] * len(inside), inside, "-o", color=ink, ms=4.6, linewidth=1.2)
-        lower.set_yticks(range(models), [shortened(label, 30) for label in labels], fontsize=7.6)
+        lower.set_yticks(range(models), short_names(labels, 30), fontsize=7.6)
         lower.set_ylim(models - 0.5, -0.5)
         lower.set_xlim(-0.7, max(len(sets), 8) - 0.3)
         lower.set_xticks([])

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
-from llmjobs.report.figures.accuracy import shortened
+from llmjobs.report.figures.naming import short_names
 from llmjobs.report.measure.patterns import ModelPatterns
 
 
@@ -14,6 +14,7 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
     """Small multiples: how often each letter is chosen (bars) and how often it is right (marks)."""
     columns = min(4, max(len(models), 2))
     rows = -(-len(models) // columns)
+    names = short_names([label for label, _ in models], 22)
     highest = max(
         float(max(m.chosen.max() / max(m.chosen.sum(), 1), m.gold.max() / max(m.gold.sum(), 1)))
         for _, m in models
@@ -25,7 +26,7 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
             if place >= len(models):
                 axes.set_visible(False)
                 continue
-            label, found = models[place]
+            found = models[place][1]
             x = np.arange(len(found.chosen))
             chosen = found.chosen / max(found.chosen.sum(), 1)
             gold = found.gold / max(found.gold.sum(), 1)
@@ -42,7 +43,7 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
                     fontsize=7,
                 )
             axes.set_xticks(x, [chr(ord("A") + letter) for letter in x])
-            axes.set_title(shortened(label, 22), fontsize=8)
+            axes.set_title(names[place], fontsize=8)
             axes.set_ylim(0, min(1.12, highest * 1.2))
             style.percent_axis(axes, "y")
             style.light_grid(axes, "y")

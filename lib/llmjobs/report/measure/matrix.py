@@ -101,11 +101,15 @@ def read_cells(runs: Sequence[RawRun]) -> list[Cell]:
 def _cell(raw: Mapping[str, Any], folder: Path, run: RawRun) -> Cell:
     answers = {}
     records = folder / "records.jsonl"
-    for line in read_lines(records, run, f"{run.path.name}/matrix/{folder.name}") if records.exists() else ():
+    for line in (
+        read_lines(records, run, f"{run.path.name}/matrix/{folder.name}") if records.exists() else ()
+    ):
         if line.get("correct") is not None:
             key = (str(line.get("subject", "")), str(line.get("doc_id")))
             answers[key] = (line.get("prediction"), bool(line["correct"]))
-    measures = {name: spread for name in MEASURES if (spread := _spread((raw.get("measures") or {}).get(name)))}
+    measures = {
+        name: spread for name in MEASURES if (spread := _spread((raw.get("measures") or {}).get(name)))
+    }
     return Cell(
         name=str(raw.get("row") or raw.get("cell") or folder.name),
         model=str(raw.get("model") or ""),
@@ -134,9 +138,17 @@ def find_flips(cells: Sequence[Cell]) -> list[Flips]:
     """Hold every cell against the unquantized one of its model, on its own device first, else the first there is."""
     found = []
     for cell in cells:
-        plain = [c for c in cells if c.model == cell.model and c.quantization == "none" and c.answers and c is not cell]
+        plain = [
+            c
+            for c in cells
+            if c.model == cell.model and c.quantization == "none" and c.answers and c is not cell
+        ]
         plain.sort(key=lambda c: (c.device != cell.device, cells.index(c)))
-        if not plain or not cell.answers or (cell.quantization == "none" and cells.index(cell) < cells.index(plain[0])):
+        if (
+            not plain
+            or not cell.answers
+            or (cell.quantization == "none" and cells.index(cell) < cells.index(plain[0]))
+        ):
             continue
         against = plain[0]
         keys = sorted(set(cell.answers) & set(against.answers))

@@ -88,6 +88,7 @@ def _cell(text: str, column: Column, size: float, face: Face) -> Any:
         fontName="Text-Bold" if face == "bold" else "Text",
         textColor=TEXT_INK,
         splitLongWords=1,
+        embeddedHyphenation=1,
     )
     return Paragraph(markup(text, face), style)
 

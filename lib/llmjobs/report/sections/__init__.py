@@ -1,6 +1,6 @@
 """The chapters of the report, in order. One file each; a new one is added to :data:`ORDER`."""
 
-from llmjobs.report.sections import accuracy, cost, differences, making, matrix, overlap, patterns
+from llmjobs.report.sections import accuracy, converse, cost, differences, making, matrix, overlap, patterns
 from llmjobs.report.sections.base import Section
 
 ORDER: tuple[Section, ...] = (
@@ -10,5 +10,6 @@ ORDER: tuple[Section, ...] = (
     differences.SECTION,
     overlap.SECTION,
     patterns.SECTION,
+    converse.SECTION,
     making.SECTION,
 )

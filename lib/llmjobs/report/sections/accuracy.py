@@ -1,6 +1,7 @@
 """Accuracy: leaderboard with intervals, micro and macro, by benchmark and subject, calibration."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
@@ -8,7 +9,7 @@ from llmjobs.report.figures import accuracy as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, ModelAccuracy, compare_metrics
 from llmjobs.report.sections.base import Section
-from llmjobs.report.wording import DASH, count, decimal, interval, listed, percent, plural, points
+from llmjobs.report.wording import DASH, count, decimal, interval, listed, percent, plural, points, word
 
 HEAT_ROWS = 38
 CLUSTERS_FOR_INTERVAL = 5
@@ -186,19 +187,26 @@ def _findings(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
     scored = [model for model in found.models if model.n]
     if not scored or not main:
         return []
-    best = scored[0]
-    name = measures.study.entries[best.entry].label
-    chance = found.benchmark.chance
-    told = f"; blind guessing would get {percent(chance, 0)}" if chance else ""
-    opening = "is the most accurate" if len(scored) > 1 else "answers"
-    what = f"{opening}: " if len(scored) > 1 else f"{opening} "
-    value, low, high = best.interval
-    first = Finding(
-        percent(value),
-        f"{name} {what}{percent(value)} of {count(best.n)} questions right (95%: {interval(low, high)}){told}.",
-        100,
-    )
+    first = _first(measures, scored, found.benchmark.chance)
     return [first, *_spread(found), *_unread(measures, found)]
+
+
+def _first(measures: Measures, scored: Sequence[ModelAccuracy], chance: float) -> Finding:
+    """Say who is best, or that nobody is."""
+    best = scored[0]
+    value, low, high = best.interval
+    name = measures.study.entries[best.entry].label
+    level = [model for model in scored if model.interval.value == value]
+    what = f"{percent(value)} of {count(best.n)} questions right (95%: {interval(low, high)})"
+    told = f"; blind guessing would get {percent(chance, 0)}" if chance else ""
+    if len(scored) == 1:
+        return Finding(percent(value), f"{name} answers {what}{told}.", 100)
+    if len(level) == len(scored):
+        return Finding(percent(value), f"All {word(len(scored))} models get {what}{told}.", 100)
+    if len(level) > 1:
+        names = listed(measures.study.entries[model.entry].label for model in level)
+        return Finding(percent(value), f"{names} are level at the top: {what}{told}.", 100)
+    return Finding(percent(value), f"{name} is the most accurate: {what}{told}.", 100)
 
 
 def _spread(found: BenchmarkAccuracy) -> list[Finding]:

@@ -45,7 +45,11 @@ def build(measures: Measures) -> Content:
     ]
     findings: list[Finding] = []
     for place, (run, group) in enumerate(_groups(measures), start=1):
-        blocks += [Heading(f"{group['model']}, conversations: {group['set']}"), _table(group), *_figures(place, group)]
+        blocks += [
+            Heading(f"{group['model']}, conversations: {group['set']}"),
+            _table(group),
+            *_figures(place, group),
+        ]
         blocks += _transcript(run, group)
         findings += _findings(group)
     return Content(blocks, findings, [(HISTORY, finding.sentence) for finding in findings])
@@ -93,10 +97,14 @@ def _figures(place: int, group: Values) -> list[Block]:
     figures: list[Block] = []
     if len({row["distance"] for memory in group["memories"] for row in memory["by_distance"]}) > 1:
         figures.append(
-            Figure(f"converse-distance-{place}", by_distance, partial(plots.distance_plot, group["memories"]))
+            Figure(
+                f"converse-distance-{place}", by_distance, partial(plots.distance_plot, group["memories"])
+            )
         )
     if any(len(memory["by_turn"]) > 1 for memory in group["memories"]):
-        figures.append(Figure(f"converse-growth-{place}", growth, partial(plots.growth_plot, group["memories"])))
+        figures.append(
+            Figure(f"converse-growth-{place}", growth, partial(plots.growth_plot, group["memories"]))
+        )
     return figures
 
 
@@ -106,7 +114,9 @@ def _transcript(run: RawRun, group: Values) -> list[Block]:
     said = {_name(memory): _records(run, group, memory) for memory in shown}
     if len(said) < 2 or not all(said.values()):
         return []
-    rights = {name: {key: record.get("correct") for key, record in found.items()} for name, found in said.items()}
+    rights = {
+        name: {key: record.get("correct") for key, record in found.items()} for name, found in said.items()
+    }
     first = next(iter(rights))
     scores: dict[str, int] = {}
     for key, right in rights[first].items():
@@ -121,7 +131,11 @@ def _transcript(run: RawRun, group: Values) -> list[Block]:
     chosen = turns[max(0, asked - SHOWN_TURNS + 1) : asked + 1]
     columns = [Column("Turn"), Column("User", "left", 1.3), *(Column(name, "left", 1) for name in said)]
     rows = [
-        [str(key[1]), _short(said[first][key].get("question")), *(_answer(found.get(key)) for found in said.values())]
+        [
+            str(key[1]),
+            _short(said[first][key].get("question")),
+            *(_answer(found.get(key)) for found in said.values()),
+        ]
         for key in chosen
     ]
     note = "A tick: right; a cross: wrong. Without a mark: there is nothing to check."

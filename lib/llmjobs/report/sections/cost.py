@@ -184,9 +184,13 @@ def _notes(entries: Sequence[Entry]) -> list[tuple[str, str]]:
         cost = entry.cost or Cost()
         gpu = f"{seconds(cost.gpu_s)} GPU" if cost.gpu_s is not None else "GPU time not measured"
         told = f"{entry.label}: {seconds(cost.real_s)} real, {seconds(cost.cpu_s)} CPU, {gpu}"
-        notes.append((TIMINGS, f"{told}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions a second."))
+        notes.append(
+            (TIMINGS, f"{told}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions a second.")
+        )
     for row in _machine_rows(entries):
-        notes.append((MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} as fast as the slowest."))
+        notes.append(
+            (MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} as fast as the slowest.")
+        )
     return notes
 
 

@@ -122,7 +122,7 @@ def _repeats(measures: Measures) -> list[Block]:
 
 def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[Finding]:
     order = [model.row for model in measures.accuracy[benchmark.name].models if model.n]
-    if len(order) < 2:
+    if len(order) < 2 or not any(pair.changed or pair.result.difference for pair in pairs):
         return []
     best, second = order[:2]
     pair = next(p for p in pairs if {p.first, p.second} == {best, second})

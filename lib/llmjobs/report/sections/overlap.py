@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+from llmjobs.report import wording
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
 from llmjobs.report.figures import overlap as plots
 from llmjobs.report.measure import Measures
@@ -55,9 +56,9 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
     )
     text = (
         f"{count(everyone)} of {count(total)} questions ({percent(everyone / total)}) are missed by all {word(models)} "
-        f"models, where {decimal(float(found.expected[-1]), 1)} would be expected if the models' mistakes were independent "
+        f"models, where {wording.expected(float(found.expected[-1]))} would be expected if the models' mistakes were independent "
         f"within each subject (permutation within subjects, {p_value(found.all_p)}); {count(int(found.missed_by[0]))} are "
-        f"answered by all, where {decimal(float(found.expected[0]), 1)} would be expected.{one_each}"
+        f"answered by all, where {wording.expected(float(found.expected[0]))} would be expected.{one_each}"
     )
     caption = (
         "Questions by the number of models that miss them. More at both ends and fewer in the middle than expected means "
@@ -170,7 +171,7 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
     both = "both models miss" if models == 2 else f"all {word(models)} models miss"
     expected = float(found.expected[-1])
     chance = (
-        f"independent mistakes would give {decimal(expected, 0 if expected >= 10 else 1)}"
+        f"independent mistakes would give {wording.expected(expected)}"
         f" ({p_value(found.all_p)}, within subjects)"
     )
     findings = [
@@ -201,7 +202,7 @@ def _verdict(p: float) -> str:
 
 
 def _together(measures: Measures, found: Overlap) -> list[Finding]:
-    if len(found.rows) < 3:
+    if len(found.rows) < 3 or found.missed_by[0] + found.missed_by[-1] == len(found.columns):
         return []
     best = max(
         m.interval.value for m in measures.accuracy[found.benchmark.name].models if m.row in found.rows

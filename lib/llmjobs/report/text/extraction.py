@@ -24,7 +24,8 @@ def meant(code: int) -> str:
 def to_unicode_cmap(name: str, subset: Sequence[int]) -> str:
     """Return the ToUnicode map of one subset of a font."""
     entries = [
-        f"<{index:02X}> <{meant(code).encode('utf-16-be', 'replace').hex().upper()}>" for index, code in enumerate(subset)
+        f"<{index:02X}> <{meant(code).encode('utf-16-be', 'replace').hex().upper()}>"
+        for index, code in enumerate(subset)
     ]
     lines = [
         "/CIDInit /ProcSet findresource begin",

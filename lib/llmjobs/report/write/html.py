@@ -39,7 +39,8 @@ def write_html(
 def _figures(folder: Path, blocks: Sequence[Block]) -> list[list[str]]:
     figures = {block.name: block.caption for block in blocks if isinstance(block, Figure)}
     return [
-        [caption, base64.b64encode((folder / f"{name}.png").read_bytes()).decode()] for name, caption in figures.items()
+        [caption, base64.b64encode((folder / f"{name}.png").read_bytes()).decode()]
+        for name, caption in figures.items()
     ]
 
 

@@ -25,10 +25,18 @@ MISSING = {
 
 
 def notes_text(
-    study: Study, title: str, findings: Sequence[Finding], answers: Sequence[tuple[str, str]], blocks: Sequence[Block]
+    study: Study,
+    title: str,
+    findings: Sequence[Finding],
+    answers: Sequence[tuple[str, str]],
+    blocks: Sequence[Block],
 ) -> str:
     """Return the notes as Markdown; text from data is escaped."""
-    lines = [f"# {escape(title)}", "", "Made from recorded answers by `llmjobs report`; every figure stands in `report.pdf`."]
+    lines = [
+        f"# {escape(title)}",
+        "",
+        "Made from recorded answers by `llmjobs report`; every figure stands in `report.pdf`.",
+    ]
     if study.partial:
         lines += ["", "**Partial:** the study was not finished when this was made."]
     lines += ["", "## In short", "", *(f"- {escape(finding.sentence)}" for finding in findings)]
