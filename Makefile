@@ -52,6 +52,7 @@ docs: setup ## Make the generated pages and pictures in docs/ anew.
 	for script in $(sort $(wildcard docs/make_*.py)); do $(BIN)/python $$script || exit 1; done
 
 lock: ## Write the pins anew from what .venv holds now.
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python docker/lock.py
 
 audit: ## Compare the pins with the known vulnerabilities; needs the network.
