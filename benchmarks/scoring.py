@@ -1,7 +1,7 @@
 """Time llmjobs' scoring against lm-eval's ``hf`` back end: one random-weight model, the same real questions.
 
     python benchmarks/scoring.py --questions 2
-    python benchmarks/scoring.py --task hellaswag --questions 200
+    python benchmarks/scoring.py --task hellaswag --questions 80
 
 Needs lm_eval 0.4.13 beside llmjobs. Both get the same token lists; subjects alternate between the two, so
 that what else the machine does falls on both. The last line is JSON; README.md defines its keys.
