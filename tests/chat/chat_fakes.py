@@ -50,3 +50,11 @@ def load_backend(model: Path, **options):
 
     spec = ModelSpec(id=str(model), name="tiny", dtype="float32", device="cpu")
     return LocalBackend(load_model(spec), **options)
+
+
+def never_special(model, tokenizer):
+    """Make special tokens unlikely, so that a random model does not end its answer before the first word."""
+    import torch
+
+    with torch.no_grad():
+        model.get_output_embeddings().weight[tokenizer.all_special_ids] = 0.0

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from chat_fakes import FakeBackend
+from chat_fakes import FakeBackend, never_special
 
 from llmjobs.demo import DEMO_MODELS
 
@@ -29,7 +29,9 @@ def make_model(folder: Path, *, seed: int = 0, **changes) -> Path:
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.3,
     }
-    LlamaForCausalLM(LlamaConfig(**values | changes)).save_pretrained(folder)
+    model = LlamaForCausalLM(LlamaConfig(**values | changes))
+    never_special(model, tokenizer)
+    model.save_pretrained(folder)
     return folder
 
 

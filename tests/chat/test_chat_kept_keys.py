@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from chat_fakes import load_backend
+from chat_fakes import load_backend, never_special
 
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
@@ -95,7 +95,7 @@ def build(kind, folder):
     base = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "bos_token_id": 1,
             "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.3}  # fmt: skip
     attention = {"intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
-    torch.manual_seed(1)
+    torch.manual_seed(0)
     if kind == "sliding":
         model = t.MistralForCausalLM(t.MistralConfig(**base, **attention, sliding_window=16))
     elif kind == "mixed":
@@ -104,6 +104,7 @@ def build(kind, folder):
         model = t.Gemma3ForCausalLM(config)
     else:
         model = t.MambaForCausalLM(t.MambaConfig(**base, state_size=4))
+    never_special(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

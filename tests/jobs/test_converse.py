@@ -215,3 +215,35 @@ def test_a_manifest_without_the_section(tmp_path, llama, capsys):
     path.write_text(f"models: ['{llama}']\nconverse: {{sets: [recal]}}\n")
     run(path, expect=2)
     assert "did you mean 'recall'?" in capsys.readouterr().err
+
+
+def test_the_report_tells_it(study, tmp_path, reader):
+    from llmjobs.report.job import make_report
+
+    run(study(conversations=24, distances=[1, 4, 16]), "--results", tmp_path / "r")
+    made = make_report([tmp_path / "r/study"], tmp_path / "out/report.pdf")
+    told = " ".join(finding.sentence for finding in made.findings)
+    assert "With the history tiny has" in told and "McNemar's exact test" in told
+    assert "A window of 80 tokens keeps what was just said" in told and "loses what fell out" in told
+    notes = (tmp_path / "out/notes.md").read_text()
+    assert "There are no conversations" not in notes
+    assert {p.name for p in (tmp_path / "out/figures").glob("converse*.png")} == {
+        "converse-distance-1.png",
+        "converse-growth-1.png",
+    }
+
+
+def test_transcripts_stand_side_by_side(study, tmp_path, reader):
+    from llmjobs.report.assemble import assemble
+    from llmjobs.report.blocks import Table
+    from llmjobs.report.measure import Measures
+    from llmjobs.report.read import read
+    from llmjobs.report.sections import converse
+
+    run(study(conversations=24, distances=[16]), "--results", tmp_path / "r")
+    measures = Measures(assemble(list(read(tmp_path / "r/study", None))))
+    tables = [block for block in converse.build(measures).blocks if isinstance(block, Table)]
+    transcript = tables[-1]
+    assert [column.title for column in transcript.columns][1:4] == ["User", "full", "history off"]
+    last = transcript.rows[-1]
+    assert last[2].endswith("✓") and last[3].endswith("✗")

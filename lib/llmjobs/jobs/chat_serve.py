@@ -11,6 +11,7 @@ from llmjobs.errors import EXIT_OK, LlmjobsError, MissingPackageError
 from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.manifest.chat_section import ChatSection
 from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.runner.signals import StopRequestedError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -61,7 +62,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
         shown = f"[{host}]" if ":" in host else host
         print(f"{backend.name} answers at http://{shown}:{port}/v1 (Ctrl-C ends it)", flush=True)
         uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StopRequestedError):  # uvicorn raises the signal again once it has shut down
         pass
     finally:
         listener.close()
