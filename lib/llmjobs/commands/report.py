@@ -19,7 +19,10 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The PDF to write; figures, tables and notes go beside it.  [default: report.pdf in the first folder]",
+    help=(
+        "The PDF to write; figures, tables and notes go beside it.  [default: report.pdf in the first"
+        " folder]"
+    ),
 )
 @click.option(
     "--html", is_flag=True, help="Write report.html too: every question with every model's answer."
@@ -57,8 +60,8 @@ def command(
 ) -> int:
     """Write one PDF on RESULTS: run folders, or logs of lm-eval, inspect_ai or HELM, or tables of answers.
 
-    Accuracy with intervals, cost, paired differences, shared mistakes, patterns, and how all of it was made. Results
-    that are not comparable are refused with what differs.
+    Accuracy with intervals, cost, paired differences, shared mistakes, patterns, and how all of it was
+    made. Results that are not comparable are refused with what differs.
     """
     from llmjobs.errors import printable
     from llmjobs.report.job import make_report

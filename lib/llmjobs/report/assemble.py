@@ -14,8 +14,8 @@ from llmjobs.report.comparable import (
     differing_questions,
     refuse,
 )
-from llmjobs.report.labels import label_entries
 from llmjobs.report.label_notes import read_label_notes
+from llmjobs.report.labels import label_entries
 from llmjobs.report.questions import attach_questions
 from llmjobs.report.study import Benchmark, Entry, Notice, RawEntry, RawRun, Repeat, Study
 
@@ -187,8 +187,9 @@ def _benchmarks(
 
 def _candidate(label: str, run: RawRun, entry: RawEntry, benchmark: str) -> Candidate:
     gold = {
-        (record.subject, record.doc_id): record.gold
-        + _digest(run, benchmark, record.subject, record.doc_id)
+        (record.subject, record.doc_id): (
+            record.gold + _digest(run, benchmark, record.subject, record.doc_id)
+        )
         for record in entry.records[benchmark]
     }
     asked = run.asked.get(benchmark)

@@ -27,7 +27,8 @@ def differing_protocol(candidates: Sequence[Candidate], benchmark: str) -> list[
         for name, value in candidate.entry.protocol.get(benchmark, {}).items():
             fields.setdefault(name, {}).setdefault(value, []).append(candidate.label)
     return [
-        f"{name} differs ({'; '.join(f'{value or chr(45)}: {_few(who)}' for value, who in sorted(values.items()))})"
+        f"{name} differs"
+        f" ({'; '.join(f'{value or chr(45)}: {_few(who)}' for value, who in sorted(values.items()))})"
         for name, values in sorted(fields.items())
         if len(values) > 1
     ]
@@ -66,8 +67,8 @@ def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool) -> None:
     told = "; ".join(f"{benchmark}: {', '.join(lines)}" for benchmark, lines in problems.items())
     help_ = "--common compares on the common questions, " if common_helps else ""
     raise DataError(
-        f"these results are not comparable: {told}. {help_}--where COLUMN=VALUE (study, run, model, device, "
-        "quantization, benchmark) takes a part of them"
+        f"these results are not comparable: {told}. {help_}--where COLUMN=VALUE (study, run, model, device,"
+        " quantization, benchmark) takes a part of them"
     )
 
 

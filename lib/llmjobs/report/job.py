@@ -49,8 +49,8 @@ def make_report(
 ) -> ReportResult:
     """Write the report on ``paths`` to ``output`` (a PDF) and everything else beside it.
 
-    ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. Raises DataError when nothing can be read
-    or when the results are not comparable and ``common`` is not set.
+    ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. Raises DataError when
+    nothing can be read or when the results are not comparable and ``common`` is not set.
     """
     runs = [run for path in paths for run in read(path, name)]
     study = assemble(
@@ -85,8 +85,8 @@ def _front(measures: Measures, findings: Sequence[Finding]) -> FrontPage:
     if main is not None:
         found = measures.accuracy[main.name]
         caption = (
-            f"Accuracy on {main.name}: point and bar, micro accuracy with its 95% interval; ring, macro accuracy "
-            "(every subject counts the same)."
+            f"Accuracy on {main.name}: point and bar, micro accuracy with its 95% interval; ring, macro"
+            " accuracy (every subject counts the same)."
         )
         blocks.append(Figure("leaderboard", caption, partial(leaderboard, found, labels(measures, found))))
     return FrontPage(_title(study), _subtitle(study), findings[:FINDINGS_SHOWN], blocks, _warning(study))

@@ -24,8 +24,8 @@ READABLE = {
 def read_label_notes(folder: Path, study: Study) -> dict[tuple[str, str, str], str]:
     """Return (benchmark, subject, doc_id) → ``ok`` or what is wrong, for the questions that ``folder`` has reviewed.
 
-    Questions are found by their text, blanks and punctuation aside, since the notes carry no row numbers; where a
-    text stands twice with unlike notes, by text and options.
+    Questions are found by their text, blanks and punctuation aside, since the notes carry no row numbers;
+    where a text stands twice with unlike notes, by text and options.
     """
     if not folder.is_dir():
         raise DataError(f"--label-notes {folder}: no such folder")

@@ -11,7 +11,8 @@ from llmjobs.report.study import Question, RawRun
 def attach_questions(runs: Sequence[RawRun], folder: Path) -> None:
     """Read ``folder/SUBJECT.csv`` (or ``SUBJECT_test.csv``) for every subject that lacks its questions.
 
-    Columns are question, the choices and the answer, with or without a header row; the row number is the doc_id.
+    Columns are question, the choices and the answer, with or without a header row; the row number is the
+    doc_id.
     """
     if not folder.is_dir():
         raise DataError(f"--questions {folder}: no such folder")

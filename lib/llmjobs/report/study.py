@@ -146,8 +146,9 @@ class Entry:
 class Benchmark:
     """Answers to the same questions: a row an entry (those in ``rows``), a column a question.
 
-    ``correct`` is 1, 0 or ``nan`` (an error, or not answered yet); ``answer`` the option's index, at or above
-    :data:`TEXT_CODE` the code of a generated answer, -1 where none could be read. ``options`` is 0 for generated answers.
+    ``correct`` is 1, 0 or ``nan`` (an error, or not answered yet); ``answer`` the option's index, at or
+    above :data:`TEXT_CODE` the code of a generated answer, -1 where none could be read. ``options`` is 0
+    for generated answers.
     """
 
     name: str

@@ -85,9 +85,9 @@ def macro_interval(correct: ArrayLike, groups: ArrayLike, level: float = 0.95) -
 def clustered_interval(values: ArrayLike, clusters: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean with a cluster-robust interval: right when other clusters could have been drawn.
 
-    ``SE² = C / (C - 1) · Σ_c (Σ_i (x_ci - x̄))² / n²`` with Student's t on C - 1 degrees of freedom (Miller,
-    arXiv 2411.00640, section 2.2, with the small-sample factor of Cameron and Miller 2015). Ends are ``nan``
-    below two clusters.
+    ``SE² = C / (C - 1) · Σ_c (Σ_i (x_ci - x̄))² / n²`` with Student's t on C - 1 degrees of freedom
+    (Miller, arXiv 2411.00640, section 2.2, with the small-sample factor of Cameron and Miller 2015). Ends
+    are ``nan`` below two clusters.
     """
     numbers = np.asarray(values, dtype=float)
     if not len(numbers):
@@ -112,13 +112,15 @@ def bootstrap_mean(
 ) -> Interval:
     """Return the mean with a percentile bootstrap interval, over whole ``clusters`` when given.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same ``seed`` gives
-    the same ends.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same ``seed``
+    gives the same ends.
     """
     numbers = np.asarray(values, dtype=float)
     if not len(numbers):
         return Interval(float("nan"), float("nan"), float("nan"))
-    sums, sizes = group_sums(numbers, clusters) if clusters is not None else (numbers, np.ones(len(numbers)))
+    sums, sizes = (
+        group_sums(numbers, clusters) if clusters is not None else (numbers, np.ones(len(numbers)))
+    )
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     step = max(1, 2_000_000 // len(sums))

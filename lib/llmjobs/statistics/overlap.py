@@ -76,7 +76,7 @@ def permuted_all_wrong(counts: Ints, sizes: Ints, draws: int = 10_000, seed: int
     shared = np.broadcast_to(counts[0], (draws, len(sizes))).copy()
     for row in counts[1:]:
         shared = rng.hypergeometric(shared, sizes - shared, np.broadcast_to(row, shared.shape))
-    return shared.sum(axis=1).astype(np.int64)
+    return np.asarray(shared.sum(axis=1), dtype=np.int64)
 
 
 def upper_p(observed: int, drawn: Ints) -> float:
@@ -191,13 +191,14 @@ def same_wrong(first: ArrayLike, second: ArrayLike, gold: ArrayLike, options: Ar
         mean += float(np.sum(rows * columns)) / here.sum()
         variance += match_variance(rows, columns)
     p = float(stats.norm.sf((same - 0.5 - mean) / variance**0.5)) if variance > 0 else 1.0
-    return SameWrong(n, same, chance, mean / n, p)
+    return SameWrong(n, same, chance, float(mean / n), p)
 
 
 def match_variance(rows: Ints, columns: Ints) -> float:
     """Return the variance of the number of matches when one list of letters is shuffled against the other.
 
-    ``rows`` and ``columns`` are the letter counts. Hoeffding's formula with ``a_ij = 1`` where letters agree.
+    ``rows`` and ``columns`` are the letter counts. Hoeffding's formula with ``a_ij = 1`` where letters
+    agree.
     """
     n = int(rows.sum())
     if n < 2:

@@ -91,9 +91,15 @@ def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chan
 def _chance_line(axes: Axes, chance: float) -> None:
     axes.axhline(chance, color=style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
     axes.annotate(
-        "chance", (1.0, chance), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
-        ha="right", color="#a8620a", fontsize=7.5,
-    )  # fmt: skip
+        "chance",
+        (1.0, chance),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        color="#a8620a",
+        fontsize=7.5,
+    )
 
 
 def cost_bars(

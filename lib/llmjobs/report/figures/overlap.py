@@ -8,8 +8,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
-from llmjobs.report.figures.naming import short_names
 from llmjobs.report.figures.difference import name_both
+from llmjobs.report.figures.naming import short_names
 from llmjobs.report.measure.overlap import Overlap
 from llmjobs.report.wording import count, decimal
 

@@ -7,11 +7,23 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
 OFFSETS = (
-    (6, -7, "left", "top"), (-6, 7, "right", "bottom"), (6, 7, "left", "bottom"), (-6, -7, "right", "top"),
-    (6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 7, "center", "bottom"), (0, -7, "center", "top"),
-    (8, 18, "left", "bottom"), (-8, 18, "right", "bottom"), (8, -18, "left", "top"), (-8, -18, "right", "top"),
-    (10, 30, "left", "bottom"), (-10, 30, "right", "bottom"), (10, -30, "left", "top"), (-10, -30, "right", "top"),
-)  # fmt: skip
+    (6, -7, "left", "top"),
+    (-6, 7, "right", "bottom"),
+    (6, 7, "left", "bottom"),
+    (-6, -7, "right", "top"),
+    (6, 0, "left", "center"),
+    (-6, 0, "right", "center"),
+    (0, 7, "center", "bottom"),
+    (0, -7, "center", "top"),
+    (8, 18, "left", "bottom"),
+    (-8, 18, "right", "bottom"),
+    (8, -18, "left", "top"),
+    (-8, -18, "right", "top"),
+    (10, 30, "left", "bottom"),
+    (-10, 30, "right", "bottom"),
+    (10, -30, "left", "top"),
+    (-10, -30, "right", "top"),
+)
 
 
 def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
@@ -33,10 +45,17 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
                 else None
             )
             note = axes.annotate(
-                label, (x, y), xytext=(dx, dy), textcoords="offset points", ha=across, va=up, fontsize=7.6, zorder=5,
+                label,
+                (x, y),
+                xytext=(dx, dy),
+                textcoords="offset points",
+                ha=across,
+                va=up,
+                fontsize=7.6,
+                zorder=5,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
                 arrowprops=line,
-            )  # fmt: skip
+            )
             box = note.get_window_extent()
             inside = (
                 frame.x0 - 2 <= box.x0

@@ -1,12 +1,15 @@
 """How the plots look: one ink, few colours that stay apart for colour-blind eyes and in grey, direct labels."""
 
 import logging
+from contextlib import AbstractContextManager
 from functools import lru_cache
+from typing import Any
 
 from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from llmjobs.report.text.fonts import FALLBACK_FAMILY, FALLBACK_FILE, FAMILY, FILES, OWN
 
@@ -20,7 +23,7 @@ WIDTH_IN = 6.5
 ROOM_IN = 8.6
 """The tallest plot that fits a page beside its caption."""
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "font.family": [FAMILY, "DejaVu Sans", FALLBACK_FAMILY],
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -64,19 +67,16 @@ def _add_fonts() -> None:
     font_manager.fontManager.addfont(str(FALLBACK_FILE))
 
 
-def styled() -> rc_context:
+def styled() -> AbstractContextManager[None]:
     """A context in which figures get this look."""
     _add_fonts()
-    return rc_context(SETTINGS)
+    return rc_context(SETTINGS)  # type: ignore[arg-type]
 
 
 def blank(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """Return an empty figure that lays itself out; call it inside :func:`styled`."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     FigureCanvasAgg(figure)
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.set(w_pad=0.03, h_pad=0.03)
     return figure
 
 

@@ -47,7 +47,7 @@ def parse_budget(texts: Sequence[str]) -> dict[str, float]:
         except (ValueError, KeyError):
             allowed = ", ".join(units)
             raise LlmjobsError(
-                f"--budget {text}: expected a number with one of {allowed}, as in {name}=8{next(reversed(units))}"
+                f"--budget {text}: expected a number with one of {allowed}, as in {name}=8{list(units)[-1]}"
             ) from None
         if not budget[name.strip()] > 0:
             raise LlmjobsError(f"--budget {text}: must be more than nothing")

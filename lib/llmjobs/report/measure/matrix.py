@@ -1,9 +1,10 @@
 """The timing matrix as the report takes it: one :class:`Cell` for each device, quantization, dtype and model.
 
-:func:`read_cells` fills it from ``matrix/CELL/cell.json`` and ``records.jsonl`` of a run folder. ``cell.json`` has
-``row`` (the name to print), ``model``, ``device``, ``quantization``, ``dtype``, ``status`` (done, unavailable, failed or
-killed), ``reason``, ``repetitions`` and ``measures``: a number, or ``{"median", "low", "high"}`` over the repetitions,
-under the names in :data:`MEASURES`. What a cell did not measure is absent or null.
+:func:`read_cells` fills it from ``matrix/CELL/cell.json`` and ``records.jsonl`` of a run folder.
+``cell.json`` has ``row`` (the name to print), ``model``, ``device``, ``quantization``, ``dtype``,
+``status`` (done, unavailable, failed or killed), ``reason``, ``repetitions`` and ``measures``: a number,
+or ``{"median", "low", "high"}`` over the repetitions, under the names in :data:`MEASURES`. What a cell
+did not measure is absent or null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,24 @@ from llmjobs.statistics.intervals import Interval, wilson
 from llmjobs.statistics.paired import PairedDifference, paired_difference
 
 MEASURES = (
-    "import_s", "load_s", "warmup_s", "real_s", "user_s", "system_s", "gpu_s", "cycles", "instructions", "ttft_s",
-    "prefill_tokens_per_s", "decode_tokens_per_s", "questions_per_s", "peak_rss_bytes", "peak_device_bytes",
-    "weight_bytes", "energy_j",
-)  # fmt: skip
+    "import_s",
+    "load_s",
+    "warmup_s",
+    "real_s",
+    "user_s",
+    "system_s",
+    "gpu_s",
+    "cycles",
+    "instructions",
+    "ttft_s",
+    "prefill_tokens_per_s",
+    "decode_tokens_per_s",
+    "questions_per_s",
+    "peak_rss_bytes",
+    "peak_device_bytes",
+    "weight_bytes",
+    "energy_j",
+)
 DONE = "done"
 
 
@@ -77,7 +92,8 @@ class Cell:
 class Flips:
     """What a cell's settings change on the same questions, against the cell it is compared with.
 
-    ``changed`` counts other answers, right or wrong; the difference is this cell's accuracy less the other's.
+    ``changed`` counts other answers, right or wrong; the difference is this cell's accuracy less the
+    other's.
     """
 
     cell: Cell

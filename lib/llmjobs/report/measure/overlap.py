@@ -1,4 +1,4 @@
-"""Which questions do all models miss, and are their mistakes alike beyond chance?"""
+"""The questions that all models miss, and whether their mistakes are alike beyond chance."""
 
 import itertools
 from collections import Counter
@@ -42,8 +42,9 @@ class PairOverlap:
 class Overlap:
     """Mistakes of the distinct models (``rows``) on the questions that all of them scored (``columns``).
 
-    ``missed_by`` counts questions by how many models miss them, ``expected`` what independence within subjects
-    gives; ``all_p`` is the permutation p-value of the last count. ``all_missed`` are columns of the benchmark.
+    ``missed_by`` counts questions by how many models miss them, ``expected`` what independence within
+    subjects gives; ``all_p`` is the permutation p-value of the last count. ``all_missed`` are columns of
+    the benchmark.
     """
 
     benchmark: Benchmark
@@ -66,8 +67,8 @@ class Overlap:
 def distinct_rows(study: Study, benchmark: Benchmark) -> tuple[int, ...]:
     """One row for each model: unquantized before quantized, an accelerator before the CPU.
 
-    The same weights on two devices or at two precisions miss the same questions by construction, and would pass for
-    models that agree.
+    The same weights on two devices or at two precisions miss the same questions by construction, and
+    would pass for models that agree.
     """
     device = {"cuda": 0, "mps": 1, "cpu": 2}
     best: dict[str, tuple[tuple[int, int, int], int]] = {}
@@ -85,13 +86,13 @@ def measure_overlap(study: Study, benchmark: Benchmark) -> Overlap | None:
     columns = np.flatnonzero(~np.isnan(benchmark.correct[list(rows)]).any(axis=0))
     if len(rows) < 2 or not len(columns):
         return None
-    wrong: Bools = benchmark.correct[np.ix_(rows, columns)] < 0.5
+    wrong: Bools = benchmark.correct[_grid(rows, columns)] < 0.5
     strata = benchmark.subject[columns]
     counts, sizes = stratum_counts(wrong, strata)
     missed = wrong.sum(axis=0)
     total = int(np.sum(missed == len(rows)))
     places = columns[missed == len(rows)]
-    answers = benchmark.answer[np.ix_(rows, places)]
+    answers = benchmark.answer[_grid(rows, places)]
     pair_share, pair_chance = _agreement(answers, benchmark.options[places])
     everyone = (
         (answers >= 0).all(axis=0) & (answers == answers[0]).all(axis=0)
@@ -123,23 +124,27 @@ def measure_overlap(study: Study, benchmark: Benchmark) -> Overlap | None:
     )
 
 
+def _grid(rows: tuple[int, ...], columns: Ints) -> tuple[Ints, Ints]:
+    return np.array(rows, dtype=np.int64)[:, None], np.asarray(columns, dtype=np.int64)[None, :]
+
+
 def _share(right: Bools) -> Interval:
     return Interval(float(np.mean(right)), *wilson(int(np.sum(right)), len(right)))
 
 
 def _majority_right(benchmark: Benchmark, rows: tuple[int, ...], columns: Ints) -> Bools:
     """Whether the most frequent answer is right; right and wrong alone are voted on where no answers are recorded."""
-    correct = benchmark.correct[np.ix_(rows, columns)] > 0.5
+    correct = benchmark.correct[_grid(rows, columns)] > 0.5
     order = list(np.argsort(-correct.mean(axis=1), kind="stable"))
-    answers = benchmark.answer[np.ix_(rows, columns)]
+    answers = benchmark.answer[_grid(rows, columns)]
     if not (answers >= 0).any():
         votes = majority(correct.astype(int), order)
-        return votes == 1
+        return np.asarray(votes == 1)
     _, dense = np.unique(answers, return_inverse=True)
     dense = dense.reshape(answers.shape) - int((answers < 0).any())
     chosen = majority(dense, order)
     agrees = (dense == chosen) & (dense >= 0)
-    return (agrees & correct).any(axis=0)
+    return np.asarray((agrees & correct).any(axis=0))
 
 
 def _agreement(answers: Ints, options: Ints) -> tuple[float, float]:

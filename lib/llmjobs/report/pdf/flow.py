@@ -19,6 +19,7 @@ from llmjobs.report.pdf import styles
 from llmjobs.report.pdf.foreign import ForeignText
 from llmjobs.report.pdf.tables import table_flowables
 from llmjobs.report.pdf.vector import Plot
+from llmjobs.report.text.fonts import Face
 from llmjobs.report.text.markup import markup
 
 Figures = Mapping[str, MatplotlibFigure]
@@ -96,7 +97,7 @@ def _question(item: AnsweredQuestion) -> list[Flowable]:
     for letter, text, chosen in item.options:
         right = letter == item.gold
         whole = f"{text}   ← {chosen}" if chosen else text
-        face = "bold" if right else "regular"
+        face: Face = "bold" if right else "regular"
         parts.append(
             ForeignText(
                 whole, size=8.6, face=face, label=f"{letter}." if letter else "", indent=15, ink="#1f2328"

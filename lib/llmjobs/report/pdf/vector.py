@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.backend_bases import GraphicsContextBase, RendererBase
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -67,7 +68,8 @@ class CanvasRenderer(RendererBase):
         fill = rgbFace is not None and (len(rgbFace) < 4 or rgbFace[3] > 0)
         if fill:
             alpha = gc.get_alpha() if gc.get_forced_alpha() else (rgbFace[3] if len(rgbFace) > 3 else 1.0)
-            self.canvas.setFillColor(Color(*map(float, rgbFace[:3]), alpha=float(alpha)))
+            red, green, blue = (float(part) for part in rgbFace[:3])
+            self.canvas.setFillColor(Color(red, green, blue, alpha=float(alpha)))
         self.canvas.drawPath(line, stroke=int(stroke), fill=int(fill))
         self.canvas.restoreState()
 
@@ -79,7 +81,7 @@ class CanvasRenderer(RendererBase):
         self.canvas.setLineJoin(JOINS.get(str(gc.get_joinstyle()), 0))
         offset, dashes = gc.get_dashes()
         if dashes is not None:
-            self.canvas.setDash([float(dash) for dash in dashes], float(offset or 0))
+            self.canvas.setDash(np.asarray(dashes, dtype=float).tolist(), float(offset or 0))
 
     def _clip(self, gc: GraphicsContextBase) -> None:
         box = gc.get_clip_rectangle()

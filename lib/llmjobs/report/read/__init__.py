@@ -10,8 +10,8 @@ from llmjobs.report.read.table import read_table
 from llmjobs.report.study import RawRun
 
 KNOWN = (
-    "a run folder of llmjobs, a folder with lm-eval's samples_*.jsonl, an inspect_ai JSON log, a HELM run folder, "
-    "or a CSV, TSV or JSONL with a model, a question id, the answer and the gold answer"
+    "a run folder of llmjobs, a folder with lm-eval's samples_*.jsonl, an inspect_ai JSON log, a HELM run"
+    " folder, or a CSV, TSV or JSONL with a model, a question id, the answer and the gold answer"
 )
 
 

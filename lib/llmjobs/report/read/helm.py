@@ -72,8 +72,8 @@ def _record(
     if letters and mapped is not None and str(mapped) in texts:
         prediction: str | None = chr(ord("A") + texts.index(str(mapped)))
     elif letters:
-        letter = re.match(r"^\s*\(?([A-J])\b", raw)
-        prediction = letter[1] if letter else None
+        letter = re.match(r"^\s*\(?([A-J])(?:[).:,]|\s*$)", raw)
+        prediction = letter[1] if letter and ord(letter[1]) - ord("A") < len(texts) else None
     else:
         prediction = raw.strip() or None
     record = Record(

@@ -68,7 +68,7 @@ def _protocol(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _sample(sample: Mapping[str, Any]) -> tuple[Record, Question]:
     scores = sample.get("scores") or {}
-    score = next(iter(scores.values()), {}) if isinstance(scores, dict) else {}
+    score: Mapping[str, Any] = next(iter(scores.values()), {}) if isinstance(scores, dict) else {}
     value, answer = str(score.get("value")), score.get("answer")
     target = sample.get("target")
     gold = str(target[0] if isinstance(target, list) and target else target)

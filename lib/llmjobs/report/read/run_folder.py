@@ -200,8 +200,8 @@ def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None
             found = f"{right / len(scored):.4f} of {len(scored)}" if scored else "no scored question"
             run.notice(
                 f"{run.path.name}/summary.json",
-                f"disagrees with the records of {entry.info.details['name']} on {line.get('benchmark')}: the summary "
-                f"has {acc} of {n}, the records {found}; this report counts the records",
+                f"disagrees with the records of {entry.info.details['name']} on {line.get('benchmark')}:"
+                f" the summary has {acc} of {n}, the records {found}; this report counts the records",
             )
 
 

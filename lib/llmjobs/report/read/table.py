@@ -1,7 +1,8 @@
 """Reads a plain CSV or JSONL: a line an answer, with a model, a question id, the answer and the gold answer.
 
-Column names are found by their usual synonyms; optional columns are the subject, benchmark, settings of the model,
-option probabilities (one column ``probabilities``/``loglikelihoods`` holding a JSON list, or ``prob_A``, ``prob_B``, …).
+Column names are found by their usual synonyms; optional columns are the subject, benchmark, settings of
+the model, option probabilities (one column ``probabilities``/``loglikelihoods`` holding a JSON list, or
+``prob_A``, ``prob_B``, …).
 """
 
 import csv
@@ -87,8 +88,8 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
         missing += [name for name in ("gold", "prediction") if name not in found]
     if missing:
         raise DataError(
-            f"{path.name}: no column for {', '.join(missing)}; a table of answers needs a model, a question id, "
-            f"and the answer with the gold answer (or 'correct'); found: {', '.join(map(str, lower))}"
+            f"{path.name}: no column for {', '.join(missing)}; a table of answers needs a model, a question"
+            f" id, and the answer with the gold answer (or 'correct'); found: {', '.join(map(str, lower))}"
         )
     return found
 

@@ -47,9 +47,10 @@ def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> lis
         f"Answering blindly would score {percent(chance)} on average: the chance line. " if chance else ""
     )
     intro = Prose(
-        f"{plural(benchmark.n, 'question')} of {name} in {plural(len(found.subjects), 'subject')}, the same for every "
-        f"model. {told}Micro accuracy counts every question once, macro accuracy every subject once. Intervals hold 95% "
-        "of the time: Wilson's for other questions from the same subjects; the clustered one also lets the subjects vary."
+        f"{plural(benchmark.n, 'question')} of {name} in {plural(len(found.subjects), 'subject')}, the same"
+        f" for every model. {told}Micro accuracy counts every question once, macro accuracy every subject"
+        " once. Intervals hold 95% of the time: Wilson's for other questions from the same subjects; the"
+        " clustered one also lets the subjects vary."
     )
     rows = [_row(measures, model, len(found.subjects)) for model in found.models]
     columns = [
@@ -64,8 +65,10 @@ def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> lis
         f"Accuracy on {name}",
         columns,
         rows,
-        note="Unread: replies in which no answer could be read; they count as wrong. Errors: questions that could not "
-        "be scored; they count neither way.",
+        note=(
+            "Unread: replies in which no answer could be read; they count as wrong. Errors: questions that"
+            " could not be scored; they count neither way."
+        ),
     )
     return [intro, table]
 
@@ -96,7 +99,10 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
     for part in range(parts):
         which = slice(part * size, (part + 1) * size)
         more = f" ({part + 1} of {parts})" if parts > 1 else ""
-        caption = f"Accuracy in percent by subject{more}, number of questions in parentheses. Dark is low, bright is high."
+        caption = (
+            f"Accuracy in percent by subject{more}, number of questions in parentheses. Dark is low, bright"
+            " is high."
+        )
         blocks.append(
             Figure(
                 file_name("subjects", name, measures, part if parts > 1 else None),
@@ -137,8 +143,8 @@ def _metrics(measures: Measures, found: BenchmarkAccuracy) -> list[Block]:
         Column("Lost"),
     ]
     note = (
-        "acc takes the option with the highest log-likelihood, acc_norm divides it by the option's length first. "
-        "The two answer different questions: compare models on one of them."
+        "acc takes the option with the highest log-likelihood, acc_norm divides it by the option's length"
+        " first. The two answer different questions: compare models on one of them."
     )
     return [Table("Two ways to choose among the same log-likelihoods", columns, rows, note=note)]
 
@@ -173,11 +179,14 @@ def _calibration(measures: Measures, name: str, found: BenchmarkAccuracy) -> lis
         Column("AUROC"),
     ]
     note = (
-        "Confidence is the probability of the chosen option among the options. ECE: mean gap between confidence and "
-        "accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that a right answer is surer "
-        "than a wrong one (50% tells nothing)."
+        "Confidence is the probability of the chosen option among the options. ECE: mean gap between"
+        " confidence and accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that"
+        " a right answer is surer than a wrong one (50% tells nothing)."
     )
-    caption = "Share right against confidence; the area of a point grows with its number of questions, the dashed line is perfect."
+    caption = (
+        "Share right against confidence; the area of a point grows with its number of questions, the dashed"
+        " line is perfect."
+    )
     figure = Figure(file_name("calibration", name, measures), caption, partial(plots.reliability, models))
     return [Heading("Calibration"), figure, Table("Confidence and accuracy", columns, rows, note=note)]
 
@@ -235,19 +244,27 @@ def _unread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
     if bad:
         share, worst = max(bad, key=lambda item: item[0])
         name = measures.study.entries[worst.entry].label
-        findings.append(Finding(
-            percent(share),
-            f"{name} left no readable answer to {count(worst.unparsed)} of {count(worst.n)} questions; these count as "
-            "wrong, which may say more about the prompt than about the model.", 85, alarm=True,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                percent(share),
+                f"{name} left no readable answer to {count(worst.unparsed)} of {count(worst.n)} questions;"
+                " these count as wrong, which may say more about the prompt than about the model.",
+                85,
+                alarm=True,
+            )
+        )
     if failed:
         total = sum(m.errors for m in failed)
         names = listed(measures.study.entries[m.entry].label for m in failed)
-        findings.append(Finding(
-            count(total),
-            f"{plural(total, 'question')} could not be scored ({names}) and {'is' if total == 1 else 'are'} left out of "
-            "the accuracies, not counted as wrong.", 84, alarm=True,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                count(total),
+                f"{plural(total, 'question')} could not be scored ({names}) and"
+                f" {'is' if total == 1 else 'are'} left out of the accuracies, not counted as wrong.",
+                84,
+                alarm=True,
+            )
+        )
     return findings
 
 

@@ -9,7 +9,6 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import ModelAccuracy
 from llmjobs.report.measure.cost import recommend, spent
 from llmjobs.report.sections.base import Section
-from llmjobs.report.write.notes import MACHINES, TIMINGS
 from llmjobs.report.study import Cost, Entry
 from llmjobs.report.wording import (
     DASH,
@@ -23,6 +22,7 @@ from llmjobs.report.wording import (
     seconds,
     size,
 )
+from llmjobs.report.write.notes import MACHINES, TIMINGS
 
 UNITS = {"memory": size, "time": seconds, "cpu": seconds, "gpu": seconds}
 NAMES = {"memory": "memory", "time": "real time", "cpu": "CPU time", "gpu": "GPU time", "energy": "energy"}
@@ -44,9 +44,10 @@ def build(measures: Measures) -> Content:
 
 def _explained(entries: Sequence[Entry]) -> Prose:
     text = (
-        "Real time is what a clock on the wall shows, loading included, over all attempts. CPU time is user and system time "
-        "of all threads together, and exceeds real time where several work at once. GPU time comes from the device's own "
-        "events; where a device has none it is not measured, which is not the same as zero."
+        "Real time is what a clock on the wall shows, loading included, over all attempts. CPU time is user"
+        " and system time of all threads together, and exceeds real time where several work at once. GPU"
+        " time comes from the device's own events; where a device has none it is not measured, which is not"
+        " the same as zero."
     )
     reasons = sorted(
         {e.cost.gpu_s_reason for e in entries if e.cost and e.cost.gpu_s is None and e.cost.gpu_s_reason}
@@ -125,8 +126,8 @@ def _tradeoffs(measures: Measures) -> list[Block]:
         units = plots.SECONDS if kind == "time" else plots.BYTES
         front = listed(p.label for p in plots.pareto(points_))
         caption = (
-            f"Accuracy on {main.name} against {axis}, with 95% intervals. On the front, that is beaten by no other in "
-            f"both at once: {front}."
+            f"Accuracy on {main.name} against {axis}, with 95% intervals. On the front, that is beaten by"
+            f" no other in both at once: {front}."
         )
         blocks.append(Figure(name, caption, partial(plots.tradeoff, points_, axis, units, main.chance)))
     return blocks
@@ -170,8 +171,12 @@ def _machine_rows(entries: Sequence[Entry]) -> list[list[str]]:
 def _machines(entries: Sequence[Entry]) -> list[Block]:
     rows = _machine_rows(entries)
     columns = [
-        Column("Model", "left", 1), Column("Machine", "left", 1), Column("Device", "left"), Column("Real"), Column("Speed"),
-    ]  # fmt: skip
+        Column("Model", "left", 1),
+        Column("Machine", "left", 1),
+        Column("Device", "left"),
+        Column("Real"),
+        Column("Speed"),
+    ]
     note = "Speed: against the slowest of the same model."
     table = Table("Machine against machine", columns, rows, note=note)
     return [Heading("The same model on several machines"), table] if rows else []
@@ -203,7 +208,8 @@ def _recommendation(measures: Measures) -> list[Finding]:
         f"{_amount(name, value)} of {NAMES[name]}" for name, value in study.budget.items()
     )
     unknown = (
-        f" Not measured, so not considered: {listed(study.entries[m.entry].label for m in found.unmeasured)}."
+        " Not measured, so not considered:"
+        f" {listed(study.entries[m.entry].label for m in found.unmeasured)}."
         if found.unmeasured
         else ""
     )
@@ -242,13 +248,14 @@ def _findings(entries: Sequence[Entry]) -> list[Finding]:
     (fast, quick), (slow, late) = min(timed, key=lambda t: t[0]), max(timed, key=lambda t: t[0])
     if slow / fast < 1.2:
         text = (
-            f"The slowest model takes hardly longer than the fastest ({seconds(slow)} and {seconds(fast)}): time does "
-            "not decide here."
+            f"The slowest model takes hardly longer than the fastest ({seconds(slow)} and {seconds(fast)}):"
+            " time does not decide here."
         )
         return [Finding(f"{ratio(slow / fast)}×", text, 45)]
     text = (
-        f"{late.label} takes {ratio(slow / fast)} times as long as {quick.label} for the same "
-        f"{count(quick.cost.questions if quick.cost else 0)} questions ({seconds(slow)} against {seconds(fast)})."
+        f"{late.label} takes {ratio(slow / fast)} times as long as {quick.label} for the same"
+        f" {count(quick.cost.questions if quick.cost else 0)} questions ({seconds(slow)} against"
+        f" {seconds(fast)})."
     )
     return [Finding(f"{ratio(slow / fast)}×", text, 65)]
 

@@ -12,7 +12,6 @@ from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     count,
     interval,
-    listed,
     p_value,
     percent,
     plain_p,
@@ -33,10 +32,10 @@ def build(measures: Measures) -> Content:
     """Say which models differ, by how much, and how sure that is."""
     blocks: list[Block] = [
         Prose(
-            "Two models that answered the same questions are compared question by question: what both get right or both "
-            "get wrong says nothing about which is better, so the interval of the difference is narrower than the two "
-            "models' own intervals suggest. p is McNemar's exact test, adjusted by Holm for the number of pairs; the "
-            "interval is Bonett and Price's."
+            "Two models that answered the same questions are compared question by question: what both get"
+            " right or both get wrong says nothing about which is better, so the interval of the difference"
+            " is narrower than the two models' own intervals suggest. p is McNemar's exact test, adjusted"
+            " by Holm for the number of pairs; the interval is Bonett and Price's."
         )
     ]
     findings: list[Finding] = []
@@ -59,15 +58,21 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
     ranked = sorted(pairs, key=lambda p: (order.index(p.first), order.index(p.second)))
     apart = sum(pair.distinguishable for pair in pairs)
     told = Prose(
-        f"{plural(apart, 'pair')} of {count(len(pairs))} can be told apart at the 5% level after the correction."
+        f"{plural(apart, 'pair')} of {count(len(pairs))} can be told apart at the 5% level after the"
+        " correction."
         if len(pairs) > 1
-        else "The pair can be told apart at the 5% level."
-        if apart
-        else "The pair cannot be told apart at the 5% level."
+        else (
+            "The pair can be told apart at the 5% level."
+            if apart
+            else "The pair cannot be told apart at the 5% level."
+        )
     )
     name = file_name("differences", benchmark.name, measures)
     if len(pairs) <= FOREST_LIMIT:
-        caption = "Difference in accuracy, first less second, with 95% interval. Filled: told apart after Holm's correction."
+        caption = (
+            "Difference in accuracy, first less second, with 95% interval. Filled: told apart after Holm's"
+            " correction."
+        )
         figure = Figure(name, caption, partial(plots.forest, ranked, names))
     else:
         caption = (
@@ -86,15 +91,22 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
         Column("Answers differ"),
     ]
     rows = [
-        [names[p.first], names[p.second], points(p.result.difference, sign=True),
-         f"{points(p.result.low)} to {points(p.result.high)}", count(p.result.only_first), count(p.result.only_second),
-         plain_p(p.p_holm), percent(p.changed / p.result.n)]
+        [
+            names[p.first],
+            names[p.second],
+            points(p.result.difference, sign=True),
+            f"{points(p.result.low)} to {points(p.result.high)}",
+            count(p.result.only_first),
+            count(p.result.only_second),
+            plain_p(p.p_holm),
+            percent(p.changed / p.result.n),
+        ]
         for p in ranked
-    ]  # fmt: skip
+    ]
     strong = frozenset(place for place, pair in enumerate(ranked) if pair.distinguishable)
     note = (
-        "Only first, only second: questions that one of the two alone gets right. Answers differ: share of questions "
-        "with another answer, right or wrong. Bold: told apart."
+        "Only first, only second: questions that one of the two alone gets right. Answers differ: share of"
+        " questions with another answer, right or wrong. Bold: told apart."
     )
     return [told, figure, Table("Every pair on the same questions", columns, rows, strong, note)]
 
@@ -113,7 +125,10 @@ def _repeats(measures: Measures) -> list[Block]:
         Column("Questions"),
         Column("Same answer"),
     ]
-    note = "A second run of the same model with the same settings is no second model: it is held against the first."
+    note = (
+        "A second run of the same model with the same settings is no second model: it is held against the"
+        " first."
+    )
     return [
         Heading("Repeated runs"),
         Table("Do repeated runs give the same answers?", columns, rows, note=note),
@@ -135,7 +150,10 @@ def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
         names = "; ".join(told) if len(alike) <= 3 else ""
         which = f": {names}" if names else ""
         subject = f"{word(len(alike)).capitalize()} of {word(len(pairs))} pairs of models"
-        text = f"{subject} cannot be told apart on these questions{which} (McNemar's exact test, Holm over the pairs)."
+        text = (
+            f"{subject} cannot be told apart on these questions{which} (McNemar's exact test, Holm over the"
+            " pairs)."
+        )
         findings.append(Finding(f"{len(alike)} of {len(pairs)}", text, 62))
     return findings + _settings(measures, benchmark, pairs)
 
@@ -184,8 +202,9 @@ def _settings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
         result = pair.result
         sure = "distinguishable" if pair.distinguishable else "not distinguishable from no difference"
         text = (
-            f"{a.label} and {b.label} are the same model under other settings: {points(result.difference, sign=True)} "
-            f"points ({interval(result.low, result.high)}), {sure}; {count(pair.changed)} of {count(result.n)} answers differ."
+            f"{a.label} and {b.label} are the same model under other settings:"
+            f" {points(result.difference, sign=True)} points ({interval(result.low, result.high)}), {sure};"
+            f" {count(pair.changed)} of {count(result.n)} answers differ."
         )
         weight = 75 if (a.info.quantization or "none") != (b.info.quantization or "none") else 58
         findings.append(Finding(f"{points(result.difference, sign=True)} pts", text, weight))

@@ -17,10 +17,17 @@ SHOWN_NOTICES = 60
 def build(measures: Measures) -> Content:
     """List everything that the figures rest on."""
     study = measures.study
-    return Content([
-        *_notices(study), *_sources(study), *_models(study.entries), *_protocols(study), *_machines(study.runs),
-        *_label_fold(measures), _method(),
-    ])  # fmt: skip
+    return Content(
+        [
+            *_notices(study),
+            *_sources(study),
+            *_models(study.entries),
+            *_protocols(study),
+            *_machines(study.runs),
+            *_label_fold(measures),
+            _method(),
+        ]
+    )
 
 
 def _notices(study: Study) -> list[Block]:
@@ -42,10 +49,15 @@ def _notices(study: Study) -> list[Block]:
 
 def _sources(study: Study) -> list[Block]:
     rows = [
-        [run.path.name, run.kind, count(len(run.entries)), count(sum(len(r) for e in run.entries for r in e.records.values())),
-         "partial" if run.partial else "whole"]
+        [
+            run.path.name,
+            run.kind,
+            count(len(run.entries)),
+            count(sum(len(r) for e in run.entries for r in e.records.values())),
+            "partial" if run.partial else "whole",
+        ]
         for run in study.runs
-    ]  # fmt: skip
+    ]
     columns = [
         Column("Source", "left", 1),
         Column("Kind", "left"),
@@ -76,7 +88,10 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
             info.quantization or DASH, size(weights) if isinstance(weights, int) else DASH,
             count(entry.cost.attempts) if entry.cost else DASH,
         ])  # fmt: skip
-    note = "Device, dtype and quantization as read off the loaded weights where the source records them; a dash: not recorded."
+    note = (
+        "Device, dtype and quantization as read off the loaded weights where the source records them; a"
+        " dash: not recorded."
+    )
     blocks: list[Block] = [
         Heading("Models"),
         Table("Models and their effective settings", columns, rows, note=note),
@@ -91,11 +106,16 @@ def _scoring(entries: Sequence[Entry]) -> list[Block]:
         if not details.get("architecture") and not details.get("scoring_path"):
             continue
         parameters = details.get("parameters")
-        rows.append([
-            entry.label, str(details.get("architecture") or DASH), count(parameters) if isinstance(parameters, int) else DASH,
-            str(details.get("scoring_path") or DASH), {True: "yes", False: "no"}.get(details.get("chat_template"), DASH),  # type: ignore[arg-type]
-            fingerprint(entry.fingerprints),
-        ])  # fmt: skip
+        rows.append(
+            [
+                entry.label,
+                str(details.get("architecture") or DASH),
+                count(parameters) if isinstance(parameters, int) else DASH,
+                str(details.get("scoring_path") or DASH),
+                {True: "yes", False: "no"}.get(details.get("chat_template"), DASH),  # type: ignore[arg-type]
+                fingerprint(entry.fingerprints),
+            ]
+        )
     if not rows:
         return []
     columns = [
@@ -106,7 +126,10 @@ def _scoring(entries: Sequence[Entry]) -> list[Block]:
         Column("Chat template", "left"),
         Column("Fingerprint", "left"),
     ]
-    note = "Fingerprint: the first digits of the SHA-256 of all units' fingerprints; equal digits mean equal settings and data."
+    note = (
+        "Fingerprint: the first digits of the SHA-256 of all units' fingerprints; equal digits mean equal"
+        " settings and data."
+    )
     return [Table("How the models were run", columns, rows, note=note)]
 
 
@@ -172,17 +195,19 @@ def _label_fold(measures: Measures) -> list[Block]:
     faulty = sum(note != "ok" for note in notes.values())
     return [
         Prose(
-            f"Label notes were found for {count(len(notes))} questions; {count(faulty)} of them call the question faulty."
+            f"Label notes were found for {count(len(notes))} questions; {count(faulty)} of them call the"
+            " question faulty."
         )
     ]
 
 
 def _method() -> Prose:
     return Prose(
-        "Intervals: Wilson 1927; clustered, Miller 2024 (arXiv 2411.00640); paired, Bonett and Price 2012. Tests: McNemar's "
-        "exact test with Holm's correction; permutations within subjects (10,000 draws for all models, 2,000 for a pair), "
-        "fixed seed; Stuart-Maxwell for letters. Error consistency: Geirhos et al. 2020 (arXiv 2006.16736). CAPA: arXiv "
-        "2502.04313. Same wrong answers: arXiv 2506.07962. Calibration: Guo et al. 2017.",
+        "Intervals: Wilson 1927; clustered, Miller 2024 (arXiv 2411.00640); paired, Bonett and Price 2012."
+        " Tests: McNemar's exact test with Holm's correction; permutations within subjects (10,000 draws"
+        " for all models, 2,000 for a pair), fixed seed; Stuart-Maxwell for letters. Error consistency:"
+        " Geirhos et al. 2020 (arXiv 2006.16736). CAPA: arXiv 2502.04313. Same wrong answers: arXiv"
+        " 2506.07962. Calibration: Guo et al. 2017.",
         "Methods.",
         "note",
     )

@@ -52,9 +52,9 @@ def _explained(cells: Sequence[Cell]) -> Prose:
         f" Medians of {listed(map(str, repeated))} repetitions." if repeated and repeated[-1] > 1 else ""
     )
     return Prose(
-        "One process a cell, so that load time and peak memory are its own; device and precision are read off the loaded "
-        "weights. CPU time is user and system time of all threads. A cell that this machine cannot run has its reason, "
-        f"not a number.{times}"
+        "One process a cell, so that load time and peak memory are its own; device and precision are read"
+        " off the loaded weights. CPU time is user and system time of all threads. A cell that this"
+        f" machine cannot run has its reason, not a number.{times}"
     )
 
 
@@ -78,12 +78,21 @@ def _grid(cells: Sequence[Cell]) -> list[Block]:
     rows = []
     for cell in cells:
         right = cell.accuracy
-        rows.append([
-            f"{cell.model} {cell.name}" if several else cell.name, seconds(cell.value("load_s")), seconds(cell.value("real_s")),
-            seconds(cell.cpu_s), seconds(cell.value("gpu_s")), seconds(cell.value("ttft_s")),
-            decimal(cell.value("decode_tokens_per_s"), 1), decimal(cell.value("questions_per_s"), 1),
-            percent(right.value) if right else DASH, size(cell.memory_bytes), size(cell.value("weight_bytes")),
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"{cell.model} {cell.name}" if several else cell.name,
+                seconds(cell.value("load_s")),
+                seconds(cell.value("real_s")),
+                seconds(cell.cpu_s),
+                seconds(cell.value("gpu_s")),
+                seconds(cell.value("ttft_s")),
+                decimal(cell.value("decode_tokens_per_s"), 1),
+                decimal(cell.value("questions_per_s"), 1),
+                percent(right.value) if right else DASH,
+                size(cell.memory_bytes),
+                size(cell.value("weight_bytes")),
+            ]
+        )
     blocks: list[Block] = [
         Table("The grid", columns, rows, note="A dash: not measured, which is not zero.")
     ]
@@ -148,12 +157,23 @@ def _flips(flips: Sequence[Flips]) -> Table:
         Column("p"),
     ]
     rows = [
-        [f.cell.name, f.against.name, count(f.result.n), percent(f.changed / f.result.n), count(f.result.only_second),
-         count(f.result.only_first), points(f.result.difference, sign=True), interval(f.result.low, f.result.high),
-         plain_p(f.result.p)]
+        [
+            f.cell.name,
+            f.against.name,
+            count(f.result.n),
+            percent(f.changed / f.result.n),
+            count(f.result.only_second),
+            count(f.result.only_first),
+            points(f.result.difference, sign=True),
+            interval(f.result.low, f.result.high),
+            plain_p(f.result.p),
+        ]
         for f in flips
-    ]  # fmt: skip
-    note = "Lost: right in the compared cell and wrong here; gained: the other way round. p: McNemar's exact test."
+    ]
+    note = (
+        "Lost: right in the compared cell and wrong here; gained: the other way round. p: McNemar's exact"
+        " test."
+    )
     return Table("Answers that a setting changes", columns, rows, note=note)
 
 
@@ -187,10 +207,8 @@ def _loss(flips: Sequence[Flips]) -> list[Finding]:
         sure = "distinguishable from none" if result.p < 0.05 else "not distinguishable from none"
         verb = "loses" if result.difference < 0 else "gains"
         change = (
-            (
-                f"{verb} {points(abs(result.difference))} points against {flip.against.name} (95%: "
-                f"{interval(result.low, result.high)}), {sure}"
-            )
+            f"{verb} {points(abs(result.difference))} points against {flip.against.name} (95%: "
+            f"{interval(result.low, result.high)}), {sure}"
             if result.difference
             else "scores the same"
         )

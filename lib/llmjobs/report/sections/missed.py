@@ -10,8 +10,9 @@ from llmjobs.report.wording import count, listed, percent, plural
 
 SHOWN = 12
 MMLU_NOTE = (
-    "About 6.5% of MMLU's labels are wrong or doubtful (MMLU-Redux, arXiv 2406.04127; in Virology more than half), and "
-    "questions that every model misses are where such labels gather: read them before calling a model wrong."
+    "About 6.5% of MMLU's labels are wrong or doubtful (MMLU-Redux, arXiv 2406.04127; in Virology more than"
+    " half), and questions that every model misses are where such labels gather: read them before calling a"
+    " model wrong."
 )
 
 
@@ -31,8 +32,8 @@ def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
     shown = sorted(readable, key=lambda column: (-_agreement(found, column), column))[:SHOWN]
     more = len(found.all_missed) - len(shown)
     told = (
-        f"{plural(len(shown), 'question')} of {count(len(found.all_missed))}, those first on which the models agree most; "
-        "the gold answer in bold, each wrong option with the models that chose it."
+        f"{plural(len(shown), 'question')} of {count(len(found.all_missed))}, those first on which the"
+        " models agree most; the gold answer in bold, each wrong option with the models that chose it."
         + (" The HTML page (--html) shows all of them." if more else "")
     )
     items = [question_block(measures, benchmark, column, found.rows) for column in shown]
@@ -56,8 +57,8 @@ def _label_notes(measures: Measures, found: Overlap) -> list[Block]:
     kinds = listed(f"{kind} ({number})" for kind, number in faulty.most_common())
     share = faulty.total() / len(reviewed)
     text = (
-        f"{count(len(reviewed))} of these {count(len(keys))} questions have been reviewed by the label notes given: "
-        f"{count(faulty.total())} ({percent(share, 0)}) are faulty themselves"
+        f"{count(len(reviewed))} of these {count(len(keys))} questions have been reviewed by the label"
+        f" notes given: {count(faulty.total())} ({percent(share, 0)}) are faulty themselves"
         + (f": {kinds}" if kinds else "")
         + f". Of all {count(len(everywhere))} reviewed questions {percent(base)} are."
     )

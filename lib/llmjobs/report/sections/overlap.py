@@ -1,4 +1,4 @@
-"""Error overlap: do all models miss the same questions, and with the same wrong answer?"""
+"""Error overlap: whether all models miss the same questions, and with the same wrong answer."""
 
 import math
 from functools import partial
@@ -10,9 +10,9 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import Overlap, PairOverlap
 from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
-from llmjobs.report.write.notes import SAME
 from llmjobs.report.sections.missed import missed_blocks
 from llmjobs.report.wording import count, decimal, interval, p_value, percent, plain_p, points, word
+from llmjobs.report.write.notes import SAME
 
 MATRIX_LIMIT = 3
 
@@ -49,24 +49,26 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
     models = len(found.rows)
     left_out = len(found.benchmark.rows) - models
     one_each = (
-        f" One run of each model is compared here ({left_out} with other settings left out), since the same weights miss "
-        "the same questions by construction."
+        f" One run of each model is compared here ({left_out} with other settings left out), since the same"
+        " weights miss the same questions by construction."
         if left_out
         else ""
     )
     text = (
-        f"{count(everyone)} of {count(total)} questions ({percent(everyone / total)}) are missed by all {word(models)} "
-        f"models, where {wording.expected(float(found.expected[-1]))} would be expected if the models' mistakes were independent "
-        f"within each subject (permutation within subjects, {p_value(found.all_p)}); {count(int(found.missed_by[0]))} are "
-        f"answered by all, where {wording.expected(float(found.expected[0]))} would be expected.{one_each}"
+        f"{count(everyone)} of {count(total)} questions ({percent(everyone / total)}) are missed by all"
+        f" {word(models)} models, where {wording.expected(float(found.expected[-1]))} would be expected if"
+        " the models' mistakes were independent within each subject (permutation within subjects,"
+        f" {p_value(found.all_p)}); {count(int(found.missed_by[0]))} are answered by all, where"
+        f" {wording.expected(float(found.expected[0]))} would be expected.{one_each}"
     )
     caption = (
-        "Questions by the number of models that miss them. More at both ends and fewer in the middle than expected means "
-        "that the models find the same questions hard."
+        "Questions by the number of models that miss them. More at both ends and fewer in the middle than"
+        " expected means that the models find the same questions hard."
     )
     upset_caption = (
-        "Which models miss a question together: each column is one set of models, with the number of questions that just "
-        "this set misses; the most frequent sets, the set of all models in the second colour."
+        "Which models miss a question together: each column is one set of models, with the number of"
+        " questions that just this set misses; the most frequent sets, the set of all models in the second"
+        " colour."
     )
     blocks: list[Block] = [
         Prose(text),
@@ -104,15 +106,15 @@ def _pairs(measures: Measures, name: str, found: Overlap) -> list[Block]:
         )
     )
     note = (
-        "Expected: both wrong, were mistakes independent within each subject; p: one-sided, by permutation within "
-        "subjects. φ: correlation of the mistakes (0: independent). κ: error consistency beyond the two accuracies. "
-        f"CAPA: agreement of answers beyond chance, from {from_}."
+        "Expected: both wrong, were mistakes independent within each subject; p: one-sided, by permutation"
+        " within subjects. φ: correlation of the mistakes (0: independent). κ: error consistency beyond"
+        f" the two accuracies. CAPA: agreement of answers beyond chance, from {from_}."
     )
     blocks: list[Block] = [Heading("Pairs of models")]
     if len(found.rows) >= MATRIX_LIMIT:
         caption = (
-            "Below the diagonal: φ, the correlation of mistakes. Above: of the questions that both miss, the share with "
-            "the same wrong answer."
+            "Below the diagonal: φ, the correlation of mistakes. Above: of the questions that both miss,"
+            " the share with the same wrong answer."
         )
         draw = partial(plots.likeness, found, list(names.values()))
         blocks.append(Figure(file_name("likeness", name, measures), caption, draw))
@@ -124,9 +126,17 @@ def _pairs(measures: Measures, name: str, found: Overlap) -> list[Block]:
 def _pair_row(names: dict[int, str], pair: PairOverlap) -> list[str]:
     e = pair.errors
     return [
-        names[pair.first], names[pair.second], count(e.both_wrong), decimal(e.expected_in_strata, 1), plain_p(e.p),
-        decimal(e.phi), decimal(e.jaccard), decimal(e.jaccard_expected), decimal(e.kappa), decimal(pair.capa),
-    ]  # fmt: skip
+        names[pair.first],
+        names[pair.second],
+        count(e.both_wrong),
+        decimal(e.expected_in_strata, 1),
+        plain_p(e.p),
+        decimal(e.phi),
+        decimal(e.jaccard),
+        decimal(e.jaccard_expected),
+        decimal(e.kappa),
+        decimal(pair.capa),
+    ]
 
 
 def _same_wrong(names: dict[int, str], pairs: list[PairOverlap]) -> list[Block]:
@@ -145,9 +155,9 @@ def _same_wrong(names: dict[int, str], pairs: list[PairOverlap]) -> list[Block]:
         for p in pairs
     ]  # fmt: skip
     note = (
-        "Both wrong: with an answer that could be read. Equal chances: any wrong option as likely as another. Letter "
-        "habits: what the two models' own choice of letters would give if it had nothing to do with the question "
-        "(shuffled among questions with the same gold letter); p is against these."
+        "Both wrong: with an answer that could be read. Equal chances: any wrong option as likely as"
+        " another. Letter habits: what the two models' own choice of letters would give if it had nothing"
+        " to do with the question (shuffled among questions with the same gold letter); p is against these."
     )
     return [Table("When both are wrong, is it the same wrong answer?", columns, rows, note=note)]
 
@@ -187,8 +197,9 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
         findings.append(
             Finding(
                 percent(found.all_pair_share, 0),
-                f"On the questions that {both}, {who} the same wrong answer {percent(found.all_pair_share, 0)} of the time; "
-                f"equal chances would give {percent(found.all_pair_chance, 0)}.",
+                f"On the questions that {both}, {who} the same wrong answer"
+                f" {percent(found.all_pair_share, 0)} of the time; equal chances would give"
+                f" {percent(found.all_pair_chance, 0)}.",
                 88,
             )
         )
@@ -216,8 +227,9 @@ def _together(measures: Measures, found: Overlap) -> list[Finding]:
     return [
         Finding(
             percent(found.oracle.value, 0),
-            f"At least one of the {word(len(found.rows))} models is right on {percent(found.oracle.value, 0)} of the "
-            f"questions; their majority vote gets {percent(found.majority.value)}, {versus}.",
+            f"At least one of the {word(len(found.rows))} models is right on"
+            f" {percent(found.oracle.value, 0)} of the questions; their majority vote gets"
+            f" {percent(found.majority.value)}, {versus}.",
             50,
         )
     ]

@@ -10,9 +10,9 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.patterns import ModelPatterns
 from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
-from llmjobs.report.write.notes import PATTERNED
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import DASH, decimal, listed, p_value, percent, plain_p, points, word
+from llmjobs.report.write.notes import PATTERNED
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -25,10 +25,10 @@ def build(measures: Measures) -> Content:
     """Say of every model what its mistakes depend on."""
     blocks: list[Block] = [
         Prose(
-            "Random mistakes would fall evenly: on every subject, whichever letter is right, on short questions as on long "
-            "ones. Each test below asks for one such pattern; its effect says how strong it is, its p how surely it is no "
-            "chance (adjusted by Holm over the tests of a model). With many questions weak patterns become sure: read the "
-            "effect first."
+            "Random mistakes would fall evenly: on every subject, whichever letter is right, on short"
+            " questions as on long ones. Each test below asks for one such pattern; its effect says how"
+            " strong it is, its p how surely it is no chance (adjusted by Holm over the tests of a model)."
+            " With many questions weak patterns become sure: read the effect first."
         )
     ]
     findings: list[Finding] = []
@@ -59,17 +59,27 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
         name = measures.label(benchmark, model.row)
         accuracy = measures.accuracy[benchmark.name].of(model.row).interval.value
         if model.below_chance:
-            blocks.append(Prose(
-                f"{name} scores {percent(accuracy)}, below the {percent(model.chance)} of blind guessing ({p_value(model.below_p)}). "
-                "No ignorance does that: look at how its replies are read and at the prompt before looking at the model.",
-                "Below chance.", "alarm"))  # fmt: skip
+            blocks.append(
+                Prose(
+                    f"{name} scores {percent(accuracy)}, below the {percent(model.chance)} of blind"
+                    f" guessing ({p_value(model.below_p)}). No ignorance does that: look at how its replies"
+                    " are read and at the prompt before looking at the model.",
+                    "Below chance.",
+                    "alarm",
+                )
+            )
         if model.one_letter:
             letter, share = model.top_letter
             right = model.gold[letter] / model.gold.sum()
-            blocks.append(Prose(
-                f"{name} answers {LETTERS[letter]} to {percent(share)} of the questions, where {percent(float(right))} is right. "
-                "Its accuracy says more about that letter than about what it knows.", "One letter takes most answers.", "alarm",
-            ))  # fmt: skip
+            blocks.append(
+                Prose(
+                    f"{name} answers {LETTERS[letter]} to {percent(share)} of the questions, where"
+                    f" {percent(float(right))} is right. Its accuracy says more about that letter than"
+                    " about what it knows.",
+                    "One letter takes most answers.",
+                    "alarm",
+                )
+            )
     return blocks
 
 
@@ -100,10 +110,10 @@ def _tests(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatte
             cells += [effect, plain_p(model.p_holm[name]) if name in model.p_holm else DASH]
         rows.append(cells)
     note = (
-        "Subjects: does accuracy differ between subjects (χ², permutation; Cramér's V, 0 none, 1 complete)? Letters moved: share "
-        "of answers that would have to change for each letter to be chosen as often as it is right (Stuart-Maxwell). "
-        "Position: does accuracy depend on which letter is right? Length: chance that a right answer belongs to the longer "
-        "question, within subjects (50% none)."
+        "Subjects: does accuracy differ between subjects (χ², permutation; Cramér's V, 0 none, 1 complete)?"
+        " Letters moved: share of answers that would have to change for each letter to be chosen as often"
+        " as it is right (Stuart-Maxwell). Position: does accuracy depend on which letter is right? Length:"
+        " chance that a right answer belongs to the longer question, within subjects (50% none)."
     )
     return [Table("Tests for patterns", columns, rows, note=note), *_sentences(measures, benchmark, models)]
 
@@ -130,7 +140,8 @@ def describe(model: ModelPatterns) -> str:
     if model.letters is not None:
         letter, gap = _most_moved(model)
         parts.append(
-            f"{LETTERS[letter]} is chosen {points(abs(gap))} points {'more' if gap > 0 else 'less'} often than it is right"
+            f"{LETTERS[letter]} is chosen {points(abs(gap))} points {'more' if gap > 0 else 'less'} often"
+            " than it is right"
             if "letters" in sure
             else "no letter is preferred"
         )
@@ -192,15 +203,29 @@ def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPa
     if below:
         names = listed(measures.label(benchmark, model.row) for model in below)
         worst = min(measures.accuracy[benchmark.name].of(model.row).interval.value for model in below)
-        findings.append(Finding(percent(worst), f"{names}: accuracy below blind guessing. Suspect the reading of "
-                                "replies or the prompt before the model.", 99, alarm=True))  # fmt: skip
+        findings.append(
+            Finding(
+                percent(worst),
+                f"{names}: accuracy below blind guessing. Suspect the reading of "
+                "replies or the prompt before the model.",
+                99,
+                alarm=True,
+            )
+        )
     one = [model for model in models if model.one_letter]
     if one:
         model = max(one, key=lambda m: m.top_letter[1])
         letter, share = model.top_letter
-        findings.append(Finding(
-            percent(share, 0), f"{measures.label(benchmark, model.row)} answers {LETTERS[letter]} {percent(share, 0)} of the time, where "
-            f"{percent(float(model.gold[letter] / model.gold.sum()), 0)} is right: one letter takes most answers.", 96, alarm=True))  # fmt: skip
+        findings.append(
+            Finding(
+                percent(share, 0),
+                f"{measures.label(benchmark, model.row)} answers {LETTERS[letter]} {percent(share, 0)} of"
+                f" the time, where {percent(float(model.gold[letter] / model.gold.sum()), 0)} is right: one"
+                " letter takes most answers.",
+                96,
+                alarm=True,
+            )
+        )
     return [*findings, *_patterned(measures, benchmark, models, bool(one))]
 
 
@@ -225,9 +250,9 @@ def _patterned(
     return [
         Finding(
             f"{100 * gap:.0f} pts",
-            f"{name} gets {percent(model.by_position[best], 0)} right where the answer is {LETTERS[best]} and "
-            f"{percent(model.by_position[worst], 0)} where it is {LETTERS[worst]}: part of its score is a habit of letters. "
-            f"{many} better on some letters than on others beyond chance.",
+            f"{name} gets {percent(model.by_position[best], 0)} right where the answer is {LETTERS[best]}"
+            f" and {percent(model.by_position[worst], 0)} where it is {LETTERS[worst]}: part of its score"
+            f" is a habit of letters. {many} better on some letters than on others beyond chance.",
             70,
         )
     ]

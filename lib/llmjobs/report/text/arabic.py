@@ -1,7 +1,8 @@
 """Joins Arabic letters: replaces each by its initial, medial, final or isolated presentation form.
 
-The forms and the letters they stand for are Unicode's own (blocks Arabic Presentation Forms A and B), so no table of
-letters is kept here. Rules: The Unicode Standard 15, section 9.2, joining types D, R and transparent marks.
+The forms and the letters they stand for are Unicode's own (blocks Arabic Presentation Forms A and B), so
+no table of letters is kept here. Rules: The Unicode Standard 15, section 9.2, joining types D, R and
+transparent marks.
 """
 
 import unicodedata

@@ -1,8 +1,8 @@
 """Puts a line that holds right-to-left text in the order in which it is printed from left to right.
 
-The Unicode Bidirectional Algorithm (UAX 9) without explicit embeddings, which are shown as boxes: first strong letter
-for the base direction (P2), numbers (W1 to W7 in short), neutrals between equal directions (N1, N2), reversal (L2),
-mirrored brackets (L4).
+The Unicode Bidirectional Algorithm (UAX 9) without explicit embeddings, which are shown as boxes: first
+strong letter for the base direction (P2), numbers (W1 to W7 in short), neutrals between equal directions
+(N1, N2), reversal (L2), mirrored brackets (L4).
 """
 
 import unicodedata

@@ -1,7 +1,8 @@
 """Which text a reader gets when copying from the PDF: the letters that were meant, also past U+FFFF.
 
-reportlab writes each code as four hexadecimal digits, which is no UTF-16 past U+FFFF, and gives an Arabic letter's
-presentation form where its letter was meant. ISO 32000-1, 9.10.3: ToUnicode maps hold UTF-16BE, several units if needed.
+reportlab writes each code as four hexadecimal digits, which is no UTF-16 past U+FFFF, and gives an Arabic
+letter's presentation form where its letter was meant. ISO 32000-1, 9.10.3: ToUnicode maps hold UTF-16BE,
+several units if needed.
 """
 
 import unicodedata

@@ -1,8 +1,8 @@
 """Fonts that are embedded, in order of preference, and which of them has a character.
 
-Source Sans Pro (SIL OFL) for reading, DejaVu Sans (matplotlib's own) for Greek, Arabic, Hebrew, symbols and some emoji,
-Droid Sans Fallback (Apache-2.0) for Chinese, Japanese and Korean; then every ``*.ttf`` of the folder in
-``LLMJOBS_FONTS``. What none of them has is printed as a box with its code point.
+Source Sans Pro (SIL OFL) for reading, DejaVu Sans (matplotlib's own) for Greek, Arabic, Hebrew, symbols
+and some emoji, Droid Sans Fallback (Apache-2.0) for Chinese, Japanese and Korean; then every ``*.ttf`` of
+the folder in ``LLMJOBS_FONTS``. What none of them has is printed as a box with its code point.
 """
 
 import os

@@ -17,9 +17,14 @@ MISSING = {
     TIMINGS: "No times are recorded in these results. `llmjobs eval` and `llmjobs matrix` record them.",
     PATTERNED: "No answers are recorded in these results.",
     SAME: "There are no two models on the same questions in these results.",
-    HISTORY: "There are no conversations in these results. `llmjobs converse` records them, with history and without.",
-    MACHINES: "No model was run on two machines here. Give this report both run folders: "
-    "`llmjobs report results/laptop results/colab`.",
+    HISTORY: (
+        "There are no conversations in these results. `llmjobs converse` records them, with history and"
+        " without."
+    ),
+    MACHINES: (
+        "No model was run on two machines here. Give this report both run folders: "
+        "`llmjobs report results/laptop results/colab`."
+    ),
     QUALITY: "There are no judged answers in these results. `llmjobs mtbench` records them.",
 }
 

@@ -48,10 +48,30 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 SUMMARY = (
-    "benchmark", "subject", "model", "model_id", "device", "dtype", "quantization", "n", "right", "acc", "low", "high",
-    "macro_acc", "macro_low", "macro_high", "unparsed", "errors", "real_s", "cpu_s", "gpu_s", "peak_rss_bytes",
-    "peak_device_bytes", "energy_j",
-)  # fmt: skip
+    "benchmark",
+    "subject",
+    "model",
+    "model_id",
+    "device",
+    "dtype",
+    "quantization",
+    "n",
+    "right",
+    "acc",
+    "low",
+    "high",
+    "macro_acc",
+    "macro_low",
+    "macro_high",
+    "unparsed",
+    "errors",
+    "real_s",
+    "cpu_s",
+    "gpu_s",
+    "peak_rss_bytes",
+    "peak_device_bytes",
+    "energy_j",
+)
 
 
 def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
@@ -62,9 +82,22 @@ def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
             info, cost = entry.info, entry.cost or Cost()
             who = (entry.label, info.id, info.device, info.dtype, info.quantization)
             yield (
-                name, "", *who, model.n, model.right, *model.interval, *model.macro, model.unparsed, model.errors,
-                cost.real_s, cost.cpu_s, cost.gpu_s, cost.peak_rss_bytes, cost.peak_device_bytes, cost.energy_j,
-            )  # fmt: skip
+                name,
+                "",
+                *who,
+                model.n,
+                model.right,
+                *model.interval,
+                *model.macro,
+                model.unparsed,
+                model.errors,
+                cost.real_s,
+                cost.cpu_s,
+                cost.gpu_s,
+                cost.peak_rss_bytes,
+                cost.peak_device_bytes,
+                cost.energy_j,
+            )
             if len(found.subjects) > 1:
                 for place, subject in enumerate(found.subjects):
                     acc = float(found.by_subject[model.row, place])
@@ -80,9 +113,22 @@ def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
 
 
 PAIRS = (
-    "benchmark", "first", "second", "n", "difference", "low", "high", "stderr", "only_first", "only_second", "p", "p_holm",
-    "clustered_low", "clustered_high", "answers_differ",
-)  # fmt: skip
+    "benchmark",
+    "first",
+    "second",
+    "n",
+    "difference",
+    "low",
+    "high",
+    "stderr",
+    "only_first",
+    "only_second",
+    "p",
+    "p_holm",
+    "clustered_low",
+    "clustered_high",
+    "answers_differ",
+)
 
 
 def _pair_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
@@ -90,17 +136,45 @@ def _pair_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
         for pair in measures.pairs[benchmark.name]:
             result = pair.result
             yield (
-                benchmark.name, *_names(measures, benchmark, pair.first, pair.second), result.n, result.difference,
-                result.low, result.high, result.stderr, result.only_first, result.only_second, result.p, pair.p_holm,
-                *pair.clustered, pair.changed,
-            )  # fmt: skip
+                benchmark.name,
+                *_names(measures, benchmark, pair.first, pair.second),
+                result.n,
+                result.difference,
+                result.low,
+                result.high,
+                result.stderr,
+                result.only_first,
+                result.only_second,
+                result.p,
+                pair.p_holm,
+                *pair.clustered,
+                pair.changed,
+            )
 
 
 OVERLAP = (
-    "benchmark", "first", "second", "n", "first_wrong", "second_wrong", "both_wrong", "expected", "expected_in_subjects",
-    "p", "phi", "jaccard", "jaccard_expected", "kappa", "capa", "capa_from", "both_wrong_read", "same_wrong",
-    "same_wrong_chance", "same_wrong_habit", "same_wrong_p",
-)  # fmt: skip
+    "benchmark",
+    "first",
+    "second",
+    "n",
+    "first_wrong",
+    "second_wrong",
+    "both_wrong",
+    "expected",
+    "expected_in_subjects",
+    "p",
+    "phi",
+    "jaccard",
+    "jaccard_expected",
+    "kappa",
+    "capa",
+    "capa_from",
+    "both_wrong_read",
+    "same_wrong",
+    "same_wrong_chance",
+    "same_wrong_habit",
+    "same_wrong_p",
+)
 
 
 def _overlap_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
@@ -108,10 +182,27 @@ def _overlap_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
         for pair in found.pairs:
             e, same = pair.errors, pair.same
             yield (
-                name, *_names(measures, found.benchmark, pair.first, pair.second), e.n, e.first_wrong, e.second_wrong,
-                e.both_wrong, e.expected, e.expected_in_strata, e.p, e.phi, e.jaccard, e.jaccard_expected, e.kappa,
-                pair.capa, pair.capa_from, same.n, same.same, same.chance, same.habit, same.p,
-            )  # fmt: skip
+                name,
+                *_names(measures, found.benchmark, pair.first, pair.second),
+                e.n,
+                e.first_wrong,
+                e.second_wrong,
+                e.both_wrong,
+                e.expected,
+                e.expected_in_strata,
+                e.p,
+                e.phi,
+                e.jaccard,
+                e.jaccard_expected,
+                e.kappa,
+                pair.capa,
+                pair.capa_from,
+                same.n,
+                same.same,
+                same.chance,
+                same.habit,
+                same.p,
+            )
 
 
 def _names(measures: Measures, benchmark: Benchmark, *rows: int) -> list[str]:
