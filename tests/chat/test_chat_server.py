@@ -14,7 +14,8 @@ from chat_fakes import FakeBackend, load_backend
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
-from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer, Limits
+from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer
+from llmjobs.chat.server_limits import Limits
 
 
 @contextmanager

@@ -1,13 +1,8 @@
 """The agent behind an OpenAI-compatible API: one model, one answer at a time, the others wait in a short line."""
 
-import asyncio
-import contextlib
 import hmac
 import json
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,58 +17,13 @@ from llmjobs.chat.answering import Answering
 from llmjobs.chat.backend import Backend, Sampling
 from llmjobs.chat.errors import ContextFullError, MessageTooLongError
 from llmjobs.chat.messages import split
+from llmjobs.chat.server_limits import Gate, Limits
 from llmjobs.chat.server_request import ChatCompletion, Completion, RefusedError, error_body, parse
 from llmjobs.chat.strategies import STRATEGIES
 from llmjobs.errors import DataError, LlmjobsError
 
 MAX_BODY_BYTES = 1 << 20
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1", "testserver")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the server takes on."""
-
-    waiting: int = 8
-    """Requests that may wait for the one that is answered."""
-    requests_per_minute: int = 0
-    """0: no such limit."""
-
-
-@dataclass
-class Gate:
-    """Lets one request in at a time, a few wait, the rest are sent away."""
-
-    limits: Limits
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _inside: int = 0
-    _began: deque[float] = field(default_factory=deque)
-
-    def enter(self) -> None:
-        """Count a request in.
-
-        Raises:
-            RefusedError: 429 with the seconds to wait.
-
-        """
-        now = time.monotonic()
-        while self._began and now - self._began[0] >= 60:
-            self._began.popleft()
-        if self.limits.requests_per_minute and len(self._began) >= self.limits.requests_per_minute:
-            raise RefusedError(429, "too many requests a minute", int(60 - (now - self._began[0])) + 1)
-        if self._inside > self.limits.waiting:
-            raise RefusedError(429, "too many requests wait", 1)
-        self._began.append(now)
-        self._inside += 1
-
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for the model; counts the request out at the end."""
-        try:
-            async with self._lock:
-                yield
-        finally:
-            self._inside -= 1
 
 
 class ChatServer:

@@ -28,7 +28,7 @@ def command(
 
     POST /v1/chat/completions (whole or streamed) and GET /v1/models, one answer at a time.
     """
-    from llmjobs.chat.server import Limits
+    from llmjobs.chat.server_limits import Limits
     from llmjobs.jobs.chat_request import make_request
     from llmjobs.jobs.chat_serve import ServeRequest, serve
 

@@ -29,6 +29,6 @@ def open_backend(
     from llmjobs.models.device import set_threads
     from llmjobs.models.load import load_model
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_threads(threads)
     return LocalBackend(load_model(spec), warn=warn)

@@ -4,14 +4,18 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.server import ChatServer, Limits
+from llmjobs.chat.server_limits import Limits
 from llmjobs.errors import EXIT_OK, LlmjobsError, MissingPackageError
 from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.manifest.chat_section import ChatSection
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.runner.signals import StopRequestedError
+
+if TYPE_CHECKING:
+    from llmjobs.chat.server import ChatServer
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -33,10 +37,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
         LlmjobsError: the address is taken, or the key's variable is empty.
 
     """
-    try:
-        import uvicorn
-    except ImportError:
-        raise MissingPackageError("serve needs uvicorn and starlette: pip install 'llmjobs[serve]'") from None
+    server_class = _server_class()
     key = _key(request.api_key_env)
     is_loopback = request.host in LOOPBACK
     if not is_loopback and key is None:
@@ -46,7 +47,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
     try:
         backend.start(section.seed)
         sampling = Sampling(section.max_new_tokens, section.temperature, section.top_p)
-        server = ChatServer(
+        server = server_class(
             backend,
             strategy=section.strategy if section.history else "none",
             system=section.system,
@@ -55,19 +56,33 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
             limits=request.limits,
             key=key,
         )
-        config = uvicorn.Config(
-            server.app(is_loopback=is_loopback), log_level="warning", timeout_graceful_shutdown=5, server_header=False
-        )
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"{backend.name} answers at http://{shown}:{port}/v1 (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        _listen(server.app(is_loopback=is_loopback), listener, backend.name)
     except (KeyboardInterrupt, StopRequestedError):  # uvicorn raises the signal again once it has shut down
         pass
     finally:
         listener.close()
         backend.close()
     return EXIT_OK
+
+
+def _server_class() -> "type[ChatServer]":
+    try:
+        import uvicorn  # noqa: F401
+
+        from llmjobs.chat.server import ChatServer
+    except ImportError:
+        raise MissingPackageError("serve needs starlette and uvicorn: pip install 'llmjobs[serve]'") from None
+    return ChatServer
+
+
+def _listen(app: Any, listener: socket.socket, name: str) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, server_header=False)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{name} answers at http://{shown}:{port}/v1 (Ctrl-C ends it)", flush=True)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _bind(request: ServeRequest) -> socket.socket:
