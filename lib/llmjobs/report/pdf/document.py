@@ -15,6 +15,7 @@ from reportlab.platypus import (
     PageTemplate,
     Paragraph,
     Spacer,
+    TableStyle,
 )
 from reportlab.platypus import Table as Grid
 from reportlab.platypus.tableofcontents import TableOfContents
@@ -63,7 +64,7 @@ def write_pdf(path: Path, front: FrontPage, chapters: Sequence[Chapter], figures
 
 
 def _canvas(*arguments: Any, **options: Any) -> Canvas:
-    options["invariant"] = 1
+    options |= {"invariant": 1, "initialFontName": "Text"}
     return Canvas(*arguments, **options)
 
 
@@ -151,6 +152,7 @@ def _front(front: FrontPage, figures: Figures) -> list[Flowable]:
         grid.setStyle(
             [
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("FONTNAME", (0, 0), (-1, -1), "Text"),
                 ("LINEABOVE", (0, 0), (-1, 0), 0.8, styles.TEXT_INK),
                 ("LINEBELOW", (0, 0), (-1, -1), 0.25, styles.RULE_INK),
                 ("LEFTPADDING", (0, 0), (0, -1), 0),
@@ -169,5 +171,14 @@ def _front(front: FrontPage, figures: Figures) -> list[Flowable]:
 def _contents(lines: int) -> list[Flowable]:
     contents = TableOfContents(dotsMinLevel=-1)
     contents.levelStyles = [styles.CONTENTS]
+    contents.tableStyle = TableStyle(
+        [
+            ("FONTNAME", (0, 0), (-1, -1), "Text"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 0),
+            ("RIGHTPADDING", (0, 0), (-1, -1), 0),
+            ("TOPPADDING", (0, 0), (-1, -1), 0),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+        ]
+    )
     room = CondPageBreak(30 + lines * styles.CONTENTS.leading)
     return [room, Paragraph("Contents", styles.HEADING), contents]

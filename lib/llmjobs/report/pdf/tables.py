@@ -99,6 +99,7 @@ def _style() -> list[tuple[Any, ...]]:
         ("LINEBELOW", (0, 0), (-1, 0), 0.5, MUTED_INK),
         ("LINEBELOW", (0, 1), (-1, -2), 0.25, RULE_INK),
         ("LINEBELOW", (0, -1), (-1, -1), 0.8, TEXT_INK),
+        ("FONTNAME", (0, 0), (-1, -1), "Text"),
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
         ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
         ("LEFTPADDING", (0, 0), (-1, -1), PAD / 2),

@@ -174,12 +174,17 @@ class Plot(Flowable):  # type: ignore[misc]
         return self.natural[0] * self.scale, self.natural[1] * self.scale
 
     def draw(self) -> None:
-        """Draw the figure at 72 dots an inch and give it its own resolution back."""
-        canvas: Canvas = self.canv
-        dpi = self.figure.dpi
-        canvas.saveState()
-        canvas.scale(self.scale, self.scale)
-        self.figure.dpi = 72
-        self.figure.draw(CanvasRenderer(canvas, *self.natural))
-        self.figure.dpi = dpi
-        canvas.restoreState()
+        """Draw the figure where it stands."""
+        draw_on(self.canv, self.figure, self.scale)
+
+
+def draw_on(canvas: Canvas, figure: Figure, scale: float) -> None:
+    """Draw a figure from the canvas' origin at 72 dots an inch, and give it its own resolution back."""
+    width, height = (float(side) * 72 for side in figure.get_size_inches())
+    dpi = figure.dpi
+    canvas.saveState()
+    canvas.scale(scale, scale)
+    figure.dpi = 72
+    figure.draw(CanvasRenderer(canvas, width, height))
+    figure.dpi = dpi
+    canvas.restoreState()
