@@ -66,7 +66,7 @@ def count(dom: str) -> int:
 
 def test_it_shows_questions_and_every_models_answer(page: Path, tmp_path: Path) -> None:
     dom = rendered(page, tmp_path)
-    assert "<title>3 models on demo</title>" in dom
+    assert "<title>Three models on demo</title>" in dom
     assert count(dom) == 120
     assert dom.count("<article") == 40
     assert "owned" not in re.findall(r"<title>(.*?)</title>", dom)[0]

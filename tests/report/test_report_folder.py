@@ -53,12 +53,12 @@ def test_the_runs_own_summary_stays(made: Path) -> None:
 
 def test_the_pdf_says_what_it_is(made: Path) -> None:
     text = " ".join(text_of(made / "report.pdf").split())
-    for told in ("3 models on demo", "Within 500 MiB of memory, run large", "Contents", "Accuracy on demo", "chance 25%",
+    for told in ("Three models on demo", "Within 500 MiB of memory, run large", "Contents", "Accuracy on demo", "chance 25%",
                  "Every pair on the same questions", "Do the models miss the same questions?", "Tests for patterns",
                  "the CPU has no device events", "Example CPU 3000", "LlamaForCausalLM"):
         assert told in text, told
     info = subprocess.run(["pdfinfo", made / "report.pdf"], check=True, capture_output=True, text=True).stdout
-    assert "Title:           3 models on demo" in info
+    assert "Title:           Three models on demo" in info
     assert "Author:          llmjobs" in info
     fonts = subprocess.run(["pdffonts", made / "report.pdf"], check=True, capture_output=True, text=True).stdout
     assert all(line.split()[-5] == "yes" for line in fonts.splitlines()[2:]), "every font is embedded"

@@ -14,7 +14,7 @@ from llmjobs.report.read import read
 from llmjobs.report.sections import ORDER
 from llmjobs.report.sections.accuracy import labels
 from llmjobs.report.study import Notice, Study
-from llmjobs.report.wording import count, listed, plural
+from llmjobs.report.wording import count, listed, plural, word
 from llmjobs.report.write.figures import draw_figures
 from llmjobs.report.write.html import write_html
 from llmjobs.report.write.notes import notes_text
@@ -95,7 +95,8 @@ def _front(measures: Measures, findings: Sequence[Finding]) -> FrontPage:
 def _title(study: Study) -> str:
     models = len({entry.info.id for entry in study.entries})
     names = listed([benchmark.name for benchmark in study.benchmarks], limit=3)
-    return f"{plural(models, 'model')} on {names}" if study.benchmarks else f"Report on {study.title}"
+    who = f"{word(models).capitalize()} {'model' if models == 1 else 'models'}"
+    return f"{who} on {names}" if study.benchmarks else f"Report on {study.title}"
 
 
 def _subtitle(study: Study) -> list[str]:

@@ -33,15 +33,19 @@ def missed_by(found: Overlap) -> Figure:
             mew=0.6,
             label="expected, were the models independent within each subject",
         )
+        highest = float(max(found.missed_by.max(), found.expected.max()))
         for place in places:
-            higher = max(found.missed_by[place], found.expected[place])
+            number = int(found.missed_by[place])
+            inside, low = number > 0.16 * highest, found.expected[place] > 0.5 * number
             axes.annotate(
-                count(int(found.missed_by[place])),
-                (place, higher),
-                xytext=(0, 4),
-                fontsize=7.8,
+                count(number),
+                (place, (0 if low else number) if inside else max(number, found.expected[place])),
+                xytext=(0, 4 if low or not inside else -11),
+                fontsize=8,
                 textcoords="offset points",
                 ha="center",
+                color="white" if inside else style.INK,
+                fontweight="bold",
             )
         axes.set_xticks(places, ["none", *map(str, places[1:-1]), f"all {places[-1]}"])
         axes.set_xlabel("models that miss the question")

@@ -34,13 +34,15 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
             axes.bar(x, chosen, 0.62, color=ink)
             axes.plot(x, gold, "_", color=style.INK, ms=13, mew=1.4)
             for at, share in enumerate(chosen):
+                inside = share > 0.12 * highest
                 axes.annotate(
                     f"{100 * share:.0f}",
-                    (at, max(share, gold[at])),
+                    (at, 0 if inside else max(share, gold[at])),
                     xytext=(0, 2),
                     ha="center",
                     textcoords="offset points",
                     fontsize=7,
+                    color="white" if inside else style.INK,
                 )
             axes.set_xticks(x, [chr(ord("A") + letter) for letter in x])
             axes.set_title(names[place], fontsize=8)

@@ -46,4 +46,4 @@ NUMBER = ParagraphStyle(
     textColor=HexColor(BLUE),
 )
 FINDING = ParagraphStyle("finding", parent=BODY, fontSize=10.2, leading=14, alignment=TA_LEFT, spaceAfter=0)
-CONTENTS = ParagraphStyle("contents", parent=BODY, fontSize=9.6, leading=15, spaceAfter=0)
+CONTENTS = ParagraphStyle("contents", parent=BODY, fontSize=9.4, leading=13.4, spaceAfter=0)
