@@ -20,6 +20,7 @@ COMMANDS = {
     "eval": "Accuracy of models on benchmarks, a record for every question.",
     "chat": "Talk with a model in the terminal; --resume goes on.",
     "converse": "Scripted conversations with history and without, one memory against another.",
+    "mtbench": "MT-Bench: agents answer two-turn questions, judges rate them.",
     "serve": "The chat agent as an OpenAI-compatible server.",
     "report": "One PDF from the results of one or more runs.",
     "benchmarks": "List the benchmarks that are known by name.",

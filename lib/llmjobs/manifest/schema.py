@@ -8,6 +8,7 @@ from llmjobs.manifest.chat_section import ChatSection, ConverseSection
 from llmjobs.manifest.eval_section import EvalSection
 from llmjobs.manifest.fields import FileName, Section
 from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.manifest.mtbench_section import MTBenchSection
 
 
 class Manifest(Section):
@@ -20,6 +21,7 @@ class Manifest(Section):
     eval: EvalSection | None = None
     chat: ChatSection | None = None
     converse: ConverseSection | None = None
+    mtbench: MTBenchSection | None = None
 
     @model_validator(mode="after")
     def _distinct_models(self) -> Self:

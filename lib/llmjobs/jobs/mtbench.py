@@ -1,0 +1,66 @@
+"""The mtbench job from a manifest to a summary and to FastChat's files."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from llmjobs.jobs.mtbench_job import MTBenchJob
+from llmjobs.jobs.mtbench_plan import plan, render_plan
+from llmjobs.jobs.mtbench_summary import collect, summarize
+from llmjobs.jobs.mtbench_table import render_summary, shower
+from llmjobs.jobs.mtbench_tasks import FOLDER, Bench, with_limit
+from llmjobs.jobs.study import open_run, write_summary
+from llmjobs.manifest import Manifest
+from llmjobs.models.device import available
+from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
+from llmjobs.runfolder import disk
+from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runner.run import Outcome, run_job
+
+__all__ = ["dry_run", "run", "with_limit"]
+
+
+def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False) -> Outcome:
+    """Run (or go on with) the mtbench job of ``study`` below ``results``; prints the summary.
+
+    Raises:
+        LlmjobsError: one line; nothing that was saved is lost.
+
+    """
+    with open_run(study, results, fresh=fresh, devices=available()) as folder:
+        job = MTBenchJob(study, folder)
+        outcome = run_job(job, folder, shower(click.echo) if show else None)
+        if job.bench is not None:
+            part = summarize(folder, job.bench, outcome, job.spending)
+            write_summary(folder, study, job.name, part)
+            write_fastchat(folder, job.bench)
+            click.echo(render_summary(part))
+        if outcome.stopped_by:
+            print(f"stopped by {outcome.stopped_by}; everything is saved, the same command goes on", file=sys.stderr)
+        click.echo(f"results: {folder.path}", err=True)
+    return outcome
+
+
+def dry_run(study: Manifest, results: Path) -> str:
+    """Say what would run, what is done already, and what it could cost; loads no model and writes nothing."""
+    return render_plan(study, plan(study, RunFolder(results / study.name)))
+
+
+def write_fastchat(folder: RunFolder, bench: Bench) -> None:
+    """Write answers and judgments in FastChat's form below ``mtbench/fastchat``."""
+    found = collect(folder, bench)
+    files = {f"model_answer/{name}.jsonl": answer_lines(name, records) for name, records in found.answers.items()}
+    writers = {"single": single_lines, "pairwise": pair_lines}
+    for judge in bench.section.judges:
+        for mode in bench.section.modes:
+            tasks = [task for task in bench.judges if task.judge is judge and task.mode == mode]
+            records = [record for task in tasks for record in found.judgments[task.path]]
+            name = f"model_judgment/{judge.name}_{'single' if mode == 'single' else 'pair'}.jsonl"
+            files[name] = writers[mode](records)
+    for name, data in files.items():
+        path = folder.path / FOLDER / "fastchat" / name
+        if data:
+            with disk.clear_errors(path):
+                disk.make_folder(path.parent)
+            disk.write_whole(path, data)

@@ -1,0 +1,223 @@
+"""The summary of an mtbench job, from the records alone: nothing is dropped, what could not be read is counted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmjobs.jobs.mtbench_tasks import NO_HISTORY, AgentTask, Bench, JudgeTask
+from llmjobs.mtbench import agreement, bias, pairwise, scores
+from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
+from llmjobs.mtbench.limits import Spending
+from llmjobs.runfolder.folder import CHECKPOINT, RECORDS, RunFolder
+from llmjobs.runfolder.journal import Record, read_records
+from llmjobs.runner import cursor as cursors
+from llmjobs.runner.run import Outcome
+
+Figures = dict[str, Any]
+STATUSES = ("ok", "unread", "error", "not_judged")
+
+
+@dataclass
+class Collected:
+    """Everything that a run and its imported files hold, in one form."""
+
+    answers: dict[str, list[Record]] = field(default_factory=dict)
+    judgments: dict[str, list[Record]] = field(default_factory=dict)
+    """By the unit's path."""
+    single: list[Judged] = field(default_factory=list)
+    pairs: list[Compared] = field(default_factory=list)
+    files: dict[str, JudgmentFile] = field(default_factory=dict)
+    categories: dict[str, str] = field(default_factory=dict)
+    lengths: dict[tuple[str, str, int], int] = field(default_factory=dict)
+
+
+def collect(folder: RunFolder, bench: Bench) -> Collected:
+    """Read all records; judgments of files stand beside the judges' own under their judge's name."""
+    found = Collected(categories={question.id: question.category for question in bench.questions})
+    for agent in bench.agents:
+        records = found.answers[agent.name] = _read(folder.path / agent.path)
+        for record in records:
+            for turn, text in enumerate(record["turns"], start=1):
+                found.lengths[agent.name, record["question_id"], turn] = len(text)
+    for task in bench.judges:
+        records = found.judgments[task.path] = _read(folder.path / task.path)
+        kept = [record for record in records if record["status"] != "not_judged"]
+        found.single += [judged_of(record) for record in kept if record["mode"] == "single"]
+        found.pairs += [compared_of(record) for record in kept if record["mode"] == "pairwise"]
+    for name in bench.section.judgments:
+        file = found.files[name] = read_judgments(Path(name))
+        found.single += [one for one in file.distinct() if one.question_id in found.categories]
+        found.pairs += [one for one in file.pairs if one.question_id in found.categories]
+    return found
+
+
+def judged_of(record: Mapping[str, Any]) -> Judged:
+    """A single judgment's record as the scores take it."""
+    keys = ("judge", "prompt", "model", "question_id", "turn", "rating")
+    return Judged(*(record[key] for key in keys), str(record.get("judgment") or ""))
+
+
+def compared_of(record: Mapping[str, Any]) -> Compared:
+    """A comparison's record as the scores take it."""
+    a, b = (order["verdict"] for order in record["orders"])
+    orders = {"A": "first", "B": "second", "tie": "tie"}.get(a), {"A": "second", "B": "first", "tie": "tie"}.get(b)
+    keys = ("judge", "prompt", "first", "second", "question_id", "turn", "winner", "flipped")
+    return Compared(*(record[key] for key in keys), orders)
+
+
+def _read(folder: Path) -> list[Record]:
+    path = folder / RECORDS
+    return read_records(path, allow_torn=True) if path.exists() else []
+
+
+def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spending) -> Figures:
+    """The ``mtbench`` part of ``summary.json``."""
+    found = collect(folder, bench)
+    missing = [path for path, task in bench.tasks.items() if not _is_done(folder, task)]
+    return {
+        "status": "partial" if missing else "complete",
+        "interval": scores.INTERVAL,
+        "questions": len(bench.questions),
+        "categories": list(dict.fromkeys(found.categories.values())),
+        "prompts": bench.prompts.source,
+        "agents": [_agent(agent, found.answers[agent.name]) for agent in bench.agents],
+        "judges": _judges(bench, found),
+        "scores": scores.score_all(found.single, found.categories),
+        "pairwise": _pairwise(found.pairs),
+        "history": _history(found.single),
+        "agreement": _agreement(bench, found),
+        "bias": _bias(bench, found),
+        "files": [_file(name, file, found.categories) for name, file in found.files.items()],
+        "spending": {
+            "calls": spending.calls,
+            "tokens": spending.tokens,
+            "cost": round(spending.cost, 6) if spending.rates else None,
+            "currency": spending.currency,
+        },
+        "units_missing": [path for path in missing if path not in outcome.failed],
+        "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
+    }
+
+
+def _is_done(folder: RunFolder, task: AgentTask | JudgeTask) -> bool:
+    path = folder.path / task.path
+    return (path / CHECKPOINT).exists() and cursors.load(folder.unit(task.path), task.declared)[0].done
+
+
+def _agent(agent: AgentTask, records: Sequence[Record]) -> Figures:
+    new = [count for record in records for count in record.get("tokens_new", ())]
+    spec = agent.spec
+    kind = "imported" if spec is None else "endpoint" if spec.endpoint else "local"
+    return {
+        "model": agent.name,
+        "kind": kind,
+        "id": spec.id if spec else None,
+        "history": agent.history,
+        "answered": sum(record["status"] == "ok" for record in records),
+        "errors": sum(record["status"] == "error" for record in records),
+        "turns": sum(len(record["turns"]) for record in records),
+        "tokens_new": sum(new) if new else None,
+        "tokens_sent": sum(count for record in records for count in record.get("tokens_sent", ())) if new else None,
+        "characters": sum(len(text) for record in records for text in record["turns"]),
+        "cut_off": sum(reason == "length" for record in records for reason in record.get("finish_reasons", ())),
+    }
+
+
+def _judges(bench: Bench, found: Collected) -> list[Figures]:
+    """What each judge did: judgments that were read, that could not be read, that failed, that were not asked for."""
+    rows = []
+    for judge in bench.section.judges:
+        for mode in bench.section.modes:
+            tasks = [task for task in bench.judges if task.judge is judge and task.mode == mode]
+            records = [record for task in tasks for record in found.judgments[task.path]]
+            counts = {status: sum(record["status"] == status for record in records) for status in STATUSES}
+            again = sum(_asked_again(record) for record in records)
+            rows.append({"judge": judge.name, "mode": mode, "n": len(records), **counts, "asked_again": again})
+    return rows
+
+
+def _asked_again(record: Record) -> bool:
+    return any(part.get("asked", 1) > 1 for part in (record, *record.get("orders", ())))
+
+
+def _pairwise(pairs: Sequence[Compared]) -> list[Figures]:
+    rows = []
+    for judge in dict.fromkeys(one.judge for one in pairs):
+        mine = [one for one in pairs if one.judge == judge]
+        rows.append(
+            {
+                "judge": judge,
+                "win_rates": pairwise.win_rates(mine),
+                "pairs": pairwise.pair_table(mine),
+                "bradley_terry": pairwise.bradley_terry(mine),
+            }
+        )
+    return rows
+
+
+def _history(single: Sequence[Judged]) -> list[Figures]:
+    """What a model's rating loses without history, by turn: with history less without, on the same questions."""
+    rows = []
+    for judge, model in dict.fromkeys((one.judge, one.model) for one in single):
+        first, second = (
+            [one for one in single if (one.judge, one.model) == (judge, name)] for name in (model, model + NO_HISTORY)
+        )
+        rows += [
+            {"judge": judge, "model": model, **gap}
+            for turn in (1, 2)
+            if second and (gap := scores.difference(first, second, turn))
+        ]
+    return rows
+
+
+def _agreement(bench: Bench, found: Collected) -> Figures:
+    judges = dict.fromkeys(one.judge for one in (*found.single, *found.pairs))
+    sources: dict[str, agreement.Preferences] = {}
+    for judge in judges:
+        mine = [one for one in found.single if one.judge == judge]
+        pairs = [one for one in found.pairs if one.judge == judge]
+        if ratings := agreement.preferences_of_ratings(mine):
+            sources[f"{judge}, ratings"] = ratings
+        if verdicts := agreement.preferences_of_pairs(pairs):
+            sources[f"{judge}, pairs"] = verdicts
+    votes = [vote for name in bench.section.votes for vote in agreement.read_votes(Path(name))]
+    return {
+        "ratings": agreement.rating_agreement(found.single),
+        "preferences": agreement.preference_agreement(sources),
+        "votes": agreement.votes_agreement(sources, votes),
+        "votes_read": len(votes),
+    }
+
+
+def _bias(bench: Bench, found: Collected) -> list[Figures]:
+    rows = []
+    specs = {judge.name: judge for judge in bench.section.judges}
+    for judge in dict.fromkeys(one.judge for one in (*found.single, *found.pairs)):
+        single = [one for one in found.single if one.judge == judge]
+        pairs = [one for one in found.pairs if one.judge == judge]
+        is_judge = {specs[judge].id, judge} if judge in specs else {judge}
+        own = [
+            agent.name for agent in bench.agents if agent.name in is_judge or (agent.spec and agent.spec.id in is_judge)
+        ]
+        rows.append(
+            {
+                "judge": judge,
+                "position": bias.position_bias(pairs) if pairs else None,
+                "length": bias.length_bias(single, pairs, found.lengths),
+                "self": bias.self_preference(judge, own, found.single),
+            }
+        )
+    return rows
+
+
+def _file(name: str, file: JudgmentFile, categories: Mapping[str, str]) -> Figures:
+    """What an imported file holds, and its scores as FastChat counts them: every line that has a score."""
+    known = [one for one in file.single if one.question_id in categories]
+    other = sum(one.question_id not in categories for one in (*file.single, *file.pairs))
+    return {
+        "file": Path(name).name,
+        **file.counts(),
+        "other_questions": other,
+        "fastchat_scores": scores.score_all(known, categories),
+    }

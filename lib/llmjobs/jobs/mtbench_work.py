@@ -1,0 +1,236 @@
+"""The opened units of the mtbench job. An agent's turns that failed are records in error and are never judged."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmjobs.chat.agent import Agent
+from llmjobs.chat.answering import Reply
+from llmjobs.chat.backend import Backend, Sampling
+from llmjobs.chat.errors import AnswerError, ContextFullError, MessageTooLongError, UnavailableError
+from llmjobs.clocks import measured
+from llmjobs.jobs.mtbench_tasks import AgentTask, Bench, JudgeTask
+from llmjobs.manifest import ModelSpec
+from llmjobs.models.device import DeviceClock
+from llmjobs.mtbench.ahead import Ahead
+from llmjobs.mtbench.judging import Said, judge_pair, judge_single
+from llmjobs.mtbench.questions import Question, temperature_of
+from llmjobs.runfolder.journal import encode
+from llmjobs.runner.units import Record, Step
+
+OpenBackend = Callable[[str], Backend]
+"""A conversation's label → its backend."""
+
+
+class _AheadWork:
+    """What the works share: steps that may be computed some ahead."""
+
+    def __init__(self, count: int, workers: int, backend: OpenBackend, opening: Mapping[str, Any]) -> None:
+        self.steps, self.opening, self._backend = count, opening, backend
+        self._ahead: Ahead[tuple[Record, dict[str, Any]]] = Ahead(self._measured, count, workers)
+        self._effective = dict(backend("effective").effective)
+        self._clock = DeviceClock(str(self._effective.get("device", "cpu"))) if workers == 1 else None
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """What really answers."""
+        return self._effective
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing: every step begins a conversation of its own."""
+        return {}
+
+    def step(self, index: int) -> Step:
+        """Take one record.
+
+        Raises:
+            UnavailableError: the endpoint gave nothing; the unit goes on here another time.
+            SpendingLimitError: the next call could pass the limit.
+
+        """
+        record, timing = self._ahead.result(index)
+        return Step([record], timing)
+
+    def close(self) -> None:
+        """Wait for the calls in flight: they are paid."""
+        self._ahead.close()
+
+    def _measured(self, index: int) -> tuple[Record, dict[str, Any]]:
+        with measured(self._clock) as span:
+            record, figures = self.record(index)
+        return record, {"items": 1, **figures, **span.to_record()}
+
+    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+        """Record ``index``, and what was measured."""
+        raise NotImplementedError
+
+
+class AnswerWork(_AheadWork):
+    """A model's two-turn answers through the chat agent."""
+
+    def __init__(
+        self, bench: Bench, task: AgentTask, backend: OpenBackend, opening: Mapping[str, Any], workers: int
+    ) -> None:
+        """A question a step."""
+        self.bench, self.task = bench, task
+        super().__init__(len(bench.questions), workers, backend, opening)
+
+    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+        """Ask one question's turns; a turn after a failed one is not asked."""
+        question = self.bench.questions[index]
+        agent = self._agent(question, index)
+        replies: list[Reply] = []
+        error = None
+        for text in question.turns:
+            try:
+                replies.append(agent.ask(text))
+            except UnavailableError:
+                raise
+            except (AnswerError, ContextFullError, MessageTooLongError) as failure:
+                error = f"turn {len(replies) + 1}: {failure}"
+                break
+        head = answer_head(self.task.name, question)
+        settings = {"temperature": agent.sampling.temperature, "seed": agent.seed, "history": agent.history}
+        figures = {"ttft_s": [round(r.ttft_s, 6) for r in replies], "turn_s": [round(r.real_s, 6) for r in replies]}
+        return head | _answered(replies, error) | settings | {"strategy": agent.strategy}, figures
+
+    def _agent(self, question: Question, index: int) -> Agent:
+        section, spec = self.bench.section, self.task.spec
+        assert isinstance(spec, ModelSpec)
+        return Agent(
+            self._backend(question.id),
+            system=spec.system or section.system,
+            strategy=section.strategy,
+            history=self.task.history,
+            max_context=section.max_context,
+            sampling=Sampling(
+                section.max_new_tokens, temperature_of(question.category, section.temperatures), section.top_p
+            ),
+            seed=section.seed + index,
+        )
+
+
+def answer_head(name: str, question: Question) -> Record:
+    """The keys of an answer record that are known before it is asked."""
+    return {
+        "model": name,
+        "question_id": question.id,
+        "category": question.category,
+        "questions": list(question.turns),
+    }
+
+
+def _answered(replies: Sequence[Reply], error: str | None) -> Record:
+    return {
+        "turns": [reply.text for reply in replies],
+        "status": "error" if error else "ok",
+        **({"error": error} if error else {}),
+        "tokens_sent": [reply.prompt_tokens for reply in replies],
+        "tokens_dropped": [reply.dropped_tokens for reply in replies],
+        "tokens_side": [reply.side_tokens for reply in replies],
+        "tokens_new": [reply.new_tokens for reply in replies],
+        "tokens_counted": [reply.counted for reply in replies],
+        "finish_reasons": [reply.finish_reason for reply in replies],
+    }
+
+
+@dataclass
+class ImportedWork:
+    """Answers of a file as records, so that everything after reads one form."""
+
+    bench: Bench
+    task: AgentTask
+    effective: Mapping[str, Any] = field(default_factory=lambda: {"imported": True})
+    opening: Mapping[str, Any] = field(default_factory=lambda: {"items": 0})
+
+    @property
+    def steps(self) -> int:
+        """One a question."""
+        return len(self.bench.questions)
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def step(self, index: int) -> Step:
+        """One answer of the file; a question that it leaves out, or answers in fewer turns, is an error."""
+        question = self.bench.questions[index]
+        answer = self.task.imported.get(question.id)
+        error = "the file has no answer to this question" if answer is None else answer.error
+        turns = list(answer.turns[: len(question.turns)]) if answer and not error else []
+        if not error and len(turns) < len(question.turns):
+            error = f"turn {len(turns) + 1}: the file has none"
+        told = {"turns": turns, "status": "error" if error else "ok", **({"error": error} if error else {})}
+        return Step([answer_head(self.task.name, question) | told | {"imported": True}], {"items": 1})
+
+
+class JudgeWork(_AheadWork):
+    """One judge's judgments of one agent, or of two side by side."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        task: JudgeTask,
+        answers: Sequence[Sequence[Record]],
+        backend: OpenBackend,
+        opening: Mapping[str, Any],
+        workers: int,
+    ) -> None:
+        """A judgment a step; ``answers`` are each agent's records."""
+        self.bench, self.task = bench, task
+        self._items = bench.turns()
+        self._answers = [{record["question_id"]: record for record in part} for part in answers]
+        super().__init__(len(self._items), workers, backend, opening)
+        text = b"".join(encode({"q": r["question_id"], "t": r["turns"]}) for part in answers for r in part)
+        self._effective["answers"] = hashlib.sha256(text).hexdigest()[:16]
+
+    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+        """Judge one turn of one question; an answer that failed is not judged."""
+        question, turn = self._items[index]
+        answers = [part[question.id] for part in self._answers]
+        missing = [answer["model"] for answer in answers if len(answer["turns"]) < turn]
+        guided = self.bench.has_reference(question, turn)
+        if missing:
+            judged = _not_judged(self.task.mode, f"{' and '.join(missing)}: there is no answer to judge")
+        elif self.task.mode == "single":
+            judged = judge_single(
+                self.bench.prompts, question, answers[0]["turns"], turn, with_reference=guided, talk=self._talk
+            )
+        else:
+            first, second = (answer["turns"] for answer in answers)
+            judged = judge_pair(
+                self.bench.prompts, question, first, second, turn, with_reference=guided, talk=self._talk
+            )
+        return self._head(question, turn) | judged, {}
+
+    def _head(self, question: Question, turn: int) -> Record:
+        names = [agent.name for agent in self.task.agents]
+        who = {"model": names[0]} if self.task.mode == "single" else {"first": names[0], "second": names[1]}
+        place = {"question_id": question.id, "category": question.category, "turn": turn}
+        return {"judge": self.task.judge.name, "mode": self.task.mode, **who, **place}
+
+    def _talk(self, system: str, label: str) -> "_AgentTalk":
+        judge = self.task.judge
+        sampling = Sampling(judge.max_new_tokens, judge.temperature)
+        seed = self.bench.section.seed
+        return _AgentTalk(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
+
+
+def _not_judged(mode: str, why: str) -> Record:
+    nothing = (
+        {"rating": None, "judgment": None} if mode == "single" else {"winner": None, "flipped": None, "orders": []}
+    )
+    return {"prompt": None, **nothing, "status": "not_judged", "why": why}
+
+
+@dataclass
+class _AgentTalk:
+    """A judge's conversation by the chat agent."""
+
+    agent: Agent
+
+    def ask(self, text: str) -> Said:
+        """Ask with everything said before."""
+        reply = self.agent.ask(text)
+        return Said(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted)

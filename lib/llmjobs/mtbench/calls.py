@@ -1,0 +1,57 @@
+"""The journal of paid calls: each finished call is on disk before its answer is used, so no call is paid twice.
+
+One JSON line a call, synced. After a kill the calls that were in flight are asked again, no others. An answer that was
+no answer (cut off, empty) is kept too: it was paid.
+"""
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmjobs.runfolder.journal import Journal, encode, read_lines
+
+CALLS = "calls.jsonl"
+Call = dict[str, Any]
+
+
+def call_key(request: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that decides a call."""
+    return hashlib.sha256(encode(request)).hexdigest()[:32]
+
+
+class CallJournal:
+    """The finished calls of one unit; safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there; a line that a kill tore is cut off."""
+        path = folder / CALLS
+        self.known: dict[str, Call] = {}
+        end = 0
+        if path.exists():
+            for _, end, call in read_lines(path, allow_torn=True):  # noqa: B007 - the last end is where to go on
+                self.known[str(call["key"])] = call
+        self._journal = Journal(path, end)
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> Call | None:
+        """A finished call, or None."""
+        with self._lock:
+            return self.known.get(key)
+
+    def add(self, key: str, call: Mapping[str, Any]) -> None:
+        """Bring a finished call to the disk."""
+        with self._lock:
+            line = {"key": key, **call}
+            self._journal.append([line])
+            self.known[key] = line
+
+    def close(self) -> None:
+        """Close the file."""
+        self._journal.close()
+
+
+def spent_calls(folder: Path) -> list[Call]:
+    """Every finished call below a folder."""
+    return [call for path in sorted(folder.rglob(CALLS)) for _, _, call in read_lines(path, allow_torn=True)]

@@ -1,0 +1,238 @@
+"""FastChat's files, read as what they are and written so that FastChat reads them.
+
+``model_answer``: ``{"question_id", "model_id", "choices": [{"index": 0, "turns": [...]}]}``. ``model_judgment``,
+single: ``{"question_id", "model", "judge": [name, prompt], "judgment", "score", "turn"}``, a score of -1 where none was
+read; pairwise: ``{"question_id", "model_1", "model_2", "g1_winner", "g2_winner", "judge", "turn"}``. Nothing is
+dropped in silence: duplicates, failed answers and unread judgments are counted.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmjobs.benchmarks.row_files import read_rows
+from llmjobs.errors import DataError
+from llmjobs.mtbench.judging import combine
+from llmjobs.runfolder.journal import encode
+
+ERROR_TEXT = "$ERROR$"
+"""What FastChat stores in the place of an answer or a judgment that failed."""
+UNREAD_SCORE = -1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An agent's turns on one question."""
+
+    question_id: str
+    model: str
+    turns: tuple[str, ...]
+    error: str | None = None
+
+
+@dataclass
+class AnswerFile:
+    """A ``model_answer`` file: the last line of a question counts, as in FastChat."""
+
+    answers: list[Answer] = field(default_factory=list)
+    lines: int = 0
+    duplicates: int = 0
+    models: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One single-answer judgment; ``rating`` is None where the file has none."""
+
+    judge: str
+    prompt: str
+    model: str
+    question_id: str
+    turn: int
+    rating: float | None
+    judgment: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One comparison in both orders; ``winner``: ``first``, ``second``, ``tie``, None where an order was not read."""
+
+    judge: str
+    prompt: str
+    first: str
+    second: str
+    question_id: str
+    turn: int
+    winner: str | None
+    flipped: bool | None
+    orders: tuple[str | None, str | None] = (None, None)
+
+
+@dataclass
+class JudgmentFile:
+    """A ``model_judgment`` file."""
+
+    single: list[Judged] = field(default_factory=list)
+    """Every line, duplicates too."""
+    pairs: list[Compared] = field(default_factory=list)
+    lines: int = 0
+
+    def distinct(self) -> list[Judged]:
+        """One judgment for each judge, model, question and turn: the last that was read, else an unread one."""
+        found: dict[tuple[str, str, str, int], Judged] = {}
+        for one in self.single:
+            key = (one.judge, one.model, one.question_id, one.turn)
+            if one.rating is not None or key not in found:
+                found[key] = one
+        return list(found.values())
+
+    def counts(self) -> dict[str, int]:
+        """What the file holds besides readable judgments."""
+        distinct = self.distinct()
+        return {
+            "lines": self.lines,
+            "single": len(distinct),
+            "unread_lines": sum(one.rating is None for one in self.single),
+            "unread": sum(one.rating is None for one in distinct),
+            "duplicates": len(self.single) - len(distinct),
+            "pairs": len(self.pairs),
+            "pairs_unread": sum(one.winner is None for one in self.pairs),
+            "flips": sum(bool(one.flipped) for one in self.pairs),
+        }
+
+
+def read_answers(path: Path) -> AnswerFile:
+    """Read a ``model_answer`` or ``reference_answer`` file.
+
+    Raises:
+        DataError: not readable, or a line that is no answer.
+
+    """
+    file, found = AnswerFile(), {}
+    for number, row in read_rows(path):
+        answer = _answer(f"{path}:{number}", row)
+        file.lines += 1
+        file.duplicates += answer.question_id in found
+        found[answer.question_id] = answer
+    if not found:
+        raise DataError(f"{path}: holds no answer")
+    file.answers = list(found.values())
+    file.models = list(dict.fromkeys(answer.model for answer in file.answers))
+    return file
+
+
+def _answer(where: str, row: Mapping[str, Any]) -> Answer:
+    choices = row.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
+    turns = first.get("turns")
+    if "question_id" not in row or not isinstance(turns, list):
+        raise DataError(f"{where}: not an answer in FastChat's form: question_id and choices[0].turns are needed")
+    texts = tuple(str(turn) if turn is not None else "" for turn in turns)
+    bad = next((i for i, text in enumerate(texts, start=1) if text.strip() in ("", ERROR_TEXT, "ERROR")), None)
+    error = None if bad is None and texts else f"turn {bad or 1} is empty or an error in the file"
+    return Answer(str(row["question_id"]), str(row.get("model_id") or ""), texts, error)
+
+
+def read_judgments(path: Path) -> JudgmentFile:
+    """Read a ``model_judgment`` file, single or pairwise.
+
+    Raises:
+        DataError: not readable, or a line that is no judgment.
+
+    """
+    file = JudgmentFile()
+    for number, row in read_rows(path):
+        where = f"{path}:{number}"
+        file.lines += 1
+        if "g1_winner" in row:
+            file.pairs.append(_compared(where, row))
+        else:
+            file.single.append(_judged(where, row))
+    if not file.lines:
+        raise DataError(f"{path}: holds no judgment")
+    return file
+
+
+def _head(where: str, row: Mapping[str, Any], *names: str) -> tuple[str, str, str, int]:
+    missing = [name for name in ("question_id", "turn", *names) if row.get(name) is None]
+    if missing:
+        raise DataError(f"{where}: not a judgment in FastChat's form: {missing[0]} is missing")
+    judge = row.get("judge")
+    name, prompt = (judge[0], judge[1]) if isinstance(judge, list) and len(judge) > 1 else (judge or "judge", "")
+    try:
+        return str(name), str(prompt), str(row["question_id"]), int(row["turn"])
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: turn: must be 1 or 2") from None
+
+
+def _judged(where: str, row: Mapping[str, Any]) -> Judged:
+    judge, prompt, question_id, turn = _head(where, row, "model", "score")
+    score = row["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise DataError(f"{where}: score: must be a number, -1 where none was read")
+    rating = None if score == UNREAD_SCORE else float(score)
+    return Judged(judge, prompt, str(row["model"]), question_id, turn, rating, str(row.get("judgment") or ""))
+
+
+def _compared(where: str, row: Mapping[str, Any]) -> Compared:
+    judge, prompt, question_id, turn = _head(where, row, "model_1", "model_2")
+    names = {"model_1": "first", "model_2": "second", "tie": "tie"}
+    orders = tuple(names.get(str(row.get(key))) for key in ("g1_winner", "g2_winner"))
+    both = combine(orders)
+    models = str(row["model_1"]), str(row["model_2"])
+    return Compared(judge, prompt, *models, question_id, turn, both["winner"], both["flipped"], (orders[0], orders[1]))
+
+
+def answer_lines(model: str, records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Answer records as a ``model_answer`` file; a failed answer holds FastChat's mark for it."""
+    lines = []
+    for record in records:
+        turns = [*record["turns"], *[ERROR_TEXT] * (len(record["questions"]) - len(record["turns"]))]
+        head = {"question_id": _number(record["question_id"]), "answer_id": _id(model, record["question_id"])}
+        lines.append(head | {"model_id": model, "choices": [{"index": 0, "turns": turns}], "tstamp": 0.0})
+    return b"".join(map(encode, lines))
+
+
+def single_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Judgment records as a ``model_judgment`` file; what could not be read has FastChat's -1."""
+    lines = [
+        {
+            "question_id": _number(record["question_id"]),
+            "model": record["model"],
+            "judge": [record["judge"], record["prompt"]],
+            "judgment": record["judgment"] or ERROR_TEXT,
+            "score": UNREAD_SCORE if record["rating"] is None else record["rating"],
+            "turn": record["turn"],
+            "tstamp": 0.0,
+        }
+        for record in records
+        if record["status"] != "not_judged"
+    ]
+    return b"".join(map(encode, lines))
+
+
+def pair_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Comparison records as a pairwise ``model_judgment`` file."""
+    lines = []
+    for record in records:
+        if record["status"] == "not_judged":
+            continue
+        named = ({"A": "model_1", "B": "model_2"}, {"A": "model_2", "B": "model_1"})
+        line = {"question_id": _number(record["question_id"]), "model_1": record["first"], "model_2": record["second"]}
+        for place, (names, order) in enumerate(zip(named, record["orders"], strict=True), start=1):
+            verdict = order["verdict"]
+            line[f"g{place}_winner"] = names.get(verdict, "tie" if verdict == "tie" else "error")
+            line[f"g{place}_judgment"] = order["judgment"] or ERROR_TEXT
+        lines.append(line | {"judge": [record["judge"], record["prompt"]], "turn": record["turn"], "tstamp": 0.0})
+    return b"".join(map(encode, lines))
+
+
+def _number(question_id: str) -> int | str:
+    return int(question_id) if question_id.isdigit() else question_id
+
+
+def _id(*parts: Sequence[str]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:22]
