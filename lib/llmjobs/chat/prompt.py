@@ -66,7 +66,7 @@ class ChatPrompt:
         text = self.text(messages)
         bos = self.tokenizer.bos_token
         has_bos = self.form == "template" and bool(bos) and text.startswith(str(bos))
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return (*(() if has_bos else self._prefix()), *ids)
 
     @lru_cache(maxsize=1)  # noqa: B019 - lives as long as its tokenizer
