@@ -1,4 +1,4 @@
-"""Times the report on large and small made run folders: ``python benchmarks/report.py [--models 12] [--questions 14042]``.
+"""Times the report on made run folders: ``python benchmarks/report.py [--models 12] [--questions 14042]``.
 
 Each report is made in a process of its own; seconds include starting Python and every import, memory is the peak of
 that process. The last line is JSON.
@@ -31,7 +31,8 @@ def write_run(path: Path, models: int, questions: int) -> None:
     hard = [rng.normal(0, 1, size) for size in sizes]
     for place, size in enumerate(sizes):
         lines = [
-            {"doc_id": n, "question": f"Question {n}: " + "words " * 40, "choices": [f"choice {n} {k}" for k in range(4)],
+            {"doc_id": n, "question": f"Question {n}: " + "words " * 40,
+             "choices": [f"choice {n} {k}" for k in range(4)],
              "gold": "ABCD"[gold[place][n]], "hash": f"{place}-{n}"}
             for n in range(size)
         ]  # fmt: skip
@@ -58,7 +59,9 @@ def _write_unit(
             }  # fmt: skip
             file.write(json.dumps(record) + "\n")
     (unit / "unit.json").write_text(json.dumps({"fingerprint": {"prompt": "original", "num_fewshot": 5}}))
-    (unit / "timings.jsonl").write_text(json.dumps({"real_s": 1.0, "user_s": 2.0, "system_s": 0.1, "items": len(gold)}) + "\n")
+    (unit / "timings.jsonl").write_text(
+        json.dumps({"real_s": 1.0, "user_s": 2.0, "system_s": 0.1, "items": len(gold)}) + "\n"
+    )
     (unit.parent / "model.json").write_text(json.dumps({"id": name, "device": "cpu"}))
 
 
@@ -92,7 +95,8 @@ def main() -> None:
                 seconds, peak = measure(run, Path(name) / f"{label}-out" / "report.pdf", html)
                 key = f"{label}{'_html' if html else ''}"
                 result |= {f"{key}_s": round(seconds, 2), f"{key}_peak_mib": round(peak / 2**20)}
-                print(f"{label:6} {models:2} models {questions:6,} questions html={html!s:5} {seconds:6.2f} s {peak / 2**20:6.0f} MiB")
+                what = f"{models:2} models, {questions:6,} questions, html={html!s:5}"
+                print(f"{what} {seconds:6.2f} s {peak / 2**20:6.0f} MiB")
     result["own_peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(json.dumps(result))
 

@@ -98,7 +98,10 @@ class FakeRun:
         dump(unit / "unit.json", {"fingerprint": {**shared, "benchmark_version": 1, "model": name, **self.fingerprint}})
         timing = {"items": len(records), "tokens": 900, "real_s": 1.5 * (place + 1), "user_s": 2.6 * (place + 1)}
         timing |= {"system_s": 0.1, "gpu_s": None, "peak_rss_bytes": (300 + 150 * place) * 2**20, "attempt": 1}
-        dump_lines(unit / "timings.jsonl", [{"step": -1, "phase": "open", "load_s": 0.4}, {"step": 0, "phase": "run", **timing}])
+        dump_lines(
+            unit / "timings.jsonl",
+            [{"step": -1, "phase": "open", "load_s": 0.4}, {"step": 0, "phase": "run", **timing}],
+        )
 
     def _model(self, path: Path, name: str, place: int) -> None:
         details = {"id": name, "revision": f"{place:040x}", "device": "cpu", "dtype": "float32", "quantization": "none"}

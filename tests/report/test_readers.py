@@ -27,7 +27,8 @@ def write_lm_eval(folder: Path, model: str, flip: int) -> Path:
             })  # fmt: skip
         dump_lines(place / f"samples_mmlu_{subject}_2026-01-02T03-04-05.678901.jsonl", lines)
     dump(place / "results_2026-01-02T03-04-05.678901.json", {
-        "model_name": model, "config": {"model_args": f"pretrained={model},revision=abc,load_in_4bit=True", "device": "cuda:0"},
+        "model_name": model,
+        "config": {"model_args": f"pretrained={model},revision=abc,load_in_4bit=True", "device": "cuda:0"},
         "n-shot": {"mmlu_astronomy": 5, "mmlu_virology": 5}, "versions": {"mmlu_astronomy": 1},
         "total_evaluation_time_seconds": "12.5",
     })  # fmt: skip
@@ -57,8 +58,10 @@ def test_lm_eval_generation_with_two_filters(tmp_path: Path) -> None:
     lines = []
     for number in range(4):
         for name, reply, right in (("strict", "[invalid]", 0.0), ("flexible", str(number), float(number != 2))):
-            lines.append({"doc_id": number, "doc": {"question": "How many?"}, "target": str(number), "filter": name,
-                          "resps": [[f"I think {number}"]], "filtered_resps": [reply], "exact_match": right})  # fmt: skip
+            lines.append({"doc_id": number, "doc": {"question": "How many?"}, "target": str(number),
+                          "filter": name,
+                          "resps": [[f"I think {number}"]], "filtered_resps": [reply],
+                          "exact_match": right})  # fmt: skip
     dump_lines(tmp_path / "samples_gsm8k_2026-01-02T03-04-05.678901.jsonl", lines)
     run = read(tmp_path / "samples_gsm8k_2026-01-02T03-04-05.678901.jsonl")[0]
     (benchmark,) = assemble([run]).benchmarks
@@ -76,7 +79,12 @@ def test_inspect_log(tmp_path: Path) -> None:
     ]  # fmt: skip
     samples.append({"id": 6, "epoch": 1, "input": "Q6", "target": "B", "error": {"message": "boom"}, "scores": {}})
     samples.append({**samples[0], "epoch": 2})
-    log = {"version": 2, "status": "cancelled", "eval": {"task": "mmlu_0_shot", "model": "hf/org/model"}, "samples": samples}
+    log = {
+        "version": 2,
+        "status": "cancelled",
+        "eval": {"task": "mmlu_0_shot", "model": "hf/org/model"},
+        "samples": samples,
+    }
     log["stats"] = {"started_at": "2026-01-01T00:00:00+00:00", "completed_at": "2026-01-01T00:01:40+00:00"}
     dump(tmp_path / "log.json", log)
     (run,) = read(tmp_path / "log.json")
@@ -91,7 +99,10 @@ def test_inspect_log(tmp_path: Path) -> None:
 
 
 def test_helm_folder(tmp_path: Path) -> None:
-    run_spec = {"name": "mmlu:subject=astronomy,model=org_m", "adapter_spec": {"model": "org/m", "max_train_instances": 5}}
+    run_spec = {
+        "name": "mmlu:subject=astronomy,model=org_m",
+        "adapter_spec": {"model": "org/m", "max_train_instances": 5},
+    }
     dump(tmp_path / "run_spec.json", run_spec)
     references = [{"output": {"text": t}, "tags": ["correct"] if t == "y" else []} for t in ("x", "y", "z")]
     instances = [{"id": f"id{n}", "input": {"text": f"Q{n}"}, "references": references} for n in range(3)]

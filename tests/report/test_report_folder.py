@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import FakeRun, Line, dump
 
-from llmjobs.commands.report import command
+from llmjobs.cli import group
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.report.assemble import assemble
 from llmjobs.report.job import make_report
@@ -53,9 +53,19 @@ def test_the_runs_own_summary_stays(made: Path) -> None:
 
 def test_the_pdf_says_what_it_is(made: Path) -> None:
     text = " ".join(text_of(made / "report.pdf").split())
-    for told in ("Three models on demo", "Within 500 MiB of memory, run large", "Contents", "Accuracy on demo", "chance 25%",
-                 "Every pair on the same questions", "Do the models miss the same questions?", "Tests for patterns",
-                 "the CPU has no device events", "Example CPU 3000", "LlamaForCausalLM"):
+    for told in (
+        "Three models on demo",
+        "Within 500 MiB of memory, run large",
+        "Contents",
+        "Accuracy on demo",
+        "chance 25%",
+        "Every pair on the same questions",
+        "Do the models miss the same questions?",
+        "Tests for patterns",
+        "the CPU has no device events",
+        "Example CPU 3000",
+        "LlamaForCausalLM",
+    ):
         assert told in text, told
     info = subprocess.run(["pdfinfo", made / "report.pdf"], check=True, capture_output=True, text=True).stdout
     assert "Title:           Three models on demo" in info
@@ -103,7 +113,7 @@ def test_damage_is_told_and_survived(tmp_path: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     summary["eval"]["models"][0]["benchmarks"][0]["acc"] = 0.999
     dump(run / "summary.json", summary)
-    result = CliRunner().invoke(command, [str(run)])
+    result = CliRunner().invoke(group, ["report", str(run)])
     assert result.exit_code == 0, result.output
     told = result.stderr
     assert "the last line is torn" in told
@@ -193,7 +203,10 @@ def test_flips_of_a_quantized_cell(tmp_path: Path) -> None:
     run = tmp_path / "run"
     for row, right in (("CPU", [1, 1, 0, 0, 1]), ("CPU-4-bit", [1, 0, 1, 0, 0])):
         quantization = "4bit" if "4" in row else "none"
-        dump(run / "matrix" / row / "cell.json", {"row": row, "model": "m", "device": "cpu", "quantization": quantization})
+        dump(
+            run / "matrix" / row / "cell.json",
+            {"row": row, "model": "m", "device": "cpu", "quantization": quantization},
+        )
         lines = [{"doc_id": i, "prediction": "A" if r else "B", "correct": bool(r)} for i, r in enumerate(right)]
         (run / "matrix" / row / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "eval").mkdir()
@@ -213,7 +226,10 @@ def test_budgets_are_read_and_refused_in_one_line() -> None:
 
 def test_the_budget_decides_what_is_recommended(tmp_path: Path) -> None:
     run = FakeRun().write(tmp_path / "run")
-    for limit, told in ((0.5, "No model keeps within 0.50 s of real time"), (12.0, "Within 12.0 s of real time, run large")):
+    for limit, told in (
+        (0.5, "No model keeps within 0.50 s of real time"),
+        (12.0, "Within 12.0 s of real time, run large"),
+    ):
         measures = Measures(assemble(read(run), budget={"time": limit}))
         assert cost.SECTION.build(measures).findings[0].sentence.startswith(told)
 

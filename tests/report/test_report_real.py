@@ -40,7 +40,11 @@ def answers(shared_data: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.nd
     kept: dict[str, dict[tuple[str, int], tuple[str, str]]] = {}
     with (shared_data / "mmlu_predictions" / "predictions.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row["study"] == "study-1" and row["device"] == "cuda" and "_10_subjects_" in f"_10_subjects_{row['run']}":
+            if (
+                row["study"] == "study-1"
+                and row["device"] == "cuda"
+                and "_10_subjects_" in f"_10_subjects_{row['run']}"
+            ):
                 kept.setdefault(row["model"], {}).setdefault(
                     (row["subject"], int(row["doc_id"])), (row["gold"], row["prediction"])
                 )
@@ -64,7 +68,9 @@ def test_a_repeated_run_is_held_against_the_first(measures: Measures) -> None:
     assert (repeat.questions, repeat.same) == (252, 252)
 
 
-def test_overlap_equals_plain_numpy(measures: Measures, answers: tuple[list[str], np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_overlap_equals_plain_numpy(
+    measures: Measures, answers: tuple[list[str], np.ndarray, np.ndarray, np.ndarray]
+) -> None:
     names, subject, gold, table = answers
     wrong = table != gold
     found = measures.overlap["mmlu"]
@@ -144,13 +150,18 @@ def test_one_letter_and_unread_replies_raise_an_alarm(shared_data: Path) -> None
 
 
 def test_hellaswag_accuracies_by_two_metrics(shared_data: Path, tmp_path: Path) -> None:
-    """acc from summed log-likelihoods, acc_norm from those by byte: the published figures and their paired difference."""
+    """Sums give acc, means by byte acc_norm: the published figures, and their paired difference."""
     folder = shared_data / "hellaswag"
     lines = (folder / "hellaswag_val_full.txt").read_text(encoding="utf-8").splitlines()
     gold = [int(line) for line in lines[1::6]]
     scores = {}
-    for name in ("sum_meta-llama--Llama-3.2-1B", "byte_mean_meta-llama--Llama-3.2-1B", "HuggingFaceTB--SmolLM2-1.7B",
-                 "Qwen--Qwen2.5-1.5B", "meta-llama--Llama-3.2-1B"):
+    for name in (
+        "sum_meta-llama--Llama-3.2-1B",
+        "byte_mean_meta-llama--Llama-3.2-1B",
+        "HuggingFaceTB--SmolLM2-1.7B",
+        "Qwen--Qwen2.5-1.5B",
+        "meta-llama--Llama-3.2-1B",
+    ):
         scores[name] = np.loadtxt(folder / "loglikelihoods" / f"{name}.csv", delimiter=",", skiprows=1)
     picks = {name: table.argmax(axis=1) for name, table in scores.items()}
     records = []

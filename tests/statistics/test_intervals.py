@@ -86,9 +86,7 @@ def test_clustered_interval_equals_the_cluster_robust_regression() -> None:
 def test_bootstrap_equals_scipy_within_noise_and_repeats() -> None:
     values = (np.random.default_rng(5).random(300) < 0.4).astype(float)
     found = intervals.bootstrap_mean(values, draws=5000)
-    other = stats.bootstrap(
-        (values,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(9)
-    )
+    other = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(9))
     assert found.low == pytest.approx(other.confidence_interval.low, abs=0.01)
     assert found.high == pytest.approx(other.confidence_interval.high, abs=0.01)
     assert found == intervals.bootstrap_mean(values, draws=5000)

@@ -27,9 +27,7 @@ def test_overlap_of_two_by_hand() -> None:
     assert found.phi == pytest.approx(np.corrcoef(RIGHT[0], RIGHT[1])[0, 1])
     assert found.kappa == pytest.approx(cohen_kappa(list(RIGHT[0]), list(RIGHT[1])))
     strata = sum(
-        len({i for i in wrong[0] if SUBJECT[i] == s})
-        * len({i for i in wrong[1] if SUBJECT[i] == s})
-        / (N // 8)
+        len({i for i in wrong[0] if SUBJECT[i] == s}) * len({i for i in wrong[1] if SUBJECT[i] == s}) / (N // 8)
         for s in range(8)
     )
     assert found.expected_in_strata == pytest.approx(strata)
@@ -42,7 +40,7 @@ def test_the_drawn_null_is_that_of_real_shuffles() -> None:
     drawn = overlap.permuted_all_wrong(counts, sizes, draws=4000, seed=3)
     shuffled = []
     for _ in range(2000):
-        rows = [np.concatenate([RNG.permutation(row[SUBJECT == s]) for s in range(8)]) for row in wrong]
+        rows = [np.concatenate([RNG.permutation(row[s == SUBJECT]) for s in range(8)]) for row in wrong]
         shuffled.append(int(np.sum(rows[0] & rows[1] & rows[2])))
     assert drawn.mean() == pytest.approx(np.mean(shuffled), abs=0.3)
     assert drawn.std() == pytest.approx(np.std(shuffled), rel=0.1)
@@ -52,9 +50,7 @@ def test_the_drawn_null_is_that_of_real_shuffles() -> None:
 def test_p_is_uniform_without_overlap() -> None:
     rng = np.random.default_rng(12)
     values = [
-        overlap.error_overlap(
-            rng.random(200) < 0.6, rng.random(200) < 0.5, np.zeros(200), draws=500, seed=i
-        ).p
+        overlap.error_overlap(rng.random(200) < 0.6, rng.random(200) < 0.5, np.zeros(200), draws=500, seed=i).p
         for i in range(300)
     ]
     assert np.mean(np.array(values) < 0.05) < 0.1
@@ -64,7 +60,7 @@ def test_expected_counts_of_misses_by_enumeration() -> None:
     wrong = ~RIGHT
     expected = np.zeros(4)
     for s in range(8):
-        rates = wrong[:, SUBJECT == s].mean(axis=1)
+        rates = wrong[:, s == SUBJECT].mean(axis=1)
         for missed in itertools.product([0, 1], repeat=3):
             chance = np.prod([r if m else 1 - r for r, m in zip(rates, missed, strict=True)])
             expected[sum(missed)] += chance * (N // 8)
@@ -91,9 +87,7 @@ def test_capa_by_a_plain_loop_and_its_limits() -> None:
     hot = np.eye(4)[rng.integers(0, 4, 60)]
     assert overlap.capa(hot, hot, gold) == pytest.approx(1.0)
     wide = np.hstack([p1, np.full((60, 1), np.nan)])
-    assert overlap.capa(wide, np.hstack([p2, np.full((60, 1), np.nan)]), gold) == pytest.approx(
-        (o - e) / (1 - e)
-    )
+    assert overlap.capa(wide, np.hstack([p2, np.full((60, 1), np.nan)]), gold) == pytest.approx((o - e) / (1 - e))
 
 
 def test_same_wrong_by_a_plain_loop() -> None:

@@ -78,10 +78,7 @@ def test_calibration_by_a_plain_loop() -> None:
     bins: dict[int, list[tuple[float, bool]]] = {}
     for row, g in zip(probabilities, gold, strict=True):
         bins.setdefault(min(int(max(row) * 10), 9), []).append((max(row), int(np.argmax(row)) == g))
-    ece = (
-        sum(len(b) * abs(np.mean([c for c, _ in b]) - np.mean([r for _, r in b])) for b in bins.values())
-        / 500
-    )
+    ece = sum(len(b) * abs(np.mean([c for c, _ in b]) - np.mean([r for _, r in b])) for b in bins.values()) / 500
     assert found.ece == pytest.approx(ece)
     assert found.ece < 0.06
     brier = np.mean(

@@ -19,14 +19,9 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=(
-        "The PDF to write; figures, tables and notes go beside it.  [default: report.pdf in the first"
-        " folder]"
-    ),
+    help=("The PDF to write; figures, tables and notes go beside it.  [default: report.pdf in the first folder]"),
 )
-@click.option(
-    "--html", is_flag=True, help="Write report.html too: every question with every model's answer."
-)
+@click.option("--html", is_flag=True, help="Write report.html too: every question with every model's answer.")
 @click.option(
     "--budget",
     multiple=True,
@@ -40,12 +35,8 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     metavar="COLUMN=VALUE",
     help="Take a part: study, run, model, device, quantization, …",
 )
-@click.option(
-    "--questions", type=click.Path(path_type=Path), help="Folder of SUBJECT.csv with the questions' text."
-)
-@click.option(
-    "--label-notes", type=click.Path(path_type=Path), help="Folder of MMLU-Redux's notes on wrong labels."
-)
+@click.option("--questions", type=click.Path(path_type=Path), help="Folder of SUBJECT.csv with the questions' text.")
+@click.option("--label-notes", type=click.Path(path_type=Path), help="Folder of MMLU-Redux's notes on wrong labels.")
 @click.option("--name", help="Name of the benchmark in tables that have no such column.")
 def command(
     results: tuple[Path, ...],

@@ -1,4 +1,4 @@
-"""The report: reads result folders and other tools' logs, writes a PDF, figures, tables and notes. Needs no torch.
+"""The report: result folders and other tools' logs in; a PDF, figures, tables and notes out. No torch.
 
 ``read`` turns files into raw entries, ``assemble`` lines them up on the same questions, ``measure``
 computes, ``sections`` say it in blocks, ``pdf``, ``figures`` and ``write`` put the blocks on paper.

@@ -73,9 +73,7 @@ def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRu
                 for benchmark, part in entry.records.items()
                 if where.get("benchmark", benchmark) == benchmark
             }
-            kept.append(
-                (run, replace(entry, records={name: part for name, part in records.items() if part}))
-            )
+            kept.append((run, replace(entry, records={name: part for name, part in records.items() if part})))
     if where and not kept:
         asked = ", ".join(f"{name}={value}" for name, value in where.items())
         raise DataError(f"--where {asked}: matches nothing in what was given")
@@ -98,7 +96,7 @@ def _matches(entry: RawEntry, where: Mapping[str, str]) -> bool:
 def split_repeats(
     pairs: Sequence[tuple[RawRun, RawEntry]],
 ) -> tuple[list[tuple[RawRun, RawEntry]], list[Repeat]]:
-    """Keep the fullest run of each model with the same settings on the same machine; the others are repeats of it."""
+    """Keep the fullest run of each model with its settings and machine; the others are repeats of it."""
     order = sorted(pairs, key=lambda pair: (-_size(pair[1]), pair[1].source))
     kept: list[tuple[RawRun, RawEntry]] = []
     repeats: list[Repeat] = []
@@ -143,9 +141,7 @@ def _compare(entry: RawEntry, first: RawEntry) -> list[Repeat]:
 
 
 def _accuracy(entry: RawEntry) -> float:
-    scored = [
-        record.correct for part in entry.records.values() for record in part if record.correct is not None
-    ]
+    scored = [record.correct for part in entry.records.values() for record in part if record.correct is not None]
     return sum(scored) / len(scored) if scored else -1.0
 
 
@@ -153,17 +149,13 @@ def _entry(label: str, entry: RawEntry) -> Entry:
     return Entry(label, entry.info, entry.source, entry.cost, entry.machine, entry.fingerprints)
 
 
-def _benchmarks(
-    named: Sequence[tuple[str, RawRun, RawEntry]], common: bool, notices: list[Notice]
-) -> list[Benchmark]:
+def _benchmarks(named: Sequence[tuple[str, RawRun, RawEntry]], common: bool, notices: list[Notice]) -> list[Benchmark]:
     names = sorted({name for _, _, entry in named for name, part in entry.records.items() if part})
     problems: dict[str, list[str]] = {}
     only_questions = True
     chosen: dict[str, tuple[list[Candidate], set[Key]]] = {}
     for name in names:
-        candidates = [
-            _candidate(label, run, entry, name) for label, run, entry in named if entry.records.get(name)
-        ]
+        candidates = [_candidate(label, run, entry, name) for label, run, entry in named if entry.records.get(name)]
         protocol = differing_protocol(candidates, name)
         gold = differing_gold(candidates)
         questions = differing_questions(candidates)
@@ -177,9 +169,7 @@ def _benchmarks(
             problems[name] = lines
         if common and (questions or gold):
             dropped = f", {len(gold)} with unlike gold answers left out" if gold else ""
-            notices.append(
-                Notice(name, f"compared on the common questions: {questions or 'same ids'}{dropped}")
-            )
+            notices.append(Notice(name, f"compared on the common questions: {questions or 'same ids'}{dropped}"))
         chosen[name] = (candidates, gold)
     refuse(problems, only_questions)
     return [b for name, (found, gold) in chosen.items() if (b := _build(name, found, gold, named, notices))]
@@ -187,9 +177,7 @@ def _benchmarks(
 
 def _candidate(label: str, run: RawRun, entry: RawEntry, benchmark: str) -> Candidate:
     gold = {
-        (record.subject, record.doc_id): (
-            record.gold + _digest(run, benchmark, record.subject, record.doc_id)
-        )
+        (record.subject, record.doc_id): (record.gold + _digest(run, benchmark, record.subject, record.doc_id))
         for record in entry.records[benchmark]
     }
     asked = run.asked.get(benchmark)
@@ -217,9 +205,7 @@ def _build(
         notices.append(Notice(name, "no question has an answer from every model: left out of this report"))
         return None
     if len(shared) < len(everything):
-        counted = (
-            f"{len(shared):,} of {len(everything):,} questions are answered by every model and counted"
-        )
+        counted = f"{len(shared):,} of {len(everything):,} questions are answered by every model and counted"
         notices.append(Notice(name, counted))
     places = {id(entry): place for place, (_, _, entry) in enumerate(named)}
     rows = [places[id(candidate.entry)] for candidate in candidates]

@@ -1,4 +1,4 @@
-"""What a section says, free of any paper: prose, tables, figures, questions. Text is plain text, never markup."""
+"""What a section says, free of any paper: prose, tables, figures, questions. All text is plain text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

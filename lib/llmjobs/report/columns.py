@@ -13,24 +13,17 @@ MIN_LETTERS = 4
 """Options of a multiple-choice question whose log says only letters and never uses a later one."""
 
 
-def build_benchmark(
-    name: str, rows: Sequence[int], candidates: Sequence[Candidate], keys: Sequence[Key]
-) -> Benchmark:
+def build_benchmark(name: str, rows: Sequence[int], candidates: Sequence[Candidate], keys: Sequence[Key]) -> Benchmark:
     """Return the table of one benchmark on ``keys``, one row for each candidate."""
     place = {key: column for column, key in enumerate(keys)}
     lined = [_line_up(candidate, name, place) for candidate in candidates]
-    gold = [
-        next(r.gold for line in lined if (r := line[column]) is not None) for column in range(len(keys))
-    ]
+    gold = [next(r.gold for line in lined if (r := line[column]) is not None) for column in range(len(keys))]
     questions = tuple(
-        next((q for c in candidates if (q := c.run.questions.get((name, *key))) is not None), None)
-        for key in keys
+        next((q for c in candidates if (q := c.run.questions.get((name, *key))) is not None), None) for key in keys
     )
     options = _options(lined, gold, questions)
     coder = _Coder()
-    gold_code = np.array(
-        [coder(text, int(k)) for text, k in zip(gold, options, strict=True)], dtype=np.int64
-    )
+    gold_code = np.array([coder(text, int(k)) for text, k in zip(gold, options, strict=True)], dtype=np.int64)
     shape = (len(lined), len(keys))
     correct, status = np.full(shape, np.nan), np.full(shape, ABSENT, dtype=np.int64)
     answer = np.full(shape, -1, dtype=np.int64)
@@ -91,7 +84,7 @@ class _Coder:
 def _options(
     lined: Sequence[Sequence[Record | None]], gold: Sequence[str], questions: Sequence[object]
 ) -> NDArray[np.int64]:
-    """Return the number of options of each question: from its choices, its log-likelihoods, or the letters used."""
+    """Return the number of options of each question: from choices, log-likelihoods, or letters used."""
     counts = np.zeros(len(gold), dtype=np.int64)
     letters = [LETTERS[g] + 1 for g in gold if g in LETTERS]
     widest = max(letters, default=0)
@@ -108,9 +101,7 @@ def _options(
     return counts
 
 
-def _loglikelihoods(
-    line: Sequence[Record | None], options: NDArray[np.int64]
-) -> NDArray[np.float64] | None:
+def _loglikelihoods(line: Sequence[Record | None], options: NDArray[np.int64]) -> NDArray[np.float64] | None:
     width = max((len(r.loglikelihoods) for r in line if r is not None and r.loglikelihoods), default=0)
     if not width:
         return None
@@ -123,13 +114,7 @@ def _loglikelihoods(
 
 def _metrics(lined: Sequence[Sequence[Record | None]]) -> dict[str, NDArray[np.float64]]:
     names = sorted(
-        {
-            name
-            for line in lined
-            for record in line
-            if record is not None and record.metrics
-            for name in record.metrics
-        }
+        {name for line in lined for record in line if record is not None and record.metrics for name in record.metrics}
     )
     tables = {name: np.full((len(lined), len(lined[0])), np.nan) for name in names}
     for row, line in enumerate(lined):

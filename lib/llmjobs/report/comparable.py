@@ -27,8 +27,7 @@ def differing_protocol(candidates: Sequence[Candidate], benchmark: str) -> list[
         for name, value in candidate.entry.protocol.get(benchmark, {}).items():
             fields.setdefault(name, {}).setdefault(value, []).append(candidate.label)
     return [
-        f"{name} differs"
-        f" ({'; '.join(f'{value or chr(45)}: {_few(who)}' for value, who in sorted(values.items()))})"
+        f"{name} differs ({'; '.join(f'{value or chr(45)}: {_few(who)}' for value, who in sorted(values.items()))})"
         for name, values in sorted(fields.items())
         if len(values) > 1
     ]
@@ -43,9 +42,7 @@ def differing_questions(candidates: Sequence[Candidate]) -> str | None:
     sizes: dict[frozenset[Key], list[str]] = {}
     for candidate in candidates:
         sizes.setdefault(candidate.asked, []).append(candidate.label)
-    told = "; ".join(
-        f"{len(asked):,}: {_few(who)}" for asked, who in sorted(sizes.items(), key=lambda s: -len(s[0]))
-    )
+    told = "; ".join(f"{len(asked):,}: {_few(who)}" for asked, who in sorted(sizes.items(), key=lambda s: -len(s[0])))
     return f"different questions ({told}; {shared:,} in common)"
 
 

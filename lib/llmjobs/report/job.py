@@ -53,9 +53,7 @@ def make_report(
     nothing can be read or when the results are not comparable and ``common`` is not set.
     """
     runs = [run for path in paths for run in read(path, name)]
-    study = assemble(
-        runs, common=common, where=where, budget=budget, questions=questions, label_notes=label_notes
-    )
+    study = assemble(runs, common=common, where=where, budget=budget, questions=questions, label_notes=label_notes)
     measures = Measures(study)
     contents = [(section, section.build(measures)) for section in ORDER if section.wanted(measures)]
     findings = rank([finding for _, content in contents for finding in content.findings])
@@ -102,9 +100,7 @@ def _title(study: Study) -> str:
 def _subtitle(study: Study) -> list[str]:
     asked = sum(benchmark.n for benchmark in study.benchmarks)
     lines = [listed(dict.fromkeys(entry.label for entry in study.entries), limit=6)]
-    machines = listed(
-        dict.fromkeys(str(e.machine.get("cpu")) for e in study.entries if e.machine.get("cpu")), limit=3
-    )
+    machines = listed(dict.fromkeys(str(e.machine.get("cpu")) for e in study.entries if e.machine.get("cpu")), limit=3)
     devices = listed(sorted({entry.info.device for entry in study.entries if entry.info.device}))
     parts = [f"{plural(asked, 'question')}, the same for every model"]
     parts += [part for part in (f"on {devices}" if devices else "", machines) if part]
@@ -119,7 +115,5 @@ def _warning(study: Study) -> str:
         number = len(study.notices)
         what = "One thing" if number == 1 else f"{count(number)} things"
         verb = "stands" if number == 1 else "stand"
-        parts.append(
-            f"{what} to know about the input {verb} under How it was made; the first: {study.notices[0]}."
-        )
+        parts.append(f"{what} to know about the input {verb} under How it was made; the first: {study.notices[0]}.")
     return " ".join(parts)

@@ -22,7 +22,7 @@ READABLE = {
 
 
 def read_label_notes(folder: Path, study: Study) -> dict[tuple[str, str, str], str]:
-    """Return (benchmark, subject, doc_id) → ``ok`` or what is wrong, for the questions that ``folder`` has reviewed.
+    """Return (benchmark, subject, doc_id) → ``ok`` or what is wrong, for the questions reviewed.
 
     Questions are found by their text, blanks and punctuation aside, since the notes carry no row numbers;
     where a text stands twice with unlike notes, by text and options.
@@ -36,9 +36,7 @@ def read_label_notes(folder: Path, study: Study) -> dict[tuple[str, str, str], s
         for column, question in enumerate(benchmark.questions):
             subject = str(benchmark.subject[column])
             known = notes[subject]
-            note = (
-                (known.get(_fold(*question[:2])) or known.get(_fold(question.text))) if question else None
-            )
+            note = (known.get(_fold(*question[:2])) or known.get(_fold(question.text))) if question else None
             if note:
                 found[benchmark.name, subject, benchmark.doc_id[column]] = note
     return found

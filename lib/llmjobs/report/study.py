@@ -19,7 +19,7 @@ TEXT_CODE = 1000
 
 
 class Record(NamedTuple):
-    """One model's answer to one question as a reader found it; ``correct`` is None where nothing was scored."""
+    """One model's answer to one question as read; ``correct`` is None where nothing was scored."""
 
     subject: str
     doc_id: str
@@ -54,7 +54,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model took, over all attempts; None where it was not measured."""
+    """Return what a model took, over all attempts; None where it was not measured."""
 
     real_s: float | None = None
     user_s: float | None = None
@@ -132,7 +132,7 @@ class RawRun:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model with its settings; its row in every benchmark's tables is its place in :attr:`Study.entries`."""
+    """One model with its settings; a benchmark's ``rows`` are places in :attr:`Study.entries`."""
 
     label: str
     info: ModelInfo
@@ -180,14 +180,10 @@ class Benchmark:
     @property
     def chance(self) -> float:
         """Accuracy of blind guessing: the mean of 1 / k, 0 for generated answers."""
-        return (
-            float(np.mean(np.where(self.options > 1, 1 / np.maximum(self.options, 1), 0.0)))
-            if self.n
-            else 0.0
-        )
+        return float(np.mean(np.where(self.options > 1, 1 / np.maximum(self.options, 1), 0.0))) if self.n else 0.0
 
     def letter(self, code: int) -> str:
-        """The letter of an option's index; a dash where there is none."""
+        """Return the letter of an option's index; a dash where there is none."""
         return chr(ord("A") + code) if 0 <= code < 26 else "–"
 
 

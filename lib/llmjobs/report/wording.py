@@ -8,12 +8,12 @@ DASH = "\u2013"
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as ``65.3%``; a dash for ``nan``."""
+    """Write a share as ``65.3%``; a dash for ``nan``."""
     return DASH if math.isnan(share) else f"{100 * share:.{digits}f}%"
 
 
 def points(difference: float, *, sign: bool = False) -> str:
-    """A difference of shares in percentage points, ``6.1`` or with its sign ``+6.1``, a true minus."""
+    """Write a difference of shares in percentage points, ``6.1`` or ``+6.1``, with a true minus."""
     if math.isnan(difference):
         return DASH
     text = f"{abs(100 * difference):.1f}"
@@ -22,7 +22,7 @@ def points(difference: float, *, sign: bool = False) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Ends of an interval of shares, in percent: ``63.3 to 67.3``."""
+    """Write the ends of an interval of shares, in percent: ``63.3 to 67.3``."""
     return f"{points(low)} to {points(high)}"
 
 
@@ -39,19 +39,19 @@ def plain_p(p: float) -> str:
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
-    """A plain decimal with a true minus; a dash where there is none."""
+    """Write a plain decimal with a true minus; a dash where there is none."""
     if value is None or math.isnan(value):
         return DASH
     return f"{value:.{digits}f}".replace("-", MINUS) if round(value, digits) else f"{0:.{digits}f}"
 
 
 def count(value: int | float) -> str:
-    """A whole number with thousands separated: ``14,042``."""
+    """Write a whole number with thousands separated: ``14,042``."""
     return f"{value:,.0f}"
 
 
 def seconds(value: float | None) -> str:
-    """A duration at a fitting unit: ``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 07 min``."""
+    """Write a duration at a fitting unit: ``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 07 min``."""
     if value is None or math.isnan(value):
         return DASH
     if value < 10:
@@ -83,12 +83,12 @@ def size(value: float | None) -> str:
 
 
 def ratio(value: float) -> str:
-    """A factor: ``0.7``, ``12``."""
+    """Write a factor: ``0.7``, ``12``."""
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
 
 
 def listed(names: Iterable[str], limit: int = 6) -> str:
-    """``A, B and C``; what is past ``limit`` is counted."""
+    """Write ``A, B and C``; what is past ``limit`` is counted."""
     items = list(names)
     if len(items) > limit:
         items = [*items[: limit - 1], f"{len(items) - limit + 1} more"]
@@ -96,7 +96,7 @@ def listed(names: Iterable[str], limit: int = 6) -> str:
 
 
 def expected(value: float) -> str:
-    """An expected count: ``19``, ``5.1``, ``fewer than 0.1``."""
+    """Write an expected count: ``19``, ``5.1``, ``fewer than 0.1``."""
     if value < 0.05:
         return "fewer than 0.1"
     return count(value) if value >= 10 else f"{value:.1f}"

@@ -118,9 +118,7 @@ def bootstrap_mean(
     numbers = np.asarray(values, dtype=float)
     if not len(numbers):
         return Interval(float("nan"), float("nan"), float("nan"))
-    sums, sizes = (
-        group_sums(numbers, clusters) if clusters is not None else (numbers, np.ones(len(numbers)))
-    )
+    sums, sizes = group_sums(numbers, clusters) if clusters is not None else (numbers, np.ones(len(numbers)))
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     step = max(1, 2_000_000 // len(sums))

@@ -50,9 +50,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     return difference_from_counts(int(np.sum(a & ~b)), int(np.sum(~a & b)), len(a), level)
 
 
-def difference_from_counts(
-    only_first: int, only_second: int, n: int, level: float = 0.95
-) -> PairedDifference:
+def difference_from_counts(only_first: int, only_second: int, n: int, level: float = 0.95) -> PairedDifference:
     """Return what :func:`paired_difference` returns, from the two discordant counts of ``n`` questions."""
     up, down = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
     half = normal_quantile(level) * np.sqrt((up + down - (up - down) ** 2) / (n + 2))

@@ -22,9 +22,7 @@ class Pattern:
     effect: float
 
 
-def group_differences(
-    correct: ArrayLike, groups: ArrayLike, *, draws: int = 10_000, seed: int = 0
-) -> Pattern:
+def group_differences(correct: ArrayLike, groups: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Pattern:
     """Test accuracy between groups: Pearson's χ², p by permutation, effect Cramér's V.
 
     Right and wrong are shuffled over the questions; group by group the number right is then multivariate
@@ -37,9 +35,7 @@ def group_differences(
     if len(sizes) < 2 or hits in (0, total):
         return Pattern(0.0, max(len(sizes) - 1, 0), 1.0, 0.0)
     observed = np.bincount(labels, weights=right)
-    drawn = np.random.default_rng(seed).multivariate_hypergeometric(
-        sizes, hits, size=draws, method="marginals"
-    )
+    drawn = np.random.default_rng(seed).multivariate_hypergeometric(sizes, hits, size=draws, method="marginals")
     expected = sizes * hits / total
     scale = total / (total - hits)
     statistic = float(np.sum((observed - expected) ** 2 / expected) * scale)
@@ -78,9 +74,7 @@ def stuart_maxwell(table: Floats) -> tuple[float, int]:
     return (float(gaps @ np.linalg.pinv(covariance) @ gaps), df) if df else (0.0, 0)
 
 
-def position_dependence(
-    correct: ArrayLike, gold: ArrayLike, *, draws: int = 10_000, seed: int = 0
-) -> Pattern:
+def position_dependence(correct: ArrayLike, gold: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Pattern:
     """Test whether accuracy depends on which letter is right: :func:`group_differences` by it."""
     return group_differences(correct, gold, draws=draws, seed=seed)
 

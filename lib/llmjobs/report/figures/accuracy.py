@@ -17,7 +17,7 @@ Named = Sequence[tuple[str, Calibration]]
 
 
 def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Figure:
-    """One line a model, best on top: micro accuracy with its interval, macro as a ring, the chance line named.
+    """Draw a line a model, best on top: micro accuracy with its interval, macro as a ring, chance named.
 
     ``labels`` are in the order of ``found.models``.
     """
@@ -89,9 +89,7 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
         for y, x in np.argwhere(~np.isnan(table)):
             value = float(table[y, x])
             ink = "white" if value < 0.55 else style.INK
-            axes.text(
-                x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=7.2
-            )
+            axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=7.2)
         sizes = found.subject_sizes[subjects]
         shown_names = short_names([name.replace("_", " ") for name in names], 38)
         axes.set_yticks(
@@ -112,7 +110,7 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
 
 
 def reliability(models: Named) -> Figure:
-    """Small multiples: how often a model is right against how sure it is; the diagonal is perfect calibration."""
+    """Draw small multiples: how often a model is right against how sure it is."""
     columns = min(4, max(len(models), 2))
     rows = -(-len(models) // columns)
     names = short_names([label for label, _ in models], 22)
@@ -128,9 +126,7 @@ def reliability(models: Named) -> Figure:
             largest = max(found.bin_count)
             sizes = [6 + 60 * n / largest for n in found.bin_count]
             axes.plot(found.bin_confidence, found.bin_accuracy, color=style.BLUE, linewidth=0.9)
-            axes.scatter(
-                found.bin_confidence, found.bin_accuracy, s=sizes, color=style.BLUE, linewidth=0, zorder=3
-            )
+            axes.scatter(found.bin_confidence, found.bin_accuracy, s=sizes, color=style.BLUE, linewidth=0, zorder=3)
             axes.set_title(names[place], fontsize=8)
             axes.text(
                 0.97,

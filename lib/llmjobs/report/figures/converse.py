@@ -24,9 +24,7 @@ def _panels(memories: Sequence[Values]) -> list[tuple[str, list[Values]]]:
     """The memories of each context size, beside those without one."""
     free = [memory for memory in memories if memory["context"] is None]
     sizes = sorted({memory["context"] for memory in memories if memory["context"]})
-    panels = [
-        (f"{count(size)} tokens", [*free, *(m for m in memories if m["context"] == size)]) for size in sizes
-    ]
+    panels = [(f"{count(size)} tokens", [*free, *(m for m in memories if m["context"] == size)]) for size in sizes]
     return panels or [("", free)]
 
 
@@ -37,9 +35,7 @@ def pooled(memory: Values) -> dict[str, tuple[int, int]]:
         start = 1 << (int(row["distance"]).bit_length() - 1)
         right, n = found.get(start, (0, 0))
         found[start] = (right + row["correct"], n + row["n"])
-    return {
-        str(start) if start == 1 else f"{start} to {2 * start - 1}": found[start] for start in sorted(found)
-    }
+    return {str(start) if start == 1 else f"{start} to {2 * start - 1}": found[start] for start in sorted(found)}
 
 
 def distance_plot(memories: Sequence[Values]) -> Figure:
@@ -71,9 +67,7 @@ def growth_plot(memories: Sequence[Values]) -> Figure:
     with style.styled():
         figure = style.blank(2.5)
         grid = figure.subplots(1, 2)
-        for axes, key, label in zip(
-            grid, ("tokens_sent", "ttft_s"), ("tokens sent", "first token, s"), strict=True
-        ):
+        for axes, key, label in zip(grid, ("tokens_sent", "ttft_s"), ("tokens sent", "first token, s"), strict=True):
             for memory in shown:
                 rows = [row for row in memory["by_turn"] if row[key] is not None]
                 _line(axes, memory, [row["turn"] for row in rows], [row[key] for row in rows], marker="")
@@ -89,9 +83,7 @@ def _line(axes: Axes, memory: Values, x: Sequence[float], y: Sequence[float], ma
     name = memory["strategy"]
     dashes = "--" if name in ("none", "full") else "-"
     label = "history off" if name == "none" else name
-    axes.plot(
-        x, y, dashes, marker=marker, markersize=3.2, color=COLOURS.get(name, style.MUTED), label=label
-    )
+    axes.plot(x, y, dashes, marker=marker, markersize=3.2, color=COLOURS.get(name, style.MUTED), label=label)
 
 
 def _legend(figure: Figure, grid: Sequence[Axes]) -> None:

@@ -60,9 +60,7 @@ def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chan
         for x, p in at:
             axes.plot([x, x], [p.low, p.high], color=style.PALE, linewidth=1.2, zorder=1)
             on = p in front
-            axes.plot(
-                [x], [p.accuracy], "o", mfc=style.BLUE if on else "white", mec=style.BLUE, ms=5.2, zorder=3
-            )
+            axes.plot([x], [p.accuracy], "o", mfc=style.BLUE if on else "white", mec=style.BLUE, ms=5.2, zorder=3)
         steps = [p.cost / unit.factor for p in front]
         axes.step(steps, [p.accuracy for p in front], where="post", color=style.BLUE, linewidth=0.8)
         if chance:
@@ -102,25 +100,19 @@ def _chance_line(axes: Axes, chance: float) -> None:
     )
 
 
-def cost_bars(
-    labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]
-) -> Figure:
-    """Horizontal bars side by side for each model: one kind of time (or memory) a shade; a missing one is said."""
+def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]) -> Figure:
+    """Draw bars side by side for each model, a kind of time (or memory) a shade; a missing one is said."""
     inks = [style.INK, style.BLUE, style.ORANGE, style.GREEN][: len(parts)]
     wide = 0.8 / len(parts)
     largest = max((v for values in parts.values() for v in values if v is not None), default=1.0)
     with style.styled():
         unit = fitting_unit(largest, units)
-        figure = style.blank(
-            0.85 + len(labels) * (0.14 + 0.13 * len(parts)) * (1.0 if len(labels) <= 7 else 0.75)
-        )
+        figure = style.blank(0.85 + len(labels) * (0.14 + 0.13 * len(parts)) * (1.0 if len(labels) <= 7 else 0.75))
         axes = figure.subplots()
         for series, (name, values) in enumerate(parts.items()):
             for row, value in enumerate(values):
                 y = len(labels) - 1 - row + 0.4 - wide * (series + 0.5)
-                text = (
-                    "not measured" if value is None else seconds(value) if units is SECONDS else size(value)
-                )
+                text = "not measured" if value is None else seconds(value) if units is SECONDS else size(value)
                 x = (value or 0.0) / unit.factor
                 axes.barh(y, x, wide * 0.86, color=inks[series], label=name if row == 0 else None)
                 axes.annotate(

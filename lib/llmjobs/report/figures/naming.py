@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def short_names(names: Sequence[str], limit: int = 34) -> list[str]:
-    """Return names of ``limit`` characters at most; where cut ones would be the same, what they share is left out."""
+    """Return names of ``limit`` characters at most that differ: what cut ones share is left out."""
     cut = [_cut(name, limit) for name in names]
     if len(set(cut)) == len(set(names)):
         return cut

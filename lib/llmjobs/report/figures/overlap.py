@@ -17,7 +17,7 @@ UPSET_SETS = 22
 
 
 def missed_by(found: Overlap) -> Figure:
-    """Questions by the number of models that miss them (bars), against independence within subjects (line)."""
+    """Draw questions by how many models miss them (bars), against independence (diamonds)."""
     places = np.arange(len(found.missed_by))
     with style.styled():
         figure = style.blank(2.5)
@@ -58,7 +58,7 @@ def missed_by(found: Overlap) -> Figure:
 
 
 def upset(found: Overlap, labels: Sequence[str]) -> Figure:
-    """The most frequent sets of models that miss a question together; ``labels`` are those of ``found.rows``."""
+    """Draw the most frequent sets of models that miss a question together, named by ``labels``."""
     sets = found.combinations[:UPSET_SETS]
     models = len(labels)
     with style.styled():

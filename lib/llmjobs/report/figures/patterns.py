@@ -16,8 +16,7 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
     rows = -(-len(models) // columns)
     names = short_names([label for label, _ in models], 22)
     highest = max(
-        float(max(m.chosen.max() / max(m.chosen.sum(), 1), m.gold.max() / max(m.gold.sum(), 1)))
-        for _, m in models
+        float(max(m.chosen.max() / max(m.chosen.sum(), 1), m.gold.max() / max(m.gold.sum(), 1))) for _, m in models
     )
     with style.styled():
         figure = style.blank(0.35 + 1.3 * rows)

@@ -27,7 +27,7 @@ OFFSETS = (
 
 
 def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each label at the first of a few places around its point where it fits, with a thin line if far."""
+    """Write each label at the first place around its point where it fits, with a thin line if far."""
     figure: Any = axes.figure
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
@@ -40,9 +40,7 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
                 note.remove()
             far = abs(dy) > 10
             line = (
-                {"arrowstyle": "-", "color": "#a3abb4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-                if far
-                else None
+                {"arrowstyle": "-", "color": "#a3abb4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if far else None
             )
             note = axes.annotate(
                 label,
@@ -57,12 +55,7 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
                 arrowprops=line,
             )
             box = note.get_window_extent()
-            inside = (
-                frame.x0 - 2 <= box.x0
-                and box.x1 <= frame.x1 + 2
-                and frame.y0 <= box.y0
-                and box.y1 <= frame.y1
-            )
+            inside = frame.x0 - 2 <= box.x0 and box.x1 <= frame.x1 + 2 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         if note is not None:

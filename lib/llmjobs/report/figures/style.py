@@ -1,4 +1,4 @@
-"""How the plots look: one ink, few colours that stay apart for colour-blind eyes and in grey, direct labels."""
+"""How the plots look: few colours that stay apart in grey and for colour-blind eyes, direct labels."""
 
 import logging
 from contextlib import AbstractContextManager
@@ -59,16 +59,14 @@ SETTINGS: dict[str, Any] = {
 
 @lru_cache(maxsize=1)
 def _add_fonts() -> None:
-    logging.getLogger("matplotlib.font_manager").setLevel(
-        logging.ERROR
-    )  # the fallback font has one weight only
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the fallback font has one weight only
     for file, _ in FILES.values():
         font_manager.fontManager.addfont(str(OWN / file))
     font_manager.fontManager.addfont(str(FALLBACK_FILE))
 
 
 def styled() -> AbstractContextManager[None]:
-    """A context in which figures get this look."""
+    """Return a context in which figures get this look."""
     _add_fonts()
     return rc_context(SETTINGS)  # type: ignore[arg-type]
 

@@ -30,9 +30,7 @@ class Measures:
     @cached_property
     def overlap(self) -> dict[str, Overlap]:
         """Overlap of mistakes by benchmark, where two models at least can be compared."""
-        found = {
-            benchmark.name: measure_overlap(self.study, benchmark) for benchmark in self.study.benchmarks
-        }
+        found = {benchmark.name: measure_overlap(self.study, benchmark) for benchmark in self.study.benchmarks}
         return {name: overlap for name, overlap in found.items() if overlap is not None}
 
     @cached_property
@@ -46,5 +44,5 @@ class Measures:
         return read_cells(self.study.runs)
 
     def label(self, benchmark: Benchmark, row: int) -> str:
-        """The name of a benchmark's row."""
+        """Return the name of a benchmark's row."""
         return self.study.entries[benchmark.rows[row]].label

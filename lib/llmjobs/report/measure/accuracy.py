@@ -37,7 +37,7 @@ class BenchmarkAccuracy:
     subject_sizes: tuple[int, ...]
 
     def of(self, row: int) -> ModelAccuracy:
-        """The accuracy of a row of the benchmark."""
+        """Return the accuracy of a row of the benchmark."""
         return next(model for model in self.models if model.row == row)
 
 
@@ -53,9 +53,7 @@ def measure_accuracy(benchmark: Benchmark) -> BenchmarkAccuracy:
         held = ~np.isnan(part)
         some = held.any(axis=1)
         table[some, place] = np.nansum(part[some], axis=1) / held[some].sum(axis=1)
-    return BenchmarkAccuracy(
-        benchmark, tuple(models), tuple(subjects), table, tuple(int(mask.sum()) for mask in masks)
-    )
+    return BenchmarkAccuracy(benchmark, tuple(models), tuple(subjects), table, tuple(int(mask.sum()) for mask in masks))
 
 
 def _model(benchmark: Benchmark, row: int) -> ModelAccuracy:

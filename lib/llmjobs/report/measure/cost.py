@@ -55,7 +55,7 @@ def parse_budget(texts: Sequence[str]) -> dict[str, float]:
 
 
 def spent(cost: Cost | None, name: str) -> float | None:
-    """What a model took of a budget's ``name``; None where it was not measured."""
+    """Return what a model took of a budget's ``name``; None where it was not measured."""
     if cost is None:
         return None
     value = {
@@ -78,9 +78,7 @@ class Recommendation:
     unmeasured: tuple[ModelAccuracy, ...]
 
 
-def recommend(
-    found: BenchmarkAccuracy, entries: Sequence[Entry], budget: Mapping[str, float]
-) -> Recommendation:
+def recommend(found: BenchmarkAccuracy, entries: Sequence[Entry], budget: Mapping[str, float]) -> Recommendation:
     """Sort the models of a leaderboard by whether they keep within every limit."""
     within, over, unmeasured = [], [], []
     for model in found.models:

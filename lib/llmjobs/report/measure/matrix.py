@@ -103,7 +103,7 @@ class Flips:
 
 
 def read_cells(runs: Sequence[RawRun]) -> list[Cell]:
-    """Read the cells of all runs in the order of their folders; a cell that cannot be read becomes a notice."""
+    """Read the cells of all runs in the order of their folders; an unreadable one becomes a notice."""
     cells = []
     for run in runs:
         for file in sorted((run.path / "matrix").glob("*/cell.json")) if run.path.is_dir() else []:
@@ -117,15 +117,11 @@ def read_cells(runs: Sequence[RawRun]) -> list[Cell]:
 def _cell(raw: Mapping[str, Any], folder: Path, run: RawRun) -> Cell:
     answers = {}
     records = folder / "records.jsonl"
-    for line in (
-        read_lines(records, run, f"{run.path.name}/matrix/{folder.name}") if records.exists() else ()
-    ):
+    for line in read_lines(records, run, f"{run.path.name}/matrix/{folder.name}") if records.exists() else ():
         if line.get("correct") is not None:
             key = (str(line.get("subject", "")), str(line.get("doc_id")))
             answers[key] = (line.get("prediction"), bool(line["correct"]))
-    measures = {
-        name: spread for name in MEASURES if (spread := _spread((raw.get("measures") or {}).get(name)))
-    }
+    measures = {name: spread for name in MEASURES if (spread := _spread((raw.get("measures") or {}).get(name)))}
     return Cell(
         name=str(raw.get("row") or raw.get("cell") or folder.name),
         model=str(raw.get("model") or ""),
@@ -151,20 +147,12 @@ def _spread(value: Any) -> Spread | None:
 
 
 def find_flips(cells: Sequence[Cell]) -> list[Flips]:
-    """Hold every cell against the unquantized one of its model, on its own device first, else the first there is."""
+    """Hold every cell against the unquantized one of its model, on its own device where there is one."""
     found = []
     for cell in cells:
-        plain = [
-            c
-            for c in cells
-            if c.model == cell.model and c.quantization == "none" and c.answers and c is not cell
-        ]
+        plain = [c for c in cells if c.model == cell.model and c.quantization == "none" and c.answers and c is not cell]
         plain.sort(key=lambda c: (c.device != cell.device, cells.index(c)))
-        if (
-            not plain
-            or not cell.answers
-            or (cell.quantization == "none" and cells.index(cell) < cells.index(plain[0]))
-        ):
+        if not plain or not cell.answers or (cell.quantization == "none" and cells.index(cell) < cells.index(plain[0])):
             continue
         against = plain[0]
         keys = sorted(set(cell.answers) & set(against.answers))

@@ -28,7 +28,7 @@ ALL_DRAWS = 10_000
 
 @dataclass(frozen=True)
 class PairOverlap:
-    """The mistakes of two rows; ``capa_from`` says whether CAPA is from probabilities or from letters alone."""
+    """The mistakes of two rows; ``capa_from`` says whether CAPA is from probabilities or letters."""
 
     first: int
     second: int
@@ -81,7 +81,7 @@ def distinct_rows(study: Study, benchmark: Benchmark) -> tuple[int, ...]:
 
 
 def measure_overlap(study: Study, benchmark: Benchmark) -> Overlap | None:
-    """Return the overlap of mistakes, or None with fewer than two distinct models or no question that all scored."""
+    """Return the overlap of mistakes, or None without two distinct models and a common question."""
     rows = distinct_rows(study, benchmark)
     columns = np.flatnonzero(~np.isnan(benchmark.correct[list(rows)]).any(axis=0))
     if len(rows) < 2 or not len(columns):
@@ -94,16 +94,10 @@ def measure_overlap(study: Study, benchmark: Benchmark) -> Overlap | None:
     places = columns[missed == len(rows)]
     answers = benchmark.answer[_grid(rows, places)]
     pair_share, pair_chance = _agreement(answers, benchmark.options[places])
-    everyone = (
-        (answers >= 0).all(axis=0) & (answers == answers[0]).all(axis=0)
-        if len(places)
-        else np.zeros(0, bool)
-    )
+    everyone = (answers >= 0).all(axis=0) & (answers == answers[0]).all(axis=0) if len(places) else np.zeros(0, bool)
     options = benchmark.options[places]
     usable = options > 1
-    chance = (
-        float(np.mean((1.0 / (options[usable] - 1)) ** (len(rows) - 1))) if usable.any() else float("nan")
-    )
+    chance = float(np.mean((1.0 / (options[usable] - 1)) ** (len(rows) - 1))) if usable.any() else float("nan")
     sets = Counter(frozenset(np.flatnonzero(column).tolist()) for column in wrong.T if column.any())
     return Overlap(
         benchmark=benchmark,
@@ -133,7 +127,7 @@ def _share(right: Bools) -> Interval:
 
 
 def _majority_right(benchmark: Benchmark, rows: tuple[int, ...], columns: Ints) -> Bools:
-    """Whether the most frequent answer is right; right and wrong alone are voted on where no answers are recorded."""
+    """Return whether the most frequent answer is right; without answers, right and wrong are voted on."""
     correct = benchmark.correct[_grid(rows, columns)] > 0.5
     order = list(np.argsort(-correct.mean(axis=1), kind="stable"))
     answers = benchmark.answer[_grid(rows, columns)]
@@ -175,24 +169,12 @@ def _capa(benchmark: Benchmark, a: int, b: int, letters: Bools) -> tuple[float, 
     tables = benchmark.loglikelihoods[a], benchmark.loglikelihoods[b]
     gold = benchmark.gold_code
     if tables[0] is not None and tables[1] is not None:
-        held = (
-            letters
-            & ~np.isnan(tables[0][:, 0])
-            & ~np.isnan(tables[1][:, 0])
-            & (gold < TEXT_CODE)
-            & (gold >= 0)
-        )
+        held = letters & ~np.isnan(tables[0][:, 0]) & ~np.isnan(tables[1][:, 0]) & (gold < TEXT_CODE) & (gold >= 0)
         if held.any():
             p1, p2 = (option_probabilities(table[held]) for table in tables if table is not None)
             return capa(p1, p2, gold[held]), "probabilities"
     answers = benchmark.answer[[a, b]]
-    held = (
-        letters
-        & (answers >= 0).all(axis=0)
-        & (answers < TEXT_CODE).all(axis=0)
-        & (gold < TEXT_CODE)
-        & (gold >= 0)
-    )
+    held = letters & (answers >= 0).all(axis=0) & (answers < TEXT_CODE).all(axis=0) & (gold < TEXT_CODE) & (gold >= 0)
     if not held.any():
         return float("nan"), ""
     width = int(max(answers[:, held].max(), gold[held].max(), benchmark.options[held].max() - 1)) + 1

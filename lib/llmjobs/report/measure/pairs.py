@@ -42,8 +42,6 @@ def measure_pairs(benchmark: Benchmark) -> list[Pair]:
             x, y = y, x
         changed = int(np.sum(benchmark.answer[a][both] != benchmark.answer[b][both]))
         result = paired_difference(x, y)
-        pairs.append(
-            Pair(first, second, result, clustered_difference(x, y, benchmark.subject[both]), 1.0, changed)
-        )
+        pairs.append(Pair(first, second, result, clustered_difference(x, y, benchmark.subject[both]), 1.0, changed))
     adjusted = holm([pair.result.p for pair in pairs])
     return [replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]

@@ -1,4 +1,4 @@
-"""Are a model's mistakes patterned or random? Every test of :mod:`llmjobs.statistics.patterns`, model by model."""
+"""Whether a model's mistakes are patterned or random: every test, model by model."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ ONE_LETTER = 0.5
 
 @dataclass(frozen=True)
 class ModelPatterns:
-    """One row's tests; None where the data does not have what a test needs. p-values adjusted by Holm are separate."""
+    """One row's tests, None where the data lacks what a test needs; ``p_holm`` are adjusted p-values."""
 
     row: int
     n: int
@@ -68,9 +68,7 @@ def measure_patterns(benchmark: Benchmark) -> list[ModelPatterns]:
 def _lengths(benchmark: Benchmark) -> Ints | None:
     if any(question is None for question in benchmark.questions):
         return None
-    return np.array(
-        [len(q.text) + sum(map(len, q.choices)) for q in benchmark.questions if q], dtype=np.int64
-    )
+    return np.array([len(q.text) + sum(map(len, q.choices)) for q in benchmark.questions if q], dtype=np.int64)
 
 
 def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPatterns:
@@ -78,9 +76,7 @@ def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPattern
     correct = benchmark.correct[row][scored] > 0.5
     subjects = benchmark.subject[scored]
     options = benchmark.options[scored]
-    lettered = (
-        (options > 1) & (benchmark.gold_code[scored] < TEXT_CODE) & (benchmark.gold_code[scored] >= 0)
-    )
+    lettered = (options > 1) & (benchmark.gold_code[scored] < TEXT_CODE) & (benchmark.gold_code[scored] >= 0)
     gold = benchmark.gold_code[scored][lettered]
     answer = benchmark.answer[row][scored][lettered]
     answer = np.where(answer < TEXT_CODE, answer, -1)

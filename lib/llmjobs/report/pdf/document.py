@@ -144,9 +144,7 @@ def _front(front: FrontPage, figures: Figures) -> list[Flowable]:
         story += flowables([Prose(front.warning, kind="alarm")], figures)
     rows = finding_rows(front.findings)
     if rows:
-        numbers = max(
-            text_width(f.number, "bold", 14 if len(f.number) <= 8 else 11.5) for f in front.findings
-        )
+        numbers = max(text_width(f.number, "bold", 14 if len(f.number) <= 8 else 11.5) for f in front.findings)
         first = min(max(numbers + 14, 62), 120)
         grid = Grid(rows, colWidths=[first, styles.WIDTH - first], hAlign="LEFT")
         grid.setStyle(

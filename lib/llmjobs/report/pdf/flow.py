@@ -99,15 +99,13 @@ def _question(item: AnsweredQuestion) -> list[Flowable]:
         whole = f"{text}   ← {chosen}" if chosen else text
         face: Face = "bold" if right else "regular"
         parts.append(
-            ForeignText(
-                whole, size=8.6, face=face, label=f"{letter}." if letter else "", indent=15, ink="#1f2328"
-            )
+            ForeignText(whole, size=8.6, face=face, label=f"{letter}." if letter else "", indent=15, ink="#1f2328")
         )
     return [*parts, Spacer(0, 9)]
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[tuple[Paragraph, Paragraph]]:
-    """Number and sentence of each finding for the first page."""
+    """Return number and sentence of each finding for the first page."""
     rows = []
     for finding in findings:
         size = 14 if len(finding.number) <= 8 else 11.5

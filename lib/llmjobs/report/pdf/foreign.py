@@ -49,9 +49,7 @@ class ForeignText(Flowable):  # type: ignore[misc]
         lines: list[tuple[str, bool]] = []
         for paragraph in visible(self.text).split("\n"):
             right = is_right_to_left(paragraph)
-            lines += [
-                (line, right) for line in wrap_line(join_letters(paragraph), self.face, self.size, width)
-            ]
+            lines += [(line, right) for line in wrap_line(join_letters(paragraph), self.face, self.size, width)]
         return lines
 
     def split(self, width: float, height: float) -> list[Flowable]:
@@ -66,9 +64,7 @@ class ForeignText(Flowable):  # type: ignore[misc]
         return [self._part(self.lines[:room], self.label), self._part(self.lines[room:], "")]
 
     def _part(self, lines: Sequence[tuple[str, bool]], label: str) -> "ForeignText":
-        part = ForeignText(
-            "", size=self.size, face=self.face, ink=self.ink, label=label, indent=self.indent
-        )
+        part = ForeignText("", size=self.size, face=self.face, ink=self.ink, label=label, indent=self.indent)
         part.lines, part.width = list(lines), self.width
         return part
 
@@ -77,9 +73,7 @@ class ForeignText(Flowable):  # type: ignore[misc]
         canvas: Canvas = self.canv
         y = self.height - self.size
         if self.label:
-            draw_line(
-                canvas, 0, y, self.label, "bold" if self.face == "bold" else "regular", self.size, self.ink
-            )
+            draw_line(canvas, 0, y, self.label, "bold" if self.face == "bold" else "regular", self.size, self.ink)
         for line, right in self.lines:
             shown = printed_order(line, right)
             x = self.width - text_width(shown, self.face, self.size) if right else self.indent
@@ -88,7 +82,7 @@ class ForeignText(Flowable):  # type: ignore[misc]
 
 
 def wrap_line(text: str, face: Face, size: float, width: float) -> list[str]:
-    """Break one paragraph into lines that are at most ``width`` points wide; a word that is too long is cut."""
+    """Break one paragraph into lines of ``width`` points at most; a word that is too long is cut."""
     lines, line, used = [], "", 0.0
     for piece in PIECES.findall(text):
         wide = text_width(piece, face, size)

@@ -14,17 +14,11 @@ WIDTH = PAGE[0] - LEFT - RIGHT
 BODY_SIZE, LEADING = 9.6, 13.6
 RULE_INK, MUTED_INK, TEXT_INK, ALARM_INK = HexColor(RULE), HexColor(MUTED), HexColor(INK), HexColor(ORANGE)
 
-BODY = ParagraphStyle(
-    "body", fontName="Text", fontSize=BODY_SIZE, leading=LEADING, textColor=TEXT_INK, spaceAfter=6
-)
+BODY = ParagraphStyle("body", fontName="Text", fontSize=BODY_SIZE, leading=LEADING, textColor=TEXT_INK, spaceAfter=6)
 NOTE = ParagraphStyle("note", parent=BODY, fontSize=8.2, leading=11, textColor=MUTED_INK, spaceAfter=6)
-ALARM = ParagraphStyle(
-    "alarm", parent=BODY, borderColor=ALARM_INK, leftIndent=9, spaceBefore=2, spaceAfter=7
-)
+ALARM = ParagraphStyle("alarm", parent=BODY, borderColor=ALARM_INK, leftIndent=9, spaceBefore=2, spaceAfter=7)
 TITLE = ParagraphStyle("title", parent=BODY, fontName="Text-Bold", fontSize=22, leading=26, spaceAfter=3)
-SUBTITLE = ParagraphStyle(
-    "subtitle", parent=BODY, fontSize=10.5, leading=14.5, textColor=MUTED_INK, spaceAfter=10
-)
+SUBTITLE = ParagraphStyle("subtitle", parent=BODY, fontSize=10.5, leading=14.5, textColor=MUTED_INK, spaceAfter=10)
 SECTION = ParagraphStyle(
     "section", parent=BODY, fontName="Text-Bold", fontSize=15.5, leading=19, spaceBefore=20, spaceAfter=7
 )

@@ -1,4 +1,4 @@
-"""Tables: rules only where they help, headers repeated on every page, widths found so that nothing runs out."""
+"""Tables: few rules, headers repeated on every page, widths found so that nothing runs out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,9 +46,7 @@ def fit(table: Table, width: float) -> tuple[float, list[float]]:
             break
     if free < narrow:
         factor = width / (fixed + narrow)
-        return size, [
-            (min(w, 70.0) if c.share else w) * factor for w, c in zip(natural, table.columns, strict=True)
-        ]
+        return size, [(min(w, 70.0) if c.share else w) * factor for w, c in zip(natural, table.columns, strict=True)]
     if not shares:
         return size, natural
     return size, _shared(table.columns, natural, free, shares)
@@ -56,9 +54,7 @@ def fit(table: Table, width: float) -> tuple[float, list[float]]:
 
 def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, shares: float) -> list[float]:
     """Give shared columns their part, but none more than it needs while another needs more."""
-    widths = [
-        w if not c.share else min(w, free * c.share / shares) for w, c in zip(natural, columns, strict=True)
-    ]
+    widths = [w if not c.share else min(w, free * c.share / shares) for w, c in zip(natural, columns, strict=True)]
     left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
     for place, column in enumerate(columns):
         if column.share and widths[place] < natural[place]:
@@ -68,9 +64,7 @@ def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, sh
 
 
 def _natural(table: Table, place: int, size: float) -> float:
-    title = max(
-        (text_width(word, "bold", size) for word in table.columns[place].title.split()), default=0.0
-    )
+    title = max((text_width(word, "bold", size) for word in table.columns[place].title.split()), default=0.0)
     cells = (
         text_width(row[place], "bold" if number in table.strong else "regular", size)
         for number, row in enumerate(table.rows)

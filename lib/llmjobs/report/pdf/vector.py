@@ -1,4 +1,4 @@
-"""Draws a matplotlib figure on a reportlab canvas as vectors, its text in the document's own embedded fonts."""
+"""Draws a matplotlib figure on a reportlab canvas: vectors, and text in the document's own fonts."""
 
 from typing import Any
 
@@ -39,12 +39,10 @@ class CanvasRenderer(RendererBase):
         return self.width, self.height
 
     def points_to_pixels(self, points: Any) -> Any:
-        """A point is a pixel here."""
+        """Take a point for a pixel."""
         return points
 
-    def get_text_width_height_descent(
-        self, s: str, prop: FontProperties, ismath: Any
-    ) -> tuple[float, float, float]:
+    def get_text_width_height_descent(self, s: str, prop: FontProperties, ismath: Any) -> tuple[float, float, float]:
         """Measure in the fonts that will print the text."""
         size = prop.get_size_in_points()
         return text_width(s, _face(prop), size), size * 0.72, size * 0.2
@@ -118,9 +116,7 @@ class CanvasRenderer(RendererBase):
         )
         self.canvas.restoreState()
 
-    def draw_image(
-        self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None
-    ) -> None:
+    def draw_image(self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None) -> None:
         """Refuse pixels: plots here are lines, areas and text."""
         raise NotImplementedError("plots of the report are drawn as vectors")
 

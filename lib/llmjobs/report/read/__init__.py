@@ -33,9 +33,7 @@ def read(path: Path, name: str | None = None) -> list[RawRun]:
     logs = sorted(file for file in path.glob("*.json") if inspect_log.is_inspect_log(file))
     if logs:
         return [inspect_log.read_inspect(file) for file in logs]
-    inner = sorted(
-        child for child in path.iterdir() if child.is_dir() and (is_run_folder(child) or _other(child))
-    )
+    inner = sorted(child for child in path.iterdir() if child.is_dir() and (is_run_folder(child) or _other(child)))
     if inner:
         return [run for child in inner for run in read(child)]
     raise DataError(f"{path}: nothing here that can be read; known are {KNOWN}")

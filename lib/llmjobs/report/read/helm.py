@@ -58,9 +58,7 @@ def _list(path: Path, run: RawRun) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _record(
-    line: Mapping[str, Any], instance: Mapping[str, Any], subject: str, key: str
-) -> tuple[Record, Question]:
+def _record(line: Mapping[str, Any], instance: Mapping[str, Any], subject: str, key: str) -> tuple[Record, Question]:
     references = instance.get("references") or ()
     texts = [str((reference.get("output") or {}).get("text", "")) for reference in references]
     right = [i for i, reference in enumerate(references) if "correct" in (reference.get("tags") or ())]

@@ -13,7 +13,7 @@ RIGHT, WRONG = ("C", "1", "1.0", "True"), ("I", "0", "0.0", "False", "N")
 
 
 def is_inspect_log(path: Path) -> bool:
-    """Whether a JSON file is such a log: it opens with ``version`` and has ``eval`` with a task and a model."""
+    """Return whether a JSON file is such a log: it opens with ``version`` and ``eval``."""
     try:
         with path.open(encoding="utf-8") as file:
             start = file.read(4096)

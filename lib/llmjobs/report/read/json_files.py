@@ -1,4 +1,4 @@
-"""JSON and JSONL as they lie on disk: torn, cut, or not JSON at all. What cannot be read is counted, never hidden."""
+"""JSON and JSONL as they lie on disk: torn, cut, or none at all. What cannot be read is told."""
 
 import json
 from collections.abc import Iterator
@@ -29,9 +29,7 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        what = (
-            "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        )
+        what = "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         run.notice(where, what)
         return
     whole = data.endswith(b"\n") or not data
@@ -44,9 +42,7 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
             value = json.loads(line)
         except ValueError:
             if number == len(lines) and not whole:
-                run.notice(
-                    where, "the last line is torn (the run was stopped while writing it); it is not counted"
-                )
+                run.notice(where, "the last line is torn (the run was stopped while writing it); it is not counted")
             else:
                 broken.append(number)
             continue
@@ -56,9 +52,7 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
             broken.append(number)
     if broken:
         shown = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
-        run.notice(
-            where, f"{len(broken)} of {len(lines)} lines are not JSON objects (line {shown}); not counted"
-        )
+        run.notice(where, f"{len(broken)} of {len(lines)} lines are not JSON objects (line {shown}); not counted")
 
 
 def number_or_none(value: Any) -> float | None:

@@ -14,7 +14,7 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def sample_files(path: Path) -> list[Path]:
-    """The sample files of a folder, or of the folders in it."""
+    """Return the sample files of a folder, or of the folders in it."""
     return sorted(path.glob("samples_*.jsonl")) or sorted(path.glob("*/samples_*.jsonl"))
 
 
@@ -41,9 +41,7 @@ def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]]) -> 
     config = results.get("config") or {}
     arguments = str(config.get("model_args") or "")
     name = results.get("model_name") or _argument(arguments, "pretrained") or folder.name.replace("__", "/")
-    quantization = next(
-        (q for q in ("4bit", "8bit") if f"load_in_{q}=True" in arguments.replace(" ", "")), ""
-    )
+    quantization = next((q for q in ("4bit", "8bit") if f"load_in_{q}=True" in arguments.replace(" ", "")), "")
     info = ModelInfo(
         id=str(name),
         revision=_argument(arguments, "revision"),
@@ -71,9 +69,7 @@ def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]]) -> 
 def _results(run: RawRun, folder: Path) -> dict[str, Any]:
     files = sorted(folder.glob("results*.json"))
     if not files:
-        run.notice(
-            folder.name, "no results file beside the samples: model settings and shots are not known"
-        )
+        run.notice(folder.name, "no results file beside the samples: model settings and shots are not known")
         return {}
     return read_json(files[-1], run, files[-1].name)
 
@@ -175,9 +171,7 @@ def _gold(target: Any, scores: list[float] | None) -> str:
 
 def _question(line: Mapping[str, Any]) -> Question | None:
     doc = line.get("doc") or {}
-    text = next(
-        (str(doc[key]) for key in ("question", "query", "ctx", "goal", "passage") if doc.get(key)), ""
-    )
+    text = next((str(doc[key]) for key in ("question", "query", "ctx", "goal", "passage") if doc.get(key)), "")
     choices = doc.get("choices") or doc.get("endings") or ()
     if isinstance(choices, dict):
         choices = choices.get("text") or ()

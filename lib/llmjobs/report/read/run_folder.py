@@ -13,9 +13,7 @@ PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_h
 
 def is_run_folder(path: Path) -> bool:
     """Whether ``path`` looks like a run folder."""
-    return path.is_dir() and any(
-        (path / name).exists() for name in ("manifest.yaml", "summary.json", "eval")
-    )
+    return path.is_dir() and any((path / name).exists() for name in ("manifest.yaml", "summary.json", "eval"))
 
 
 def read_run_folder(path: Path) -> RawRun:
@@ -77,14 +75,10 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
             kept.append(record)
     twice = sum(count - 1 for count in seen.values())
     if twice:
-        run.notice(
-            f"{where}/records.jsonl", f"{twice} questions are recorded twice; the first record counts"
-        )
+        run.notice(f"{where}/records.jsonl", f"{twice} questions are recorded twice; the first record counts")
     error = unit / "error.json"
     if error.exists():
-        run.notice(
-            where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}"
-        )
+        run.notice(where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}")
 
 
 def record_of(line: Mapping[str, Any], subject: str) -> Record:
@@ -111,9 +105,7 @@ def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
     for entry in run.entries:
         if entry.source == f"{path.name}/eval/{name}":
             return entry
-    details: Mapping[str, Any] = read_json(
-        folder / "model.json", run, f"{path.name}/eval/{name}/model.json"
-    )
+    details: Mapping[str, Any] = read_json(folder / "model.json", run, f"{path.name}/eval/{name}/model.json")
     info = ModelInfo(
         id=str(details.get("id", name)) if "/" not in name else name,
         revision=str(details.get("revision") or ""),
@@ -129,12 +121,8 @@ def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
 
 
 def _costs(run: RawRun) -> None:
-    """Times from the summary (it covers all attempts); from the timing lines where there is no summary yet."""
-    told = {
-        str(m.get("model")): m
-        for m in (run.summary.get("eval") or {}).get("models") or ()
-        if isinstance(m, dict)
-    }
+    """Take times from the summary, which covers all attempts; from the timing lines without one."""
+    told = {str(m.get("model")): m for m in (run.summary.get("eval") or {}).get("models") or () if isinstance(m, dict)}
     for entry in run.entries:
         name = str(entry.info.details["name"])
         entry.cost = _cost(told[name]) if name in told else _summed(run, name)
@@ -142,9 +130,7 @@ def _costs(run: RawRun) -> None:
 
 
 def _cost(line: Mapping[str, Any]) -> Cost:
-    seconds = {
-        key: number_or_none(line.get(key)) for key in ("real_s", "user_s", "system_s", "gpu_s", "load_s")
-    }
+    seconds = {key: number_or_none(line.get(key)) for key in ("real_s", "user_s", "system_s", "gpu_s", "load_s")}
     rss, device = (number_or_none(line.get(key)) for key in ("peak_rss_bytes", "peak_device_bytes"))
     return Cost(
         **seconds,
@@ -219,6 +205,4 @@ def _completeness(path: Path, run: RawRun) -> None:
             missing = len(asked) - len(entry.records.get(benchmark, ()))
             if missing > 0:
                 run.partial = True
-                run.notice(
-                    entry.source, f"{missing} of {len(asked)} {benchmark} questions have no record yet"
-                )
+                run.notice(entry.source, f"{missing} of {len(asked)} {benchmark} questions have no record yet")

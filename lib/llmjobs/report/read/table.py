@@ -102,29 +102,21 @@ def _add(
     line: Mapping[str, Any],
 ) -> None:
     text = {name: "" if values.get(name) is None else str(values[name]).strip() for name in SYNONYMS}
-    identity = tuple(
-        text[k] for k in ("study", "run", "model", "revision", "device", "dtype", "quantization")
-    )
+    identity = tuple(text[k] for k in ("study", "run", "model", "revision", "device", "dtype", "quantization"))
     if identity not in entries:
         study, source, model, revision, device, dtype, quantization = identity
         info = ModelInfo(model, revision, device, dtype, quantization, study, source)
-        entries[identity] = RawEntry(
-            info, "/".join(part for part in (run.path.name, study, source) if part)
-        )
+        entries[identity] = RawEntry(info, "/".join(part for part in (run.path.name, study, source) if part))
     benchmark, subject = text["benchmark"] or benchmark_name, text["subject"] or "all"
     record = _record(text, values, line, subject)
     entries[identity].records.setdefault(benchmark, []).append(record)
     if text["question"]:
         raw = values.get("choices")
         choices = raw if isinstance(raw, list) else _json_list(raw) or []
-        run.questions[benchmark, subject, record.doc_id] = Question(
-            text["question"], tuple(map(str, choices))
-        )
+        run.questions[benchmark, subject, record.doc_id] = Question(text["question"], tuple(map(str, choices)))
 
 
-def _record(
-    text: Mapping[str, str], values: Mapping[str, Any], line: Mapping[str, Any], subject: str
-) -> Record:
+def _record(text: Mapping[str, str], values: Mapping[str, Any], line: Mapping[str, Any], subject: str) -> Record:
     prediction = text["prediction"] or None
     marked = _mark(values.get("correct"))
     scores = values.get("loglikelihoods")

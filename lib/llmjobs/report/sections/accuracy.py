@@ -9,7 +9,9 @@ from llmjobs.report.figures import accuracy as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, ModelAccuracy, compare_metrics
 from llmjobs.report.sections.base import Section
-from llmjobs.report.wording import DASH, count, decimal, interval, listed, percent, plural, points, word
+from llmjobs.report.sections.calibration import calibration_blocks
+from llmjobs.report.sections.file_names import file_name
+from llmjobs.report.wording import DASH, count, interval, listed, percent, plural, points, word
 
 HEAT_ROWS = 38
 CLUSTERS_FOR_INTERVAL = 5
@@ -30,7 +32,7 @@ def build(measures: Measures) -> Content:
         blocks += _leaderboard(measures, name, found)
         blocks += _subjects(measures, name, found)
         blocks += _metrics(measures, found)
-        blocks += _calibration(measures, name, found)
+        blocks += calibration_blocks(measures, name, found)
         findings += _findings(measures, found)
     return Content(blocks, findings)
 
@@ -43,9 +45,7 @@ def labels(measures: Measures, found: BenchmarkAccuracy) -> list[str]:
 def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
     benchmark = found.benchmark
     chance = benchmark.chance
-    told = (
-        f"Answering blindly would score {percent(chance)} on average: the chance line. " if chance else ""
-    )
+    told = f"Answering blindly would score {percent(chance)} on average: the chance line. " if chance else ""
     intro = Prose(
         f"{plural(benchmark.n, 'question')} of {name} in {plural(len(found.subjects), 'subject')}, the same"
         f" for every model. {told}Micro accuracy counts every question once, macro accuracy every subject"
@@ -100,8 +100,7 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
         which = slice(part * size, (part + 1) * size)
         more = f" ({part + 1} of {parts})" if parts > 1 else ""
         caption = (
-            f"Accuracy in percent by subject{more}, number of questions in parentheses. Dark is low, bright"
-            " is high."
+            f"Accuracy in percent by subject{more}, number of questions in parentheses. Dark is low, bright is high."
         )
         blocks.append(
             Figure(
@@ -111,13 +110,6 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
             )
         )
     return blocks
-
-
-def file_name(kind: str, benchmark: str, measures: Measures, part: int | None = None) -> str:
-    """A figure's file name: the benchmark is named only where there are several."""
-    safe = "".join(c if c.isalnum() and c.isascii() or c in "-_" else "-" for c in benchmark)
-    name = f"{kind}-{safe}" if len(measures.study.benchmarks) > 1 else kind
-    return f"{name}-{part + 1}" if part is not None else name
 
 
 def _metrics(measures: Measures, found: BenchmarkAccuracy) -> list[Block]:
@@ -147,48 +139,6 @@ def _metrics(measures: Measures, found: BenchmarkAccuracy) -> list[Block]:
         " first. The two answer different questions: compare models on one of them."
     )
     return [Table("Two ways to choose among the same log-likelihoods", columns, rows, note=note)]
-
-
-def _calibration(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
-    held = {
-        p.row: p.calibration
-        for p in measures.patterns[name]
-        if p.calibration is not None and p.calibration.n >= 20
-    }
-    order = [model.row for model in found.models if model.row in held]
-    if not order:
-        return []
-    models = [(measures.label(found.benchmark, row), held[row]) for row in order]
-    rows = [
-        [
-            label,
-            percent(c.confidence),
-            percent(c.accuracy),
-            decimal(c.ece, 3),
-            decimal(c.brier, 3),
-            decimal(c.auroc, 3),
-        ]
-        for label, c in models
-    ]
-    columns = [
-        Column("Model", "left", 1),
-        Column("Mean confidence"),
-        Column("Right"),
-        Column("ECE"),
-        Column("Brier"),
-        Column("AUROC"),
-    ]
-    note = (
-        "Confidence is the probability of the chosen option among the options. ECE: mean gap between"
-        " confidence and accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that"
-        " a right answer is surer than a wrong one (50% tells nothing)."
-    )
-    caption = (
-        "Share right against confidence; the area of a point grows with its number of questions, the dashed"
-        " line is perfect."
-    )
-    figure = Figure(file_name("calibration", name, measures), caption, partial(plots.reliability, models))
-    return [Heading("Calibration"), figure, Table("Confidence and accuracy", columns, rows, note=note)]
 
 
 def _findings(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:

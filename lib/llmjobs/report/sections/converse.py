@@ -97,14 +97,10 @@ def _figures(place: int, group: Values) -> list[Block]:
     figures: list[Block] = []
     if len({row["distance"] for memory in group["memories"] for row in memory["by_distance"]}) > 1:
         figures.append(
-            Figure(
-                f"converse-distance-{place}", by_distance, partial(plots.distance_plot, group["memories"])
-            )
+            Figure(f"converse-distance-{place}", by_distance, partial(plots.distance_plot, group["memories"]))
         )
     if any(len(memory["by_turn"]) > 1 for memory in group["memories"]):
-        figures.append(
-            Figure(f"converse-growth-{place}", growth, partial(plots.growth_plot, group["memories"]))
-        )
+        figures.append(Figure(f"converse-growth-{place}", growth, partial(plots.growth_plot, group["memories"])))
     return figures
 
 
@@ -114,9 +110,7 @@ def _transcript(run: RawRun, group: Values) -> list[Block]:
     said = {_name(memory): _records(run, group, memory) for memory in shown}
     if len(said) < 2 or not all(said.values()):
         return []
-    rights = {
-        name: {key: record.get("correct") for key, record in found.items()} for name, found in said.items()
-    }
+    rights = {name: {key: record.get("correct") for key, record in found.items()} for name, found in said.items()}
     first = next(iter(rights))
     scores: dict[str, int] = {}
     for key, right in rights[first].items():

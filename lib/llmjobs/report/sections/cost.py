@@ -49,9 +49,7 @@ def _explained(entries: Sequence[Entry]) -> Prose:
         " time comes from the device's own events; where a device has none it is not measured, which is not"
         " the same as zero."
     )
-    reasons = sorted(
-        {e.cost.gpu_s_reason for e in entries if e.cost and e.cost.gpu_s is None and e.cost.gpu_s_reason}
-    )
+    reasons = sorted({e.cost.gpu_s_reason for e in entries if e.cost and e.cost.gpu_s is None and e.cost.gpu_s_reason})
     return Prose(text + (f" GPU time is missing here: {'; '.join(reasons)}." if reasons else ""))
 
 
@@ -144,7 +142,7 @@ def _points(measures: Measures, benchmark: str, kind: str) -> list[plots.CostPoi
 
 
 def _machine_rows(entries: Sequence[Entry]) -> list[list[str]]:
-    """The same model on two machines, a laptop and a Colab, a row each."""
+    """List the same model on two machines, a laptop and a Colab, a row each."""
     by_model: dict[str, list[Entry]] = {}
     for entry in entries:
         by_model.setdefault(entry.info.id, []).append(entry)
@@ -189,13 +187,9 @@ def _notes(entries: Sequence[Entry]) -> list[tuple[str, str]]:
         cost = entry.cost or Cost()
         gpu = f"{seconds(cost.gpu_s)} GPU" if cost.gpu_s is not None else "GPU time not measured"
         told = f"{entry.label}: {seconds(cost.real_s)} real, {seconds(cost.cpu_s)} CPU, {gpu}"
-        notes.append(
-            (TIMINGS, f"{told}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions a second.")
-        )
+        notes.append((TIMINGS, f"{told}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions a second."))
     for row in _machine_rows(entries):
-        notes.append(
-            (MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} as fast as the slowest.")
-        )
+        notes.append((MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} as fast as the slowest."))
     return notes
 
 
@@ -204,21 +198,16 @@ def _recommendation(measures: Measures) -> list[Finding]:
     if not study.budget or main is None:
         return []
     found = recommend(measures.accuracy[main.name], study.entries, study.budget)
-    limits = " and ".join(
-        f"{_amount(name, value)} of {NAMES[name]}" for name, value in study.budget.items()
-    )
+    limits = " and ".join(f"{_amount(name, value)} of {NAMES[name]}" for name, value in study.budget.items())
     unknown = (
-        " Not measured, so not considered:"
-        f" {listed(study.entries[m.entry].label for m in found.unmeasured)}."
+        f" Not measured, so not considered: {listed(study.entries[m.entry].label for m in found.unmeasured)}."
         if found.unmeasured
         else ""
     )
     if found.best is None:
         return [Finding("none", f"No model keeps within {limits}.{unknown}", 120, alarm=True)]
     entry = study.entries[found.best.entry]
-    took = " and ".join(
-        f"{_amount(name, spent(entry.cost, name) or 0)} of {NAMES[name]}" for name in study.budget
-    )
+    took = " and ".join(f"{_amount(name, spent(entry.cost, name) or 0)} of {NAMES[name]}" for name in study.budget)
     text = (
         f"Within {limits}, run {entry.label}: {percent(found.best.interval.value)} right (95%: "
         f"{interval(found.best.interval.low, found.best.interval.high)}), taking {took}."

@@ -6,8 +6,8 @@ from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Headi
 from llmjobs.report.figures import difference as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.pairs import Pair
-from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
+from llmjobs.report.sections.file_names import file_name
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     count,
@@ -58,28 +58,13 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
     ranked = sorted(pairs, key=lambda p: (order.index(p.first), order.index(p.second)))
     apart = sum(pair.distinguishable for pair in pairs)
     told = Prose(
-        f"{plural(apart, 'pair')} of {count(len(pairs))} can be told apart at the 5% level after the"
-        " correction."
+        f"{plural(apart, 'pair')} of {count(len(pairs))} can be told apart at the 5% level after the correction."
         if len(pairs) > 1
         else (
-            "The pair can be told apart at the 5% level."
-            if apart
-            else "The pair cannot be told apart at the 5% level."
+            "The pair can be told apart at the 5% level." if apart else "The pair cannot be told apart at the 5% level."
         )
     )
-    name = file_name("differences", benchmark.name, measures)
-    if len(pairs) <= FOREST_LIMIT:
-        caption = (
-            "Difference in accuracy, first less second, with 95% interval. Filled: told apart after Holm's"
-            " correction."
-        )
-        figure = Figure(name, caption, partial(plots.forest, ranked, names))
-    else:
-        caption = (
-            "Row less column, in percentage points. Bold on colour: told apart after Holm's correction; "
-            "grey: could be chance."
-        )
-        figure = Figure(name, caption, partial(plots.difference_matrix, pairs, names, order))
+    figure = _figure(measures, benchmark, pairs, ranked)
     columns = [
         Column("First", "left", 1),
         Column("Second", "left", 1),
@@ -111,6 +96,20 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
     return [told, figure, Table("Every pair on the same questions", columns, rows, strong, note)]
 
 
+def _figure(measures: Measures, benchmark: Benchmark, pairs: list[Pair], ranked: list[Pair]) -> Figure:
+    """Return a line a pair, or a matrix where there are many."""
+    names = [measures.label(benchmark, row) for row in range(len(benchmark.rows))]
+    name = file_name("differences", benchmark.name, measures)
+    if len(pairs) <= FOREST_LIMIT:
+        caption = (
+            "Difference in accuracy, first less second, with 95% interval. Filled: told apart after Holm's correction."
+        )
+        return Figure(name, caption, partial(plots.forest, ranked, names))
+    order = [model.row for model in measures.accuracy[benchmark.name].models]
+    caption = "Row less column, in percentage points. Bold on colour: told apart after Holm; grey: could be chance."
+    return Figure(name, caption, partial(plots.difference_matrix, pairs, names, order))
+
+
 def _repeats(measures: Measures) -> list[Block]:
     repeats = measures.study.repeats
     if not repeats:
@@ -125,10 +124,7 @@ def _repeats(measures: Measures) -> list[Block]:
         Column("Questions"),
         Column("Same answer"),
     ]
-    note = (
-        "A second run of the same model with the same settings is no second model: it is held against the"
-        " first."
-    )
+    note = "A second run of the same model with the same settings is no second model: it is held against the first."
     return [
         Heading("Repeated runs"),
         Table("Do repeated runs give the same answers?", columns, rows, note=note),
@@ -144,16 +140,11 @@ def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
     findings = [_best(measures, benchmark, pair)]
     alike = [p for p in pairs if not p.distinguishable]
     if alike and len(pairs) > 1 and len(order) > 2:
-        told = (
-            f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike
-        )
+        told = (f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike)
         names = "; ".join(told) if len(alike) <= 3 else ""
         which = f": {names}" if names else ""
         subject = f"{word(len(alike)).capitalize()} of {word(len(pairs))} pairs of models"
-        text = (
-            f"{subject} cannot be told apart on these questions{which} (McNemar's exact test, Holm over the"
-            " pairs)."
-        )
+        text = f"{subject} cannot be told apart on these questions{which} (McNemar's exact test, Holm over the pairs)."
         findings.append(Finding(f"{len(alike)} of {len(pairs)}", text, 62))
     return findings + _settings(measures, benchmark, pairs)
 
@@ -179,13 +170,7 @@ def _best(measures: Measures, benchmark: Benchmark, pair: Pair) -> Finding:
 def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
     """Return ", and takes 0.7 of the time" where both were timed on the same machine."""
     a, b = (measures.study.entries[benchmark.rows[row]] for row in (pair.first, pair.second))
-    if (
-        not a.cost
-        or not b.cost
-        or not a.cost.real_s
-        or not b.cost.real_s
-        or dict(a.machine) != dict(b.machine)
-    ):
+    if not a.cost or not b.cost or not a.cost.real_s or not b.cost.real_s or dict(a.machine) != dict(b.machine):
         return ""
     if a.cost.questions != b.cost.questions:
         return ""

@@ -1,4 +1,4 @@
-"""How it was made: machines, versions, models, settings, restarts, errors, fingerprints: what it takes to run again."""
+"""How it was made: machines, versions, models, settings, restarts, errors, fingerprints."""
 
 import json
 from collections.abc import Mapping, Sequence

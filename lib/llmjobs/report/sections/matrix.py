@@ -48,9 +48,7 @@ def build(measures: Measures) -> Content:
 
 def _explained(cells: Sequence[Cell]) -> Prose:
     repeated = sorted({cell.repetitions for cell in cells if cell.repetitions})
-    times = (
-        f" Medians of {listed(map(str, repeated))} repetitions." if repeated and repeated[-1] > 1 else ""
-    )
+    times = f" Medians of {listed(map(str, repeated))} repetitions." if repeated and repeated[-1] > 1 else ""
     return Prose(
         "One process a cell, so that load time and peak memory are its own; device and precision are read"
         " off the loaded weights. CPU time is user and system time of all threads. A cell that this"
@@ -93,9 +91,7 @@ def _grid(cells: Sequence[Cell]) -> list[Block]:
                 size(cell.value("weight_bytes")),
             ]
         )
-    blocks: list[Block] = [
-        Table("The grid", columns, rows, note="A dash: not measured, which is not zero.")
-    ]
+    blocks: list[Block] = [Table("The grid", columns, rows, note="A dash: not measured, which is not zero.")]
     energy = [cell for cell in cells if cell.value("energy_j") is not None]
     if energy:
         told = [[cell.name, decimal(cell.value("energy_j"), 1)] for cell in energy]
@@ -104,11 +100,7 @@ def _grid(cells: Sequence[Cell]) -> list[Block]:
 
 
 def _unavailable(cells: Sequence[Cell]) -> list[Block]:
-    rows = [
-        [cell.name, cell.status, cell.reason or "no reason recorded"]
-        for cell in cells
-        if cell.status != DONE
-    ]
+    rows = [[cell.name, cell.status, cell.reason or "no reason recorded"] for cell in cells if cell.status != DONE]
     columns = [Column("Cell", "left", 1), Column("State", "left"), Column("Reason", "left", 2)]
     return [Table("Cells without a result", columns, rows)] if rows else []
 
@@ -170,10 +162,7 @@ def _flips(flips: Sequence[Flips]) -> Table:
         ]
         for f in flips
     ]
-    note = (
-        "Lost: right in the compared cell and wrong here; gained: the other way round. p: McNemar's exact"
-        " test."
-    )
+    note = "Lost: right in the compared cell and wrong here; gained: the other way round. p: McNemar's exact test."
     return Table("Answers that a setting changes", columns, rows, note=note)
 
 

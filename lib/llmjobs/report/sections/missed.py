@@ -17,7 +17,7 @@ MMLU_NOTE = (
 
 
 def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
-    """List the first questions that all models miss, those with the most agreement on one wrong answer first."""
+    """List questions that all models miss, those with the most agreement on one answer first."""
     benchmark = found.benchmark
     readable = [column for column in found.all_missed if benchmark.questions[column] is not None]
     if not found.all_missed:
@@ -25,9 +25,7 @@ def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
     blocks: list[Block] = [Heading("Questions that every model misses")]
     blocks += _label_notes(measures, found)
     if not readable:
-        blocks.append(
-            Prose("The questions' text is not in these results, so that they cannot be shown.", kind="note")
-        )
+        blocks.append(Prose("The questions' text is not in these results, so that they cannot be shown.", kind="note"))
         return blocks
     shown = sorted(readable, key=lambda column: (-_agreement(found, column), column))[:SHOWN]
     more = len(found.all_missed) - len(shown)
@@ -69,9 +67,7 @@ def _key(benchmark: Benchmark, column: int) -> tuple[str, str, str]:
     return (benchmark.name, str(benchmark.subject[column]), benchmark.doc_id[column])
 
 
-def question_block(
-    measures: Measures, benchmark: Benchmark, column: int, rows: tuple[int, ...]
-) -> AnsweredQuestion:
+def question_block(measures: Measures, benchmark: Benchmark, column: int, rows: tuple[int, ...]) -> AnsweredQuestion:
     """One question with every option and the models that chose it."""
     question = benchmark.questions[column]
     subject = str(benchmark.subject[column])

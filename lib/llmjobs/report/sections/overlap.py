@@ -8,8 +8,8 @@ from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Headi
 from llmjobs.report.figures import overlap as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import Overlap, PairOverlap
-from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
+from llmjobs.report.sections.file_names import file_name
 from llmjobs.report.sections.missed import missed_blocks
 from llmjobs.report.wording import count, decimal, interval, p_value, percent, plain_p, points, word
 from llmjobs.report.write.notes import SAME
@@ -99,11 +99,7 @@ def _pairs(measures: Measures, name: str, found: Overlap) -> list[Block]:
     from_ = (
         "the recorded option probabilities"
         if source == {"probabilities"}
-        else (
-            "letters alone, no probabilities being recorded"
-            if source == {"letters"}
-            else "probabilities or letters"
-        )
+        else ("letters alone, no probabilities being recorded" if source == {"letters"} else "probabilities or letters")
     )
     note = (
         "Expected: both wrong, were mistakes independent within each subject; p: one-sided, by permutation"
@@ -180,10 +176,7 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
     everyone, total, models = int(found.missed_by[-1]), len(found.columns), len(found.rows)
     both = "both models miss" if models == 2 else f"all {word(models)} models miss"
     expected = float(found.expected[-1])
-    chance = (
-        f"independent mistakes would give {wording.expected(expected)}"
-        f" ({p_value(found.all_p)}, within subjects)"
-    )
+    chance = f"independent mistakes would give {wording.expected(expected)} ({p_value(found.all_p)}, within subjects)"
     findings = [
         Finding(
             count(everyone),
@@ -215,9 +208,7 @@ def _verdict(p: float) -> str:
 def _together(measures: Measures, found: Overlap) -> list[Finding]:
     if len(found.rows) < 3 or found.missed_by[0] + found.missed_by[-1] == len(found.columns):
         return []
-    best = max(
-        m.interval.value for m in measures.accuracy[found.benchmark.name].models if m.row in found.rows
-    )
+    best = max(m.interval.value for m in measures.accuracy[found.benchmark.name].models if m.row in found.rows)
     gain = found.majority.value - best
     versus = (
         f"{points(abs(gain))} points {'above' if gain > 0 else 'below'} the best model alone"

@@ -8,8 +8,8 @@ from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Headi
 from llmjobs.report.figures import patterns as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.patterns import ModelPatterns
-from llmjobs.report.sections.accuracy import file_name
 from llmjobs.report.sections.base import Section
+from llmjobs.report.sections.file_names import file_name
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import DASH, decimal, listed, p_value, percent, plain_p, points, word
 from llmjobs.report.write.notes import PATTERNED
@@ -153,22 +153,14 @@ def describe(model: ModelPatterns) -> str:
         )
     if model.length is not None:
         way = "longer" if model.length.effect < 0.5 else "shorter"
-        parts.append(
-            f"{way} questions are missed more often" if "length" in sure else "length plays no visible part"
-        )
+        parts.append(f"{way} questions are missed more often" if "length" in sure else "length plays no visible part")
     if model.calibration is not None and not math.isnan(model.calibration.auroc):
         sep = model.calibration.auroc
         gap = model.calibration.confidence - model.calibration.accuracy
         way = (
-            "too sure of itself"
-            if gap > 0.02
-            else "not sure enough"
-            if gap < -0.02
-            else "about as sure as it is right"
+            "too sure of itself" if gap > 0.02 else "not sure enough" if gap < -0.02 else "about as sure as it is right"
         )
-        parts.append(
-            f"it is {way}, and a right answer is surer than a wrong one {percent(sep, 0)} of the time"
-        )
+        parts.append(f"it is {way}, and a right answer is surer than a wrong one {percent(sep, 0)} of the time")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
@@ -185,9 +177,7 @@ def _ends(values: Sequence[float]) -> tuple[int, int]:
 
 
 def _letters(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Block]:
-    lettered = [
-        (measures.label(benchmark, model.row), model) for model in models if model.letters is not None
-    ]
+    lettered = [(measures.label(benchmark, model.row), model) for model in models if model.letters is not None]
     if not lettered:
         return []
     caption = "How often each letter is chosen, in percent (bars), and how often it is right (marks)."
@@ -233,20 +223,14 @@ def _patterned(
     measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns], alarmed: bool
 ) -> list[Finding]:
     """Say in one sentence for how many models the letter matters, with the strongest case."""
-    lettered = [
-        model for model in models if model.position is not None and model.p_holm.get("position", 1.0) < 0.05
-    ]
+    lettered = [model for model in models if model.position is not None and model.p_holm.get("position", 1.0) < 0.05]
     if not lettered or alarmed:
         return []
     model = max(lettered, key=lambda m: m.position.effect if m.position else 0.0)
     worst, best = _ends(model.by_position)
     name = measures.label(benchmark, model.row)
     gap = model.by_position[best] - model.by_position[worst]
-    many = (
-        f"{word(len(lettered)).capitalize()} of {word(len(models))} models do"
-        if len(models) > 1
-        else "It does"
-    )
+    many = f"{word(len(lettered)).capitalize()} of {word(len(models))} models do" if len(models) > 1 else "It does"
     return [
         Finding(
             f"{100 * gap:.0f} pts",

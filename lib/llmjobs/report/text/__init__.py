@@ -1,1 +1,1 @@
-"""Text of any script on its way to paper: what is invisible is shown, Arabic is joined, right-to-left is ordered."""
+"""Text of any script on its way to paper: the invisible shown, Arabic joined, directions ordered."""

@@ -31,7 +31,7 @@ def has_arabic(text: str) -> bool:
 
 
 def join_letters(text: str) -> str:
-    """Return ``text``, still in reading order, with Arabic letters in the form that their neighbours ask for."""
+    """Return ``text`` in reading order, Arabic letters in the form that their neighbours ask for."""
     if not has_arabic(text):
         return text
     forms = _forms()
@@ -44,9 +44,7 @@ def join_letters(text: str) -> str:
             continue
         before = order > 0 and _joins_next(cells[letters[order - 1]], forms)
         after = (
-            order + 1 < len(letters)
-            and _joins_next(cell, forms)
-            and _joins_previous(cells[letters[order + 1]], forms)
+            order + 1 < len(letters) and _joins_next(cell, forms) and _joins_previous(cells[letters[order + 1]], forms)
         )
         kind = "medial" if before and after else "final" if before else "initial" if after else "isolated"
         result[place] = forms[cell].get(kind) or forms[cell].get("isolated") or cell

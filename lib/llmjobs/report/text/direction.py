@@ -27,7 +27,7 @@ def has_right_to_left(text: str) -> bool:
 
 
 def printed_order(line: str, base_right: bool | None = None) -> str:
-    """Return one line's characters from left to right; ``base_right`` is the paragraph's direction if known."""
+    """Return a line's characters from left to right; ``base_right``: the paragraph's direction."""
     if not has_right_to_left(line):
         return line
     base = int(is_right_to_left(line) if base_right is None else base_right)
@@ -43,8 +43,7 @@ def printed_order(line: str, base_right: bool | None = None) -> str:
                 order[start:place] = reversed(order[start:place])
                 start = None
     return "".join(
-        MIRROR.get(line[i], line[i]) if levels[i] % 2 else line[i]
-        for i in _marks_after(order, line, levels)
+        MIRROR.get(line[i], line[i]) if levels[i] % 2 else line[i] for i in _marks_after(order, line, levels)
     )
 
 

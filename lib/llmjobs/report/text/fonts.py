@@ -33,7 +33,7 @@ EXTRA = "LLMJOBS_FONTS"
 
 
 class Run(NamedTuple):
-    """Characters that one font prints; ``boxed`` when they are the code point of a character that none has."""
+    """Characters that one font prints; ``boxed``: the code point of a character that none has."""
 
     font: str
     text: str
@@ -41,19 +41,17 @@ class Run(NamedTuple):
 
 
 def matplotlib_fonts() -> Path:
-    """The folder of fonts that comes with matplotlib."""
+    """Return the folder of fonts that comes with matplotlib."""
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 @lru_cache(maxsize=1)
 def register_fonts() -> None:
-    """Make the reading faces known to reportlab, once a process; fallback fonts follow when they are needed."""
+    """Make the reading faces known to reportlab, once a process; fallback fonts follow when needed."""
     extraction.install()
     for face, (file, _) in FILES.items():
         pdfmetrics.registerFont(TTFont(NAMES[face], str(OWN / file)))
-    pdfmetrics.registerFontFamily(
-        "Text", normal="Text", bold="Text-Bold", italic="Text-Italic", boldItalic="Text-Bold"
-    )
+    pdfmetrics.registerFontFamily("Text", normal="Text", bold="Text-Bold", italic="Text-Italic", boldItalic="Text-Bold")
 
 
 @lru_cache(maxsize=64)
@@ -80,7 +78,7 @@ def _extra_files() -> Sequence[Path]:
 
 @lru_cache(maxsize=20_000)
 def font_for(character: str, face: Face) -> str | None:
-    """The first font that has a character; None where it needs a box."""
+    """Return the first font that has a character; None where it needs a box."""
     register_fonts()
     code = ord(character)
     if needs_box(character):

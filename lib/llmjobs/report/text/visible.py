@@ -1,4 +1,4 @@
-"""Makes the invisible visible: control characters are written out, formatting controls become a code-point box."""
+"""Makes the invisible visible: control characters written out, formatting controls in a box."""
 
 import unicodedata
 
@@ -31,7 +31,7 @@ def _shown(character: str, keep_lines: bool) -> str:
 
 
 def needs_box(character: str) -> bool:
-    """Whether a character has no shape to print: direction marks, private use, unassigned, lone surrogates."""
+    """Return whether a character has no shape: direction marks, private use, lone surrogates."""
     return unicodedata.category(character) in ("Cf", "Co", "Cn", "Cs") and ord(character) != 0xAD
 
 

@@ -39,8 +39,7 @@ def write_html(
 def _figures(folder: Path, blocks: Sequence[Block]) -> list[list[str]]:
     figures = {block.name: block.caption for block in blocks if isinstance(block, Figure)}
     return [
-        [caption, base64.b64encode((folder / f"{name}.png").read_bytes()).decode()]
-        for name, caption in figures.items()
+        [caption, base64.b64encode((folder / f"{name}.png").read_bytes()).decode()] for name, caption in figures.items()
     ]
 
 
@@ -61,9 +60,7 @@ def _benchmark(measures: Measures, benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
-def _question(
-    measures: Measures, benchmark: Benchmark, column: int, order: Sequence[int], subject: int
-) -> list[Any]:
+def _question(measures: Measures, benchmark: Benchmark, column: int, order: Sequence[int], subject: int) -> list[Any]:
     """Return subject, id, text, choices, gold, label note, outcomes ("1", "0", "u", "e" a model), answers."""
     question = benchmark.questions[column]
     note = measures.study.label_notes.get(

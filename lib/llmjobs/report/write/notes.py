@@ -18,8 +18,7 @@ MISSING = {
     PATTERNED: "No answers are recorded in these results.",
     SAME: "There are no two models on the same questions in these results.",
     HISTORY: (
-        "There are no conversations in these results. `llmjobs converse` records them, with history and"
-        " without."
+        "There are no conversations in these results. `llmjobs converse` records them, with history and without."
     ),
     MACHINES: (
         "No model was run on two machines here. Give this report both run folders: "

@@ -31,7 +31,7 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
 
 
 def safe_cell(value: Cell) -> Cell:
-    """Return a text that no spreadsheet runs: a leading apostrophe before what it would take for a formula."""
+    """Return a text that no spreadsheet runs: an apostrophe before what it would take for a formula."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) else value
     if isinstance(value, float):
@@ -220,18 +220,12 @@ def _write_summary(measures: Measures, findings: Sequence[Finding], path: Path) 
         "partial": measures.study.partial,
         "findings": [{"number": f.number, "sentence": f.sentence, "alarm": f.alarm} for f in findings],
         "notices": [{"where": n.where, "what": n.what} for n in measures.study.notices],
-        "summary": [
-            dict(zip(SUMMARY, map(_json_cell, row), strict=True)) for row in _summary_rows(measures)
-        ],
+        "summary": [dict(zip(SUMMARY, map(_json_cell, row), strict=True)) for row in _summary_rows(measures)],
         "pairs": [dict(zip(PAIRS, map(_json_cell, row), strict=True)) for row in _pair_rows(measures)],
-        "overlap": [
-            dict(zip(OVERLAP, map(_json_cell, row), strict=True)) for row in _overlap_rows(measures)
-        ],
+        "overlap": [dict(zip(OVERLAP, map(_json_cell, row), strict=True)) for row in _overlap_rows(measures)],
         "missed_by_all": [_missed(measures, name) for name in measures.overlap],
     }
-    disk.write_whole(
-        path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
-    )
+    disk.write_whole(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
     return path
 
 
@@ -253,7 +247,5 @@ def _missed(measures: Measures, name: str) -> dict[str, Any]:
         "same_wrong_share": _json_cell(found.all_pair_share),
         "oracle": round(found.oracle.value, 6),
         "majority": round(found.majority.value, 6),
-        "doc_ids": [
-            [str(benchmark.subject[column]), benchmark.doc_id[column]] for column in found.all_missed
-        ],
+        "doc_ids": [[str(benchmark.subject[column]), benchmark.doc_id[column]] for column in found.all_missed],
     }
