@@ -88,7 +88,7 @@ def _question(where: str, row: Mapping[str, Any]) -> Question:
 
 
 def with_references(questions: Sequence[Question], path: Path) -> list[Question]:
-    """Put the references of a FastChat ``reference_answer`` file in place.
+    """Put the references of a FastChat ``reference_answer`` file in the place of the questions' own.
 
     Raises:
         DataError: the file cannot be read, or fits none of the questions.
@@ -99,7 +99,7 @@ def with_references(questions: Sequence[Question], path: Path) -> list[Question]
     answers = {answer.question_id: answer.turns for answer in read_answers(path).answers if not answer.error}
     if not answers.keys() & {question.id for question in questions}:
         raise DataError(f"{path}: has no reference for any of the questions; name the file that belongs to them")
-    return [replace(q, reference=answers[q.id]) if q.id in answers else q for q in questions]
+    return [replace(q, reference=answers.get(q.id)) for q in questions]
 
 
 def select(questions: Sequence[Question], categories: Sequence[str] | None, limit: int | None) -> list[Question]:
