@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/pip --disable-pip-version-check
 PINS := docker/requirements-run.txt docker/requirements-dev.txt
 STAMP := $(VENV)/.made
-MANIFEST ?= manifests/demo.yaml
+DOCKER_BUILD ?= docker build
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check golden crash docs lock audit sbom image-cpu image-cuda clean
@@ -64,10 +64,10 @@ sbom: setup ## Write build/sbom.json: what .venv and the system hold, as Cyclone
 	$(BIN)/python docker/sbom.py build/sbom.json
 
 image-cpu: ## Build llmjobs:cpu.
-	docker build -f Dockerfile.cpu $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cpu .
+	$(DOCKER_BUILD) -f Dockerfile.cpu $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cpu .
 
 image-cuda: ## Build llmjobs:cuda (some gigabytes).
-	docker build -f Dockerfile.cuda $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cuda .
+	$(DOCKER_BUILD) -f Dockerfile.cuda $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cuda .
 
 clean: ## Remove .venv and caches; results stay.
 	rm -rf $(VENV) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
