@@ -1,6 +1,6 @@
 """The chapters of the report, in order. One file each; a new one is added to :data:`ORDER`."""
 
-from llmjobs.report.sections import accuracy, converse, cost, differences, making, matrix, overlap, patterns
+from llmjobs.report.sections import accuracy, converse, cost, differences, making, matrix, mtbench, overlap, patterns
 from llmjobs.report.sections.base import Section
 
 ORDER: tuple[Section, ...] = (
@@ -11,5 +11,6 @@ ORDER: tuple[Section, ...] = (
     overlap.SECTION,
     patterns.SECTION,
     converse.SECTION,
+    mtbench.SECTION,
     making.SECTION,
 )

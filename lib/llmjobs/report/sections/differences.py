@@ -174,7 +174,8 @@ def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
         return ""
     if a.cost.questions != b.cost.questions:
         return ""
-    return f", and takes {ratio(a.cost.real_s / b.cost.real_s)} times as long"
+    factor = a.cost.real_s / b.cost.real_s
+    return ", in the same time" if 0.95 <= factor <= 1.05 else f", and takes {ratio(factor)} times as long"
 
 
 def _settings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[Finding]:

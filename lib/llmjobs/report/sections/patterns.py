@@ -206,12 +206,14 @@ def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPa
     if one:
         model = max(one, key=lambda m: m.top_letter[1])
         letter, share = model.top_letter
+        others = listed(measures.label(benchmark, other.row) for other in one if other is not model)
+        more = f", and so it is with {others}" if others else ""
         findings.append(
             Finding(
                 percent(share, 0),
                 f"{measures.label(benchmark, model.row)} answers {LETTERS[letter]} {percent(share, 0)} of"
                 f" the time, where {percent(float(model.gold[letter] / model.gold.sum()), 0)} is right: one"
-                " letter takes most answers.",
+                f" letter takes most answers{more}.",
                 96,
                 alarm=True,
             )
