@@ -36,7 +36,7 @@ test-slow: setup ## Run the slower tests: large models, kills, the wheel.
 	$(BIN)/python -m pytest -q -m slow
 
 check: setup ## Lint, types, import layers and help texts, in seconds.
-	$(BIN)/ruff check
+	$(BIN)/ruff check --output-format concise
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --no-header tests/house

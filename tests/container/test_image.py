@@ -166,6 +166,15 @@ def test_the_script_gives_the_same_records(results, tmp_path):
     assert records_of(other) == records_of(results) != {}
 
 
+def test_a_token_is_in_no_file_and_no_log(results, tmp_path):
+    secret = "hf_" + "aBcD1234" * 4
+    (tmp_path / "token").write_text(secret)
+    mount = ("-v", f"{tmp_path / 'token'}:/run/secrets/hf:ro", "-e", "HF_TOKEN_PATH=/run/secrets/hf")
+    for given in (("-e", f"HF_TOKEN={secret}"), mount):
+        assert secret not in run(results, "-v", *SHORT, "--fresh", options=("--network=none", *given))
+    assert not [p for p in results.rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
+
+
 def layers() -> Iterator[dict[str, str]]:
     for line in docker("history", "--no-trunc", "--format", "{{json .}}", IMAGE).stdout.splitlines():
         yield json.loads(line)
