@@ -84,7 +84,8 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
         info = entry.info
         weights = info.details.get("weight_bytes")
         rows.append([
-            entry.label, info.id, info.revision.removeprefix("sha256:")[:10] or DASH, info.device or DASH, info.dtype or DASH,
+            entry.label, info.id, info.revision.removeprefix("sha256:")[:10] or DASH,
+            info.device or DASH, info.dtype or DASH,
             info.quantization or DASH, size(weights) if isinstance(weights, int) else DASH,
             count(entry.cost.attempts) if entry.cost else DASH,
         ])  # fmt: skip
