@@ -36,8 +36,8 @@ def build(measures: Measures) -> Content:
         Prose(
             "Two-turn questions in eight categories, rated from 1 to 10 by a judge or compared in pairs. A score is "
             "the mean over all turns that were rated; its interval is a bootstrap over questions. Pairs are judged in "
-            "both orders, and verdicts that disagree are a tie. A judgment that could not be read was asked for once more, "
-            "then counted as unread; it is in no mean. An answer that failed is not judged."
+            "both orders, and verdicts that disagree are a tie. A judgment that could not be read was asked for "
+            "once more, then counted as unread; it is in no mean. An answer that failed is not judged."
         )
     ]
     findings: list[Finding] = []
