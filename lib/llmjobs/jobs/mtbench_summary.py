@@ -31,6 +31,10 @@ class Collected:
     categories: dict[str, str] = field(default_factory=dict)
     lengths: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
+    def judges(self) -> list[str]:
+        """Every judge, in the order in which they come up."""
+        return list(dict.fromkeys([*(one.judge for one in self.single), *(one.judge for one in self.pairs)]))
+
 
 def collect(folder: RunFolder, bench: Bench) -> Collected:
     """Read all records; judgments of files stand beside the judges' own under their judge's name."""
@@ -54,16 +58,32 @@ def collect(folder: RunFolder, bench: Bench) -> Collected:
 
 def judged_of(record: Mapping[str, Any]) -> Judged:
     """A single judgment's record as the scores take it."""
-    keys = ("judge", "prompt", "model", "question_id", "turn", "rating")
-    return Judged(*(record[key] for key in keys), str(record.get("judgment") or ""))
+    return Judged(
+        judge=record["judge"],
+        prompt=record["prompt"],
+        model=record["model"],
+        question_id=record["question_id"],
+        turn=record["turn"],
+        rating=record["rating"],
+        judgment=str(record.get("judgment") or ""),
+    )
 
 
 def compared_of(record: Mapping[str, Any]) -> Compared:
     """A comparison's record as the scores take it."""
     a, b = (order["verdict"] for order in record["orders"])
     orders = {"A": "first", "B": "second", "tie": "tie"}.get(a), {"A": "second", "B": "first", "tie": "tie"}.get(b)
-    keys = ("judge", "prompt", "first", "second", "question_id", "turn", "winner", "flipped")
-    return Compared(*(record[key] for key in keys), orders)
+    return Compared(
+        judge=record["judge"],
+        prompt=record["prompt"],
+        first=record["first"],
+        second=record["second"],
+        question_id=record["question_id"],
+        turn=record["turn"],
+        winner=record["winner"],
+        flipped=record["flipped"],
+        orders=orders,
+    )
 
 
 def _read(folder: Path) -> list[Record]:
@@ -172,7 +192,7 @@ def _history(single: Sequence[Judged]) -> list[Figures]:
 
 
 def _agreement(bench: Bench, found: Collected) -> Figures:
-    judges = dict.fromkeys(one.judge for one in (*found.single, *found.pairs))
+    judges = found.judges()
     sources: dict[str, agreement.Preferences] = {}
     for judge in judges:
         mine = [one for one in found.single if one.judge == judge]
@@ -193,7 +213,7 @@ def _agreement(bench: Bench, found: Collected) -> Figures:
 def _bias(bench: Bench, found: Collected) -> list[Figures]:
     rows = []
     specs = {judge.name: judge for judge in bench.section.judges}
-    for judge in dict.fromkeys(one.judge for one in (*found.single, *found.pairs)):
+    for judge in found.judges():
         single = [one for one in found.single if one.judge == judge]
         pairs = [one for one in found.pairs if one.judge == judge]
         is_judge = {specs[judge].id, judge} if judge in specs else {judge}
@@ -214,7 +234,8 @@ def _bias(bench: Bench, found: Collected) -> list[Figures]:
 def _file(name: str, file: JudgmentFile, categories: Mapping[str, str]) -> Figures:
     """What an imported file holds, and its scores as FastChat counts them: every line that has a score."""
     known = [one for one in file.single if one.question_id in categories]
-    other = sum(one.question_id not in categories for one in (*file.single, *file.pairs))
+    asked = [*(one.question_id for one in file.single), *(one.question_id for one in file.pairs)]
+    other = sum(question not in categories for question in asked)
     return {
         "file": Path(name).name,
         **file.counts(),

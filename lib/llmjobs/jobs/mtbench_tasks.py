@@ -82,7 +82,8 @@ class Bench:
     @property
     def tasks(self) -> dict[str, AgentTask | JudgeTask]:
         """By path, answers before judgments."""
-        return {task.path: task for task in (*self.agents, *self.judges)}
+        tasks: list[AgentTask | JudgeTask] = [*self.agents, *self.judges]
+        return {task.path: task for task in tasks}
 
     def turns(self) -> list[tuple[Question, int]]:
         """What is judged of one agent: every question's turns, from 1."""

@@ -218,9 +218,8 @@ class JudgeWork(_AheadWork):
 
 
 def _not_judged(mode: str, why: str) -> Record:
-    nothing = (
-        {"rating": None, "judgment": None} if mode == "single" else {"winner": None, "flipped": None, "orders": []}
-    )
+    pair: Record = {"winner": None, "flipped": None, "orders": []}
+    nothing: Record = {"rating": None, "judgment": None} if mode == "single" else pair
     return {"prompt": None, **nothing, "status": "not_judged", "why": why}
 
 

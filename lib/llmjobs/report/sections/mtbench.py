@@ -105,9 +105,7 @@ def _scores(place: int, part: Values) -> list[Block]:
             blocks.append(Figure(f"mtbench-radar-{place}-{number}", caption, draw))
         both = [row for row in rated if row["model"] in lengths]
         if len(both) > 1:
-            caption = (
-                "Score against the length of the answers: a high score that is paid for with many tokens lies right."
-            )
+            caption = "Score against the length of the answers; imported ones have no token counts and are not shown."
             draw = partial(plots.score_against_tokens, both, lengths)
             blocks.append(Figure(f"mtbench-tokens-{place}-{number}", caption, draw))
     return blocks

@@ -1,0 +1,68 @@
+"""The report's section: agents side by side, what was read from files, alarms; and published judgments end to end."""
+
+import yaml
+from mtbench_runs import part_of, run
+from mtbench_stand_in import stand_in
+
+from llmjobs.report.assemble import assemble
+from llmjobs.report.blocks import Figure, Prose, Table
+from llmjobs.report.job import make_report
+from llmjobs.report.measure import Measures
+from llmjobs.report.read.run_folder import read_run_folder
+from llmjobs.report.sections.mtbench import SECTION
+
+
+def section_of(folder):
+    measures = Measures(assemble([read_run_folder(folder)]))
+    assert SECTION.wanted(measures)
+    return SECTION.build(measures)
+
+
+def table(content, caption) -> Table:
+    return next(b for b in content.blocks if isinstance(b, Table) and b.caption == caption)
+
+
+def test_three_agents_side_by_side(study, tmp_path):
+    with stand_in() as server:
+        judges = [{"endpoint": server.url, "model": name} for name in ("judge", "mute")]
+        models = ["llmjobs/demo-narrow", {"id": "agent", "endpoint": server.url}]
+        options = {"models": models, "modes": ["single", "pairwise"], "max_new_tokens": 4}
+        run(study(server.url, judges=judges, **options), "--results", tmp_path / "r")
+    content = section_of(tmp_path / "r/study")
+    agents = {row[0]: row[1] for row in table(content, "Who answered").rows}
+    assert agents == {"demo-narrow": "local", "agent": "endpoint", "theirs": "imported"}
+    assert {row[0] for row in table(content, "Mean rating over all turns").rows} == set(agents)
+    assert {row[0] for row in table(content, "Each against the others").rows} == set(agents)
+    alarms = [b.text for b in content.blocks if isinstance(b, Prose) and b.kind == "alarm"]
+    assert len(alarms) == 2 and all("mute" in text for text in alarms)
+    figures = [b.name for b in content.blocks if isinstance(b, Figure)]
+    assert figures == ["mtbench-radar-1-1", "mtbench-tokens-1-1"]
+    assert len(table(content, "Best and worst by judge").rows) == 6
+    assert any("does not work as a judge" in finding.sentence for finding in content.findings)
+    made = make_report([tmp_path / "r/study"], tmp_path / "report.pdf")
+    assert made.pdf.stat().st_size > 20_000
+
+
+def test_published_judgments_and_answers_end_to_end(tmp_path, shared_data):
+    folder = shared_data / "mt_bench"
+    section = {
+        "questions": str(folder / "fastchat/question.jsonl"),
+        "agents": "none",
+        "judgments": [
+            str(folder / "dreaming-panda/model_judgment/gpt-4_single-origin.jsonl"),
+            str(folder / "instructlab/model_judgment/gpt-4_single.jsonl"),
+        ],
+        "answers": [str(folder / "dreaming-panda/model_answer/Meta-Llama-3-8B-Instruct-Normal.jsonl")],
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"models": ["llmjobs/demo-narrow"], "mtbench": section}))
+    run(path, "--results", tmp_path / "r")
+    part = part_of(tmp_path / "r")
+    scores = {row["model"]: row for row in part["scores"]}
+    assert round(scores["Meta-Llama-3-8B-Instruct-Normal"]["score"], 2) == 7.77
+    as_fastchat = {row["model"]: row["score"] for file in part["files"] for row in file["fastchat_scores"]}
+    assert round(as_fastchat["Meta-Llama-3-8B-Instruct-Normal"], 2) == 7.84
+    assert (scores["granite-7b-lab"]["n"], scores["granite-7b-lab"]["unread"]) == (40, 120)
+    content = section_of(tmp_path / "r/study")
+    rows = table(content, "Judgments read from files").rows
+    assert [row[1:4] for row in rows] == [["330", "4", "10"], ["160", "120", "0"]]
