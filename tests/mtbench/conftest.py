@@ -36,6 +36,7 @@ def study(tmp_path, imported):
             "answers": [str(imported)],
             "judges": [{"endpoint": url, "model": "judge"}],
             "timeout_s": 5,
+            "threads": 1,
         } | changes
         models = mtbench.pop("models", [{"id": "agent", "endpoint": url}])
         path = tmp_path / "study.yaml"

@@ -50,6 +50,7 @@ def test_published_judgments_and_answers_end_to_end(tmp_path, shared_data):
         "agents": "none",
         "judgments": [
             str(folder / "dreaming-panda/model_judgment/gpt-4_single-origin.jsonl"),
+            str(folder / "dreaming-panda/model_judgment/gpt-4_single.jsonl"),
             str(folder / "instructlab/model_judgment/gpt-4_single.jsonl"),
         ],
         "answers": [str(folder / "dreaming-panda/model_answer/Meta-Llama-3-8B-Instruct-Normal.jsonl")],
@@ -65,4 +66,5 @@ def test_published_judgments_and_answers_end_to_end(tmp_path, shared_data):
     assert (scores["granite-7b-lab"]["n"], scores["granite-7b-lab"]["unread"]) == (40, 120)
     content = section_of(tmp_path / "r/study")
     rows = table(content, "Judgments read from files").rows
-    assert [row[1:4] for row in rows] == [["330", "4", "10"], ["160", "120", "0"]]
+    assert [row[1:4] for row in rows] == [["330", "4", "10"], ["160", "0", "0"], ["160", "120", "0"]]
+    assert (part["between_files"], scores["Meta-Llama-3-8B-Instruct-Griffin"]["n"]) == (160, 160)

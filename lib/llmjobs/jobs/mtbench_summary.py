@@ -1,9 +1,9 @@
 """The summary of an mtbench job, from the records alone: nothing is dropped, what could not be read is counted."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llmjobs.jobs.mtbench_tasks import NO_HISTORY, AgentTask, Bench, JudgeTask
 from llmjobs.mtbench import agreement, bias, pairwise, scores
@@ -15,6 +15,7 @@ from llmjobs.runner import cursor as cursors
 from llmjobs.runner.run import Outcome
 
 Figures = dict[str, Any]
+AnyJudgment = TypeVar("AnyJudgment", Judged, Compared)
 STATUSES = ("ok", "unread", "error", "not_judged")
 
 
@@ -28,6 +29,8 @@ class Collected:
     single: list[Judged] = field(default_factory=list)
     pairs: list[Compared] = field(default_factory=list)
     files: dict[str, JudgmentFile] = field(default_factory=dict)
+    between_files: int = 0
+    """Judgments that stand in more than one file; the last one that was read counts."""
     categories: dict[str, str] = field(default_factory=dict)
     lengths: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
@@ -49,11 +52,22 @@ def collect(folder: RunFolder, bench: Bench) -> Collected:
         kept = [record for record in records if record["status"] != "not_judged"]
         found.single += [judged_of(record) for record in kept if record["mode"] == "single"]
         found.pairs += [compared_of(record) for record in kept if record["mode"] == "pairwise"]
+    own = {judge.name for judge in bench.section.judges}
+    files = JudgmentFile()
     for name in bench.section.judgments:
         file = found.files[name] = read_judgments(Path(name))
-        found.single += [one for one in file.distinct() if one.question_id in found.categories]
-        found.pairs += [one for one in file.pairs if one.question_id in found.categories]
+        files.single += [_renamed(one, own) for one in file.distinct() if one.question_id in found.categories]
+        files.pairs += [_renamed(one, own) for one in file.pairs if one.question_id in found.categories]
+    distinct = files.distinct()
+    found.between_files = len(files.single) - len(distinct)
+    found.single += distinct
+    found.pairs += files.pairs
     return found
+
+
+def _renamed(one: AnyJudgment, own: Collection[str]) -> AnyJudgment:
+    """Keep a file's judge apart from the run's own judge of that name."""
+    return replace(one, judge=f"{one.judge} (file)") if one.judge in own else one
 
 
 def judged_of(record: Mapping[str, Any]) -> Judged:
@@ -109,6 +123,7 @@ def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spend
         "agreement": _agreement(bench, found),
         "bias": _bias(bench, found),
         "files": [_file(name, file, found.categories) for name, file in found.files.items()],
+        "between_files": found.between_files,
         "spending": {
             "calls": spending.calls,
             "tokens": spending.tokens,
