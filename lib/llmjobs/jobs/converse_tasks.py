@@ -86,7 +86,7 @@ def make_tasks(study: Manifest, revisions: Revisions) -> list[ConverseTask]:
         name: tuple(make_scripts(name, section.conversations, section.seed, section.distances)) for name in section.sets
     }
     tasks = []
-    for spec in study.models:
+    for spec in study.named(section.models):
         located, error = _locate(spec, revisions)
         tasks += [
             ConverseTask(spec, located, name, scripts, memory, section, error)

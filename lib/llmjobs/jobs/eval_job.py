@@ -103,7 +103,7 @@ class EvalJob:
             system=spec.system,
         )
         state = saved.state if saved else {}
-        effective = {**bench.effective, "bos": encoded.bos}
+        effective = {**bench.effective, "bos": encoded.bos, "system_message": encoded.system}
         clock = DeviceClock(bench.loaded.device)
         if data.benchmark.output_type(data.subject) == "generate_until":
             generator = Generator(bench.loaded.model, bench.loaded.tokenizer, warn=log.warning)
@@ -114,7 +114,7 @@ class EvalJob:
             max_length=bench.loaded.max_length,
             batch_tokens=bench.batch_tokens,
             prefix_token_id=bench.prefix_token_id,
-            sharing=bench.scorer.path == "shared",
+            **bench.scorer.plan_settings,
         )
         log.info("%s: %s", data.key, plan.describe())
         bench.scorer.token_limit = state.get("token_limit")

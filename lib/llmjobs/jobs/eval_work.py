@@ -107,7 +107,7 @@ class GenerationWork:
     def step(self, index: int) -> Step:
         """Generate for one group of docs and judge the replies."""
         docs = self.docs[index * DOCS_A_STEP : (index + 1) * DOCS_A_STEP]
-        how = self.task.data.benchmark.generation(docs[0])
+        how = self.encoded.generations[docs[0].doc_id]
         with measured(self.clock) as span:
             replies = self.generator.generate_until(
                 [self.encoded.contexts[doc.doc_id] for doc in docs],

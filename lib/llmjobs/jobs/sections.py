@@ -10,6 +10,7 @@ from llmjobs.manifest import Manifest
 
 JOBS = {
     "eval": "llmjobs.jobs.evaluate",
+    "converse": "llmjobs.jobs.converse",
     "mtbench": "llmjobs.jobs.mtbench",
 }
 """Section of the manifest → module with ``run(study, results, *, fresh) -> Outcome``."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmjobs.manifest.fields import Section
+from llmjobs.manifest.fields import Section, ShortText
 
 StrategyName = Literal["none", "full", "window", "summary", "retrieve", "hybrid"]
 SetName = Literal["recall", "everyday", "written"]
@@ -35,6 +35,8 @@ class ChatSection(Section):
 class ConverseSection(Section):
     """Scripted conversations with history and without, under each strategy and context size."""
 
+    models: list[ShortText] | None = None
+    """Names of the models that talk; all when not given."""
     sets: list[SetName] = Field(default=["recall"], min_length=1)
     """`recall` in the demo models' words, `everyday` by rule for any model, `written` by hand."""
     conversations: Annotated[int, Field(ge=1, le=100_000)] = 24

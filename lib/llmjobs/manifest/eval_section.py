@@ -74,6 +74,7 @@ class BenchmarkSpec(Section):
             raise ValueError(
                 f"num_fewshot: {self.num_fewshot} is more than the {found.max_fewshot} that {self.name} has"
             )
+        found(self.options())  # a benchmark refuses what does not go together
         return self
 
     def benchmark(self) -> type[Benchmark]:

@@ -9,6 +9,7 @@ from llmjobs.manifest.eval_section import EvalSection
 from llmjobs.manifest.fields import FileName, Section
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.manifest.mtbench_section import MTBenchSection
+from llmjobs.manifest.suggest import one_of
 
 
 class Manifest(Section):
@@ -28,7 +29,13 @@ class Manifest(Section):
         names = [m.name.lower() for m in self.models]
         if twice := next((m.name for m in self.models if names.count(m.name.lower()) > 1), None):
             raise ValueError(f"models: the name {twice!r} stands for two models; give each a name: of its own")
+        for name in (self.converse.models if self.converse else None) or ():
+            one_of("converse.models", name, [m.name for m in self.models])
         return self
+
+    def named(self, names: list[str] | None) -> list[ModelSpec]:
+        """The models of those names, in the manifest's order; all for None."""
+        return [m for m in self.models if names is None or m.name in names]
 
 
 def json_schema() -> dict[str, Any]:

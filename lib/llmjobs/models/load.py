@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from llmjobs.errors import LlmjobsError, ModelError, printable
+from llmjobs.hub.files import ensure_model
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.models.describe import Description, describe
 from llmjobs.models.device import free_memory, resolve_device, resolve_dtype
@@ -80,6 +81,9 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     located = locate(spec)
     device = resolve_device(spec.device, spec.quantization)
     dtype = resolve_dtype(spec.dtype, device)
+    if located.revision and not located.is_local:
+        code, pickles = spec.trust_remote_code, spec.pickle_weights
+        ensure_model(spec.id, located.revision, pickle_weights=pickles, code=code)
     tokenizer = load_tokenizer(spec, located)
     arguments: dict[str, Any] = {
         "dtype": dtype,
