@@ -10,7 +10,7 @@ STAMP := $(VENV)/.made
 DOCKER_BUILD ?= docker build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo converse test test-slow check golden crash docs lock audit sbom image-cpu image-cuda clean
+.PHONY: help setup demo converse mtbench test test-slow check golden crash docs lock audit sbom image-cpu image-cuda clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: setup ## Evaluate the demo models and write results/demo/report.pdf.
 
 converse: setup ## Scripted conversations of the demo model, with history and without.
 	$(BIN)/llmjobs converse manifests/chat.yaml
+
+mtbench: setup ## MT-Bench with demo models as agents and judge.
+	$(BIN)/llmjobs mtbench manifests/mtbench.yaml
 
 test: setup ## Run the tests.
 	$(BIN)/python -m pytest -q -m "not slow"
