@@ -17,8 +17,8 @@ from pathlib import Path
 from random import Random
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "jobs")]
-from conftest import make_llama  # noqa: E402
 from faults import Fault, in_child  # noqa: E402
+from tiny_models import make_llama  # noqa: E402
 
 MODES = ("kill", "power")
 

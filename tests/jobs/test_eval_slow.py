@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import make_llama
 from test_eval import original_prompt, plain_forward, read_original, records_of, run
+from tiny_models import make_llama
 
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.runfolder.journal import read_records
@@ -23,7 +23,7 @@ SUBJECTS = ("astronomy", "business_ethics")
 
 @pytest.fixture(scope="module")
 def llama_125m(tmp_path_factory) -> Path:
-    return make_llama(tmp_path_factory.mktemp("m") / "llama-125m", hidden=768, layers=12, length=4096)
+    return make_llama(tmp_path_factory.mktemp("m") / "llama-125m", hidden=768, layers=12, length=4096, spread=0.02)
 
 
 @pytest.mark.parametrize("which", ["llama-125m", "demo-base"])
@@ -54,20 +54,22 @@ def test_ten_kills_at_random_moments(tmp_path):
     def command(results: Path) -> list[str]:
         return [sys.executable, "-m", "llmjobs", "eval", "smoke", "--results", str(results)]
 
-    began = time.monotonic()
+    def size() -> int:
+        return sum(p.stat().st_size for p in (tmp_path / "killed").rglob("records.jsonl"))
+
     subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
-    whole_s = time.monotonic() - began
+    whole = sum(len(data) for data in records_of(tmp_path / "unbroken").values())
     rng, kills = random.Random(2026), 0
     while kills < 10:
+        target = size() + rng.uniform(0.02, 0.08) * whole
         process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.2, 0.6) * whole_s)
-        if process.poll() is not None:
-            break
+        while process.poll() is None and size() < target:
+            time.sleep(rng.uniform(0.001, 0.02))
+        assert process.poll() is None, "it was to be killed before its end"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         kills += 1
     subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
-    assert kills >= 2
     assert records_of(tmp_path / "killed") == records_of(tmp_path / "unbroken")
     summaries = [json.loads((tmp_path / r / "smoke/summary.json").read_text())["eval"] for r in ("killed", "unbroken")]
     for ours, theirs in zip(summaries[0]["models"], summaries[1]["models"], strict=True):
