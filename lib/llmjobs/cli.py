@@ -18,6 +18,7 @@ from llmjobs.runner.signals import StopRequestedError
 
 COMMANDS = {
     "eval": "Accuracy of models on benchmarks, a record for every question.",
+    "matrix": "One grid of devices and precisions: time, memory, energy, accuracy.",
     "chat": "Talk with a model in the terminal; --resume goes on.",
     "converse": "Scripted conversations with history and without, one memory against another.",
     "mtbench": "MT-Bench: agents answer two-turn questions, judges rate them.",

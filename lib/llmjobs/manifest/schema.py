@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from llmjobs.manifest.chat_section import ChatSection, ConverseSection
 from llmjobs.manifest.eval_section import EvalSection
 from llmjobs.manifest.fields import FileName, Section
+from llmjobs.manifest.matrix_section import MatrixSection
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.manifest.mtbench_section import MTBenchSection
 from llmjobs.manifest.suggest import one_of
@@ -23,6 +24,7 @@ class Manifest(Section):
     chat: ChatSection | None = None
     converse: ConverseSection | None = None
     mtbench: MTBenchSection | None = None
+    matrix: MatrixSection | None = None
 
     @model_validator(mode="after")
     def _distinct_models(self) -> Self:

@@ -1,0 +1,61 @@
+"""The matrix job from a manifest to a grid."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from llmjobs.jobs.matrix_cells import make_cells, matrix_section, shuffled
+from llmjobs.jobs.matrix_figures import write_figures
+from llmjobs.jobs.matrix_job import MatrixJob
+from llmjobs.jobs.matrix_summary import killed_units, raw_run, summarize
+from llmjobs.jobs.matrix_table import render_matrix
+from llmjobs.jobs.study import open_run, write_summary
+from llmjobs.manifest import Manifest
+from llmjobs.measuring.probing import probe_machine
+from llmjobs.report.measure.matrix import read_cells
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import CHECKPOINT
+from llmjobs.runner.run import Outcome, run_job
+
+
+def run(study: Manifest, results: Path, *, fresh: bool = False) -> Outcome:
+    """Run (or go on with) the matrix of ``study`` below ``results``; prints the grid.
+
+    Raises:
+        LlmjobsError: one line; nothing that was saved is lost.
+
+    """
+    job_cells = make_cells(study)
+    with open_run(study, results, fresh=fresh) as folder:
+        job = MatrixJob(study, folder)
+        outcome = run_job(job, folder)
+        if not outcome.units and not job.unavailable:
+            return outcome
+        outcome.failed |= killed_units(job)
+        part = summarize(job, outcome)
+        write_summary(folder, study, job.name, part)
+        write_figures(folder, read_cells([raw_run(folder)]))
+        click.echo(render_matrix(part))
+        if outcome.stopped_by:
+            print(
+                f"stopped by {outcome.stopped_by}; finished cells are saved, the same command goes on", file=sys.stderr
+            )
+        click.echo(f"results: {folder.path} ({len(job_cells)} cells)", err=True)
+    return outcome
+
+
+def dry_run(study: Manifest, results: Path) -> str:
+    """Say which cells would run, in which order, and why others would not; runs the probes, no model."""
+    section, cells = matrix_section(study), make_cells(study)
+    machine = probe_machine([cell.layer for cell in cells])
+    lines = []
+    for repetition in range(1, section.repetitions + 1):
+        for cell in shuffled(cells, repetition, section.seed):
+            verdict = machine.layers[cell.layer]
+            path = results / study.name / cell.path(repetition) / CHECKPOINT
+            loaded = checkpoint.load(path) if path.parent.is_dir() else None
+            done = bool(loaded and loaded.state.get("done"))
+            state = "done" if done else "to do" if verdict.ok else f"unavailable: {verdict.reason}"
+            lines.append(f"repetition {repetition}  {cell.name}  {state}")
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""How often a cell was started and never heard of again, kept before each start.
+
+A cell that takes the whole machine or container down with it must not be tried for ever; a run that a person killed
+must. The kernel's count of kills for memory tells them apart where it can be read.
+"""
+
+import contextlib
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from llmjobs.errors import DataError
+from llmjobs.measuring.endings import boot_id, oom_kills
+from llmjobs.runfolder.folder import RunFolder, read_json
+
+FILE = "attempts.json"
+MOST_KILLS = 2
+"""A cell that was killed for memory this often is recorded so and left alone."""
+MOST_VANISHED = 5
+"""The same where the kernel does not count such kills and nobody came back to tell."""
+
+
+@dataclass
+class Attempts:
+    """What is known of earlier starts of a cell, since it last had a result."""
+
+    kills: int = 0
+    """Starts that ended by a kill for memory: the cell's own, or that of the whole run with it."""
+    vanished: int = 0
+    """Starts whose end nobody saw, where the kernel counts no kills."""
+    running: bool = False
+    boot: str | None = None
+    oom_kills: int | None = None
+
+    @property
+    def given_up(self) -> str | None:
+        """Why it is not tried again, or None."""
+        if self.kills >= MOST_KILLS:
+            return f"killed for lack of memory {self.kills} times"
+        if self.vanished >= MOST_VANISHED:
+            return f"{self.vanished} attempts ended without a word while it ran, most likely for lack of memory"
+        return None
+
+
+class AttemptsFile:
+    """The attempts of one cell, in its folder."""
+
+    def __init__(self, folder: RunFolder, cell_folder: str) -> None:
+        """Read what earlier runs left, and count a start that nobody saw the end of."""
+        self._folder, self._file = folder, f"{cell_folder}/{FILE}"
+        self.attempts = self._read()
+        if self.attempts.running:
+            self._count_unseen_end()
+            self._write()
+
+    def start(self) -> None:
+        """Note a start, before it happens."""
+        self.attempts.running = True
+        self.attempts.boot, self.attempts.oom_kills = boot_id(), oom_kills()
+        self._write()
+
+    def end(self, *, killed: bool) -> None:
+        """Note that its end was seen."""
+        self.attempts.running = False
+        self.attempts.kills += killed
+        self._write()
+
+    def clear(self) -> None:
+        """Forget earlier ends: it has a result."""
+        self.attempts = Attempts()
+        self._write()
+
+    def _count_unseen_end(self) -> None:
+        before, now = self.attempts.oom_kills, oom_kills()
+        self.attempts.running = False
+        if before is None or now is None:
+            self.attempts.vanished += 1
+        elif self.attempts.boot == boot_id() and now > before:
+            self.attempts.kills += 1
+
+    def _read(self) -> Attempts:
+        path = self._folder.path / self._file
+        with contextlib.suppress(DataError, TypeError, AttributeError):
+            found: dict[str, Any] = read_json(path) if path.exists() else {}
+            return Attempts(**{f.name: found[f.name] for f in fields(Attempts) if f.name in found})
+        return Attempts()
+
+    def _write(self) -> None:
+        self._folder.write_json(self._file, asdict(self.attempts))

@@ -1,0 +1,227 @@
+"""The matrix as the runner sees it: a unit for each repetition of each cell that this machine can run."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmjobs.errors import LlmjobsError
+from llmjobs.jobs.eval_tasks import Task, docs_record, make_tasks
+from llmjobs.jobs.matrix_attempts import AttemptsFile
+from llmjobs.jobs.matrix_cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
+from llmjobs.jobs.revisions import Revisions
+from llmjobs.manifest import Manifest
+from llmjobs.measuring.child import Ended, run_child
+from llmjobs.measuring.endings import describe_end, oom_kills, out_of_memory, was_killed
+from llmjobs.measuring.probing import Machine, probe_machine
+from llmjobs.models.prefetch import prefetch
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import CHECKPOINT, RunFolder
+from llmjobs.runfolder.journal import encode
+from llmjobs.runner.units import Saved, Step, Unit, Work
+
+log = logging.getLogger(__name__)
+CHILD = "llmjobs.jobs.matrix_cell"
+DONE, KILLED, FAILED, UNAVAILABLE, MISSING = "done", "killed", "failed", "unavailable", "missing"
+
+
+@dataclass
+class CellWork:
+    """A repetition that has run in its process already; its one step hands over what came of it."""
+
+    result: Step
+    effective: Mapping[str, Any]
+    opening: Mapping[str, Any] = field(default_factory=lambda: {"items": 0})
+    steps: int = 1
+
+    def step(self, index: int) -> Step:
+        """Return answers and figures."""
+        return self.result
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing is needed to go on."""
+        return {}
+
+
+class MatrixJob:
+    """Every cell of a study's grid, as often as it asks for."""
+
+    name = "matrix"
+
+    def __init__(self, study: Manifest, folder: RunFolder) -> None:
+        """Nothing is probed before :meth:`units`."""
+        self.study, self.folder = study, folder
+        self.section = matrix_section(study)
+        self.cells = make_cells(study)
+        self.machine = Machine()
+        self.unavailable: dict[str, str] = {}
+        """Cell → why this machine cannot run it."""
+        self.failed: dict[str, str] = {}
+        self._tasks: dict[str, list[Task]] = {}
+        self._places: dict[str, tuple[Cell, int]] = {}
+
+    def units(self) -> Sequence[Unit]:
+        """Repetition by repetition, the cells of each in an order of their own; each unit knows its questions."""
+        self._tasks = self._make_tasks()
+        self._probe()
+        units = []
+        for repetition in range(1, self.section.repetitions + 1):
+            for cell in shuffled(self.cells, repetition, self.section.seed):
+                if cell.name not in self.unavailable:
+                    unit = self.unit(cell, repetition)
+                    self._places[unit.path] = (cell, repetition)
+                    units.append(unit)
+        return units
+
+    def unit(self, cell: Cell, repetition: int) -> Unit:
+        """The unit of one repetition of a cell."""
+        tasks = self._tasks[cell.model.name]
+        declared: dict[str, Any] = {
+            "model": cell.model.id,
+            "revision": tasks[0].located.revision if tasks and tasks[0].located else None,
+            "chat_template": cell.model.chat_template,
+            **cell.settings(self.section),
+            "questions": {task.data.key: _asked(task, self.section.seed) for task in tasks},
+            "seed": self.section.seed,
+            "repetition": repetition,
+        }
+        return Unit(cell.path(repetition), declared, cell.name, sum(task.data.count for task in tasks))
+
+    @contextmanager
+    def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
+        """Run the cell in a process of its own; a signal ends it here, and it starts again next time."""
+        cell, repetition = self._places[unit.path]
+        if cell.name in self.failed:
+            raise LlmjobsError(self.failed[cell.name])
+        tasks = self._tasks[cell.model.name]
+        if error := next((task.error for task in tasks if task.error), None):
+            raise LlmjobsError(error)
+        try:
+            work = self._run(cell, repetition, unit, tasks)
+        except LlmjobsError as error:
+            self.failed[cell.name] = str(error)
+            raise
+        for task in tasks:
+            self._write_docs(task)
+        yield work
+
+    def close(self) -> None:
+        """Nothing stays loaded here."""
+
+    def _run(self, cell: Cell, repetition: int, unit: Unit, tasks: Sequence[Task]) -> CellWork:
+        """Start the cell, again after a kill for memory, until it has a result or is given up.
+
+        Raises:
+            LlmjobsError: it failed in another way; the line says how.
+
+        """
+        attempts = AttemptsFile(self.folder, cell.folder)
+        seen = ""
+        self._make_ready(tasks)
+        while not (given_up := attempts.attempts.given_up):
+            attempts.start()
+            before, killed = oom_kills(), False
+            try:
+                ended = run_child(CHILD, self._task_of(cell, tasks), timeout_s=self.section.timeout_s)
+                killed = was_killed(ended)
+            finally:
+                attempts.end(killed=killed)
+            if ended.result is not None:
+                attempts.clear()
+                return _finished(cell, repetition, ended)
+            if not killed:
+                raise LlmjobsError(f"{cell.row}: {ended.error or describe_end(ended)}")
+            seen = out_of_memory(ended, before)
+            log.warning("%s: %s", cell.name, seen)
+        reason = f"{seen or given_up}; use quantization: 4bit, a smaller model or a machine with more memory"
+        return CellWork(Step([], {"status": KILLED, "reason": reason, "items": unit.size}), {})
+
+    def _task_of(self, cell: Cell, tasks: Sequence[Task]) -> dict[str, Any]:
+        located = tasks[0].located
+        pinned = {} if located is None or located.is_local else {"revision": located.revision}
+        benchmarks = {task.data.spec.name: task.data for task in tasks}
+        return {
+            "model": cell.model.model_copy(update=pinned).model_dump(mode="json"),
+            "benchmarks": [
+                data.spec.model_copy(update={"revision": data.test.revision or data.spec.revision}).model_dump(
+                    mode="json", exclude_none=True
+                )
+                for data in benchmarks.values()
+                if data.test is not None
+            ],
+            "threads": cell.threads,
+            "batch_size": cell.batch_size,
+            "context_lengths": list(self.section.context_lengths),
+            "new_tokens": self.section.new_tokens,
+            "batch_tokens": self.section.batch_tokens,
+            "seed": self.section.seed,
+            "uuid": self.machine.devices.get("cuda", {}).get("uuid"),
+        }
+
+    def _make_tasks(self) -> dict[str, list[Task]]:
+        """Questions by model; every cell of a model asks the same."""
+        benchmarks, revisions = matrix_benchmarks(self.study), Revisions.of(self.folder)
+        return {
+            model.name: make_tasks(questions_study(self.study, model, benchmarks, "auto"), revisions)
+            for model in self.study.models
+        }
+
+    def _probe(self) -> None:
+        """Find out which cells this machine cannot run; one that has run already keeps its result."""
+        open_cells = [cell for cell in self.cells if not self._is_done(cell)]
+        if not open_cells:
+            return
+        self.machine = probe_machine([cell.layer for cell in open_cells])
+        for cell in open_cells:
+            verdict = self.machine.layers[cell.layer]
+            if not verdict.ok:
+                self.unavailable[cell.name] = verdict.reason
+
+    def _is_done(self, cell: Cell) -> bool:
+        """Whether any repetition of it has run."""
+        path = self.folder.path / cell.folder / CHECKPOINT
+        loaded = checkpoint.load(path) if path.parent.is_dir() else None
+        return bool(loaded and loaded.state.get("done"))
+
+    def _make_ready(self, tasks: Sequence[Task]) -> None:
+        """Bring the weights onto this machine and into its page cache, so that no cell's load waits for them."""
+        located = tasks[0].located
+        if located is None:
+            return
+        folder = Path(located.source)
+        if not located.is_local:
+            from llmjobs.models.hub import ensure_model
+
+            spec = tasks[0].model
+            folder = ensure_model(
+                spec.id, str(located.revision), pickle_weights=spec.pickle_weights, code=spec.trust_remote_code
+            )
+        prefetch(folder)
+
+    def _write_docs(self, task: Task) -> None:
+        if task.data.test is None:
+            return
+        lines = b"".join(encode(docs_record(doc, task.data.test.hash)) for doc in task.data.docs)
+        relative = f"docs/{task.data.key}.jsonl"
+        if not (self.folder.path / relative).exists():
+            self.folder.write_text(relative, lines.decode())
+
+
+def _asked(task: Task, seed: int) -> dict[str, Any]:
+    """What decides the records of one subject, without what the cell decides."""
+    skipped = ("model", "revision", "device_asked", "dtype_asked", "quantization_asked", "chat_template", "seed")
+    return {key: value for key, value in task.unit(seed).declared.items() if key not in skipped}
+
+
+def _finished(cell: Cell, repetition: int, ended: Ended) -> CellWork:
+    """Split what the child told into answers (deterministic) and figures (measured)."""
+    result = dict(ended.result)
+    records = [
+        {"cell": cell.name, "repetition": repetition} | {k: v for k, v in record.items() if k != "step"}
+        for record in result.pop("records")
+    ]
+    effective = result.pop("effective")
+    timing = {"status": DONE, "items": len(records), **ended.time_record(), **result}
+    return CellWork(Step(records, timing), effective)

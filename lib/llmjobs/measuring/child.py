@@ -1,0 +1,196 @@
+"""Runs a Python module in a fresh process and measures the whole of it as the shell's ``time`` does. No torch.
+
+The child gets its task as one JSON line on stdin and appends JSON lines to a file: ``{"phase": …}`` while it works,
+``{"result": …}`` or ``{"error": …}`` at the end. Its stdin stays open as a leash: a child whose parent is gone ends.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmjobs.errors import LlmjobsError, printable
+
+TAIL_BYTES = 4000
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended and what it used."""
+
+    lines: tuple[Mapping[str, Any], ...]
+    """What it told, in order; a torn last line is left out."""
+    exit_status: int
+    """Exit code, or minus the signal's number."""
+    real_s: float
+    """Wall time from before the process was made until it was waited for."""
+    user_s: float
+    system_s: float
+    """CPU seconds of the child and of all children that it waited for (``wait4``)."""
+    max_rss_bytes: int
+    """Largest resident memory by the kernel's accounting."""
+    timed_out: bool
+    stderr_tail: str
+
+    @property
+    def result(self) -> Any:
+        """The child's result, or None."""
+        return next((line["result"] for line in self.lines if "result" in line), None)
+
+    @property
+    def error(self) -> str | None:
+        """The one line of an error that the child could tell, or None."""
+        return next((str(line["error"]) for line in self.lines if "error" in line), None)
+
+    @property
+    def phase(self) -> str:
+        """What it was doing last."""
+        return next((str(line["phase"]) for line in reversed(self.lines) if "phase" in line), "start")
+
+    def time_record(self) -> dict[str, float]:
+        """``real_s``, ``user_s`` and ``system_s`` of the whole process."""
+        return {name: round(getattr(self, name), 6) for name in ("real_s", "user_s", "system_s")}
+
+
+def run_child(
+    module: str,
+    task: Mapping[str, Any],
+    *,
+    timeout_s: float | None = None,
+    under: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run ``python -m module`` with ``task``; ``under`` is a command to run it under.
+
+    The child is killed with whatever ends this call (a signal's exception too).
+    """
+    with tempfile.TemporaryDirectory(prefix="llmjobs-") as folder:
+        told, stderr = Path(folder, "told.jsonl"), Path(folder, "stderr")
+        command = [*under, sys.executable, "-P", "-m", module, str(told)]
+        with stderr.open("wb") as stream:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+            )
+            leash = _Leash(process, timeout_s)
+            with leash:
+                leash.give(json.dumps(task))
+                _, status, usage = os.wait4(process.pid, 0)
+                real_s = time.monotonic() - began
+                process.returncode = os.waitstatus_to_exitcode(status)
+        return Ended(
+            lines=tuple(_read(told)),
+            exit_status=process.returncode,
+            real_s=real_s,
+            user_s=usage.ru_utime,
+            system_s=usage.ru_stime,
+            max_rss_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            timed_out=leash.timed_out,
+            stderr_tail=_tail(stderr),
+        )
+
+
+class _Leash:
+    """The child's stdin, its time limit, and its end with this one's."""
+
+    def __init__(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
+        self.process, self.timed_out = process, False
+        self._timer = threading.Timer(timeout_s, self._expire) if timeout_s else None
+
+    def give(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+
+    def __enter__(self) -> None:
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self.process.returncode is None:
+            self._kill()
+            self.process.wait()
+        if self.process.stdin:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _read(path: Path) -> list[Mapping[str, Any]]:
+    lines = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                lines.append(json.loads(line))
+    return lines
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+        return stream.read().decode("utf-8", "replace")
+    return ""
+
+
+class Teller:
+    """The child's side: tells phases and the result."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to ``path``."""
+        self._path = path
+
+    def tell(self, **line: Any) -> None:
+        """Append one line."""
+        with self._path.open("ab") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+    def phase(self, name: str) -> None:
+        """Say what is done from here on."""
+        self.tell(phase=name)
+
+
+def serve(work: Callable[[Any, Teller], Any]) -> None:
+    """Be the child: read the task, call ``work``, tell its result; an error becomes one line."""
+    teller = Teller(Path(sys.argv[1]))
+    task = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        teller.tell(result=work(task, teller))
+    except LlmjobsError as error:
+        teller.tell(error=str(error))
+    except Exception as error:
+        text = printable(str(error).strip())[:400]
+        teller.tell(error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
+        raise
+
+
+def _end_with_parent() -> None:
+    # not through sys.stdin: a buffered reader held by a thread cannot be closed at exit
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
