@@ -52,9 +52,7 @@ def random_model(folder: Path) -> str:
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        model.lm_head.weight[tokenizer.all_special_ids] = (
-            0.0  # never the likeliest: every answer has its full length
-        )
+        model.lm_head.weight[tokenizer.all_special_ids] = 0.0  # never the likeliest: every answer has its full length
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -47,18 +47,12 @@ def build_model(args: argparse.Namespace) -> Any:
     return model.to(args.device).eval()
 
 
-def lm_eval_scorer(
-    model: Any, tokenizer: Tokenizer, batch_size: int
-) -> Callable[[list[Doc]], list[list[float]]]:
+def lm_eval_scorer(model: Any, tokenizer: Tokenizer, batch_size: int) -> Callable[[list[Doc]], list[list[float]]]:
     """Return lm-eval's own scoring of token lists."""
     from lm_eval.models.huggingface import HFLM
 
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    harness = HFLM(
-        pretrained=model, tokenizer=fast, backend="causal", batch_size=batch_size, max_length=MAX_LENGTH
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    harness = HFLM(pretrained=model, tokenizer=fast, backend="causal", batch_size=batch_size, max_length=MAX_LENGTH)
 
     def score(docs: list[Doc]) -> list[list[float]]:
         asked = [(("", ""), list(one.context), list(one.continuation)) for doc in docs for one in doc]
@@ -85,9 +79,7 @@ def plan(unit: list[Doc], batch_tokens: int) -> UnitPlan:
     return plan_unit(unit, max_length=MAX_LENGTH, batch_tokens=batch_tokens)
 
 
-def plan_and_score(
-    scorer: Scorer, unit: list[Doc], batch_tokens: int, plans: list[UnitPlan]
-) -> list[list[float]]:
+def plan_and_score(scorer: Scorer, unit: list[Doc], batch_tokens: int, plans: list[UnitPlan]) -> list[list[float]]:
     """Do all that is timed on our side; the plan is left in ``plans``."""
     plans.append(plan(unit, batch_tokens))
     return score_ours(scorer, plans[-1])
@@ -117,8 +109,7 @@ def whole_correction(args: argparse.Namespace, encode: Encode, plans: list[UnitP
     units = read_units(args.data, args.task, args.subjects, None, encode)
     whole = [plan(unit, plans[0].batch_tokens) for unit in units]
     shares = [
-        sum(one.total_tokens for one in some) / sum(one.distinct_tokens for one in some)
-        for some in (plans, whole)
+        sum(one.total_tokens for one in some) / sum(one.distinct_tokens for one in some) for some in (plans, whole)
     ]
     return shares[1] / shares[0]
 
@@ -144,9 +135,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         if harness:
             theirs.run(partial(harness, unit))
         ours.run(partial(plan_and_score, scorer, unit, batch_tokens, plans))
-        print(
-            f"{at + 1}/{len(units)}: lm-eval {theirs.wall_s:.1f} s, llmjobs {ours.wall_s:.1f} s", flush=True
-        )
+        print(f"{at + 1}/{len(units)}: lm-eval {theirs.wall_s:.1f} s, llmjobs {ours.wall_s:.1f} s", flush=True)
     bare.append(bare_rates(model, BARE_SHAPES[args.device]))
     flops = sum(plan_flops(model.config, one) for one in plans)
     correction = whole_correction(args, encode, plans)
@@ -177,9 +166,7 @@ def ratios(theirs: Clock, ours: Clock, correction: float) -> dict[str, float]:
     }
 
 
-def rates(
-    args: argparse.Namespace, flops: float, ours: Clock, bare: list[tuple[float, float]]
-) -> dict[str, Any]:
+def rates(args: argparse.Namespace, flops: float, ours: Clock, bare: list[tuple[float, float]]) -> dict[str, Any]:
     """Compare our FLOPs a second with a bare forward's, and with the card's peak."""
     card = torch.cuda.get_device_name() if args.device == "cuda" else ""
     peak = next((value * 1e12 for name, value in PEAK_TFLOPS.items() if name in card), None)
@@ -203,24 +190,18 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=default, help="folder with mmlu/ and hellaswag/")
     parser.add_argument("--task", choices=("mmlu-5shot", "mmlu-0shot", "hellaswag"), default="mmlu-5shot")
     parser.add_argument("--subjects", nargs="*", help="MMLU subjects (default: all 57)")
     parser.add_argument("--questions", type=int, help="questions a subject, evenly spread (default: all)")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="default: 125m, with --cuda 1b")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: float32, bfloat16"
-    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: float32, bfloat16")
     parser.add_argument("--cuda", dest="device", action="store_const", const="cuda", default="cpu")
     parser.add_argument("--threads", type=int, help="torch's threads (default: its own choice)")
     parser.add_argument("--batch-tokens", type=int, help="llmjobs' budget (default: measured)")
-    parser.add_argument(
-        "--lm-eval-batch", type=int, nargs="+", default=[1, 4, 8, 16], help="the best is used"
-    )
+    parser.add_argument("--lm-eval-batch", type=int, nargs="+", default=[1, 4, 8, 16], help="the best is used")
     parser.add_argument("--skip-lm-eval", action="store_true", help="time llmjobs alone")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

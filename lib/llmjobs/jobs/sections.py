@@ -10,6 +10,7 @@ from llmjobs.manifest import Manifest
 
 JOBS = {
     "eval": "llmjobs.jobs.evaluate",
+    "matrix": "llmjobs.jobs.matrix",
     "converse": "llmjobs.jobs.converse",
     "mtbench": "llmjobs.jobs.mtbench",
 }

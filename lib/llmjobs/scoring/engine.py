@@ -27,9 +27,7 @@ class Scorer:
     left (None: no limit). A run that is resumed sets both back, to compute what the unbroken run would.
     """
 
-    def __init__(
-        self, model: Model, pad_token_id: int = 0, warn: Callable[[str], None] = log.warning
-    ) -> None:
+    def __init__(self, model: Model, pad_token_id: int = 0, warn: Callable[[str], None] = log.warning) -> None:
         self.model = model
         self.pad_token_id = pad_token_id
         self.warn = warn
@@ -100,9 +98,7 @@ class Scorer:
             if not is_out_of_memory(error):
                 raise
             if len(batch.options) == 1:
-                raise ModelError(
-                    f"out of memory with one option of {batch.tokens} tokens: {error}"
-                ) from error
+                raise ModelError(f"out of memory with one option of {batch.tokens} tokens: {error}") from error
         self.token_limit = max(1, batch.tokens // 2)
         self.warn(f"out of memory with {batch.tokens} tokens in a batch: going on with {self.token_limit}")
         free_memory()

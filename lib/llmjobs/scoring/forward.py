@@ -82,9 +82,7 @@ def pad_right(inputs: Sequence[Sequence[int]], pad_token_id: int) -> Tensor:
     return grid
 
 
-def padded_logits(
-    model: Model, inputs: Sequence[Sequence[int]], cells: Sequence[int], pad_token_id: int
-) -> Tensor:
+def padded_logits(model: Model, inputs: Sequence[Sequence[int]], cells: Sequence[int], pad_token_id: int) -> Tensor:
     """Run whole inputs padded on the right, without a mask (causal models never look right).
 
     ``cells`` count over the flattened grid [inputs, longest]; the result is [len(cells), vocabulary].
@@ -95,9 +93,7 @@ def padded_logits(
     return logits.flatten(0, -2)
 
 
-def cached_forward(
-    model: Model, grid: Tensor, cells: Sequence[int], cache: Any, cached: int
-) -> tuple[Tensor, Any]:
+def cached_forward(model: Model, grid: Tensor, cells: Sequence[int], cache: Any, cached: int) -> tuple[Tensor, Any]:
     """Run a grid [rows, longest] after ``cached`` tokens that all share; return logits and the new cache.
 
     ``cache`` (None: nothing) has one row and stays as it is: every row gets a copy. ``cells`` as above.
@@ -107,9 +103,7 @@ def cached_forward(
         cache.batch_repeat_interleave(len(grid))
     mask = torch.ones(len(grid), cached + grid.shape[1], dtype=torch.long, device=model.device)
     with torch.inference_mode(), _only_rows(model, torch.tensor(cells, device=model.device)):
-        output = model(
-            input_ids=grid.to(model.device), attention_mask=mask, past_key_values=cache, use_cache=True
-        )
+        output = model(input_ids=grid.to(model.device), attention_mask=mask, past_key_values=cache, use_cache=True)
     return output.logits.flatten(0, -2), output.past_key_values
 
 

@@ -32,9 +32,7 @@ def choose_prefixes(
     keys = {(doc, at): _marked(one, doc) for doc, options in inputs.items() for at, one in enumerate(options)}
     forest = grow_forest(list(keys.values()), pays)
     between_docs = {key: _between_docs(forest, path) for key, path in forest.paths.items()}
-    prefixes, number = _pieces(
-        forest, sorted({at for path in between_docs.values() for at in path}), batch_tokens
-    )
+    prefixes, number = _pieces(forest, sorted({at for path in between_docs.values() for at in path}), batch_tokens)
     placed = {}
     for (doc, at), key in keys.items():
         path = between_docs[key]
@@ -54,9 +52,7 @@ def _between_docs(forest: Forest, path: Tokens) -> Tokens:
     return path[: next(marked)]
 
 
-def _pieces(
-    forest: Forest, inner: Sequence[int], batch_tokens: int
-) -> tuple[tuple[Segment, ...], dict[int, int]]:
+def _pieces(forest: Forest, inner: Sequence[int], batch_tokens: int) -> tuple[tuple[Segment, ...], dict[int, int]]:
     """Cut the chosen segments into pieces; map each one to its last piece."""
     pieces: list[Segment] = []
     number: dict[int, int] = {}

@@ -100,9 +100,7 @@ def _flash_cpu(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bo
     return out, lse
 
 
-def _products(
-    call: Call, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _products(call: Call, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
     """Attention by two matrix products; softmax in fp32 as transformers' eager attention does."""
     groups = query.shape[1] // key.shape[1]
     grouped = query.unflatten(1, (key.shape[1], groups))
@@ -117,9 +115,7 @@ def _products(
     return out.flatten(1, 2), lse.flatten(1, 2)
 
 
-def _half_products(
-    call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bool
-) -> tuple[Tensor, Tensor]:
+def _half_products(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     """Attend a head and a block of queries at a time, so that the scores stay in the processor's cache."""
     batch, heads, queries, _ = query.shape
     groups = heads // key.shape[1]

@@ -59,9 +59,7 @@ def probe_paths(
     return ProbeResult("plain", difference, "; ".join(reasons))
 
 
-def _compare(
-    path: str, plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy
-) -> tuple[float | None, str | None]:
+def _compare(path: str, plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy) -> tuple[float | None, str | None]:
     """Return the largest difference a scored token, or None and why there is none."""
     try:
         found = score_by(path, plan)
@@ -81,9 +79,7 @@ def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
 
     shots = tokens(160)
     letters = [tokens(1) for _ in range(4)]
-    docs = [
-        [Request(shots + question, letter) for letter in letters] for question in map(tokens, (5, 23, 40, 31))
-    ]
+    docs = [[Request(shots + question, letter) for letter in letters] for question in map(tokens, (5, 23, 40, 31))]
     context, suffix = tokens(30), tokens(6)
     docs.append([Request(context, tokens(count)) for count in (3, 9, 1, 7)])
     docs.append([Request(context + option, suffix) for option in (tokens(2), tokens(3))])
@@ -97,9 +93,7 @@ def _changes_with_length(model: Any, longest: int | None) -> str | None:
     kinds = {rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))}
     if not kinds & LENGTH_DEPENDENT_ROPE:
         return None
-    named = rope.get("original_max_position_embeddings") or getattr(
-        config, "original_max_position_embeddings", 0
-    )
+    named = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", 0)
     original = int(named or most_tokens(model))
     if longest is not None and longest <= original:
         return None

@@ -19,9 +19,7 @@ def read_scores(logits: Tensor, rows: Sequence[int], readings: Sequence[Reading]
     """
     where = {row: at for at, row in enumerate(rows)}
     cells = [
-        (where[row], target)
-        for reading in readings
-        for row, target in zip(reading.rows, reading.targets, strict=True)
+        (where[row], target) for reading in readings for row, target in zip(reading.rows, reading.targets, strict=True)
     ]
     at, targets = torch.tensor(cells, device=logits.device).T
     best, total = _best_and_total(logits)

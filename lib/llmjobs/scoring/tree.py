@@ -86,9 +86,7 @@ class _Grower:
             ranges = self._branches(low, high, end)
             if end > begin and self.worth(self._describe(low, high, begin, end, len(ranges))):
                 path, begin = self._add(self.rows[low][begin:end], begin, path), end
-            ranges.sort(
-                key=lambda span: min(map(self.rank.__getitem__, self.rows[slice(*span)])), reverse=True
-            )
+            ranges.sort(key=lambda span: min(map(self.rank.__getitem__, self.rows[slice(*span)])), reverse=True)
             stack.extend((first, last, begin, path) for first, last in ranges)
         return Forest(tuple(self.segments), self.paths)
 

@@ -48,9 +48,7 @@ def varlen_layout(layout: Layout, device: torch.device | str) -> VarlenLayout:
     lengths = [part.length for part in layout.causal for _ in range(part.count)]
     levels: list[list[Cross]] = []
     for part in sorted(layout.cross, key=lambda one: (one.prefix < 0, one.first)):
-        fitting = (
-            one for one in levels if part.prefix < 0 and one[-1].prefix < 0 and one[-1].last <= part.first
-        )
+        fitting = (one for one in levels if part.prefix < 0 and one[-1].prefix < 0 and one[-1].last <= part.first)
         level = next(fitting, None)
         if level is None:
             levels.append([part])
@@ -62,9 +60,7 @@ def varlen_layout(layout: Layout, device: torch.device | str) -> VarlenLayout:
 def _level(parts: Sequence[Cross], device: torch.device | str) -> Level:
     prefix = parts[0].prefix
     queries, keys = [(one.first, one.last) for one in parts], [(one.key_first, one.key_last) for one in parts]
-    ranges = _ranges(
-        [last - first for first, last in queries], [last - first for first, last in keys], device
-    )
+    ranges = _ranges([last - first for first, last in queries], [last - first for first, last in keys], device)
     return Level(_rows(queries, device), None if prefix >= 0 else _rows(keys, device), prefix, ranges)
 
 
