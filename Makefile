@@ -10,7 +10,7 @@ STAMP := $(VENV)/.made
 DOCKER_BUILD ?= docker build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo converse mtbench test test-slow check golden crash docs lock audit sbom image-cpu image-cuda clean
+.PHONY: help setup demo matrix converse mtbench test test-slow check golden crash docs lock audit sbom image-cpu image-cuda clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ $(STAMP): $(PINS) pyproject.toml
 
 demo: setup ## Evaluate the demo models and write results/demo/report.pdf.
 	$(BIN)/llmjobs run manifests/demo.yaml
+
+matrix: setup ## Time the demo model on every device and precision of this machine.
+	$(BIN)/llmjobs matrix manifests/matrix.yaml
 
 converse: setup ## Scripted conversations of the demo model, with history and without.
 	$(BIN)/llmjobs converse manifests/chat.yaml
