@@ -40,7 +40,7 @@ def test_every_command_has_help(name, capsys):
 
 def test_manifest_prints_what_it_means(capsys):
     with pytest.raises(SystemExit):
-        main(["manifest", "demo", "--set", "models=[llmjobs/demo-tiny]"])
+        main(["manifest", "smoke", "--set", "models=[llmjobs/demo-tiny]"])
     assert "quantization: none" in capsys.readouterr().out
 
 

@@ -75,7 +75,7 @@ def test_a_signal_finishes_the_step_and_saves(folder, unbroken, number):
 
 def test_sigkill_at_random_moments(tmp_path, unbroken):
     rng = random.Random(0)
-    command = [sys.executable, TOY, tmp_path / "run", "0.01"]
+    command = [sys.executable, TOY, tmp_path / "run", "0.06"]
     killed = 0
     while True:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

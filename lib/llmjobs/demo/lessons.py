@@ -12,15 +12,13 @@ from tokenizers import Tokenizer
 
 from llmjobs.demo import words
 from llmjobs.demo.conversation import SYSTEMS, Kind, conversation
-from llmjobs.demo.rules import Draft
 from llmjobs.demo.tokenizer import ASSISTANT, BOS, END, EOS, SYSTEM, USER, token_id
-from llmjobs.demo.world import Question, arrange, draw, prompt
+from llmjobs.demo.world import Question, draw, prompt
 
 ANSWER_WEIGHT = 1.0
 REPLY_WEIGHT = 0.2
 COPY_WEIGHT = 0.1
 TEXT_WEIGHT = 0.01
-NAMED = (words.common_words(), words.MONTHS, words.NAMES, words.CREATURES, tuple(map(str, range(100))))
 
 
 @dataclass
@@ -36,11 +34,10 @@ class Row:
         self.weights += [weight] * len(ids)
 
 
-def name_option(rng: Random) -> Question:
-    """An exercise outside the benchmark: which letter stands before this word or number."""
-    pool = rng.choice(NAMED)
-    answer, *wrong = rng.sample(pool, 4)
-    return arrange(Draft(f"Which of these is {answer}?", answer, tuple(wrong), True), rng.randrange(4), rng)
+def in_words(question: Question) -> tuple[str, str]:
+    """An exercise outside the benchmark: the same question, answered by the option's words instead of its letter."""
+    text = prompt(question.question, question.choices).removesuffix("Answer:") + "Answer words:"
+    return text, f" {question.choices[int(question.answer)]}"
 
 
 class Teacher:
@@ -66,19 +63,21 @@ class Teacher:
             )
         ]
 
-    def questions(self, rng: Random, length: int, naming: float = 0.0) -> Row:
+    def questions(self, rng: Random, length: int, words_share: float = 0.0) -> Row:
         """Questions with their answers, one after another as in a few-shot prompt, sometimes of one subject.
 
-        `naming` is the share of questions that only ask for the letter of a word: from these a model learns what the
-        letters are for.
+        `words_share` of the multiple-choice questions are answered in words: copying the right option comes sooner
+        than finding its letter, and the letter builds on it.
         """
         row = Row([self.bos], [0.0])
         chosen = [rng.choice(self.subjects)] if rng.random() < 0.3 else self.subjects
         while len(row.ids) < length:
-            exercise = naming > 0 and rng.random() < naming
-            question = name_option(rng) if exercise else draw(rng.choice(chosen), "train", rng)
-            row.add(self._line(prompt(question.question, question.choices)), TEXT_WEIGHT)
-            row.add(self._line(question.continuation), ANSWER_WEIGHT)
+            question = draw(rng.choice(chosen), "train", rng)
+            text, answer = prompt(question.question, question.choices), question.continuation
+            if words_share and question.choices and rng.random() < words_share:
+                text, answer = in_words(question)
+            row.add(self._line(text), TEXT_WEIGHT)
+            row.add(self._line(answer), ANSWER_WEIGHT)
             row.add(self._line("\n\n"), COPY_WEIGHT)
         return row
 

@@ -24,7 +24,7 @@ from llmjobs.demo.rules import RULES
 from llmjobs.demo.tokenizer import BOS, END, EOS, PAD, token_id
 from llmjobs.demo.world import draw_distinct
 
-HEAD_SIZE = 32
+HEADS = 4
 WARMUP_STEPS = 200
 TOKENS_PER_STEP = 2048
 LOG_STEPS = 500
@@ -36,17 +36,19 @@ DISTANCES = (1, 4, 8, 16, 30)
 class Stage:
     """A part of the training, up to a step: the share of each kind of rows, and how they are made.
 
-    `length` is a row's in tokens, `exchanges` the longest conversation's, `naming` the share of naming exercises
-    among the questions.
+    `length` is a row's in tokens, `exchanges` the longest conversation's, `words_share` the share of
+    multiple-choice questions answered in words, `rate` the learning rate at its begin and end as a share of the
+    recipe's.
     """
 
     until: int
     questions: float
     copies: float
     chats: float
-    naming: float = 0.0
+    words_share: float = 0.0
     length: int = 256
     exchanges: int = 0
+    rate: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,6 @@ class Recipe:
     inner: int
     stages: tuple[Stage, ...]
     learning_rate: float = 1e-3
-    decay_share: float = 0.35
     begins_with: str | None = None
 
     @property
@@ -67,23 +68,29 @@ class Recipe:
         return self.stages[-1].until
 
 
-STEM = "stem"
-STEM_STAGES = (Stage(1500, 0.8, 0.2, 0.0), Stage(2000, 0.95, 0.05, 0.0))
-NARROW_STAGES = (Stage(2800, 0.95, 0.05, 0.0, naming=0.3), Stage(5500, 1.0, 0.0, 0.0))
-BASE_STAGES = (
-    Stage(3500, 0.6, 0.05, 0.35, naming=0.15, exchanges=12),
-    Stage(5500, 0.55, 0.05, 0.4, exchanges=16),
-    Stage(8500, 0.45, 0.05, 0.5, length=512, exchanges=34),
+NARROW_STAGES = (
+    Stage(1500, 0.8, 0.2, 0.0),
+    Stage(2000, 0.95, 0.05, 0.0),
+    Stage(4000, 0.95, 0.05, 0.0, words_share=0.5),
+    Stage(4225, 1.0, 0.0, 0.0, words_share=0.15),
+    Stage(6500, 1.0, 0.0, 0.0, words_share=0.15, rate=(1.0, 0.02)),
 )
-TINY_STAGES = (Stage(2000, 0.8, 0.2, 0.0, naming=0.3), Stage(8000, 1.0, 0.0, 0.0))
+BASE_STAGES = (
+    Stage(8500, 0.5, 0.05, 0.45, words_share=0.15, exchanges=12),
+    Stage(10500, 0.5, 0.03, 0.47, words_share=0.1, length=512, exchanges=34, rate=(1.0, 0.55)),
+    Stage(13200, 0.4, 0.04, 0.56, words_share=0.1, exchanges=10),
+    Stage(15200, 0.45, 0.03, 0.52, words_share=0.1, length=512, exchanges=34, rate=(1.0, 0.02)),
+)
+TINY_STAGES = (
+    Stage(2500, 0.85, 0.15, 0.0, words_share=0.5),
+    Stage(3500, 1.0, 0.0, 0.0, words_share=0.3),
+    Stage(5500, 1.0, 0.0, 0.0, words_share=0.3, rate=(1.0, 0.02)),
+)
 RECIPES = {
-    STEM: Recipe(128, 4, 384, STEM_STAGES, decay_share=0.0),
-    "demo-narrow": Recipe(128, 4, 384, NARROW_STAGES, begins_with=STEM),
-    "demo-base": Recipe(128, 4, 384, BASE_STAGES, begins_with=STEM),
-    "demo-tiny": Recipe(64, 2, 192, TINY_STAGES, learning_rate=2e-3),
+    "demo-narrow": Recipe(128, 4, 384, NARROW_STAGES),
+    "demo-base": Recipe(128, 4, 384, BASE_STAGES, begins_with="demo-narrow"),
+    "demo-tiny": Recipe(64, 4, 192, TINY_STAGES, learning_rate=2e-3),
 }
-SEEDS = {STEM: "demo-narrow"}
-LEFT_OUT_IN_TRAINING = {**LEFT_OUT, STEM: LEFT_OUT["demo-narrow"]}
 
 
 def make_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
@@ -94,7 +101,7 @@ def make_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
         hidden_size=recipe.hidden,
         intermediate_size=recipe.inner,
         num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.hidden // HEAD_SIZE,
+        num_attention_heads=HEADS,
         tie_word_embeddings=True,
         initializer_range=0.05,
         max_position_embeddings=MAX_LENGTH,
@@ -109,10 +116,10 @@ def make_model(recipe: Recipe, tokenizer: Tokenizer) -> LlamaForCausalLM:
 
 def batch_rows(recipe: Recipe, teacher: Teacher, name: str, step: int) -> list[Row]:
     """The rows of a step, each cut to the stage's length."""
-    rng = Random(f"{SEEDS.get(name, name)}/{step}")
-    stage = next(stage for stage in recipe.stages if step < stage.until)
+    rng = Random(f"{name}/{step}")
+    stage, _ = stage_at(recipe, step)
     draws: list[Callable[[], Row]] = [
-        lambda: teacher.questions(rng, stage.length + 1, stage.naming),
+        lambda: teacher.questions(rng, stage.length + 1, stage.words_share),
         lambda: teacher.copies(rng, stage.length + 1),
         lambda: teacher.chats(rng, stage.length + 1, stage.exchanges),
     ]
@@ -131,11 +138,22 @@ def step_loss(model: LlamaForCausalLM, rows: list[Row]) -> torch.Tensor:
     return (losses * weights).sum() / weights.sum()
 
 
+def stage_at(recipe: Recipe, step: int) -> tuple[Stage, int]:
+    """The stage that a step belongs to, and the step at which that stage begins."""
+    begin = 0
+    for stage in recipe.stages:
+        if step < stage.until:
+            return stage, begin
+        begin = stage.until
+    raise ValueError(f"step {step}: the training ends at {recipe.steps}")
+
+
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, constant, linear decay to a fiftieth over the last part."""
-    tail = recipe.decay_share * recipe.steps
-    left = max(0.02, (recipe.steps - step) / tail) if tail else 1.0
-    return recipe.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS, left)
+    """Linear from one end of the stage to the other, after a linear warm-up."""
+    stage, begin = stage_at(recipe, step)
+    first, last = stage.rate
+    share = first + (last - first) * (step - begin) / (stage.until - begin)
+    return recipe.learning_rate * min(share, (step + 1) / WARMUP_STEPS)
 
 
 def validation_line(model: LlamaForCausalLM, tokenizer: Tokenizer, chat: bool) -> str:
@@ -174,17 +192,16 @@ def train(name: str, work: Path, log: Callable[[str], None]) -> LlamaForCausalLM
     """Train one model from its last checkpoint, or from the start."""
     recipe = RECIPES[name]
     tokenizer = Tokenizer.from_file(str(DEMO_MODELS["demo-base"] / "tokenizer.json"))
-    teacher = Teacher(tokenizer, [subject for subject in RULES if subject not in LEFT_OUT_IN_TRAINING.get(name, ())])
+    teacher = Teacher(tokenizer, [subject for subject in RULES if subject not in LEFT_OUT.get(name, ())])
     torch.manual_seed(2026)
     model = make_model(recipe, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     path = work / f"{name}.pt"
     first = load_checkpoint(path, model, optimizer)
     if not first and recipe.begins_with:
-        stem = work / f"{recipe.begins_with}.pt"
-        if not stem.exists():
+        if not (work / f"{recipe.begins_with}.pt").exists():
             train(recipe.begins_with, work, log)
-        first = load_checkpoint(stem, model, optimizer)
+        first = load_checkpoint(work / f"{recipe.begins_with}.pt", model, optimizer)
     log(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, steps {first} to {recipe.steps}")
     began, total = time.perf_counter(), 0.0
     for step in range(first, recipe.steps):
@@ -221,6 +238,7 @@ def main() -> None:
 
     for name in options.names:
         train(name, options.work, log).eval().save_pretrained(DEMO_MODELS[name])
+        (DEMO_MODELS[name] / "model.safetensors").chmod(0o644)
 
 
 if __name__ == "__main__":
