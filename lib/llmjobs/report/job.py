@@ -102,7 +102,7 @@ def _subtitle(study: Study) -> list[str]:
     lines = [listed(dict.fromkeys(entry.label for entry in study.entries), limit=6)]
     machines = listed(dict.fromkeys(str(e.machine.get("cpu")) for e in study.entries if e.machine.get("cpu")), limit=3)
     devices = listed(sorted({entry.info.device for entry in study.entries if entry.info.device}))
-    parts = [f"{plural(asked, 'question')}, the same for every model"]
+    parts = [f"{plural(asked, 'question')}, the same for every model"] if asked else []
     parts += [part for part in (f"on {devices}" if devices else "", machines) if part]
     return [*lines, " · ".join([*parts, f"from {study.title}"])]
 
