@@ -18,7 +18,7 @@ from random import Random
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "jobs")]
 from faults import Fault, in_child  # noqa: E402
-from tiny_models import make_llama  # noqa: E402
+from random_llama import make_llama  # noqa: E402
 
 MODES = ("kill", "power")
 

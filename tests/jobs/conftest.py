@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tiny_models import make_llama
+from random_llama import make_llama
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def read_original(data: Path, subject: str) -> list[list[list[str]]]:
 
 @pytest.mark.parametrize("subject", ["astronomy", "business_ethics"])
 def test_real_mmlu_equals_a_plain_forward(subject, tmp_path, shared_data, tmp_path_factory):
-    from tiny_models import make_llama
+    from random_llama import make_llama
 
     model = make_llama(tmp_path_factory.mktemp("m") / "long", length=8192)
     data = shared_data / "mmlu_original_layout"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from random_llama import make_llama
 from test_eval import original_prompt, plain_forward, read_original, records_of, run
-from tiny_models import make_llama
 
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.runfolder.journal import read_records
