@@ -27,6 +27,8 @@ COMMANDS = {
     "benchmarks": "List the benchmarks that are known by name.",
     "fetch": "Bring a manifest's models and data into the cache.",
     "run": "Every section of a manifest in order, then the report.",
+    "plan": "Before the first hour: tokens, time, memory and disk of each model; runs nothing.",
+    "doctor": "What this machine can do, and what to do about the rest.",
     "manifest": "Check a manifest, print it with every default, or its JSON schema.",
 }
 """Name → help line. Held here so that ``--help`` imports no job."""

@@ -24,6 +24,11 @@ def own_peak_bytes() -> int:
     return peak_rss_bytes()
 
 
+def current_bytes() -> int:
+    """Resident memory of this process now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def available_bytes() -> int:
     """Memory that a new process could take now: free and reclaimable, within the container's limit."""
     return min(psutil.virtual_memory().available, _container_room() or 1 << 62)

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Before the first hour: ``python jobs/plan.py manifests/small.yaml`` (``llmjobs plan``)."""
+
+import sys
+
+from llmjobs.cli import main
+
+if __name__ == "__main__":
+    main(["plan", *sys.argv[1:]])
