@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from llmjobs.errors import LlmjobsError, printable
 
 TAIL_BYTES = 4000
+LOOK_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Ended:
     user_s: float
     system_s: float
     """CPU seconds of the child and of all children that it waited for (``wait4``)."""
-    max_rss_bytes: int
-    """Largest resident memory by the kernel's accounting."""
+    peak_bytes: int
+    """Largest resident memory that was seen from outside, four times a second."""
     timed_out: bool
     stderr_tail: str
 
@@ -98,7 +101,7 @@ def run_child(
             real_s=real_s,
             user_s=usage.ru_utime,
             system_s=usage.ru_stime,
-            max_rss_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            peak_bytes=leash.peak_bytes,
             timed_out=leash.timed_out,
             stderr_tail=_tail(stderr),
         )
@@ -108,7 +111,9 @@ class _Leash:
     """The child's stdin, its time limit, and its end with this one's."""
 
     def __init__(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
-        self.process, self.timed_out = process, False
+        self.process, self.timed_out, self.peak_bytes = process, False, 0
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
         self._timer = threading.Timer(timeout_s, self._expire) if timeout_s else None
 
     def give(self, line: str) -> None:
@@ -118,11 +123,13 @@ class _Leash:
             self.process.stdin.flush()
 
     def __enter__(self) -> None:
+        self._watch.start()
         if self._timer:
             self._timer.daemon = True
             self._timer.start()
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._timer:
             self._timer.cancel()
         if self.process.returncode is None:
@@ -131,6 +138,13 @@ class _Leash:
         if self.process.stdin:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
+
+    def _look(self) -> None:
+        """Follow its memory: ``wait4`` counts the parent's of the moment of the fork with it (see ``memory``)."""
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.process.pid)
+            while not self._over.wait(LOOK_S):
+                self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
 
     def _expire(self) -> None:
         self.timed_out = True

@@ -34,7 +34,7 @@ def out_of_memory(ended: Ended, oom_kills_before: int | None) -> str:
     after = oom_kills()
     counted = after is not None and oom_kills_before is not None and after > oom_kills_before
     who = "by the kernel for lack of memory" if counted else "by SIGKILL, most likely for lack of memory"
-    return f"killed {who} during {ended.phase}, with {ended.max_rss_bytes / GIB:.2f} GiB resident"
+    return f"killed {who} during {ended.phase}, with {ended.peak_bytes / GIB:.2f} GiB resident"
 
 
 def oom_kills() -> int | None:
