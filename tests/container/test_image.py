@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
-IMAGE = os.environ.get("LLMJOBS_IMAGE", "llmjobs:cpu")
+TAG = os.environ.get("LLMJOBS_IMAGE", "llmjobs:cpu")
 SMOKE = ("eval", "manifests/smoke.yaml")
 SHORT = (*SMOKE, "--limit", "2")
 RUNS_AS_ROOT = os.geteuid() == 0
@@ -26,13 +27,19 @@ def docker(*arguments: object, check: bool = True) -> subprocess.CompletedProces
 
 def run(results: Path, *arguments: str, options: tuple[str, ...] = (), check: bool = True) -> str:
     """What ``docker run`` wrote to its standard error."""
-    return docker("run", "--rm", *options, "-v", f"{results}:/app/results", IMAGE, *arguments, check=check).stderr
+    return docker("run", "--rm", *options, "-v", f"{results}:/app/results", image(), *arguments, check=check).stderr
+
+
+@cache
+def image() -> str:
+    """The image's id: a tag could be moved to another build between two runs that are compared."""
+    return docker("image", "inspect", TAG, "--format", "{{.Id}}", check=False).stdout.strip()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def image() -> None:
-    if not shutil.which("docker") or docker("image", "inspect", IMAGE, check=False).returncode:
-        pytest.skip(f"no image {IMAGE} here: make image-cpu")
+def need_image() -> None:
+    if not shutil.which("docker") or not image():
+        pytest.skip(f"no image {TAG} here: make image-cpu")
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_size():
-    size = int(docker("image", "inspect", IMAGE, "--format", "{{.Size}}").stdout)
+    size = int(docker("image", "inspect", image(), "--format", "{{.Size}}").stdout)
     assert size < 2_000_000_000, f"{size / 1e9:.2f} GB"
 
 
@@ -94,7 +101,7 @@ class container:  # noqa: N801 - a context manager, read as a word
 
     def __init__(self, results: Path, *arguments: str) -> None:
         self.name = f"llmjobs-test-{os.getpid()}-{time.monotonic_ns()}"
-        docker("run", "-d", "--name", self.name, "-v", f"{results}:/app/results", IMAGE, *arguments)
+        docker("run", "-d", "--name", self.name, "-v", f"{results}:/app/results", image(), *arguments)
 
     def __enter__(self) -> str:
         return self.name
@@ -176,13 +183,13 @@ def test_a_token_is_in_no_file_and_no_log(results, tmp_path):
 
 
 def layers() -> Iterator[dict[str, str]]:
-    for line in docker("history", "--no-trunc", "--format", "{{json .}}", IMAGE).stdout.splitlines():
+    for line in docker("history", "--no-trunc", "--format", "{{json .}}", image()).stdout.splitlines():
         yield json.loads(line)
 
 
 def test_no_secret_no_cache_and_no_installer_in_a_layer():
     assert not [layer for layer in layers() if "TOKEN" in layer["CreatedBy"]]
-    looked = docker("run", "--rm", "--entrypoint", "/opt/llmjobs/bin/python", IMAGE, "-c", LOOK).stdout
+    looked = docker("run", "--rm", "--entrypoint", "/opt/llmjobs/bin/python", image(), "-c", LOOK).stdout
     assert json.loads(looked) == []
 
 
