@@ -185,7 +185,7 @@ def test_a_failing_cell_stops_no_other(manifest, cells, tmp_path, capsys):
 
 def test_settings_that_vary_are_in_the_names(manifest):
     study = load_manifest(manifest(devices="cpu", quantizations="none", dtypes=["float32", "bfloat16"], threads=[1, 2]))
-    assert [c.row for c in make_cells(study)][:2] == ["CPU none, float32, 1 threads", "CPU none, float32, 2 threads"]
+    assert [c.row for c in make_cells(study)][:2] == ["CPU none, float32, threads 1", "CPU none, float32, threads 2"]
     assert len({c.name for c in make_cells(study)}) == 4
 
 

@@ -64,6 +64,18 @@ def test_the_cpu_cells_have_figures_and_the_others_reasons(grid):
     assert "answers are others" in shown
 
 
+@pytest.mark.cuda
+def test_the_gpu_cells_have_gpu_time_memory_and_energy(grid):
+    _, found, _ = grid
+    if found["cuda-none"]["status"] == "unavailable":
+        pytest.skip(f"the GPU cells did not run: {found['cuda-none']['reason']}")
+    for precision in PRECISIONS:
+        cell = found[f"cuda-{precision}"]
+        assert (cell["status"], cell["device"], cell["quantization"]) == ("done", "cuda", precision)
+        for name in ("gpu_s", "questions_gpu_s", "peak_device_bytes", "energy_j"):
+            assert cell["measures"][name]["median"] > 0, name
+
+
 def test_quantized_weights_are_smaller(grid):
     _, found, _ = grid
     none, eight, four = (found[f"cpu-{p}"]["measures"]["weight_bytes"]["median"] for p in PRECISIONS)

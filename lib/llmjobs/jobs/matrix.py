@@ -31,6 +31,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False) -> Outcome:
         job = MatrixJob(study, folder)
         outcome = run_job(job, folder)
         if not outcome.units and not job.unavailable:
+            print(f"stopped by {outcome.stopped_by} before the first cell", file=sys.stderr)
             return outcome
         outcome.failed |= killed_units(job)
         part = summarize(job, outcome)

@@ -104,7 +104,7 @@ def make_cells(study: Manifest) -> list[Cell]:
         for device, quantization, dtype, threads, batch_size in product(*axes):
             tags = (
                 dtype if len(section.dtypes) > 1 else "",
-                f"{threads} threads" if len(section.threads) > 1 else "",
+                f"threads {threads}" if len(section.threads) > 1 else "",
                 f"batch {batch_size}" if len(section.batch_sizes) > 1 else "",
             )
             own = {"device": device, "quantization": quantization, "dtype": dtype, "device_map": "none"}

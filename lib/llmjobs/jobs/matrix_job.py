@@ -174,6 +174,7 @@ class MatrixJob:
         if not open_cells:
             return
         self.machine = probe_machine([cell.layer for cell in open_cells])
+        self.folder.write_json("matrix/machine.json", _described(self.machine))
         for cell in open_cells:
             verdict = self.machine.layers[cell.layer]
             if not verdict.ok:
@@ -207,6 +208,22 @@ class MatrixJob:
         relative = f"docs/{task.data.key}.jsonl"
         if not (self.folder.path / relative).exists():
             self.folder.write_text(relative, lines.decode())
+
+
+def _described(machine: Machine) -> dict[str, Any]:
+    """What the probes found, without what names this very card."""
+    hidden = ("uuid", "free_bytes")
+    return {
+        "devices": {
+            device: {key: value for key, value in found.items() if key not in hidden}
+            for device, found in machine.devices.items()
+        },
+        "layers": [
+            {"layer": list(layer), "ok": verdict.ok, "reason": verdict.reason, "dtype": verdict.dtype}
+            for layer, verdict in machine.layers.items()
+        ],
+        "torch": machine.torch,
+    }
 
 
 def _asked(task: Task, seed: int) -> dict[str, Any]:
