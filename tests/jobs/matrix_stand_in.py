@@ -38,6 +38,7 @@ def result_of(task) -> dict:
     ]  # fmt: skip
     speed = {"ttft_s": 0.1, "prefill_tokens_per_s": 2560.0, "decode_tokens_per_s": 20.0, "reason": None}
     return {
+        "scoring_path": "shared",
         "effective": {"device": "cpu", "dtype": "float32", "quantization": quantization, "plans": {}},
         "model": {
             "device": "cpu", "dtype": "float32", "quantization": quantization, "weight_bytes": 1000,

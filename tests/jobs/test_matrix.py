@@ -235,6 +235,7 @@ def test_a_real_cell_answers_as_eval_does(manifest, tmp_path):
     assert (found["status"], found["device"], found["dtype"]) == ("done", "cpu", "float32")
     measures = {name: value["median"] for name, value in found["measures"].items() if value}
     parts = ("import_s", "load_s", "warmup_s", "questions_real_s")
+    assert found["scoring_path"] == "shared"
     assert sum(measures[part] for part in parts) < measures["real_s"] < 120
     assert measures["user_s"] > 1 and measures["peak_rss_bytes"] > measures["weight_bytes"] > 1000
     assert found["measures"]["gpu_s"] is None and found["reasons"]["gpu_s"] == "the model ran on the CPU"

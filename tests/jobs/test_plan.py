@@ -33,6 +33,7 @@ SHAPES = {
     "memory_by_quantization": {"none": 40 << 30, "8bit": 11 << 30, "4bit": 6 << 30},
 }  # fmt: skip
 SPEED = {
+    "path": "shared",
     "runtime_bytes": 1 << 29, "pass_bytes": 1 << 29, "layer_token_s": 1e-3, "head_row_s": 1e-3, "decode_layer_s": 1e-3,
 }  # fmt: skip
 

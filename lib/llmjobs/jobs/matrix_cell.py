@@ -62,6 +62,7 @@ def run_cell(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
             records, questions = asker.ask(teller)
         return {
             "effective": asker.effective,
+            "scoring_path": asker.effective["scoring_path"],
             "model": bench.loaded.description.to_record(),
             "import_s": round(importing.real_s, 6),
             "load_s": asker.load_s,

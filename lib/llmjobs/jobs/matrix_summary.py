@@ -83,6 +83,7 @@ def _cell(job: MatrixJob, cell: Cell, outcome: Outcome) -> dict[str, Any]:
         **head,
         **asked,
         **{key: model[key] for key in ("device", "quantization", "dtype", "architecture", "parameters", "revision")},
+        "scoring_path": timings[0]["scoring_path"],
         **state,
         "accuracy": _accuracy(answers[0]),
         "repetitions_agree": all(_answers(one) == _answers(answers[0]) for one in answers),

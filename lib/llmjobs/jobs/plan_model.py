@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmjobs.environment import memory_bytes
 from llmjobs.errors import LlmjobsError
-from llmjobs.hub.repositories import check_access
+from llmjobs.hub.repositories import cached_snapshot, check_access
 from llmjobs.jobs.doctor_hub import OFFLINE
 from llmjobs.jobs.eval_tasks import Task
 from llmjobs.jobs.fetch_items import model_item
@@ -47,10 +48,15 @@ class ModelPlan:
     download_bytes: int | None = None
     missing_bytes: int | None = None
     gated: bool = False
+    file_bytes: int | None = None
+    """Of the weights as they lie on the disk."""
     parameters: int | None = None
     weight_bytes: int | None = None
     cache_bytes: int | None = None
     peak_bytes: int | None = None
+    """Largest resident memory, files that are only mapped included."""
+    needed_bytes: int | None = None
+    """The part of it that the system cannot take back."""
     room_bytes: int | None = None
     fits: bool | None = None
     fits_with: dict[str, int] = field(default_factory=dict)
@@ -82,6 +88,7 @@ def plan_model(
     try:
         located = tasks[0].located if tasks and tasks[0].located else locate(spec)
         _find_size(plan, spec, silent)
+        plan.file_bytes = _weight_files(located) or plan.file_bytes
         guess = batch_tokens if isinstance(batch_tokens, int) else _usual_batch(spec, located, devices)
         _count(plan, tasks, TokenCounter(spec, located, guess))
         rows = ROWS_AT_ONCE if any(unit.tokens and unit.tokens.decode_steps for unit in plan.units) else 0
@@ -123,6 +130,7 @@ def _find_size(plan: ModelPlan, spec: ModelSpec, silent: str | None) -> None:
     if item is None:
         return
     plan.download_bytes, plan.missing_bytes = item.total_bytes, item.missing_bytes
+    plan.file_bytes = sum(f.size_bytes for f in item.files if f.path.endswith(".safetensors")) or None
     if item.repo is not None and item.repo.gated:
         plan.gated = True
         check_access("model", spec.id)
@@ -193,11 +201,27 @@ def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
     if plan.device != "cuda":
         beside += speed["runtime_bytes"]
     needs = {name: size + beside for name, size in shapes["memory_by_quantization"].items()}
-    plan.peak_bytes = needs[spec.quantization]
-    plan.fits = plan.peak_bytes <= plan.room_bytes
+    plan.needed_bytes = needs[spec.quantization]
+    plan.peak_bytes = plan.needed_bytes + _mapped(plan, needs["none"] - beside)
+    plan.fits = plan.needed_bytes <= plan.room_bytes
     if not plan.fits:
         plan.fits_with = {name: size for name, size in needs.items() if size <= plan.room_bytes}
     _time(plan, shapes, speed)
+
+
+def _mapped(plan: ModelPlan, plain_bytes: int) -> int:
+    """Weight files that stay mapped beside what was made of them; where nothing is converted they are the weights."""
+    if plan.device != "cpu" or plan.file_bytes is None:
+        return 0
+    converted = plan.quantization != "none" or abs(plan.file_bytes - plain_bytes) > 0.05 * plain_bytes
+    return plan.file_bytes if converted else 0
+
+
+def _weight_files(located: Located) -> int | None:
+    """Bytes of the safetensors that are on this machine."""
+    folder = Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)
+    files = sorted(folder.glob("*.safetensors")) if folder else []
+    return sum(file.stat().st_size for file in files) or None
 
 
 def _time(plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any]) -> None:
@@ -206,9 +230,12 @@ def _time(plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any]) 
     for unit in plan.units:
         if unit.tokens:
             one = unit.tokens
-            unit.time_s = one.distinct_tokens * layer_s + one.scored_rows * row_s
+            computed = one.total_tokens if speed["path"] == "plain" else one.distinct_tokens
+            unit.time_s = computed * layer_s + one.scored_rows * row_s
             unit.time_s += one.decode_steps * (speed["decode_layer_s"] * shapes["layers"] + row_s)
-            total, tokens = total + unit.time_s, tokens + one.distinct_tokens
+            total, tokens = total + unit.time_s, tokens + computed
+    if speed["path"] == "plain" and plan.quantization != "none" and plan.dtype == "float32":
+        plan.notes.append("quantized in float32, prompts are not shared: dtype: bfloat16 computes fewer tokens")
     plan.time_s = total
     plan.speed_tokens_per_s = tokens / total if total else None
     if any(unit.tokens and unit.tokens.new_tokens for unit in plan.units):

@@ -75,7 +75,7 @@ def _told(model: Mapping[str, Any]) -> list[str]:
     if model["fits"] is False:
         others = [f"{name} needs {gib(size)}" for name, size in model["fits_with"].items()]
         remedy = "; ".join(others) or "no quantization makes it fit; take a smaller model"
-        lines.append(f"does not fit: {gib(model['peak_bytes'])} of {gib(model['room_bytes'])}; {remedy}")
+        lines.append(f"does not fit: {gib(model['needed_bytes'])} of {gib(model['room_bytes'])}; {remedy}")
     lines += model["notes"]
     return lines + [f"{unit['key']}: {unit['error']}" for unit in model["units"] if unit["error"]]
 

@@ -21,6 +21,7 @@ from llmjobs.measuring.stand_in import (
     decode_seconds,
     head_seconds,
     made_up_unit,
+    scoring_path,
     seconds_a_token,
 )
 from llmjobs.models.device import resolve_device, resolve_dtype, set_threads
@@ -62,6 +63,7 @@ def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
     passing = max(_peak(device) - before - kept, 0)
     rows = max(len(plan.batches[0].docs), 1)
     return {
+        "path": scoring_path(model, quantization, dtype),
         "runtime_bytes": base,
         "pass_bytes": passing,
         "layer_token_s": token_s,
