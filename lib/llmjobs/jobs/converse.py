@@ -1,16 +1,16 @@
 """The converse job from a manifest to a summary."""
 
-import sys
 from pathlib import Path
 
 import click
 
+from llmjobs.runner.cursor import progress_of
 from llmjobs.jobs.converse_job import ConverseJob
 from llmjobs.jobs.converse_summary import summarize
 from llmjobs.jobs.converse_table import render_summary, shower
 from llmjobs.jobs.converse_tasks import make_tasks, with_limit
 from llmjobs.jobs.revisions import Revisions
-from llmjobs.jobs.study import open_run, write_summary
+from llmjobs.jobs.study import open_run, tell_end, write_summary
 from llmjobs.manifest import Manifest
 from llmjobs.models.device import available
 from llmjobs.runfolder import checkpoint
@@ -33,9 +33,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         part = summarize(folder, list(job.tasks.values()), outcome)
         write_summary(folder, study, job.name, part)
         click.echo(render_summary(part))
-        if outcome.stopped_by:
-            print(f"stopped by {outcome.stopped_by}; everything is saved, the same command goes on", file=sys.stderr)
-        click.echo(f"results: {folder.path}", err=True)
+        tell_end(folder, outcome)
     return outcome
 
 
@@ -44,13 +42,6 @@ def dry_run(study: Manifest, results: Path) -> str:
     folder = RunFolder(results / study.name)
     lines = []
     for task in make_tasks(study, Revisions.of(folder, writes=False)):
-        state = task.error or _state(folder.path / task.path / CHECKPOINT)
+        state = task.error or progress_of(folder, task.path)
         lines.append(f"{task.model.name}  {task.set_name}  {task.memory}  {task.unit().size} turns  {state}")
     return "\n".join(lines)
-
-
-def _state(path: Path) -> str:
-    loaded = checkpoint.load(path) if path.parent.is_dir() else None
-    if loaded is None:
-        return "to do"
-    return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"

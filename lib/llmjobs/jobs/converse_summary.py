@@ -27,7 +27,7 @@ def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome
     groups: dict[tuple[str, str], list[ConverseTask]] = defaultdict(list)
     for task in tasks:
         groups[task.model.name, task.set_name].append(task)
-    missing = [task.path for task in tasks if not _is_done(folder, task)]
+    missing = [task.path for task in tasks if not cursors.is_done(folder, task.path, task.unit().declared)]
     return {
         "status": "partial" if missing else "complete",
         "interval": CONFIDENCE,
@@ -36,11 +36,6 @@ def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome
         "units_missing": [path for path in missing if path not in outcome.failed],
         "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
     }
-
-
-def _is_done(folder: RunFolder, task: ConverseTask) -> bool:
-    path = folder.path / task.path
-    return (path / CHECKPOINT).exists() and cursors.load(folder.unit(task.path), task.unit().declared)[0].done
 
 
 def _group(folder: RunFolder, model: str, set_name: str, tasks: Sequence[ConverseTask]) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjobs.chat.conversations import Script, data_hash, make_scripts
-from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.errors import DataError
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.chat_section import ConverseSection
-from llmjobs.models.locate import Located, locate
+from llmjobs.models.locate import Located
 from llmjobs.runner.units import Unit
 
 VERSION = 1
@@ -87,7 +87,7 @@ def make_tasks(study: Manifest, revisions: Revisions) -> list[ConverseTask]:
     }
     tasks = []
     for spec in study.named(section.models):
-        located, error = _locate(spec, revisions)
+        located, error = (None, None) if spec.endpoint else revisions.locate(spec)
         tasks += [
             ConverseTask(spec, located, name, scripts, memory, section, error)
             for name, scripts in sets.items()
@@ -139,16 +139,3 @@ def record_head(task: ConverseTask, script: Script, turn: int) -> Mapping[str, A
         "context": task.memory.context,
         "question": said.text,
     }
-
-
-def _locate(spec: ModelSpec, revisions: Revisions) -> tuple[Located | None, str | None]:
-    if spec.endpoint:
-        return None, None
-    known = revisions.known_commit("model", spec.id, spec.revision)
-    try:
-        located = locate(spec.model_copy(update={"revision": known}) if known else spec)
-    except LlmjobsError as error:
-        return None, str(error)
-    if not located.is_local:
-        revisions.record("model", spec.id, spec.revision, located.revision)
-    return located, None

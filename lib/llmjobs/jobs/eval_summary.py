@@ -23,18 +23,13 @@ def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dic
     groups: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         groups[unit.group].append(unit)
-    missing = [unit.path for unit in units if not _is_done(folder, unit)]
+    missing = [unit.path for unit in units if not cursors.is_done(folder, unit.path, unit.declared)]
     return {
         "status": "partial" if missing else "complete",
         "models": [_model(folder, name, members) for name, members in groups.items()],
         "units_missing": [path for path in missing if path not in outcome.failed],
         "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
     }
-
-
-def _is_done(folder: RunFolder, unit: Unit) -> bool:
-    path = folder.path / unit.path
-    return (path / CHECKPOINT).exists() and cursors.load(folder.unit(unit.path), unit.declared)[0].done
 
 
 def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any]:

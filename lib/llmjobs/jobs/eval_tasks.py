@@ -7,10 +7,10 @@ from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
-from llmjobs.errors import DataError, LlmjobsError, ModelError
+from llmjobs.errors import DataError, ModelError
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
-from llmjobs.models.locate import Located, locate
+from llmjobs.models.locate import Located
 from llmjobs.runner.units import Unit
 
 
@@ -113,7 +113,7 @@ def make_tasks(study: Manifest, revisions: Revisions) -> list[Task]:
     ]
     tasks = []
     for model in study.models:
-        located, error = _locate(model, revisions)
+        located, error = revisions.locate(model)
         tasks += [Task(model, located, one, error or one.error) for one in data]
     return tasks
 
@@ -128,17 +128,6 @@ def eval_section(study: Manifest) -> EvalSection:
     if study.eval is None:
         raise DataError(f"{study.name}: the manifest has no 'eval:' section; add one with the benchmarks to run")
     return study.eval
-
-
-def _locate(spec: ModelSpec, revisions: Revisions) -> tuple[Located | None, str | None]:
-    known = revisions.known_commit("model", spec.id, spec.revision)
-    try:
-        located = locate(spec.model_copy(update={"revision": known}) if known else spec)
-    except LlmjobsError as error:
-        return None, str(error)
-    if not located.is_local:
-        revisions.record("model", spec.id, spec.revision, located.revision)
-    return located, None
 
 
 def _load(spec: BenchmarkSpec, benchmark: Benchmark, subject: str, revisions: Revisions) -> SubjectData:

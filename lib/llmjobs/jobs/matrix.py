@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from llmjobs.runner.cursor import progress_of
 from llmjobs.jobs.matrix_cells import make_cells, matrix_section, shuffled
 from llmjobs.jobs.matrix_figures import write_figures
 from llmjobs.jobs.matrix_job import MatrixJob
@@ -15,7 +16,7 @@ from llmjobs.manifest import Manifest
 from llmjobs.measuring.probing import probe_machine
 from llmjobs.report.measure.matrix import read_cells
 from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import CHECKPOINT
+from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runner.run import Outcome, run_job
 
 
@@ -54,9 +55,7 @@ def dry_run(study: Manifest, results: Path) -> str:
     for repetition in range(1, section.repetitions + 1):
         for cell in shuffled(cells, repetition, section.seed):
             verdict = machine.layers[cell.layer]
-            path = results / study.name / cell.path(repetition) / CHECKPOINT
-            loaded = checkpoint.load(path) if path.parent.is_dir() else None
-            done = bool(loaded and loaded.state.get("done"))
+            done = progress_of(RunFolder(results / study.name), cell.path(repetition)) == "done"
             state = "done" if done else "to do" if verdict.ok else f"unavailable: {verdict.reason}"
             lines.append(f"repetition {repetition}  {cell.name}  {state}")
     return "\n".join(lines)

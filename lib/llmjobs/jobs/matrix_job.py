@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmjobs.runner.cursor import progress_of
 from llmjobs.errors import LlmjobsError
 from llmjobs.jobs.eval_tasks import Task, docs_record, make_tasks
 from llmjobs.jobs.matrix_attempts import AttemptsFile
@@ -182,9 +183,7 @@ class MatrixJob:
 
     def _is_done(self, cell: Cell) -> bool:
         """Whether any repetition of it has run."""
-        path = self.folder.path / cell.folder / CHECKPOINT
-        loaded = checkpoint.load(path) if path.parent.is_dir() else None
-        return bool(loaded and loaded.state.get("done"))
+        return progress_of(self.folder, cell.folder) == "done"
 
     def _make_ready(self, tasks: Sequence[Task]) -> None:
         """Bring the weights onto this machine and into its page cache, so that no cell's load waits for them."""
@@ -193,7 +192,7 @@ class MatrixJob:
             return
         folder = Path(located.source)
         if not located.is_local:
-            from llmjobs.models.hub import ensure_model
+            from llmjobs.hub.files import ensure_model
 
             spec = tasks[0].model
             folder = ensure_model(

@@ -1,6 +1,5 @@
 """The mtbench job from a manifest to a summary and to FastChat's files."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ from llmjobs.jobs.mtbench_plan import plan, render_plan
 from llmjobs.jobs.mtbench_summary import collect, summarize
 from llmjobs.jobs.mtbench_table import render_summary, shower
 from llmjobs.jobs.mtbench_tasks import FOLDER, Bench, with_limit
-from llmjobs.jobs.study import open_run, write_summary
+from llmjobs.jobs.study import open_run, tell_end, write_summary
 from llmjobs.manifest import Manifest
 from llmjobs.models.device import available
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
@@ -36,9 +35,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
             write_summary(folder, study, job.name, part)
             write_fastchat(folder, job.bench)
             click.echo(render_summary(part))
-        if outcome.stopped_by:
-            print(f"stopped by {outcome.stopped_by}; everything is saved, the same command goes on", file=sys.stderr)
-        click.echo(f"results: {folder.path}", err=True)
+        tell_end(folder, outcome)
     return outcome
 
 

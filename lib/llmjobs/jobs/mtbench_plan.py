@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmjobs.runner.cursor import progress_of
 from llmjobs.chat.endpoint import BYTES_A_TOKEN
 from llmjobs.jobs.mtbench_job import account, make_spending
 from llmjobs.jobs.mtbench_tasks import AgentTask, Bench, JudgeTask, make_bench
@@ -41,7 +42,7 @@ def plan(study: Manifest, folder: RunFolder) -> list[Figures]:
         rows.append(
             {
                 "unit": path,
-                "state": task.error or _state(folder, path),
+                "state": task.error or progress_of(folder, path),
                 "endpoint": _is_endpoint(task),
                 "calls": estimate.calls,
                 "prompt_tokens": estimate.prompt_tokens,
@@ -74,13 +75,6 @@ def _line(row: Mapping[str, Any], currency: str) -> str:
     cost = f", {row['cost']:.2f} {currency}" if row["cost"] is not None else ""
     tokens = row["prompt_tokens"] + row["new_tokens"]
     return f"{row['unit']}  {row['calls']:,} calls, at most {tokens:,} tokens{cost}  {row['state']}"
-
-
-def _state(folder: RunFolder, path: str) -> str:
-    loaded = checkpoint.load(folder.path / path / CHECKPOINT) if (folder.path / path).is_dir() else None
-    if loaded is None:
-        return "to do"
-    return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"
 
 
 def _is_endpoint(task: AgentTask | JudgeTask) -> bool:

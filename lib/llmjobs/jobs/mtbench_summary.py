@@ -108,7 +108,7 @@ def _read(folder: Path) -> list[Record]:
 def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spending) -> Figures:
     """The ``mtbench`` part of ``summary.json``."""
     found = collect(folder, bench)
-    missing = [path for path, task in bench.tasks.items() if not _is_done(folder, task)]
+    missing = [path for path, task in bench.tasks.items() if not cursors.is_done(folder, path, task.declared)]
     return {
         "status": "partial" if missing else "complete",
         "interval": scores.INTERVAL,
@@ -133,11 +133,6 @@ def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spend
         "units_missing": [path for path in missing if path not in outcome.failed],
         "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
     }
-
-
-def _is_done(folder: RunFolder, task: AgentTask | JudgeTask) -> bool:
-    path = folder.path / task.path
-    return (path / CHECKPOINT).exists() and cursors.load(folder.unit(task.path), task.declared)[0].done
 
 
 def _agent(agent: AgentTask, records: Sequence[Record]) -> Figures:

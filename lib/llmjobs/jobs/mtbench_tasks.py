@@ -7,12 +7,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.errors import DataError
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.fields import slug
 from llmjobs.manifest.mtbench_section import JudgeSpec, MTBenchSection
-from llmjobs.models.locate import locate
 from llmjobs.mtbench.fastchat import Answer, read_answers
 from llmjobs.mtbench.judge_prompts import PromptSet, read_prompts
 from llmjobs.mtbench.questions import Question, data_hash, read_questions, select, with_references
@@ -251,11 +250,5 @@ def _revision(spec: ModelSpec, revisions: Revisions) -> tuple[str | None, str | 
     """The commit that the model is at, or why it cannot be found."""
     if spec.endpoint:
         return None, None
-    known = revisions.known_commit("model", spec.id, spec.revision)
-    try:
-        located = locate(spec.model_copy(update={"revision": known}) if known else spec)
-    except LlmjobsError as error:
-        return None, str(error)
-    if not located.is_local:
-        revisions.record("model", spec.id, spec.revision, located.revision)
-    return located.revision, None
+    located, error = revisions.locate(spec)
+    return (located.revision if located else None), error

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from llmjobs.errors import LlmjobsError
+from llmjobs.manifest import ModelSpec
+from llmjobs.models.locate import Located, locate
 from llmjobs.runfolder.folder import RunFolder, read_json
 
 REVISIONS_FILE = "revisions.json"
@@ -34,6 +37,17 @@ class Revisions:
             self.known[_key(kind, name, wanted)] = commit
             if self.writes:
                 self.folder.write_json(REVISIONS_FILE, dict(sorted(self.known.items())))
+
+    def locate(self, spec: ModelSpec) -> tuple[Located | None, str | None]:
+        """Find a model at the commit that this run uses, and keep it; or say in one line why it cannot be found."""
+        known = self.known_commit("model", spec.id, spec.revision)
+        try:
+            located = locate(spec.model_copy(update={"revision": known}) if known else spec)
+        except LlmjobsError as error:
+            return None, str(error)
+        if not located.is_local:
+            self.record("model", spec.id, spec.revision, located.revision)
+        return located, None
 
 
 def _key(kind: str, name: str, wanted: str | None) -> str:

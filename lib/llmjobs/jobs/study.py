@@ -11,6 +11,7 @@ from llmjobs.environment import describe_machine
 from llmjobs.manifest import Manifest, dump_manifest
 from llmjobs.runfolder.folder import RunFolder, read_json
 from llmjobs.runfolder.lock import exclusive
+from llmjobs.runner.run import Outcome
 
 log = logging.getLogger(__name__)
 MANIFEST_FILE, ENVIRONMENT_FILE, SUMMARY_FILE = "manifest.yaml", "environment.json", "summary.json"
@@ -46,6 +47,13 @@ def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
             others.append(now)
         now = first | ({"later_attempts": others} if others else {})
     folder.write_json(ENVIRONMENT_FILE, now)
+
+
+def tell_end(folder: RunFolder, outcome: Outcome) -> None:
+    """Say on standard error whether a signal ended the job, and where the results are."""
+    if outcome.stopped_by:
+        print(f"stopped by {outcome.stopped_by}; everything is saved, the same command goes on", file=sys.stderr)
+    print(f"results: {folder.path}", file=sys.stderr)
 
 
 def write_summary(folder: RunFolder, study: Manifest, job: str, part: Mapping[str, Any]) -> None:

@@ -135,7 +135,7 @@ class _one_line:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, LlmjobsError) or not isinstance(error, Exception):
             return
-        from llmjobs.models.hub import explain
+        from llmjobs.hub.explain import explain
 
         raise ModelError(explain(self.spec.name, self.spec.id, self.what, error) or self._general(error)) from error
 

@@ -48,7 +48,7 @@ def locate(spec: ModelSpec) -> Located:
         return Located(str(folder), folder_hash(folder), is_local=True)
     if spec.id.startswith(("/", "./", "../", "~")):
         raise ModelError(f"{spec.name}: there is no folder {spec.id}")
-    from llmjobs.models.hub import resolve_model
+    from llmjobs.hub.repositories import resolve_model
 
     return Located(spec.id, resolve_model(spec.id, spec.revision), is_local=False)
 

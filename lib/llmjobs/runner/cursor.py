@@ -8,7 +8,7 @@ from typing import Any
 
 from llmjobs.errors import DataError, FingerprintError, RunFolderError
 from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import UNIT_FILE, UnitFolder, read_json
+from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_json
 from llmjobs.runfolder.journal import Journal, read_lines
 from llmjobs.runner.units import Saved, Step
 
@@ -55,6 +55,21 @@ def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | N
     cursor = Cursor(**{key: value for key, value in loaded.state.items() if key in names})
     compare(unit, "declared", cursor.declared, declared)
     return cursor, loaded.remark
+
+
+def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
+    """Whether the unit at ``path`` is whole; one that never started leaves no trace."""
+    started = (folder.path / path / CHECKPOINT).exists()
+    return started and load(folder.unit(path), declared)[0].done
+
+
+def progress_of(folder: RunFolder, path: str) -> str:
+    """``to do``, ``12 done`` or ``done``, for a dry run: read only, whatever the settings."""
+    place = folder.path / path
+    loaded = checkpoint.load(place / CHECKPOINT) if place.is_dir() else None
+    if loaded is None:
+        return "to do"
+    return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"
 
 
 def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
