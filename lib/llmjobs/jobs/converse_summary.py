@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from llmjobs.jobs.converse_tasks import ConverseTask
-from llmjobs.runfolder.folder import CHECKPOINT, RunFolder
+from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runfolder.journal import Record, read_records
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.run import Outcome

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from llmjobs.runner.cursor import progress_of
 from llmjobs.benchmarks.base import Doc
 from llmjobs.jobs.eval_job import EvalJob
 from llmjobs.jobs.eval_show import shower
@@ -15,8 +14,8 @@ from llmjobs.jobs.revisions import Revisions
 from llmjobs.jobs.study import open_run, tell_end, write_summary
 from llmjobs.manifest import Manifest
 from llmjobs.models.device import available
-from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import CHECKPOINT, RunFolder
+from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runner.cursor import progress_of
 from llmjobs.runner.run import Outcome, run_job
 
 __all__ = ["dry_run", "run", "with_limit"]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from llmjobs.runner.cursor import progress_of
 from llmjobs.jobs.matrix_cells import make_cells, matrix_section, shuffled
 from llmjobs.jobs.matrix_figures import write_figures
 from llmjobs.jobs.matrix_job import MatrixJob
@@ -15,8 +14,8 @@ from llmjobs.jobs.study import open_run, write_summary
 from llmjobs.manifest import Manifest
 from llmjobs.measuring.probing import probe_machine
 from llmjobs.report.measure.matrix import read_cells
-from llmjobs.runfolder import checkpoint
 from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runner.cursor import progress_of
 from llmjobs.runner.run import Outcome, run_job
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmjobs.runner.cursor import progress_of
 from llmjobs.errors import LlmjobsError
 from llmjobs.jobs.eval_tasks import Task, docs_record, make_tasks
 from llmjobs.jobs.matrix_attempts import AttemptsFile
@@ -18,9 +17,9 @@ from llmjobs.measuring.child import Ended, run_child
 from llmjobs.measuring.endings import describe_end, oom_kills, out_of_memory, was_killed
 from llmjobs.measuring.probing import Machine, probe_machine
 from llmjobs.models.prefetch import prefetch
-from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import CHECKPOINT, RunFolder
+from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runfolder.journal import encode
+from llmjobs.runner.cursor import progress_of
 from llmjobs.runner.units import Saved, Step, Unit, Work
 
 log = logging.getLogger(__name__)

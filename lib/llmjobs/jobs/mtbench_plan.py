@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmjobs.runner.cursor import progress_of
 from llmjobs.chat.endpoint import BYTES_A_TOKEN
 from llmjobs.jobs.mtbench_job import account, make_spending
 from llmjobs.jobs.mtbench_tasks import AgentTask, Bench, JudgeTask, make_bench
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest
 from llmjobs.mtbench.limits import Rate
-from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import CHECKPOINT, RunFolder
+from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runner.cursor import progress_of
 
 Figures = dict[str, Any]
 

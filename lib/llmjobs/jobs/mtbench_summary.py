@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmjobs.jobs.mtbench_tasks import NO_HISTORY, AgentTask, Bench, JudgeTask
+from llmjobs.jobs.mtbench_tasks import NO_HISTORY, AgentTask, Bench
 from llmjobs.mtbench import agreement, bias, pairwise, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
 from llmjobs.mtbench.limits import Spending
-from llmjobs.runfolder.folder import CHECKPOINT, RECORDS, RunFolder
+from llmjobs.runfolder.folder import RECORDS, RunFolder
 from llmjobs.runfolder.journal import Record, read_records
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.run import Outcome
