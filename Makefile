@@ -8,9 +8,10 @@ PIP := $(BIN)/pip --disable-pip-version-check
 PINS := docker/requirements-run.txt docker/requirements-dev.txt
 STAMP := $(VENV)/.made
 DOCKER_BUILD ?= docker build
+SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/site-cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo matrix converse mtbench test test-slow check golden crash docs lock audit sbom image-cpu image-cuda clean
+.PHONY: help setup demo matrix converse mtbench test test-slow check golden crash docs links lock audit sbom image-cpu image-cuda clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +58,12 @@ golden: setup ## Make the golden files anew; read the diff before you commit it.
 crash: setup ## Kill every job at random file operations and compare: KILLS=1000 a job.
 	$(BIN)/python tests/crash/campaign.py --kills $(or $(KILLS),100)
 
-docs: setup ## Make the generated pages and pictures in docs/ anew.
+docs: setup ## Make the generated pages anew, then the site in build/site, its links checked.
 	for script in $(sort $(wildcard docs/make_*.py)); do $(BIN)/python $$script || exit 1; done
+	$(SPHINX) -b html -E -a . build/site
+
+links: setup ## Ask for every external address in the documentation; needs the network.
+	$(SPHINX) -b linkcheck . build/links
 
 lock: ## Write the pins anew from what .venv holds now.
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .

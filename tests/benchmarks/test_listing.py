@@ -14,9 +14,9 @@ from llmjobs.commands.benchmarks import command
 def test_the_table_has_a_line_a_benchmark() -> None:
     lines = CliRunner().invoke(command, []).output.splitlines()
     assert len(lines) == len(names()) + 1
-    assert lines[0].split() == ["name", "questions", "subjects", "shots", "answer", "metric", "rows"]
+    assert lines[0].split() == ["name", "questions", "subjects", "shots", "answer", "metric", "version", "rows"]
     mmlu = next(line for line in lines if line.startswith("mmlu "))
-    assert mmlu.split() == ["mmlu", "14,042", "57", "0", "options", "or", "text", "acc", "cais/mmlu"]
+    assert mmlu.split() == ["mmlu", "14,042", "57", "0", "options", "or", "text", "acc", "1", "cais/mmlu"]
 
 
 def test_one_benchmark_in_full() -> None:

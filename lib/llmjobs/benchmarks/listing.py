@@ -5,12 +5,12 @@ from textwrap import fill
 from llmjobs.benchmarks.base import Benchmark
 from llmjobs.benchmarks.registry import benchmark_class, names
 
-HEAD = ("name", "questions", "subjects", "shots", "answer", "metric", "rows")
+HEAD = ("name", "questions", "subjects", "shots", "answer", "metric", "version", "rows")
 ANSWERS = {"loglikelihood": "options", "generate_until": "text"}
 
 
 def table() -> str:
-    """One line a benchmark: questions, subjects, default shots, how it is answered, metric, where its rows lie."""
+    """One line a benchmark: questions, subjects, default shots, how it is answered, metric, version, where its rows lie."""
     lines = [HEAD, *(_line(benchmark_class(name)) for name in names())]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
     right = {1, 2, 3}
@@ -60,5 +60,6 @@ def _line(found: type[Benchmark]) -> tuple[str, ...]:
         str(found.default_num_fewshot),
         " or ".join(ANSWERS[kind] for kind in found.output_types),
         found.primary_metric,
+        found.version,
         found.hub.path if found.hub else "come along",
     )

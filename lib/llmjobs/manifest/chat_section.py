@@ -30,6 +30,7 @@ class ChatSection(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Smallest set of tokens with that much probability."""
     seed: Seed = 0
+    """Of the random numbers; matters where `temperature` is above 0."""
 
 
 class ConverseSection(Section):
@@ -52,7 +53,9 @@ class ConverseSection(Section):
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 32
     """Longest answer in tokens."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """0 takes the likeliest token every time."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Smallest set of tokens with that much probability."""
     seed: Seed = 0
     """Of the conversations and of the sampling."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"

@@ -15,7 +15,7 @@ class BenchmarkSpec(Section):
     """One benchmark: a known one by ``name``, or a file of your own by ``file``."""
 
     name: FileName
-    """Name of a known benchmark (`llmjobs benchmarks` lists them), or how your own is called."""
+    """Name of a known benchmark (`llmjobs benchmarks` lists them), or how your own is called; needed without `file`."""
     subjects: list[ShortText] = Field(default_factory=lambda: ["all"], min_length=1)
     """Subjects or categories by name, or `all`."""
     num_fewshot: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -105,7 +105,9 @@ class EvalSection(Section):
     """Accuracy of every model on every benchmark."""
 
     benchmarks: list[BenchmarkSpec] = Field(min_length=1)
+    """What is asked; a name alone takes the benchmark's defaults."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Of the sampling, where a benchmark generates with a temperature above 0."""
     batch_tokens: Annotated[int, Field(ge=16, le=1 << 20)] | Literal["auto"] = "auto"
     """Tokens of a forward pass; `auto` measures once at the start."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"

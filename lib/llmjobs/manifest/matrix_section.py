@@ -16,8 +16,11 @@ class MatrixSection(Section):
     """Every model of `models:` in every cell, which stands in for its own `device`, `dtype` and `quantization`."""
 
     devices: list[CellDevice] = Field(default=["cuda", "mps", "cpu"], min_length=1)
+    """Where the model runs; one that this machine does not have is in the grid with the reason."""
     quantizations: list[Quantization] = Field(default=["none", "8bit", "4bit"], min_length=1)
+    """Precisions of the weights, as under `models:`."""
     dtypes: list[DType] = Field(default=["auto"], min_length=1)
+    """Number formats, as under `models:`."""
     threads: list[Threads] = Field(default=["auto"], min_length=1)
     """CPU threads; `auto` takes the physical cores."""
     batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[1], min_length=1)

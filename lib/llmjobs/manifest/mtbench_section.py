@@ -17,7 +17,9 @@ class Price(Section):
     """What an endpoint charges, in the currency of `currency:`, for a million tokens."""
 
     prompt: Annotated[float, Field(ge=0)]
+    """For a million tokens of prompt."""
     completion: Annotated[float, Field(ge=0)]
+    """For a million generated tokens."""
 
 
 class JudgeSpec(ModelSpec):
@@ -26,12 +28,15 @@ class JudgeSpec(ModelSpec):
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 16)] = 2048
     """Longest judgment in tokens."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """0, as in MT-Bench, takes the likeliest token every time."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 1
     """Requests at one time to an endpoint; after a kill that many may be asked again."""
     requests_per_minute: Positive | None = None
+    """Limit that the endpoint's owner set; requests wait for their turn."""
     tokens_per_minute: Positive | None = None
-    """Limits that an endpoint's owner set; requests wait for their turn."""
+    """The same for tokens, prompt and answer together."""
     price: Price | None = None
+    """What the endpoint charges; needed for `spending: {cost: …}`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -68,15 +73,20 @@ class EndpointLimits(Section):
     """What one of the `models:` with an endpoint allows."""
 
     concurrency: Annotated[int, Field(ge=1, le=256)] = 1
+    """Requests at one time; after a kill that many may be asked again."""
     requests_per_minute: Positive | None = None
+    """Limit that the endpoint's owner set; requests wait for their turn."""
     tokens_per_minute: Positive | None = None
+    """The same for tokens, prompt and answer together."""
     price: Price | None = None
+    """What the endpoint charges; needed for `spending: {cost: …}`."""
 
 
 class SpendingLimit(Section):
     """What all calls to endpoints of a run may take together; checked before each call."""
 
     tokens: Positive | None = None
+    """Of prompts and answers together; no limit when not given."""
     cost: Annotated[float, Field(gt=0)] | None = None
     """In `currency:`, by the prices given; every endpoint then needs a price."""
 
@@ -105,6 +115,7 @@ class MTBenchSection(Section):
     votes: list[ShortText] = Field(default_factory=list)
     """Files of people's votes (`question_id`, `model_a`, `model_b`, `winner`, `turn`)."""
     judges: list[JudgeSpec] = Field(default_factory=list)
+    """Who rates; several may. `judge:` is a list of one. Without any, answers are only collected."""
     modes: list[Mode] = Field(default=["single"], min_length=1)
     """`single` rates each answer from 1 to 10; `pairwise` compares two agents in both orders."""
     baseline: FileName | None = None
@@ -112,14 +123,19 @@ class MTBenchSection(Section):
     history: History = "on"
     """`off`: turn two is asked without turn one; `both`: each model answers once with and once without."""
     strategy: StrategyName = "full"
+    """What the agents send when a conversation outgrows the context, as under `chat:`."""
     max_context: Context | None = None
+    """Tokens of prompt and answer together; each model's own limit when not given."""
     system: str | None = None
+    """System message of the agents."""
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 16)] = 1024
     """Longest answer in tokens."""
     temperatures: dict[str, Annotated[float, Field(ge=0, le=10)]] = Field(default_factory=dict)
     """By category, in place of MT-Bench's own (writing, roleplay .7; stem, humanities .1; else 0)."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Smallest set of tokens with that much probability, for the agents."""
     seed: Seed = 0
+    """Of the random numbers; each question has its own from it."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """CPU threads; `auto` takes the physical cores."""
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
@@ -127,7 +143,9 @@ class MTBenchSection(Section):
     endpoints: dict[str, EndpointLimits] = Field(default_factory=dict)
     """Limits and prices of `models:` that are endpoints, by name."""
     spending: SpendingLimit = Field(default_factory=SpendingLimit)
+    """What the paid calls of a run may take."""
     currency: ShortText = "USD"
+    """Of the prices and of `spending: {cost: …}`; a name only, nothing is converted."""
 
     @model_validator(mode="before")
     @classmethod

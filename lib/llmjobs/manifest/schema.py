@@ -17,14 +17,21 @@ class Manifest(Section):
     """A study: models once, then what is done with them."""
 
     name: FileName
-    """Name of the run's folder under the results; the file's name when not given."""
+    """Name of the run's folder under the results."""
     description: str = ""
+    """One line for people."""
     models: list[ModelSpec] = Field(min_length=1)
+    """The models that every job takes; an id alone takes the defaults."""
     eval: EvalSection | None = None
+    """Accuracy on benchmarks (`llmjobs eval`)."""
     chat: ChatSection | None = None
+    """How the chat agent talks (`llmjobs chat`, `llmjobs serve`)."""
     converse: ConverseSection | None = None
+    """Scripted conversations (`llmjobs converse`)."""
     mtbench: MTBenchSection | None = None
+    """MT-Bench (`llmjobs mtbench`)."""
     matrix: MatrixSection | None = None
+    """Devices and precisions side by side (`llmjobs matrix`)."""
 
     @model_validator(mode="after")
     def _distinct_models(self) -> Self:

@@ -1,0 +1,143 @@
+"""Writes ``manifest.md``: every key of a manifest, from the schema (``make docs``). The words stand in the schema."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from llmjobs.manifest import json_schema
+from llmjobs.manifest.chat_section import ChatSection, ConverseSection
+from llmjobs.manifest.eval_section import BenchmarkSpec, EvalSection
+from llmjobs.manifest.matrix_section import MatrixSection
+from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.manifest.mtbench_section import (
+    EndpointLimits,
+    ImportedAnswers,
+    JudgeSpec,
+    MTBenchSection,
+    Price,
+    SpendingLimit,
+)
+from llmjobs.manifest.schema import Manifest
+
+PAGE = Path(__file__).with_name("manifest.md")
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("The study", Manifest),
+    ("models", ModelSpec),
+    ("eval", EvalSection),
+    ("eval.benchmarks", BenchmarkSpec),
+    ("matrix", MatrixSection),
+    ("chat", ChatSection),
+    ("converse", ConverseSection),
+    ("mtbench", MTBenchSection),
+    ("mtbench.judges", JudgeSpec),
+    ("mtbench.answers", ImportedAnswers),
+    ("mtbench.endpoints", EndpointLimits),
+    ("mtbench.spending", SpendingLimit),
+    ("price", Price),
+)
+HEAD = """<!-- Written by docs/make_manifest.py from the schema; change the words there, then: make docs -->
+# The manifest
+
+One YAML file describes a study: `models:` once, then a section for each job that you want. Every key stands here with
+what it may be, what it is when you leave it out, and what it does. The same comes as a JSON schema for your editor from
+`llmjobs manifest --schema`, and `llmjobs manifest FILE` prints a manifest with every default written out.
+
+```yaml
+models:
+  - Qwen/Qwen2.5-0.5B              # an id alone is short for {id: …}
+  - id: Qwen/Qwen2.5-7B
+    quantization: 4bit
+eval:
+  benchmarks:
+    - arc_easy                     # a name alone is short for {name: …}
+    - name: mmlu
+      subjects: [astronomy, business_ethics]
+      num_fewshot: 5
+```
+
+- An unknown key, a value that is not allowed or a key that is given twice ends in one line with file, line, what is
+  allowed and the nearest name; exit code 2.
+- `--set models[1].quantization=none` changes one value for one call. What was really run is in the run's own
+  `manifest.yaml`.
+- Paths are taken from the working folder; where nothing is there, from the manifest's own.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(_section(title, model) for title, model in SECTIONS)])
+
+
+def _section(title: str, model: type[BaseModel]) -> str:
+    heading = title if title == "The study" else f"`{title}`"
+    about = " ".join((model.__doc__ or "").replace("``", "`").split())
+    inherited = model.__mro__[1].model_fields if model is JudgeSpec else {}
+    more = "\n\nEvery key of [`models`](#models) besides." if inherited else ""
+    rows = [row for name, row in _rows(model) if name not in inherited]
+    head = "| key | may be | left out | does |\n|---|---|---|---|"
+    return f"## {heading}\n\n{about}{more}\n\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    whole = json_schema()
+    schema = whole if model is Manifest else whole["$defs"][model.__name__]
+    for name, field in model.model_fields.items():
+        found = schema["properties"][name]
+        needed = "from the file's name" if name == "name" else "**needed**"
+        left_out = needed if field.is_required() else _default(field.get_default(call_default_factory=True))
+        words = " ".join((field.description or "").split()).replace("|", "\\|")
+        yield name, f"| `{name}` | {_type(found)} | {left_out} | {words} |"
+
+
+def _default(value: Any) -> str:
+    if value is None or value == "" or isinstance(value, BaseModel):
+        return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`[{', '.join(map(str, value))}]`"
+    return "`{}`" if value == {} else f"`{value}`"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A JSON schema's type in words."""
+    if "$ref" in schema:
+        return _link(schema["$ref"].rsplit("/", 1)[-1])
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "anyOf" in schema:
+        return " or ".join(_type(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    if schema["type"] == "object":
+        return f"mapping of a name to {_type(schema['additionalProperties'])}"
+    return {"string": "text", "boolean": "`true`, `false`"}.get(schema["type"]) or _number(schema)
+
+
+def _link(name: str) -> str:
+    title = next(title for title, model in SECTIONS if model.__name__ == name)
+    return f"[{title}](#{title.replace('.', '')})"
+
+
+def _number(schema: dict[str, Any]) -> str:
+    """``whole number, 1 to 1,024``; bounds that are only there against nonsense are told too."""
+    kind = "whole number" if schema["type"] == "integer" else "number"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above = schema.get("exclusiveMinimum")
+    if above is not None:
+        return f"{kind} above {above:,g}" + (f", at most {high:,g}" if high is not None else "")
+    if low is not None and high is not None:
+        return f"{kind}, {_figure(low)} to {_figure(high)}"
+    return f"{kind}, {_figure(low)} or more" if low is not None else kind
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,g}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")
