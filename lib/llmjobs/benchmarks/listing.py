@@ -10,7 +10,7 @@ ANSWERS = {"loglikelihood": "options", "generate_until": "text"}
 
 
 def table() -> str:
-    """One line a benchmark: questions, subjects, default shots, how it is answered, metric, version, where its rows lie."""
+    """One line a benchmark: questions, subjects, shots, kind of answer, metric, version, source of its rows."""
     lines = [HEAD, *(_line(benchmark_class(name)) for name in names())]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
     right = {1, 2, 3}
