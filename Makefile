@@ -84,4 +84,4 @@ image-cuda: ## Build llmjobs:cuda (some gigabytes).
 	$(DOCKER_BUILD) -f Dockerfile.cuda $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cuda .
 
 clean: ## Remove .venv and caches; results stay.
-	rm -rf $(VENV) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-audit .venv-clean .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

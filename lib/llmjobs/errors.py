@@ -5,6 +5,7 @@
     ├── DataError                1   rows, records or logs that cannot be read
     ├── ModelError               1   a model that cannot be found, fetched or loaded
     ├── MissingPackageError      1   an extra that is not installed
+    ├── StoppedError             75  a run in Python that was interrupted, with everything saved
     └── RunFolderError           1   the run folder cannot be used as asked
         ├── LockedError              another process works in it
         └── FingerprintError         what is asked for differs from what the folder holds
@@ -31,6 +32,10 @@ class LlmjobsError(Exception):
         """Keep ``message`` on one line: control characters of foreign text are shown, not obeyed."""
         super().__init__(printable(message))
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows, by IPython's protocol: the one line."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ManifestError(LlmjobsError):
     """A manifest, an override or an option that is not valid."""
@@ -48,6 +53,12 @@ class ModelError(LlmjobsError):
 
 class MissingPackageError(LlmjobsError):
     """An optional package that is needed for what was asked."""
+
+
+class StoppedError(LlmjobsError):
+    """A run that was interrupted with everything saved; the same call goes on."""
+
+    exit_code = EXIT_RESUMABLE
 
 
 class RunFolderError(LlmjobsError):

@@ -32,6 +32,7 @@ LAYERS = (
             "llmjobs.errors",
             "llmjobs.clocks",
             "llmjobs.environment",
+            "llmjobs.progress_bar",
             "llmjobs.scoring.requests",
             "llmjobs.hub",
             "llmjobs.runfolder",

@@ -1,49 +1,125 @@
-"""The wheel: installed elsewhere, in an empty folder, it gives the same records as the source tree."""
+"""Wheel and sdist: what they hold, what they say of themselves, and that a job runs from each where nothing else is."""
 
+import email
 import os
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
+from email.message import Message
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from clean_venv import clean_python, pip, versions
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REGISTRIES = ("pypi.org", "pythonhosted.org", "anaconda.org", "huggingface.co", "docker.io", "ghcr.io")
+KEPT = ("torch", "numpy", "transformers")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
-    subprocess.run(build, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+@pytest.fixture(scope="session")
+def metadata(dist) -> Message:
+    with zipfile.ZipFile(dist.wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
 
 
-def test_what_the_wheel_holds(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
+def test_what_the_wheel_holds(dist):
+    names = zipfile.ZipFile(dist.wheel).namelist()
     assert "llmjobs/py.typed" in names
     for path in (ROOT / "manifests").glob("*.yaml"):
         assert f"llmjobs/manifests/{path.name}" in names
     for model in ("demo-base", "demo-narrow", "demo-tiny"):
         assert f"llmjobs/demo/models/{model}/model.safetensors" in names
-    assert not [n for n in names if n.startswith(("tests/", "results/")) or n.endswith((".pyc", ".log"))]
+    assert all(n.startswith(("llmjobs/", "llmjobs-")) for n in names)
+    assert not [n for n in names if n.endswith((".pyc", ".log"))]
 
 
-def test_the_same_records_from_an_installed_wheel(wheel, tmp_path):
-    site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, wheel]
-    subprocess.run(install, check=True, capture_output=True)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    arguments = ["-m", "llmjobs", "eval", "smoke", "--limit", "5", "--set", "models=[llmjobs/demo-tiny]"]
-    run = {"cwd": empty, "check": True, "capture_output": True, "text": True}
-    subprocess.run([sys.executable, *arguments], env=os.environ | {"PYTHONPATH": str(site)}, **run)
-    subprocess.run(
-        [sys.executable, *arguments, "--results", "source"], env=os.environ | {"PYTHONPATH": str(ROOT / "lib")}, **run
+def test_the_wheel_is_as_the_tree(dist):
+    """Every module and file of the library, and none that is no longer there."""
+    with zipfile.ZipFile(dist.wheel) as archive:
+        held = {n: archive.read(n) for n in archive.namelist() if n.startswith("llmjobs/")}
+    library = ROOT / "lib"
+    files = [p for p in library.rglob("*") if p.is_file() and "llmjobs.egg-info" not in p.parts]
+    # Path.rglob does not follow the link to the manifests
+    files += (library / "llmjobs" / "manifests").glob("*.yaml")
+    tree = {str(p.relative_to(library)): p.read_bytes() for p in files if p.suffix != ".pyc"}
+    assert set(held) == set(tree)
+    assert not [name for name in held if held[name] != tree[name]]
+
+
+def test_what_the_sdist_holds(dist):
+    with tarfile.open(dist.sdist) as archive:
+        members = archive.getmembers()
+    names = {m.name.partition("/")[2] for m in members}
+    needed = {"pyproject.toml", "README.md", "LICENSE", "PKG-INFO", "lib/llmjobs/py.typed", "lib/llmjobs/api.py"}
+    assert needed | {f"lib/llmjobs/manifests/{p.name}" for p in (ROOT / "manifests").glob("*.yaml")} <= names
+    assert not [m.name for m in members if m.issym() or m.islnk()], "a link may lead nowhere once unpacked"
+    assert not [n for n in names if n.endswith((".pyc", ".log")) or n.startswith(("results/", ".venv", ".git"))]
+
+
+def test_twine_finds_nothing_to_say(dist):
+    check = [sys.executable, "-m", "twine", "check", "--strict", dist.wheel, dist.sdist]
+    done = subprocess.run(check, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout
+
+
+def test_metadata(metadata):
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown" and metadata["Summary"] and metadata["Keywords"]
+    assert set(metadata.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])
+    assert {"serve", "ray"} <= set(metadata.get_all("Provides-Extra"))
+    classifiers = metadata.get_all("Classifier")
+    assert "Typing :: Typed" in classifiers and "Programming Language :: Python :: 3.11" in classifiers
+    for line in metadata.get_all("Project-URL") or []:
+        address = urlsplit(line.partition(", ")[2])
+        assert address.scheme == "https" and not (address.hostname or "").endswith(REGISTRIES), line
+
+
+def test_every_dependency_has_a_lower_bound_and_no_upper_one():
+    """A Colab keeps its own torch, numpy and transformers: nothing here may pull them up without need, or down."""
+    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serve"]]:
+        assert ">=" in line and "<" not in line and "==" not in line, line
+
+
+def run_in(folder: Path, *command: str | Path, path: Path | None = None) -> str:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LLMJOBS_RESULTS")}
+    environment |= {"PYTHONPATH": str(path)} if path else {}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    where = [sys.executable, "-c", "import llmjobs; print(llmjobs.__file__)"]
-    used = subprocess.run(where, env=os.environ | {"PYTHONPATH": str(site)}, **run).stdout
-    assert used.startswith(str(site))
-    installed = {p.relative_to(empty / "results"): p.read_bytes() for p in (empty / "results").rglob("records.jsonl")}
-    source = {p.relative_to(empty / "source"): p.read_bytes() for p in (empty / "source").rglob("records.jsonl")}
-    assert installed == source != {}
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def records_of(results: Path) -> dict[Path, bytes]:
+    return {p.relative_to(results): p.read_bytes() for p in results.rglob("records.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def from_source(tmp_path_factory) -> dict[Path, bytes]:
+    folder = tmp_path_factory.mktemp("source")
+    run_in(folder, sys.executable, "-m", "llmjobs", "run", "demo", path=ROOT / "lib")
+    return records_of(folder / "results")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_the_demo_runs_where_nothing_else_is(dist, from_source, tmp_path, kind):
+    python = clean_python()
+    before = versions(python, *KEPT)
+    pip(python, "install", f"{getattr(dist, kind)}[serve]")
+    assert versions(python, *KEPT) == before
+    pip(python, "check")
+    where = run_in(tmp_path, python, "-c", "import llmjobs; print(llmjobs.__file__)")
+    assert where.startswith(str(python.parents[1]))
+    said = run_in(tmp_path, python.with_name("llmjobs"), "run", "manifests/demo.yaml")
+    assert "report: " in said and "Traceback" not in said
+    assert (tmp_path / "results" / "demo" / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert records_of(tmp_path / "results") == from_source != {}
+    run_in(tmp_path, python, "-m", "llmjobs", "serve", "--help")

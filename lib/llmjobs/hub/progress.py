@@ -1,11 +1,11 @@
-"""Bytes that arrive: one bar over everything on a terminal, plain lines elsewhere."""
+"""Bytes that arrive: one bar over everything on a terminal and in a notebook, plain lines elsewhere."""
 
 import sys
 import time
 from types import TracebackType
 from typing import Self, TextIO
 
-from tqdm.auto import tqdm
+from llmjobs.progress_bar import new_bar
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -19,8 +19,7 @@ class DownloadProgress:
         self._stream = stream or sys.stderr
         self._said = self._began = time.monotonic()
         self._name = ""
-        shown = total > 0 and (self._stream.isatty() or "ipykernel" in sys.modules)
-        self._bar = tqdm(total=total, unit="B", unit_scale=True, file=self._stream) if shown else None
+        self._bar = new_bar(self._stream, total, unit="B", unit_scale=True) if total > 0 else None
 
     def __enter__(self) -> Self:
         """Begin."""

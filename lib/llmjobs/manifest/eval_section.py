@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from llmjobs.benchmarks.base import Benchmark, Options, OutputType
 from llmjobs.benchmarks.custom import Columns, Custom, custom_class
 from llmjobs.benchmarks.registry import benchmark_class, names
-from llmjobs.manifest.fields import FileName, Section, ShortText, slug
+from llmjobs.manifest.fields import DataPath, FileName, Section, ShortText, slug
 from llmjobs.manifest.suggest import one_of
 
 
@@ -26,11 +26,11 @@ class BenchmarkSpec(Section):
     """`loglikelihood` compares the options; `generate_until` reads a reply."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """First questions of each subject only."""
-    data: ShortText | None = None
+    data: DataPath | None = None
     """Local folder or file with the rows; from the hub when not given."""
     revision: ShortText | None = None
     """Revision of the hub data set."""
-    file: ShortText | None = None
+    file: DataPath | None = None
     """Your own benchmark: CSV, JSONL or parquet."""
     question: ShortText | None = None
     """Column of the question in `file`."""

@@ -35,9 +35,9 @@ def load_manifest(file: str | Path, overrides: Sequence[str] = ()) -> Manifest:
 
 
 def validate(source: Source, base: Path) -> Manifest:
-    """Validate parsed values; relative data paths are taken from the working folder first, then from ``base``."""
+    """Validate parsed values; relative paths are taken from the working folder first, then from ``base``."""
     try:
-        return Manifest.model_validate(_resolve_paths(source.values, base))
+        return Manifest.model_validate(source.values, context={"base": base})
     except ValidationError as error:
         # an unknown key explains a missing one
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
@@ -59,25 +59,6 @@ def _find(path: Path) -> Path:
     if path.parent in (Path(), Path("manifests")) and named.is_file():
         return named
     return path
-
-
-def _resolve_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make relative ``data``/``file`` paths that exist beside the manifest, not here, point there."""
-    section = values.get("eval")
-    benchmarks = section.get("benchmarks") if isinstance(section, dict) else None
-    for entry in benchmarks if isinstance(benchmarks, list) else ():
-        for key in ("data", "file"):
-            if isinstance(entry, dict) and isinstance(entry.get(key), str):
-                entry[key] = _from_base(entry[key], base)
-    return values
-
-
-def _from_base(text: str, base: Path) -> str:
-    try:
-        beside = base / text
-        return str(beside) if not Path(text).exists() and beside.exists() else text
-    except (OSError, ValueError):
-        return text
 
 
 def _describe(source: Source, problem: ErrorDetails) -> str:

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmjobs.manifest.fields import FileName, Section, ShortText, slug
+from llmjobs.manifest.fields import FileName, ModelId, Section, ShortText, slug
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -14,7 +14,7 @@ Quantization = Literal["none", "8bit", "4bit"]
 class ModelSpec(Section):
     """One model as the manifest asks for it; what was really loaded is recorded beside the results."""
 
-    id: ShortText
+    id: ModelId
     """Hub id (`meta-llama/Llama-3.2-1B`), a folder, or a demo model that comes along (`llmjobs/demo-base`)."""
     name: FileName = Field(default="", validate_default=False)
     """How results and reports call it; made from the id and the quantization when not given."""

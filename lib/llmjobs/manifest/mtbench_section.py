@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.chat_section import Context, Seed, StrategyName
-from llmjobs.manifest.fields import FileName, Section, ShortText
+from llmjobs.manifest.fields import DataPath, FileName, OwnOrPath, Section, ShortText
 from llmjobs.manifest.model_section import ModelSpec
 
 Mode = Literal["single", "pairwise"]
@@ -57,7 +57,7 @@ class JudgeSpec(ModelSpec):
 class ImportedAnswers(Section):
     """Answers of somebody else's agent."""
 
-    file: ShortText
+    file: DataPath
     """A `model_answer` file in FastChat's JSONL form."""
     name: FileName = Field(default="", validate_default=False)
     """How results call the agent; the file's `model_id` when not given."""
@@ -94,13 +94,13 @@ class SpendingLimit(Section):
 class MTBenchSection(Section):
     """Two-turn questions, answered by agents and rated by judges."""
 
-    questions: ShortText = "own"
+    questions: OwnOrPath = "own"
     """`own` (comes along), a file in FastChat's form, or `hub:OWNER/DATASET`."""
-    references: ShortText | None = None
+    references: DataPath | None = None
     """A `reference_answer` file in FastChat's form."""
     reference_categories: list[ShortText] = Field(default=["reasoning", "math", "coding", "extraction"])
     """Where a judge is shown the reference, if there is one."""
-    prompts: ShortText = "own"
+    prompts: OwnOrPath = "own"
     """`own`, or a file in FastChat's `judge_prompts.jsonl` form."""
     categories: list[ShortText] | None = None
     """Only these categories; all when not given."""
@@ -110,9 +110,9 @@ class MTBenchSection(Section):
     """Agents whose answers are read from files, beside `models:`."""
     agents: Literal["models", "none"] = "models"
     """`none`: only imported answers and judgments; `models:` answers nothing here."""
-    judgments: list[ShortText] = Field(default_factory=list)
+    judgments: list[DataPath] = Field(default_factory=list)
     """`model_judgment` files in FastChat's form, shown beside the judges' own and compared with them."""
-    votes: list[ShortText] = Field(default_factory=list)
+    votes: list[DataPath] = Field(default_factory=list)
     """Files of people's votes (`question_id`, `model_a`, `model_b`, `winner`, `turn`)."""
     judges: list[JudgeSpec] = Field(default_factory=list)
     """Who rates; several may. `judge:` is a list of one. Without any, answers are only collected."""

@@ -1,10 +1,10 @@
-"""A bar with rate and time left on a terminal, plain lines elsewhere."""
+"""A bar with rate and time left on a terminal and in a notebook, plain lines elsewhere."""
 
 import sys
 import time
 from typing import TextIO
 
-from tqdm.auto import tqdm
+from llmjobs.progress_bar import new_bar
 
 PLAIN_INTERVAL_S = 15.0
 
@@ -18,11 +18,7 @@ class Progress:
         self._first = done
         self._stream = stream or sys.stderr
         self._began = self._said = time.monotonic()
-        self._bar = (
-            tqdm(total=total, initial=done, unit="", dynamic_ncols=True, file=self._stream)
-            if self._stream.isatty() or "ipykernel" in sys.modules
-            else None
-        )
+        self._bar = new_bar(self._stream, total, initial=done, unit="")
 
     def unit(self, name: str) -> None:
         """Name the unit at hand."""

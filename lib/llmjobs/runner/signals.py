@@ -63,4 +63,5 @@ def stop_switch() -> Iterator[StopSwitch]:
         yield switch
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that is not Python's cannot be put back
+                signal.signal(number, handler)

@@ -1,0 +1,40 @@
+"""An environment without llmjobs that has what a Colab has; made once as ``.venv-clean``, reset on each use."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".venv-clean"
+PINS = [ROOT / "docker" / name for name in ("requirements-run.txt", "requirements-dev.txt")]
+COLAB = ["torch", "numpy", "transformers", "pandas", "scipy", "matplotlib", "tqdm", "ipykernel", "ipywidgets>=8.1"]
+"""What is there before llmjobs is installed; everything else that it needs, its own metadata must bring."""
+
+
+def clean_python() -> Path:
+    """Return the Python of the environment, in which llmjobs is not installed."""
+    python, stamp = FOLDER / "bin" / "python", FOLDER / ".made"
+    made_of = hashlib.sha256("".join([*COLAB, sys.version, *(pins.read_text() for pins in PINS)]).encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != made_of:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
+        constraints = [part for pins in PINS for part in ("-c", str(pins))]
+        pip(python, "install", *constraints, *COLAB)
+        stamp.write_text(made_of)
+    pip(python, "uninstall", "--yes", "llmjobs")
+    return python
+
+
+def pip(python: Path, *arguments: str) -> str:
+    command = [python, "-m", "pip", "--disable-pip-version-check", arguments[0], "--quiet", *arguments[1:]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def versions(python: Path, *names: str) -> dict[str, str]:
+    code = f"from importlib.metadata import version; print(*map(version, {names!r}))"
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(names, found, strict=True))
