@@ -59,7 +59,7 @@ eval:
 
 - An unknown key, a value that is not allowed or a key that is given twice ends in one line with file, line, what is
   allowed and the nearest name; exit code 2.
-- `--set models[1].quantization=none` changes one value for one call. What was really run is in the run's own
+- `--set 'models[1].quantization=none'` changes one value for one call. What was really run is in the run's own
   `manifest.yaml`.
 - Paths are taken from the working folder; where nothing is there, from the manifest's own.
 """

@@ -141,6 +141,14 @@ def test_overrides(load):
     assert (study.eval.seed, study.models[2].name, study.name) == (7, "demo-tiny", "other")
 
 
+def test_overrides_of_the_short_forms(load):
+    short = "models: [llmjobs/demo-base]\neval: {benchmarks: [demo]}\n"
+    study = load(short, "models[0].quantization=4bit", "eval.benchmarks[0].limit=3")
+    assert (study.models[0].id, study.models[0].quantization) == ("llmjobs/demo-base", "4bit")
+    assert (study.eval.benchmarks[0].name, study.eval.benchmarks[0].limit) == ("demo", 3)
+    assert load(short, "models[0].id=llmjobs/demo-tiny").models[0].name == "demo-tiny"
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [

@@ -12,6 +12,8 @@ from llmjobs.errors import ManifestError
 from llmjobs.manifest.yaml_source import Source, ValuePath
 
 MAX_LENGTH = 10_000
+SHORT_FOR = {"models": "id", "judges": "id", "benchmarks": "name", "answers": "file"}
+"""List → the key that a bare text in it stands for (``- meta-llama/Llama-3.2-1B``)."""
 _STEP = re.compile(r"([A-Za-z_][\w-]*)((?:\[\d{1,6}\])*)")
 
 
@@ -54,14 +56,24 @@ def _parse_value(assignment: str, text: str) -> Any:
 
 def _assign(values: Any, path: ValuePath, value: Any, said: str) -> None:
     *parents, last = path
+    of = ""
     for step, following in zip(parents, path[1:], strict=True):
+        if isinstance(following, str) and of in SHORT_FOR:
+            _spell_out(values, step, SHORT_FOR[of])
         values = _enter(values, step, [] if isinstance(following, int) else {}, said)
+        of = step if isinstance(step, str) else of
     if isinstance(values, list) and last == len(values):
         values.append(value)
     elif _can_set(values, last):
         values[last] = value
     else:
         raise ManifestError(f"{said}: there is no {last!r} to set here; {_has(values)}")
+
+
+def _spell_out(values: Any, step: str | int, key: str) -> None:
+    """Write the short form of a list's entry as a mapping, so that there is a key to set."""
+    if isinstance(values, list) and isinstance(step, int) and step < len(values) and isinstance(values[step], str):
+        values[step] = {key: values[step]}
 
 
 def _can_set(values: Any, step: str | int) -> bool:
