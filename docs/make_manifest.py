@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from llmjobs.manifest import json_schema
 from llmjobs.manifest.chat_section import ChatSection, ConverseSection
 from llmjobs.manifest.eval_section import BenchmarkSpec, EvalSection
 from llmjobs.manifest.matrix_section import MatrixSection
@@ -81,7 +80,7 @@ def _section(title: str, model: type[BaseModel]) -> str:
 
 
 def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    whole = json_schema()
+    whole = Manifest.model_json_schema()
     schema = whole if model is Manifest else whole["$defs"][model.__name__]
     for name, field in model.model_fields.items():
         found = schema["properties"][name]

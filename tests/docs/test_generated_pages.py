@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmjobs.manifest import json_schema
+from llmjobs.manifest import Manifest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -38,7 +38,7 @@ def test_every_script_is_tested() -> None:
 
 
 def sections() -> dict[str, dict[str, Any]]:
-    whole = json_schema()
+    whole = Manifest.model_json_schema()
     return {"Manifest": whole, **whole["$defs"]}
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -226,3 +227,26 @@ def test_lines_are_known_for_every_value():
     source = parse_yaml(GOOD, "x")
     assert source.where(("models", 1, "quantization")) == "x:4"
     assert source.where(("models", 1, "nothing", 3)) == "x:3"
+
+
+SHORT_FORMS = [
+    "models: [llmjobs/demo-base, {id: a/b}]",
+    "models: [a/b]\neval: {benchmarks: [demo, {name: mmlu, subjects: stem}, {file: my.csv, question: q, answer: a}]}",
+    "models: [a/b]\nmatrix: {devices: cpu, threads: [1, auto], benchmarks: demo}",
+    "models: [a/b]\nmtbench: {history: off, judge: {endpoint: http://x/v1, model: big}, answers: [a.jsonl]}",
+]
+WRONG = ["models: a/b", "models: []", "modles: [a/b]", "models: [{id: a/b, quantization: 3bit}]", "models: [{name: a}]"]
+
+
+@pytest.mark.parametrize("text", [*SHORT_FORMS, *(p.read_text() for p in sorted((ROOT / "manifests").glob("*.yaml")))])
+def test_an_editor_marks_nothing_in_a_valid_manifest(load, text):
+    load(text)
+    jsonschema.validate(yaml.safe_load(text), json_schema())
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_an_editor_marks_what_is_wrong(load, text):
+    with pytest.raises(ManifestError):
+        load(text)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(text), json_schema())

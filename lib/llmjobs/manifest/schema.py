@@ -1,6 +1,6 @@
 """The whole manifest: one study, a section for each job that it wants."""
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -45,11 +45,3 @@ class Manifest(Section):
     def named(self, names: list[str] | None) -> list[ModelSpec]:
         """The models of those names, in the manifest's order; all for None."""
         return [m for m in self.models if names is None or m.name in names]
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON schema of a manifest, for editors."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "llmjobs manifest",
-    } | Manifest.model_json_schema()
