@@ -86,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; every expected error ends in one line and its exit code."""
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, _stop)
     try:
         code: Any = group.main(list(arguments) if arguments is not None else None, "llmjobs", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

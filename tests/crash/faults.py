@@ -28,6 +28,10 @@ class Fault:
     errno: int = 28
     die: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
     count: int = 0
+    note: Path | None = None
+    """Where the number of operations is written at the end."""
+    before: Callable[[], object] = lambda: None
+    """Called before every operation."""
     synced: dict[Path, int] = field(default_factory=dict)
     renames: list[tuple[Path, Path, bytes | None]] = field(default_factory=list)
 
@@ -44,6 +48,7 @@ class Fault:
 
     def _wrap(self, name: str) -> Callable[..., None]:
         def operation(*arguments: object) -> None:
+            self.before()
             self.count += 1
             if self.at and (self.count == self.at or (self.mode == "error" and self.count > self.at)):
                 self._strike(name, arguments)

@@ -53,8 +53,18 @@ def test_both_generations_damaged(tmp_path):
     checkpoint.save(path, STATE)
     path.write_bytes(b"")
     checkpoint.previous_of(path).write_bytes(b"other")
-    with pytest.raises(RunFolderError, match="is empty, cut off or of another version"):
+    with pytest.raises(RunFolderError, match=r"pkl is empty or cut off; .*previous does not begin as a checkpoint"):
         checkpoint.load(path)
+
+
+def test_another_version_is_told(tmp_path):
+    path = tmp_path / "checkpoint.pkl"
+    checkpoint.save(path, {"n": 1})
+    checkpoint.save(path, STATE)
+    path.write_bytes(path.read_bytes().replace(b"checkpoint 1\n", b"checkpoint 2\n"))
+    found = checkpoint.load(path)
+    assert found.state == {"n": 1}
+    assert "is of version 2, and this llmjobs reads version 1; going on from checkpoint.pkl.previous" in found.remark
 
 
 class Evil:

@@ -1,7 +1,7 @@
 """The eval job as the runner sees it: loads each model once, opens one unit after the other on it."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.jobs.batch_budget import batch_tokens_for
 from llmjobs.jobs.eval_tasks import Task, docs_record, eval_section, make_tasks
 from llmjobs.jobs.eval_work import GenerationWork, LoglikelihoodWork
+from llmjobs.jobs.memory_limits import MemoryLimits
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.models.device import DeviceClock, set_threads
@@ -59,7 +60,10 @@ class EvalJob:
             bench = self._model(task.model)
             work = self._work(task, bench, saved)
         self._write_docs(task)
-        work.opening = {**span.to_record(), "load_s": bench.take_load_s(), "items": 0}
+        if saved and saved.killed_for_memory:
+            log.warning("%s: going on with less at once: %s", unit.path, dict(work.state()))
+        limits = bench.limits.to_record()
+        work.opening = {**span.to_record(), "load_s": bench.take_load_s(), "items": 0, **limits}
         yield work
 
     def close(self) -> None:
@@ -102,12 +106,12 @@ class EvalJob:
             fewshot_as_turns=spec.fewshot_as_turns,
             system=spec.system,
         )
-        state = saved.state if saved else {}
         effective = {**bench.effective, "bos": encoded.bos, "system_message": encoded.system}
         clock = DeviceClock(bench.loaded.device)
         if data.benchmark.output_type(data.subject) == "generate_until":
             generator = Generator(bench.loaded.model, bench.loaded.tokenizer, warn=log.warning)
-            generator.row_limit = state.get("row_limit") or generator.row_limit
+            generator.row_limit = bench.limits.rows(saved, generator.row_limit)
+            bench.write()
             return GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
         plan = plan_unit(
             encoded.requests,
@@ -117,7 +121,8 @@ class EvalJob:
             **bench.scorer.plan_settings,
         )
         log.info("%s: %s", data.key, plan.describe())
-        bench.scorer.token_limit = state.get("token_limit")
+        bench.scorer.token_limit = bench.limits.tokens(saved, plan)
+        bench.write()
         effective["plan"] = plan.to_builtin()
         return LoglikelihoodWork(task, data.docs, encoded, plan, bench.scorer, clock, effective)
 
@@ -150,16 +155,27 @@ class _Bench:
             "scoring_path": self.scorer.path,
             "threads": threads,
         }
-        file = f"eval/{spec.name}/model.json"
-        self.batch_tokens = self._budget(section.batch_tokens, folder.path / file)
-        record = description.to_record() | self.effective | {"probe": self.probe.to_builtin()}
-        folder.write_json(file, record | {"chat_template": spec.chat_template, "batch_tokens": self.batch_tokens})
+        self._folder, self._file = folder, f"eval/{spec.name}/model.json"
+        known = folder.path / self._file
+        earlier = read_json(known) if known.exists() else {}
+        self.batch_tokens = self._budget(section.batch_tokens, earlier)
+        self.limits = MemoryLimits.read(earlier)
+        self._written: dict[str, Any] = {}
+        self.write()
 
-    def _budget(self, wanted: int | str, known: Path) -> int:
+    def write(self) -> None:
+        """Bring ``model.json`` up to date: what was loaded, and with which limits it runs."""
+        record = self.loaded.description.to_record() | self.effective | {"probe": self.probe.to_builtin()}
+        record |= {"chat_template": self.spec.chat_template, "batch_tokens": self.batch_tokens}
+        record |= self.limits.to_record()
+        if record != self._written:
+            self._folder.write_json(self._file, record)
+            self._written = record
+
+    def _budget(self, wanted: int | str, earlier: Mapping[str, Any]) -> int:
         """The run's own earlier measurement first: batches must not change between attempts."""
         if isinstance(wanted, int):
             return wanted
-        earlier = read_json(known) if known.exists() else {}
         if isinstance(earlier.get("batch_tokens"), int):
             return int(earlier["batch_tokens"])
         key = {**self.effective, "weights": self.loaded.description.revision, "id": self.spec.id}

@@ -35,7 +35,7 @@ def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dic
 def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any]:
     records: dict[tuple[str, str], list[Record]] = {}
     timings: list[Record] = []
-    attempts, real_s = 1, 0.0
+    attempts, real_s, memory_kills = 1, 0.0, 0
     for unit in units:
         place = folder.path / unit.path
         if not (place / CHECKPOINT).exists():
@@ -45,6 +45,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
         records[key] = read_records(place / "records.jsonl", allow_torn=True)
         timings += read_records(place / "timings.jsonl", allow_torn=True)
         attempts, real_s = max(attempts, cursor.attempts), real_s + cursor.real_s
+        memory_kills += cursor.memory_kills
     everything = [record for part in records.values() for record in part]
     scoring_s = sum(line["real_s"] for line in timings if line.get("phase") == "run" and "real_s" in line)
     return {
@@ -53,6 +54,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
         "questions": len(everything),
         "questions_per_s": round(len(everything) / scoring_s, 3) if scoring_s else None,
         "attempts": attempts,
+        "memory_kills": memory_kills,
         "errors": sum(record["status"] == "error" for record in everything),
         "unparsed": sum(record["status"] == "unparsed" for record in everything),
         "benchmarks": _benchmarks(records),

@@ -13,6 +13,7 @@ from llmjobs.hub.files import ensure_model
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.models.describe import Description, describe
 from llmjobs.models.device import free_memory, resolve_device, resolve_dtype
+from llmjobs.models.fit import check_fit
 from llmjobs.models.locate import Located, locate
 from llmjobs.models.quantize import quantization_config
 
@@ -81,6 +82,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     located = locate(spec)
     device = resolve_device(spec.device, spec.quantization)
     dtype = resolve_dtype(spec.dtype, device)
+    check_fit(spec, located, device, dtype)
     if located.revision and not located.is_local:
         code, pickles = spec.trust_remote_code, spec.pickle_weights
         ensure_model(spec.id, located.revision, pickle_weights=pickles, code=code)

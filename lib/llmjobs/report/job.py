@@ -9,7 +9,7 @@ from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.figures.accuracy import leaderboard
 from llmjobs.report.measure import Measures
-from llmjobs.report.pdf.document import Chapter, FrontPage, write_pdf
+from llmjobs.report.pdf.document import Chapter, FrontPage, make_pdf
 from llmjobs.report.read import read
 from llmjobs.report.sections import ORDER
 from llmjobs.report.sections.accuracy import labels
@@ -50,7 +50,8 @@ def make_report(
     """Write the report on ``paths`` to ``output`` (a PDF) and everything else beside it.
 
     ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. Raises DataError when
-    nothing can be read or when the results are not comparable and ``common`` is not set.
+    nothing can be read or when the results are not comparable and ``common`` is not set. Each file is replaced in one
+    step: a report that was there before is never half of a new one.
     """
     runs = [run for path in paths for run in read(path, name)]
     study = assemble(runs, common=common, where=where, budget=budget, questions=questions, label_notes=label_notes)
@@ -58,10 +59,11 @@ def make_report(
     contents = [(section, section.build(measures)) for section in ORDER if section.wanted(measures)]
     findings = rank([finding for _, content in contents for finding in content.findings])
     front = _front(measures, findings)
-    disk.make_folder(output.parent)
+    with disk.clear_errors(output):
+        disk.make_folder(output.parent)
     blocks: list[Block] = [*front.blocks, *(block for _, content in contents for block in content.blocks)]
     figures = draw_figures(blocks, output.parent / "figures")
-    write_pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures)
+    disk.write_whole(output, make_pdf(front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures))
     files = [output, *write_tables(measures, findings, output.parent), output.parent / "notes.md"]
     answers = [note for _, content in contents for note in content.notes]
     notes = notes_text(study, front.title, findings, answers, blocks)

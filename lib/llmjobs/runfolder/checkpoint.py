@@ -7,6 +7,7 @@ nothing and allocates nothing; there is no opcode in that list that imports, cal
 import hashlib
 import pickle
 import pickletools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from llmjobs.errors import RunFolderError
 from llmjobs.runfolder import disk
 
 VERSION = 1
-_MAGIC = b"llmjobs checkpoint 1\n"
+_MAGIC = b"llmjobs checkpoint %d\n" % VERSION
+_ANY_MAGIC = re.compile(rb"llmjobs checkpoint (\d{1,9})\n")
 _DIGEST_BYTES = 32
 MAX_BYTES = 1 << 26
 _PLAIN_OPCODES = """
@@ -102,11 +104,17 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DamagedCheckpointError(f"cannot be read ({error.strerror})") from None
     if not data.startswith(_MAGIC):
-        raise DamagedCheckpointError("is empty, cut off or of another version")
+        raise DamagedCheckpointError(_foreign(data))
     digest, payload = data[len(_MAGIC) :][:_DIGEST_BYTES], data[len(_MAGIC) + _DIGEST_BYTES :]
     if hashlib.sha256(payload).digest() != digest:
         raise DamagedCheckpointError("is damaged (its checksum differs)")
     return _loads(payload)
+
+
+def _foreign(data: bytes) -> str:
+    if other := _ANY_MAGIC.match(data):
+        return f"is of version {int(other[1])}, and this llmjobs reads version {VERSION}"
+    return "is empty or cut off" if _MAGIC.startswith(data) else "does not begin as a checkpoint does"
 
 
 def _loads(payload: bytes) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Append-only JSONL files: records and timings.
 
 A line is written whole, then synced; the checkpoint then holds the file's length. On resume the file is cut at that
-length, so a torn last line never survives.
+length, so a torn last line never survives. Before each write the file must still have the length that this process
+left it at: so of two processes that a file system without locks lets in, one stops before it can do harm.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,14 +62,40 @@ class Journal:
             disk.fsync(self._stream)
         self._stream.seek(self.size)
 
+    def check_alone(self) -> None:
+        """See that nobody else wrote into the file.
+
+        Raises:
+            RunFolderError: its length is not what this process left; or it is gone.
+
+        """
+        with disk.clear_errors(self.path):
+            length = self.path.stat().st_size
+        if length != self.size:
+            raise RunFolderError(
+                f"{self.path}: has {length} bytes, but this process left it at {self.size}: another process works in "
+                "this run, or changed it; stop one of them and give the same command again"
+            )
+
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write the records and bring them to the disk."""
         data = b"".join(map(encode, records))
         if data:
+            self.check_alone()
             with disk.clear_errors(self.path):
-                disk.write(self._stream, data)
-                disk.fsync(self._stream)
+                try:
+                    disk.write(self._stream, data)
+                    disk.fsync(self._stream)
+                except OSError:
+                    self._take_back()
+                    raise
             self.size += len(data)
+
+    def _take_back(self) -> None:
+        """Leave no half line behind, so that a process that lives on can write again once there is room."""
+        with contextlib.suppress(OSError):
+            disk.truncate(self._stream, self.size)
+            self._stream.seek(self.size)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,6 +1,7 @@
 """A unit's progress on disk: its journals and its checkpoint, moved forward together."""
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,8 +9,9 @@ from typing import Any
 
 from llmjobs.errors import DataError, FingerprintError, RunFolderError
 from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_json
+from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_json, to_json
 from llmjobs.runfolder.journal import Journal, read_lines
+from llmjobs.runner import deaths
 from llmjobs.runner.units import Saved, Step
 
 
@@ -18,7 +20,9 @@ class Cursor:
     """What the checkpoint of a unit holds; builtins only.
 
     ``records_bytes`` and ``timings_bytes`` are the lengths at which the journals are cut on resume. ``real_s`` is the
-    time used so far in all attempts, loading included.
+    time used so far in all attempts, loading included. ``running`` is the note of an attempt that is under way (see
+    ``deaths``), ``vanished`` counts attempts that ended unseen in the step at hand, ``memory_kills`` those that the
+    kernel ended for lack of memory.
     """
 
     declared: dict[str, Any]
@@ -31,10 +35,22 @@ class Cursor:
     attempts: int = 0
     real_s: float = 0.0
     done: bool = False
+    running: deaths.Note | None = None
+    vanished: int = 0
+    memory_kills: int = 0
 
-    def saved(self) -> Saved | None:
+    def saved(self, *, killed_for_memory: bool = False) -> Saved | None:
         """What :meth:`Job.open` needs to go on; None before the first step was planned."""
-        return Saved(self.effective, self.state, self.steps_done) if self.effective else None
+        return Saved(self.effective, self.state, self.steps_done, killed_for_memory) if self.effective else None
+
+    def count_unseen_end(self) -> bool:
+        """Count an attempt that left its note; returns whether the kernel ended it for lack of memory."""
+        if self.running is None or self.done:
+            return False
+        self.vanished += 1
+        killed = deaths.was_killed_for_memory(self.running, self.vanished)
+        self.memory_kills += killed
+        return killed
 
 
 def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | None]:
@@ -42,6 +58,7 @@ def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | N
 
     Raises:
         FingerprintError: the folder holds something else than what is asked for.
+        DataError: no checkpoint can be used, and a line of the records is damaged.
 
     """
     try:
@@ -54,7 +71,7 @@ def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | N
     names = {f.name for f in fields(Cursor)}
     cursor = Cursor(**{key: value for key, value in loaded.state.items() if key in names})
     compare(unit, "declared", cursor.declared, declared)
-    return cursor, loaded.remark
+    return cursor, loaded.remark or _remark_on_age(unit, cursor)
 
 
 def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
@@ -79,12 +96,24 @@ def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mappin
         FingerprintError: names the first field that differs.
 
     """
+    if found := _difference(saved, asked):
+        key, was, now = found
+        raise FingerprintError(
+            f"{unit.path}: {key} was {_short(was)} and is now {_short(now)}; "
+            f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"
+        )
+
+
+def _difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first field that differs, of mappings within by their path (``questions.mmlu.astronomy.data_hash``)."""
     for key in dict.fromkeys([*saved, *asked]):
-        if saved.get(key) != asked.get(key):
-            raise FingerprintError(
-                f"{unit.path}: {key} was {_short(saved.get(key))} and is now {_short(asked.get(key))}; "
-                f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"
-            )
+        was, now = saved.get(key), asked.get(key)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping) and (inner := _difference(was, now)):
+            return f"{key}.{inner[0]}", *inner[1:]
+        return key, was, now
+    return None
 
 
 def _short(value: object) -> str:
@@ -92,8 +121,41 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
+def _remark_on_age(unit: UnitFolder, cursor: Cursor) -> str | None:
+    """A death leaves at most one step beyond the checkpoint: more of them mean that an older one was put back."""
+    if not unit.records.exists() or unit.records.stat().st_size <= cursor.records_bytes:
+        return None
+    newest = _last_step(unit, cursor.records_bytes)
+    if newest <= cursor.steps_done:
+        return None
+    return (
+        f"{unit.checkpoint}: is older than {unit.records.name}, which goes to step {newest}; "
+        f"going on from step {cursor.steps_done}, as the checkpoint says"
+    )
+
+
+def _last_step(unit: UnitFolder, start: int) -> int:
+    """The last whole line's step behind ``start`` bytes; -1 where there is none."""
+    with unit.records.open("rb") as stream:
+        stream.seek(start)
+        lines = [line for line in stream.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+        return int(json.loads(lines[-1])["step"])
+    return -1
+
+
 def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
-    """Rebuild a cursor from the journals alone: every step before the last one seen is whole."""
+    """Rebuild a cursor from the journals alone: every step before the last one seen is whole.
+
+    Raises:
+        DataError: a line in the middle is damaged; it names file and line.
+        FingerprintError: ``unit.json`` says that the records were made with other settings.
+
+    """
+    unit_file = _unit_file(unit)
+    known, asked = unit_file.get("fingerprint", {}), json.loads(to_json(dict(declared)))
+    both = [key for key in asked if key in known]
+    compare(unit, "declared", {key: known[key] for key in both}, {key: asked[key] for key in both})
     records_bytes, last, ends = 0, -1, {-1: 0}
     if unit.records.exists():
         for _, end, record in read_lines(unit.records, allow_torn=True):
@@ -104,8 +166,7 @@ def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
             records_bytes = end
     steps = max(last, 0)
     cursor = Cursor(dict(declared), steps_done=steps, records_bytes=ends.get(steps - 1, 0))
-    with contextlib.suppress(DataError, KeyError, TypeError):
-        cursor.effective = dict(read_json(unit.path / UNIT_FILE)["effective"])
+    cursor.effective = unit_file.get("effective", {})
     for _, end, line in read_lines(unit.timings, allow_torn=True) if unit.timings.exists() else ():
         if int(line.get("step", -1)) >= steps:
             break
@@ -114,6 +175,14 @@ def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
         cursor.items_done += int(line.get("items") or 0)
         cursor.attempts = max(cursor.attempts, int(line.get("attempt") or 0))
     return cursor
+
+
+def _unit_file(unit: UnitFolder) -> dict[str, dict[str, Any]]:
+    """What ``unit.json`` holds of the settings; empty where it cannot be read."""
+    with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
+        found = read_json(unit.path / UNIT_FILE)
+        return {key: dict(found[key]) for key in ("fingerprint", "effective")}
+    return {}
 
 
 class Writer:
@@ -129,12 +198,15 @@ class Writer:
             self.records.close()
             raise
         self._clock = time.monotonic()
+        self._saved: dict[str, Any] = {}
 
     def opened(self, opening: Mapping[str, Any], effective: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Note that an attempt has opened the unit; the time since the writer was made counts for it."""
         self.cursor.attempts += 1
+        self.cursor.running = deaths.note_of_attempt()
         self.cursor.effective, self.cursor.state = dict(effective), dict(state)
-        self.timings.append([{"step": -1, "phase": "open", "attempt": self.cursor.attempts, **opening}])
+        kills = {"memory_kills": self.cursor.memory_kills} if self.cursor.memory_kills else {}
+        self.timings.append([{"step": -1, "phase": "open", "attempt": self.cursor.attempts, **opening, **kills}])
         self._save()
 
     def step(self, index: int, step: Step, state: Mapping[str, Any], *, last: bool) -> None:
@@ -143,14 +215,23 @@ class Writer:
         self.timings.append([{"step": index, "phase": "run", "attempt": self.cursor.attempts, **step.timing}])
         self.cursor.steps_done = index + 1
         self.cursor.items_done += int(step.timing.get("items", len(step.records)))
-        self.cursor.state = dict(state)
-        self.cursor.done = last
+        self.cursor.state, self.cursor.vanished = dict(state), 0
+        if last:
+            self.cursor.done, self.cursor.running = True, None
         self._save()
 
     def finish(self) -> None:
         """Mark a unit without steps as whole."""
-        self.cursor.done = True
+        self.cursor.done, self.cursor.running = True, None
         self._save()
+
+    def leave(self) -> None:
+        """Take the note of this attempt away: it ends in sight, by a signal or an error that is told.
+
+        What the checkpoint held stays: a signal can have come in the middle of :meth:`step`.
+        """
+        if self._saved.get("running") is not None:
+            checkpoint.save(self.unit.checkpoint, self._saved | {"running": None, "vanished": 0})
 
     def close(self) -> None:
         """Close the journals."""
@@ -161,5 +242,9 @@ class Writer:
         now = time.monotonic()
         self.cursor.real_s += max(now - self._clock, 0.0)
         self._clock = now
+        self.records.check_alone()
+        self.timings.check_alone()
         self.cursor.records_bytes, self.cursor.timings_bytes = self.records.size, self.timings.size
-        checkpoint.save(self.unit.checkpoint, vars(self.cursor))
+        state = dict(vars(self.cursor))
+        checkpoint.save(self.unit.checkpoint, state)
+        self._saved = state

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from llmjobs.errors import (
@@ -15,6 +15,7 @@ from llmjobs.errors import (
     RunFolderError,
     printable,
 )
+from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.cursor import Cursor, Writer
@@ -61,8 +62,8 @@ def run_job(job: Job, folder: RunFolder, on_records: OnRecords | None = None) ->
             starts = [_start(folder, unit) for unit in units]
             with contextlib.closing(_progress(job, units, starts)) as progress:
                 loop = _Loop(job, switch, progress, outcome, on_records)
-                for unit, (unit_folder, cursor) in zip(units, starts, strict=True):
-                    loop.unit(unit, unit_folder, cursor)
+                for unit, start in zip(units, starts, strict=True):
+                    loop.unit(unit, start)
     except StopRequestedError as stop:
         outcome.stopped_by = str(stop)
     finally:
@@ -70,16 +71,26 @@ def run_job(job: Job, folder: RunFolder, on_records: OnRecords | None = None) ->
     return outcome
 
 
-def _start(folder: RunFolder, unit: Unit) -> tuple[UnitFolder, Cursor]:
+@dataclass(frozen=True)
+class _Start:
+    """Where a unit stands as the job starts."""
+
+    folder: UnitFolder
+    cursor: Cursor
+    killed_for_memory: bool
+
+
+def _start(folder: RunFolder, unit: Unit) -> _Start:
     unit_folder = folder.unit(unit.path)
     cursor, remark = cursors.load(unit_folder, unit.declared)
     if remark:
         log.warning("%s", remark)
-    return unit_folder, cursor
+    return _Start(unit_folder, cursor, cursor.count_unseen_end())
 
 
-def _progress(job: Job, units: Sequence[Unit], starts: Sequence[tuple[UnitFolder, Cursor]]) -> Progress:
-    done = sum(unit.size if c.done else c.items_done for unit, (_, c) in zip(units, starts, strict=True))
+def _progress(job: Job, units: Sequence[Unit], starts: Sequence[_Start]) -> Progress:
+    cursors_of = [(unit, start.cursor) for unit, start in zip(units, starts, strict=True)]
+    done = sum(unit.size if cursor.done else cursor.items_done for unit, cursor in cursors_of)
     return Progress(job.name, sum(unit.size for unit in units), done)
 
 
@@ -91,15 +102,16 @@ class _Loop:
     outcome: Outcome
     on_records: OnRecords | None
 
-    def unit(self, unit: Unit, folder: UnitFolder, cursor: Cursor) -> None:
+    def unit(self, unit: Unit, start: _Start) -> None:
         """Run one unit; its own failure is noted and the job goes on."""
         self.switch.check()
-        error_file = folder.path / ERROR_FILE
+        folder, error_file = start.folder, start.folder.path / ERROR_FILE
         try:
-            if not cursor.done:
+            if not start.cursor.done:
                 self.progress.unit(unit.path)
-                self._steps(unit, folder, cursor)
-            error_file.unlink(missing_ok=True)
+                self._steps(unit, start)
+            with disk.clear_errors(error_file):
+                error_file.unlink(missing_ok=True)
             self.outcome.done += 1
         except (FingerprintError, RunFolderError):
             raise
@@ -109,10 +121,14 @@ class _Loop:
             RunFolder(folder.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
             self.progress.say(f"failed: {unit.path}: {line}")
 
-    def _steps(self, unit: Unit, folder: UnitFolder, cursor: Cursor) -> None:
+    def _steps(self, unit: Unit, start: _Start) -> None:
+        folder, cursor = start.folder, start.cursor
+        if start.killed_for_memory:
+            log.warning("%s: the kernel ended the last attempt for lack of memory", unit.path)
         with (
             contextlib.closing(Writer(folder, cursor)) as writer,
-            self.job.open(unit, cursor.saved()) as work,
+            _in_sight(writer),
+            self.job.open(unit, cursor.saved(killed_for_memory=start.killed_for_memory)) as work,
         ):
             if cursor.effective:
                 cursors.compare(folder, "as loaded", cursor.effective, work.effective)
@@ -133,6 +149,18 @@ class _Loop:
         if self.on_records:
             self.on_records(unit, step.records)
         self.progress.advance(int(step.timing.get("items", len(step.records))), unit.path)
+
+
+@contextlib.contextmanager
+def _in_sight(writer: Writer) -> Iterator[None]:
+    """Tell the checkpoint of an end by a signal or an error, lest it be taken for a kill; a hurry writes nothing."""
+    try:
+        yield
+    except BaseException as error:
+        if not (isinstance(error, StopRequestedError) and error.at_once):
+            with contextlib.suppress(RunFolderError):
+                writer.leave()
+        raise
 
 
 def one_line(error: BaseException) -> str:

@@ -2,39 +2,87 @@
 
 Between steps nothing is unsaved, so there (loading a model, planning) a signal ends the run at once. A second signal
 ends it at once in a step too: the step is lost, nothing else.
+
+After SIGTERM and SIGHUP nobody may be there for a second one, and who sends them kills soon (a spot instance,
+Kubernetes and Slurm after 30 seconds): a step that is not finished after :func:`grace_s` seconds is given up, and a
+process that still cannot leave, since it waits for a paid call or a single long operation, ends itself
+:data:`LAST_S` seconds later, which costs no more than a kill. A signal that is ignored at the start (nohup) stays so.
 """
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from llmjobs.errors import EXIT_RESUMABLE, LlmjobsError
+
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE_VARIABLE = "LLMJOBS_GRACE_S"
+GRACE_S = 25.0
+LAST_S = 4.0
 
 
 class StopRequestedError(BaseException):
     """Ends a run on a signal. A BaseException, so that no handler for failures takes it for one."""
 
-    def __init__(self, signal_number: int) -> None:
-        """Remember which signal it was."""
+    def __init__(self, signal_number: int, *, at_once: bool = False) -> None:
+        """Remember which signal it was, and whether there is no time for anything more."""
         super().__init__(signal.Signals(signal_number).name)
+        self.at_once = at_once
+
+
+def grace_s() -> float:
+    """Seconds that a step may still take after SIGTERM: ``LLMJOBS_GRACE_S``, else 25.
+
+    Raises:
+        LlmjobsError: the variable is no number of seconds.
+
+    """
+    text = os.environ.get(GRACE_VARIABLE, "")
+    try:
+        seconds = float(text or GRACE_S)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e6:
+        raise LlmjobsError(f"{GRACE_VARIABLE}: {text!r} is no number of seconds above 0; {GRACE_S:g} is the default")
+    return seconds
 
 
 class StopSwitch:
     """Set by the first signal; asked between steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float = GRACE_S) -> None:
         """Nothing requested yet."""
         self.received: int | None = None
+        self.grace_s = grace_s
+        self.is_given_up = False
         self._in_step = False
+        self._last: threading.Timer | None = None
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Note the signal; leave at once unless a step is running for the first time."""
         second = self.received is not None
         self.received = number
+        if number != signal.SIGINT and not second:
+            self._set_limits()
         if second or not self._in_step:
-            raise StopRequestedError(number)
+            raise StopRequestedError(number, at_once=second)
+        self._tell(number)
+
+    def expire(self, _number: int, _frame: FrameType | None) -> None:
+        """Give the step up: its time is over."""
+        self.is_given_up = True
+        if self._in_step and self.received is not None:
+            raise StopRequestedError(self.received, at_once=True)
+
+    def close(self) -> None:
+        """Take the limits back, unless the process could not leave in time."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._last is not None and not self.is_given_up:
+            self._last.cancel()
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -50,18 +98,34 @@ class StopSwitch:
         if self.received is not None:
             raise StopRequestedError(self.received)
 
+    def _set_limits(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self.grace_s)
+        self._last = threading.Timer(self.grace_s + LAST_S, os._exit, (EXIT_RESUMABLE,))
+        self._last.daemon = True
+        self._last.start()
+
+    def _tell(self, number: int) -> None:
+        name = signal.Signals(number).name
+        limit = "" if number == signal.SIGINT else f", for {self.grace_s:g} s at most"
+        line = f"\nllmjobs: {name}: finishing the step at hand{limit}; once more ends at once\n"
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())  # not through a stream: this thread may be in the middle of writing to it
+
 
 @contextmanager
 def stop_switch() -> Iterator[StopSwitch]:
     """Install the handlers for the body (in the main thread only) and put the old ones back."""
-    switch = StopSwitch()
+    switch = StopSwitch(grace_s())
     if threading.current_thread() is not threading.main_thread():
         yield switch
         return
-    old = {number: signal.signal(number, switch.handle) for number in CAUGHT}
+    caught = [number for number in CAUGHT if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {**dict.fromkeys(caught, switch.handle), signal.SIGALRM: switch.expire}
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield switch
     finally:
+        switch.close()
         for number, handler in old.items():
             if handler is not None:  # one that is not Python's cannot be put back
                 signal.signal(number, handler)

@@ -74,3 +74,5 @@ class Saved:
     effective: Mapping[str, Any]
     state: Mapping[str, Any]
     steps_done: int
+    killed_for_memory: bool = False
+    """The kernel ended the attempt before for lack of memory, in step ``steps_done``."""

@@ -1,8 +1,8 @@
 """The document: page frames, header and footer, bookmarks, contents with links, fixed bytes."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from reportlab import rl_config
@@ -48,11 +48,12 @@ class FrontPage:
     warning: str = ""
 
 
-def write_pdf(path: Path, front: FrontPage, chapters: Sequence[Chapter], figures: Figures) -> None:
-    """Write the document; the same input gives the same bytes."""
+def make_pdf(front: FrontPage, chapters: Sequence[Chapter], figures: Figures) -> bytes:
+    """Make the document; the same input gives the same bytes."""
     rl_config.invariant = 1
     register_fonts()
-    document = Document(path, front.title)
+    data = io.BytesIO()
+    document = Document(data, front.title)
     story: list[Flowable] = [*_front(front, figures), *_contents(len(chapters))]
     for chapter in chapters:
         story += [
@@ -61,6 +62,7 @@ def write_pdf(path: Path, front: FrontPage, chapters: Sequence[Chapter], figures
             *flowables(chapter.blocks, figures),
         ]
     document.multiBuild(story, canvasmaker=_canvas)
+    return data.getvalue()
 
 
 def _canvas(*arguments: Any, **options: Any) -> Canvas:
@@ -71,10 +73,10 @@ def _canvas(*arguments: Any, **options: Any) -> Canvas:
 class Document(BaseDocTemplate):  # type: ignore[misc]
     """Pages with a running header, and a footer with the page of all pages."""
 
-    def __init__(self, path: Path, title: str) -> None:
+    def __init__(self, data: io.BytesIO, title: str) -> None:
         """Prepare the frames."""
         super().__init__(
-            str(path),
+            data,
             pagesize=styles.PAGE,
             title=visible(title, keep_lines=False),
             author="llmjobs",

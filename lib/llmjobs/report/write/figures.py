@@ -1,5 +1,6 @@
 """Each plot as PDF and PNG, and kept for the document; the same input gives the same bytes."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from llmjobs.report.figures.style import styled
 from llmjobs.report.pdf.vector import draw_on
 from llmjobs.report.text.fonts import register_fonts
 from llmjobs.report.text.visible import visible
+from llmjobs.runfolder import disk
 
 DPI = 160
 
 
 def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Plot]:
     """Draw every figure among ``blocks`` once, write it below ``folder`` and return the plots by name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk.clear_errors(folder):
+        disk.make_folder(folder)
     register_fonts()
     drawn: dict[str, Plot] = {}
     with styled():
@@ -26,17 +29,25 @@ def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Plot]:
                 plot = block.draw()
                 plot.draw_without_rendering()
                 plot.set_layout_engine("none")
-                plot.savefig(folder / f"{block.name}.png", dpi=DPI, metadata={"Software": None})
-                _save_pdf(plot, folder / f"{block.name}.pdf", block.caption)
+                disk.write_whole(folder / f"{block.name}.png", _png(plot))
+                disk.write_whole(folder / f"{block.name}.pdf", _pdf(plot, block.caption))
                 drawn[block.name] = plot
     return drawn
 
 
-def _save_pdf(plot: Plot, path: Path, caption: str) -> None:
-    """Write one page of the plot's size, by the same means as the report: embedded fonts, any script."""
+def _png(plot: Plot) -> bytes:
+    data = io.BytesIO()
+    plot.savefig(data, format="png", dpi=DPI, metadata={"Software": None})
+    return data.getvalue()
+
+
+def _pdf(plot: Plot, caption: str) -> bytes:
+    """One page of the plot's size, by the same means as the report: embedded fonts, any script."""
     width, height = (float(side) * 72 for side in plot.get_size_inches())
-    canvas = Canvas(str(path), pagesize=(width, height), invariant=1, initialFontName="Text", lang="en")
+    data = io.BytesIO()
+    canvas = Canvas(data, pagesize=(width, height), invariant=1, initialFontName="Text", lang="en")
     canvas.setTitle(visible(caption, keep_lines=False))
     canvas.setAuthor("llmjobs")
     draw_on(canvas, plot, 1.0)
     canvas.save()
+    return data.getvalue()

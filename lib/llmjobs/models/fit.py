@@ -1,0 +1,65 @@
+"""Refuses a model whose weights alone are larger than the device's memory, from its config, before any download."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from llmjobs.environment import memory_bytes
+from llmjobs.errors import ModelError
+from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.measuring.model_shapes import on_meta, whole_weight_bytes
+from llmjobs.models.locate import Located
+
+log = logging.getLogger(__name__)
+GIB = 1 << 30
+PRECISIONS = ("none", "8bit", "4bit")
+
+
+def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype) -> None:
+    """Compare the weights at the precision asked for with all memory that ``device`` has.
+
+    What runs beside the weights is left to ``plan``: here is refused only what cannot work. A config that tells
+    nothing (remote code, an architecture of its own) lets the model pass, and so does ``device_map: auto``, which
+    spreads over devices.
+
+    Raises:
+        ModelError: it does not fit; the line says which precision would.
+
+    """
+    if spec.device_map == "auto":
+        return
+    try:
+        needs = _weight_bytes(spec, located, dtype)
+    except Exception as error:
+        log.debug("%s: its size is not known before loading: %s", spec.name, error)
+        return
+    room = _device_bytes(device)
+    if needs[spec.quantization] <= room:
+        return
+    smaller = [name for name in PRECISIONS[PRECISIONS.index(spec.quantization) + 1 :] if needs[name] <= room]
+    remedy = f"quantization: {smaller[0]} takes {needs[smaller[0]] / GIB:.1f} GiB" if smaller else "use a smaller model"
+    raise ModelError(
+        f"{spec.name}: does not fit: its weights take {needs[spec.quantization] / GIB:.1f} GiB as "
+        f"{_precision(spec, dtype)}, and {device} has {room / GIB:.1f} GiB in all; {remedy}; nothing was loaded"
+    )
+
+
+def _weight_bytes(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Mapping[str, int]:
+    from transformers import AutoConfig
+
+    pinned: dict[str, Any] = {} if located.is_local else {"revision": located.revision}
+    config = AutoConfig.from_pretrained(located.source, trust_remote_code=spec.trust_remote_code, **pinned)
+    model = on_meta(config, dtype, spec.trust_remote_code)
+    return {name: whole_weight_bytes(model, name) for name in PRECISIONS}
+
+
+def _precision(spec: ModelSpec, dtype: torch.dtype) -> str:
+    return spec.quantization if spec.quantization != "none" else str(dtype).removeprefix("torch.")
+
+
+def _device_bytes(device: str) -> int:
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return memory_bytes()

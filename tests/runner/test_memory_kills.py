@@ -1,0 +1,120 @@
+"""A kill by the kernel for memory is told from a person's, and only the first changes anything."""
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from toy import ToyJob, ToyWork, records_of
+
+sys.path.append(str(Path(__file__).parents[1] / "crash"))
+from faults import in_child
+
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runfolder.journal import read_records
+from llmjobs.runner import deaths
+from llmjobs.runner.run import run_job
+
+UNIT = "toy/unit-0"
+
+
+class DyingWork(ToyWork):
+    dies_at: int | None = None
+
+    def step(self, index):
+        if index == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(index)
+
+
+class DyingJob(ToyJob):
+    """Dies in a step, and keeps what the runner told it when it opened the unit."""
+
+    def __init__(self, dies_at=None):
+        super().__init__(units=1, steps=4)
+        self.dies_at, self.told = dies_at, None
+
+    @contextmanager
+    def open(self, unit, saved):
+        self.told = saved
+        work = DyingWork(unit, self.steps, 0)
+        work.dies_at = self.dies_at
+        yield work
+
+
+@pytest.fixture
+def attempt(tmp_path, monkeypatch):
+    """Runs the job with the kernel's count at a number; returns what it was told (None: it died)."""
+
+    def run(count, dies_at=None, boot="one"):
+        monkeypatch.setattr(deaths, "oom_kills", lambda: count)
+        monkeypatch.setattr(deaths, "boot_id", lambda: boot)
+        folder, job = RunFolder.create(tmp_path, "run"), DyingJob(dies_at)
+        if dies_at is not None:
+            assert in_child(lambda: run_job(job, folder).exit_code) == -signal.SIGKILL
+            return None
+        assert run_job(job, folder).exit_code == 0
+        return job.told
+
+    return run
+
+
+def state(tmp_path) -> dict:
+    return checkpoint.read(tmp_path / "run" / UNIT / "checkpoint.pkl")
+
+
+def test_a_persons_kill_is_none_for_memory(attempt, tmp_path):
+    attempt(5, dies_at=2)
+    told = attempt(5)
+    assert (told.steps_done, told.killed_for_memory) == (2, False)
+    assert (state(tmp_path)["memory_kills"], state(tmp_path)["running"]) == (0, None)
+
+
+def test_a_kill_that_the_kernel_counted_is_told_and_recorded(attempt, tmp_path, caplog):
+    attempt(5, dies_at=2)
+    told = attempt(6)
+    assert (told.steps_done, told.killed_for_memory) == (2, True)
+    assert f"{UNIT}: the kernel ended the last attempt for lack of memory" in caplog.text
+    assert state(tmp_path)["memory_kills"] == 1
+    opened = [line for line in read_records(tmp_path / "run" / UNIT / "timings.jsonl") if line["phase"] == "open"]
+    assert [line.get("memory_kills") for line in opened] == [None, 1]
+
+
+def test_after_a_start_of_the_machine_the_count_means_nothing(attempt):
+    attempt(0, dies_at=2, boot="one")
+    assert attempt(3, boot="two").killed_for_memory is False
+
+
+def test_an_end_in_sight_is_no_kill(attempt, tmp_path, monkeypatch):
+    """Stopped by a signal at 5; the kernel kills somebody else until the next start."""
+    monkeypatch.setattr(deaths, "oom_kills", lambda: 5)
+    folder = RunFolder.create(tmp_path, "run")
+    run_job(DyingJob(), folder, lambda unit, records: os.kill(os.getpid(), signal.SIGTERM))
+    assert state(tmp_path)["running"] is None
+    assert attempt(9).killed_for_memory is False
+
+
+def test_where_the_kernel_does_not_count_a_row_of_ends_in_one_step_tells(attempt, tmp_path):
+    told = []
+    for _ in range(deaths.MOST_VANISHED):
+        attempt(None, dies_at=2)
+        told.append(state(tmp_path)["vanished"])
+    assert told == [0, 1, 2, 3, 4]
+    assert attempt(None).killed_for_memory is True
+
+
+def test_where_the_kernel_does_not_count_a_finished_step_begins_a_new_row(attempt, tmp_path):
+    for step in (0, 0, 0, 1, 1, 1, 2, 2, 2):
+        attempt(None, dies_at=step)
+    assert attempt(None).killed_for_memory is False
+
+
+def test_the_records_are_those_of_an_unbroken_run(attempt, tmp_path):
+    attempt(5, dies_at=1)
+    attempt(6, dies_at=3)
+    attempt(6)
+    run_job(DyingJob(), RunFolder.create(tmp_path, "whole"))
+    assert records_of(tmp_path / "run") == records_of(tmp_path / "whole")
