@@ -55,7 +55,7 @@ check: setup ## Lint, types, import layers and help texts, in seconds.
 golden: setup ## Make the golden files anew; read the diff before you commit it.
 	for script in $(sort $(wildcard tests/*/make_*golden.py)); do $(BIN)/python $$script || exit 1; done
 
-crash: setup ## Kill every job at random file operations and compare: KILLS=1000 a job.
+crash: setup ## Kill jobs at random moments and file operations, and compare: KILLS=1000 over all jobs.
 	$(BIN)/python tests/crash/campaign.py --kills $(or $(KILLS),100)
 
 docs: setup ## Make the generated pages anew, then the site in build/site, its links checked.

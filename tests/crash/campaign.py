@@ -1,26 +1,36 @@
-"""A random campaign of deaths over whole jobs: ``python tests/crash/campaign.py --kills 1000``.
+"""A random campaign of deaths over every job: ``python tests/crash/campaign.py --kills 1000`` (``make crash``).
 
-Each run of a job dies at a random file operation (as a kill or as a loss of power), is resumed, dies again, until a
-resume reaches the end; its records must then equal an unbroken run's. Prints a table and one JSON line; ends with 1
-if anything differed.
+Each run of a job dies again and again until it ends: half of the deaths are SIGKILLs from outside at a random moment,
+half are at a random file operation, as a kill or as a loss of power. The model is really loaded, the matrix's cells
+and their questions are real; only imports are not paid for, since every process is a fork of one that has them. What
+must then equal an unbroken run's is what ``crash_jobs.state_of`` reads: every file, but for what is measured.
+
+Prints a table and one JSON line; ends with 1 if anything differed.
 """
 
 import argparse
 import json
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "jobs")]
-from faults import Fault, in_child  # noqa: E402
-from random_llama import make_llama  # noqa: E402
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "mtbench")]
+from crash_jobs import SECTIONS, SmallJob, demo_model, differences, fast_folder, make_job, state_of, tell_to  # noqa: E402
+from faults import Fault  # noqa: E402
+from mtbench_stand_in import stand_in  # noqa: E402
+from warm_child import run_warm  # noqa: E402
 
-MODES = ("kill", "power")
+SHARES = {"eval": 0.4, "converse": 0.25, "mtbench": 0.2, "matrix": 0.08, "report": 0.07}
+"""Of all kills; a job whose run takes longer gets fewer."""
+NOT_COMPARED = ("figures/", "cell.json", "machine.json", "report.html", "report.pdf", "summary.json", "timings.jsonl")
+"""Of the matrix, whose cells measure: its answers, checkpoints and everything else are compared."""
+ATTEMPT_MOST = 40
 
 
 @dataclass
@@ -28,100 +38,136 @@ class Tally:
     """What happened to one job."""
 
     job: str
-    operations: int
+    boundaries: int
+    """File operations of an unbroken run."""
+    tried: set[str] = field(default_factory=set)
+    """Those that it died at."""
+    kills: int = 0
+    at_operations: int = 0
+    resumes: int = 0
     runs: int = 0
-    deaths: int = 0
     differences: int = 0
 
-
-def quiet(work: Callable[[], int], fault: Fault | None) -> int:
-    """Run ``work`` in a child without output, dying where ``fault`` says."""
-
-    def child() -> int:
-        for descriptor in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-        if fault:
-            fault.install()
-        return work()
-
-    return in_child(child)
+    def to_record(self) -> dict[str, object]:
+        """Plain values."""
+        return vars(self) | {"tried": len({name.split()[0] for name in self.tried})}
 
 
-def command(job: str, manifest: Path, results: Path) -> Callable[[], int]:
-    """The job as ``llmjobs JOB MANIFEST`` runs it, in this process."""
+class RealJob(SmallJob):
+    """A small job whose models are loaded and whose cells run in each attempt."""
 
-    def work() -> int:
-        from llmjobs.cli import main
-
+    def start(self, results: Path, fault: Fault | None, told: Path) -> int:
+        """Begin an attempt; returns the process."""
+        process = os.fork()
+        if process:
+            return process
+        code = 70
         try:
-            main([job, str(manifest), "--results", str(results)])
-        except SystemExit as ended:
-            return ended.code if isinstance(ended.code, int) else 1
+            os.setsid()
+            tell_to(told)
+            from llmjobs.jobs import matrix_job
 
-    return work
+            matrix_job.run_child = run_warm
+            if fault:
+                fault.install()
+            code = self.work(results)
+        finally:
+            os._exit(code)
 
-
-def records_of(results: Path) -> dict[str, bytes]:
-    """Every record file below ``results``."""
-    return {str(p.relative_to(results)): p.read_bytes() for p in sorted(results.rglob("records.jsonl"))}
-
-
-def count_operations(job: str, manifest: Path, folder: Path) -> int:
-    """Run the job unbroken into ``folder/unbroken`` and count its file operations."""
-    counter = Fault(0)
-    note = folder / "operations"
-
-    def work() -> int:
-        code = command(job, manifest, folder / "unbroken")()
-        note.write_text(str(counter.count))
-        return code
-
-    if code := quiet(work, counter):
-        raise SystemExit(f"{job}: the unbroken run ended with {code}")
-    return int(note.read_text())
+    def attempt(self, results: Path, told: Path, fault: Fault | None = None, kill_after_s: float | None = None) -> int:
+        """Run until it ends or dies; returns the exit code, negative for a signal."""
+        process = self.start(results, fault, told)
+        if kill_after_s is not None:
+            time.sleep(kill_after_s)
+            os.kill(process, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def campaign(job: str, manifest: Path, folder: Path, kills: int, rng: Random) -> Tally:
+def compared(job: SmallJob, results: Path) -> dict[str, object]:
+    """What must be equal; for the matrix without what its cells measure."""
+    skipped = NOT_COMPARED if job.name == "matrix" else ()
+    found = {name: value for name, value in state_of(results).items() if not name.endswith(skipped)}
+    return {name: value for name, value in found.items() if not any(part in name for part in skipped)}
+
+
+def campaign(job: RealJob, folder: Path, kills: int, rng: Random) -> Tally:
     """Kill ``job`` until ``kills`` deaths are counted."""
-    tally = Tally(job, count_operations(job, manifest, folder))
-    expected = records_of(folder / "unbroken")
-    while tally.deaths < kills:
+    told, began = folder / "told", time.monotonic()
+    if code := job.attempt(folder / "unbroken", told):
+        raise SystemExit(f"{job.name}: the unbroken run ended with {code}: {told.read_text()}")
+    expected, whole_s = compared(job, folder / "unbroken"), time.monotonic() - began
+    tally = Tally(job.name, _operations(job, folder))
+    while tally.kills < kills:
         results = folder / f"run-{tally.runs}"
-        for _ in range(rng.randint(1, 6)):
-            fault = Fault(rng.randint(1, tally.operations), rng.choice(MODES), rng.randrange(2**30))
-            tally.deaths += quiet(command(job, manifest, results), fault) < 0
-        code = quiet(command(job, manifest, results), None)
+        code = _until_the_end(job, results, told, tally, rng, whole_s)
         tally.runs += 1
-        if code or records_of(results) != expected:
+        if code or (wrong := differences(compared(job, results), expected)):
             tally.differences += 1
-            print(f"{job}: run {tally.runs} differs (exit code {code}); kept in {results}", file=sys.stderr)
+            why = f"exit code {code}: {told.read_text()[-2000:]}" if code else ", ".join(wrong)
+            print(f"{job.name}: run {tally.runs} differs ({why}); kept in {results}", file=sys.stderr)
+        else:
+            shutil.rmtree(results)
+        told.unlink()
     return tally
+
+
+def _until_the_end(job: RealJob, results: Path, told: Path, tally: Tally, rng: Random, whole_s: float) -> int:
+    """Let an attempt die, and the next, until one ends; the last ones may live, so that it does end."""
+    code = -1
+    for attempt in range(ATTEMPT_MOST):
+        tally.resumes += attempt > 0
+        if attempt >= rng.randint(2, 8):
+            code = job.attempt(results, told)
+        elif rng.random() < 0.5:
+            code = job.attempt(results, told, kill_after_s=rng.uniform(0, whole_s))
+        else:
+            at, mode = rng.randint(1, tally.boundaries), rng.choice(("kill", "power"))
+            code = job.attempt(results, told, Fault(at, mode, rng.randrange(2**30)))
+            if code < 0:
+                tally.at_operations += 1
+                tally.tried.add(f"{at} {mode}")
+        if code >= 0:
+            return code
+        tally.kills += 1
+    return code
+
+
+def _operations(job: RealJob, folder: Path) -> int:
+    note = folder / "operations"
+    counter = Fault(0)
+    counter.before = lambda: note.write_text(str(counter.count + 1))
+    if job.attempt(folder / "counted", folder / "told", counter):
+        raise SystemExit(f"{job.name}: the counted run did not end")
+    return int(note.read_text())
 
 
 def main() -> None:
     """Run the campaign and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100, help="deaths a job")
+    parser.add_argument("--kills", type=int, default=100, help="deaths over all jobs")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ["LLMJOBS_CACHE"] = tempfile.mkdtemp()
-    import llmjobs.jobs.evaluate  # noqa: F401 - loaded once, every child is a fork
-
-    folder = Path(tempfile.mkdtemp(prefix="llmjobs-crash-"))
-    (folder / "eval").mkdir()
-    model = make_llama(folder / "model")
-    manifest = folder / "eval.yaml"
-    manifest.write_text(
-        f"models: [{{id: {model}, name: m, dtype: float32}}]\n"
-        "eval: {benchmarks: [{name: demo, subjects: [letters], limit: 4}], batch_tokens: 256, threads: 1}\n"
+    demo_model()
+    folder, began, tallies = fast_folder(), time.monotonic(), []
+    with stand_in() as judge:
+        SECTIONS["mtbench"]["judges"][0]["endpoint"] = judge.url
+        print(f"{'job':10}{'boundaries':>12}{'tried':>7}{'kills':>7}{'resumes':>9}{'runs':>6}{'differences':>13}")
+        for name, share in SHARES.items():
+            small = make_job(name, folder / name)
+            job = RealJob(small.name, small.manifest, small.run_folder)
+            kills = max(round(arguments.kills * share), 1)
+            t = campaign(job, folder / name, kills, Random(f"{arguments.seed} {name}"))
+            tallies.append(r := t.to_record())
+            figures = f"{r['boundaries']:12}{r['tried']:7}{t.kills:7}{t.resumes:9}{t.runs:6}{t.differences:13}"
+            print(f"{name:10}{figures}", flush=True)
+    kills, wrong = sum(int(t["kills"]) for t in tallies), sum(int(t["differences"]) for t in tallies)
+    print(
+        json.dumps({"seconds": round(time.monotonic() - began), "kills": kills, "differences": wrong, "jobs": tallies})
     )
-    began = time.monotonic()
-    tallies = [campaign("eval", manifest, folder / "eval", arguments.kills, Random(arguments.seed))]
-    print(f"{'job':10}{'boundaries':>12}{'kills':>8}{'runs':>8}{'differences':>13}")
-    for t in tallies:
-        print(f"{t.job:10}{t.operations:12}{t.deaths:8}{t.runs:8}{t.differences:13}")
-    print(json.dumps({"seconds": round(time.monotonic() - began), "jobs": [vars(t) for t in tallies]}))
-    sys.exit(any(t.differences for t in tallies))
+    if not wrong:
+        shutil.rmtree(folder)
+    sys.exit(wrong > 0)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from llmjobs.errors import DataError, FingerprintError, RunFolderError
+from llmjobs.errors import DataError, RunFolderError
 from llmjobs.runfolder import checkpoint
 from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_json, to_json
 from llmjobs.runfolder.journal import Journal, read_lines
 from llmjobs.runner import deaths
+from llmjobs.runner.fingerprint import compare
 from llmjobs.runner.units import Saved, Step
 
 
@@ -63,15 +64,22 @@ def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | N
     """
     try:
         loaded = checkpoint.load(unit.checkpoint)
+        cursor = _cursor_of(unit, loaded.state) if loaded else Cursor(dict(declared))
     except RunFolderError as error:
         cursor = _from_records(unit, declared)
         return cursor, f"{error}; going on from {unit.records.name} ({cursor.steps_done} steps)"
     if loaded is None:
-        return Cursor(dict(declared)), None
-    names = {f.name for f in fields(Cursor)}
-    cursor = Cursor(**{key: value for key, value in loaded.state.items() if key in names})
+        return cursor, None
     compare(unit, "declared", cursor.declared, declared)
     return cursor, loaded.remark or _remark_on_age(unit, cursor)
+
+
+def _cursor_of(unit: UnitFolder, state: Mapping[str, Any]) -> Cursor:
+    kinds = {"declared": dict, "effective": dict, "state": dict, "steps_done": int, "records_bytes": int}
+    if not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        raise RunFolderError(f"{unit.checkpoint}: is whole, but not the checkpoint of a unit")
+    names = {f.name for f in fields(Cursor)}
+    return Cursor(**{key: value for key, value in state.items() if key in names})
 
 
 def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
@@ -87,38 +95,6 @@ def progress_of(folder: RunFolder, path: str) -> str:
     if loaded is None:
         return "to do"
     return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"
-
-
-def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings.
-
-    Raises:
-        FingerprintError: names the first field that differs.
-
-    """
-    if found := _difference(saved, asked):
-        key, was, now = found
-        raise FingerprintError(
-            f"{unit.path}: {key} was {_short(was)} and is now {_short(now)}; "
-            f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"
-        )
-
-
-def _difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first field that differs, of mappings within by their path (``questions.mmlu.astronomy.data_hash``)."""
-    for key in dict.fromkeys([*saved, *asked]):
-        was, now = saved.get(key), asked.get(key)
-        if was == now:
-            continue
-        if isinstance(was, Mapping) and isinstance(now, Mapping) and (inner := _difference(was, now)):
-            return f"{key}.{inner[0]}", *inner[1:]
-        return key, was, now
-    return None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _remark_on_age(unit: UnitFolder, cursor: Cursor) -> str | None:

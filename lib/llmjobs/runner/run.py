@@ -19,6 +19,7 @@ from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.cursor import Cursor, Writer
+from llmjobs.runner.fingerprint import compare
 from llmjobs.runner.progress import Progress
 from llmjobs.runner.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.runner.units import Job, Record, Step, Unit
@@ -131,7 +132,7 @@ class _Loop:
             self.job.open(unit, cursor.saved(killed_for_memory=start.killed_for_memory)) as work,
         ):
             if cursor.effective:
-                cursors.compare(folder, "as loaded", cursor.effective, work.effective)
+                compare(folder, "as loaded", cursor.effective, work.effective)
             fingerprint = {**unit.declared, **work.effective}
             unit_file = {"unit": unit.path, "fingerprint": fingerprint, "effective": dict(work.effective)}
             RunFolder(folder.path).write_json(UNIT_FILE, unit_file)

@@ -1,0 +1,39 @@
+"""A run goes on only with the settings that it was begun with; the field that differs is named."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmjobs.errors import FingerprintError
+from llmjobs.runfolder.folder import UnitFolder
+
+
+def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings.
+
+    Raises:
+        FingerprintError: names the first field that differs.
+
+    """
+    if found := _difference(saved, asked):
+        key, was, now = found
+        raise FingerprintError(
+            f"{unit.path}: {key} was {_short(was)} and is now {_short(now)}; "
+            f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"
+        )
+
+
+def _difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first field that differs, of mappings within by their path (``questions.mmlu.astronomy.data_hash``)."""
+    for key in dict.fromkeys([*saved, *asked]):
+        was, now = saved.get(key), asked.get(key)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping) and (inner := _difference(was, now)):
+            return f"{key}.{inner[0]}", *inner[1:]
+        return key, was, now
+    return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
