@@ -14,6 +14,7 @@ import click
 
 from llmjobs import __version__
 from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
+from llmjobs.redaction import SafeFormatter, redacted
 from llmjobs.runner.signals import StopRequestedError
 
 COMMANDS = {
@@ -78,7 +79,9 @@ def group(verbose: bool) -> None:
     with everything saved (the same command goes on).
     """
     level = logging.DEBUG if verbose else logging.WARNING
-    logging.basicConfig(level=logging.WARNING, format="llmjobs: %(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("llmjobs: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("llmjobs").setLevel(level)
 
 
@@ -95,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "llmjobs"
-        _end(f"{where}: {error.format_message()}; see '{where} --help'", error.exit_code)
+        _end(f"{where}: {printable(redacted(error.format_message()))}; see '{where} --help'", error.exit_code)
     except StopRequestedError as stop:
         _end(f"llmjobs: stopped by {stop}; the same command goes on", EXIT_RESUMABLE)
     except (click.Abort, KeyboardInterrupt):
@@ -106,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except Exception as error:
-        text = printable(str(error).strip())[:300]
+        text = printable(redacted(str(error).strip()))[:300]
         _end(f"llmjobs: {type(error).__name__}: {text} (llmjobs -v … shows where)", EXIT_ERROR)
 
 
@@ -117,7 +120,7 @@ def _stop(number: int, _frame: object) -> NoReturn:
 
 def _end(line: str, code: int) -> NoReturn:
     if logging.getLogger("llmjobs").level == logging.DEBUG:
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), file=sys.stderr)
     print(line, file=sys.stderr)
     sys.exit(code)
 

@@ -15,6 +15,8 @@ Every message is one line: where, what, what is allowed, what to do.
 
 from typing import Final
 
+from llmjobs.redaction import redacted
+
 EXIT_OK: Final = 0
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -29,8 +31,8 @@ class LlmjobsError(Exception):
     exit_code = EXIT_ERROR
 
     def __init__(self, message: str) -> None:
-        """Keep ``message`` on one line: control characters of foreign text are shown, not obeyed."""
-        super().__init__(printable(message))
+        """Keep ``message`` on one line and without secrets: foreign control characters are shown, not obeyed."""
+        super().__init__(printable(redacted(message)))
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows, by IPython's protocol: the one line."""

@@ -33,6 +33,7 @@ LAYERS = (
             "llmjobs.clocks",
             "llmjobs.environment",
             "llmjobs.progress_bar",
+            "llmjobs.redaction",
             "llmjobs.scoring.requests",
             "llmjobs.hub",
             "llmjobs.runfolder",

@@ -4,8 +4,11 @@ import hashlib
 import io
 import os
 import pickle
+import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmjobs.errors import RunFolderError
 from llmjobs.runfolder import checkpoint
@@ -83,8 +86,47 @@ class Evil:
         b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"\x80\x05K\x01.",
         b"",
+        b"\x80\x05\x8c\x02os\x8c\x05mkdir\x93\x8c\revil-was-here\x85R.",
+        b"\x80\x02cos\nmkdir\nX\r\0\0\0evil-was-here\x85R.",
+        b"(ios\nmkdir\nS'evil-was-here'\n.",
+        b"(cos\nmkdir\nS'evil-was-here'\no.",
+        b"\x80\x02cos\nmkdir\n)\x81}b.",
+        b"\x80\x02}}(X\x05\0\0\0queryX\x01\0\0\0aub.",
+        b"\x80\x02\x82\x01.",
+        b"Pevil-was-here\n.",
+        b"\x80\x05\x97\x98.",
+        b"\x80\x05}\x94h\x00h\x00s.",
+        b"\x80\x05]\x94h\x00a.",
+        b"\x80\x05}K\x00]\x94h\x00as.",
+        b"\x80\x05]\x94" + b"".join(b"]\x94(h%ch%ce" % (n, n) for n in range(90)) + b"}K\x00h\x5as.",
+        b"\x80\x05" + b"(" * 100_000 + b".",
+        b"\x80\x05" + b"]" * 100_000 + b"a" * 99_999 + b".",
     ],
-    ids=["reduce", "reduce-0", "global", "class", "huge-memo", "huge-bytes", "no-mapping", "empty"],
+    ids=[
+        "reduce",
+        "reduce-0",
+        "global",
+        "class",
+        "huge-memo",
+        "huge-bytes",
+        "no-mapping",
+        "empty",
+        "stack-global",
+        "global-2",
+        "inst",
+        "obj",
+        "newobj-build",
+        "build",
+        "extension",
+        "persistent",
+        "buffer",
+        "key-of-itself",
+        "holds-itself",
+        "deep-in-itself",
+        "doubling",
+        "marks",
+        "deep",
+    ],
 )
 def test_a_foreign_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch, payload):
     monkeypatch.chdir(tmp_path)
@@ -93,3 +135,25 @@ def test_a_foreign_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch, pay
     with pytest.raises(RunFolderError):
         checkpoint.load(path)
     assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_the_payloads_above_would_work_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(b"\x80\x05\x8c\x02os\x8c\x05mkdir\x93\x8c\revil-was-here\x85R.")  # noqa: S301
+    assert (tmp_path / "evil-was-here").exists()
+
+
+OPCODES = st.sampled_from([bytes([code]) for code in range(256)])
+PICKLES = st.lists(OPCODES | st.binary(max_size=6), max_size=40).map(lambda parts: b"\x80\x05" + b"".join(parts) + b".")
+
+
+@given(st.binary(max_size=200) | PICKLES)
+def test_any_payload_with_a_right_checksum_is_a_mapping_or_damage(tmp_path_factory, payload):
+    path = tmp_path_factory.mktemp("fuzz") / "checkpoint.pkl"
+    path.write_bytes(packed(payload))
+    began = time.process_time()
+    try:
+        assert isinstance(checkpoint.read(path), dict)
+    except checkpoint.DamagedCheckpointError as error:
+        assert "\n" not in str(error)
+    assert time.process_time() - began < 5

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as a backend, through huggingface_hub's client.
+"""Any OpenAI-compatible server as a backend.
 
 Nothing that is not a whole answer is taken for one: a stream that ends without saying why, a line that cannot be
 read, an error in the middle. Before the first piece of text a request is sent again (see ``retry``); after it, never.
@@ -13,14 +13,18 @@ from typing import Any
 
 from llmjobs.chat.backend import AnswerStream, Ending, FinishReason, Sampling
 from llmjobs.chat.errors import AnswerError, UnavailableError
+from llmjobs.chat.event_stream import NotCompletionError, open_stream
 from llmjobs.chat.messages import Message
 from llmjobs.chat.retry import Failure, RetryPolicy, classify
 from llmjobs.errors import LlmjobsError, printable
+from llmjobs.redaction import holds_secret, redacted
 
 BYTES_A_TOKEN = 3
 TOKENS_A_MESSAGE = 6
 NO_KEY = "none"
-"""Sent where there is no key: with none at all huggingface_hub would send the person's hub token to the server."""
+"""Sent where there is no key; never the person's hub token."""
+ANSWER_TIMEOUTS = 10
+"""A whole answer may take as many times the longest silence."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,20 @@ class EndpointAddress:
         """The key, read when it is needed and held nowhere.
 
         Raises:
-            LlmjobsError: the variable is not set.
+            LlmjobsError: the variable is not set, or holds what no header can.
 
         """
         if self.api_key_env is None:
             return NO_KEY
+        holds_secret(self.api_key_env)
         found = os.environ.get(self.api_key_env, "").strip()
         if not found:
             raise LlmjobsError(
                 f"{self.model}: the environment variable {self.api_key_env} is not set; put the key in it"
+            )
+        if not (found.isascii() and found.isprintable() and " " not in found):
+            raise LlmjobsError(
+                f"{self.model}: what {self.api_key_env} holds is no key (a blank, line break or letter beyond ASCII)"
             )
         return found
 
@@ -124,9 +133,7 @@ class EndpointBackend:
         """Connections end with their requests."""
 
     def _error(self, failure: Failure, has_begun: bool, tries: str = "") -> AnswerError:
-        key = self.address.key() if self.address.api_key_env else None
-        text = printable(failure.text)[:300]
-        text = text.replace(key, "…") if key else text
+        text = printable(redacted(failure.text))[:300]
         kind = AnswerError if has_begun or not failure.is_about_server else UnavailableError
         cut = "the answer was cut off: " if has_begun else ""
         return kind(f"{self.name}: {cut}{text}{tries}; {failure.remedy}")
@@ -138,50 +145,61 @@ class _Answer:
     def __init__(self, backend: EndpointBackend, messages: Sequence[Message]) -> None:
         self.backend, self.messages = backend, messages
         self.finish: str | None = None
-        self.usage: Any = None
+        self.usage: Mapping[str, Any] = {}
         self.count = 0
 
     def pieces(self, sampling: Sampling, seed: int) -> Iterator[str]:
-        from huggingface_hub import InferenceClient
-
-        address = self.backend.address
-        deadline = time.monotonic() + 10 * self.backend.timeout_s
-        with InferenceClient(base_url=address.url, api_key=address.key(), timeout=self.backend.timeout_s) as client:
-            stream = client.chat_completion(
-                messages=[message.to_builtin() for message in self.messages],
-                model=address.model,
-                max_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=None if sampling.top_p >= 1 else sampling.top_p,
-                seed=seed,
-                stop=list(sampling.stop) or None,
-                stream=True,
-                stream_options={"include_usage": True},
-            )
-            for chunk in stream:
-                yield self._piece(chunk)
-                if time.monotonic() > deadline:
-                    raise TimeoutError
+        address, timeout_s = self.backend.address, self.backend.timeout_s
+        payload: dict[str, Any] = {
+            "messages": [message.to_builtin() for message in self.messages],
+            "model": address.model,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "seed": seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if sampling.top_p < 1:
+            payload["top_p"] = sampling.top_p
+        if sampling.stop:
+            payload["stop"] = list(sampling.stop)
+        longest_s = ANSWER_TIMEOUTS * timeout_s
+        key = address.key()
+        with open_stream(address.url, key, payload, timeout_s=timeout_s, deadline_s=longest_s) as events:
+            for event in events:
+                yield self._piece(event)
         if self.finish is None:
             raise EOFError
 
-    def _piece(self, chunk: Any) -> str:
-        if usage := getattr(chunk, "usage", None):
+    def _piece(self, event: Mapping[str, Any]) -> str:
+        if isinstance(usage := event.get("usage"), dict):
             self.usage = usage
-        choices = getattr(chunk, "choices", None) or ()
+        choices = event.get("choices") or []
+        if not isinstance(choices, list):
+            raise NotCompletionError("choices that are no list")
         if not choices:
             return ""
-        self.finish = choices[0].finish_reason or self.finish
-        text = getattr(choices[0].delta, "content", None) or ""
+        first = choices[0]
+        delta = first.get("delta") if isinstance(first, dict) else None
+        if not isinstance(delta, dict | None) or not isinstance(first, dict):
+            raise NotCompletionError("a choice that is no object")
+        finish, text = first.get("finish_reason"), (delta or {}).get("content") or ""
+        if not isinstance(text, str) or not isinstance(finish, str | None):
+            raise NotCompletionError("an answer that is no text")
+        self.finish = finish or self.finish
         self.count += bool(text)
-        return str(text)
+        return text
 
     def ending(self) -> Ending:
         reason: FinishReason = "length" if self.finish == "length" else "stop"
         if self.finish == "content_filter":
             raise AnswerError(f"{self.backend.name}: the server's content filter stopped the answer")
-        prompt = getattr(self.usage, "prompt_tokens", None)
-        new = getattr(self.usage, "completion_tokens", None)
-        if isinstance(prompt, int) and isinstance(new, int):
+        prompt, new = _count(self.usage.get("prompt_tokens")), _count(self.usage.get("completion_tokens"))
+        if prompt is not None and new is not None:
             return Ending(reason, prompt, new, counted="server")
         return Ending(reason, self.backend.count(self.messages), self.count, counted="estimate")
+
+
+def _count(value: Any) -> int | None:
+    """A server's count of tokens; None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 else None

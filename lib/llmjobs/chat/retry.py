@@ -1,10 +1,11 @@
 """What a failed request means, and how long to wait before it is sent again."""
 
-import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+
+from llmjobs.chat.event_stream import NotCompletionError, StatusError, StreamedError, TooLargeError
 
 TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 ABOUT_SERVER = TEMPORARY | {401, 402, 403, 404, 405}
@@ -37,20 +38,20 @@ class Failure:
 
 
 def classify(error: Exception, timeout_s: float) -> Failure:
-    """Read an exception of huggingface_hub's client or of the reading of its stream."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    if isinstance(status, int):
-        return _by_status(status, response, error)
+    """Read an exception of the HTTP client or of the reading of its stream."""
+    if isinstance(error, StatusError):
+        return _by_status(error)
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return Failure(f"no answer within {timeout_s:g} s", "raise --timeout or look at the server", True)
     if isinstance(error, EOFError):
         return Failure("the stream ended before the answer did", "ask again", False, is_about_server=False)
-    if isinstance(error, json.JSONDecodeError | AttributeError | TypeError | KeyError | UnicodeDecodeError):
+    if isinstance(error, NotCompletionError):
         return Failure("the server sent something that is no chat completion", "check the URL", False, False)
+    if isinstance(error, TooLargeError):
+        return Failure(f"the server sent {error}, which is no chat completion", "check the URL", False, False)
+    if isinstance(error, StreamedError):
+        return Failure(f"the server says: {error}", "look at the server", False, False)
     name = type(error).__name__
-    if name == "OfflineModeIsEnabled":
-        return Failure("the hub's client is offline", "unset HF_HUB_OFFLINE to use an endpoint", False)
     if name in ("RemoteProtocolError", "ReadError"):
         return Failure("the connection broke", "ask again or look at the server", True, is_about_server=False)
     if name in ("ConnectError", "ConnectionError", "WriteError"):
@@ -58,9 +59,9 @@ def classify(error: Exception, timeout_s: float) -> Failure:
     return Failure(f"{name}: {error}", "look at the server", False, is_about_server=False)
 
 
-def _by_status(status: int, response: Any, error: Exception) -> Failure:
-    said = _said(response) or str(getattr(error, "server_message", None) or "").strip()
-    text = f"the server answered {status}{f' ({said})' if said else ''}"
+def _by_status(error: StatusError) -> Failure:
+    status = error.status
+    text = f"the server answered {status}{f' ({error.said})' if error.said else ''}"
     remedies = {
         400: "the request was refused: fewer tokens may help",
         401: "check the key in the environment variable",
@@ -68,22 +69,13 @@ def _by_status(status: int, response: Any, error: Exception) -> Failure:
         404: "check the URL and the model's name",
         429: "too many requests: wait, or ask for a higher limit",
     }
-    headers = getattr(response, "headers", {})
     return Failure(
         text,
         remedies.get(status, "try again later" if status in TEMPORARY else "look at the server's log"),
         status in TEMPORARY,
         is_about_server=status in ABOUT_SERVER,
-        retry_after_s=retry_after_s(headers.get("retry-after")),
+        retry_after_s=retry_after_s(error.headers.get("retry-after")),
     )
-
-
-def _said(response: Any) -> str:
-    """The message in an error of OpenAI's form; empty where there is none to read."""
-    try:
-        return str(response.json()["error"]["message"]).strip()
-    except Exception:
-        return ""
 
 
 def retry_after_s(value: str | None) -> float | None:
@@ -91,10 +83,11 @@ def retry_after_s(value: str | None) -> float | None:
     if not value:
         return None
     try:
-        return float(value)
+        seconds = float(value)
+        return None if math.isnan(seconds) else seconds
     except ValueError:
         pass
     try:
         return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -150,7 +150,7 @@ class ChatStore:
 def _numbers(run: RunFolder) -> list[int]:
     folder = run.path / JOB
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 def _load(folder: UnitFolder) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ def retry_after_s(error: BaseException) -> float | None:
     status, headers = _response(error)
     if status in BUSY:
         wish = headers.get("retry-after", "")
-        return float(wish) if wish.isdigit() else 0.0
+        return float(wish) if wish.isascii() and wish.isdigit() and len(wish) < 9 else 0.0
     return 0.0 if status is None and is_connection_error(error) else None
 
 
@@ -130,6 +130,8 @@ def _told_by_network(repo_id: str, what: str, error: BaseException) -> str | Non
 def _told_by_transformers(repo_id: str, what: str, error: BaseException) -> str | None:
     """Tell what transformers says only in words."""
     text = str(error)
+    if isinstance(error, ValueError) and "trust_remote_code" in text:
+        return f"{repo_id} asks to run code of its own: read it first, then trust_remote_code: true allows it"
     if isinstance(error, OSError) and "safetensors" in text and "file named" in text:
         return (
             f"{repo_id} has no safetensors weights; pickle_weights: true allows its other files (loading them can run "

@@ -23,6 +23,9 @@ SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "additional_chat_templates/*.jinja")
 """Configuration, tokenizer and chat template; not the weights of other frameworks."""
+MAX_CONFIG_BYTES = 16 * 1024**2
+MAX_TEXT_BYTES = 128 * 1024**2
+"""Of one file that is parsed at once: the largest tokenizers have some 35 MiB."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 Advance = Callable[[int], object]
 
@@ -31,7 +34,7 @@ def model_files(repo: RemoteRepo, *, pickle_weights: bool = False, code: bool = 
     """Choose what a model needs: safetensors and what stands beside them; ``code`` adds ``*.py``.
 
     Raises:
-        ModelError: it has no safetensors, and pickles are not allowed.
+        ModelError: it has no safetensors, and pickles are not allowed; or a file that no tokenizer or config has.
 
     """
     weights = [f for f in repo.files if SAFETENSORS.fullmatch(f.path)]
@@ -48,6 +51,13 @@ def model_files(repo: RemoteRepo, *, pickle_weights: bool = False, code: bool = 
     beside = [
         f for f in repo.files if any(fnmatch.fnmatch(f.path, p) and f.path.count("/") == p.count("/") for p in patterns)
     ]
+    for file in beside:
+        allowed = MAX_CONFIG_BYTES if file.path.endswith("config.json") else MAX_TEXT_BYTES
+        if file.size_bytes > allowed:
+            raise ModelError(
+                f"{repo.id}: {file.path} has {file.size_bytes / 1024**2:,.0f} MiB, more than the {allowed >> 20} MiB "
+                "allowed; take another model"
+            )
     return beside + weights
 
 

@@ -35,7 +35,7 @@ def verdict(record: Record) -> str:
     """``answered B, right`` and its kin."""
     gold = printable(str(record["gold"]))
     if record["status"] == "error":
-        return f"not scored: {record.get('error', 'no reason recorded')}"
+        return f"not scored: {printable(str(record.get('error', 'no reason recorded')))}"
     if record["status"] == "unparsed":
         return f"no answer could be read from {printable(str(record.get('text')))!r} (right: {gold})"
     answer = printable(str(record["prediction"]))

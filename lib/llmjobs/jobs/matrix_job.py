@@ -17,6 +17,7 @@ from llmjobs.measuring.child import Ended, run_child
 from llmjobs.measuring.endings import describe_end, oom_kills, out_of_memory, was_killed
 from llmjobs.measuring.probing import Machine, probe_machine
 from llmjobs.models.prefetch import prefetch
+from llmjobs.redaction import HUB_TOKENS
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runfolder.journal import encode
 from llmjobs.runner.cursor import progress_of
@@ -124,7 +125,9 @@ class MatrixJob:
             attempts.start()
             before, killed = oom_kills(), False
             try:
-                ended = run_child(CHILD, self._task_of(cell, tasks), timeout_s=self.section.timeout_s)
+                ended = run_child(
+                    CHILD, self._task_of(cell, tasks), timeout_s=self.section.timeout_s, secrets=HUB_TOKENS
+                )
                 killed = was_killed(ended)
             finally:
                 attempts.end(killed=killed)

@@ -13,7 +13,6 @@ from llmjobs.jobs.study import open_run, tell_end, write_summary
 from llmjobs.manifest import Manifest
 from llmjobs.models.device import available
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
-from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runner.run import Outcome, run_job
 
@@ -56,8 +55,5 @@ def write_fastchat(folder: RunFolder, bench: Bench) -> None:
             name = f"model_judgment/{judge.name}_{'single' if mode == 'single' else 'pair'}.jsonl"
             files[name] = writers[mode](records)
     for name, data in files.items():
-        path = folder.path / FOLDER / "fastchat" / name
         if data:
-            with disk.clear_errors(path):
-                disk.make_folder(path.parent)
-            disk.write_whole(path, data)
+            folder.write_bytes(f"{FOLDER}/fastchat/{name}", data)

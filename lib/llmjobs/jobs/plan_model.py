@@ -16,6 +16,7 @@ from llmjobs.manifest import ModelSpec
 from llmjobs.measuring.child import run_child
 from llmjobs.measuring.endings import describe_end
 from llmjobs.models.locate import Located, locate
+from llmjobs.redaction import HUB_TOKENS
 
 Devices = dict[tuple[str, str], str]
 """Device and quantization asked for → the device that it comes to here."""
@@ -167,6 +168,7 @@ def _forecast(
     spec: ModelSpec, located: Located, threads: int | str, unit: Mapping[str, int] | None, rows: int = 0
 ) -> dict[str, Any]:
     task = {
+        "name": spec.name,
         "source": located.source,
         "revision": None if located.is_local else located.revision,
         "trust_remote_code": spec.trust_remote_code,
@@ -178,7 +180,7 @@ def _forecast(
         "rows": rows,
         "seconds": SPEED_S,
     }
-    ended = run_child(FORECAST, task)
+    ended = run_child(FORECAST, task, secrets=HUB_TOKENS)
     shapes = next((line["shapes"] for line in ended.lines if "shapes" in line), None)
     if shapes is None:
         raise LlmjobsError(f"{spec.name}: {ended.error or describe_end(ended)}")

@@ -80,12 +80,11 @@ class TokenCounter:
     @cached_property
     def max_length(self) -> int:
         """The most tokens that the model reads, from its config."""
-        from transformers import AutoConfig
+        from llmjobs.models.model_files import checked_config
 
-        revision = None if self.located.is_local else self.located.revision
-        config = AutoConfig.from_pretrained(
-            self.located.source, revision=revision, trust_remote_code=self.spec.trust_remote_code
-        ).get_text_config()
+        revision, remote = None if self.located.is_local else self.located.revision, self.spec.trust_remote_code
+        found = checked_config(self.spec.name, self.located.source, revision, trust_remote_code=remote)
+        config = found.get_text_config()
         return next((n for name in LENGTHS if isinstance(n := getattr(config, name, None), int)), DEFAULT_LENGTH)
 
     def _counted(self, task: Task) -> TokenCount:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from llmjobs.benchmarks.base import Benchmark, Options, OutputType
 from llmjobs.benchmarks.custom import Columns, Custom, custom_class
 from llmjobs.benchmarks.registry import benchmark_class, names
-from llmjobs.manifest.fields import DataPath, FileName, Section, ShortText, slug
+from llmjobs.manifest.fields import DataPath, FileName, Revision, Section, ShortText, slug
 from llmjobs.manifest.suggest import one_of
 
 
@@ -28,7 +28,7 @@ class BenchmarkSpec(Section):
     """First questions of each subject only."""
     data: DataPath | None = None
     """Local folder or file with the rows; from the hub when not given."""
-    revision: ShortText | None = None
+    revision: Revision | None = None
     """Revision of the hub data set."""
     file: DataPath | None = None
     """Your own benchmark: CSV, JSONL or parquet."""
@@ -53,13 +53,7 @@ class BenchmarkSpec(Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.file is not None:
-            if not self.question or not self.answer:
-                raise ValueError("file: needs question: and answer: (names of its columns)")
-            if self.prompt is not None:
-                one_of("prompt", self.prompt, Custom.prompts)
-            if self.output_type is not None:
-                raise ValueError("output_type: follows from choices: for a file of your own; remove it")
-            return self
+            return self._own_file()
         if own := [key for key in ("question", "choices", "answer") if getattr(self, key) is not None]:
             raise ValueError(f"{own[0]}: is for a file of your own; add file: or remove it")
         one_of("name", self.name, names())
@@ -75,6 +69,17 @@ class BenchmarkSpec(Section):
                 f"num_fewshot: {self.num_fewshot} is more than the {found.max_fewshot} that {self.name} has"
             )
         found(self.options())  # a benchmark refuses what does not go together
+        return self
+
+    def _own_file(self) -> Self:
+        if not self.question or not self.answer:
+            raise ValueError("file: needs question: and answer: (names of its columns)")
+        if self.subjects != ["all"]:
+            raise ValueError("subjects: a file of your own is one subject; remove it")
+        if self.prompt is not None:
+            one_of("prompt", self.prompt, Custom.prompts)
+        if self.output_type is not None:
+            raise ValueError("output_type: follows from choices: for a file of your own; remove it")
         return self
 
     def benchmark(self) -> type[Benchmark]:
@@ -115,8 +120,8 @@ class EvalSection(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        seen = [b.name for b in self.benchmarks]
-        if twice := next((n for n in seen if seen.count(n) > 1), None):
+        seen = [b.name.lower() for b in self.benchmarks]
+        if twice := next((b.name for b in self.benchmarks if seen.count(b.name.lower()) > 1), None):
             raise ValueError(
                 f"benchmarks: {twice!r} is given twice; a run holds each benchmark once, use a second manifest"
             )

@@ -3,11 +3,16 @@
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 MAX_NAME = 100
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
+"""No dot at the end: Windows leaves it out, and two names become one."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_NOT_IN_REVISIONS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|^[/.-]|[/.]$|\.lock$")
+"""What no branch, tag or commit holds (git-check-ref-format); it becomes a path in the hub's cache."""
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
 
 
@@ -25,16 +30,45 @@ def _file_name(value: str) -> str:
     return value
 
 
-def slug(text: str) -> str:
+def slug(text: str, longest: int = MAX_NAME) -> str:
     """Turn any text into a name that :data:`FileName` accepts: ``meta-llama/Llama-3.2-1B`` → ``Llama-3.2-1B``."""
     last = text.rstrip("/").rsplit("/", 1)[-1]
-    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", last).strip("-._+")[:MAX_NAME]
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", last).strip("-._+")[: longest - 2].rstrip(".")
     return f"m-{name}" if name.lower().split(".")[0] in _WINDOWS_DEVICES or not name else name
 
 
 def _short_text(value: str) -> str:
     if "\0" in value or len(value) > 4096:
         raise ValueError("text with a NUL character or over 4,096 characters is not allowed here")
+    return value
+
+
+def _revision(value: str) -> str:
+    if len(value) > 250 or _NOT_IN_REVISIONS.search(value):
+        raise ValueError(f"{value[:60]!r} is no branch, tag or commit; copy it from the repository's page")
+    return value
+
+
+def _address(value: str) -> str:
+    """Refuse what must not stand in a manifest that is copied into results; the address itself is not repeated."""
+    wanted = "write http://host:port/v1 or https://host/v1"
+    try:
+        found = urlsplit(value)
+        port = found.port
+    except ValueError:
+        raise ValueError(f"is no URL; {wanted}") from None
+    if found.username is not None or found.password is not None:
+        raise ValueError("a URL with a user or password in it would stand in every result; use api_key_env:")
+    if found.scheme not in ("http", "https") or not found.hostname or port == 0 or not value.isprintable():
+        raise ValueError(f"is no URL; {wanted}")
+    if found.query or found.fragment or " " in value:
+        raise ValueError(f"has something behind the path, such as a key; {wanted}, and the key by api_key_env:")
+    return value
+
+
+def _variable(value: str) -> str:
+    if not _VARIABLE.fullmatch(value) or value.startswith(("hf_", "sk_", "sk-")):
+        raise ValueError("must be the name of the environment variable that holds the key, not the key")
     return value
 
 
@@ -66,3 +100,9 @@ OwnOrPath = Annotated[ShortText, AfterValidator(_named_or_beside)]
 """``own``, ``hub:OWNER/DATASET`` or a :data:`DataPath`."""
 ModelId = Annotated[ShortText, AfterValidator(_dotted_beside)]
 """A name on the hub or a folder; one that starts with ``./`` or ``../`` as a :data:`DataPath`."""
+Address = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_address)]
+"""URL of a server, without a user, a password or a query."""
+VariableName = Annotated[str, Field(min_length=1), AfterValidator(_variable)]
+"""Name of an environment variable."""
+Revision = Annotated[str, Field(min_length=1), AfterValidator(_revision)]
+"""A branch, tag or commit on the hub."""

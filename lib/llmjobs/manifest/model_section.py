@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmjobs.manifest.fields import FileName, ModelId, Section, ShortText, slug
+from llmjobs.manifest.fields import Address, FileName, ModelId, Revision, Section, VariableName, slug
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -18,7 +18,7 @@ class ModelSpec(Section):
     """Hub id (`meta-llama/Llama-3.2-1B`), a folder, or a demo model that comes along (`llmjobs/demo-base`)."""
     name: FileName = Field(default="", validate_default=False)
     """How results and reports call it; made from the id and the quantization when not given."""
-    revision: ShortText | None = None
+    revision: Revision | None = None
     """Branch, tag or commit on the hub; resolved to a commit at the start and recorded."""
     device: Device = "auto"
     """`auto` takes the first of cuda, mps, cpu that works."""
@@ -38,9 +38,9 @@ class ModelSpec(Section):
     """Allow code of the model's repository to run. Off unless you read that code."""
     pickle_weights: bool = False
     """Allow weights that are not safetensors (loading them can run code)."""
-    endpoint: ShortText | None = None
+    endpoint: Address | None = None
     """URL of an OpenAI-compatible server instead of a local model (chat, converse, mtbench)."""
-    api_key_env: ShortText | None = None
+    api_key_env: VariableName | None = None
     """Name of the environment variable that holds the endpoint's key; the key itself never stands in a manifest."""
 
     @model_validator(mode="before")
@@ -51,7 +51,7 @@ class ModelSpec(Section):
             value = {"id": value}
         if isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] and not value.get("name"):
             suffix = f"-{value['quantization']}" if value.get("quantization") in ("8bit", "4bit") else ""
-            value = value | {"name": slug(value["id"])[:90] + suffix}
+            value = value | {"name": slug(value["id"], 90) + suffix}
         return value
 
     @model_validator(mode="after")

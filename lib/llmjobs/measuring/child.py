@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from llmjobs.errors import LlmjobsError, printable
+from llmjobs.redaction import redacted, without_secrets
 
 TAIL_BYTES = 4000
 LOOK_S = 0.25
@@ -71,10 +72,12 @@ def run_child(
     timeout_s: float | None = None,
     under: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    secrets: Collection[str] = (),
 ) -> Ended:
     """Run ``python -m module`` with ``task``; ``under`` is a command to run it under.
 
-    The child is killed with whatever ends this call (a signal's exception too).
+    Of the environment's keys and tokens it gets those in ``secrets`` only. It is killed with whatever ends
+    this call (a signal's exception too).
     """
     with tempfile.TemporaryDirectory(prefix="llmjobs-") as folder:
         told, stderr = Path(folder, "told.jsonl"), Path(folder, "stderr")
@@ -87,7 +90,7 @@ def run_child(
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
-                env={**os.environ, **(environment or {})},
+                env=without_secrets(keep=secrets) | dict(environment or {}),
             )
             leash = _Leash(process, timeout_s)
             with leash:
@@ -167,7 +170,7 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
 def _tail(path: Path) -> str:
     with contextlib.suppress(OSError), path.open("rb") as stream:
         stream.seek(max(path.stat().st_size - TAIL_BYTES, 0))
-        return stream.read().decode("utf-8", "replace")
+        return redacted(stream.read().decode("utf-8", "replace"))
     return ""
 
 
@@ -198,7 +201,7 @@ def serve(work: Callable[[Any, Teller], Any]) -> None:
     except LlmjobsError as error:
         teller.tell(error=str(error))
     except Exception as error:
-        text = printable(str(error).strip())[:400]
+        text = printable(redacted(str(error).strip()))[:400]
         teller.tell(error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
         raise
 

@@ -25,6 +25,7 @@ from llmjobs.measuring.stand_in import (
     seconds_a_token,
 )
 from llmjobs.models.device import resolve_device, resolve_dtype, set_threads
+from llmjobs.models.model_files import checked_config
 
 DEFAULT_LENGTH = 2048
 DECODE_CONTEXT = 256
@@ -34,11 +35,9 @@ def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
     """Return ``shapes``, and ``speed`` with the memory of a pass where the stand-in could be built."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
-    from transformers import AutoConfig
-
     teller.phase("config")
     remote = bool(task["trust_remote_code"])
-    config = AutoConfig.from_pretrained(task["source"], revision=task["revision"], trust_remote_code=remote)
+    config = checked_config(task["name"], task["source"], task["revision"], trust_remote_code=remote)
     quantization = task["quantization"]
     device = resolve_device(task["device"], quantization)
     dtype = resolve_dtype(task["dtype"], device)

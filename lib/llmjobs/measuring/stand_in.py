@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from llmjobs.errors import LlmjobsError
 from llmjobs.manifest.model_section import Quantization
-from llmjobs.measuring.model_shapes import causal_model_class, quantizable
+from llmjobs.measuring.memory import available_bytes
+from llmjobs.measuring.model_shapes import causal_model_class, on_meta, quantizable, whole_weight_bytes
 from llmjobs.measuring.quantized_layer import quantized_layer
 from llmjobs.measuring.speed import measure_speed, synchronize
 from llmjobs.scoring.engine import Scorer
@@ -38,6 +40,9 @@ def build(config: Any, layers: int, quantization: Quantization, dtype: torch.dty
     """Build the first ``layers`` layers with a small vocabulary, on ``device`` at the precision asked for."""
     small = _shortened(config, layers)
     kind = torch.float32 if quantization != "none" else dtype
+    needed, room = whole_weight_bytes(on_meta(small, kind, remote), "none"), available_bytes()
+    if needed > room:
+        raise LlmjobsError(f"{layers} of its layers take {needed / 1024**3:,.1f} GiB, more than the free memory")
     model = causal_model_class().from_config(small, dtype=kind, trust_remote_code=remote)
     model.eval()
     model.requires_grad_(False)

@@ -4,17 +4,21 @@ import gc
 import logging
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llmjobs.errors import LlmjobsError, ModelError, printable
 from llmjobs.hub.files import ensure_model
+from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.models.chat_template import bound_template
 from llmjobs.models.describe import Description, describe
 from llmjobs.models.device import free_memory, resolve_device, resolve_dtype
 from llmjobs.models.fit import check_fit
 from llmjobs.models.locate import Located, locate
+from llmjobs.models.model_files import check_model_files, check_weights, checked_config
 from llmjobs.models.quantize import quantization_config
 
 log = logging.getLogger(__name__)
@@ -63,8 +67,10 @@ def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:
     from transformers import AutoTokenizer
 
     where = located or locate(spec)
+    _check_files(spec, where)
     with _one_line(spec, "tokenizer"):
-        return AutoTokenizer.from_pretrained(where.source, **_common(spec, where))
+        tokenizer = AutoTokenizer.from_pretrained(where.source, **_common(spec, where))
+    return bound_template(tokenizer, spec.name)
 
 
 def load_model(spec: ModelSpec) -> LoadedModel:
@@ -87,6 +93,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         code, pickles = spec.trust_remote_code, spec.pickle_weights
         ensure_model(spec.id, located.revision, pickle_weights=pickles, code=code)
     tokenizer = load_tokenizer(spec, located)
+    _check_weights(spec, located, dtype)
     arguments: dict[str, Any] = {
         "dtype": dtype,
         "use_safetensors": None if spec.pickle_weights else True,
@@ -113,6 +120,30 @@ def load_model(spec: ModelSpec) -> LoadedModel:
 def _common(spec: ModelSpec, located: Located) -> dict[str, Any]:
     revision = {} if located.is_local else {"revision": located.revision}
     return {"trust_remote_code": spec.trust_remote_code, **revision}
+
+
+def _folder(located: Located) -> Path | None:
+    """Where the files are by now; None where nothing of them is on this machine."""
+    return Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)
+
+
+def _check_files(spec: ModelSpec, located: Located) -> None:
+    if folder := _folder(located):
+        check_model_files(spec.name, folder)
+
+
+def _check_weights(spec: ModelSpec, located: Located, dtype: torch.dtype) -> None:
+    """Compare what the config describes with what the weight files hold, before memory is taken for either."""
+    from llmjobs.measuring.model_shapes import on_meta
+
+    folder, remote = _folder(located), spec.trust_remote_code
+    with _one_line(spec, "model"):
+        revision = None if located.is_local else located.revision
+        config = checked_config(spec.name, located.source, revision, trust_remote_code=remote)
+        if folder is None or getattr(config, "quantization_config", None) or remote:
+            return
+        parameters = sum(weight.numel() for weight in on_meta(config, dtype).parameters())
+        check_weights(spec.name, folder, parameters, int(config.get_text_config().num_hidden_layers))
 
 
 def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description) -> None:

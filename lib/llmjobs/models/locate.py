@@ -9,6 +9,7 @@ from llmjobs.demo import DEMO_MODELS
 from llmjobs.errors import ModelError
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.manifest.suggest import not_one_of
+from llmjobs.models.model_files import check_model_files
 
 DEMO_PREFIX = "llmjobs/"
 _HASHED = ("*.safetensors", "*.json", "*.bin", "*.model", "*.jinja", "*.py", "*.txt")
@@ -45,6 +46,7 @@ def locate(spec: ModelSpec) -> Located:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{spec.name}: {folder} has no config.json; name the folder that save_pretrained wrote")
+        check_model_files(spec.name, folder)
         return Located(str(folder), folder_hash(folder), is_local=True)
     if spec.id.startswith(("/", "./", "../", "~")):
         raise ModelError(f"{spec.name}: there is no folder {spec.id}")
@@ -57,7 +59,7 @@ def locate(spec: ModelSpec) -> Located:
 def folder_hash(folder: Path) -> str:
     """``sha256:`` over the names and contents of a model folder's files, so that a changed file is noticed."""
     total = hashlib.sha256()
-    for path in sorted(p for pattern in _HASHED for p in folder.glob(pattern)):
+    for path in sorted(p for pattern in _HASHED for p in folder.glob(pattern) if p.is_file()):
         with path.open("rb") as stream:
             total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return f"sha256:{total.hexdigest()}"

@@ -231,7 +231,8 @@ def pair_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def _number(question_id: str) -> int | str:
-    return int(question_id) if question_id.isdigit() else question_id
+    is_number = question_id.isascii() and question_id.isdigit() and len(question_id) < 19
+    return int(question_id) if is_number else question_id
 
 
 def _id(*parts: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ rating, and of several the first counts, as there.
 import re
 
 LOWEST, HIGHEST = 1.0, 10.0
-_RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+_RATINGS = (re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]"), re.compile(r"\[(\d+(?:\.\d*)?)\]"))
+"""FastChat's ``\\d+\\.?\\d*``, with one way only to read a row of digits (there: quadratic time)."""
 _VERDICTS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
 REMINDER = {
     "single": "Your rating could not be read. Write only the rating from 1 to 10 in double brackets, like this: [[4]]",

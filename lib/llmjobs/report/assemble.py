@@ -19,6 +19,8 @@ from llmjobs.report.labels import label_entries
 from llmjobs.report.questions import attach_questions
 from llmjobs.report.study import Benchmark, Entry, Notice, RawEntry, RawRun, Repeat, Study
 
+MAX_DIGITS = 19
+"""A longer question id is a name and no number."""
 WHERE = ("study", "run", "model", "device", "quantization", "dtype", "benchmark", "subject")
 
 
@@ -214,4 +216,4 @@ def _build(
 
 def _order(key: Key) -> tuple[str, int, str]:
     subject, doc_id = key
-    return (subject, int(doc_id) if doc_id.isdigit() else -1, doc_id)
+    return (subject, int(doc_id) if doc_id.isdecimal() and len(doc_id) < MAX_DIGITS else -1, doc_id)

@@ -1,7 +1,8 @@
 """The cursor of a unit: a small pickle with a checksum and one previous generation.
 
 The pickle holds builtins only. Before it is loaded its opcodes are read against a short list, so a foreign file runs
-nothing and allocates nothing; there is no opcode in that list that imports, calls or builds.
+nothing and allocates nothing; there is no opcode in that list that imports, calls or builds. What it then holds is
+counted with every repetition, because a list that holds itself, or one that doubles at each level, has no end.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ _MAGIC = b"llmjobs checkpoint %d\n" % VERSION
 _ANY_MAGIC = re.compile(rb"llmjobs checkpoint (\d{1,9})\n")
 _DIGEST_BYTES = 32
 MAX_BYTES = 1 << 26
+MAX_VALUES = 1 << 21
+MAX_DEPTH = 100
 _PLAIN_OPCODES = """
     PROTO FRAME STOP MARK MEMOIZE BINGET LONG_BINGET NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT
     SHORT_BINUNICODE BINUNICODE SHORT_BINBYTES BINBYTES EMPTY_DICT EMPTY_LIST EMPTY_TUPLE SETITEM SETITEMS
@@ -56,7 +59,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     payload = pickle.dumps(dict(state), protocol=5)
     temporary = path.with_name(path.name + ".tmp")
     with disk.clear_errors(path):
-        with temporary.open("wb", buffering=0) as stream:
+        with disk.open_new(temporary) as stream:
             disk.write(stream, _MAGIC + hashlib.sha256(payload).digest() + payload)
             disk.fsync(stream)
         if path.exists():
@@ -125,6 +128,7 @@ def _loads(payload: bytes) -> dict[str, Any]:
                     f"holds something else than plain values ({opcode.name}) and was not opened"
                 )
         state = pickle.loads(payload)  # noqa: S301 - only opcodes that build plain values, checked above
+        _check_size(state)
     except DamagedCheckpointError:
         raise
     except Exception as error:
@@ -132,3 +136,21 @@ def _loads(payload: bytes) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise DamagedCheckpointError("holds no mapping")
     return state
+
+
+def _check_size(state: Any) -> None:
+    """Count the values, level by level, as they would be written out."""
+    level, count = [state], 1
+    for _ in range(MAX_DEPTH):
+        following: list[Any] = []
+        for value in level:
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            if isinstance(value, dict | list | tuple):
+                count += len(inner)
+                if count > MAX_VALUES:
+                    raise DamagedCheckpointError("holds more values than any checkpoint")
+                following += inner
+        if not following:
+            return
+        level = following
+    raise DamagedCheckpointError("holds itself, or is deeper than any checkpoint")

@@ -13,6 +13,17 @@ from typing import BinaryIO
 from llmjobs.errors import RunFolderError
 
 
+def open_new(path: Path) -> BinaryIO:
+    """Open a new unbuffered file; what lies there already, a link or a pipe too, is removed and not written through."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except FileExistsError:
+        path.unlink()
+        descriptor = os.open(path, flags, 0o666)
+    return os.fdopen(descriptor, "wb", buffering=0)
+
+
 def write(stream: BinaryIO, data: bytes) -> None:
     """Write all of ``data`` to an unbuffered stream."""
     view = memoryview(data)
@@ -50,7 +61,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file with ``data``: after a crash the old or the new content is there, never a mixture.
+    """Replace a file (a link too, never what it points to) with ``data``: after a crash the old or the new is there.
 
     Raises:
         RunFolderError: the disk is full, read-only, gone or failing.
@@ -58,7 +69,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(path.name + ".tmp")
     with clear_errors(path):
-        with temporary.open("wb", buffering=0) as stream:
+        with open_new(temporary) as stream:
             write(stream, data)
             fsync(stream)
         rename(temporary, path)

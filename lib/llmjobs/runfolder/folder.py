@@ -51,9 +51,11 @@ class RunFolder:
         """Make (or find) ``results/name``.
 
         Raises:
-            RunFolderError: it cannot be made, or leads out of the results through a link.
+            RunFolderError: ``name`` is no folder's name, or it cannot be made, or leads out of the results by a link.
 
         """
+        if "\0" in name or Path(name).name != name:
+            raise RunFolderError(f"{name[:60]!r} cannot be a run's name; give the name of one folder below {results}")
         path = results / name
         with disk.clear_errors(path):
             if results.resolve() not in path.resolve().parents:
@@ -79,17 +81,26 @@ class RunFolder:
 
     def write_json(self, relative: str, value: Any) -> None:
         """Replace a JSON file of the run, readable and with keys in the order given."""
-        path = self.path / relative
-        with disk.clear_errors(path):
-            disk.make_folder(path.parent)
-        disk.write_whole(path, to_json(value))
+        self.write_bytes(relative, to_json(value))
 
     def write_text(self, relative: str, text: str) -> None:
         """Replace a text file of the run."""
+        self.write_bytes(relative, text.encode("utf-8", "replace"))
+
+    def write_bytes(self, relative: str, data: bytes) -> None:
+        """Replace a file of the run.
+
+        Raises:
+            RunFolderError: it would not be inside of the run, or cannot be written.
+
+        """
         path = self.path / relative
         with disk.clear_errors(path):
+            own, parent = self.path.resolve(), path.parent.resolve()
+            if own not in (parent, *parent.parents):
+                raise RunFolderError(f"{path}: leads out of the run through a link or '..'; remove the link")
             disk.make_folder(path.parent)
-        disk.write_whole(path, text.encode())
+        disk.write_whole(path, data)
 
     def move_aside(self) -> Path | None:
         """Rename the whole folder to ``NAME.1``, ``NAME.2``, … so that a fresh run loses nothing.

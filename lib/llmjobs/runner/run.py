@@ -15,6 +15,7 @@ from llmjobs.errors import (
     RunFolderError,
     printable,
 )
+from llmjobs.redaction import redacted
 from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder
 from llmjobs.runner import cursor as cursors
@@ -168,5 +169,5 @@ def one_line(error: BaseException) -> str:
     """What to tell a person about an exception."""
     if isinstance(error, LlmjobsError):
         return str(error)
-    text = printable(str(error).strip())[:500]
+    text = printable(redacted(str(error).strip()))[:500]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

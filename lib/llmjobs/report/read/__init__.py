@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llmjobs.errors import DataError
 from llmjobs.report.read import helm, inspect_log, lm_eval
+from llmjobs.report.read.json_files import MALFORMED, read_text
 from llmjobs.report.read.run_folder import is_run_folder, read_run_folder
 from llmjobs.report.read.table import read_table
 from llmjobs.report.study import RawRun
@@ -19,7 +20,21 @@ def read(path: Path, name: str | None = None) -> list[RawRun]:
     """Read ``path`` by what it holds; a folder of run folders gives each of them.
 
     ``name`` names the benchmark of a table that has no column for it.
+
+    Raises:
+        DataError: there is nothing that can be read, or it is not of the form that its kind has.
+
     """
+    try:
+        return _read(path, name)
+    except MALFORMED as error:
+        what = f"{type(error).__name__}: {error}"[:200]
+        raise DataError(f"{path}: is not of the form that such results have ({what}); make them anew") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read(path: Path, name: str | None) -> list[RawRun]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; known are {KNOWN}")
     if path.is_file():
@@ -59,7 +74,7 @@ def _read_file(path: Path, name: str | None) -> RawRun:
 
 def _kind_of_json(path: Path) -> str:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         return f"not JSON ({error})"
     return "JSON, but not a log of inspect_ai"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmjobs.report.read.json_files import read_json
+from llmjobs.errors import DataError
+from llmjobs.report.read.json_files import each, listed, mapping, name_of, number_or_none, read_json, read_text
 from llmjobs.report.study import ModelInfo, Question, RawEntry, RawRun, Record
 
 FILES = ("run_spec.json", "instances.json", "display_predictions.json")
@@ -22,27 +23,29 @@ def read_helm(path: Path) -> RawRun:
     """Read one HELM run; perturbed copies of questions are left out and counted."""
     run = RawRun(path, "HELM run")
     spec = read_json(path / FILES[0], run, f"{path.name}/{FILES[0]}")
-    adapter = spec.get("adapter_spec") or {}
-    name = str(spec.get("name") or path.name)
+    adapter = mapping(spec.get("adapter_spec"))
+    name = name_of(spec.get("name") or path.name)
     benchmark = re.split(r"[:,]", name)[0]
     subject = match[1] if (match := re.search(r"subject=([^,]+)", name)) else "all"
-    entry = RawEntry(ModelInfo(str(adapter.get("model") or "unknown"), run=path.name), path.name)
-    shots = str(adapter.get("max_train_instances", ""))
+    entry = RawEntry(ModelInfo(name_of(adapter.get("model") or "unknown"), run=path.name), path.name)
+    shots = name_of(adapter.get("max_train_instances", ""))
     entry.protocol[benchmark] = {
-        "prompt": f"HELM {adapter.get('method', '')}".strip(),
+        "prompt": name_of(f"HELM {adapter.get('method', '')}").strip(),
         "num_fewshot": shots,
     }
     instances = {str(item.get("id")): item for item in _list(path / FILES[1], run)}
     records = entry.records.setdefault(benchmark, [])
-    left_out = 0
-    for line in _list(path / FILES[2], run):
-        if line.get("perturbation"):
-            left_out += 1
-            continue
-        key = str(line.get("instance_id"))
-        record, question = _record(line, instances.get(key) or {}, subject, key)
+    lines = _list(path / FILES[2], run)
+    kept = [line for line in lines if not line.get("perturbation")]
+    left_out = len(lines) - len(kept)
+
+    def made(line: Mapping[str, Any]) -> tuple[Record, Question]:
+        instance = instances.get(str(line.get("instance_id"))) or {}
+        return _record(line, instance, subject, name_of(line.get("instance_id")))
+
+    for record, question in each(kept, made, run, f"{path.name}/{FILES[2]}"):
         records.append(record)
-        run.questions[benchmark, subject, key] = question
+        run.questions[benchmark, subject, record.doc_id] = question
     if left_out:
         run.notice(path.name, f"{left_out} perturbed copies of questions are left out")
     run.entries.append(entry)
@@ -51,19 +54,19 @@ def read_helm(path: Path) -> RawRun:
 
 def _list(path: Path, run: RawRun) -> list[Mapping[str, Any]]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError, DataError) as error:
         run.notice(f"{path.parent.name}/{path.name}", f"cannot be read ({error})")
         return []
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return [item for item in listed(value) if isinstance(item, dict)]
 
 
 def _record(line: Mapping[str, Any], instance: Mapping[str, Any], subject: str, key: str) -> tuple[Record, Question]:
     references = instance.get("references") or ()
     texts = [str((reference.get("output") or {}).get("text", "")) for reference in references]
     right = [i for i, reference in enumerate(references) if "correct" in (reference.get("tags") or ())]
-    stats = line.get("stats") or {}
-    score = next((stats[name] for name in SCORES if name in stats), None)
+    stats = mapping(line.get("stats"))
+    score = next((number_or_none(stats[name]) for name in SCORES if name in stats), None)
     raw, mapped = str(line.get("predicted_text", "")), line.get("mapped_output")
     letters = bool(right) and len(texts) > 1
     gold = chr(ord("A") + right[0]) if letters else (texts[right[0]] if right else "")
@@ -79,7 +82,7 @@ def _record(line: Mapping[str, Any], instance: Mapping[str, Any], subject: str, 
         doc_id=key,
         gold=gold,
         prediction=prediction,
-        correct=None if score is None else float(score) > 0.5,
+        correct=None if score is None else score > 0.5,
         status="error" if score is None else "ok" if prediction is not None else "unparsed",
         text=raw,
     )

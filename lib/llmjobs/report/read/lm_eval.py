@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmjobs.report.read.json_files import number_or_none, read_json, read_lines
+from llmjobs.report.read.json_files import (
+    each,
+    listed,
+    mapping,
+    name_of,
+    number_or_none,
+    read_json,
+    read_lines,
+    scores_of,
+)
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
 
 NAME = re.compile(r"^samples_(?P<task>.+?)(_(?P<date>\d{4}-\d{2}-\d{2}T[\d\-.:]+))?\.jsonl$")
@@ -38,28 +47,28 @@ def read_lm_eval(path: Path, files: Sequence[Path] | None = None) -> RawRun:
 
 def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]]) -> RawEntry:
     results = _results(run, folder)
-    config = results.get("config") or {}
+    config = mapping(results.get("config"))
     arguments = str(config.get("model_args") or "")
     name = results.get("model_name") or _argument(arguments, "pretrained") or folder.name.replace("__", "/")
     quantization = next((q for q in ("4bit", "8bit") if f"load_in_{q}=True" in arguments.replace(" ", "")), "")
     info = ModelInfo(
-        id=str(name),
-        revision=_argument(arguments, "revision"),
-        device=str(config.get("device") or "").split(":")[0],
-        dtype=str(config.get("model_dtype") or _argument(arguments, "dtype")).removeprefix("torch."),
+        id=name_of(name),
+        revision=name_of(_argument(arguments, "revision")),
+        device=name_of(config.get("device") or "").split(":")[0],
+        dtype=name_of(config.get("model_dtype") or _argument(arguments, "dtype")).removeprefix("torch."),
         quantization=quantization,
         run=folder.name,
     )
     entry = RawEntry(info, folder.name)
-    shots, versions = results.get("n-shot") or {}, results.get("versions") or {}
+    shots, versions = mapping(results.get("n-shot")), mapping(results.get("versions"))
     for task, (_, file) in sorted(tasks.items()):
         benchmark, subject = split_task(task)
         entry.records.setdefault(benchmark, []).extend(_records(run, file, benchmark, subject))
         protocol = entry.protocol.setdefault(benchmark, {"prompt": "lm-eval"})
         if task in shots:
-            protocol["num_fewshot"] = str(shots[task])
+            protocol["num_fewshot"] = name_of(shots[task])
         if task in versions:
-            protocol["benchmark_version"] = str(versions[task])
+            protocol["benchmark_version"] = name_of(versions[task])
     seconds = number_or_none(_as_number(results.get("total_evaluation_time_seconds")))
     questions = sum(map(len, entry.records.values()))
     entry.cost = Cost(real_s=seconds, questions=questions) if seconds else None
@@ -97,15 +106,17 @@ def split_task(task: str) -> tuple[str, str]:
 def _records(run: RawRun, file: Path, benchmark: str, subject: str) -> list[Record]:
     found: dict[str, Record] = {}
     unscored = 0
-    for line in read_lines(file, run, file.name):
-        record = _record(line, subject)
+
+    def made(line: Mapping[str, Any]) -> tuple[Record | None, Question | None]:
+        return _record(line, subject), _question(line)
+
+    for record, question in each(read_lines(file, run, file.name), made, run, file.name):
         if record is None:
             unscored += 1
             continue
         if record.doc_id in found and found[record.doc_id].correct:
             continue  # one line a filter: the most lenient one counts, as in flexible-extract
         found[record.doc_id] = record
-        question = _question(line)
         if question:
             run.questions[benchmark, subject, record.doc_id] = question
     if unscored:
@@ -134,7 +145,7 @@ def _record(line: Mapping[str, Any], subject: str) -> Record | None:
         text = None if raw is None else str(raw)
     return Record(
         subject=subject,
-        doc_id=str(line["doc_id"]),
+        doc_id=name_of(line["doc_id"]),
         gold=gold,
         prediction=prediction,
         correct=score > 0.5,
@@ -157,22 +168,22 @@ def _loglikelihoods(line: Mapping[str, Any]) -> list[float] | None:
     if not isinstance(pairs, list) or len(pairs) < 2 or len(pairs) > len(LETTERS):
         return None
     try:
-        return [float(pair[0]) for pair in pairs]
-    except (TypeError, ValueError, IndexError):
+        return scores_of([float(pair[0]) for pair in pairs])
+    except (TypeError, ValueError, LookupError, OverflowError):
         return None
 
 
 def _gold(target: Any, scores: list[float] | None) -> str:
     text = str(target).strip()
-    if scores and text.isdigit() and int(text) < len(scores):
+    if scores and text.isdecimal() and len(text) < 3 and int(text) < len(scores):
         return LETTERS[int(text)]
     return text
 
 
 def _question(line: Mapping[str, Any]) -> Question | None:
-    doc = line.get("doc") or {}
+    doc = mapping(line.get("doc"))
     text = next((str(doc[key]) for key in ("question", "query", "ctx", "goal", "passage") if doc.get(key)), "")
     choices = doc.get("choices") or doc.get("endings") or ()
     if isinstance(choices, dict):
         choices = choices.get("text") or ()
-    return Question(text, tuple(map(str, choices)), str(line.get("doc_hash", ""))) if text else None
+    return Question(text, tuple(map(str, listed(choices))), name_of(line.get("doc_hash", ""))) if text else None

@@ -4,7 +4,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmjobs.report.read.json_files import number_or_none, read_json, read_lines
+from llmjobs.report.read.json_files import (
+    each,
+    listed,
+    mapping,
+    metrics_of,
+    name_of,
+    number_or_none,
+    read_json,
+    read_lines,
+    scores_of,
+)
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
 
 PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_hash")
@@ -44,32 +54,32 @@ def _optional(path: Path, run: RawRun, where: str) -> Mapping[str, Any]:
 
 def _questions(path: Path, run: RawRun) -> None:
     for file in sorted((path / "docs").glob("*.jsonl")):
-        benchmark, _, subject = file.stem.partition(".")
+        benchmark, _, subject = name_of(file.stem).partition(".")
         asked = run.asked.setdefault(benchmark, set())
         for line in read_lines(file, run, f"{path.name}/docs/{file.name}"):
-            doc_id = str(line.get("doc_id"))
-            choices = tuple(str(choice) for choice in line.get("choices") or ())
-            question = Question(str(line.get("question", "")), choices, str(line.get("hash", "")))
+            doc_id = name_of(line.get("doc_id"))
+            choices = tuple(map(str, listed(line.get("choices"))))
+            question = Question(str(line.get("question", "")), choices, name_of(line.get("hash", "")))
             run.questions[benchmark, subject, doc_id] = question
             asked.add((subject, doc_id))
 
 
 def _unit(path: Path, unit: Path, run: RawRun) -> None:
-    benchmark, _, subject = unit.name.partition(".")
+    benchmark, _, subject = name_of(unit.name).partition(".")
     where = f"{path.name}/{unit.relative_to(path).as_posix()}"
     entry = _entry(path, unit.parent, run)
     file = read_json(unit / "unit.json", run, f"{where}/unit.json")
-    fingerprint = file.get("fingerprint") or {}
+    fingerprint = mapping(file.get("fingerprint"))
     entry.fingerprints[f"{benchmark}.{subject}"] = fingerprint
     protocol = entry.protocol.setdefault(benchmark, {})
     for name in PROTOCOL:
         if name in fingerprint:
             key = name if name in ("prompt", "num_fewshot", "benchmark_version") else f"{name} ({subject})"
-            protocol[key] = str(fingerprint[name])
+            protocol[key] = name_of(fingerprint[name])
     seen: dict[str, int] = {}
     kept = entry.records.setdefault(benchmark, [])
-    for line in read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl"):
-        record = record_of(line, subject)
+    lines = read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl")
+    for record in each(lines, lambda line: record_of(line, subject), run, f"{where}/records.jsonl"):
         seen[record.doc_id] = seen.get(record.doc_id, 0) + 1
         if seen[record.doc_id] == 1:
             kept.append(record)
@@ -85,17 +95,16 @@ def record_of(line: Mapping[str, Any], subject: str) -> Record:
     """Return a record from one line of ``records.jsonl``; what has no known status counts as an error."""
     status = str(line.get("status", "error"))
     correct = line.get("correct")
-    scores = line.get("loglikelihoods")
     prediction, text = line.get("prediction"), line.get("text")
     return Record(
-        subject=str(line.get("subject", subject)),
-        doc_id=str(line.get("doc_id")),
+        subject=name_of(line.get("subject", subject)),
+        doc_id=name_of(line.get("doc_id")),
         gold=str(line.get("gold", "")),
         prediction=None if prediction is None else str(prediction),
         correct=None if correct is None else bool(correct),
         status=status if status in ("ok", "unparsed", "error") else "error",
-        loglikelihoods=[float(score) for score in scores] if isinstance(scores, list) and scores else None,
-        metrics=line.get("metrics") or None,
+        loglikelihoods=scores_of(line.get("loglikelihoods")),
+        metrics=metrics_of(line.get("metrics")),
         text=None if text is None else str(text),
     )
 
@@ -107,22 +116,23 @@ def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
             return entry
     details: Mapping[str, Any] = read_json(folder / "model.json", run, f"{path.name}/eval/{name}/model.json")
     info = ModelInfo(
-        id=str(details.get("id", name)) if "/" not in name else name,
-        revision=str(details.get("revision") or ""),
-        device=str(details.get("device") or ""),
-        dtype=str(details.get("dtype") or "").removeprefix("torch."),
-        quantization=str(details.get("quantization") or ""),
+        id=name_of(details.get("id", name) if "/" not in name else name),
+        revision=name_of(details.get("revision") or ""),
+        device=name_of(details.get("device") or ""),
+        dtype=name_of(details.get("dtype") or "").removeprefix("torch."),
+        quantization=name_of(details.get("quantization") or ""),
         run=path.name,
         details={"name": name} | dict(details),
     )
-    entry = RawEntry(info, f"{path.name}/eval/{name}", machine=run.environment.get("machine") or {})
+    entry = RawEntry(info, f"{path.name}/eval/{name}", machine=mapping(run.environment.get("machine")))
     run.entries.append(entry)
     return entry
 
 
 def _costs(run: RawRun) -> None:
     """Take times from the summary, which covers all attempts; from the timing lines without one."""
-    told = {str(m.get("model")): m for m in (run.summary.get("eval") or {}).get("models") or () if isinstance(m, dict)}
+    models = listed(mapping(run.summary.get("eval")).get("models"))
+    told = {str(model.get("model")): model for model in models if isinstance(model, dict)}
     for entry in run.entries:
         name = str(entry.info.details["name"])
         entry.cost = _cost(told[name]) if name in told else _summed(run, name)
@@ -134,7 +144,7 @@ def _cost(line: Mapping[str, Any]) -> Cost:
     rss, device = (number_or_none(line.get(key)) for key in ("peak_rss_bytes", "peak_device_bytes"))
     return Cost(
         **seconds,
-        gpu_s_reason=line.get("gpu_s_reason"),
+        gpu_s_reason=None if line.get("gpu_s_reason") is None else name_of(line.get("gpu_s_reason")),
         peak_rss_bytes=int(rss) if rss else None,
         peak_device_bytes=int(device) if device else None,
         energy_j=number_or_none(line.get("energy_j")),
@@ -159,8 +169,8 @@ def _summed(run: RawRun, name: str) -> Cost:
         load_s=load or None,
         peak_rss_bytes=_peak(lines, "peak_rss_bytes"),
         peak_device_bytes=_peak(lines, "peak_device_bytes"),
-        questions=sum(int(line.get("items") or line.get("docs") or 0) for line in lines),
-        attempts=max((int(line.get("attempt") or 1) for line in lines), default=1),
+        questions=sum(int(number_or_none(line.get("items") or line.get("docs")) or 0) for line in lines),
+        attempts=max((int(number_or_none(line.get("attempt")) or 1) for line in lines), default=1),
     )
 
 
@@ -175,7 +185,7 @@ def _peak(lines: Iterable[Mapping[str, Any]], key: str) -> int | None:
 
 def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None:
     """Compare what the summary says of a model with its records."""
-    for line in (told or {}).get("benchmarks") or ():
+    for line in filter(mapping, listed((told or {}).get("benchmarks"))):
         records = entry.records.get(str(line.get("benchmark")), [])
         scored = [record for record in records if record.correct is not None]
         right = sum(bool(record.correct) for record in scored)
@@ -192,10 +202,10 @@ def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None
 
 
 def _completeness(path: Path, run: RawRun) -> None:
-    part = run.summary.get("eval") or {}
+    part = mapping(run.summary.get("eval"))
     if part.get("status") == "partial":
         run.partial = True
-    for unit in part.get("units_missing") or ():
+    for unit in listed(part.get("units_missing")):
         run.notice(f"{path.name}/{unit}", "has not been run yet, or not to its end")
     for failed in part.get("units_failed") or ():
         run.notice(f"{path.name}/{failed.get('unit')}", f"failed: {failed.get('error')}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import DataError
-from llmjobs.report.read.json_files import read_lines
+from llmjobs.report.read.json_files import MAX_LINES_BYTES, each, metrics_of, name_of, read_lines, scores_of
 from llmjobs.report.study import ModelInfo, Question, RawEntry, RawRun, Record
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -38,6 +38,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "probabilities": ("probabilities", "probs"),
     "metrics": ("metrics",),
 }
+NAMES = ("model", "benchmark", "subject", "doc_id", "study", "run", "device", "dtype", "quantization", "revision")
 OPTION_COLUMN = re.compile(r"^(prob|p|logprob|loglikelihood)_([A-J0-9])$", re.IGNORECASE)
 
 
@@ -48,13 +49,18 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
     entries: dict[tuple[str, ...], RawEntry] = {}
     columns: dict[str, str] | None = None
     skipped = 0
-    for line in lines:
+
+    def add(line: Mapping[str, Any]) -> bool:
+        nonlocal columns
         columns = columns or find_columns(line, path)
         values = {name: line.get(column) for name, column in columns.items()}
         if values.get("doc_id") in (None, "") or values.get("model") in (None, ""):
-            skipped += 1
-            continue
+            return False
         _add(run, entries, name or path.stem, values, line)
+        return True
+
+    for added in each(lines, add, run, path.name):
+        skipped += not added
     if columns is None:
         raise DataError(f"{path.name}: no row could be read from it")
     if skipped:
@@ -67,6 +73,8 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
 def _csv_lines(path: Path) -> Iterator[dict[str, Any]]:
     delimiter = "\t" if path.suffix == ".tsv" else ","
     csv.field_size_limit(10_000_000)
+    if not path.is_file() or path.stat().st_size > MAX_LINES_BYTES:
+        raise DataError(f"{path.name}: is not a regular file of at most {MAX_LINES_BYTES >> 30} GiB")
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             yield from csv.DictReader(file, delimiter=delimiter)
@@ -102,13 +110,14 @@ def _add(
     line: Mapping[str, Any],
 ) -> None:
     text = {name: "" if values.get(name) is None else str(values[name]).strip() for name in SYNONYMS}
+    text |= {key: name_of(text[key]) for key in NAMES}
+    record = _record(text, values, line, text["subject"] or "all")
     identity = tuple(text[k] for k in ("study", "run", "model", "revision", "device", "dtype", "quantization"))
     if identity not in entries:
         study, source, model, revision, device, dtype, quantization = identity
         info = ModelInfo(model, revision, device, dtype, quantization, study, source)
         entries[identity] = RawEntry(info, "/".join(part for part in (run.path.name, study, source) if part))
-    benchmark, subject = text["benchmark"] or benchmark_name, text["subject"] or "all"
-    record = _record(text, values, line, subject)
+    benchmark, subject = text["benchmark"] or name_of(benchmark_name), record.subject
     entries[identity].records.setdefault(benchmark, []).append(record)
     if text["question"]:
         raw = values.get("choices")
@@ -125,7 +134,6 @@ def _record(text: Mapping[str, str], values: Mapping[str, Any], line: Mapping[st
         numbers = _from_probabilities(values.get("probabilities"), line)
     correct = marked if marked is not None else prediction is not None and prediction == text["gold"]
     status = "ok" if prediction is not None or (marked is not None and not text["gold"]) else "unparsed"
-    metrics = values.get("metrics")
     return Record(
         subject=subject,
         doc_id=text["doc_id"],
@@ -133,8 +141,8 @@ def _record(text: Mapping[str, str], values: Mapping[str, Any], line: Mapping[st
         prediction=prediction,
         correct=correct and status != "unparsed",
         status=status,
-        loglikelihoods=[float(x) for x in numbers] if numbers else None,
-        metrics=metrics if isinstance(metrics, dict) else None,
+        loglikelihoods=scores_of(numbers),
+        metrics=metrics_of(values.get("metrics")),
         text=text["text"] or None,
     )
 
@@ -152,7 +160,7 @@ def _json_list(value: Any) -> list[Any] | None:
         return None
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list) else None
 
@@ -169,7 +177,7 @@ def _from_probabilities(value: Any, line: Mapping[str, Any]) -> list[float] | No
         logs = bool(columns) and columns[0][1].startswith("log")
     try:
         numbers = [float(x) for x in listed]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return numbers if logs else [math.log(max(x, 1e-300)) for x in numbers] or None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure as Plot
 from reportlab.pdfgen.canvas import Canvas
 
+from llmjobs.errors import RunFolderError
 from llmjobs.report.blocks import Figure
 from llmjobs.report.figures.style import styled
 from llmjobs.report.pdf.vector import draw_on
@@ -18,7 +19,14 @@ DPI = 160
 
 
 def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Plot]:
-    """Draw every figure among ``blocks`` once, write it below ``folder`` and return the plots by name."""
+    """Draw every figure among ``blocks`` once, write it below ``folder`` and return the plots by name.
+
+    Raises:
+        RunFolderError: ``folder`` is a link, which may lead anywhere, or cannot be written.
+
+    """
+    if folder.is_symlink():
+        raise RunFolderError(f"{folder}: is a link, through which nothing is written; remove it")
     with disk.clear_errors(folder):
         disk.make_folder(folder)
     register_fonts()

@@ -14,8 +14,8 @@ from llmjobs.report.study import Benchmark, Cost
 from llmjobs.runfolder import disk
 
 Cell = str | int | float | None
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a cell that starts with one of these for a formula."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
 
 
 def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) -> list[Path]:
@@ -33,7 +33,7 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
 def safe_cell(value: Cell) -> Cell:
     """Return a text that no spreadsheet runs: an apostrophe before what it would take for a formula."""
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
+        return f"'{value}" if value.startswith(FORMULA) or value.lstrip().startswith(FORMULA) else value
     if isinstance(value, float):
         return None if math.isnan(value) else float(f"{value:.8g}")
     return value
@@ -212,8 +212,8 @@ def _names(measures: Measures, benchmark: Benchmark, *rows: int) -> list[str]:
 def _write_summary(measures: Measures, findings: Sequence[Finding], path: Path) -> Path:
     """Put the report's part into ``summary.json`` and leave what jobs wrote there as it is."""
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        whole = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         whole = {}
     whole = whole if isinstance(whole, dict) else {}
     whole["report"] = {

@@ -1,0 +1,94 @@
+"""A chat template is a program: it renders as transformers renders it, and ends whatever it does."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from llmjobs.chat.prompt import ChatPrompt
+from llmjobs.demo import DEMO_MODELS
+from llmjobs.errors import LlmjobsError, ModelError
+from llmjobs.models import chat_template
+from llmjobs.models.chat_template import bound_template
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief. ü 水 <b>"},
+    {"role": "user", "content": "  Hi {{ 7 * 7 }}\n\n"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "And?"},
+]
+SOUND = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | trim }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+    "{%- for m in messages -%}\n    {%- if loop.first %}{{ date_string }}{% endif %}\n  {{ m | tojson }}\n{% endfor %}",
+    "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m['content'].strip() }}{% endfor %}",
+)
+
+
+def tokenizer(template: str) -> Any:
+    made = PreTrainedTokenizerFast(
+        tokenizer_file=str(DEMO_MODELS["demo-tiny"] / "tokenizer.json"), bos_token="<s>", eos_token="</s>"
+    )
+    made.chat_template = template
+    return bound_template(made, "odd-model")
+
+
+@pytest.mark.parametrize("template", SOUND, ids=range(len(SOUND)))
+def test_a_sound_template_gives_what_transformers_gives(template: str) -> None:
+    values = {"date_string": "26 Jul 2024"}
+    made = tokenizer(template)
+    (expected,), _ = render_jinja_template(
+        [MESSAGES], chat_template=template, add_generation_prompt=True, **made.special_tokens_map, **values
+    )
+    assert made.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True, **values) == expected
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
+        "{% endfor %}",
+        "{% if messages[0].content == 'late' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
+        "{% endfor %}{% endif %}",
+        "{{ 9 ** (9 ** 9) }}",
+        "{{ 'x' * 10 ** 11 }}",
+        "{{ '%0999999999999d' % 1 }}",
+        "{{ 'x' | center(10 ** 11) }}",
+        "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ 'abcdefgh' * 4000000 }}",
+    ],
+    ids=["loops", "loops-later", "power", "times", "format", "center", "doubling", "lists", "recursion", "long"],
+)
+def test_a_template_without_end_ends_in_one_line(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "RENDER_S", 2.0)
+    made, began = tokenizer(template), time.monotonic()
+    with pytest.raises(ModelError, match="odd-model: its chat template") as caught:
+        made.apply_chat_template([{"role": "user", "content": "late"}])
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 60
+
+
+REACHING = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+
+
+def test_a_template_that_reaches_for_attributes_is_refused(tmp_path: Path) -> None:
+    made = tokenizer(REACHING)
+    with pytest.raises(TemplateError, match="unsafe"):
+        made.apply_chat_template(MESSAGES)
+    with pytest.raises(LlmjobsError, match="refuses these messages: access to attribute '__class__'"):
+        ChatPrompt(made, warn=lambda _: None).text([])
+
+
+def test_after_one_that_had_to_be_stopped_the_next_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "RENDER_S", 1.0)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    made = tokenizer("{% if messages[0].content == 'x' %}" + loop + "{% endif %}fine")
+    with pytest.raises(ModelError):
+        made.apply_chat_template([{"role": "user", "content": "x"}])
+    assert made.apply_chat_template([{"role": "user", "content": "y"}]) == "fine"
