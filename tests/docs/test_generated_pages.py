@@ -1,11 +1,13 @@
 """Generated pages are what their scripts write now, and the schema tells what each key does."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 from llmjobs.manifest import Manifest
 
@@ -68,6 +70,16 @@ def test_models_of_the_manifests_are_all_in_the_table() -> None:
     for manifest, ids in made.manifest_models():
         for one in ids:
             assert f"id: {one}\n" in text, f"{manifest}: {one} is not in docs/models.yaml"
+
+
+def test_manifests_say_what_they_download() -> None:
+    made = load("make_models")
+    facts = yaml.safe_load(made.FACTS.read_text(encoding="utf-8"))
+    known = {model["id"]: model for group in facts["groups"] for model in group["models"]}
+    for manifest, ids in made.manifest_models():
+        total = sum(made.download_bytes(known[one]) for one in ids)
+        said = re.search(r"[Aa]bout ([\d.]+) GB", (made.MANIFESTS / manifest).read_text(encoding="utf-8"))
+        assert said and abs(float(said[1]) - total / 1e9) < 0.5, f"{manifest}: {total / 1e9:.1f} GB"
 
 
 def test_a_wrong_count_of_parameters_is_refused() -> None:
