@@ -56,8 +56,10 @@ DOCKER_FLAGS = {
     "inspect": {},
     "network": {},
     "compose": {"-f": True},
+    "exec": {"-it": False, "-d": False, "-e": True},
 }
 """Flag → whether a value follows. One that is not here is a typing error, or has to be added after a look."""
+ENTRYPOINT = "llmjobs-entrypoint"
 IMAGES = {"llmjobs:cpu": "Dockerfile.cpu", "llmjobs:cuda": "Dockerfile.cuda"}
 
 
@@ -115,7 +117,34 @@ def check_docker(command: Command) -> None:
     elif verb == "run" and words and words != ["…"]:
         assert words[0] in IMAGES, f"{words[0]} is no image that is built here"
         if "--entrypoint" not in dict(flags):
-            check_llmjobs(Command(command.page, ("llmjobs", *words[1:]), inline=command.inline))
+            check_entrypoint(command, words[1:])
+    elif verb in {"compose", "exec"}:
+        assert all((ROOT / value).is_file() for flag, value in flags if flag == "-f"), f"{flags}: no such file"
+        assert verb == "exec" or words[0] in {"up", "down", "exec", "run", "ps", "logs"}, words
+        if ENTRYPOINT in words:
+            check_entrypoint(command, words[words.index(ENTRYPOINT) + 1 :])
+
+
+def check_entrypoint(command: Command, words: Sequence[str]) -> None:
+    """What an image's entrypoint gets: a command of llmjobs, or a word of the entrypoint's own."""
+    own = re.findall(r'"(ray-[a-z]+)"', (ROOT / "docker" / "entrypoint.py").read_text(encoding="utf-8"))
+    if words and words[0] not in own:
+        check_llmjobs(Command(command.page, ("llmjobs", *words), inline=command.inline))
+
+
+def check_kubectl(command: Command) -> None:
+    """A verb of kubectl, and after ``--`` a command of llmjobs."""
+    assert command.words[1] in {"apply", "exec", "get", "delete", "logs"}, command.words[1]
+    if "--" in command.words:
+        inside = command.words[command.words.index("--") + 1 :]
+        assert inside[0] == "llmjobs", inside
+        check_llmjobs(Command(command.page, inside))
+
+
+def check_script(command: Command) -> None:
+    """Bash can read it."""
+    run = subprocess.run(["bash", "-n"], input=command.words[1], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def check_pip(command: Command) -> None:

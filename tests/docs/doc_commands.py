@@ -1,7 +1,8 @@
 r"""Every command that the documentation shows, as words, and what a test does with each.
 
 A block of ``sh`` or ``console`` is shell: a command a line, ``\`` goes on, ``#`` begins a comment, ``$`` is a prompt.
-Code in a sentence counts where it begins with one of the commands and has something behind it.
+A block that begins with ``#!`` is one script. Code in a sentence counts where it begins with one of the commands and
+has something behind it.
 """
 
 import re
@@ -22,8 +23,6 @@ FENCE = re.compile(r"^(```+)(\w*)[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^|\n\n)((?:    [^\n]*\n)+)")
 INLINE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 VARIABLE = re.compile(r"[A-Z_]+=\S*")
-STARTS = {"llmjobs", "make", "docker", "pip", "python", "python3", "bash", "hf", "mkdir", "git", ".", "cd"}
-"""What a command of the documentation may begin with; a new one needs a line in ``CLASSES``."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Command:
     inline: bool = False
 
     def __str__(self) -> str:
-        """How it reads."""
-        return f"{self.page}: {' '.join((*self.variables, *self.words))}"
+        """How it reads; of a script the first lines."""
+        return f"{self.page}: {' '.join(' '.join((*self.variables, *self.words)).split())[:200]}"
 
 
 def all_commands() -> list[Command]:
@@ -49,7 +48,9 @@ def commands_of(page: Path) -> Iterator[Command]:
     """The commands of one page."""
     text, name = page.read_text(encoding="utf-8"), str(page.relative_to(ROOT))
     for _, language, body in FENCE.findall(text):
-        if language in SHELL:
+        if language in SHELL and body.startswith("#!"):
+            yield Command(name, ("script", body))
+        elif language in SHELL:
             for line in shell_lines(body):
                 yield from commands_in(name, line)
     for code in INLINE.findall(FENCE.sub("", text)):

@@ -10,10 +10,12 @@ from collections.abc import Callable
 import pytest
 from command_checks import (
     check_docker,
+    check_kubectl,
     check_llmjobs,
     check_make,
     check_pip,
     check_python,
+    check_script,
     check_shell,
 )
 from doc_commands import PAGES, ROOT, Command, all_commands, commands_in, unlabelled_commands
@@ -29,6 +31,8 @@ CLASSES: dict[str, Callable[[Command], None]] = {
     ".": check_shell,
     "bash": check_shell,
     "hf": check_shell,
+    "kubectl": check_kubectl,
+    "script": check_script,
 }
 
 
@@ -70,6 +74,9 @@ BROKEN = {
     "python benchmarks/none.py": "is not there",
     "python -m llmjobs.demo.train --speed 3": "unrecognized",
     "mkdir -p elsewhere": "say here",
+    "docker compose -f docker/none.yaml up -d": "no such file",
+    "docker exec CONTAINER llmjobs-entrypoint evl demo": "there is no llmjobs evl",
+    "kubectl exec pod -- llmjobs eval manifests/none.yaml": "cannot be read",
     "curl -O x": "no class",
 }
 
