@@ -12,6 +12,7 @@ from doc_commands import FENCE, PAGES, ROOT
 from llmjobs.manifest import Manifest
 from llmjobs.manifest.load import validate
 from llmjobs.manifest.yaml_source import Source
+from llmjobs.report.write.notes import MISSING
 
 FILLING: dict[str, Any] = {"name": "shown", "models": ["llmjobs/demo-base"], "eval": {"benchmarks": ["demo"]}}
 """What a part of a manifest needs to be whole."""
@@ -32,6 +33,11 @@ def test_a_manifest_is_valid(text: str) -> None:
     values = yaml.safe_load(text)
     if set(values) <= set(Manifest.model_fields) and "copa" not in text:  # copa is not registered but in its own test
         validate(Source("page", FILLING | values), Path())
+
+
+def test_the_assignment_has_the_questions_of_the_notes() -> None:
+    page = (ROOT / "docs" / "assignment.md").read_text(encoding="utf-8")
+    assert all(f"| {question} |" in page for question in MISSING)
 
 
 @pytest.mark.parametrize("text", blocks("python"))
