@@ -11,7 +11,7 @@ DOCKER_BUILD ?= docker build
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/site-cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo matrix converse mtbench test test-slow check golden crash docs links lock audit sbom image-cpu image-cuda clean
+.PHONY: help setup demo matrix converse mtbench test test-slow test-oldest dist check golden crash docs links lock audit sbom image-cpu image-cuda clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,23 @@ test: setup ## Run the tests.
 
 test-slow: setup ## Run the slower tests: large models, kills, the wheel.
 	$(BIN)/python -m pytest -q -m slow
+
+# What tests need besides llmjobs, in any version that goes with the oldest ones; replacements for pins in OLDEST.
+TEST_TOOLS := pytest pytest-timeout hypothesis setuptools openai statsmodels ipykernel nbclient
+OLDEST ?=
+
+test-oldest: ## Run the tests with the lowest versions that pyproject.toml promises; OLDEST="NAME==VERSION" replaces one.
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	$(PYTHON) docker/lowest.py serve $(OLDEST) >.venv-oldest/lowest.txt
+	.venv-oldest/bin/pip install --quiet --upgrade $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r .venv-oldest/lowest.txt $(TEST_TOOLS)
+	.venv-oldest/bin/pip install --quiet --no-deps --editable .
+	.venv-oldest/bin/pip check
+	.venv-oldest/bin/python -m pytest -q -m "not slow" --ignore tests/house --ignore tests/docs --ignore tests/packaging
+
+dist: setup ## Build the sdist and the wheel below dist/ and check what they say of themselves.
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 check: setup ## Lint, types, import layers and help texts, in seconds.
 	$(BIN)/ruff check --output-format concise

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from asking import make
 from benchmark_samples import SAMPLES, SIX_PAIRS
-from hub_world import World, parquet
+from hub_world import World
+from shipped_world import serve_rows
 from standin_repos import Repo
 from tiny_models import tiny_model, tiny_tokenizer
 
@@ -23,21 +24,8 @@ from llmjobs.manifest import Manifest
 @pytest.fixture
 def served(world: World) -> World:
     """The hub with every benchmark's data set, in as many configurations as the samples need."""
-    for name, (subject, samples) in SAMPLES.items():
-        hub = make(name, 0).hub
-        assert hub is not None
-        config = (hub.config or "default").format(subject=subject)
-        repo = world.hub.datasets.setdefault(hub.path, Repo({"README.md": b""}))
-        if name == "mmlu":
-            repo = world.hub.datasets[hub.path] = Repo({"README.md": b""})
-            samples = {s: [r | {"subject": subject} for r in rows] for s, rows in samples.items()}
-        card = f"- config_name: {config}\n  data_files:\n"
-        for split, rows in samples.items():
-            repo.files[f"{config}/{split}-00000-of-00001.parquet"] = parquet(rows)
-            card += f"  - {{split: {split}, path: {config}/{split}-*}}\n"
-        known = repo.files["README.md"].decode().removeprefix("---\nconfigs:\n").removesuffix("---\n")
-        if f"config_name: {config}\n" not in known:
-            repo.files["README.md"] = f"---\nconfigs:\n{known}{card}---\n".encode()
+    world.hub.datasets.clear()
+    serve_rows(world.hub, [SAMPLES["mmlu"][0]])
     return world
 
 

@@ -1,6 +1,7 @@
 """An environment without llmjobs that has what a Colab has; made once as ``.venv-clean``, reset on each use."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,8 @@ def clean_python() -> Path:
         shutil.rmtree(FOLDER, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
         constraints = [part for pins in PINS for part in ("-c", str(pins))]
-        pip(python, "install", *constraints, *COLAB)
+        index = ["--extra-index-url", found] if (found := os.environ.get("TORCH_INDEX")) else []
+        pip(python, "install", *index, *constraints, *COLAB)
         stamp.write_text(made_of)
     pip(python, "uninstall", "--yes", "llmjobs")
     return python
