@@ -8,6 +8,7 @@ left it at: so of two processes that a file system without locks lets in, one st
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -40,6 +41,7 @@ class Journal:
         with disk.clear_errors(path):
             disk.make_folder(path.parent)
             is_new = not path.exists()
+            _part_from_copies(path)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
             self._stream = os.fdopen(descriptor, "rb+", buffering=0)
             try:
@@ -108,6 +110,14 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         """Close on the way out."""
         self.close()
+
+
+def _part_from_copies(path: Path) -> None:
+    """Give a file that has a second name (a backup by hard links, or a trap) its own content, to append to."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+            disk.write_whole(path, path.read_bytes())
 
 
 def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, int, Record]]:
