@@ -1,6 +1,7 @@
 """``llmjobs manifest``: check a manifest, print it resolved, or print the schema."""
 
 import json
+import sys
 
 import click
 
@@ -13,6 +14,7 @@ from llmjobs.commands.options import set_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema of manifests, for editors.")
 def command(manifest: str | None, overrides: tuple[str, ...], schema: bool) -> None:
     """Check MANIFEST and print it with every default written out."""
+    from llmjobs.errors import printable
     from llmjobs.manifest import dump_manifest, json_schema, load_manifest
 
     if schema:
@@ -20,4 +22,5 @@ def command(manifest: str | None, overrides: tuple[str, ...], schema: bool) -> N
     elif manifest is None:
         raise click.UsageError("name a manifest, or use --schema")
     else:
-        click.echo(dump_manifest(load_manifest(manifest, overrides)), nl=False)
+        text = dump_manifest(load_manifest(manifest, overrides))
+        click.echo("\n".join(map(printable, text.split("\n"))) if sys.stdout.isatty() else text, nl=False)

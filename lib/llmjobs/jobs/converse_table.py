@@ -60,7 +60,7 @@ def shower(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], No
 
 def _verdict(record: Record) -> str:
     if record["status"] == "error":
-        return f"[no answer: {record['error']}]"
+        return f"[no answer: {printable(record['error'])}]"
     if record["expected"] is None:
         return ""
     return "  [right]" if record["correct"] else f"  [wrong, right: {printable(record['expected'])}]"

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmjobs.clocks import Span, measured
+from llmjobs.errors import printable
 from llmjobs.measuring.child import Teller, serve
 from llmjobs.measuring.memory import own_peak_bytes
 from llmjobs.measuring.perf_events import CpuCounters
+from llmjobs.redaction import redacted
 
 if TYPE_CHECKING:
     from llmjobs.jobs.matrix_questions import Asker
@@ -33,7 +35,7 @@ class Remarks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one line."""
-        line = record.getMessage()
+        line = printable(redacted(record.getMessage()))
         if not any(noise in line for noise in NOISE):
             self.lines[line[:300]] = None
 

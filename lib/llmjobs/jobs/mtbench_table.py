@@ -89,7 +89,7 @@ def shower(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], No
 
     def show(unit: Unit, records: Sequence[Record]) -> None:
         for record in records:
-            write(f"── {unit.path} · {record['question_id']}")
+            write(f"── {unit.path} · {_short(record['question_id'])}")
             for line in _answer_lines(record) if "questions" in record else _judgment_lines(record):
                 write(f"  {line}")
 

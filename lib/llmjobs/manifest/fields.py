@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
 """No dot at the end: Windows leaves it out, and two names become one."""
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys or reorders text by; these values are printed."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NOT_IN_REVISIONS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|^[/.-]|[/.]$|\.lock$")
 """What no branch, tag or commit holds (git-check-ref-format); it becomes a path in the hub's cache."""
@@ -38,8 +40,8 @@ def slug(text: str, longest: int = MAX_NAME) -> str:
 
 
 def _short_text(value: str) -> str:
-    if "\0" in value or len(value) > 4096:
-        raise ValueError("text with a NUL character or over 4,096 characters is not allowed here")
+    if _CONTROLS.search(value) or len(value) > 4096:
+        raise ValueError("text with control characters or over 4,096 characters is not allowed here")
     return value
 
 

@@ -45,8 +45,9 @@ def fit(table: Table, width: float) -> tuple[float, list[float]]:
         if free >= narrow or size == SIZES[-1]:
             break
     if free < narrow:
-        factor = width / (fixed + narrow)
-        return size, [(min(w, 70.0) if c.share else w) * factor for w, c in zip(natural, table.columns, strict=True)]
+        return size, _capped(
+            [min(w, 70.0) if c.share else w for w, c in zip(natural, table.columns, strict=True)], width
+        )
     if not shares:
         return size, natural
     return size, _shared(table.columns, natural, free, shares)
@@ -61,6 +62,17 @@ def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, sh
             widths[place] = min(natural[place], widths[place] + left)
             left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
     return [w + left * c.share / shares for w, c in zip(widths, columns, strict=True)]
+
+
+def _capped(natural: Sequence[float], width: float) -> list[float]:
+    """Cut the widest columns alike until all fit, so that a very long name leaves the others their room."""
+    left = width
+    for place, smallest in enumerate(sorted(natural)):
+        fair = left / (len(natural) - place)
+        if smallest > fair:
+            return [min(w, fair) for w in natural]
+        left -= smallest
+    return list(natural)
 
 
 def _natural(table: Table, place: int, size: float) -> float:
