@@ -86,10 +86,10 @@ lock: ## Write the pins anew from what .venv holds now.
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python docker/lock.py
 
-audit: ## Compare the pins with the known vulnerabilities; needs the network.
+audit: sbom ## Check the SBOM, then the pins against the known vulnerabilities; needs the network.
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip --disable-pip-version-check install --quiet -r docker/requirements-audit.txt
-	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip $(addprefix -r ,$(PINS))
+	@.venv-audit/bin/python docker/audit.py build/sbom.json $(PINS)
 
 sbom: setup ## Write build/sbom.json: what .venv and the system hold, as CycloneDX.
 	$(BIN)/python docker/sbom.py build/sbom.json
