@@ -99,9 +99,9 @@ def test_ended_midway_it_goes_on(unbroken, results, how):
 class container:  # noqa: N801 - a context manager, read as a word
     """A container in the background, removed at the end."""
 
-    def __init__(self, results: Path, *arguments: str) -> None:
+    def __init__(self, results: Path, *arguments: str, options: tuple[str, ...] = ()) -> None:
         self.name = f"llmjobs-test-{os.getpid()}-{time.monotonic_ns()}"
-        docker("run", "-d", "--name", self.name, "-v", f"{results}:/app/results", image(), *arguments)
+        docker("run", "-d", "--name", self.name, *options, "-v", f"{results}:/app/results", image(), *arguments)
 
     def __enter__(self) -> str:
         return self.name
@@ -163,6 +163,61 @@ class TestOwner:
         run(results, "report", "/app/results/smoke", options=(*LOCKED, *(("--user", user) if user else ())))
         assert owners(results) == {23456 if user else 0}
         assert (results / "smoke" / "report.pdf").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("option", LOCKED, ids=lambda option: option.strip("-"))
+def test_each_lock_alone(results, option):
+    """One lock at a time: none of them works only because another one is there."""
+    options = (option, "--tmpfs=/tmp") if option == "--read-only" else (option,)
+    if option == "--cap-drop=ALL":
+        options = (option, "--user", f"{os.geteuid()}:{os.getegid()}")
+    run(results, *SHORT, options=options)
+    assert records_of(results)
+
+
+@pytest.mark.skipif(not RUNS_AS_ROOT, reason="changing a folder's owner needs root")
+@pytest.mark.parametrize("locks", [(), LOCKED], ids=["open", "locked"])
+@pytest.mark.parametrize("user", [None, "owner", "another"])
+def test_every_user_on_a_folder_of_somebodys(results, locks, user):
+    """The job runs as who may write there, or says in one line who may not; never with more than it was given."""
+    os.chown(results, 23456, 23456)
+    given = {"owner": ("--user", "23456:23456"), "another": ("--user", "34567:34567"), None: ()}[user]
+    said = run(results, *SHORT, options=(*locks, *given), check=False)
+    may = user == "owner" or (user is None and not locks)
+    if may:
+        assert owners(results) == {23456} and records_of(results)
+    else:
+        assert not list(results.iterdir())
+        assert f"cannot be written by user {0 if user is None else 34567}; add --user" in said
+        assert said.count("\n") == 1
+
+
+def test_no_shell_is_needed(results, tmp_path):
+    """With every shell of the image replaced by an empty file the job runs as ever."""
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    looked = docker("run", "--rm", "--entrypoint", "/opt/llmjobs/bin/python", image(), "-c", SHELLS).stdout.split()
+    assert looked
+    hidden = [part for shell in looked for part in ("-v", f"{empty}:{shell}:ro")]
+    run(results, *SHORT, options=(*hidden, *LOCKED, "--user", f"{os.geteuid()}:{os.getegid()}"))
+    assert records_of(results)
+    entry = json.loads(docker("image", "inspect", image(), "--format", "{{json .Config.Entrypoint}}").stdout)
+    assert entry == ["/usr/local/bin/llmjobs-entrypoint"]
+
+
+SHELLS = """
+import os, shutil
+found = {os.path.realpath(p) for n in ("sh", "bash", "dash", "zsh", "ash", "busybox") if (p := shutil.which(n))}
+print(*sorted(found), sep="\\n")
+"""
+
+
+def test_a_key_is_in_no_process_list(results):
+    secret = "sk-" + "aBcD1234" * 4
+    with container(results, *SMOKE, options=("-e", f"OPENAI_API_KEY={secret}", "-e", f"HF_TOKEN={secret}")) as name:
+        wait_for_records(results, name)
+        assert secret not in docker("top", name, "-eo", "pid,args").stdout
+        assert secret not in docker("logs", name).stdout
 
 
 def test_the_script_gives_the_same_records(results, tmp_path):
