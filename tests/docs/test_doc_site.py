@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -80,6 +81,13 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     for path in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="((?:https?:)?//[^"]+)"', path.read_text("utf-8"))
         assert not loaded, f"{path.name} needs the network for {loaded}"
+
+
+def test_whatever_a_page_names_lies_beside_it(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        named = re.findall(r'(?:src|href)="([^"#?:]+)["#?]', path.read_text(encoding="utf-8"))
+        gone = [one for one in named if not (path.parent / unquote(one)).is_file()]
+        assert not gone, f"{path.relative_to(site)} names {gone}"
 
 
 def test_pages_have_no_html_of_their_own() -> None:
