@@ -1,0 +1,209 @@
+"""Every whole command of llmjobs that the documentation shows, run as a person would, one after another in one folder.
+
+What needs the hub gets the stand-in: each name of a model serves a demo model, MMLU a few made rows a subject.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from command_checks import is_placeholder
+from doc_commands import ROOT, Command, all_commands
+
+sys.path += [str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "benchmarks")]
+
+from benchmark_samples import SAMPLES  # noqa: E402
+from hub_world import parquet  # noqa: E402
+from standin import StandIn  # noqa: E402
+from standin_repos import Repo  # noqa: E402
+
+from llmjobs.benchmarks.registry import benchmark_class  # noqa: E402
+from llmjobs.demo import DEMO_MODELS  # noqa: E402
+from llmjobs.report.write.notes import MACHINES, MISSING  # noqa: E402
+
+pytestmark = pytest.mark.slow
+TOKEN = "hf_standInTokenThatMustNeverBeShown"
+EXAMPLE = "docs/adding-a-benchmark.md"
+NEVER_ENDS = {"serve"}
+OTHERS = {"--ray"}
+"""Options whose commands another suite runs: ``tests/cluster``."""
+ORDER = (
+    "benchmarks",
+    "manifest",
+    "doctor",
+    "fetch",
+    "plan",
+    "run",
+    "eval",
+    "converse",
+    "mtbench",
+    "matrix",
+    "chat",
+    "report",
+)
+MODELS = ("Qwen/Qwen2.5-0.5B-Instruct",)
+"""Named in commands; those of the manifests are found there."""
+GATED = "meta-llama/"
+LIMIT_S = 1800
+
+
+def whole_commands() -> list[tuple[str, ...]]:
+    """Words of every command that can run as it stands, each once, what makes results before what reads them."""
+    found = [c for c in all_commands() if c.words[0] == "llmjobs" and c.page != EXAMPLE and not is_placeholder(c)]
+    words = list(dict.fromkeys(c.words for c in found if _is_whole(c)))
+    return sorted(words, key=lambda one: ORDER.index(one[1]))
+
+
+def _is_whole(command: Command) -> bool:
+    """In a sentence ``llmjobs eval`` only names the command."""
+    if OTHERS & {*command.words}:
+        return False
+    alone = {"benchmarks", "doctor", "chat"}
+    named = len(command.words) > 2 or command.words[1] in alone
+    return named and command.words[1] not in NEVER_ENDS and not command.words[1].startswith("-")
+
+
+def _hub_models() -> set[str]:
+    """Every model of the hub that a manifest or a command names."""
+    named = [one for path in (ROOT / "manifests").glob("*.yaml") for one in yaml.safe_load(path.read_text())["models"]]
+    ids = {one if isinstance(one, str) else one["id"] for one in named} | set(MODELS)
+    return {one for one in ids if not one.startswith("llmjobs/")}
+
+
+def _datasets() -> dict[str, Repo]:
+    """The benchmarks' data sets with their sample rows, MMLU with every subject."""
+    configs: dict[str, dict[str, dict[str, list[dict[str, object]]]]] = {}
+    for name, (subject, samples) in SAMPLES.items():
+        found = benchmark_class(name)
+        assert found.hub is not None
+        for one in found.subjects if name == "mmlu" else (subject,):
+            config = (found.hub.config or "default").format(subject=one)
+            rows = {split: [r | {"subject": one} if name == "mmlu" else r for r in rs] for split, rs in samples.items()}
+            configs.setdefault(found.hub.path, {})[config] = rows
+    return {path: _dataset(inside) for path, inside in configs.items()}
+
+
+def _dataset(configs: dict[str, dict[str, list[dict[str, object]]]]) -> Repo:
+    card, files = "---\nconfigs:\n", {}
+    for config, splits in configs.items():
+        card += f"- config_name: {config}\n  data_files:\n"
+        for split, rows in splits.items():
+            files[f"{config}/{split}-00000-of-00001.parquet"] = parquet(rows)
+            card += f"  - {{split: {split}, path: {config}/{split}-*}}\n"
+    return Repo({"README.md": f"{card}---\n".encode(), **files})
+
+
+class Desk:
+    """A folder, an environment and a hub, in which commands run."""
+
+    def __init__(self, folder: Path, hub_url: str) -> None:
+        self.folder = folder
+        self.done: dict[tuple[str, ...], subprocess.CompletedProcess[str]] = {}
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "LLMJOBS_"))},
+            "HF_ENDPOINT": hub_url,
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": TOKEN,
+            "LLMJOBS_CACHE": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        """Run a command once; what a report reads is made first."""
+        if words not in self.done:
+            if words[1] == "report":
+                for place in words[2:]:
+                    self._need(Path(place))
+            once = ["--dry-run"] if words[1] == "matrix" and "--set" in words else []  # the plain one runs whole
+            command = [sys.executable, "-m", "llmjobs", *words[1:], *once]
+            said = "My dog is called Rex.\n" if words[1] == "chat" else ""
+            self.done[words] = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                input=said,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_S,
+            )
+        return self.done[words]
+
+    def _need(self, place: Path) -> None:
+        """Make what a report's command line names: a run by its manifest, another machine's, a table of answers."""
+        if place == Path("results/colab"):
+            self._need(Path("results/laptop"))
+            shutil.copytree(self.folder / "results" / "laptop", self.folder / place, dirs_exist_ok=True)
+        elif place.parent == Path("results") and not (self.folder / place / "summary.json").exists():
+            makers = [one for one in whole_commands() if f"manifests/{place.name}.yaml" in one and "--set" not in one]
+            self.run(
+                next(
+                    one
+                    for one in makers
+                    if one[1] in {"run", "eval", "matrix", "converse", "mtbench"} and "--dry-run" not in one
+                )
+            )
+        elif place == Path("predictions.csv"):
+            self._write_predictions()
+
+    def _write_predictions(self) -> None:
+        lines = ["study,device,model,subject,doc_id,gold,prediction"]
+        for study in ("study-1", "study-2"):
+            for model, letters in (("one", "ABCDABCDAB"), ("two", "ABCAAACDBB")):
+                pairs = enumerate(zip("ABCDABCDAB", letters, strict=True))
+                lines += [f"{study},cuda,{model},astronomy,{at},{gold},{answer}" for at, (gold, answer) in pairs]
+        (self.folder / "predictions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        questions = self.folder / "mmlu" / "test"
+        questions.mkdir(parents=True, exist_ok=True)
+        rows = [f"Which is letter {at}?,first,second,third,fourth,{gold}" for at, gold in enumerate("ABCDABCDAB")]
+        (questions / "astronomy.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    model = {path.name: path.read_bytes() for path in DEMO_MODELS["demo-base"].iterdir() if path.is_file()}
+    with StandIn() as hub:
+        hub.accounts = {TOKEN: "ada"}
+        for name in _hub_models():
+            gated = name.startswith(GATED)
+            hub.models[name] = Repo(dict(model), gated=gated, allowed={TOKEN} if gated else set())
+        hub.datasets = _datasets()
+        yield Desk(tmp_path_factory.mktemp("desk"), hub.url)
+
+
+@pytest.mark.parametrize("words", whole_commands(), ids=" ".join)
+def test_it_runs(words: tuple[str, ...], desk: Desk) -> None:
+    ended = desk.run(words)
+    assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
+    assert "Traceback" not in ended.stderr and TOKEN not in ended.stdout + ended.stderr
+
+
+def test_results_are_where_the_assignment_says(desk: Desk) -> None:
+    """Places that docs/assignment.md names, for the commands that ran."""
+    named = {
+        "eval manifests/small.yaml": ["results/small/summary.json", "results/small/environment.json"],
+        "eval manifests/laptop.yaml": ["results/laptop/eval", "results/laptop/summary.json"],
+        "matrix manifests/matrix.yaml": ["results/matrix/summary.json", "results/matrix/figures/matrix-times.png"],
+        "report results/small --html": [
+            "results/small/report.pdf",
+            "results/small/notes.md",
+            "results/small/report.html",
+        ],
+        "chat": ["results/chat/chat/001/records.jsonl", "results/chat/chat/001/checkpoint.pkl"],
+        "mtbench manifests/mtbench.yaml": ["results/mtbench/mtbench"],
+    }
+    for command, places in named.items():
+        assert desk.run(("llmjobs", *command.split())).returncode == 0
+        for place in places:
+            assert (desk.folder / place).exists(), f"llmjobs {command} leaves no {place}"
+    portfolio = next(one for one in whole_commands() if "portfolio/report.pdf" in one)
+    assert desk.run(portfolio).returncode == 0
+    notes = (desk.folder / "portfolio" / "notes.md").read_text(encoding="utf-8")
+    unanswered = [question for question, missing in MISSING.items() if missing in notes]
+    assert unanswered == [MACHINES]  # one machine here
+    assert list((desk.folder / "results" / "small" / "eval").rglob("checkpoint.pkl"))
