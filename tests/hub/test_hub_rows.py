@@ -1,11 +1,17 @@
 """Rows of parquet data sets from the stand-in, at a pinned commit, and offline."""
 
+import gzip
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hub_world import DATASET, ROWS, TOKEN, World, dataset_repo, parquet
 
 from llmjobs.benchmarks.mmlu import MMLU
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.errors import DataError
+from llmjobs.hub import parquet_files
 from llmjobs.hub import repositories as hub
 
 
@@ -98,3 +104,33 @@ def test_a_busy_hub_is_asked_again(world: World, no_sleep: list[float]) -> None:
     world.hub.fail("GET /api/datasets/", times=2, status=503)
     assert load_rows(MMLU, "astronomy", "test").rows
     assert hub.token_state().source is None
+
+
+def bomb() -> bytes:
+    """A megabyte that unpacks to gigabytes: one long text that every row names."""
+    text = pa.array(["x" * (parquet_files.MAX_CELL_CHARS // 2)]).dictionary_encode()
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"question": text.take(pa.array([0] * 5000))}), stream)
+    return stream.getvalue()
+
+
+def test_a_parquet_bomb_is_not_unpacked(world: World) -> None:
+    files = world.hub.datasets[DATASET].files
+    name = next(name for name in files if "astronomy/test" in name)
+    files[name] = bomb()
+    assert len(files[name]) < 2 << 20
+    with pytest.raises(DataError, match=r"unpacks to over 1,0.. MiB") as caught:
+        load_rows(MMLU, "astronomy", "test")
+    assert "\n" not in str(caught.value) and str(world.home) not in str(caught.value)
+    assert not list(world.home.rglob("*.arrow"))
+
+
+def test_a_compressed_file_is_not_unpacked(world: World) -> None:
+    files = world.hub.datasets[DATASET].files
+    for name in [name for name in files if name.startswith("astronomy/")]:
+        files[name.replace(".parquet", ".jsonl.gz")] = gzip.compress(b'{"question": "q"}\n')
+        files["README.md"] = files["README.md"].replace(name.encode(), name.replace(".parquet", ".jsonl.gz").encode())
+        del files[name]
+    with pytest.raises(DataError, match="is not parquet, CSV or JSON; compressed files are not unpacked"):
+        load_rows(MMLU, "astronomy", "test")
+    assert not list(world.home.rglob("*.arrow"))

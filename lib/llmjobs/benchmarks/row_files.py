@@ -7,19 +7,18 @@ import csv
 import json
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import DataError
+from llmjobs.hub import parquet_files
+from llmjobs.hub.parquet_files import mib
 
-MAX_FILE_BYTES = 256 * 1024**2
+MAX_FILE_BYTES = parquet_files.MAX_BYTES
 MAX_JSON_BYTES = 32 * 1024**2
 """One JSON list is parsed at once and grows many times in memory; JSONL does not."""
-MAX_CELL_CHARS = 1024**2
-MAX_ROWS = 1_000_000
-PARQUET_BATCH = 64
-"""Rows decoded at a time: a dictionary page can hold a large value that many rows name."""
+MAX_CELL_CHARS = parquet_files.MAX_CELL_CHARS
+MAX_ROWS = parquet_files.MAX_ROWS
 
 Numbered = tuple[int, dict[str, Any]]
 """A row with its line (CSV, JSONL) or its place from 1 (JSON, parquet)."""
@@ -53,9 +52,7 @@ def _check_size(path: Path) -> None:
         raise DataError(f"{path}: is not a regular file; give a file with rows")
     allowed = MAX_JSON_BYTES if path.suffix.lower() == ".json" else MAX_FILE_BYTES
     if found.st_size > allowed:
-        raise DataError(
-            f"{path}: {_mib(found.st_size)} is more than the {_mib(allowed)} allowed; use JSONL, fewer rows"
-        )
+        raise DataError(f"{path}: {mib(found.st_size)} is more than the {mib(allowed)} allowed; use JSONL, fewer rows")
 
 
 def _guarded(path: Path, rows: Iterable[Numbered]) -> Iterator[Numbered]:
@@ -124,43 +121,11 @@ def _object(path: Path, line: int, row: Any) -> dict[str, Any]:
 
 
 def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
-    pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
-    number = total = 0
-    try:
-        schema = pq.read_schema(path)
-        text = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-        with pq.ParquetFile(path, read_dictionary=text) as table:
-            meta = table.metadata
-            size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-            if size > MAX_FILE_BYTES or meta.num_rows > MAX_ROWS:
-                raise DataError(
-                    f"{path}: {meta.num_rows:,} rows of {_mib(size)} are more than the {MAX_ROWS:,} rows or "
-                    f"{_mib(MAX_FILE_BYTES)} allowed; keep fewer rows"
-                )
-            for batch in table.iter_batches(batch_size=PARQUET_BATCH):
-                _check_cells(path, number, batch)
-                total += batch.nbytes
-                for row in batch.to_pylist():
-                    number += 1
-                    total += sum(len(value) for value in row.values() if isinstance(value, str))
-                    if total > 4 * MAX_FILE_BYTES:
-                        raise DataError(f"{path}: unpacks to over {_mib(total)}; keep fewer or smaller rows")
-                    yield number, row
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0][:120]})") from None
-
-
-def _check_cells(path: Path, number: int, batch: Any) -> None:
-    pa, pc = import_module("pyarrow"), import_module("pyarrow.compute")
-    for column in batch.columns:
-        values = column.dictionary if pa.types.is_dictionary(column.type) else None
-        longest = (pc.max(pc.binary_length(values)).as_py() or 0) if values is not None else column.nbytes // 16
-        if longest > MAX_CELL_CHARS:
-            raise DataError(f"{path}:{number + 1}: a cell of about {_mib(longest)} is too large; keep smaller rows")
-
-
-def _mib(size: int) -> str:
-    return f"{size / 1024**2:,.0f} MiB"
+    number = 0
+    for batch in parquet_files.batches(path):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
 
 
 READERS: dict[str, Callable[[Path, tuple[str, ...]], Iterator[Numbered]]] = {

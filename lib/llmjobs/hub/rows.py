@@ -4,15 +4,18 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmjobs.errors import DataError
+from llmjobs.hub import parquet_files
 from llmjobs.hub import repositories as hub
 from llmjobs.hub.explain import explain
 from llmjobs.hub.files import verify_blobs
 
 log = logging.getLogger(__name__)
+PLAIN = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+"""Kinds of files whose size is what they unpack to."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,54 @@ def is_cached(path: str, config: str | None, split: str, commit: str) -> bool:
 
 
 def _load(path: str, config: str | None, split: str, commit: str) -> Any:
-    import datasets
-
     place = "/".join(filter(None, (path, config, split)))
     try:
         with _quiet():
-            table = hub.patiently(lambda: datasets.load_dataset(path, config, split=split, revision=commit))
+            table = hub.patiently(lambda: _converted(place, path, config, split, commit))
+    except DataError:
+        verify_blobs(hub.repo_folder("dataset", path))  # a file that arrived damaged is told as that
+        raise
     except Exception as error:
         verify_blobs(hub.repo_folder("dataset", path))
         raise _explained(path, place, error) from error
     _check_commit(place, table, commit)
     verify_blobs(hub.repo_folder("dataset", path))
     return table
+
+
+def _converted(place: str, path: str, config: str | None, split: str, commit: str) -> Any:
+    """Let ``datasets`` convert its files, once each of them was found to be of a bearable size."""
+    import datasets
+
+    builder = datasets.load_dataset_builder(path, config, revision=commit)
+    for file in _files(builder):
+        _check_file(place, path, file, commit)
+    builder.download_and_prepare()
+    return builder.as_dataset(split=split)
+
+
+def _files(builder: Any) -> Iterator[str]:
+    """Paths of its files in the repository; none where the cache holds them converted."""
+    for files in (builder.config.data_files or {}).values():
+        for url in files:
+            if (address := str(url)).startswith("hf://"):
+                yield address.partition("@")[2].partition("/")[2]
+
+
+def _check_file(place: str, path: str, file: str, commit: str) -> None:
+    from huggingface_hub import hf_hub_download
+
+    kind = PurePosixPath(file).suffix.lower()
+    if kind not in (".parquet", *PLAIN):
+        raise DataError(f"{place}: {file} is not parquet, CSV or JSON; compressed files are not unpacked")
+    local = Path(hf_hub_download(path, file, repo_type="dataset", revision=commit))
+    if kind == ".parquet":
+        try:
+            parquet_files.check(local)
+        except DataError as error:
+            raise DataError(str(error).replace(str(local), f"{path}/{file}")) from None
+    elif local.stat().st_size > parquet_files.MAX_BYTES:
+        raise DataError(f"{place}: {file} is larger than the {parquet_files.mib(parquet_files.MAX_BYTES)} allowed")
 
 
 def _explained(path: str, place: str, error: Exception) -> DataError:
