@@ -44,6 +44,6 @@ def write(path: Path, names: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    run = needs("llmjobs", "serve")
+    run = needs("llmjobs", "serve") | needs("llmjobs", "ray")
     write(FOLDER / "requirements-run.txt", run)
     write(FOLDER / "requirements-dev.txt", (needs("llmjobs", "dev")) - run)

@@ -41,11 +41,12 @@ def run(
     overrides: Sequence[str] = (),
     fresh: bool = False,
     report: bool = True,
+    ray: str | None = None,
 ) -> "Results":
     """Run every section of a manifest (or go on with it), write the report, and return the results.
 
     ``results`` is the folder of all runs: ``LLMJOBS_RESULTS`` or ``results`` where not given. ``overrides`` are
-    ``path=value`` strings as for ``--set``. A unit that fails is in :attr:`Results.failed`, not raised. Runs in any
+    ``path=value`` strings as for ``--set``; ``ray`` is a cluster's address as for ``--ray``. A unit that fails is in :attr:`Results.failed`, not raised. Runs in any
     thread; in the main thread SIGINT, SIGTERM and SIGHUP are taken over while it runs and put back after.
 
     Raises:
@@ -62,7 +63,7 @@ def run(
     try:
         from llmjobs.jobs.sections import run_all
 
-        code = run_all(study, parent, fresh=fresh)
+        code = run_all(study, parent, fresh=fresh, ray=ray)
         if code == EXIT_RESUMABLE:
             raise KeyboardInterrupt
         found = Results(parent / study.name)

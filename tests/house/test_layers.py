@@ -12,6 +12,7 @@ LIBRARY = Path(__file__).parents[2] / "lib"
 LAYERS = (
     ("commands", ("llmjobs.commands", "llmjobs.cli", "llmjobs.__main__", "llmjobs")),
     ("jobs", ("llmjobs.jobs", "llmjobs.api")),
+    ("cluster", ("llmjobs.cluster",)),
     ("runner", ("llmjobs.runner",)),
     (
         "models",
@@ -43,7 +44,7 @@ LAYERS = (
 )
 TORCH = ("torch", "transformers", "bitsandbytes", "accelerate")
 """Heavy packages; only the models layer and the jobs above it may name them."""
-FREE_OF_TORCH = ("commands", "runner", "manifest", "content", "ground")
+FREE_OF_TORCH = ("commands", "cluster", "runner", "manifest", "content", "ground")
 
 
 def modules() -> dict[str, Path]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from llmjobs.commands.options import fresh_option, manifest_argument, results_option, set_option
+from llmjobs.commands.options import fresh_option, manifest_argument, ray_option, results_option, set_option
 
 
 @click.command()
@@ -12,8 +12,11 @@ from llmjobs.commands.options import fresh_option, manifest_argument, results_op
 @set_option
 @results_option
 @fresh_option
+@ray_option
 @click.option("--dry-run", is_flag=True, help="Probe the machine and say which cells would run, load no model.")
-def command(manifest: str, overrides: tuple[str, ...], results: Path, fresh: bool, dry_run: bool) -> int:
+def command(
+    manifest: str, overrides: tuple[str, ...], results: Path, fresh: bool, ray: str | None, dry_run: bool
+) -> int:
     """Time the models of MANIFEST on every device and precision, each cell in its own process.
 
     Time, memory, energy and accuracy side by side, and which answers a precision changes. A cell that this machine
@@ -26,4 +29,4 @@ def command(manifest: str, overrides: tuple[str, ...], results: Path, fresh: boo
     if dry_run:
         click.echo(matrix.dry_run(study, results))
         return 0
-    return matrix.run(study, results, fresh=fresh).exit_code
+    return matrix.run(study, results, fresh=fresh, ray=ray).exit_code

@@ -27,6 +27,11 @@ results_option: Decorator = click.option(
 fresh_option: Decorator = click.option(
     "--fresh", is_flag=True, help="Start anew; the old run is moved aside to NAME.1, NAME.2, …, not deleted."
 )
+ray_option: Decorator = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Run on the Ray cluster that this machine is part of (auto), or on the one at HOST:PORT: docs/cluster.md.",
+)
 
 
 def job_options(*, limit: str, show: str, dry_run: str) -> Decorator:
@@ -36,6 +41,7 @@ def job_options(*, limit: str, show: str, dry_run: str) -> Decorator:
         set_option,
         results_option,
         fresh_option,
+        ray_option,
         click.option("--limit", type=click.IntRange(1), help=limit),
         click.option("--show", is_flag=True, help=show),
         click.option("--dry-run", is_flag=True, help=dry_run),
@@ -56,6 +62,7 @@ def run_job_command(
     results: Path,
     *,
     fresh: bool,
+    ray: str | None,
     limit: int | None,
     show: bool,
     dry_run: bool,
@@ -69,5 +76,5 @@ def run_job_command(
     if dry_run:
         click.echo(job.dry_run(study, results))
         return 0
-    code: int = job.run(study, results, fresh=fresh, show=show).exit_code
+    code: int = job.run(study, results, fresh=fresh, show=show, ray=ray).exit_code
     return code

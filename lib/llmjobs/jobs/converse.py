@@ -10,25 +10,27 @@ from llmjobs.jobs.converse_table import render_summary, shower
 from llmjobs.jobs.converse_tasks import make_tasks, with_limit
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.jobs.study import open_run, tell_end, write_summary
+from llmjobs.jobs.where import place
 from llmjobs.manifest import Manifest
 from llmjobs.models.device import available
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runner.cursor import progress_of
-from llmjobs.runner.run import Outcome, run_job
+from llmjobs.runner.run import Outcome
 
 __all__ = ["dry_run", "run", "with_limit"]
 
 
-def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False) -> Outcome:
-    """Run (or go on with) the converse job of ``study`` below ``results``; prints the summary.
+def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
+    """Run (or go on with) the converse job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with open_run(study, results, fresh=fresh, devices=available()) as folder:
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
         job = ConverseJob(study, folder)
-        outcome = run_job(job, folder, shower(click.echo) if show else None)
+        models = {m.name: m for m in study.models}
+        outcome = there.run(job, folder, models, job.section.threads, shower(click.echo) if show else None)
         part = summarize(folder, list(job.tasks.values()), outcome)
         write_summary(folder, study, job.name, part)
         click.echo(render_summary(part))

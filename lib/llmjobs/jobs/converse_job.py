@@ -1,5 +1,6 @@
 """The converse job as the runner sees it: a conversation a step, a record a turn."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,12 @@ class ConverseJob:
         self._backend: tuple[ModelSpec, Backend] | None = None
         self._failed: dict[str, LlmjobsError] = {}
         self._load_s: float | None = None
+
+    def for_worker(self) -> "ConverseJob":
+        """A copy with no model loaded, to be sent to another machine."""
+        other = copy.copy(self)
+        other._backend, other._failed = None, {}
+        return other
 
     def units(self) -> Sequence[Unit]:
         """One unit for each model, set and memory, model by model."""

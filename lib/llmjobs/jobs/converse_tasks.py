@@ -76,7 +76,8 @@ class ConverseTask:
             "seed": section.seed,
             "data_hash": data_hash(self.scripts),
         }
-        return Unit(self.path, declared, spec.name, sum(len(script.turns) for script in self.scripts))
+        turns = sum(len(script.turns) for script in self.scripts)
+        return Unit(self.path, declared, spec.name, turns, stays=bool(spec.endpoint))
 
 
 def make_tasks(study: Manifest, revisions: Revisions) -> list[ConverseTask]:

@@ -1,5 +1,6 @@
 """The eval job as the runner sees it: loads each model once, opens one unit after the other on it."""
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,13 @@ class EvalJob:
         self.tasks: dict[str, Task] = {}
         self._bench: _Bench | None = None
         self._failed: dict[str, LlmjobsError] = {}
+        self._prefetches = True
+
+    def for_worker(self) -> "EvalJob":
+        """A copy with no model loaded, to be sent to another machine; which model comes next is not known there."""
+        other = copy.copy(self)
+        other._bench, other._failed, other._prefetches = None, {}, False
+        return other
 
     def units(self) -> Sequence[Unit]:
         """One unit for each model and subject, model by model."""
@@ -87,6 +95,8 @@ class EvalJob:
         return self._bench
 
     def _prefetch_after(self, spec: ModelSpec) -> None:
+        if not self._prefetches:
+            return
         names = [m.name for m in self.study.models]
         following = names[names.index(spec.name) + 1 :][:1]
         for task in self.tasks.values():

@@ -11,25 +11,26 @@ from llmjobs.jobs.matrix_job import MatrixJob
 from llmjobs.jobs.matrix_summary import killed_units, raw_run, summarize
 from llmjobs.jobs.matrix_table import render_matrix
 from llmjobs.jobs.study import open_run, write_summary
+from llmjobs.jobs.where import place
 from llmjobs.manifest import Manifest
 from llmjobs.measuring.probing import probe_machine
 from llmjobs.report.measure.matrix import read_cells
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runner.cursor import progress_of
-from llmjobs.runner.run import Outcome, run_job
+from llmjobs.runner.run import Outcome
 
 
-def run(study: Manifest, results: Path, *, fresh: bool = False) -> Outcome:
-    """Run (or go on with) the matrix of ``study`` below ``results``; prints the grid.
+def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None = None) -> Outcome:
+    """Run (or go on with) the matrix of ``study`` below ``results``, on the cluster ``ray`` if given; prints the grid.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
     job_cells = make_cells(study)
-    with open_run(study, results, fresh=fresh) as folder:
-        job = MatrixJob(study, folder)
-        outcome = run_job(job, folder)
+    with place(ray) as there, open_run(study, results, fresh=fresh) as folder:
+        job = MatrixJob(study, folder, there.probe)
+        outcome = there.run(job, folder, {cell.name: cell.model for cell in job.cells}, "auto", whole_nodes=True)
         if not outcome.units and not job.unavailable:
             print(f"stopped by {outcome.stopped_by} before the first cell", file=sys.stderr)
             return outcome

@@ -1,7 +1,8 @@
 """The matrix as the runner sees it: a unit for each repetition of each cell that this machine can run."""
 
+import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest
 from llmjobs.measuring.child import Ended, run_child
 from llmjobs.measuring.endings import describe_end, oom_kills, out_of_memory, was_killed
-from llmjobs.measuring.probing import Machine, probe_machine
+from llmjobs.measuring.probing import Layer, Machine, probe_machine
 from llmjobs.models.prefetch import prefetch
 from llmjobs.redaction import HUB_TOKENS
 from llmjobs.runfolder.folder import RunFolder
@@ -51,9 +52,11 @@ class MatrixJob:
 
     name = "matrix"
 
-    def __init__(self, study: Manifest, folder: RunFolder) -> None:
-        """Nothing is probed before :meth:`units`."""
-        self.study, self.folder = study, folder
+    def __init__(
+        self, study: Manifest, folder: RunFolder, probe: Callable[[Sequence[Layer]], Machine] = probe_machine
+    ) -> None:
+        """Nothing is probed before :meth:`units`; ``probe`` asks the machine that runs the cells."""
+        self.study, self.folder, self._ask_machine = study, folder, probe
         self.section = matrix_section(study)
         self.cells = make_cells(study)
         self.machine = Machine()
@@ -62,6 +65,15 @@ class MatrixJob:
         self.failed: dict[str, str] = {}
         self._tasks: dict[str, list[Task]] = {}
         self._places: dict[str, tuple[Cell, int]] = {}
+
+    def for_worker(self) -> "MatrixJob":
+        """A copy for another machine, whose card is not the one that was probed."""
+        other = copy.copy(self)
+        hidden: dict[str, Mapping[str, Any]]
+        hidden = {name: {k: v for k, v in found.items() if k != "uuid"} for name, found in self.machine.devices.items()}
+        other.machine, other.failed = Machine(hidden, torch=self.machine.torch), {}
+        other._ask_machine = probe_machine
+        return other
 
     def units(self) -> Sequence[Unit]:
         """Repetition by repetition, the cells of each in an order of their own; each unit knows its questions."""
@@ -176,7 +188,7 @@ class MatrixJob:
         open_cells = [cell for cell in self.cells if not self._is_done(cell)]
         if not open_cells:
             return
-        self.machine = probe_machine([cell.layer for cell in open_cells])
+        self.machine = self._ask_machine([cell.layer for cell in open_cells])
         self.folder.write_json("matrix/machine.json", _described(self.machine))
         for cell in open_cells:
             verdict = self.machine.layers[cell.layer]

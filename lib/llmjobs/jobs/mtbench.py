@@ -10,25 +10,27 @@ from llmjobs.jobs.mtbench_summary import collect, summarize
 from llmjobs.jobs.mtbench_table import render_summary, shower
 from llmjobs.jobs.mtbench_tasks import FOLDER, Bench, with_limit
 from llmjobs.jobs.study import open_run, tell_end, write_summary
+from llmjobs.jobs.where import place
 from llmjobs.manifest import Manifest
 from llmjobs.models.device import available
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
 from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner.run import Outcome, run_job
+from llmjobs.runner.run import Outcome
 
 __all__ = ["dry_run", "run", "with_limit"]
 
 
-def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False) -> Outcome:
-    """Run (or go on with) the mtbench job of ``study`` below ``results``; prints the summary.
+def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
+    """Run (or go on with) the mtbench job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with open_run(study, results, fresh=fresh, devices=available()) as folder:
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
         job = MTBenchJob(study, folder)
-        outcome = run_job(job, folder, shower(click.echo) if show else None)
+        models = {m.name: m for m in study.models} | {f"judge {judge.name}": judge for judge in job.section.judges}
+        outcome = there.run(job, folder, models, job.section.threads, shower(click.echo) if show else None)
         if job.bench is not None:
             part = summarize(folder, job.bench, outcome, job.spending)
             write_summary(folder, study, job.name, part)

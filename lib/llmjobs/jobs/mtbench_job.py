@@ -1,5 +1,6 @@
 """The mtbench job as the runner sees it: answers first, then judgments; a question or a judgment a step."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,6 +39,13 @@ class MTBenchJob:
         self._loaded: tuple[ModelSpec, Backend] | None = None
         self._failed: dict[ModelSpec, LlmjobsError] = {}
         self._load_s: float | None = None
+
+    def for_worker(self) -> "MTBenchJob":
+        """A copy with no model loaded, for another machine; money is counted in the command's process alone."""
+        other = copy.copy(self)
+        other._loaded, other._failed, other._minutes = None, {}, {}
+        del other.spending
+        return other
 
     def units(self) -> Sequence[Unit]:
         """Every agent's answers, then every judge's judgments."""

@@ -44,7 +44,9 @@ class AgentTask:
 
     def unit(self) -> Unit:
         """The unit that the runner sees."""
-        return Unit(self.path, self.declared, self.name, self.questions)
+        group = self.spec.name if self.spec else self.name
+        stays = self.spec is None or bool(self.spec.endpoint)
+        return Unit(self.path, self.declared, group, self.questions, stays=stays)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class JudgeTask:
 
     def unit(self) -> Unit:
         """The unit that the runner sees."""
-        return Unit(self.path, self.declared, f"judge {self.judge.name}", self.judgments)
+        needs = tuple(agent.path for agent in self.agents)
+        stays = bool(self.judge.endpoint)
+        return Unit(self.path, self.declared, f"judge {self.judge.name}", self.judgments, needs, stays)
 
 
 @dataclass(frozen=True)

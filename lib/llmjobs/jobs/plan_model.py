@@ -89,7 +89,7 @@ def plan_model(
     try:
         located = tasks[0].located if tasks and tasks[0].located else locate(spec)
         _find_size(plan, spec, silent)
-        plan.file_bytes = _weight_files(located) or plan.file_bytes
+        plan.file_bytes = weight_file_bytes(located) or plan.file_bytes
         guess = batch_tokens if isinstance(batch_tokens, int) else _usual_batch(spec, located, devices)
         _count(plan, tasks, TokenCounter(spec, located, guess))
         rows = ROWS_AT_ONCE if any(unit.tokens and unit.tokens.decode_steps for unit in plan.units) else 0
@@ -219,7 +219,7 @@ def _mapped(plan: ModelPlan, plain_bytes: int) -> int:
     return plan.file_bytes if converted else 0
 
 
-def _weight_files(located: Located) -> int | None:
+def weight_file_bytes(located: Located) -> int | None:
     """Bytes of the safetensors that are on this machine."""
     folder = Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)
     files = sorted(folder.glob("*.safetensors")) if folder else []

@@ -14,7 +14,7 @@ JOBS = {
     "converse": "llmjobs.jobs.converse",
     "mtbench": "llmjobs.jobs.mtbench",
 }
-"""Section of the manifest → module with ``run(study, results, *, fresh) -> Outcome``."""
+"""Section of the manifest → module with ``run(study, results, *, fresh, ray) -> Outcome``."""
 
 
 def wanted(study: Manifest) -> list[str]:
@@ -30,12 +30,12 @@ def wanted(study: Manifest) -> list[str]:
     return found
 
 
-def run_all(study: Manifest, results: Path, *, fresh: bool = False) -> int:
+def run_all(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None = None) -> int:
     """Run each section's job; returns an exit code: 75 ends the row at once, 3 is remembered to the end."""
     code = EXIT_OK
     for name in wanted(study):
         job: Callable[..., Any] = import_module(JOBS[name]).run
-        outcome = job(study, results, fresh=fresh)
+        outcome = job(study, results, fresh=fresh, ray=ray)
         fresh = False
         if outcome.exit_code == EXIT_RESUMABLE:
             return EXIT_RESUMABLE

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmjobs.environment import describe_machine
 from llmjobs.manifest import Manifest, dump_manifest
+from llmjobs.runfolder import leases
 from llmjobs.runfolder.folder import RunFolder, read_json
 from llmjobs.runfolder.lock import exclusive
 from llmjobs.runner.run import Outcome
@@ -31,6 +32,7 @@ def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] 
         folder = RunFolder.create(results, study.name)
         if fresh and (old := folder.move_aside()):
             print(f"--fresh: the old run is kept as {old}", file=sys.stderr)
+        leases.collect(folder)
         folder.write_text(MANIFEST_FILE, dump_manifest(study))
         _write_environment(folder, devices)
         yield folder

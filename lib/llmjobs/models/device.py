@@ -11,6 +11,8 @@ import torch
 from llmjobs.errors import ModelError
 from llmjobs.manifest.model_section import Device, DType, Quantization
 
+MAX_THREADS = "LLMJOBS_MAX_THREADS"
+"""Environment variable of a cluster's worker: the CPUs that were given to it, which ``auto`` does not pass."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_GPU_TIME = {
     "cpu": "the model ran on the CPU",
@@ -101,7 +103,7 @@ def free_memory(device: str) -> None:
 
 def set_threads(wanted: int | str) -> int:
     """Set torch's CPU threads; ``auto`` takes the physical cores that this process may use. Returns the number."""
-    count = wanted if isinstance(wanted, int) else physical_cores()
+    count = wanted if isinstance(wanted, int) else min(physical_cores(), int(os.environ.get(MAX_THREADS, "1024")))
     torch.set_num_threads(count)
     return count
 

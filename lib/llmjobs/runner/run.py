@@ -27,6 +27,7 @@ from llmjobs.runner.units import Job, Record, Step, Unit
 
 log = logging.getLogger(__name__)
 OnRecords = Callable[[Unit, Sequence[Record]], None]
+MakeProgress = Callable[[str, int, int], Progress]
 
 
 @dataclass
@@ -48,7 +49,9 @@ class Outcome:
         return EXIT_UNITS_FAILED if self.failed else EXIT_OK
 
 
-def run_job(job: Job, folder: RunFolder, on_records: OnRecords | None = None) -> Outcome:
+def run_job(
+    job: Job, folder: RunFolder, on_records: OnRecords | None = None, make_progress: MakeProgress = Progress
+) -> Outcome:
     """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records once they are on disk.
 
     Raises:
@@ -61,9 +64,10 @@ def run_job(job: Job, folder: RunFolder, on_records: OnRecords | None = None) ->
         with stop_switch() as switch:
             units = job.units()
             outcome.units = len(units)
-            starts = [_start(folder, unit) for unit in units]
-            with contextlib.closing(_progress(job, units, starts)) as progress:
-                loop = _Loop(job, switch, progress, outcome, on_records)
+            starts = [load_start(folder, unit) for unit in units]
+            done = items_done(units, starts)
+            with contextlib.closing(make_progress(job.name, sum(unit.size for unit in units), done)) as progress:
+                loop = UnitLoop(job, switch, progress, outcome, on_records)
                 for unit, start in zip(units, starts, strict=True):
                     loop.unit(unit, start)
     except StopRequestedError as stop:
@@ -74,7 +78,7 @@ def run_job(job: Job, folder: RunFolder, on_records: OnRecords | None = None) ->
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """Where a unit stands as the job starts."""
 
     folder: UnitFolder
@@ -82,29 +86,37 @@ class _Start:
     killed_for_memory: bool
 
 
-def _start(folder: RunFolder, unit: Unit) -> _Start:
+def load_start(folder: RunFolder, unit: Unit) -> Start:
+    """A unit's folder and how far it is.
+
+    Raises:
+        FingerprintError: it was made with other settings.
+
+    """
     unit_folder = folder.unit(unit.path)
     cursor, remark = cursors.load(unit_folder, unit.declared)
     if remark:
         log.warning("%s", remark)
-    return _Start(unit_folder, cursor, cursor.count_unseen_end())
+    return Start(unit_folder, cursor, cursor.count_unseen_end())
 
 
-def _progress(job: Job, units: Sequence[Unit], starts: Sequence[_Start]) -> Progress:
+def items_done(units: Sequence[Unit], starts: Sequence[Start]) -> int:
+    """How many items earlier attempts finished."""
     cursors_of = [(unit, start.cursor) for unit, start in zip(units, starts, strict=True)]
-    done = sum(unit.size if cursor.done else cursor.items_done for unit, cursor in cursors_of)
-    return Progress(job.name, sum(unit.size for unit in units), done)
+    return sum(unit.size if cursor.done else cursor.items_done for unit, cursor in cursors_of)
 
 
 @dataclass
-class _Loop:
+class UnitLoop:
+    """What the units of one job have in common while they run in this process."""
+
     job: Job
     switch: StopSwitch
     progress: Progress
     outcome: Outcome
     on_records: OnRecords | None
 
-    def unit(self, unit: Unit, start: _Start) -> None:
+    def unit(self, unit: Unit, start: Start) -> None:
         """Run one unit; its own failure is noted and the job goes on."""
         self.switch.check()
         folder, error_file = start.folder, start.folder.path / ERROR_FILE
@@ -123,7 +135,7 @@ class _Loop:
             RunFolder(folder.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
             self.progress.say(f"failed: {unit.path}: {line}")
 
-    def _steps(self, unit: Unit, start: _Start) -> None:
+    def _steps(self, unit: Unit, start: Start) -> None:
         folder, cursor = start.folder, start.cursor
         if start.killed_for_memory:
             log.warning("%s: the kernel ended the last attempt for lack of memory", unit.path)

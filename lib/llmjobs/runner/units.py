@@ -20,6 +20,10 @@ class Unit:
     """Units of one group follow each other and share what the job loads for them (a model)."""
     size: int = 0
     """Items (questions, turns, cells) for the progress bar, where known."""
+    needs: tuple[str, ...] = ()
+    """Units whose records this one reads; they stand before it in the list."""
+    stays: bool = False
+    """On a cluster it runs in the command's own process all the same: what it counts (money) counts for the run."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""The way to a Ray cluster: ``--ray auto`` or an address."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import ray
+
+from llmjobs.errors import LlmjobsError
+
+T = TypeVar("T")
+PROBE_S = 120.0
+
+
+class ClusterError(LlmjobsError):
+    """A Ray cluster that cannot be used as asked."""
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be a driver of the cluster at ``address``: ``auto`` (the one that this machine is part of), ``HOST:PORT``.
+
+    ``local`` starts Ray on this machine alone, for the time of the run.
+
+    Raises:
+        ClusterError: there is no cluster, or it has another version of Ray or Python.
+
+    """
+    if "://" in address:
+        raise ClusterError(
+            f"--ray {address}: the driver writes the results beside its workers; start it on a node of the cluster "
+            "with --ray auto"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # workers are asked for ahead; Ray would complain of them
+    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, namespace="llmjobs", logging_level=logging.ERROR, log_to_driver=True, **own)
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        why = str(error).strip().split("\n", 1)[0][:300]
+        raise ClusterError(f"--ray {address}: {why}; 'ray start --head' starts a cluster here") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """Ray's description of every node that is there."""
+    nodes: Any = ray.nodes  # untyped in Ray
+    return [node for node in nodes() if node["Alive"]]
+
+
+def _node(node_id: str) -> dict[str, Any]:
+    return next((node for node in alive_nodes() if node["NodeID"] == node_id), {})
+
+
+def node_name(node_id: str, host: str) -> str:
+    """The name that a node was given, else its host's."""
+    found = _node(node_id)
+    name = str(found.get("NodeName") or "")
+    return host if not name or name == found.get("NodeManagerAddress") else name
+
+
+def gpu_kind(node_id: str) -> str | None:
+    """Ray's name of a node's GPUs."""
+    resources = _node(node_id).get("Resources", {})
+    return next((key.partition(":")[2] for key in resources if key.startswith("accelerator_type:")), None)
+
+
+def ask_a_node(function: Callable[..., T], *arguments: Any, cpus: float = 0.0, gpus: float = 0.0) -> T | None:
+    """Call ``function`` on some node with these resources free; None where none has them in time.
+
+    Raises:
+        LlmjobsError: what the function raised.
+
+    """
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(function)
+    reference = remote.remote(*arguments)
+    try:
+        found: T = ray.get(reference, timeout=PROBE_S)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(reference, force=True)
+        return None
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, LlmjobsError) else ClusterError(str(cause)) from None
+    return found

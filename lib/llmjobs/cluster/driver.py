@@ -1,0 +1,213 @@
+"""The driver's loop: units to workers, what they tell to the terminal, what they wrote into the run's folder."""
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import ray
+
+from llmjobs.cluster.assignment import Assignment
+from llmjobs.cluster.connection import ClusterError, alive_nodes
+from llmjobs.cluster.crew import Crew, Member
+from llmjobs.cluster.demand import Demand
+from llmjobs.cluster.events import Advanced, Ended, Event, Logged, Opened
+from llmjobs.runfolder import leases
+from llmjobs.runfolder.folder import ERROR_FILE, RunFolder
+from llmjobs.runner import cursor as cursors
+from llmjobs.runner.progress import Progress
+from llmjobs.runner.run import OnRecords, Outcome, one_line
+from llmjobs.runner.signals import StopSwitch
+from llmjobs.runner.units import Unit
+
+ATTEMPTS = 3
+"""A unit that failed so often, without getting further in between, is recorded as failed."""
+SILENCE_S = 120.0
+"""A worker that did not even say that it is there for so long is given up; a step may take longer, it still beats."""
+LISTEN_S = 0.5
+PATIENCE_S = 30.0
+"""After so long without a worker the terminal says what is waited for, and again each minute."""
+
+
+@dataclass
+class Driver:
+    """Runs units on a crew; everything in the run's folder is written from here."""
+
+    crew: Crew
+    folder: RunFolder
+    demands: Mapping[str, Demand]
+    switch: StopSwitch
+    progress: Progress
+    outcome: Outcome
+    on_records: OnRecords | None = None
+    silence_s: float = SILENCE_S
+    _failures: dict[str, int] = field(default_factory=dict)
+    _quiet_since: float = field(default_factory=time.monotonic)
+
+    def run(self, units: Sequence[Unit]) -> None:
+        """Run ``units`` until each is done or has failed.
+
+        Raises:
+            StopRequestedError: a signal came; workers are ended and what they saved is taken over.
+            ClusterError: no node can work for this run.
+
+        """
+        assignment = Assignment(units, self.demands)
+        try:
+            while not assignment.is_over:
+                with self.switch.step():
+                    self._round(assignment)
+                self.switch.check()
+        finally:
+            for member in list(self.crew.busy()):
+                self._lose(member, assignment, None)
+
+    def _round(self, assignment: Assignment) -> None:
+        wanted = assignment.demands()
+        self.crew.dismiss_idle(wanted)
+        self.crew.hire(wanted)
+        for member in self.crew.members:
+            if member.is_free and (unit := assignment.take(member.name, member.demand, member.group)):
+                self.progress.unit(unit.path)
+                member.start(unit, self._cursor(unit).steps_done, shows=self.on_records is not None)
+        for member in self._ready():
+            self._listen(member, assignment)
+        for member in list(self.crew.busy()):
+            if time.monotonic() - member.heard > self.silence_s:
+                self._lose(member, assignment, f"said nothing for {self.silence_s:g} s")
+        self._tell_waiting(wanted)
+
+    def _ready(self) -> list[Member]:
+        waiting = {m.waits_for: m for m in self.crew.members if m.waits_for is not None}
+        if not waiting:
+            time.sleep(LISTEN_S)
+            return []
+        ray.wait(list(waiting), timeout=LISTEN_S, fetch_local=False)
+        ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0, fetch_local=False)
+        return [waiting[one] for one in ready]
+
+    def _listen(self, member: Member, assignment: Assignment) -> None:
+        try:
+            if member.greeting is not None:
+                self._greet(member)
+                return
+            events: list[Event] = ray.get(next(member.events))
+        except (ray.exceptions.RayError, StopIteration) as error:
+            self._lose(member, assignment, _why(error))
+            return
+        member.heard = time.monotonic()
+        for event in events:
+            self._take(member, event, assignment)
+
+    def _greet(self, member: Member) -> None:
+        greeting = ray.get(member.greeting)
+        self.crew.greeted(member, greeting)
+        if greeting.refusal:
+            self.progress.say(f"{member.node}: {greeting.refusal}")
+
+    def _take(self, member: Member, event: Event, assignment: Assignment) -> None:
+        unit = member.unit
+        assert unit is not None
+        match event:
+            case Logged(line):
+                self.progress.say(f"{member.node}: {line}")
+            case Opened(load_s):
+                member.opened_at = time.monotonic()
+                leases.share(self.folder, member.lease)
+                assignment.learn(unit.group, load_s=load_s)
+            case Advanced(items, records):
+                if records and self.on_records:
+                    self.on_records(unit, records)
+                member.items += items
+                self.progress.advance(items, unit.path)
+            case Ended(None):
+                self._finish(member, unit, assignment)
+            case Ended(error):
+                self._keep(member, unit)
+                member.stop()
+                self._failed(unit, f"{error} (on {member.node})", assignment)
+
+    def _finish(self, member: Member, unit: Unit, assignment: Assignment) -> None:
+        """Take a whole unit over; where its files cannot be found here it has failed."""
+        leases.take_over(self.folder, member.lease, unit.path)
+        member.stop()
+        if not self._cursor(unit).done:
+            self._failed(unit, f"is whole on {member.node}, but its files cannot be read here", assignment)
+            return
+        if member.items and member.opened_at:
+            assignment.learn(unit.group, item_s=(time.monotonic() - member.opened_at) / member.items)
+        (self.folder.path / unit.path / ERROR_FILE).unlink(missing_ok=True)
+        assignment.ended(unit)
+        self.outcome.done += 1
+
+    def _keep(self, member: Member, unit: Unit) -> None:
+        """Take over what a unit that did not end has on the disk, and count anew from there."""
+        before = self._cursor(unit)
+        if leases.take_over(self.folder, member.lease, unit.path):
+            after = self._cursor(unit)
+            if after.steps_done > before.steps_done:
+                self._failures.pop(unit.path, None)
+            self.progress.advance(after.items_done - before.items_done - member.items, unit.path)
+        else:
+            self.progress.advance(-member.items, unit.path)
+
+    def _lose(self, member: Member, assignment: Assignment, why: str | None) -> None:
+        """Go on without a worker; ``why`` is None where the run itself ends."""
+        unit = member.unit
+        member.stop()
+        self.crew.members.remove(member)
+        with contextlib.suppress(Exception):
+            ray.kill(member.actor, no_restart=True)
+        assignment.leave(member.name)
+        if unit is not None:
+            self._keep(member, unit)
+        leases.drop(member.lease)
+        if why is None:
+            return
+        where = member.node or "a worker that was starting"
+        if unit is None:
+            self.progress.say(f"{where}: lost: {why}")
+        else:
+            self._failed(unit, f"its worker on {where} was lost: {why}", assignment)
+
+    def _failed(self, unit: Unit, line: str, assignment: Assignment) -> None:
+        """Give a unit back, or give it up."""
+        count = self._failures[unit.path] = self._failures.get(unit.path, 0) + 1
+        if count < ATTEMPTS:
+            self.progress.say(f"{unit.path}: {line}; attempt {count} of {ATTEMPTS}, it is tried again")
+            assignment.give_back(unit)
+            return
+        assignment.ended(unit)
+        self.outcome.failed[unit.path] = line
+        RunFolder(self.folder.path / unit.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
+        self.progress.say(f"failed: {unit.path}: {line}")
+
+    def _cursor(self, unit: Unit) -> cursors.Cursor:
+        return cursors.load(self.folder.unit(unit.path), unit.declared)[0]
+
+    def _tell_waiting(self, wanted: Mapping[Demand, int]) -> None:
+        """Say aloud what is waited for while nobody works."""
+        if any(True for _ in self.crew.busy()) or not any(wanted.values()):
+            self._quiet_since = time.monotonic()
+            return
+        if time.monotonic() - self._quiet_since < PATIENCE_S:
+            return
+        if any(m.refused for m in self.crew.members):
+            raise ClusterError("no node of the cluster can work for this run (the lines above say why)")
+        self._quiet_since = time.monotonic() - PATIENCE_S + 60.0
+        nodes = [node["Resources"] for node in alive_nodes()]
+        for demand in wanted:
+            fits = any(demand.fits(resources) for resources in nodes)
+            state = "waiting for room" if fits else f"none of {len(nodes)} nodes is large enough; waiting for one"
+            self.progress.say(f"a worker needs {demand}: {state}; Ctrl-C stops, everything is saved")
+
+
+def _why(error: BaseException) -> str:
+    """The first line of what Ray tells of a death that says something."""
+    if isinstance(error, StopIteration):
+        return "it ended without a word"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return one_line(error.cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    found = [line for line in lines if "died" in line or "killed" in line or "memory" in line]
+    return (found or lines or [type(error).__name__])[0][:300]

@@ -1,0 +1,235 @@
+"""The actor that runs units: the same runner and the same job, in a lease instead of the run's own folder."""
+
+import contextlib
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import ray
+
+from llmjobs import __version__
+from llmjobs.cluster.events import Advanced, Ended, Event, Greeting, Logged, Opened
+from llmjobs.environment import describe_machine
+from llmjobs.errors import LlmjobsError
+from llmjobs.runfolder import leases
+from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runner.progress import Progress
+from llmjobs.runner.run import one_line, run_job
+from llmjobs.runner.units import Job, Record, Saved, Step, Unit, Work
+
+BEAT_S = 5.0
+"""A worker that has nothing to tell says so this often."""
+GATHER_S = 0.2
+"""Events of so long a time go together."""
+THREADS_VARIABLE = "LLMJOBS_MAX_THREADS"
+
+
+class ClusterJob(Job, Protocol):
+    """A job that can be sent to another machine."""
+
+    folder: RunFolder
+
+    def for_worker(self) -> Self:
+        """A copy without anything loaded, to be pickled."""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """One unit to run."""
+
+    unit: Unit
+    steps_done: int
+    node: str
+    shows: bool
+    """Whether records are wanted beside their number."""
+
+
+class Worker:
+    """Runs one unit after another; what the job has loaded stays loaded between them."""
+
+    def __init__(self, run: str, lease: str, cwd: str, cpus: float) -> None:
+        """Nothing heavy: Ray says that a worker is there when this returns."""
+        self._run, self._lease = RunFolder(Path(run)), RunFolder(Path(lease))
+        self._machine: dict[str, Any] = {}
+        self._job: ClusterJob | None = None
+        os.environ[THREADS_VARIABLE] = str(max(int(cpus), 1))
+        with contextlib.suppress(OSError):
+            os.chdir(cwd)
+
+    def greet(self, version: str, job: Sequence[Any]) -> Greeting:
+        """Check that this node can work for the driver, and take the job over (a reference in a list)."""
+        found = describe_machine()["machine"]
+        self._machine = {key: found[key] for key in ("cpu", "cores", "memory_bytes", "system")}
+        refusal = self._refusal(version)
+        if refusal is None:
+            try:
+                self._job = ray.get(job[0])
+                self._job.folder = self._lease
+            except Exception as error:
+                refusal = f"the job cannot be taken over: {one_line(error)}"
+        node_id = ray.get_runtime_context().get_node_id()
+        return Greeting(node_id, socket.gethostname(), self._machine, refusal)
+
+    def _refusal(self, version: str) -> str | None:
+        if version != __version__:
+            return f"has llmjobs {__version__}, the driver {version}; install one version on all nodes"
+        deadline = time.monotonic() + leases.SEEN_WITHIN_S
+        while not self._lease.path.is_dir():
+            if time.monotonic() > deadline:
+                return f"does not see {self._run.path}; the results must lie on a file system that all nodes share"
+            time.sleep(0.5)
+        if not os.access(self._lease.path, os.W_OK):
+            return f"cannot write {self._run.path} as user {os.geteuid()}"
+        return None
+
+    def run(self, errand: Errand) -> Iterator[list[Event]]:
+        """Run a unit; yields what happens as it happens, and an empty list where nothing does."""
+        told: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._work, args=(errand, told), daemon=True)
+        with _Logs(told):
+            thread.start()
+            while True:
+                events = _gather(told)
+                yield events
+                if events and isinstance(events[-1], Ended):
+                    break
+        thread.join()
+
+    def _work(self, errand: Errand, told: "queue.SimpleQueue[Event]") -> None:
+        assert self._job is not None
+        unit = errand.unit
+
+        def on_records(_: Unit, records: Sequence[Record]) -> None:
+            told.put(Advanced(0, records))
+
+        try:
+            leases.seed(self._run, self._lease, unit.path, unit.needs, errand.steps_done)
+            one = _OneUnit(self._job, unit, told, {"node": errand.node, "machine": self._machine})
+            outcome = run_job(one, self._lease, on_records if errand.shows else None, lambda *_: _Told(told))
+            told.put(Ended(outcome.failed.get(unit.path)))
+        except LlmjobsError as error:
+            told.put(Ended(str(error)))
+        except BaseException as error:
+            told.put(Ended(one_line(error)))
+
+
+def _gather(told: "queue.SimpleQueue[Event]") -> list[Event]:
+    try:
+        events = [told.get(timeout=BEAT_S)]
+    except queue.Empty:
+        return []
+    deadline = time.monotonic() + GATHER_S
+    while not isinstance(events[-1], Ended):
+        try:
+            events.append(told.get(timeout=max(deadline - time.monotonic(), 0.0)))
+        except queue.Empty:
+            break
+    return _joined(events)
+
+
+def _joined(events: Sequence[Event]) -> list[Event]:
+    """Several advances without records as one."""
+    found: list[Event] = []
+    for event in events:
+        last = found[-1] if found else None
+        plain = isinstance(event, Advanced) and not event.records
+        if plain and isinstance(last, Advanced) and not last.records:
+            assert isinstance(event, Advanced)
+            found[-1] = Advanced(last.items + event.items)
+        else:
+            found.append(event)
+    return found
+
+
+class _Told(Progress):
+    """Progress that goes to the driver."""
+
+    def __init__(self, told: "queue.SimpleQueue[Event]") -> None:
+        self._told = told
+
+    def unit(self, name: str) -> None:
+        """The driver knows."""
+
+    def advance(self, items: int, unit: str) -> None:
+        self._told.put(Advanced(items))
+
+    def say(self, line: str) -> None:
+        """A failure is told at the end."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Logs(logging.Handler):
+    """Sends log lines to the driver while a unit runs."""
+
+    def __init__(self, told: "queue.SimpleQueue[Event]") -> None:
+        super().__init__(logging.WARNING)
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told.put(Logged(record.getMessage()))
+
+    def __enter__(self) -> Self:
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
+
+
+@dataclass
+class _OneUnit:
+    """A job cut down to one unit; closing it leaves the model loaded for the next."""
+
+    job: ClusterJob
+    only: Unit
+    told: "queue.SimpleQueue[Event]"
+    place: Mapping[str, Any]
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.job.name
+
+    def units(self) -> Sequence[Unit]:
+        return [self.only]
+
+    @contextmanager
+    def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
+        with self.job.open(unit, saved) as work:
+            load_s = work.opening.get("load_s")
+            self.told.put(Opened(None if load_s is None else float(load_s)))
+            yield _Placed(work, {**work.opening, **self.place})
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class _Placed:
+    """Work whose opening line says where it ran."""
+
+    work: Work
+    opening: Mapping[str, Any]
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        return self.work.effective
+
+    @property
+    def steps(self) -> int:
+        return self.work.steps
+
+    def step(self, index: int) -> Step:
+        return self.work.step(index)
+
+    def state(self) -> Mapping[str, Any]:
+        return self.work.state()

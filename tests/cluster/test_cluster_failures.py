@@ -1,0 +1,181 @@
+"""Workers, nodes and drivers that die on a real Ray cluster: every unit ends exactly once, with the same records."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster_toy import STEPS, ClusterToy
+from local_cluster import LocalCluster
+
+from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError
+from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runfolder.journal import read_records
+from llmjobs.runner.run import run_job
+
+pytestmark = pytest.mark.slow
+TOY = Path(__file__).with_name("cluster_toy.py")
+UNITS = [f"toy/{group}/unit-{n}" for group in ("red", "green", "blue") for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster("a", "b") as found:
+        yield found
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "run"
+
+
+def drive(cluster, run, *units):
+    command = [sys.executable, TOY, cluster.address, run, *units]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(driver):
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode in (EXIT_OK, EXIT_UNITS_FAILED), err
+    return json.loads(out.splitlines()[-1]), err
+
+
+def unbroken(tmp_path, *units):
+    """Records of a plain run, in this process."""
+    folder = RunFolder.create(tmp_path / "plain", "run")
+    run_job(ClusterToy(folder, units), folder)
+    return records_of(folder.path, units)
+
+
+def records_of(run, units):
+    return {unit: (run / unit / "records.jsonl").read_bytes() for unit in units}
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def progress(run):
+    """Steps that workers have saved so far, in the run and in leases."""
+    total = 0
+    for path in run.rglob("checkpoint.pkl"):
+        with contextlib.suppress(LlmjobsError):  # it has just been taken over
+            total += checkpoint.read(path)["steps_done"]
+    return total
+
+
+def opened(run):
+    """Every attempt that is known: unit's folder and opening line."""
+    found = []
+    for path in run.rglob("timings.jsonl"):
+        with contextlib.suppress(LlmjobsError):
+            lines = read_records(path, allow_torn=True)
+            found += [(path.parent, line) for line in lines if line["phase"] == "open"]
+    return found
+
+
+def nodes(run):
+    return {line["node"] for _, line in opened(run)}
+
+
+def workers():
+    """Processes of this cluster's workers that are in a unit."""
+    return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith("ray::Worker.run")]
+
+
+def check_whole(run, units, expected):
+    assert records_of(run, units) == expected
+    for unit in units:
+        assert checkpoint.load(run / unit / "checkpoint.pkl").state["done"]
+        steps = [line["step"] for line in read_records(run / unit / "timings.jsonl") if line["phase"] == "run"]
+        assert steps == list(range(STEPS)), unit
+    assert not (run / ".leases").exists()
+
+
+def test_a_worker_killed_a_node_lost_a_node_added(cluster, run, tmp_path):
+    units = [f"{unit}-slow" for unit in UNITS]
+    driver = drive(cluster, run, *units)
+    wait_for(lambda: progress(run) > 3)
+    cluster.add("c")
+    wait_for(lambda: "c" in nodes(run))
+    wait_for(workers)[0].kill()
+    wait_for(lambda: {"a", "b", "c"} == nodes(run))
+    cluster.remove("a")
+    outcome, err = ended(driver)
+    cluster.add("a")
+    cluster.remove("c")
+    assert outcome == {"units": 12, "done": 12, "failed": {}}, err
+    assert err.count("was lost") >= 2
+    check_whole(run, units, unbroken(tmp_path, *units))
+    assert nodes(run) == json.loads((run / "cluster.json").read_text())["nodes"].keys() == {"a", "b", "c"}
+
+
+def test_a_node_thought_dead_comes_back(cluster, run, tmp_path):
+    """It goes on writing where it wrote, and nothing of that is in the run."""
+    unit = "toy/red/slow"
+    driver = drive(cluster, run, unit)
+    wait_for(lambda: progress(run) >= 2)
+    (old, line), *_ = opened(run)
+    cluster.freeze(line["node"])
+    wait_for(lambda: any(again["attempt"] > 1 for _, again in opened(run)))
+    cluster.thaw(line["node"])
+    outcome, err = ended(driver)
+    assert outcome["done"] == 1, err
+    assert "was lost" in err
+    check_whole(run, [unit], unbroken(tmp_path, unit))
+    assert [again["node"] for _, again in opened(run)] == [line["node"], {"a": "b", "b": "a"}[line["node"]]]
+    assert not old.exists()
+    cluster.remove(line["node"])
+    cluster.add(line["node"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_driver_ends_and_the_same_command_goes_on(cluster, run, tmp_path, number):
+    driver = drive(cluster, run, *UNITS)
+    wait_for(lambda: progress(run) > 20)
+    os.kill(driver.pid, number)
+    driver.communicate(timeout=60)
+    assert driver.returncode == (EXIT_RESUMABLE if number == signal.SIGTERM else -number)
+    assert (run / ".leases").exists() == (number == signal.SIGKILL)
+    before = {path: path.read_bytes() for path in (run / "toy").rglob("timings.jsonl")}
+    outcome, err = ended(drive(cluster, run, *UNITS))
+    assert outcome["done"] == 12, err
+    check_whole(run, UNITS, unbroken(tmp_path, *UNITS))
+    assert before
+    for path, timings in before.items():
+        assert path.read_bytes().startswith(timings), "what was done is not done again"
+
+
+def test_a_unit_that_fails_three_times_is_left_and_the_rest_goes_on(cluster, run, tmp_path):
+    units = ["toy/red/deadly", "toy/red/a", "toy/green/broken", "toy/green/b", "toy/blue/stumbling"]
+    outcome, err = ended(drive(cluster, run, *units))
+    good = [units[1], units[3], units[4]]
+    assert outcome["done"] == 3, err
+    assert outcome["failed"].keys() == {"toy/red/deadly", "toy/green/broken"}
+    assert outcome["failed"]["toy/green/broken"].startswith("ValueError: this unit always fails (on ")
+    assert "its worker on " in outcome["failed"]["toy/red/deadly"]
+    assert err.count("toy/red/deadly: its worker") == 3
+    for unit, line in outcome["failed"].items():
+        assert json.loads((run / unit / "error.json").read_text()) == {"unit": unit, "error": line}
+        assert checkpoint.load(run / unit / "checkpoint.pkl").state["steps_done"] == 2
+    check_whole(run, good, unbroken(tmp_path, *good))
+
+
+def test_units_that_need_others_and_units_that_stay(cluster, run, tmp_path):
+    units = ["first/red/a", "first/here/b", "second/green/c", "second/here/d"]
+    outcome, err = ended(drive(cluster, run, *units))
+    assert outcome["done"] == 4, err
+    check_whole(run, units, unbroken(tmp_path, *units))
+    placed = {unit: "node" in read_records(run / unit / "timings.jsonl")[0] for unit in units}
+    assert placed == dict(zip(units, (True, False, True, False), strict=True))
