@@ -46,8 +46,9 @@ def run(
     """Run every section of a manifest (or go on with it), write the report, and return the results.
 
     ``results`` is the folder of all runs: ``LLMJOBS_RESULTS`` or ``results`` where not given. ``overrides`` are
-    ``path=value`` strings as for ``--set``; ``ray`` is a cluster's address as for ``--ray``. A unit that fails is in :attr:`Results.failed`, not raised. Runs in any
-    thread; in the main thread SIGINT, SIGTERM and SIGHUP are taken over while it runs and put back after.
+    ``path=value`` strings as for ``--set``; ``ray`` is a cluster's address as for ``--ray``. A unit that fails is in
+    :attr:`Results.failed`, not raised. Runs in any thread; in the main thread SIGINT, SIGTERM and SIGHUP are taken
+    over while it runs and put back after.
 
     Raises:
         StoppedError: interrupted; the batch at hand was finished and saved, the same call goes on.
