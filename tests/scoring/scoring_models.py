@@ -14,9 +14,9 @@ from llmjobs.scoring.requests import Request, Score
 VOCABULARY = 211
 
 
-def llama_config() -> LlamaConfig:
+def llama_config(layers: int = 2) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
 

@@ -9,7 +9,6 @@ from scoring_families import FAMILIES, PATHS, family_config
 from scoring_models import VOCABULARY, assert_same_answers, plain_score, random_model, score_unit
 
 from llmjobs.scoring.engine import Scorer
-from llmjobs.scoring.plan import plan_unit
 from llmjobs.scoring.probe import made_up_docs
 from llmjobs.scoring.requests import Score
 
@@ -25,7 +24,7 @@ def family_model(name: str) -> Any:
 def ours(model: Any, name: str) -> dict[int, list[Score]]:
     scorer = Scorer(model, warn=lambda line: None)
     assert scorer.probe().path == PATHS[name]
-    plan = plan_unit(DOCS, max_length=512, batch_tokens=96, **scorer.plan_settings)
+    plan = scorer.plan(DOCS, max_length=512, batch_tokens=96)
     assert bool(plan.prefixes) == (scorer.path != "plain")
     return score_unit(scorer, plan)
 

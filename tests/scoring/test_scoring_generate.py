@@ -67,6 +67,24 @@ def test_what_all_contexts_begin_with_is_computed_once(llama: Any, monkeypatch: 
     assert widths == [(1, 40), (2, 7), (2, 4)]
 
 
+def test_a_kept_prefix_serves_later_calls_that_begin_with_it(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts = [PREFIX + one for one in CONTEXTS]
+    alone = [Generator(llama, Letters()).generate_until([one], max_new_tokens=5)[0].token_ids for one in contexts]
+    computed: list[int] = []
+    step = decoding.step
+    monkeypatch.setattr(
+        decoding, "step", lambda model, new, *rest: computed.append(new.shape[1]) or step(model, new, *rest)
+    )
+    generator = Generator(llama, Letters())
+    generator.keep_prefix(contexts)
+    halves = [generator.generate_until(some, max_new_tokens=5) for some in (contexts[:2], contexts[2:])]
+    assert [one.token_ids for half in halves for one in half] == alone
+    assert computed == [40]
+    other = [PREFIX[:36] + one for one in CONTEXTS]
+    generator.generate_until(other, max_new_tokens=5)
+    assert computed == [40, 36]
+
+
 def test_text_ends_before_the_first_stop_string(llama: Any) -> None:
     whole = Generator(llama, Letters()).generate_until(CONTEXTS[:1], max_new_tokens=9)[0]
     stop = whole.text[3:5]

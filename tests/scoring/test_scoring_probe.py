@@ -6,7 +6,9 @@ from scoring_models import VOCABULARY, llama_config, random_model
 
 from llmjobs.scoring import attention, paths
 from llmjobs.scoring.engine import Scorer
+from llmjobs.scoring.plan import UnitPlan
 from llmjobs.scoring.probe import made_up_docs
+from llmjobs.scoring.requests import Request
 
 
 def test_a_right_model_takes_the_shared_path_in_silence(llama: Any) -> None:
@@ -53,9 +55,23 @@ def test_positions_that_change_with_the_length_share_up_to_the_original_length()
     config = llama_config()
     config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = random_model(config)
-    assert Scorer(model).probe(longest=512).path == "shared"
-    found = Scorer(model, warn=lambda line: None).probe(longest=513)
-    assert found.reason == "rotary positions change with inputs longer than 512 tokens"
+    said: list[str] = []
+    scorer = Scorer(model, warn=said.append)
+    assert (scorer.probe().path, said) == ("shared", [])
+
+    def unit(longest: int) -> UnitPlan:
+        context = tuple(n % VOCABULARY for n in range(longest))
+        docs = [[Request(context[:at], (1,)), Request(context[:at], (2,))] for at in (longest - 9, longest)]
+        return scorer.plan(docs, max_length=1024, batch_tokens=2048)
+
+    assert (scorer.path_of(unit(512)), said) == ("shared", [])
+    beyond = unit(513)
+    assert scorer.path_of(beyond) == "plain"
+    assert said == ["inputs of up to 513 tokens: positions change beyond 512, so nothing is shared"]
+    with torch.no_grad():
+        alone = model(torch.tensor([[n % VOCABULARY for n in range(513)]])).logits[0, -1].log_softmax(-1)
+    (found,) = [scores for at, batch in enumerate(beyond.batches) for scores in scorer.score_batch(beyond, at)][:1]
+    assert [score.loglikelihood for score in found] == pytest.approx(alone[1:3].tolist(), abs=1e-4)
 
 
 def test_unknown_kinds_of_layers_are_refused(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,25 +81,26 @@ def test_unknown_kinds_of_layers_are_refused(llama: Any, monkeypatch: pytest.Mon
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("bits", [8, 4])
-def test_quantized_models_share_too(bits: int) -> None:
+def test_quantized_models_share_too(bits: int, dtype: torch.dtype) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    model = quantized(bits)
+    model = quantized(bits, dtype)
     found = Scorer(model).probe()
     assert found.path == "shared", found
 
 
-def quantized(bits: int) -> Any:
-    """Replace the linear layers of a bf16 model by bitsandbytes' own, as the loader does."""
+def quantized(bits: int, dtype: torch.dtype) -> Any:
+    """Replace the linear layers of a model in ``dtype`` by bitsandbytes' own, as the loader does."""
     import bitsandbytes
 
-    model = random_model(llama_config(), torch.bfloat16)
+    model = random_model(llama_config(layers=12), dtype)
     for module in list(model.model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.Linear):
                 if bits == 4:
                     new = bitsandbytes.nn.Linear4bit(
-                        child.in_features, child.out_features, bias=False, compute_dtype=torch.bfloat16
+                        child.in_features, child.out_features, bias=False, compute_dtype=dtype
                     )
                     new.weight = bitsandbytes.nn.Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
                 else:

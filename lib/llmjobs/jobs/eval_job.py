@@ -24,7 +24,6 @@ from llmjobs.runfolder.journal import encode
 from llmjobs.runner.units import Saved, Unit, Work
 from llmjobs.scoring.engine import Scorer
 from llmjobs.scoring.generate import Generator
-from llmjobs.scoring.plan import plan_unit
 
 log = logging.getLogger(__name__)
 
@@ -123,17 +122,16 @@ class EvalJob:
             generator.row_limit = bench.limits.rows(saved, generator.row_limit)
             bench.write()
             return GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
-        plan = plan_unit(
+        plan = bench.scorer.plan(
             encoded.requests,
             max_length=bench.loaded.max_length,
             batch_tokens=bench.batch_tokens,
             prefix_token_id=bench.prefix_token_id,
-            **bench.scorer.plan_settings,
         )
         log.info("%s: %s", data.key, plan.describe())
         bench.scorer.token_limit = bench.limits.tokens(saved, plan)
         bench.write()
-        effective["plan"] = plan.to_builtin()
+        effective |= {"plan": plan.to_builtin(), "scoring_path": bench.scorer.path_of(plan)}
         return LoglikelihoodWork(task, data.docs, encoded, plan, bench.scorer, clock, effective)
 
     def _write_docs(self, task: Task) -> None:

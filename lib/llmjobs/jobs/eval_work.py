@@ -98,6 +98,7 @@ class GenerationWork:
     seed: int
     effective: Mapping[str, Any]
     opening: Mapping[str, Any] = field(default_factory=dict)
+    _ready: bool = False
 
     @property
     def steps(self) -> int:
@@ -109,6 +110,9 @@ class GenerationWork:
         docs = self.docs[index * DOCS_A_STEP : (index + 1) * DOCS_A_STEP]
         how = self.encoded.generations[docs[0].doc_id]
         with measured(self.clock) as span:
+            if not self._ready:
+                self.generator.keep_prefix(self.encoded.contexts)
+                self._ready = True
             replies = self.generator.generate_until(
                 [self.encoded.contexts[doc.doc_id] for doc in docs],
                 stop=how.stop,

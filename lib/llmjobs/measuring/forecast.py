@@ -62,7 +62,7 @@ def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
     passing = max(_peak(device) - before - kept, 0)
     rows = max(len(plan.batches[0].docs), 1)
     return {
-        "path": scoring_path(model, quantization, dtype),
+        "path": scoring_path(model),
         "runtime_bytes": base,
         "pass_bytes": passing,
         "layer_token_s": token_s,

@@ -109,14 +109,8 @@ def seconds_a_token(model: Any, plan: UnitPlan, device: str, budget_s: float) ->
     return sorted(times)[len(times) // 2]
 
 
-def scoring_path(model: Any, quantization: Quantization, dtype: torch.dtype) -> str:
-    """Return the path that the scorer's check will choose: ``shared``, ``cached`` or ``plain``.
-
-    A quantized layer's output depends on the rows beside (LLM.int8 finds outliers over the batch) by little, but in
-    float32 by more than the check allows once there are many layers; a few of them do not show it.
-    """
-    if quantization != "none" and dtype == torch.float32:
-        return "plain"
+def scoring_path(model: Any) -> str:
+    """Return the path that the scorer's check will choose: ``shared``, ``cached`` or ``plain``."""
     return Scorer(model, 0).probe().path
 
 

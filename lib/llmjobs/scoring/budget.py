@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from llmjobs.scoring.forward import Model, PackedForward, padded_logits
-from llmjobs.scoring.layout import Causal, Layout
+from llmjobs.scoring.forward import Model, PackedForward, most_tokens, padded_logits
+from llmjobs.scoring.layout import Causal, Cross, Layout
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
 
-SEGMENT_TOKENS = 128
+SEGMENT_TOKENS, PREFIX_TOKENS = 128, 512
+"""Of a trial batch: each row's own tokens, and the kept ones before them, as a few-shot question has them."""
 CPU_SIZES = (256, 512, 1024, 2048, 4096)
 GPU_SIZES = (1024, 2048, 4096, 8192, 16384, 32768)
 ENOUGH_GAIN = 1.03
@@ -32,8 +33,8 @@ def measure_batch_tokens(
     sizes = sizes or (CPU_SIZES if device == "cpu" else GPU_SIZES)
     begun = clock()
     best, best_rate = sizes[0], 0.0
-    run = _runner(model, shared)
     try:
+        run = _runner(model, shared)
         run(sizes[0])
         for size in sizes:
             rate = size / _fastest(run, size, device, clock)
@@ -61,19 +62,30 @@ def _fastest(run: Callable[[int], None], size: int, device: str, clock: Callable
 
 
 def _runner(model: Model, shared: bool) -> Callable[[int], None]:
-    """Return a forward of ``size`` tokens in rows of 128, each read at its end."""
+    """Return a forward of ``size`` tokens in rows of 128, each read at its end, behind a kept prefix if ``shared``."""
     packed = PackedForward(model)
+    before = max(0, min(PREFIX_TOKENS, most_tokens(model) - SEGMENT_TOKENS)) if shared else 0
+    kept = {}
+    if before:
+        prefix = Layout(_made_up(before), tuple(range(before)), (Causal(0, before, 1),))
+        kept = {0: packed.keys_values(prefix, {})}
 
     def run(size: int) -> None:
         count = max(1, size // SEGMENT_TOKENS)
         length = min(size, SEGMENT_TOKENS)
+        rows = length * count
         ends = [length * (at + 1) - 1 for at in range(count)]
-        tokens = tuple(at % 97 for at in range(length * count))
+        tokens = _made_up(rows)
         if shared:
-            layout = Layout(tokens, tuple(range(length)) * count, (Causal(0, length, count),))
-            packed.logits(layout, ends, {})
+            positions = tuple(range(before, before + length)) * count
+            cross = (Cross(0, rows, 0, before, 0, 0),) if before else ()
+            packed.logits(Layout(tokens, positions, (Causal(0, length, count),), cross), ends, kept)
         else:
-            inputs = [tokens[first : first + length] for first in range(0, len(tokens), length)]
+            inputs = [tokens[first : first + length] for first in range(0, rows, length)]
             padded_logits(model, inputs, ends, 0)
 
     return run
+
+
+def _made_up(count: int) -> tuple[int, ...]:
+    return tuple(at % 97 for at in range(count))

@@ -19,10 +19,15 @@ class Prefix:
 
     def __init__(self, model: Model, contexts: Sequence[Sequence[int]]) -> None:
         self.length = shared_length(model, contexts)
+        self.tokens = list(contexts[0][: self.length]) if self.length else []
         self.cache: Any = None
         if self.length:
-            tokens = torch.tensor([list(contexts[0][: self.length])], device=model.device)
+            tokens = torch.tensor([self.tokens], device=model.device)
             _, self.cache = step(model, tokens, torch.ones_like(tokens), None)
+
+    def begins(self, contexts: Sequence[Sequence[int]]) -> bool:
+        """Say whether all of these begin with the prefix and go on after it."""
+        return all(len(one) > self.length and list(one[: self.length]) == self.tokens for one in contexts)
 
     def expand(self, rows: int) -> Any:
         """Return a cache for ``rows`` rows, or None where nothing is shared."""

@@ -8,8 +8,8 @@ from llmjobs.scoring.batch import Batch, Option, build_batch
 from llmjobs.scoring.forward import Model
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
 from llmjobs.scoring.paths import CachedPath, Kept, Path, PlainPath, SharedPath
-from llmjobs.scoring.plan import UnitPlan
-from llmjobs.scoring.probe import ProbeResult, probe_paths
+from llmjobs.scoring.plan import UnitPlan, plan_unit
+from llmjobs.scoring.probe import ProbeResult, probe_paths, sharing_limit
 from llmjobs.scoring.reading import read_scores
 from llmjobs.scoring.requests import Request, Score
 
@@ -42,23 +42,42 @@ class Scorer:
         self._kept: Kept = {}
         model.eval()
 
-    def probe(self, docs: Sequence[Sequence[Request]] = (), longest: int | None = None) -> ProbeResult:
-        """Compare both paths on a few docs (made up where none are given) and choose, a refusal aloud.
-
-        ``longest``: the most tokens that an input of the coming units has; needed for position schemes that
-        change with the length.
-        """
+    def probe(self, docs: Sequence[Sequence[Request]] = ()) -> ProbeResult:
+        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud."""
         refusals = {name: path.refuses(self.model) for name, path in self._paths.items()}
-        found = probe_paths(self.model, refusals, self._score_by, docs, longest)
+        found = probe_paths(self.model, refusals, self._score_by, docs)
         self.path, self._plan = found.path, None
         if found.path != "shared":
             self.warn(f"scoring on the {found.path} path: {found.reason}")
         return found
 
-    @property
-    def plan_settings(self) -> dict[str, bool]:
-        """What ``plan_unit`` should share for the path that this model takes."""
-        return {"sharing": self.path != "plain", "in_batch": self.path == "shared"}
+    def plan(
+        self,
+        docs: Sequence[Sequence[Request]],
+        *,
+        max_length: int,
+        batch_tokens: int,
+        prefix_token_id: int | None = None,
+    ) -> UnitPlan:
+        """Plan a unit (arguments as for ``plan_unit``) for the path that this model takes at the unit's lengths."""
+        limit = sharing_limit(self.model)
+        read = (max(len(one.context), 1) + len(one.continuation) - 1 for doc in docs for one in doc)
+        longest = min(max(read, default=0), max_length)
+        beyond = limit is not None and longest > limit
+        if beyond and self.path != "plain":
+            self.warn(f"inputs of up to {longest} tokens: positions change beyond {limit}, so nothing is shared")
+        return plan_unit(
+            docs,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            prefix_token_id=prefix_token_id,
+            sharing=self.path != "plain" and not beyond,
+            in_batch=self.path == "shared" and not beyond,
+        )
+
+    def path_of(self, plan: UnitPlan) -> str:
+        """Return the path that a plan runs on: one that shares nothing is for the plain path."""
+        return self.path if plan.sharing else "plain"
 
     def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
         """Return the scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
@@ -116,7 +135,7 @@ class Scorer:
         return scores
 
     def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
-        path = self._paths[self.path]
+        path = self._paths[self.path_of(plan)]
         for prefix in batch.prefixes:
             for piece in plan.prefix_chain(prefix):
                 if piece not in self._kept:

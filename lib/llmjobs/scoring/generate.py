@@ -33,7 +33,15 @@ class Generator:
         self.row_limit = row_limit
         self.warn = warn
         self.end_tokens = _end_tokens(model, tokenizer)
+        self._kept: Prefix | None = None
         model.eval()
+
+    def keep_prefix(self, contexts: Sequence[Sequence[int]]) -> None:
+        """Compute what all contexts of a unit begin with, once for all calls that follow.
+
+        Which tokens are shared moves the last bit of a logit: give the same contexts again after a restart.
+        """
+        self._kept = Prefix(self.model, contexts) if contexts and all(contexts) else None
 
     def generate_until(
         self,
@@ -49,7 +57,8 @@ class Generator:
 
         A context that leaves no room for ``max_new_tokens`` is cut from the left, as lm-eval does.
         ``seeds``: one a row (default 0), used where ``temperature`` > 0. What all contexts begin with is
-        computed once. Raises ModelError for an empty context or where not even one row fits into memory.
+        computed once, or was by :meth:`keep_prefix`. Raises ModelError for an empty context or where not even
+        one row fits into memory.
         """
         if not all(contexts):
             raise ModelError("generation needs at least one token of context in every row")
@@ -57,7 +66,9 @@ class Generator:
         seeds = seeds if seeds is not None else [0] * len(contexts)
         rows = [Row(one[-room:], stop, seed) for one, seed in zip(contexts, seeds, strict=True)]
         waiting = sorted(rows, key=lambda row: -len(row.context))
-        prefix = Prefix(self.model, [row.context for row in rows])
+        inputs = [row.context for row in rows]
+        kept = self._kept if self._kept and self._kept.length and self._kept.begins(inputs) else None
+        prefix = kept or Prefix(self.model, inputs)
         while waiting:
             batch = waiting[: self.row_limit]
             if self._fits(batch, prefix, Sampling(temperature, top_p), max_new_tokens):
@@ -65,8 +76,8 @@ class Generator:
         return [row.generation(self.tokenizer) for row in rows]
 
     def close(self) -> None:
-        """Forget the model."""
-        self.model = None
+        """Forget the model and the kept prefix."""
+        self.model = self._kept = None
         free_memory()
 
     def _fits(self, batch: list[Row], prefix: Prefix, sampling: Sampling, max_new_tokens: int) -> bool:

@@ -98,7 +98,7 @@ def plan_unit(
 
     ``max_length``: the most tokens that the model reads. ``prefix_token_id`` stands in for an empty
     context. ``sharing`` off gives every distinct input a row of its own, for models that cannot share;
-    ``in_batch`` off shares kept prefixes only (:attr:`Scorer.plan_settings` has both as a model needs
+    ``in_batch`` off shares kept prefixes only (:meth:`Scorer.plan` sets both as a model needs
     them). A doc larger than the budget is a batch of its own.
     """
     inputs, refused = _read_docs(docs, max_length, prefix_token_id)
