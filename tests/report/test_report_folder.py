@@ -20,6 +20,7 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import parse_budget
 from llmjobs.report.read import read
 from llmjobs.report.sections import cost
+from llmjobs.report.study import RawRun
 from llmjobs.report.write.notes import escape
 from llmjobs.report.write.tables import safe_cell
 
@@ -191,12 +192,25 @@ def test_a_matrix_alone_is_a_report(tmp_path: Path) -> None:
     for row, status in (("GPU", "unavailable"), ("CPU", "done"), ("CPU 4-bit", "done")):
         quantization = "4bit" if "4" in row else "none"
         cell = {"row": row, "model": "demo", "device": row[:3].lower(), "quantization": quantization, "status": status}
-        cell |= {"reason": "no CUDA device", "measures": {"real_s": {"median": 4.0 + len(row)}, "load_s": 1}}
+        measures = {"questions_real_s": {"median": 4.0 + len(row)}, "real_s": 30.0, "load_s": 1}
+        cell |= {"reason": "no CUDA device", "measures": measures}
         dump(run / "matrix" / row.replace(" ", "-") / "cell.json", cell)
     made = make_report([run], run / "report.pdf")
     text = text_of(made.pdf)
     assert "no CUDA device" in text
-    assert "CPU 4-bit takes 1.9 times as long as CPU" in text
+    assert "CPU 4-bit takes 1.9 times as long as CPU for the same questions" in text
+
+
+def test_cells_keep_apart_what_two_benchmarks_number_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "matrix" / "CPU"
+    dump(folder / "cell.json", {"row": "CPU", "model": "m", "device": "cpu"})
+    lines = [{"benchmark": name, "subject": "all", "doc_id": 0, "correct": name == "arc"} for name in ("arc", "piqa")]
+    (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    from llmjobs.report.measure.matrix import read_cells
+
+    (cell,) = read_cells([RawRun(tmp_path / "run", "llmjobs run")])
+    assert cell.accuracy is not None
+    assert (len(cell.answers), cell.accuracy.value) == (2, 0.5)
 
 
 def test_flips_of_a_quantized_cell(tmp_path: Path) -> None:

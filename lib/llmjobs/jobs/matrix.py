@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from llmjobs.jobs.matrix_cells import make_cells, matrix_section, shuffled
-from llmjobs.jobs.matrix_figures import write_figures
 from llmjobs.jobs.matrix_job import MatrixJob
 from llmjobs.jobs.matrix_summary import killed_units, raw_run, summarize
 from llmjobs.jobs.matrix_table import render_matrix
@@ -14,7 +13,9 @@ from llmjobs.jobs.study import open_run, write_summary
 from llmjobs.jobs.where import place
 from llmjobs.manifest import Manifest
 from llmjobs.measuring.probing import probe_machine
+from llmjobs.report.figures.matrix import matrix_figures
 from llmjobs.report.measure.matrix import read_cells
+from llmjobs.report.write.figures import draw_figures
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runner.cursor import progress_of
 from llmjobs.runner.run import Outcome
@@ -37,7 +38,8 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None 
         outcome.failed |= killed_units(job)
         part = summarize(job, outcome)
         write_summary(folder, study, job.name, part)
-        write_figures(folder, read_cells([raw_run(folder)]))
+        if figures := matrix_figures(read_cells([raw_run(folder)])):
+            draw_figures(figures, folder.path / "figures")
         click.echo(render_matrix(part))
         if outcome.stopped_by:
             print(

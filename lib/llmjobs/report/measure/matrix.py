@@ -30,11 +30,13 @@ MEASURES = (
     "ttft_s",
     "prefill_tokens_per_s",
     "decode_tokens_per_s",
+    "questions_real_s",
     "questions_per_s",
     "peak_rss_bytes",
     "peak_device_bytes",
     "weight_bytes",
     "energy_j",
+    "joules_per_1000_questions",
 )
 DONE = "done"
 
@@ -61,7 +63,7 @@ class Cell:
     reason: str = ""
     repetitions: int = 0
     measures: Mapping[str, Spread] = field(default_factory=dict)
-    answers: Mapping[tuple[str, str], tuple[str | None, bool]] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str, str], tuple[str | None, bool]] = field(default_factory=dict)
 
     def value(self, name: str) -> float | None:
         """Return the median of a measure, or None where it was not measured."""
@@ -102,6 +104,12 @@ class Flips:
     result: PairedDifference
 
 
+def cell_names(cells: Sequence[Cell]) -> list[str]:
+    """Return what each cell is called beside the others: its row, with the model where there are several."""
+    several = len({cell.model for cell in cells}) > 1
+    return [f"{cell.model} {cell.name}" if several else cell.name for cell in cells]
+
+
 def read_cells(runs: Sequence[RawRun]) -> list[Cell]:
     """Read the cells of all runs in the order of their folders; an unreadable one becomes a notice."""
     cells = []
@@ -119,7 +127,7 @@ def _cell(raw: Mapping[str, Any], folder: Path, run: RawRun) -> Cell:
     records = folder / "records.jsonl"
     for line in read_lines(records, run, f"{run.path.name}/matrix/{folder.name}") if records.exists() else ():
         if line.get("correct") is not None:
-            key = (str(line.get("subject", "")), str(line.get("doc_id")))
+            key = (str(line.get("benchmark", "")), str(line.get("subject", "")), str(line.get("doc_id")))
             answers[key] = (line.get("prediction"), bool(line["correct"]))
     measures = {name: spread for name in MEASURES if (spread := _spread((raw.get("measures") or {}).get(name)))}
     return Cell(

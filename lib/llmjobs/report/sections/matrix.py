@@ -1,12 +1,11 @@
 """The timing matrix: the grid, its bars, accuracy against time, and which answers a setting changes."""
 
 from collections.abc import Sequence
-from functools import partial
 
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
-from llmjobs.report.figures import cost as plots
+from llmjobs.report.blocks import Block, Column, Content, Finding, Heading, Prose, Table
+from llmjobs.report.figures.matrix import matrix_figures
 from llmjobs.report.measure import Measures
-from llmjobs.report.measure.matrix import DONE, Cell, Flips, find_flips
+from llmjobs.report.measure.matrix import DONE, Cell, Flips, cell_names, find_flips
 from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import (
     DASH,
@@ -37,11 +36,10 @@ def build(measures: Measures) -> Content:
         _explained(cells),
         *_grid(done),
         *_unavailable(cells),
-        *_bars(done),
-        *_tradeoff(done),
+        *matrix_figures(cells),
     ]
     if flips:
-        blocks += [Heading("Which answers change"), _flips(flips)]
+        blocks += [Heading("Which answers change"), _flips(flips, done)]
     findings = [*_speed(done), *_loss(flips)]
     return Content(blocks, findings, [(TIMINGS, finding.sentence) for finding in findings])
 
@@ -59,7 +57,6 @@ def _explained(cells: Sequence[Cell]) -> Prose:
 def _grid(cells: Sequence[Cell]) -> list[Block]:
     if not cells:
         return []
-    several = len({cell.model for cell in cells}) > 1
     columns = [
         Column("Cell", "left", 1),
         Column("Load"),
@@ -74,11 +71,11 @@ def _grid(cells: Sequence[Cell]) -> list[Block]:
         Column("Weights"),
     ]
     rows = []
-    for cell in cells:
+    for cell, name in zip(cells, cell_names(cells), strict=True):
         right = cell.accuracy
         rows.append(
             [
-                f"{cell.model} {cell.name}" if several else cell.name,
+                name,
                 seconds(cell.value("load_s")),
                 seconds(cell.value("real_s")),
                 seconds(cell.cpu_s),
@@ -92,10 +89,13 @@ def _grid(cells: Sequence[Cell]) -> list[Block]:
             ]
         )
     blocks: list[Block] = [Table("The grid", columns, rows, note="A dash: not measured, which is not zero.")]
-    energy = [cell for cell in cells if cell.value("energy_j") is not None]
-    if energy:
-        told = [[cell.name, decimal(cell.value("energy_j"), 1)] for cell in energy]
-        blocks.append(Table("Energy", [Column("Cell", "left", 1), Column("Joules")], told))
+    if energy := [cell for cell in cells if cell.value("energy_j") is not None]:
+        told = [
+            [name, decimal(cell.value("energy_j"), 1), decimal(cell.value("joules_per_1000_questions"), 1)]
+            for name, cell in zip(cell_names(energy), energy, strict=True)
+        ]
+        columns = [Column("Cell", "left", 1), Column("Joules"), Column("Joules a 1,000 questions")]
+        blocks.append(Table("Energy of the whole process", columns, told))
     return blocks
 
 
@@ -105,38 +105,8 @@ def _unavailable(cells: Sequence[Cell]) -> list[Block]:
     return [Table("Cells without a result", columns, rows)] if rows else []
 
 
-def _bars(cells: Sequence[Cell]) -> list[Block]:
-    if len(cells) < 2:
-        return []
-    parts = {"load": [c.value("load_s") for c in cells], "real": [c.value("real_s") for c in cells],
-             "CPU": [c.cpu_s for c in cells], "GPU": [c.value("gpu_s") for c in cells]}  # fmt: skip
-    kept = {name: values for name, values in parts.items() if any(value is not None for value in values)}
-    if not kept:
-        return []
-    draw = partial(plots.cost_bars, [cell.name for cell in cells], kept, plots.SECONDS)
-    return [Figure("matrix-times", "Times of every cell that ran.", draw)]
-
-
-def _tradeoff(cells: Sequence[Cell]) -> list[Block]:
-    points_ = [
-        plots.CostPoint(cell.name, real, *right)
-        for cell in cells
-        if (real := cell.value("real_s")) and (right := cell.accuracy)
-    ]
-    if len(points_) < 2:
-        return []
-    front = listed(p.label for p in plots.pareto(points_))
-    caption = f"Accuracy against real time of the same questions. On the front: {front}."
-    return [
-        Figure(
-            "matrix-accuracy-time",
-            caption,
-            partial(plots.tradeoff, points_, "real time", plots.SECONDS, 0.0),
-        )
-    ]
-
-
-def _flips(flips: Sequence[Flips]) -> Table:
+def _flips(flips: Sequence[Flips], cells: Sequence[Cell]) -> Table:
+    named = dict(zip(map(id, cells), cell_names(cells), strict=True))
     columns = [
         Column("Cell", "left", 1),
         Column("Against", "left", 1),
@@ -150,8 +120,8 @@ def _flips(flips: Sequence[Flips]) -> Table:
     ]
     rows = [
         [
-            f.cell.name,
-            f.against.name,
+            named[id(f.cell)],
+            named[id(f.against)],
             count(f.result.n),
             percent(f.changed / f.result.n),
             count(f.result.only_second),
@@ -174,7 +144,7 @@ def _speed(cells: Sequence[Cell]) -> list[Finding]:
             (c for c in cells if (c.model, c.device, c.quantization) == (cell.model, cell.device, "none")),
             None,
         )
-        mine, theirs = cell.value("real_s"), plain.value("real_s") if plain else None
+        mine, theirs = cell.value("questions_real_s"), plain.value("questions_real_s") if plain else None
         if cell.quantization == "none" or not mine or not theirs or plain is None:
             continue
         faster = mine < theirs
@@ -182,7 +152,7 @@ def _speed(cells: Sequence[Cell]) -> list[Finding]:
         memory = ""
         if cell.memory_bytes and plain.memory_bytes:
             memory = f", with {size(cell.memory_bytes)} of memory against {size(plain.memory_bytes)}"
-        text = f"{cell.name} takes {much} ({seconds(mine)} against {seconds(theirs)}){memory}."
+        text = f"{cell.name} takes {much} for the same questions ({seconds(mine)} against {seconds(theirs)}){memory}."
         findings.append(Finding(f"{ratio(mine / theirs)}×", text, 80))
     return findings
 

@@ -1,4 +1,4 @@
-"""The matrix in pictures, PDF and PNG: bars, time against accuracy, memory against speed. No torch."""
+"""The timing matrix in pictures: bars, accuracy against time, memory against speed."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,27 +10,18 @@ from llmjobs.report.figures import cost as plots
 from llmjobs.report.figures import style
 from llmjobs.report.figures.naming import short_names
 from llmjobs.report.figures.placing import place_labels
-from llmjobs.report.measure.matrix import DONE, Cell
-from llmjobs.report.write.figures import draw_figures
-from llmjobs.runfolder.folder import RunFolder
-
-FOLDER = "figures"
+from llmjobs.report.measure.matrix import DONE, Cell, cell_names
+from llmjobs.report.wording import listed
 
 
-def write_figures(folder: RunFolder, cells: Sequence[Cell]) -> list[str]:
-    """Draw what the cells that ran allow; returns the names of the figures."""
+def matrix_figures(cells: Sequence[Cell]) -> list[Figure]:
+    """Return the pictures that the cells which ran allow."""
     done = [cell for cell in cells if cell.status == DONE and cell.measures]
-    figures = [*_times(done), *_tradeoff(done), *_memory(done)]
-    if figures:
-        draw_figures(figures, folder.path / FOLDER)
-    return [figure.name for figure in figures]
+    names = cell_names(done)
+    return [*_times(done, names), *_tradeoff(done, names), *_memory(done, names)]
 
 
-def _label(cell: Cell, cells: Sequence[Cell]) -> str:
-    return f"{cell.model} {cell.name}" if len({one.model for one in cells}) > 1 else cell.name
-
-
-def _times(cells: Sequence[Cell]) -> list[Figure]:
+def _times(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
     parts = {
         "load": [cell.value("load_s") for cell in cells],
         "real": [cell.value("real_s") for cell in cells],
@@ -38,38 +29,36 @@ def _times(cells: Sequence[Cell]) -> list[Figure]:
         "GPU": [cell.value("gpu_s") for cell in cells],
     }
     kept = {name: values for name, values in parts.items() if any(value is not None for value in values)}
-    if not cells or not kept:
+    if len(cells) < 2 or not kept:
         return []
-    draw = partial(plots.cost_bars, [_label(cell, cells) for cell in cells], kept, plots.SECONDS)
-    return [Figure("matrix-times", "Load, real, CPU and GPU time of every cell that ran.", draw)]
+    draw = partial(plots.cost_bars, names, kept, plots.SECONDS)
+    return [Figure("matrix-times", "Load, real, CPU and GPU time of the whole process of every cell that ran.", draw)]
 
 
-def _tradeoff(cells: Sequence[Cell]) -> list[Figure]:
+def _tradeoff(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
     points = [
-        plots.CostPoint(_label(cell, cells), len(cell.answers) / speed, *right)
-        for cell in cells
-        if (speed := cell.value("questions_per_s")) and (right := cell.accuracy)
+        plots.CostPoint(name, asked_s, *right)
+        for cell, name in zip(cells, names, strict=True)
+        if (asked_s := cell.value("questions_real_s")) and (right := cell.accuracy)
     ]
     if len(points) < 2:
         return []
     draw = partial(plots.tradeoff, points, "real time of the questions", plots.SECONDS, 0.0)
-    return [
-        Figure(
-            "matrix-accuracy-time", "Accuracy against real time of the same questions; filled: the Pareto front.", draw
-        )
-    ]
+    front = listed(point.label for point in plots.pareto(points))
+    caption = f"Accuracy against real time of the same questions, without loading. On the Pareto front: {front}."
+    return [Figure("matrix-accuracy-time", caption, draw)]
 
 
-def _memory(cells: Sequence[Cell]) -> list[Figure]:
+def _memory(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
     points = [
-        (memory, speed, _label(cell, cells))
-        for cell in cells
+        (memory, speed, name)
+        for cell, name in zip(cells, names, strict=True)
         if (memory := cell.memory_bytes) and (speed := cell.value("questions_per_s"))
     ]
     if len(points) < 2:
         return []
     draw = partial(memory_against_speed, points)
-    return [Figure("matrix-memory-speed", "Peak memory against questions a second.", draw)]
+    return [Figure("matrix-memory-speed", "Peak memory against questions a second; up and left is better.", draw)]
 
 
 def memory_against_speed(points: Sequence[tuple[float, float, str]]) -> Plot:
