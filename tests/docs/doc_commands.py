@@ -55,7 +55,12 @@ def commands_of(page: Path) -> Iterator[Command]:
                 yield from commands_in(name, line)
     for code in INLINE.findall(FENCE.sub("", text)):
         words = code.split()
-        if len(words) > 1 and base_name(words[0]) in {"llmjobs", "make", "python", "docker", "hf"} and code[0] != " ":
+        if (
+            len(words) > 1
+            and words[1] != "@"
+            and base_name(words[0]) in {"llmjobs", "make", "python", "docker", "hf"}
+            and code[0] != " "
+        ):
             yield from commands_in(name, " ".join(words), inline=True)
 
 
