@@ -17,6 +17,8 @@ RESULTS = Path("/app/results")
 CACHE = Path("/cache")
 OWN_ID = 10001
 PROGRAM = "/opt/llmjobs/bin/llmjobs"
+RAY = "/opt/llmjobs/bin/ray"
+RAY_PORT = 6379
 KEPT_IN_RESULTS = {"README.md", ".gitignore"}
 READS_ONLY = ("--help", "-h", "--version")
 
@@ -60,6 +62,19 @@ def become(user: int, group: int) -> None:
     os.setuid(user)
 
 
+def command(arguments: list[str]) -> list[str]:
+    """``ray-head`` and ``ray-worker HEAD[:PORT]`` are a node of a Ray cluster (docs/cluster.md), all else is llmjobs."""
+    if arguments[:1] == ["ray-head"]:
+        start = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"]
+        return [RAY, "start", "--block", "--disable-usage-stats", *start, *arguments[1:]]
+    if arguments[:1] == ["ray-worker"]:
+        if len(arguments) < 2 or arguments[1].startswith("-"):
+            sys.exit("llmjobs: ray-worker needs the head's name: ray-worker HEAD[:PORT]")
+        address = arguments[1] if ":" in arguments[1] else f"{arguments[1]}:{RAY_PORT}"
+        return [RAY, "start", "--block", "--disable-usage-stats", f"--address={address}", *arguments[2:]]
+    return [PROGRAM, *arguments]
+
+
 def main() -> None:
     """Drop root, check that results can be written, exec the command."""
     if is_really_root():
@@ -70,7 +85,8 @@ def main() -> None:
         mine = 'add --user "$(id -u):$(id -g)" to docker run, or make the folder writable'
         print(f"llmjobs: {RESULTS} cannot be written by user {os.geteuid()}; {mine}", file=sys.stderr)
         sys.exit(1)
-    os.execv(PROGRAM, [PROGRAM, *sys.argv[1:]])
+    program, *arguments = command(sys.argv[1:])
+    os.execv(program, [program, *arguments])
 
 
 if __name__ == "__main__":

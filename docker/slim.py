@@ -8,12 +8,14 @@ from py_compile import PycInvalidationMode
 
 SITE = next(Path("/opt/llmjobs/lib").glob("python3*/site-packages"))
 NOT_READ = ("**/tests", "*/include", "torch/share", "torch/test", "torch/bin/test_*", "torch/bin/protoc*", "*/*.a")
+OF_RAY = ("jars", "cpp", "rllib", "llm", "serve", "train", "tune", "data", "dashboard/client")
+"""Ray's own libraries; llmjobs uses its core alone."""
 FOR_GPUS = tuple(f"bitsandbytes/libbitsandbytes_{kind}*" for kind in ("cuda", "rocm", "xpu"))
 
 
 def main(kind: str) -> None:
     """Delete by pattern, compile, tell the size."""
-    for pattern in NOT_READ + (FOR_GPUS if kind == "cpu" else ()):
+    for pattern in NOT_READ + tuple(f"ray/{part}" for part in OF_RAY) + (FOR_GPUS if kind == "cpu" else ()):
         for path in sorted(SITE.glob(pattern)):
             if path.is_dir():
                 shutil.rmtree(path)
