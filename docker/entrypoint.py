@@ -63,7 +63,7 @@ def become(user: int, group: int) -> None:
 
 
 def command(arguments: list[str]) -> list[str]:
-    """``ray-head`` and ``ray-worker HEAD[:PORT]`` are a node of a Ray cluster (docs/cluster.md), all else is llmjobs."""
+    """``ray-head`` and ``ray-worker HEAD[:PORT]`` start a node of a Ray cluster (docs/cluster.md), all else llmjobs."""
     if arguments[:1] == ["ray-head"]:
         start = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"]
         return [RAY, "start", "--block", "--disable-usage-stats", *start, *arguments[1:]]

@@ -70,7 +70,11 @@ def test_the_compose_file():
 
 
 def test_docker_reads_the_compose_file():
-    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode if shutil.which("docker") else 1:
+    if (
+        subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+        if shutil.which("docker")
+        else 1
+    ):
         pytest.skip("docker compose is not here")
     subprocess.run(["docker", "compose", "-f", COMPOSE, "config", "--quiet"], check=True)
 

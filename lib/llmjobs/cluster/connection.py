@@ -2,16 +2,19 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
+from ray._private.utils import read_ray_address
 
 from llmjobs.errors import LlmjobsError
 
 T = TypeVar("T")
 PROBE_S = 120.0
+CONNECT_S = 10.0
 
 
 class ClusterError(LlmjobsError):
@@ -35,6 +38,8 @@ def connected(address: str) -> Iterator[None]:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # workers are asked for ahead; Ray would complain of them
+    if address != "local":
+        address = _reachable(address)
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, namespace="llmjobs", logging_level=logging.ERROR, log_to_driver=True, **own)
@@ -45,6 +50,27 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _reachable(address: str) -> str:
+    """The head's address, asked for a connection first: Ray itself would knock for minutes.
+
+    Raises:
+        ClusterError: nobody is there.
+
+    """
+    start = "'ray start --head' starts a cluster here, --ray local one for this run alone"
+    found = (os.environ.get("RAY_ADDRESS") or read_ray_address()) if address == "auto" else address
+    if not found:
+        raise ClusterError(f"--ray auto: this machine is part of no cluster; {start}")
+    host, _, port = str(found).rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"--ray {found}: is no HOST:PORT; give the head's address, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ClusterError(f"--ray {found}: nobody answers ({error.strerror or error}); {start}") from None
+    return str(found)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
