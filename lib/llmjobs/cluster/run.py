@@ -63,12 +63,12 @@ def run_on_cluster(
 
 
 def _run_level(level: Sequence[Unit], starts: Mapping[str, Start], driver: Driver, loop: UnitLoop) -> None:
-    away = [unit for unit in level if not unit.stays and not starts[unit.path][1].done]
+    away = [unit for unit in level if not unit.stays and not starts[unit.path].cursor.done]
     driver.run(away)
     sent = {unit.path for unit in away}
     for unit in level:
         if unit.path not in sent:
-            loop.unit(unit, *starts[unit.path])
+            loop.unit(unit, starts[unit.path])
 
 
 def levels(units: Sequence[Unit]) -> Iterator[list[Unit]]:
