@@ -45,6 +45,9 @@ class Assignment:
         """``demands`` by group."""
         self._groups: dict[str, _Group] = {}
         self._given: dict[str, Unit] = {}
+        self._rates: dict[str, float] = {}
+        self._rate = 1.0
+        """Seconds of an item for each unit of weight, over the groups that were measured."""
         for unit in units:
             self._groups.setdefault(unit.group, _Group(demands[unit.group])).push(unit)
 
@@ -95,7 +98,10 @@ class Assignment:
         group = self._groups[name]
         group.is_open = True
         group.load_s = group.load_s if load_s is None else load_s
-        group.item_s = group.item_s if item_s is None else item_s
+        if item_s is not None:
+            group.item_s = item_s
+            self._rates[name] = item_s / group.demand.weight
+            self._rate = sum(self._rates.values()) / len(self._rates)
 
     def _give(self, group: _Group, worker: str) -> Unit:
         unit = group.pop()
@@ -113,12 +119,7 @@ class Assignment:
 
     def _seconds(self, group: _Group) -> float:
         """What is left of a group; what was not measured is taken for as fast as the others by their weights."""
-        return group.items * (group.item_s or group.demand.weight * self._rate())
-
-    def _rate(self) -> float:
-        """Seconds of an item for each unit of weight, over the groups that were measured."""
-        known = [g.item_s / g.demand.weight for g in self._groups.values() if g.item_s]
-        return sum(known) / len(known) if known else 1.0
+        return group.items * (group.item_s or group.demand.weight * self._rate)
 
 
 def _items(unit: Unit) -> int:

@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""A study that no machine here could hold, on paper: 1,000 models × 57 subjects × 10 benchmarks on 1 to 512 workers.
+
+    python benchmarks/scale.py [RUN …] [--workers 1 8 64 512] [--models 1000]
+
+Runs the scheduling code itself (``llmjobs.cluster.assignment``) against simulated time. Times come from run folders
+(``RUN``: any finished evals of models of several sizes) or from ``scale_measured.json``, which an earlier call with run
+folders wrote; what the driver does for a unit is timed here. Last line: JSON, a row for each number of workers.
+
+The bound: nobody can be faster than all work spread evenly, each model loaded once; than the slowest model's load and
+its longest unit; than the driver's own work for all units.
+"""
+
+import argparse
+import heapq
+import json
+import pickle
+import random
+import statistics
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from llmjobs.benchmarks.mmlu_subjects import CATEGORIES
+from llmjobs.cluster.assignment import Assignment
+from llmjobs.cluster.demand import Demand
+from llmjobs.runfolder import disk, leases
+from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.runfolder.journal import read_records
+from llmjobs.runner.cursor import Cursor, Writer
+from llmjobs.runner.run import load_start
+from llmjobs.runner.units import Step, Unit
+
+MEASURED = Path(__file__).with_name("scale_measured.json")
+SUBJECTS = [subject for subjects in CATEGORIES.values() for subject in subjects]
+BENCHMARKS = 10
+SIZES_B = (0.14, 0.36, 0.5, 1.0, 1.5, 3.0, 7.0, 8.0, 14.0, 32.0, 70.0)
+SHARES = (6, 8, 10, 14, 14, 12, 14, 12, 5, 3, 2)
+"""Billions of parameters and how many of a hundred models have them."""
+QUESTIONS = (100, 320)
+"""Of a unit, evenly between; MMLU's subjects have 100 to 1,534, 246 on average."""
+SPREAD = 0.25
+"""A unit takes so much more or less than its size says (one standard deviation of its logarithm)."""
+BYTES_A_PARAMETER = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What decides a unit's time, read off run folders."""
+
+    load_s: float
+    """Of any model."""
+    load_s_gb: float
+    """And for each GB of weights."""
+    unit_s: float
+    """Encoding and planning a unit."""
+    question_s_gb: float
+    """CPU seconds of a question for each GB of weights (5-shot MMLU on one core)."""
+    start_s: float
+    """A worker's process and its imports."""
+    speed: float
+    """How many times faster than that core a worker is taken to be; it scales questions alone."""
+
+
+def measure(runs: list[Path], start_s: float, speed: float) -> Measured:
+    """Fit straight lines through the models of finished runs."""
+    loads, units, questions = [], [], []
+    for model in (path for run in runs for path in sorted(run.glob("eval/*/model.json"))):
+        gb = read_json(model)["weight_bytes"] / 1e9
+        lines = [line for path in model.parent.glob("*/timings.jsonl") for line in read_records(path)]
+        opened = [line for line in lines if line["phase"] == "open"]
+        loads += [(gb, line["load_s"]) for line in opened if line.get("load_s") is not None]
+        units += [line["user_s"] + line["system_s"] for line in opened if line.get("load_s") is None]
+        ran = [line for line in lines if line["phase"] == "run"]
+        items = sum(line["items"] for line in ran)
+        questions.append(sum(line["user_s"] + line["system_s"] for line in ran) / items / gb)
+    slope, base = statistics.linear_regression(*zip(*loads, strict=True))
+    return Measured(max(base, 0.0), max(slope, 0.0), statistics.median(units), min(questions), start_s, speed)
+
+
+@dataclass
+class Study:
+    """Made-up models and the true times of their units."""
+
+    units: list[Unit]
+    demands: dict[str, Demand]
+    load_s: dict[str, float]
+    real_s: dict[str, float]
+
+
+def make_study(models: int, measured: Measured, seed: int = 0) -> Study:
+    """Models of the sizes that people use, each on every subject of every benchmark."""
+    rng = random.Random(seed)
+    study = Study([], {}, {}, {})
+    lengths = [rng.uniform(0.3, 2.0) for _ in range(BENCHMARKS)]
+    for number in range(models):
+        name, gb = f"model-{number}", BYTES_A_PARAMETER * rng.choices(SIZES_B, SHARES)[0]
+        study.demands[name] = Demand(weight=gb)
+        study.load_s[name] = measured.load_s + measured.load_s_gb * gb
+        for benchmark, length in enumerate(lengths):
+            for subject in SUBJECTS:
+                unit = Unit(f"eval/{name}/b{benchmark}.{subject}", {}, name, rng.randint(*QUESTIONS))
+                question_s = measured.question_s_gb / measured.speed * gb * length * rng.lognormvariate(0, SPREAD)
+                study.units.append(unit)
+                study.real_s[unit.path] = measured.unit_s + unit.size * question_s
+    return study
+
+
+def simulate(study: Study, workers: int, start_s: float, driver_s: float) -> dict[str, Any]:
+    """Makespan of the study; the driver serves one worker after the other."""
+    work, demand = Assignment(study.units, study.demands), Demand()
+    events: list[tuple[float, int, str, int, Any]] = []
+    order = loads = 0
+    free_at = last = 0.0
+    holds: dict[int, str] = {}
+    idle: set[int] = set()
+
+    def push(at: float, kind: str, worker: int, what: Any = None) -> None:
+        nonlocal order
+        order += 1
+        heapq.heappush(events, (at, order, kind, worker, what))
+
+    for worker in range(workers):
+        push(start_s, "free", worker)
+    while events:
+        now, _, kind, worker, what = heapq.heappop(events)
+        if kind == "loaded":
+            work.learn(what, load_s=study.load_s[what])
+            for other in sorted(idle):
+                push(now, "free", other)
+            idle.clear()
+            continue
+        if kind == "ended":
+            free_at = max(now, free_at) + driver_s
+            work.ended(what)
+            work.learn(what.group, item_s=study.real_s[what.path] / what.size)
+            now = last = free_at
+        unit = work.take(str(worker), demand, holds.get(worker))
+        if unit is None:
+            idle.add(worker)
+            continue
+        load_s = 0.0
+        if holds.get(worker) != unit.group:
+            load_s, loads, holds[worker] = study.load_s[unit.group], loads + 1, unit.group
+            push(now + load_s, "loaded", worker, unit.group)
+        push(now + load_s + study.real_s[unit.path], "ended", worker, unit)
+    assert work.is_over
+    bound = lower_bound(study, workers, start_s, driver_s)
+    return {
+        "workers": workers,
+        "makespan_h": round(last / 3600, 2),
+        "bound_h": round(max(bound.values()) / 3600, 2),
+        "bound_by": max(bound, key=lambda name: bound[name]),
+        "ratio": round(last / max(bound.values()), 4),
+        "loads_a_model": round(loads / len(study.load_s), 2),
+        "units_a_second": round(len(study.units) / last, 2),
+        "driver_busy": round(len(study.units) * driver_s / last, 3),
+    }
+
+
+def lower_bound(study: Study, workers: int, start_s: float, driver_s: float) -> dict[str, float]:
+    """What no schedule of whole units on one driver can beat, by its reason."""
+    longest: Counter[str] = Counter()
+    for unit in study.units:
+        longest[unit.group] = max(longest[unit.group], study.real_s[unit.path])
+    work = sum(study.real_s.values()) + sum(study.load_s.values())
+    return {
+        "work": start_s + work / workers,
+        "the slowest model's load and longest unit": start_s + max(study.load_s[m] + longest[m] for m in longest),
+        "the driver": start_s + len(study.units) * driver_s,
+    }
+
+
+def whole_models(study: Study, workers: int) -> float:
+    """What a worker a model would come to at best: hours of the largest model, or the work spread evenly."""
+    totals: Counter[str] = Counter(study.load_s)
+    for unit in study.units:
+        totals[unit.group] += study.real_s[unit.path]
+    return round(max(max(totals.values()), sum(totals.values()) / workers) / 3600, 2)
+
+
+def cost_of_a_unit(folder: Path, count: int = 200) -> dict[str, Any]:
+    """Time and file operations of the driver and of a worker for one unit, on this file system."""
+    run, seconds = RunFolder.create(folder, "run"), []
+    calls: dict[str, Counter[str]] = {"worker": Counter(), "driver": Counter()}
+    lease = leases.make_lease(run, "lease")
+    for number in range(count):
+        path = f"eval/model/unit-{number}"
+        with counted(calls["worker"]):
+            writer = Writer(lease.unit(path), Cursor({"seed": 0}))
+            writer.opened({}, {"plan": [1] * 200}, {})
+            for step in range(4):
+                records = [{"doc_id": n, "loglikelihoods": [-1.5] * 4} for n in range(50)]
+                writer.step(step, Step(records), {}, last=step == 3)
+            writer.close()
+        with counted(calls["driver"]):
+            began = time.perf_counter()
+            leases.take_over(run, lease, path)
+            seconds.append(time.perf_counter() - began)
+    files = sum(1 for path in (run.path / "eval/model/unit-0").iterdir() if path.is_file()) + 1  # unit.json
+    size = sum(path.stat().st_size for path in (run.path / "eval/model/unit-0").iterdir())
+    return {
+        "driver_ms": round(statistics.median(seconds) * 1e3, 2),
+        "worker_operations": sum(calls["worker"].values()) / count,
+        "driver_operations": sum(calls["driver"].values()) / count,
+        "files": files,
+        "bytes": size,
+    }
+
+
+class counted:  # noqa: N801 - a context manager, read as a word
+    """Counts the file operations of :mod:`llmjobs.runfolder.disk`."""
+
+    def __init__(self, calls: Counter[str]) -> None:
+        self.patches = [mock.patch.object(disk, name, self._counting(name, calls)) for name in OPERATIONS]
+
+    def _counting(self, name: str, calls: Counter[str]) -> Any:
+        real = getattr(disk, name)
+
+        def call(*arguments: Any) -> Any:
+            calls[name] += 1
+            return real(*arguments)
+
+        return call
+
+    def __enter__(self) -> None:
+        for patch in self.patches:
+            patch.start()
+
+    def __exit__(self, *_: object) -> None:
+        for patch in self.patches:
+            patch.stop()
+
+
+OPERATIONS = ("write", "fsync", "fsync_folder", "rename", "truncate", "make_folder")
+
+
+def state_of_the_driver(folder: Path, count: int = 2000) -> dict[str, float]:
+    """Bytes that the driver holds for a unit, and those of the job that goes to the workers."""
+    declared = {f"field-{n}": f"value {n} of what decides a record" for n in range(20)}
+    run = RunFolder.create(folder, "state")
+    tracemalloc.start()
+    units = [Unit(f"eval/model/unit-{n}", dict(declared), "model", 100) for n in range(count)]
+    starts = [load_start(run, unit) for unit in units]
+    held = tracemalloc.get_traced_memory()[0] / count
+    tracemalloc.stop()
+    assert len(starts) == count
+    return {"driver_bytes_a_unit": round(held), "job_bytes_a_unit": round(len(pickle.dumps(units[0])))}
+
+
+def main() -> None:
+    """Measure, simulate, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--models", type=int, default=1000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 256, 512])
+    parser.add_argument("--start-s", type=float, default=8.0, help="a worker's process and imports")
+    parser.add_argument("--speed", type=float, default=2000.0, help="a worker against the measured core")
+    arguments = parser.parse_args()
+    if arguments.runs:
+        measured = measure(arguments.runs, arguments.start_s, arguments.speed)
+        MEASURED.write_text(json.dumps(asdict(measured), indent=2) + "\n")
+    measured = Measured(**json.loads(MEASURED.read_text()))
+    print("measured:", measured)
+    with tempfile.TemporaryDirectory() as folder:
+        cost = cost_of_a_unit(Path(folder)) | state_of_the_driver(Path(folder))
+    print("a unit:", cost)
+    study = make_study(arguments.models, measured)
+    print(f"units: {len(study.units):,}; work: {sum(study.real_s.values()) / 3600:,.0f} worker hours")
+    rows = []
+    for workers in arguments.workers:
+        rows.append(simulate(study, workers, measured.start_s, cost["driver_ms"] / 1e3))
+        rows[-1]["whole_models_h"] = whole_models(study, workers)
+        print(rows[-1], flush=True)
+    units = len(study.units)
+    told = {
+        "files": units * cost["files"],
+        "gigabytes": round(units * cost["bytes"] / 1e9, 1),
+        "driver_gib": round(units * cost["driver_bytes_a_unit"] / 2**30, 2),
+        "job_gib": round(units * cost["job_bytes_a_unit"] / 2**30, 2),
+        "driver_units_a_second": round(1e3 / cost["driver_ms"], 1),
+    }
+    print(json.dumps({"rows": rows, "study": told, "a_unit": cost, "worst_ratio": max(row["ratio"] for row in rows)}))
+
+
+if __name__ == "__main__":
+    main()
