@@ -54,33 +54,41 @@ class Measured:
     """What decides a unit's time, read off run folders."""
 
     load_s: float
-    """Of any model."""
+    """CPU seconds of loading and probing any model."""
     load_s_gb: float
-    """And for each GB of weights."""
+    """And for each GB of weights, on one core."""
     unit_s: float
     """Encoding and planning a unit."""
     question_s_gb: float
     """CPU seconds of a question for each GB of weights (5-shot MMLU on one core)."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What is not measured."""
+
     start_s: float
     """A worker's process and its imports."""
     speed: float
-    """How many times faster than that core a worker is taken to be; it scales questions alone."""
+    """How many times faster than the measured core a worker computes."""
+    read_gb_s: float
+    """Weights from the shared file system."""
 
 
-def measure(runs: list[Path], start_s: float, speed: float) -> Measured:
+def measure(runs: list[Path]) -> Measured:
     """Fit straight lines through the models of finished runs."""
     loads, units, questions = [], [], []
     for model in (path for run in runs for path in sorted(run.glob("eval/*/model.json"))):
         gb = read_json(model)["weight_bytes"] / 1e9
         lines = [line for path in model.parent.glob("*/timings.jsonl") for line in read_records(path)]
         opened = [line for line in lines if line["phase"] == "open"]
-        loads += [(gb, line["load_s"]) for line in opened if line.get("load_s") is not None]
+        loads += [(gb, line["user_s"] + line["system_s"]) for line in opened if line.get("load_s") is not None]
         units += [line["user_s"] + line["system_s"] for line in opened if line.get("load_s") is None]
         ran = [line for line in lines if line["phase"] == "run"]
         items = sum(line["items"] for line in ran)
         questions.append(sum(line["user_s"] + line["system_s"] for line in ran) / items / gb)
     slope, base = statistics.linear_regression(*zip(*loads, strict=True))
-    return Measured(max(base, 0.0), max(slope, 0.0), statistics.median(units), min(questions), start_s, speed)
+    return Measured(max(base, 0.0), max(slope, 0.0), statistics.median(units), min(questions))
 
 
 @dataclass
@@ -93,7 +101,7 @@ class Study:
     real_s: dict[str, float]
 
 
-def make_study(models: int, measured: Measured, seed: int = 0) -> Study:
+def make_study(models: int, measured: Measured, assumed: Assumed, seed: int = 0) -> Study:
     """Models of the sizes that people use, each on every subject of every benchmark."""
     rng = random.Random(seed)
     study = Study([], {}, {}, {})
@@ -101,11 +109,11 @@ def make_study(models: int, measured: Measured, seed: int = 0) -> Study:
     for number in range(models):
         name, gb = f"model-{number}", BYTES_A_PARAMETER * rng.choices(SIZES_B, SHARES)[0]
         study.demands[name] = Demand(weight=gb)
-        study.load_s[name] = measured.load_s + measured.load_s_gb * gb
+        study.load_s[name] = measured.load_s + gb / assumed.read_gb_s + measured.load_s_gb * gb / assumed.speed
         for benchmark, length in enumerate(lengths):
             for subject in SUBJECTS:
                 unit = Unit(f"eval/{name}/b{benchmark}.{subject}", {}, name, rng.randint(*QUESTIONS))
-                question_s = measured.question_s_gb / measured.speed * gb * length * rng.lognormvariate(0, SPREAD)
+                question_s = measured.question_s_gb / assumed.speed * gb * length * rng.lognormvariate(0, SPREAD)
                 study.units.append(unit)
                 study.real_s[unit.path] = measured.unit_s + unit.size * question_s
     return study
@@ -261,20 +269,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 256, 512])
     parser.add_argument("--start-s", type=float, default=8.0, help="a worker's process and imports")
     parser.add_argument("--speed", type=float, default=2000.0, help="a worker against the measured core")
+    parser.add_argument("--read-gb-s", type=float, default=1.0, help="GB of weights a second from the file system")
     arguments = parser.parse_args()
     if arguments.runs:
-        measured = measure(arguments.runs, arguments.start_s, arguments.speed)
-        MEASURED.write_text(json.dumps(asdict(measured), indent=2) + "\n")
+        MEASURED.write_text(json.dumps(asdict(measure(arguments.runs)), indent=2) + "\n")
     measured = Measured(**json.loads(MEASURED.read_text()))
-    print("measured:", measured)
+    assumed = Assumed(arguments.start_s, arguments.speed, arguments.read_gb_s)
+    print(measured, assumed)
     with tempfile.TemporaryDirectory() as folder:
         cost = cost_of_a_unit(Path(folder)) | state_of_the_driver(Path(folder))
     print("a unit:", cost)
-    study = make_study(arguments.models, measured)
+    study = make_study(arguments.models, measured, assumed)
     print(f"units: {len(study.units):,}; work: {sum(study.real_s.values()) / 3600:,.0f} worker hours")
     rows = []
     for workers in arguments.workers:
-        rows.append(simulate(study, workers, measured.start_s, cost["driver_ms"] / 1e3))
+        rows.append(simulate(study, workers, assumed.start_s, cost["driver_ms"] / 1e3))
         rows[-1]["whole_models_h"] = whole_models(study, workers)
         print(rows[-1], flush=True)
     units = len(study.units)
