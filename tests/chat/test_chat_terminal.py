@@ -70,7 +70,15 @@ def test_the_commands(talk, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", "nonsense", '{"messages": [{"role": "user", "content": "x"}]}', "[" * 9999]
+    "text",
+    [
+        "[]",
+        "{}",
+        "nonsense",
+        '{"messages": [{"role": "user", "content": "x"}]}',
+        "[" * 9999,
+        '{"messages": [{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "x"}]}',
+    ],  # fmt: skip
 )
 def test_a_foreign_file_is_refused(talk, tmp_path, text):
     file = tmp_path / "x.json"
@@ -136,6 +144,14 @@ def test_a_pipe_gives_a_line_a_turn():
     assert [reader.read(), reader.read()] == ["one", "two"]
     with pytest.raises(EOFError):
         reader.read()
+
+
+def test_bytes_that_are_no_text_do_not_end_a_conversation(talk):
+    reader = PipeReader(io.TextIOWrapper(io.BytesIO(b"\xff\xfe one\n\0 two\nthree \xed\xa0\x80\n"), "utf-8"))
+    lines = [reader.read(), reader.read(), reader.read(), "half \udcff\ud800", "/system \udcff", "/undo"]
+    code, agent, out, err = talk(*lines)
+    assert code == 0 and out == "Noted.\n" * 4
+    assert all(message.content.encode() for message in agent.messages) and agent.system == "?"
 
 
 def run(*arguments) -> int:

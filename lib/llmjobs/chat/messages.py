@@ -1,5 +1,6 @@
 """A conversation: perhaps a system message, then user and assistant in turn. Alternation holds by construction."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from llmjobs.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 MAX_CHARACTERS = 1 << 20
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +88,6 @@ def _read(value: Any, place: int) -> Message:
         raise DataError(f"messages[{place}]: role: must be system, user or assistant")
     if not isinstance(content, str) or len(content) > MAX_CHARACTERS:
         raise DataError(f"messages[{place}]: content: must be text of at most {MAX_CHARACTERS:,} characters")
+    if _HALF.search(content):
+        raise DataError(f"messages[{place}]: content: holds half a character (a lone surrogate); send whole text")
     return Message(role, content)

@@ -1,6 +1,7 @@
 """The conversation with a person: read a line, stream the answer, keep it; also from a pipe, a line a turn."""
 
 import contextlib
+import io
 import signal
 import sys
 import threading
@@ -37,8 +38,10 @@ class PipeReader:
     """Lines of a stream that is no terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Read from ``stream``."""
+        """Read from ``stream``; bytes that are no UTF-8 do not end the conversation."""
         self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
     def read(self) -> str:
         """The next line without its end."""
@@ -98,6 +101,7 @@ class Terminal:
 
     def take(self, line: str) -> None:
         """One line: a command, or a message to answer."""
+        line = whole(line)
         if line.startswith("/") and not line.startswith("//"):
             if shown := self.desk.command(line):
                 self._say(shown)
@@ -106,7 +110,7 @@ class Terminal:
 
     def answer(self, message: str) -> None:
         """Stream the answer; Ctrl-C stops it and keeps what was said."""
-        pieces = self.agent.stream(message)
+        pieces = self.agent.stream(whole(message))
         try:
             with contextlib.closing(pieces):  # type: ignore[type-var]
                 self._stream(pieces)
@@ -159,6 +163,11 @@ def undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, old)
     if came:
         raise KeyboardInterrupt
+
+
+def whole(text: str) -> str:
+    """Text that every tokenizer takes: bytes that were no UTF-8 become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def visible(text: str) -> str:
