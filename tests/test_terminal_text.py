@@ -79,6 +79,16 @@ def test_errors_failures_progress_and_remarks() -> None:
     assert all(map(is_harmless, told)) and all("\\x1b]52" in one for one in told)
 
 
+def test_a_line_of_the_doctor() -> None:
+    from llmjobs.jobs.doctor_check import Check, Patient, examined
+
+    def check_hub(_: Patient) -> list[Check]:
+        return [Check("hub", "ok", f"account {ALL}", f"see {ALL}")]
+
+    (check,) = examined(check_hub, Patient(None, Path()))
+    assert is_harmless(check.line + check.remedy) and "\\x1b]52" in check.line
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["eval", ALL], ["nonsense" + ALL], ["report", ALL], ["eval", "demo", "--set", ALL], ["eval", "--" + ALL]],

@@ -1,7 +1,7 @@
 """What a check of the doctor gives, and what it may look at."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from llmjobs.errors import LlmjobsError, printable
 from llmjobs.jobs.fetch import walk
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.measuring.probing import Layer, Machine
+from llmjobs.redaction import redacted
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -68,7 +69,7 @@ def examined(examine: Examine, patient: Patient) -> list[Check]:
     """Run one check; what it cannot do is a line too."""
     name = examine.__name__.removeprefix("check_").replace("_", " ")
     try:
-        return list(examine(patient))
+        return [_harmless(check) for check in examine(patient)]
     except LlmjobsError as error:
         return [Check(name, "failed", str(error))]
     except Exception as error:
@@ -76,6 +77,12 @@ def examined(examine: Examine, patient: Patient) -> list[Check]:
         return [
             Check(name, "warning", f"could not be checked: {text}", "say so in a bug report, with llmjobs -v doctor")
         ]
+
+
+def _harmless(check: Check) -> Check:
+    """Return it as it may be printed: servers' and drivers' words shown, not obeyed, and no key in them."""
+    line, remedy = (printable(redacted(text)) for text in (check.line, check.remedy))
+    return replace(check, line=line, remedy=remedy)
 
 
 def to_json(checks: Iterable[Check]) -> dict[str, Any]:
