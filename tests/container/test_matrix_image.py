@@ -41,6 +41,8 @@ def cells(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     demo = {"name": "demo", "subjects": ["number_size", "calendar_order"], "limit": 10}
     section = {"benchmarks": [demo], "repetitions": 1, "context_lengths": [64, 256], "new_tokens": 8}
     (place / "grid.yaml").write_text(yaml.safe_dump({"models": [model], "matrix": section}))
+    for file in place.rglob("*.*"):
+        file.chmod(0o644)  # safetensors writes files for their owner alone
     mounts = ("-v", f"{place}:/study:ro", "-v", f"{results}:/app/results")
     ended = docker("run", "--rm", "--network=none", *mounts, TAG, "matrix", "/study/grid.yaml")
     assert ended.returncode == 0, ended.stderr

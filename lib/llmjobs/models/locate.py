@@ -29,7 +29,8 @@ def locate(spec: ModelSpec) -> Located:
     """Find a model without loading it; a hub revision becomes a commit.
 
     Raises:
-        ModelError: a demo name that does not exist, a folder without a config, or the hub says no.
+        ModelError: a demo name that does not exist, a folder without a config, files that cannot be read, or the hub
+            says no.
 
     """
     if spec.endpoint:
@@ -46,8 +47,12 @@ def locate(spec: ModelSpec) -> Located:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{spec.name}: {folder} has no config.json; name the folder that save_pretrained wrote")
-        check_model_files(spec.name, folder)
-        return Located(str(folder), folder_hash(folder), is_local=True)
+        try:
+            check_model_files(spec.name, folder)
+            return Located(str(folder), folder_hash(folder), is_local=True)
+        except OSError as error:
+            where = error.filename or folder
+            raise ModelError(f"{spec.name}: {where}: {error.strerror}; let this user read it: chmod a+r") from None
     if spec.id.startswith(("/", "./", "../", "~")):
         raise ModelError(f"{spec.name}: there is no folder {spec.id}")
     from llmjobs.hub.repositories import resolve_model

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+from llmjobs.errors import ModelError
+from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.models import locate as locating
+
+
+def test_a_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    locked = tmp_path / "model.safetensors"
+
+    def denied(*_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(locked))
+
+    monkeypatch.setattr(locating, "check_model_files", lambda *_: None)
+    monkeypatch.setattr(locating, "folder_hash", denied)
+    with pytest.raises(ModelError, match=f"m: {locked}: Permission denied; let this user read it: chmod a\\+r"):
+        locating.locate(ModelSpec(id=str(tmp_path), name="m"))
