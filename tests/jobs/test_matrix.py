@@ -9,7 +9,7 @@ from matrix_stand_in import StandIn, ended, killed, probe, stop
 
 from llmjobs.cli import main
 from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError, ManifestError
-from llmjobs.jobs import matrix_attempts, matrix_job
+from llmjobs.jobs import matrix_attempts, matrix_job, where
 from llmjobs.jobs.matrix_attempts import AttemptsFile
 from llmjobs.jobs.matrix_cells import make_cells, shuffled
 from llmjobs.manifest import load_manifest
@@ -45,6 +45,7 @@ def cells(monkeypatch) -> StandIn:
     stand_in = StandIn()
     monkeypatch.setattr(matrix_job, "run_child", stand_in)
     monkeypatch.setattr(matrix_job, "probe_machine", probe)
+    monkeypatch.setattr(where, "probe_machine", probe)
     return stand_in
 
 
