@@ -55,7 +55,7 @@ test-oldest: ## Run the tests with the lowest versions that pyproject.toml promi
 	.venv-oldest/bin/pip install --quiet --upgrade $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r .venv-oldest/lowest.txt $(TEST_TOOLS)
 	.venv-oldest/bin/pip install --quiet --no-deps --editable .
 	.venv-oldest/bin/pip check
-	.venv-oldest/bin/python -m pytest -q -m "not slow" --ignore tests/house --ignore tests/docs --ignore tests/packaging
+	.venv-oldest/bin/python -m pytest -q -m "not slow" -o filterwarnings=default --ignore tests/house --ignore tests/docs --ignore tests/packaging
 
 dist: setup ## Build the sdist and the wheel below dist/ and check what they say of themselves.
 	rm -rf dist

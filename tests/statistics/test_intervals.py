@@ -1,5 +1,7 @@
 """Intervals against statsmodels, scipy and simulated coverage."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -86,7 +88,9 @@ def test_clustered_interval_equals_the_cluster_robust_regression() -> None:
 def test_bootstrap_equals_scipy_within_noise_and_repeats() -> None:
     values = (np.random.default_rng(5).random(300) < 0.4).astype(float)
     found = intervals.bootstrap_mean(values, draws=5000)
-    other = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(9))
+    named = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"  # before scipy 1.15
+    source = {named: np.random.default_rng(9)}
+    other = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", **source)
     assert found.low == pytest.approx(other.confidence_interval.low, abs=0.01)
     assert found.high == pytest.approx(other.confidence_interval.high, abs=0.01)
     assert found == intervals.bootstrap_mean(values, draws=5000)
