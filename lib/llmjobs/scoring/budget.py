@@ -14,6 +14,8 @@ SEGMENT_TOKENS, PREFIX_TOKENS = 128, 512
 CPU_SIZES = (256, 512, 1024, 2048, 4096)
 GPU_SIZES = (1024, 2048, 4096, 8192, 16384, 32768)
 ENOUGH_GAIN = 1.03
+HOPELESS = 0.8
+"""A size this much slower than the best ends the search; a little slower may be what else the machine does."""
 
 
 def measure_batch_tokens(
@@ -40,7 +42,7 @@ def measure_batch_tokens(
             rate = size / _fastest(run, size, device, clock)
             if rate > best_rate * ENOUGH_GAIN:
                 best, best_rate = size, rate
-            if clock() - begun > seconds or rate < best_rate / ENOUGH_GAIN:
+            if clock() - begun > seconds or rate < best_rate * HOPELESS:
                 break
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
