@@ -15,7 +15,7 @@ MTBENCH = ("mtbench", "mtbench", "--set", "models=[llmjobs/demo-tiny, llmjobs/de
 CONVERSE = ("converse", "chat", "--set", "models=[llmjobs/demo-tiny]", "--set", "converse.contexts=[128]")
 MATRIX = ("matrix", "matrix", "--set", "models=[llmjobs/demo-tiny]", "--set", "matrix.repetitions=1")
 JOBS = {
-    "mtbench": MTBENCH,
+    "mtbench": (*MTBENCH, "--set", "mtbench.baseline=demo-tiny"),
     "converse": (
         *CONVERSE,
         "--set",
