@@ -19,9 +19,9 @@ JOBS = {
     "converse": (
         *CONVERSE,
         "--set",
-        "converse.strategies=[none, full, window]",
+        "converse.strategies=[none, full]",
         "--limit",
-        "4",
+        "2",
         "--set",
         "converse.threads=1",
     ),

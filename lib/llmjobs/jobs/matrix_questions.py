@@ -11,7 +11,7 @@ from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.measuring.child import Teller
 from llmjobs.measuring.energy import EnergyMeter
 from llmjobs.measuring.speed import Speed, measure_speed
-from llmjobs.models.device import NO_GPU_TIME, DeviceClock, warm_up_seconds
+from llmjobs.models.device import NO_GPU_TIME, DeviceClock, gpu_uuid, warm_up_seconds
 from llmjobs.runfolder.folder import RunFolder
 
 
@@ -74,7 +74,7 @@ class Asker:
 
     def energy_meter(self) -> EnergyMeter:
         """Energy of processor and device."""
-        return EnergyMeter(self.spec.device, self.task.get("uuid"))
+        return EnergyMeter(self.spec.device, self.task.get("uuid") or gpu_uuid())
 
     def ask(self, teller: Teller) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Ask every question; returns the records, and the time of their batches added up."""

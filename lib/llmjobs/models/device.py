@@ -93,6 +93,11 @@ class DeviceClock:
         return None, None
 
 
+def gpu_uuid() -> str | None:
+    """Name of the first GPU that this process may use, as NVML has it; None where there is none."""
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else None
+
+
 def free_memory(device: str) -> None:
     """Give cached memory of the device back."""
     if device == "cuda":
