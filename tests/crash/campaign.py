@@ -145,6 +145,7 @@ def main() -> None:
     """Run the campaign and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="deaths over all jobs")
+    parser.add_argument("--jobs", nargs="+", choices=SHARES, default=list(SHARES), help="these alone, with their share")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ["LLMJOBS_CACHE"] = tempfile.mkdtemp()
@@ -153,10 +154,10 @@ def main() -> None:
     with stand_in() as judge:
         SECTIONS["mtbench"]["judges"][0]["endpoint"] = judge.url
         print(f"{'job':10}{'boundaries':>12}{'tried':>7}{'kills':>7}{'resumes':>9}{'runs':>6}{'differences':>13}")
-        for name, share in SHARES.items():
+        for name in arguments.jobs:
             small = make_job(name, folder / name)
             job = RealJob(small.name, small.manifest, small.run_folder)
-            kills = max(round(arguments.kills * share), 1)
+            kills = max(round(arguments.kills * SHARES[name]), 1)
             t = campaign(job, folder / name, kills, Random(f"{arguments.seed} {name}"))
             tallies.append(r := t.to_record())
             figures = f"{r['boundaries']:12}{r['tried']:7}{t.kills:7}{t.resumes:9}{t.runs:6}{t.differences:13}"

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -67,9 +68,10 @@ def run_job(
             starts = [load_start(folder, unit) for unit in units]
             done = items_done(units, starts)
             with contextlib.closing(make_progress(job.name, sum(unit.size for unit in units), done)) as progress:
-                loop = UnitLoop(job, switch, progress, outcome, on_records)
-                for unit, start in zip(units, starts, strict=True):
-                    loop.unit(unit, start)
+                loop, waiting = UnitLoop(job, switch, progress, outcome, on_records), deque(starts)
+                del starts
+                for unit in units:
+                    loop.unit(unit, waiting.popleft())  # a finished unit's cursor is kept by nobody
     except StopRequestedError as stop:
         outcome.stopped_by = str(stop)
     finally:
