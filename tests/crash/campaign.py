@@ -26,6 +26,8 @@ from faults import Fault  # noqa: E402
 from mtbench_stand_in import stand_in  # noqa: E402
 from warm_child import run_warm  # noqa: E402
 
+from llmjobs.runner import cursor  # noqa: E402
+
 SHARES = {"eval": 0.4, "converse": 0.25, "mtbench": 0.2, "matrix": 0.08, "report": 0.07}
 """Of all kills; a job whose run takes longer gets fewer."""
 NOT_COMPARED = ("figures/", "cell.json", "machine.json", "report.html", "report.pdf", "summary.json", "timings.jsonl")
@@ -67,7 +69,7 @@ class RealJob(SmallJob):
             tell_to(told)
             from llmjobs.jobs import matrix_job
 
-            matrix_job.run_child = run_warm
+            matrix_job.run_child, cursor.SHARE_OF_TIME = run_warm, float("inf")
             if fault:
                 fault.install()
             code = self.work(results)

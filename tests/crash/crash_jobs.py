@@ -23,6 +23,7 @@ from matrix_stand_in import StandIn, probe
 
 from llmjobs.chat.backend import Ending
 from llmjobs.runfolder import checkpoint
+from llmjobs.runner import cursor
 
 JOBS = ("eval", "converse", "mtbench", "matrix", "report")
 MODEL = {"id": "llmjobs/demo-tiny", "name": "tiny", "dtype": "float32", "device": "cpu"}
@@ -59,6 +60,7 @@ MEASURED = frozenset(
         "peak_device_bytes",
         "attempts",
         "attempt",
+        "saves",
         "timings_bytes",
     ]
 )
@@ -131,6 +133,7 @@ def play() -> None:
     def backend(spec, **_):
         return Rule(spec.name) if spec.endpoint else LocalBackend(load(spec))
 
+    cursor.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
     eval_job.load_model = load
     converse_job.open_backend = mtbench_job.open_backend = backend
     matrix_job.run_child, matrix_job.probe_machine = StandIn(), probe

@@ -16,13 +16,19 @@ from toy import ToyJob, records_of
 from llmjobs.errors import RunFolderError
 from llmjobs.runfolder import checkpoint
 from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runner import cursor
 from llmjobs.runner.run import run_job
 
 SHAPE = {"units": 2, "steps": 3}
 
 
-def attempt(folder: Path, fault: Fault | None) -> int:
+EVERY_STEP, TOGETHER = float("inf"), 1e-9
+"""Each step is saved, or a unit's steps are saved at its end."""
+
+
+def attempt(folder: Path, fault: Fault | None, share: float = EVERY_STEP) -> int:
     def work() -> int:
+        cursor.SHARE_OF_TIME = share
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - the child ends here
         if fault:
             fault.install()
@@ -34,12 +40,19 @@ def attempt(folder: Path, fault: Fault | None) -> int:
 def cursors_of(folder: Path) -> dict[str, dict]:
     """Every checkpoint without what is measured."""
     found = {str(p.relative_to(folder)): checkpoint.read(p) for p in sorted(folder.rglob("checkpoint.pkl"))}
-    measured = ("real_s", "attempts", "timings_bytes")
+    measured = ("real_s", "attempts", "timings_bytes", "saves")
     return {path: {k: v for k, v in state.items() if k not in measured} for path, state in found.items()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def every_step_is_saved():
+    share, cursor.SHARE_OF_TIME = cursor.SHARE_OF_TIME, EVERY_STEP
+    yield
+    cursor.SHARE_OF_TIME = share
+
+
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(tmp_path_factory, every_step_is_saved):
     folder = tmp_path_factory.mktemp("unbroken") / "run"
     counter = Fault(0)
     counter.install()
@@ -50,16 +63,26 @@ def unbroken(tmp_path_factory):
     return records_of(folder), cursors_of(folder), counter.count
 
 
+def operations_of(folder: Path, share: float) -> int:
+    note = folder.with_name("operations")
+    counter = Fault(0, before=lambda: note.write_text(str(counter.count + 1)))
+    assert attempt(folder, counter, share) == 0
+    return int(note.read_text())
+
+
+@pytest.mark.parametrize("share", [EVERY_STEP, TOGETHER], ids=["every-step", "together"])
 @pytest.mark.parametrize("mode", ["kill", "power"])
-def test_every_boundary(tmp_path, unbroken, mode):
+def test_every_boundary(tmp_path, unbroken, mode, share):
     records, cursors, operations = unbroken
+    if share == TOGETHER:
+        operations = operations_of(tmp_path / "counted", share)
     deaths = 0
     for boundary in range(1, operations + 1):
         folder = tmp_path / f"{mode}-{boundary}"
         rng = Random(boundary)
-        deaths += attempt(folder, Fault(boundary, mode, boundary)) < 0
-        deaths += attempt(folder, Fault(rng.randrange(1, operations), mode, boundary + 1)) < 0
-        assert attempt(folder, None) == 0, boundary
+        deaths += attempt(folder, Fault(boundary, mode, boundary), share) < 0
+        deaths += attempt(folder, Fault(rng.randrange(1, operations), mode, boundary + 1), share) < 0
+        assert attempt(folder, None, share) == 0, boundary
         assert records_of(folder) == records, boundary
         assert cursors_of(folder) == cursors, boundary
     assert deaths > operations, "each boundary was really reached"

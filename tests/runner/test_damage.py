@@ -13,6 +13,7 @@ from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runfolder.journal import read_records
 from llmjobs.runner.run import run_job
 
+pytestmark = pytest.mark.usefixtures("every_step_is_saved")
 UNIT = "toy/unit-0"
 SHAPE = {"units": 1, "steps": 6}
 BOTH = ("checkpoint.pkl", "checkpoint.pkl.previous")
@@ -26,7 +27,7 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def halfway(tmp_path_factory):
+def halfway(tmp_path_factory, every_step_is_saved):
     """A run that was stopped after four of six steps, and its checkpoint after each step."""
     folder, generations = RunFolder.create(tmp_path_factory.mktemp("halfway"), "run"), []
 
@@ -87,12 +88,13 @@ def test_a_whole_checkpoint_of_something_else(folder, unbroken, caplog, state):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_an_older_generation_is_noticed_and_serves(folder, halfway, unbroken, caplog, steps):
     (folder.path / UNIT / "checkpoint.pkl").write_bytes(halfway[1][steps - 1])
-    says = f"is older than records.jsonl, which goes to step 3; going on from step {steps}, as the checkpoint says"
+    says = f"is older than checkpoint.pkl.previous; going on from step {steps}, as it says"
     goes_on(folder, unbroken, caplog, says)
 
 
 def test_a_death_between_records_and_checkpoint_is_nothing_to_talk_about(folder, halfway, unbroken, caplog):
-    (folder.path / UNIT / "checkpoint.pkl").write_bytes(halfway[1][2])
+    for name, generation in zip(BOTH, halfway[1][2:0:-1], strict=True):
+        (folder.path / UNIT / name).write_bytes(generation)
     goes_on(folder, unbroken, caplog)
     assert "older" not in caplog.text
 

@@ -18,6 +18,7 @@ from llmjobs.runfolder.journal import read_records
 from llmjobs.runner import deaths
 from llmjobs.runner.run import run_job
 
+pytestmark = pytest.mark.usefixtures("every_step_is_saved")
 UNIT = "toy/unit-0"
 
 

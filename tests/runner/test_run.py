@@ -15,6 +15,7 @@ from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, FingerprintError, 
 from llmjobs.runfolder import checkpoint
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runfolder.journal import read_records
+from llmjobs.runner import cursor
 from llmjobs.runner.run import run_job
 
 TOY = Path(__file__).with_name("toy.py")
@@ -90,6 +91,42 @@ def test_sigkill_at_random_moments(tmp_path, unbroken):
         break
     assert killed >= 3
     assert records_of(tmp_path / "run") == unbroken
+
+
+@pytest.mark.parametrize("saving_s", [0.0, 0.02])
+def test_saving_takes_a_hundredth_of_the_time(folder, unbroken, monkeypatch, saving_s):
+    """Steps of a millisecond on a slow disk are saved together; what waits is saved when a signal comes."""
+    saves, real = [], checkpoint.save
+
+    def save(path, state):
+        time.sleep(saving_s)
+        saves.append(state["steps_done"])
+        real(path, state)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    job = ToyJob(units=1, steps=40, pause_s=0.001)
+    stops = iter([False] * 20 + [True])
+    run_job(job, folder, lambda unit, records: next(stops) and os.kill(os.getpid(), signal.SIGTERM))
+    assert saves[-1] == 21, "the signal saved what had waited"
+    if saving_s:
+        assert len(saves) < 5
+    run_job(job, folder)
+    assert saves[-1] == 40
+    whole = RunFolder.create(folder.path.parent, "whole")
+    run_job(ToyJob(units=1, steps=40), whole)
+    assert records_of(folder.path) == records_of(whole.path)
+
+
+def test_no_step_waits_longer_than_a_limit(folder, monkeypatch):
+    monkeypatch.setattr(cursor, "MOST_WAIT_S", 0.1)
+    monkeypatch.setattr(cursor, "SHARE_OF_TIME", 1e-9)
+    sizes = []
+    run_job(
+        ToyJob(units=1, steps=12, pause_s=0.03),
+        folder,
+        lambda unit, records: sizes.append((folder.path / unit.path / "records.jsonl").stat().st_size),
+    )
+    assert 2 <= len(set(sizes)) < 12
 
 
 def test_time_adds_up_over_attempts(folder):

@@ -11,6 +11,9 @@ from llmjobs.runfolder.lock import exclusive
 from llmjobs.runner.run import run_job
 from llmjobs.runner.units import Step, Unit
 
+EVERY_STEP = float("inf")
+"""As ``cursor.SHARE_OF_TIME``: nothing waits for a save."""
+
 
 class ToyWork:
     effective = {"plan": "fixed"}

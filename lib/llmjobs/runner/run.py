@@ -53,7 +53,7 @@ class Outcome:
 def run_job(
     job: Job, folder: RunFolder, on_records: OnRecords | None = None, make_progress: MakeProgress = Progress
 ) -> Outcome:
-    """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records once they are on disk.
+    """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records.
 
     Raises:
         FingerprintError: a unit on disk was made with other settings (all are compared before the first one runs).
