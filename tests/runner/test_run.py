@@ -129,6 +129,17 @@ def test_no_step_waits_longer_than_a_limit(folder, monkeypatch):
     assert 2 <= len(set(sizes)) < 12
 
 
+def test_times_are_never_negative(folder, monkeypatch):
+    """A clock that jumps back by a year at every look is asked nowhere."""
+    now = iter(range(2_000_000_000, 0, -31_536_000 // 4))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    run_job(ToyJob(units=1), folder)
+    state = checkpoint.load(folder.path / "toy/unit-0/checkpoint.pkl").state
+    lines = read_records(folder.path / "toy/unit-0/timings.jsonl")
+    assert 0 < state["real_s"] < 60
+    assert all(value >= 0 for line in lines for name, value in line.items() if name.endswith("_s"))
+
+
 def test_time_adds_up_over_attempts(folder):
     def stop(unit, records):
         os.kill(os.getpid(), signal.SIGTERM)

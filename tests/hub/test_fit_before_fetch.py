@@ -1,0 +1,21 @@
+"""A model that cannot fit is refused from its config: before hours of download."""
+
+import pytest
+from hub_world import MODEL, World
+
+from llmjobs.errors import ModelError
+from llmjobs.manifest import ModelSpec
+from llmjobs.models import fit
+from llmjobs.models.load import load_model
+
+
+@pytest.mark.parametrize(("quantization", "says"), [("none", "quantization: 8bit takes"), ("4bit", "use a smaller")])
+def test_a_model_that_cannot_fit_is_not_fetched(world: World, quantization: str, says: str) -> None:
+    room = {"none": 2_000_000, "4bit": 100_000}[quantization]
+    world.patch.setattr(fit, "memory_bytes", lambda: room)
+    spec = ModelSpec.model_validate({"id": MODEL, "device": "cpu", "dtype": "float32", "quantization": quantization})
+    with pytest.raises(ModelError, match="does not fit: its weights take") as caught:
+        load_model(spec)
+    assert says in str(caught.value) and "nothing was loaded" in str(caught.value)
+    assert any(path.endswith("config.json") for path in world.paths())
+    assert not [path for path in world.paths() if path.endswith((".safetensors", ".bin"))]
