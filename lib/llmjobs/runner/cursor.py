@@ -15,8 +15,9 @@ from llmjobs.runner import deaths
 from llmjobs.runner.fingerprint import compare
 from llmjobs.runner.units import Record, Saved, Step
 
-SHARE_OF_TIME = 0.01
-"""Most of a unit's time that goes into saving, as long as :data:`MOST_WAIT_S` allows it."""
+SHARE_OF_TIME = 0.005
+"""Most of a unit's time that goes into saving its steps, as long as :data:`MOST_WAIT_S` allows it. With what a run's
+and a unit's beginning and end take, that is less than a hundredth."""
 MOST_WAIT_S = 10.0
 """Longest time between two saves, a step's own aside: what a kill can cost besides the step at hand."""
 
@@ -188,8 +189,8 @@ class Writer:
     def step(self, index: int, step: Step, state: Mapping[str, Any], *, last: bool) -> None:
         """Take one step's records and timing, and save; the ``last`` step makes the unit whole.
 
-        Where the steps are shorter than a hundred times what saving takes, some are saved together, after
-        :data:`MOST_WAIT_S` at the latest: saving takes one hundredth of the time, whatever the model and the disk.
+        Where the steps are shorter than two hundred times what saving takes, some are saved together, after
+        :data:`MOST_WAIT_S` at the latest: saving takes less than a hundredth of the time, whatever model and disk.
         """
         self._records += [{**record, "step": index} for record in step.records]
         self._timings.append({"step": index, "phase": "run", "attempt": self.cursor.attempts, **step.timing})
