@@ -6,7 +6,8 @@
 Runs ``llmjobs eval`` in this process at the default settings (batch size measured) on two MMLU subjects, 5-shot, with
 a random-weight Llama of a size of ``plan.py``, or with the demo manifest (``--size demo``: tiny models, the worst case
 there is), and times every call that writes below the run. ``--results`` chooses the disk. The last line is JSON:
-``share`` of the wall time and ``share_cpu`` of this thread's CPU time, ``steps``, and milliseconds a step.
+``share`` of the wall time and ``share_cpu`` of this thread's CPU time, ``steps``, and the seconds of each call (``step`` saves the steps, the others
+begin and end a run and its units).
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Spent:
     real_s: float = 0.0
     cpu_s: float = 0.0
     steps: int = 0
+    by_call: dict[str, float] = field(default_factory=dict)
 
     def watch(self) -> None:
         """Time the calls from here on."""
@@ -52,7 +54,9 @@ class Spent:
             try:
                 return call(*arguments, **options)
             finally:
-                self.real_s += time.perf_counter() - real
+                took = time.perf_counter() - real
+                self.real_s += took
+                self.by_call[name] = self.by_call.get(name, 0.0) + took
                 self.cpu_s += time.thread_time() - cpu
                 self.steps += name == "step"
 
@@ -96,7 +100,7 @@ def main() -> None:
         "share": round(spent.real_s / real, 5),
         "share_cpu": round(spent.cpu_s / cpu, 5),
         "steps": spent.steps,
-        "ms_a_step": round(1000 * spent.real_s / max(spent.steps, 1), 2),
+        "by_call_s": {name: round(took, 3) for name, took in spent.by_call.items()},
     }
     print(json.dumps(figures))
     sys.exit(code)
