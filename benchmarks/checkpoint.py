@@ -6,8 +6,8 @@
 Runs ``llmjobs eval`` in this process at the default settings (batch size measured) on two MMLU subjects, 5-shot, with
 a random-weight Llama of a size of ``plan.py``, or with the demo manifest (``--size demo``: tiny models, the worst case
 there is), and times every call that writes below the run. ``--results`` chooses the disk. The last line is JSON:
-``share`` of the wall time and ``share_cpu`` of this thread's CPU time, ``steps``, and the seconds of each call (``step`` saves the steps, the others
-begin and end a run and its units).
+``share`` of the wall time and ``share_cpu`` of this thread's CPU time, ``steps``, and the seconds of each call
+(``step`` saves the steps, the others begin and end a run and its units).
 """
 
 import argparse
