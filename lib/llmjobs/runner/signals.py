@@ -12,7 +12,9 @@ process that still cannot leave, since it waits for a paid call or a single long
 import contextlib
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -58,31 +60,20 @@ class StopSwitch:
         """Nothing requested yet."""
         self.received: int | None = None
         self.grace_s = grace_s
-        self.is_given_up = False
         self._in_step = False
-        self._last: threading.Timer | None = None
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Note the signal; leave at once unless a step is running for the first time."""
         second = self.received is not None
         self.received = number
-        if number != signal.SIGINT and not second:
-            self._set_limits()
         if second or not self._in_step:
             raise StopRequestedError(number, at_once=second)
         self._tell(number)
 
     def expire(self, _number: int, _frame: FrameType | None) -> None:
-        """Give the step up: its time is over."""
-        self.is_given_up = True
-        if self._in_step and self.received is not None:
-            raise StopRequestedError(self.received, at_once=True)
-
-    def close(self) -> None:
-        """Take the limits back, unless the process could not leave in time."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._last is not None and not self.is_given_up:
-            self._last.cancel()
+        """Give the step up: its time is over. The signal's own handler may still wait for an operation to end."""
+        if self._in_step:
+            raise StopRequestedError(self.received or signal.SIGTERM, at_once=True)
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -98,18 +89,43 @@ class StopSwitch:
         if self.received is not None:
             raise StopRequestedError(self.received)
 
-    def _set_limits(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, self.grace_s)
-        self._last = threading.Timer(self.grace_s + LAST_S, os._exit, (EXIT_RESUMABLE,))
-        self._last.daemon = True
-        self._last.start()
-
     def _tell(self, number: int) -> None:
         name = signal.Signals(number).name
         limit = "" if number == signal.SIGINT else f", for {self.grace_s:g} s at most"
         line = f"\nllmjobs: {name}: finishing the step at hand{limit}; once more ends at once\n"
         with contextlib.suppress(OSError):
             os.write(2, line.encode())  # not through a stream: this thread may be in the middle of writing to it
+
+
+class _Limits:
+    """Sees signals from a thread, since a handler waits for the operation at hand, and keeps their time."""
+
+    def __init__(self, grace_s: float) -> None:
+        """Watch from here on; in the main thread only."""
+        self._grace_s, self._main = grace_s, threading.get_ident()
+        self._over = threading.Event()
+        self._seen, self._told = socket.socketpair()
+        self._told.setblocking(False)
+        self._old = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="stop", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop watching; a process whose time was over already still ends."""
+        self._over.set()
+        signal.set_wakeup_fd(self._old)
+        self._told.close()
+
+    def _watch(self) -> None:
+        with self._seen:
+            while numbers := self._seen.recv(64):
+                if {signal.SIGTERM, signal.SIGHUP}.intersection(numbers):
+                    self._keep()
+
+    def _keep(self) -> None:
+        if not self._over.wait(self._grace_s):
+            signal.pthread_kill(self._main, signal.SIGALRM)
+            time.sleep(LAST_S)
+            os._exit(EXIT_RESUMABLE)
 
 
 @contextmanager
@@ -122,10 +138,11 @@ def stop_switch() -> Iterator[StopSwitch]:
     caught = [number for number in CAUGHT if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {**dict.fromkeys(caught, switch.handle), signal.SIGALRM: switch.expire}
     old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    limits = _Limits(switch.grace_s)
     try:
         yield switch
     finally:
-        switch.close()
+        limits.close()
         for number, handler in old.items():
             if handler is not None:  # one that is not Python's cannot be put back
                 signal.signal(number, handler)
