@@ -62,9 +62,9 @@ def test_a_signal_at_any_moment(small, folder, number):
     job, expected, operations = small
     rng = Random(f"{job.name}{number}")
     ended = []
-    for attempt in range(8):
+    for attempt in range(5):
         results, told = folder / str(attempt), folder / f"told-{attempt}"
-        at = rng.randrange(operations * attempt // 8, operations * (attempt + 1) // 8)
+        at = rng.randrange(operations * attempt // 5, operations * (attempt + 1) // 5)
         code = signalled(job, results, told, at, number, twice=attempt % 2 == 1)
         text = told.read_text()
         assert code in (EXIT_RESUMABLE, INTERRUPTED if number == signal.SIGINT else EXIT_RESUMABLE, 0), text
