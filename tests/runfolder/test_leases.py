@@ -57,6 +57,12 @@ def unbroken(tmp_path):
     return (run.path / PATH / RECORDS).read_bytes()
 
 
+@pytest.fixture(autouse=True)
+def every_step_is_saved(monkeypatch):
+    """No step waits to be saved together with others."""
+    monkeypatch.setattr(cursors, "SHARE_OF_TIME", float("inf"))
+
+
 @pytest.fixture
 def run(tmp_path):
     return RunFolder.create(tmp_path, "run")
