@@ -1,5 +1,6 @@
 """Every job dies at every file operation of a small run, again during the resume, and then equals an unbroken run."""
 
+import os
 import shutil
 from random import Random
 
@@ -10,7 +11,8 @@ from faults import Fault, in_child
 STRIDE = {"report": 5}
 """A report is made anew by every run, which takes seconds: of its file operations each this manyth is died at here,
 and all of them are looked at from within one run (below)."""
-SLOW = pytest.param(1, marks=pytest.mark.slow)
+TURNS = (0, 1) if os.environ.get("LLMJOBS_BOTH_TURNS") else (0,)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def small(request):
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("turn", [0, SLOW])
+@pytest.mark.parametrize("turn", TURNS)
 def test_every_boundary_of_every_job(small, folder, turn):
-    """By turns as a kill and as a loss of power; the slow run takes the other one at each."""
+    """By turns as a kill and as a loss of power; with ``LLMJOBS_BOTH_TURNS=1`` as the other one too."""
     job, expected, operations = small
     deaths, stride = 0, STRIDE.get(job.name, 1)
     for boundary in range(1, operations + 1, stride):
