@@ -14,6 +14,8 @@ from faults import Fault, in_child
 
 from llmjobs.runfolder import checkpoint
 
+pytestmark = pytest.mark.slow
+
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 PLACES = 4
 """File operations of each job that fail, spread over its run; the toy job's test takes every third."""

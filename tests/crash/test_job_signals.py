@@ -13,6 +13,8 @@ from faults import Fault
 
 from llmjobs.errors import EXIT_RESUMABLE
 
+pytestmark = pytest.mark.slow
+
 INTERRUPTED = 130
 """Ctrl-C where no unit is at work: while a report is made, or a summary."""
 
