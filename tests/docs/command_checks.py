@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
 from importlib.util import find_spec
@@ -198,7 +199,9 @@ def parse_only(module: str | None, path: Path, arguments: Sequence[str]) -> None
         patch.object(sys, "argv", [path.name, *arguments]),
         patch.object(sys, "path", [str(path.parent), *sys.path]),
         suppress(Parsed),
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore", RuntimeWarning)  # the module may have been imported by another test
         run_module(module, run_name="__main__") if module else run_path(str(path), run_name="__main__")
         raise AssertionError(f"{path.name} never parsed its arguments")
 
