@@ -4,6 +4,7 @@ import pytest
 
 from llmjobs.errors import ModelError
 from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.models import load as loading
 from llmjobs.models import locate as locating
 
 
@@ -18,3 +19,11 @@ def test_a_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(locating, "folder_hash", denied)
     with pytest.raises(ModelError, match=f"m: {locked}: Permission denied; let this user read it: chmod a\\+r"):
         locating.locate(ModelSpec(id=str(tmp_path), name="m"))
+
+
+def test_files_are_a_folders_or_what_the_hubs_cache_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+    monkeypatch.setattr(loading, "cached_snapshot", lambda *which: asked.append(which) or tmp_path)
+    assert loading.files_of(locating.Located("some/folder", None, is_local=True)) == Path("some/folder")
+    assert loading.files_of(locating.Located("a/model", "c0ffee", is_local=False)) == tmp_path
+    assert asked == [("model", "a/model", "c0ffee")]

@@ -4,7 +4,6 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from llmjobs.benchmarks.prompting import encode_unit
@@ -17,7 +16,7 @@ from llmjobs.jobs.memory_limits import MemoryLimits
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.models.device import DeviceClock, set_threads
-from llmjobs.models.load import LoadedModel, load_model
+from llmjobs.models.load import LoadedModel, files_of, load_model
 from llmjobs.models.prefetch import prefetch
 from llmjobs.runfolder.folder import RunFolder, read_json
 from llmjobs.runfolder.journal import encode
@@ -99,8 +98,8 @@ class EvalJob:
         names = [m.name for m in self.study.models]
         following = names[names.index(spec.name) + 1 :][:1]
         for task in self.tasks.values():
-            if task.model.name in following and task.located and task.located.is_local:
-                prefetch(Path(task.located.source))
+            if task.model.name in following and task.located and (files := files_of(task.located)):
+                prefetch(files)
                 return
 
     def _work(self, task: Task, bench: "_Bench", saved: Saved | None) -> LoglikelihoodWork | GenerationWork:

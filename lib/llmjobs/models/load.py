@@ -123,13 +123,13 @@ def _common(spec: ModelSpec, located: Located) -> dict[str, Any]:
     return {"trust_remote_code": spec.trust_remote_code, **revision}
 
 
-def _folder(located: Located) -> Path | None:
-    """Where the files are by now; None where nothing of them is on this machine."""
+def files_of(located: Located) -> Path | None:
+    """Return where a model's files are by now; None where nothing of them is on this machine."""
     return Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)
 
 
 def _check_files(spec: ModelSpec, located: Located) -> None:
-    if folder := _folder(located):
+    if folder := files_of(located):
         check_model_files(spec.name, folder)
 
 
@@ -137,7 +137,7 @@ def _check_weights(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Non
     """Compare what the config describes with what the weight files hold, before memory is taken for either."""
     from llmjobs.measuring.model_shapes import on_meta
 
-    folder, remote = _folder(located), spec.trust_remote_code
+    folder, remote = files_of(located), spec.trust_remote_code
     with _one_line(spec, "model"):
         revision = None if located.is_local else located.revision
         config = checked_config(spec.name, located.source, revision, trust_remote_code=remote)
