@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -11,6 +10,7 @@ from llmjobs.errors import ModelError
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.measuring.model_shapes import on_meta, whole_weight_bytes
 from llmjobs.models.locate import Located
+from llmjobs.models.model_files import checked_config
 
 log = logging.getLogger(__name__)
 GIB = 1 << 30
@@ -25,13 +25,15 @@ def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype
     spreads over devices.
 
     Raises:
-        ModelError: it does not fit; the line says which precision would.
+        ModelError: it does not fit; the line says which precision would. Or its config claims what no model has.
 
     """
     if spec.device_map == "auto":
         return
     try:
         needs = _weight_bytes(spec, located, dtype)
+    except ModelError:
+        raise
     except Exception as error:
         log.debug("%s: its size is not known before loading: %s", spec.name, error)
         return
@@ -47,10 +49,8 @@ def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype
 
 
 def _weight_bytes(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Mapping[str, int]:
-    from transformers import AutoConfig
-
-    pinned: dict[str, Any] = {} if located.is_local else {"revision": located.revision}
-    config = AutoConfig.from_pretrained(located.source, trust_remote_code=spec.trust_remote_code, **pinned)
+    revision = None if located.is_local else located.revision
+    config = checked_config(spec.name, located.source, revision, trust_remote_code=spec.trust_remote_code)
     model = on_meta(config, dtype, spec.trust_remote_code)
     return {name: whole_weight_bytes(model, name) for name in PRECISIONS}
 

@@ -5,6 +5,7 @@ one line here. The safetensors library itself checks headers when it loads; here
 """
 
 import json
+import math
 import re
 import stat
 import struct
@@ -84,18 +85,11 @@ def check_weights(who: str, folder: Path, parameters: int, layers: int) -> None:
         raise ModelError(
             f"{who}: config.json describes {layers:,} layers, the weight files hold {max(numbers) + 1:,}; not loaded"
         )
-    held = sum(_product(shape) for shape in shapes.values())
+    held = sum(math.prod(shape) for shape in shapes.values())
     if parameters > held * 1.01:
         raise ModelError(
             f"{who}: config.json describes {parameters:,} parameters, the weight files hold {held:,}; not loaded"
         )
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def _read_config(who: str, path: Path) -> dict[str, Any]:
