@@ -6,9 +6,11 @@ The demo model is loaded once, in the process that forks: a child then has weigh
 import gc
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -245,3 +247,12 @@ def records_of(results: Path) -> dict[str, bytes]:
 def each(work: Callable[[str], SmallJob]) -> Iterator[SmallJob]:
     """Every job in order."""
     return map(work, JOBS)
+
+
+@contextmanager
+def played_once(name: str) -> Iterator[tuple[SmallJob, dict[str, bytes], int]]:
+    """A job in a folder of its own, what an unbroken run leaves, and the number of its file operations."""
+    folder = fast_folder()
+    job = make_job(name, folder)
+    yield job, *job.unbroken(folder)
+    shutil.rmtree(folder)

@@ -5,7 +5,7 @@ import shutil
 from random import Random
 
 import pytest
-from crash_jobs import JOBS, differences, fast_folder, make_job, play, state_of
+from crash_jobs import differences, make_job, play, state_of
 from faults import Fault, in_child
 
 STRIDE = {"report": 5}
@@ -13,21 +13,6 @@ STRIDE = {"report": 5}
 and all of them are looked at from within one run (below)."""
 TURNS = (0, 1) if os.environ.get("LLMJOBS_BOTH_TURNS") else (0,)
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def folder():
-    made = fast_folder()
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture(scope="module", params=JOBS)
-def small(request):
-    folder = fast_folder()
-    job = make_job(request.param, folder)
-    yield job, *job.unbroken(folder)
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("turn", TURNS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from crash_jobs import MODEL, SECTIONS, SmallJob, demo_model, differences, fast_folder, state_of
+from crash_jobs import MODEL, SECTIONS, SmallJob, demo_model, differences, state_of
 from faults import Fault
 
 from llmjobs.demo import DEMO_MODELS
@@ -51,13 +51,6 @@ CASES = {
     "matrix, data": ("matrix", change_data, "questions.mine.all.data_hash was "),
     "matrix, manifest": ("matrix", change_section("new_tokens", 3), "new_tokens was 32 and is now 3"),
 }
-
-
-@pytest.fixture
-def folder():
-    made = fast_folder()
-    yield made
-    shutil.rmtree(made)
 
 
 def section_of(name: str, folder: Path) -> dict:

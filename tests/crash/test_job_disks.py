@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from crash_jobs import JOBS, differences, fast_folder, make_job, play, records_of, state_of, tell_to
+from crash_jobs import differences, play, played_once, records_of, state_of, tell_to
 from faults import Fault, in_child
 
 from llmjobs.runfolder import checkpoint
@@ -19,21 +19,6 @@ pytestmark = pytest.mark.slow
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 PLACES = 4
 """File operations of each job that fail, spread over its run; the toy job's test takes every third."""
-
-
-@pytest.fixture(scope="module", params=JOBS)
-def small(request):
-    folder = fast_folder()
-    job = make_job(request.param, folder)
-    yield job, *job.unbroken(folder)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def folder():
-    made = fast_folder()
-    yield made
-    shutil.rmtree(made)
 
 
 def one_line(told: Path, *says: str) -> None:
@@ -111,10 +96,8 @@ def test_a_slow_disk_changes_nothing(small, folder):
 
 @pytest.fixture(scope="module")
 def evaluation():
-    folder = fast_folder()
-    job = make_job("eval", folder)
-    yield job, *job.unbroken(folder)
-    shutil.rmtree(folder)
+    with played_once("eval") as found:
+        yield found
 
 
 root_on_linux = pytest.mark.skipif(

@@ -1,14 +1,13 @@
 """Every job takes signals at any moment: saved, one line at most, the resumable code, and it goes on."""
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
 from random import Random
 
 import pytest
-from crash_jobs import JOBS, SmallJob, differences, fast_folder, make_job, play, state_of, tell_to
+from crash_jobs import SmallJob, differences, play, state_of, tell_to
 from faults import Fault
 
 from llmjobs.errors import EXIT_RESUMABLE
@@ -17,21 +16,6 @@ pytestmark = pytest.mark.slow
 
 INTERRUPTED = 130
 """Ctrl-C where no unit is at work: while a report is made, or a summary."""
-
-
-@pytest.fixture(scope="module", params=JOBS)
-def small(request):
-    folder = fast_folder()
-    job = make_job(request.param, folder)
-    yield job, *job.unbroken(folder)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def folder():
-    made = fast_folder()
-    yield made
-    shutil.rmtree(made)
 
 
 def signalled(job: SmallJob, results: Path, told: Path, at: int, number: int, *, twice: bool) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "crash"))
-from crash_jobs import differences, fast_folder, make_job, play, records_of, state_of, tell_to
+from crash_jobs import differences, play, played_once, records_of, state_of, tell_to
 from faults import in_child
 
 from llmjobs.cli import main
@@ -23,12 +23,8 @@ UNIT = "eval/eval/tiny/demo.odd_one_out"
 
 @pytest.fixture(scope="module")
 def small():
-    import shutil
-
-    folder = fast_folder()
-    job = make_job("eval", folder)
-    yield job, *job.unbroken(folder)
-    shutil.rmtree(folder)
+    with played_once("eval") as found:
+        yield found
 
 
 @pytest.fixture
