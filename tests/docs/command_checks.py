@@ -212,7 +212,7 @@ def check_shell(command: Command) -> None:
         ("mkdir", "-p", "results"): [],
         (".", ".venv/bin/activate"): [],
         ("bash", ".ci/run"): ["bash", "-n", str(ROOT / ".ci" / "run")],
-        ("hf", "auth", "login"): [str(Path(sys.executable).with_name("hf")), "auth", "login", "--help"],
+        ("hf", "auth", "login"): [sys.executable, "-m", "huggingface_hub.cli.hf", "auth", "login", "--help"],
     }
     assert command.words in known, f"{command}: say here how it is checked"
     if known[command.words]:
