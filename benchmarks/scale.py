@@ -5,7 +5,8 @@
 
 Runs the scheduling code itself (``llmjobs.cluster.assignment``) against simulated time. Times come from run folders
 (``RUN``: any finished evals of models of several sizes) or from ``scale_measured.json``, which an earlier call with run
-folders wrote; what the driver does for a unit is timed here. Last line: JSON, a row for each number of workers.
+folders wrote; what the driver does for a unit is timed here, on this disk and with Ray. Last line: JSON, a row for each
+number of workers.
 
 The bound: nobody can be faster than all work spread evenly, each model loaded once; than the slowest model's load and
 its longest unit; than the driver's own work for all units.
@@ -14,27 +15,22 @@ its longest unit; than the driver's own work for all units.
 import argparse
 import heapq
 import json
-import pickle
 import random
 import statistics
 import tempfile
-import time
-import tracemalloc
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
+
+from scale_costs import Driving, cost_of_a_message, cost_of_a_unit, state_of_the_driver
 
 from llmjobs.benchmarks.mmlu_subjects import CATEGORIES
 from llmjobs.cluster.assignment import Assignment
 from llmjobs.cluster.demand import Demand
-from llmjobs.runfolder import disk, leases
-from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.runfolder.folder import read_json
 from llmjobs.runfolder.journal import read_records
-from llmjobs.runner.cursor import Cursor, Writer
-from llmjobs.runner.run import load_start
-from llmjobs.runner.units import Step, Unit
+from llmjobs.runner.units import Unit
 
 MEASURED = Path(__file__).with_name("scale_measured.json")
 SUBJECTS = [subject for subjects in CATEGORIES.values() for subject in subjects]
@@ -119,12 +115,11 @@ def make_study(models: int, measured: Measured, assumed: Assumed, seed: int = 0)
     return study
 
 
-def simulate(study: Study, workers: int, start_s: float, driver_s: float) -> dict[str, Any]:
-    """Makespan of the study; the driver serves one worker after the other."""
+def simulate(study: Study, workers: int, start_s: float, driving: Driving) -> dict[str, Any]:
+    """Makespan of the study: a worker waits for the driver's loop, the end for the last unit that is taken over."""
     work, demand = Assignment(study.units, study.demands), Demand()
     events: list[tuple[float, int, str, int, Any]] = []
-    order = loads = 0
-    free_at = last = 0.0
+    order, loads, free_at, last = 0, 0, 0.0, 0.0
     holds: dict[int, str] = {}
     idle: set[int] = set()
 
@@ -144,10 +139,11 @@ def simulate(study: Study, workers: int, start_s: float, driver_s: float) -> dic
             idle.clear()
             continue
         if kind == "ended":
-            free_at = max(now, free_at) + driver_s
+            free_at = max(now, free_at) + driving.dispatch_s
+            last = max(free_at, last) + driving.taking_s
             work.ended(what)
             work.learn(what.group, item_s=study.real_s[what.path] / what.size)
-            now = last = free_at
+            now = free_at
         unit = work.take(str(worker), demand, holds.get(worker))
         if unit is None:
             idle.add(worker)
@@ -158,7 +154,7 @@ def simulate(study: Study, workers: int, start_s: float, driver_s: float) -> dic
             push(now + load_s, "loaded", worker, unit.group)
         push(now + load_s + study.real_s[unit.path], "ended", worker, unit)
     assert work.is_over
-    bound = lower_bound(study, workers, start_s, driver_s)
+    bound = lower_bound(study, workers, start_s, driving)
     return {
         "workers": workers,
         "makespan_h": round(last / 3600, 2),
@@ -167,11 +163,11 @@ def simulate(study: Study, workers: int, start_s: float, driver_s: float) -> dic
         "ratio": round(last / max(bound.values()), 4),
         "loads_a_model": round(loads / len(study.load_s), 2),
         "units_a_second": round(len(study.units) / last, 2),
-        "driver_busy": round(len(study.units) * driver_s / last, 3),
+        "driver_busy": round(len(study.units) * max(driving.dispatch_s, driving.taking_s) / last, 3),
     }
 
 
-def lower_bound(study: Study, workers: int, start_s: float, driver_s: float) -> dict[str, float]:
+def lower_bound(study: Study, workers: int, start_s: float, driving: Driving) -> dict[str, float]:
     """What no schedule of whole units on one driver can beat, by its reason."""
     longest: Counter[str] = Counter()
     for unit in study.units:
@@ -180,7 +176,7 @@ def lower_bound(study: Study, workers: int, start_s: float, driver_s: float) -> 
     return {
         "work": start_s + work / workers,
         "the slowest model's load and longest unit": start_s + max(study.load_s[m] + longest[m] for m in longest),
-        "the driver": start_s + len(study.units) * driver_s,
+        "the driver": start_s + len(study.units) * max(driving.dispatch_s, driving.taking_s),
     }
 
 
@@ -192,75 +188,6 @@ def whole_models(study: Study, workers: int) -> float:
     return round(max(max(totals.values()), sum(totals.values()) / workers) / 3600, 2)
 
 
-def cost_of_a_unit(folder: Path, count: int = 200) -> dict[str, Any]:
-    """Time and file operations of the driver and of a worker for one unit, on this file system."""
-    run, seconds = RunFolder.create(folder, "run"), []
-    calls: dict[str, Counter[str]] = {"worker": Counter(), "driver": Counter()}
-    lease = leases.make_lease(run, "lease")
-    for number in range(count):
-        path = f"eval/model/unit-{number}"
-        with counted(calls["worker"]):
-            writer = Writer(lease.unit(path), Cursor({"seed": 0}))
-            writer.opened({}, {"plan": [1] * 200}, {})
-            for step in range(4):
-                records = [{"doc_id": n, "loglikelihoods": [-1.5] * 4} for n in range(50)]
-                writer.step(step, Step(records), {}, last=step == 3)
-            writer.close()
-        with counted(calls["driver"]):
-            began = time.perf_counter()
-            leases.take_over(run, lease, path)
-            seconds.append(time.perf_counter() - began)
-    files = sum(1 for path in (run.path / "eval/model/unit-0").iterdir() if path.is_file()) + 1  # unit.json
-    size = sum(path.stat().st_size for path in (run.path / "eval/model/unit-0").iterdir())
-    return {
-        "driver_ms": round(statistics.median(seconds) * 1e3, 2),
-        "worker_operations": sum(calls["worker"].values()) / count,
-        "driver_operations": sum(calls["driver"].values()) / count,
-        "files": files,
-        "bytes": size,
-    }
-
-
-class counted:  # noqa: N801 - a context manager, read as a word
-    """Counts the file operations of :mod:`llmjobs.runfolder.disk`."""
-
-    def __init__(self, calls: Counter[str]) -> None:
-        self.patches = [mock.patch.object(disk, name, self._counting(name, calls)) for name in OPERATIONS]
-
-    def _counting(self, name: str, calls: Counter[str]) -> Any:
-        real = getattr(disk, name)
-
-        def call(*arguments: Any) -> Any:
-            calls[name] += 1
-            return real(*arguments)
-
-        return call
-
-    def __enter__(self) -> None:
-        for patch in self.patches:
-            patch.start()
-
-    def __exit__(self, *_: object) -> None:
-        for patch in self.patches:
-            patch.stop()
-
-
-OPERATIONS = ("write", "fsync", "fsync_folder", "rename", "truncate", "make_folder")
-
-
-def state_of_the_driver(folder: Path, count: int = 2000) -> dict[str, float]:
-    """Bytes that the driver holds for a unit, and those of the job that goes to the workers."""
-    declared = {f"field-{n}": f"value {n} of what decides a record" for n in range(20)}
-    run = RunFolder.create(folder, "state")
-    tracemalloc.start()
-    units = [Unit(f"eval/model/unit-{n}", dict(declared), "model", 100) for n in range(count)]
-    starts = [load_start(run, unit) for unit in units]
-    held = tracemalloc.get_traced_memory()[0] / count
-    tracemalloc.stop()
-    assert len(starts) == count
-    return {"driver_bytes_a_unit": round(held), "job_bytes_a_unit": round(len(pickle.dumps(units[0])))}
-
-
 def main() -> None:
     """Measure, simulate, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -270,6 +197,7 @@ def main() -> None:
     parser.add_argument("--start-s", type=float, default=8.0, help="a worker's process and imports")
     parser.add_argument("--speed", type=float, default=2000.0, help="a worker against the measured core")
     parser.add_argument("--read-gb-s", type=float, default=1.0, help="GB of weights a second from the file system")
+    parser.add_argument("--dispatch-ms", type=float, help="of the driver's loop for a unit; measured if not given")
     arguments = parser.parse_args()
     if arguments.runs:
         MEASURED.write_text(json.dumps(asdict(measure(arguments.runs)), indent=2) + "\n")
@@ -278,12 +206,14 @@ def main() -> None:
     print(measured, assumed)
     with tempfile.TemporaryDirectory() as folder:
         cost = cost_of_a_unit(Path(folder)) | state_of_the_driver(Path(folder))
+        cost["dispatch_ms"] = arguments.dispatch_ms or cost_of_a_message(Path(folder))
+    driving = Driving(cost["dispatch_ms"] / 1e3, cost["taking_ms"] / 1e3)
     print("a unit:", cost)
     study = make_study(arguments.models, measured, assumed)
     print(f"units: {len(study.units):,}; work: {sum(study.real_s.values()) / 3600:,.0f} worker hours")
     rows = []
     for workers in arguments.workers:
-        rows.append(simulate(study, workers, assumed.start_s, cost["driver_ms"] / 1e3))
+        rows.append(simulate(study, workers, assumed.start_s, driving))
         rows[-1]["whole_models_h"] = whole_models(study, workers)
         print(rows[-1], flush=True)
     units = len(study.units)
@@ -292,7 +222,7 @@ def main() -> None:
         "gigabytes": round(units * cost["bytes"] / 1e9, 1),
         "driver_gib": round(units * cost["driver_bytes_a_unit"] / 2**30, 2),
         "job_gib": round(units * cost["job_bytes_a_unit"] / 2**30, 2),
-        "driver_units_a_second": round(1e3 / cost["driver_ms"], 1),
+        "driver_units_a_second": round(1 / max(driving.dispatch_s, driving.taking_s), 1),
     }
     print(json.dumps({"rows": rows, "study": told, "a_unit": cost, "worst_ratio": max(row["ratio"] for row in rows)}))
 

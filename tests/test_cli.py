@@ -53,3 +53,21 @@ def test_sigterm_before_a_job_starts_is_resumable():
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 75, ended.stderr
     assert "stopped by SIGTERM" in ended.stderr
+
+
+def test_without_ray_one_line_says_how_to_get_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("llmjobs.jobs.where.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "smoke", "--ray", "auto", "--results", str(tmp_path)])
+    err = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert err.splitlines()[-1] == "llmjobs: --ray needs the package ray: pip install 'llmjobs[ray]'"
+
+
+def test_without_the_option_ray_is_not_imported():
+    code = (
+        "import sys\nsys.modules['ray'] = None  # an import of it fails\n"
+        "import llmjobs.cli\nllmjobs.cli.main(['eval', 'smoke', '--dry-run'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

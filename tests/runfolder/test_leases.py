@@ -1,6 +1,7 @@
 """Leases: what a worker thought dead goes on writing never reaches the run, and what was saved is never lost."""
 
 import contextlib
+import errno
 import random
 import shutil
 
@@ -129,6 +130,47 @@ def test_a_kill_between_the_renames_of_a_whole_unit_loses_nothing(run, tmp_path)
     assert (run.path / PATH / RECORDS).read_bytes() == unbroken(tmp_path)
     assert cursors.load(run.unit(PATH), DECLARED)[0].done
     assert not (run.path / leases.LEASES).exists()
+
+
+def whole(run, name="a"):
+    hand = Hand(run, name)
+    for _ in range(STEPS):
+        hand.step()
+    hand.close()
+    return hand.lease
+
+
+def test_a_whole_unit_is_moved_in_one_step_and_without_what_nobody_needs(run, tmp_path):
+    lease = whole(run)
+    (lease.path / PATH / "error.json").write_text("{}")
+    (lease.path / PATH / "records.jsonl.tmp").write_text("torn")
+    (lease.path / PATH / "link").symlink_to(tmp_path)
+    assert leases.take_over(run, lease, PATH)
+    assert not (lease.path / PATH).exists()
+    assert {file.name for file in (run.path / PATH).iterdir()} == {RECORDS, TIMINGS, CHECKPOINT}
+    assert (run.path / PATH / RECORDS).read_bytes() == unbroken(tmp_path)
+
+
+def test_a_unit_that_the_run_has_something_of_is_taken_file_by_file(run, tmp_path):
+    lease = whole(run)
+    (run.unit(PATH).path / "error.json").write_text("{}")
+    assert leases.take_over(run, lease, PATH)
+    assert (run.path / PATH / RECORDS).read_bytes() == unbroken(tmp_path)
+    assert (run.path / PATH / "error.json").exists()
+
+
+def test_a_disk_that_fails_loses_nothing(run, tmp_path, monkeypatch):
+    lease = whole(run)
+    monkeypatch.setattr(leases.disk, "rename", full)
+    with pytest.raises(RunFolderError, match="No space left"):
+        leases.take_over(run, lease, PATH)
+    monkeypatch.undo()
+    leases.collect(run)
+    assert (run.path / PATH / RECORDS).read_bytes() == unbroken(tmp_path)
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_journal_that_is_too_short_is_left_out(run):

@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Member:
     """Told of the unit at hand."""
     opened_at: float = 0.0
     heard: float = field(default_factory=time.monotonic)
+    taking: "set[Future[bool]]" = field(default_factory=set)
+    """Of units that are being taken over from its lease, or could not be."""
     refused: bool = False
     """It cannot work where it is; it is kept, so that Ray does not place another there."""
 
@@ -109,11 +112,18 @@ class Crew:
             self.nodes[member.node] = {**greeting.machine, **({"gpu": kind} if kind else {})}
 
     def dismiss(self, member: Member) -> None:
-        """End a worker, whatever it does, and leave its lease to nobody."""
+        """End a worker, whatever it does; a lease with anything that the run lacks is left for the next driver."""
         with contextlib.suppress(Exception):
             ray.kill(member.actor, no_restart=True)
         self.members.remove(member)
-        leases.drop(member.lease)
+        if member.unit is None:
+            self.drop_lease(member)
+
+    def drop_lease(self, member: Member) -> None:
+        """Remove a lease that the run has everything of."""
+        wait(member.taking)
+        if all(future.exception() is None for future in member.taking):
+            leases.drop(member.lease)
 
     def dismiss_idle(self, wanted: dict[Demand, int]) -> None:
         """Free the room of workers that nothing is left for, where others are wanted or nothing is left at all."""

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import ray
@@ -25,8 +26,19 @@ ATTEMPTS = 3
 SILENCE_S = 120.0
 """A worker that did not even say that it is there for so long is given up; a step may take longer, it still beats."""
 LISTEN_S = 0.5
+TAKERS = 4
+"""Threads that take whole units over: a worker need not wait for the disk before its next unit."""
 PATIENCE_S = 30.0
 """After so long without a worker the terminal says what is waited for, and again each minute."""
+
+
+@dataclass(frozen=True)
+class _Taking:
+    """A whole unit on its way from a lease into the run."""
+
+    unit: Unit
+    member: Member
+    future: "Future[bool]"
 
 
 @dataclass
@@ -43,6 +55,8 @@ class Driver:
     silence_s: float = SILENCE_S
     _failures: dict[str, int] = field(default_factory=dict)
     _quiet_since: float = field(default_factory=time.monotonic)
+    _taking: list[_Taking] = field(default_factory=list)
+    _takers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(TAKERS))
 
     def run(self, units: Sequence[Unit]) -> None:
         """Run ``units`` until each is done or has failed.
@@ -59,8 +73,12 @@ class Driver:
                     self._round(assignment)
                 self.switch.check()
         finally:
-            for member in list(self.crew.busy()):
-                self._lose(member, assignment, None)
+            try:
+                wait([taking.future for taking in self._taking])
+                self._settle(assignment)
+            finally:
+                for member in list(self.crew.busy()):
+                    self._lose(member, assignment, None)
 
     def _round(self, assignment: Assignment) -> None:
         wanted = assignment.demands()
@@ -72,6 +90,7 @@ class Driver:
                 member.start(unit, self._cursor(unit).steps_done, shows=self.on_records is not None)
         for member in self._ready():
             self._listen(member, assignment)
+        self._settle(assignment)
         for member in list(self.crew.busy()):
             if time.monotonic() - member.heard > self.silence_s:
                 self._lose(member, assignment, f"said nothing for {self.silence_s:g} s")
@@ -80,7 +99,10 @@ class Driver:
     def _ready(self) -> list[Member]:
         waiting = {m.waits_for: m for m in self.crew.members if m.waits_for is not None}
         if not waiting:
-            time.sleep(LISTEN_S)
+            if self._taking:
+                wait([taking.future for taking in self._taking], LISTEN_S)
+            else:
+                time.sleep(LISTEN_S)
             return []
         ray.wait(list(waiting), timeout=LISTEN_S, fetch_local=False)
         ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0, fetch_local=False)
@@ -128,17 +150,39 @@ class Driver:
                 self._failed(unit, f"{error} (on {member.node})", assignment)
 
     def _finish(self, member: Member, unit: Unit, assignment: Assignment) -> None:
-        """Take a whole unit over; where its files cannot be found here it has failed."""
-        leases.take_over(self.folder, member.lease, unit.path)
-        member.stop()
-        if not self._cursor(unit).done:
-            self._failed(unit, f"is whole on {member.node}, but its files cannot be read here", assignment)
-            return
+        """Let a whole unit be taken over, and its worker go on."""
         if member.items and member.opened_at:
             assignment.learn(unit.group, item_s=(time.monotonic() - member.opened_at) / member.items)
-        (self.folder.path / unit.path / ERROR_FILE).unlink(missing_ok=True)
-        assignment.ended(unit)
-        self.outcome.done += 1
+        future = self._takers.submit(self._take_over, member.lease, unit)
+        member.taking.add(future)
+        self._taking.append(_Taking(unit, member, future))
+        member.stop()
+
+    def _take_over(self, lease: RunFolder, unit: Unit) -> bool:
+        """Whether the run has the whole unit now. In a thread: nothing but the unit's own files may be touched."""
+        leases.take_over(self.folder, lease, unit.path)
+        whole = self._cursor(unit).done
+        if whole:
+            (self.folder.path / unit.path / ERROR_FILE).unlink(missing_ok=True)
+        return whole
+
+    def _settle(self, assignment: Assignment) -> None:
+        """Count the units that were taken over; where a unit's files cannot be found here it has failed.
+
+        Raises:
+            RunFolderError: the run cannot be written; the lease stays for the next driver.
+
+        """
+        for taking in [one for one in self._taking if one.future.done()]:
+            self._taking.remove(taking)
+            whole = taking.future.result()
+            taking.member.taking.discard(taking.future)
+            if whole:
+                assignment.ended(taking.unit)
+                self.outcome.done += 1
+            else:
+                line = f"is whole on {taking.member.node}, but its files cannot be read here"
+                self._failed(taking.unit, line, assignment)
 
     def _keep(self, member: Member, unit: Unit) -> None:
         """Take over what a unit that did not end has on the disk, and count anew from there."""
@@ -161,7 +205,7 @@ class Driver:
         assignment.leave(member.name)
         if unit is not None:
             self._keep(member, unit)
-        leases.drop(member.lease)
+        self.crew.drop_lease(member)
         if why is None:
             return
         where = member.node or "a worker that was starting"

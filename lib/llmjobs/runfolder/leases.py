@@ -5,7 +5,9 @@ second worker. So a worker that was thought dead and comes back writes where nob
 name of the folder, and there is no moment between a check and a write.
 """
 
+import errno
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,11 +61,15 @@ def seed(run: RunFolder, lease: RunFolder, path: str, needs: Iterable[str], step
 def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
     """Bring a unit's progress into the run; False where the run is as far itself.
 
-    The checkpoint comes last, so that a kill in between leaves the run's own, older one, whose lengths still hold: what
-    comes is a continuation of what was there.
+    A whole unit that the run has nothing of is moved as a folder, in one step. Of any other one the checkpoint comes
+    last, so that a kill in between leaves the run's own, older one, whose lengths still hold: what comes is a
+    continuation of what was there.
     """
     source, target = lease.path / path, run.unit(path)
-    state, own = _state(source), _state(target.path)
+    state = _state(source)
+    if state is not None and state.get("done") and _move_whole(source, target.path, state):
+        return True
+    own = _state(target.path)
     if state is None or (own is not None and _far(own) >= _far(state)):
         return False
     if not all(_is_there(source / name, target.path / name, int(state[key])) for name, key in _LENGTHS):
@@ -82,11 +88,11 @@ def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
 
 def share(run: RunFolder, lease: RunFolder) -> None:
     """Bring what a worker wrote beside its units and the run lacks: a model's properties, the questions."""
-    for folder in [lease.path, *(p for p in lease.path.rglob("*") if p.is_dir())]:
-        files = list(_files(folder))
-        if _OF_A_UNIT.intersection(file.name for file in files):
+    for folder, below, names in os.walk(lease.path):  # says nothing of a unit that is moved away meanwhile
+        if _OF_A_UNIT.intersection(names):
+            below.clear()
             continue
-        for file in files:
+        for file in _files(Path(folder)):
             target = run.path / file.relative_to(lease.path)
             if not target.exists():
                 with disk.clear_errors(target):
@@ -128,6 +134,29 @@ def _steps(unit: Path) -> int:
 
 def _far(state: Mapping[str, Any]) -> tuple[bool, int, int]:
     return bool(state.get("done")), int(state.get("steps_done", 0)), int(state.get("attempts", 0))
+
+
+def _move_whole(source: Path, target: Path, state: Mapping[str, Any]) -> bool:
+    """Put a whole unit's folder in the place of an empty one; False where that is not empty, or bytes are not saved."""
+    journals = {name: int(state[key]) for name, key in _LENGTHS}
+    if not all((file := source / name).is_file() and file.stat().st_size == size for name, size in journals.items()):
+        return False
+    entries = list(source.iterdir())
+    if any(entry.is_dir() and not entry.is_symlink() for entry in entries):
+        return False
+    wanted = {file.name for file in _files(source)} - {ERROR_FILE, CHECKPOINT + ".previous"}
+    with disk.clear_errors(target):
+        for entry in entries:
+            if entry.name not in wanted:
+                entry.unlink()
+        try:
+            disk.rename(source, target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        disk.fsync_folder(target.parent)
+    return True
 
 
 def _is_there(source: Path, target: Path, size: int) -> bool:
