@@ -1,9 +1,13 @@
-"""Three containers of the image on a Docker network are a Ray cluster; one is killed on the way."""
+"""Three containers of the image on a Docker network are a Ray cluster, by hand and by compose; one is killed."""
 
+import contextlib
+import json
 import os
+import subprocess
 import time
 
 import pytest
+from compose_here import compose
 from test_image import docker, image, records_of, results, run  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
@@ -45,10 +49,17 @@ def wait_for(condition):
         time.sleep(0.2)
 
 
+def records_seen(results):  # noqa: F811
+    """Of workers and of the run, while units are moved from one to the other."""
+    for path in results.rglob("records.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            yield path.read_bytes()
+
+
 def test_a_worker_container_killed_midway(cluster, results, tmp_path):  # noqa: F811
     head, one, _ = cluster
     docker("exec", "-d", head, "llmjobs-entrypoint", *STUDY, "--ray", "auto")
-    wait_for(lambda: sum(p.stat().st_size for p in results.glob("smoke/.leases/*/eval/*/*/records.jsonl")) > 20_000)
+    wait_for(lambda: sum(len(line) for line in records_seen(results)) > 60_000)
     docker("kill", one)
     wait_for(lambda: (results / "smoke/summary.json").exists())
     plain = tmp_path / "plain"
@@ -58,6 +69,26 @@ def test_a_worker_container_killed_midway(cluster, results, tmp_path):  # noqa: 
     user = docker("exec", head, "id", "-u").stdout.strip()
     assert user == "0", "docker exec is root; the entrypoint is not"
     assert {p.lstat().st_uid for p in results.rglob("*")} == {p.lstat().st_uid for p in plain.rglob("*")}
+
+
+def test_the_compose_file_starts_a_cluster(results, tmp_path):  # noqa: F811
+    command, file = compose(tmp_path)
+    environment = {**os.environ, "LLMJOBS_IMAGE": image(), "LLMJOBS_RESULTS": str(results), "LLMJOBS_SHM": "256m"}
+
+    def say(*arguments):
+        whole = [*command, "-p", NAME, "-f", file, *arguments]
+        return subprocess.run(whole, check=True, capture_output=True, text=True, env=environment, timeout=300)
+
+    try:
+        say("up", "-d")
+        say("exec", "-T", "head", "llmjobs-entrypoint", *STUDY, "--ray", "auto")
+        assert len(json.loads((results / "smoke/cluster.json").read_text())["nodes"]) == 2
+    finally:
+        say("down", "-v")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    run(plain, *STUDY)
+    assert records_of(results) == records_of(plain)
 
 
 def test_a_worker_without_a_head_says_what_it_needs():
