@@ -9,6 +9,7 @@ Prints a table and one JSON line; ends with 1 if anything differed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -74,6 +75,7 @@ class RealJob(SmallJob):
                 fault.install()
             code = self.work(results)
         finally:
+            sys.stdout.flush()
             os._exit(code)
 
     def attempt(self, results: Path, told: Path, fault: Fault | None = None, kill_after_s: float | None = None) -> int:
@@ -82,7 +84,18 @@ class RealJob(SmallJob):
         if kill_after_s is not None:
             time.sleep(kill_after_s)
             os.kill(process, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        while _is_there(process):
+            time.sleep(0.002)
+        return code
+
+
+def _is_there(group: int) -> bool:
+    """Whether a process of a group lives; a cell, here a fork, holds the run's lock until it sees its parent dead."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
 
 
 def compared(job: SmallJob, results: Path) -> dict[str, object]:

@@ -199,6 +199,26 @@ def test_a_matrix_alone_is_a_report(tmp_path: Path) -> None:
     text = text_of(made.pdf)
     assert "no CUDA device" in text
     assert "CPU 4-bit takes 1.9 times as long as CPU for the same questions" in text
+    assert "Models and their effective settings" not in text
+    assert "Time (load and real) of the whole process" in text
+
+
+def test_a_matrix_of_two_models_names_them_everywhere(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    dump(run / "summary.json", {"run": "run"})
+    for model in ("base", "tiny"):
+        for row, quantization in (("CPU", "none"), ("CPU 4-bit", "4bit"), ("GPU", "none")):
+            cell = {"row": row, "model": model, "device": row[:3].lower(), "quantization": quantization}
+            cell |= {"status": "unavailable", "reason": "no CUDA device"} if row == "GPU" else {}
+            cell["measures"] = {"questions_real_s": {"median": 4.0 + len(row)}}
+            folder = run / "matrix" / f"{model}.{row.replace(' ', '-')}"
+            dump(folder / "cell.json", cell)
+            (folder / "records.jsonl").write_text(json.dumps({"doc_id": 0, "prediction": "A", "correct": True}) + "\n")
+    text = text_of(make_report([run], run / "report.pdf").pdf)
+    for model in ("base", "tiny"):
+        assert f"{model} CPU 4-bit takes 1.9 times as long as CPU" in text
+        assert f"{model} CPU 4-bit scores the same" in text
+        assert f"{model} GPU" in text
 
 
 def test_cells_keep_apart_what_two_benchmarks_number_alike(tmp_path: Path) -> None:

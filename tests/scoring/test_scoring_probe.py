@@ -7,8 +7,8 @@ from scoring_models import VOCABULARY, llama_config, random_model
 from llmjobs.scoring import attention, paths
 from llmjobs.scoring.engine import Scorer
 from llmjobs.scoring.plan import UnitPlan
-from llmjobs.scoring.probe import made_up_docs
-from llmjobs.scoring.requests import Request
+from llmjobs.scoring.probe import made_up_docs, probe_paths
+from llmjobs.scoring.requests import Request, Score
 
 
 def test_a_right_model_takes_the_shared_path_in_silence(llama: Any) -> None:
@@ -28,6 +28,29 @@ def test_a_mismatch_means_the_next_path_aloud(llama: Any, monkeypatch: pytest.Mo
     assert said == [f"scoring on the cached path: {found.reason}"]
     assert "the shared path differs by" in found.reason
     assert found.reason.endswith("rounding allows 0.001; equal to a plain forward within 0.001")
+
+
+@pytest.mark.parametrize(("dtype", "path"), [(torch.bfloat16, "shared"), (torch.float32, "plain")], ids=str)
+def test_unlikely_tokens_round_more_in_sixteen_bits(dtype: torch.dtype, path: str) -> None:
+    scores = {"plain": [Score(-0.7, True), Score(-18.0, False)], "other": [Score(-0.7, True), Score(-18.3, False)]}
+    found = probe_paths(
+        random_model(llama_config(), dtype),
+        {"shared": None, "cached": None},
+        lambda which, plan: scores.get(which, scores["other"]),
+        [[Request((1, 2), (3,)), Request((1, 2), (4,))]],
+    )
+    assert (found.path, found.max_difference) == (path, pytest.approx(0.3))
+
+
+def test_a_likely_token_that_is_far_off_is_no_rounding(llama: Any) -> None:
+    scores = {"plain": [Score(-0.7, True), Score(-18.0, False)], "other": [Score(-1.0, True), Score(-18.0, False)]}
+    found = probe_paths(
+        llama.to(torch.bfloat16),
+        {"shared": None, "cached": "not here"},
+        lambda which, plan: scores.get(which, scores["other"]),
+        [[Request((1, 2), (3,)), Request((1, 2), (4,))]],
+    )
+    assert (found.path, found.reason) == ("plain", "the shared path differs by 0.3, rounding allows 0.25; not here")
 
 
 def test_where_nothing_fits_the_plain_path_is_left(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def _times(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
     if len(cells) < 2 or not kept:
         return []
     draw = partial(plots.cost_bars, names, kept, plots.SECONDS)
-    return [Figure("matrix-times", "Load, real, CPU and GPU time of the whole process of every cell that ran.", draw)]
+    return [Figure("matrix-times", f"Time ({listed(kept)}) of the whole process of every cell that ran.", draw)]
 
 
 def _tradeoff(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:

@@ -20,7 +20,7 @@ def build(measures: Measures) -> Content:
     return Content(
         [
             *_notices(study),
-            *_sources(study),
+            *_sources(measures),
             *_models(study.entries),
             *_protocols(study),
             *_machines(study.runs),
@@ -47,17 +47,15 @@ def _notices(study: Study) -> list[Block]:
     ]
 
 
-def _sources(study: Study) -> list[Block]:
-    rows = [
-        [
-            run.path.name,
-            run.kind,
-            count(len(run.entries)),
-            count(sum(len(r) for e in run.entries for r in e.records.values())),
-            "partial" if run.partial else "whole",
-        ]
-        for run in study.runs
-    ]
+def _sources(measures: Measures) -> list[Block]:
+    rows = []
+    for run in measures.study.runs:
+        cells = [cell for cell in measures.cells if cell.run == run.path.name]
+        models = len(run.entries) or len({cell.model for cell in cells})
+        records = sum(len(r) for e in run.entries for r in e.records.values())
+        records += sum(len(cell.answers) for cell in cells)
+        state = "partial" if run.partial else "whole"
+        rows.append([run.path.name, run.kind, count(models), count(records), state])
     columns = [
         Column("Source", "left", 1),
         Column("Kind", "left"),
@@ -69,6 +67,8 @@ def _sources(study: Study) -> list[Block]:
 
 
 def _models(entries: Sequence[Entry]) -> list[Block]:
+    if not entries:
+        return []
     columns = [
         Column("Label", "left", 1),
         Column("Model", "left", 1.2),

@@ -35,12 +35,12 @@ def build(measures: Measures) -> Content:
     blocks: list[Block] = [
         _explained(cells),
         *_grid(done),
-        *_unavailable(cells),
+        *_without_result(cells),
         *matrix_figures(cells),
     ]
     if flips:
         blocks += [Heading("Which answers change"), _flips(flips, done)]
-    findings = [*_speed(done), *_loss(flips)]
+    findings = [*_speed(done), *_loss(flips, done)]
     return Content(blocks, findings, [(TIMINGS, finding.sentence) for finding in findings])
 
 
@@ -99,14 +99,15 @@ def _grid(cells: Sequence[Cell]) -> list[Block]:
     return blocks
 
 
-def _unavailable(cells: Sequence[Cell]) -> list[Block]:
-    rows = [[cell.name, cell.status, cell.reason or "no reason recorded"] for cell in cells if cell.status != DONE]
+def _without_result(cells: Sequence[Cell]) -> list[Block]:
+    named = zip(cells, cell_names(cells), strict=True)
+    rows = [[name, cell.status, cell.reason or "no reason recorded"] for cell, name in named if cell.status != DONE]
     columns = [Column("Cell", "left", 1), Column("State", "left"), Column("Reason", "left", 2)]
     return [Table("Cells without a result", columns, rows)] if rows else []
 
 
 def _flips(flips: Sequence[Flips], cells: Sequence[Cell]) -> Table:
-    named = dict(zip(map(id, cells), cell_names(cells), strict=True))
+    named = _names(cells)
     columns = [
         Column("Cell", "left", 1),
         Column("Against", "left", 1),
@@ -136,9 +137,14 @@ def _flips(flips: Sequence[Flips], cells: Sequence[Cell]) -> Table:
     return Table("Answers that a setting changes", columns, rows, note=note)
 
 
+def _names(cells: Sequence[Cell]) -> dict[int, str]:
+    """What each cell is called, by its identity."""
+    return dict(zip(map(id, cells), cell_names(cells), strict=True))
+
+
 def _speed(cells: Sequence[Cell]) -> list[Finding]:
     """Say of every quantized cell whether it is faster than the plain one on the same device."""
-    findings = []
+    findings, named = [], _names(cells)
     for cell in cells:
         plain = next(
             (c for c in cells if (c.model, c.device, c.quantization) == (cell.model, cell.device, "none")),
@@ -152,13 +158,14 @@ def _speed(cells: Sequence[Cell]) -> list[Finding]:
         memory = ""
         if cell.memory_bytes and plain.memory_bytes:
             memory = f", with {size(cell.memory_bytes)} of memory against {size(plain.memory_bytes)}"
-        text = f"{cell.name} takes {much} for the same questions ({seconds(mine)} against {seconds(theirs)}){memory}."
+        times = f"({seconds(mine)} against {seconds(theirs)})"
+        text = f"{named[id(cell)]} takes {much} for the same questions {times}{memory}."
         findings.append(Finding(f"{ratio(mine / theirs)}×", text, 80))
     return findings
 
 
-def _loss(flips: Sequence[Flips]) -> list[Finding]:
-    found = []
+def _loss(flips: Sequence[Flips], cells: Sequence[Cell]) -> list[Finding]:
+    found, named = [], _names(cells)
     for flip in flips:
         if flip.cell.quantization == "none" or flip.cell.device != flip.against.device:
             continue
@@ -171,7 +178,7 @@ def _loss(flips: Sequence[Flips]) -> list[Finding]:
             if result.difference
             else "scores the same"
         )
-        text = f"{flip.cell.name} {change}; {percent(flip.changed / result.n)} of its answers are others."
+        text = f"{named[id(flip.cell)]} {change}; {percent(flip.changed / result.n)} of its answers are others."
         found.append(Finding(f"{points(result.difference, sign=True)} pts", text, 78))
     return found
 
