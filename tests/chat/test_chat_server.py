@@ -16,6 +16,7 @@ from llmjobs.chat.backend import Sampling
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
 from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer
 from llmjobs.chat.server_limits import Limits
+from llmjobs.jobs import chat_serve
 
 
 @contextmanager
@@ -175,3 +176,11 @@ def test_what_no_client_should_send(headers, body, status):
         connection.request("POST", "/v1/chat/completions", body, headers)
         assert connection.getresponse().status == status
         connection.close()
+
+
+def test_the_servers_own_lines_go_through_our_log(monkeypatch):
+    configured = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: configured.append(server.config.log_config))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        chat_serve._listen(None, listener, "tiny")
+    assert configured == [None], "uvicorn's own handlers take no secrets out"

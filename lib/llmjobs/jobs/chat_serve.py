@@ -78,7 +78,8 @@ def _server_class() -> "type[ChatServer]":
 def _listen(app: Any, listener: socket.socket, name: str) -> None:
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, server_header=False)
+    # no log_config: its lines go through our own handler, which takes secrets out
+    config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=5, server_header=False)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"{name} answers at http://{shown}:{port}/v1 (Ctrl-C ends it)", flush=True)
