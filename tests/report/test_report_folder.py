@@ -185,6 +185,13 @@ def test_common_questions_are_compared_when_asked(tmp_path: Path) -> None:
     assert assemble(runs, common=True).benchmarks[0].n == 80
 
 
+def test_without_a_mistake_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    run = FakeRun(skills={"a": 99.0, "b": 99.0, "c": 99.0}).write(tmp_path / "one")
+    text = " ".join(text_of(make_report([run], run / "report.pdf").pdf).split())
+    assert "No model misses any of the 120 questions: there are no mistakes to compare." in text
+    assert "models miss 0" not in text.split("Contents")[0]
+
+
 def test_a_matrix_alone_is_a_report(tmp_path: Path) -> None:
     run = tmp_path / "run"
     dump(run / "summary.json", {"run": "run"})

@@ -174,6 +174,10 @@ def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:
 
 def _findings(measures: Measures, found: Overlap) -> list[Finding]:
     everyone, total, models = int(found.missed_by[-1]), len(found.columns), len(found.rows)
+    if int(found.missed_by[0]) == total:
+        return [
+            Finding("0", f"No model misses any of the {count(total)} questions: there are no mistakes to compare.", 90)
+        ]
     both = "both models miss" if models == 2 else f"all {word(models)} models miss"
     expected = float(found.expected[-1])
     chance = f"independent mistakes would give {wording.expected(expected)} ({p_value(found.all_p)}, within subjects)"
