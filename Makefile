@@ -51,7 +51,7 @@ OLDEST ?=
 
 test-oldest: ## Run the tests with the lowest versions that pyproject.toml promises; OLDEST="NAME==VERSION" replaces one.
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	$(PYTHON) docker/lowest.py serve $(OLDEST) >.venv-oldest/lowest.txt
+	$(PYTHON) docker/lowest.py serve ray $(OLDEST) >.venv-oldest/lowest.txt
 	.venv-oldest/bin/pip install --quiet --upgrade $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r .venv-oldest/lowest.txt $(TEST_TOOLS)
 	.venv-oldest/bin/pip install --quiet --no-deps --editable .
 	.venv-oldest/bin/pip check

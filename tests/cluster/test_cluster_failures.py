@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster_toy import STEPS, ClusterToy
 from local_cluster import LocalCluster
 
 from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError
@@ -19,6 +18,9 @@ from llmjobs.runfolder import checkpoint, leases
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runfolder.journal import read_records
 from llmjobs.runner.run import run_job
+
+pytest.importorskip("ray", reason="ray is not installed: no cluster")
+from cluster_toy import STEPS, ClusterToy  # noqa: E402
 
 pytestmark = pytest.mark.slow
 TOY = Path(__file__).with_name("cluster_toy.py")

@@ -15,8 +15,9 @@ from llmjobs.cluster.demand import Demand  # noqa: E402
 
 
 @pytest.fixture
-def crew(tmp_path):
-    """One worker that Ray knows nothing of."""
+def crew(tmp_path, monkeypatch):
+    """One worker that Ray knows nothing of; asked to end it, older versions would start a cluster."""
+    monkeypatch.setattr("ray.kill", lambda actor, no_restart: None)
     crew = object.__new__(Crew)
     crew.folder = RunFolder.create(tmp_path, "run")
     lease = leases.make_lease(crew.folder, "one")
