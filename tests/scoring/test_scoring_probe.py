@@ -42,10 +42,10 @@ def test_unlikely_tokens_round_more_in_sixteen_bits(dtype: torch.dtype, path: st
     assert (found.path, found.max_difference) == (path, pytest.approx(0.3))
 
 
-def test_a_likely_token_that_is_far_off_is_no_rounding(llama: Any) -> None:
+def test_a_likely_token_that_is_far_off_is_no_rounding() -> None:
     scores = {"plain": [Score(-0.7, True), Score(-18.0, False)], "other": [Score(-1.0, True), Score(-18.0, False)]}
     found = probe_paths(
-        llama.to(torch.bfloat16),
+        random_model(llama_config(), torch.bfloat16),
         {"shared": None, "cached": "not here"},
         lambda which, plan: scores.get(which, scores["other"]),
         [[Request((1, 2), (3,)), Request((1, 2), (4,))]],
