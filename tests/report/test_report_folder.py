@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -226,6 +227,18 @@ def test_a_matrix_of_two_models_names_them_everywhere(tmp_path: Path) -> None:
         assert f"{model} CPU 4-bit takes 1.9 times as long as CPU" in text
         assert f"{model} CPU 4-bit scores the same" in text
         assert f"{model} GPU" in text
+
+
+def test_two_matrices_of_one_name_count_their_own_cells(tmp_path: Path) -> None:
+    for place, answers in (("here", 2), ("there", 3)):
+        folder = tmp_path / place / "matrix" / "matrix" / "CPU"
+        dump(folder / "cell.json", {"row": "CPU", "model": "m", "device": "cpu"})
+        lines = [{"subject": "all", "doc_id": n, "correct": True} for n in range(answers)]
+        (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        dump(tmp_path / place / "matrix" / "summary.json", {"run": "matrix"})
+    runs = [tmp_path / place / "matrix" for place in ("here", "there")]
+    text = text_of(make_report(runs, tmp_path / "report.pdf").pdf)
+    assert re.findall(r"llmjobs run\s+1\s+(\d)\s", text) == ["2", "3"]
 
 
 def test_cells_keep_apart_what_two_benchmarks_number_alike(tmp_path: Path) -> None:

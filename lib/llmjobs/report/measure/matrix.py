@@ -64,8 +64,8 @@ class Cell:
     repetitions: int = 0
     measures: Mapping[str, Spread] = field(default_factory=dict)
     answers: Mapping[tuple[str, str, str], tuple[str | None, bool]] = field(default_factory=dict)
-    run: str = ""
-    """Name of the run's folder."""
+    run: Path = Path()
+    """The run's folder; two runs may have one name."""
 
     def value(self, name: str) -> float | None:
         """Return the median of a measure, or None where it was not measured."""
@@ -143,7 +143,7 @@ def _cell(raw: Mapping[str, Any], folder: Path, run: RawRun) -> Cell:
         repetitions=int(number_or_none(raw.get("repetitions")) or 0),
         measures=measures,
         answers=answers,
-        run=run.path.name,
+        run=run.path,
     )
 
 

@@ -50,7 +50,7 @@ def _notices(study: Study) -> list[Block]:
 def _sources(measures: Measures) -> list[Block]:
     rows = []
     for run in measures.study.runs:
-        cells = [cell for cell in measures.cells if cell.run == run.path.name]
+        cells = [cell for cell in measures.cells if cell.run == run.path]
         models = len(run.entries) or len({cell.model for cell in cells})
         records = sum(len(r) for e in run.entries for r in e.records.values())
         records += sum(len(cell.answers) for cell in cells)
