@@ -20,7 +20,6 @@ def run(study, results, *more):
     environment = {**os.environ, "OPENAI_API_KEY": KEY}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout + ended.stderr
 
 
 def nodes_of(results):

@@ -50,21 +50,20 @@ def probe_paths(
     docs = docs or made_up_docs(model.config.get_text_config().vocab_size, max_length)
     plan = plan_unit(docs, max_length=max_length, batch_tokens=PROBE_TOKENS)
     plain = score_by("plain", plan)
-    least, unit = allowed_difference(model), ROUNDINGS * torch.finfo(model.dtype).eps
     reasons: list[str] = []
     for path in ("shared", "cached"):
         differences, reason = None, refusals[path]
         if reason is None:
-            differences, reason = _compare(path, plan, plain, score_by)
+            differences, reason = _compare(path, plan, plain, score_by, model)
         if differences is None:
             reasons.append(str(reason))
             continue
-        worst = max(differences, key=lambda one: one.nats / one.allowed(least, unit))
-        allowed, largest = worst.allowed(least, unit), max(one.nats for one in differences)
-        if worst.nats <= allowed:
-            right = f"equal to a plain forward within {max(largest, least):.3g}"
+        worst = max(differences, key=lambda one: one.nats / one.allowed)
+        largest = max(one.nats for one in differences)
+        if worst.nats <= worst.allowed:
+            right = f"equal to a plain forward within {max(largest, allowed_difference(model)):.3g}"
             return ProbeResult(path, largest, "; ".join([*reasons, right]))
-        reasons.append(f"the {path} path differs by {worst.nats:.3g}, rounding allows {allowed:.3g}")
+        reasons.append(f"the {path} path differs by {worst.nats:.3g}, rounding allows {worst.allowed:.3g}")
     return ProbeResult("plain", max(one.nats for one in differences) if differences else None, "; ".join(reasons))
 
 
@@ -73,15 +72,12 @@ class _Difference:
     """Of one request between two paths, in nats a scored token."""
 
     nats: float
-    plain: float
-
-    def allowed(self, least: float, unit: float) -> float:
-        """What rounding explains: ``least``, or a share of an unlikely token's log-likelihood."""
-        return max(least, unit * abs(self.plain))
+    allowed: float
+    """What rounding explains of a token as likely as this."""
 
 
 def _compare(
-    path: str, plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy
+    path: str, plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy, model: Any
 ) -> tuple[list[_Difference] | None, str | None]:
     """Return the differences of all requests, or None and why there are none."""
     try:
@@ -90,8 +86,11 @@ def _compare(
         return None, f"the {path} path failed: {type(error).__name__}: {error}"
     lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
     pairs = zip(found, plain, lengths, strict=True)
+    least, unit = allowed_difference(model), ROUNDINGS * torch.finfo(model.dtype).eps
     return [
-        _Difference(abs(one.loglikelihood - other.loglikelihood) / size, other.loglikelihood / size)
+        _Difference(
+            abs(one.loglikelihood - other.loglikelihood) / size, max(least, unit * abs(other.loglikelihood) / size)
+        )
         for one, other, size in pairs
     ], None
 

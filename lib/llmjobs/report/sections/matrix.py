@@ -1,6 +1,6 @@
 """The timing matrix: the grid, its bars, accuracy against time, and which answers a setting changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmjobs.report.blocks import Block, Column, Content, Finding, Heading, Prose, Table
 from llmjobs.report.figures.matrix import matrix_figures
@@ -31,7 +31,7 @@ def build(measures: Measures) -> Content:
     """Put the grid on paper."""
     cells = measures.cells
     done = [cell for cell in cells if cell.status == DONE]
-    flips = find_flips(done)
+    flips, named = find_flips(done), dict(zip(map(id, done), cell_names(done), strict=True))
     blocks: list[Block] = [
         _explained(cells),
         *_grid(done),
@@ -39,8 +39,8 @@ def build(measures: Measures) -> Content:
         *matrix_figures(cells),
     ]
     if flips:
-        blocks += [Heading("Which answers change"), _flips(flips, done)]
-    findings = [*_speed(done), *_loss(flips, done)]
+        blocks += [Heading("Which answers change"), _flips(flips, named)]
+    findings = [*_speed(done, named), *_loss(flips, named)]
     return Content(blocks, findings, [(TIMINGS, finding.sentence) for finding in findings])
 
 
@@ -106,8 +106,8 @@ def _without_result(cells: Sequence[Cell]) -> list[Block]:
     return [Table("Cells without a result", columns, rows)] if rows else []
 
 
-def _flips(flips: Sequence[Flips], cells: Sequence[Cell]) -> Table:
-    named = _names(cells)
+def _flips(flips: Sequence[Flips], named: Mapping[int, str]) -> Table:
+    """``named``: what each cell is called, by its identity."""
     columns = [
         Column("Cell", "left", 1),
         Column("Against", "left", 1),
@@ -137,14 +137,9 @@ def _flips(flips: Sequence[Flips], cells: Sequence[Cell]) -> Table:
     return Table("Answers that a setting changes", columns, rows, note=note)
 
 
-def _names(cells: Sequence[Cell]) -> dict[int, str]:
-    """What each cell is called, by its identity."""
-    return dict(zip(map(id, cells), cell_names(cells), strict=True))
-
-
-def _speed(cells: Sequence[Cell]) -> list[Finding]:
+def _speed(cells: Sequence[Cell], named: Mapping[int, str]) -> list[Finding]:
     """Say of every quantized cell whether it is faster than the plain one on the same device."""
-    findings, named = [], _names(cells)
+    findings = []
     for cell in cells:
         plain = next(
             (c for c in cells if (c.model, c.device, c.quantization) == (cell.model, cell.device, "none")),
@@ -164,8 +159,8 @@ def _speed(cells: Sequence[Cell]) -> list[Finding]:
     return findings
 
 
-def _loss(flips: Sequence[Flips], cells: Sequence[Cell]) -> list[Finding]:
-    found, named = [], _names(cells)
+def _loss(flips: Sequence[Flips], named: Mapping[int, str]) -> list[Finding]:
+    found = []
     for flip in flips:
         if flip.cell.quantization == "none" or flip.cell.device != flip.against.device:
             continue
