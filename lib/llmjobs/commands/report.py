@@ -69,6 +69,7 @@ def command(
         questions=questions,
         label_notes=label_notes,
         name=name,
+        progress=lambda line: click.echo(line, err=True),
     )
     for notice in made.notices:
         click.echo(printable(f"note: {notice}"), err=True)

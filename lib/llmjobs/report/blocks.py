@@ -1,7 +1,7 @@
 """What a section says, free of any paper: prose, tables, figures, questions. All text is plain text."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from matplotlib.figure import Figure as Plot
@@ -34,6 +34,24 @@ class Column:
     share: float = 0.0
 
 
+MOST_ROWS = 120
+"""Rows of a table that are printed when nothing else is said: about three pages."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a table that is too long to read is cut; the files beside the PDF hold every row.
+
+    The PDF prints ``most`` rows: the first ones of ``order`` (row numbers, the most telling first), or of the table.
+    ``chosen`` names these rows in words and ``all_in`` the file that has all of them.
+    """
+
+    most: int = MOST_ROWS
+    order: Sequence[int] | None = None
+    chosen: str = ""
+    all_in: str = "summary.csv"
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of texts under columns; ``strong`` are the rows to print in bold."""
@@ -43,6 +61,23 @@ class Table:
     rows: Sequence[Sequence[str]]
     strong: frozenset[int] = frozenset()
     note: str = ""
+    cut: Cut = Cut()
+
+    def printed(self) -> "Table":
+        """Return the table as it goes on paper: cut to ``cut.most`` rows, and its note says what was left out."""
+        most, total = self.cut.most, len(self.rows)
+        if total <= most:
+            return self
+        kept = sorted((self.cut.order or range(total))[:most])
+        chosen = f" ({self.cut.chosen})" if self.cut.chosen else ""
+        first = "" if self.cut.chosen else "the first "
+        told = f"Shown: {first}{len(kept)} of {total:,} rows{chosen}. All of them are in {self.cut.all_in}."
+        return replace(
+            self,
+            rows=[self.rows[place] for place in kept],
+            strong=frozenset(at for at, place in enumerate(kept) if place in self.strong),
+            note=f"{told} {self.note}".strip(),
+        )
 
 
 @dataclass(frozen=True)
@@ -94,3 +129,11 @@ class Content:
     findings: Sequence[Finding] = ()
     notes: Sequence[tuple[str, str]] = ()
     data: dict[str, Any] = field(default_factory=dict)
+
+
+def few(blocks: Sequence[Block], most: int, what: str, all_in: str) -> list[Block]:
+    """Return the first ``most`` of blocks that say one thing a model, and a note on how many more there are."""
+    if len(blocks) <= most:
+        return list(blocks)
+    told = f"And {len(blocks) - most:,} more {what}: all of them are in {all_in}."
+    return [*blocks[:most], Prose(told, kind="note")]

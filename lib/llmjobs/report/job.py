@@ -1,15 +1,18 @@
 """Makes the report: read, line up, measure, write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
+from llmjobs.errors import LlmjobsError
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.figures.accuracy import leaderboard
 from llmjobs.report.measure import Measures
 from llmjobs.report.pdf.document import Chapter, FrontPage, make_pdf
+from llmjobs.report.pdf.flow import Figures
 from llmjobs.report.read import read
 from llmjobs.report.sections import ORDER
 from llmjobs.report.sections.accuracy import labels
@@ -46,32 +49,81 @@ def make_report(
     questions: Path | None = None,
     label_notes: Path | None = None,
     name: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> ReportResult:
     """Write the report on ``paths`` to ``output`` (a PDF) and everything else beside it.
 
-    ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. Raises DataError when
-    nothing can be read or when the results are not comparable and ``common`` is not set. Each file is replaced in one
-    step: a report that was there before is never half of a new one.
+    ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. ``progress`` gets a line before each part
+    of a long report. Raises DataError when nothing can be read or when the results are not comparable and ``common``
+    is not set. Each file is replaced in one step: a report that was there before is never half of a new one. The
+    tables come first and the PDF last, so that whatever goes wrong with a page costs no figure.
     """
+    step = _Progress(progress)
+    step("reading the results")
     runs = [run for path in paths for run in read(path, name)]
     study = assemble(runs, common=common, where=where, budget=budget, questions=questions, label_notes=label_notes)
     measures = Measures(study)
+    step.big(study)
+    step(f"comparing {_size(study)}")
     contents = [(section, section.build(measures)) for section in ORDER if section.wanted(measures)]
     findings = rank([finding for _, content in contents for finding in content.findings])
     front = _front(measures, findings)
     with disk.clear_errors(output):
         disk.make_folder(output.parent)
+    files = [*write_tables(measures, findings, output.parent), output.parent / "notes.md"]
     blocks: list[Block] = [*front.blocks, *(block for _, content in contents for block in content.blocks)]
+    step(f"drawing {plural(sum(isinstance(block, Figure) for block in blocks), 'figure')}")
     figures = draw_figures(blocks, output.parent / "figures")
-    disk.write_whole(output, make_pdf(front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures))
-    files = [output, *write_tables(measures, findings, output.parent), output.parent / "notes.md"]
     answers = [note for _, content in contents for note in content.notes]
     notes = notes_text(study, front.title, findings, answers, blocks)
     disk.write_whole(files[-1], notes.encode("utf-8", "replace"))
+    files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
     if html:
         files.append(write_html(output.with_suffix(".html"), measures, front.title, findings, blocks))
-    files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
-    return ReportResult(output, tuple(files), tuple(findings), study.notices, study.partial)
+    step("writing the PDF")
+    disk.write_whole(output, _pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures))
+    return ReportResult(output, (output, *files), tuple(findings), study.notices, study.partial)
+
+
+def _pdf(output: Path, front: FrontPage, chapters: Sequence[Chapter], figures: Figures) -> bytes:
+    """Lay the pages out; an LlmjobsError that says what is there when that fails."""
+    try:
+        return make_pdf(front, chapters, figures)
+    except Exception as error:
+        raise LlmjobsError(
+            f"{output}: the pages could not be laid out ({type(error).__name__}), which is a fault of llmjobs."
+            f" The tables (CSV), figures and notes of this report are complete in {output.parent}"
+        ) from error
+
+
+LONG_S = 3.0
+BIG_ANSWERS, BIG_PAIRS = 200_000, 400
+
+
+class _Progress:
+    """Prints a line before each part of a report that is large, or that already takes long."""
+
+    def __init__(self, print_line: Callable[[str], None] | None) -> None:
+        self.print_line, self.started_s, self.large = print_line, monotonic(), False
+
+    def big(self, study: Study) -> None:
+        """Take note of how much there is to do."""
+        answers = sum(len(benchmark.rows) * benchmark.n for benchmark in study.benchmarks)
+        self.large = answers > BIG_ANSWERS or _pairs(study) > BIG_PAIRS
+
+    def __call__(self, what: str) -> None:
+        """Say what comes next."""
+        if self.print_line and (self.large or monotonic() - self.started_s > LONG_S):
+            self.print_line(f"{what} …")
+
+
+def _pairs(study: Study) -> int:
+    return max((len(benchmark.rows) * (len(benchmark.rows) - 1) // 2 for benchmark in study.benchmarks), default=0)
+
+
+def _size(study: Study) -> str:
+    questions = sum(benchmark.n for benchmark in study.benchmarks)
+    return f"{plural(len(study.entries), 'model')} ({plural(_pairs(study), 'pair')}) on {plural(questions, 'question')}"
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:

@@ -6,57 +6,75 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from llmjobs.report.figures import style
-from llmjobs.report.figures.naming import short_names
-from llmjobs.report.measure.accuracy import BenchmarkAccuracy
+from llmjobs.report.figures.naming import name_width, short_names
+from llmjobs.report.measure.accuracy import BenchmarkAccuracy, ModelAccuracy
 from llmjobs.report.wording import percent
 from llmjobs.statistics.calibration import Calibration
+from llmjobs.statistics.intervals import wilson
 
+MOST_LINES, MOST_COLUMNS, MOST_DOTS = 20, 26, 3
+"""Lines of the leaderboard, columns of the heat map, and models whose subjects get dots with intervals."""
 Named = Sequence[tuple[str, Calibration]]
 
 
 def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Figure:
     """Draw a line a model, best on top: micro accuracy with its interval, macro as a ring, chance named.
 
-    ``labels`` are in the order of ``found.models``.
+    ``labels`` are in the order of ``found.models``; of a long ranking the first and the last are drawn.
     """
-    count = len(found.models)
-    chance = found.benchmark.chance
+    lines = style.ends(len(found.models), MOST_LINES, 4)
+    count = len(lines)
     with style.styled():
-        figure = style.blank(0.75 + 0.24 * count)
+        figure = style.blank(0.75 + (0.24 if count <= 12 else 0.19) * count)
         axes = figure.subplots()
-        for place, model in enumerate(found.models):
-            y = count - 1 - place
-            value, low, high = model.interval
-            if not model.n:
-                axes.text(0.01, y, "no scored answer", va="center", color=style.MUTED, fontsize=8)
+        names = []
+        short = short_names(labels)
+        for y, place in zip(range(count - 1, -1, -1), lines, strict=True):
+            if place is None:
+                names.append(f"… {len(labels) - count + 1:,} more models …")
                 continue
-            axes.plot([low, high], [y, y], color=style.BLUE, linewidth=1.4, solid_capstyle="butt")
-            axes.plot([value], [y], "o", color=style.BLUE, markersize=4.5)
-            axes.plot([model.macro.value], [y], "o", mfc="none", mec=style.INK, markersize=7, mew=0.7)
-            axes.text(
-                1.015,
-                y,
-                percent(value),
-                va="center",
-                ha="left",
-                fontsize=8.5,
-                fontweight="bold",
-                transform=axes.get_yaxis_transform(),
-            )
-        axes.set_yticks(range(count), short_names(labels)[::-1])
+            names.append(short[place])
+            _line(axes, y, found.models[place])
+        axes.set_yticks(range(count), names[::-1])
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.7, count - 0.3)
-        _span(axes, found, chance)
+        _span(axes, found, found.benchmark.chance)
         style.percent_axis(axes)
         style.light_grid(axes)
+        if None in lines:
+            style.say(figure, "The models between are in the accuracy table and in summary.csv.")
     return figure
+
+
+def _line(axes: Axes, y: float, model: ModelAccuracy) -> None:
+    """Draw one model of the leaderboard; markers at the edge of the plot are drawn whole."""
+    value, low, high = model.interval
+    if not model.n:
+        axes.text(0.01, y, "no scored answer", va="center", color=style.MUTED, fontsize=8)
+        return
+    axes.plot([low, high], [y, y], color=style.BLUE, linewidth=1.4, solid_capstyle="butt")
+    axes.plot([value], [y], "o", color=style.BLUE, markersize=4.5, clip_on=False)
+    axes.plot([model.macro.value], [y], "o", mfc="none", mec=style.INK, markersize=7, mew=0.7, clip_on=False)
+    axes.text(
+        1.025,
+        y,
+        percent(value),
+        va="center",
+        ha="left",
+        fontsize=8.5,
+        fontweight="bold",
+        transform=axes.get_yaxis_transform(),
+    )
 
 
 def _span(axes: Axes, found: BenchmarkAccuracy, chance: float) -> None:
     """Limits that hold every interval and the chance line, and the chance line itself."""
-    ends = [end for model in found.models if model.n for end in model.interval[1:]] or [0.0, 1.0]
+    scored = [model for model in found.models if model.n]
+    ends = [end for model in scored for end in (*model.interval[1:], model.macro.value)] or [0.0, 1.0]
+    ends = [end for end in ends if not np.isnan(end)] or [0.0, 1.0]
     low, high = min([*ends, chance or 1.0]), max([*ends, chance])
     margin = max(0.02, 0.06 * (high - low))
     axes.set_xlim(max(0.0, low - margin) if low > 0.15 else -0.01, min(1.01, high + margin))
@@ -74,43 +92,84 @@ def _span(axes: Axes, found: BenchmarkAccuracy, chance: float) -> None:
 
 
 def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -> Figure:
-    """Accuracy by subject (rows) and model (columns); the number stands in every cell."""
-    names = found.subjects[subjects]
-    order = [model.row for model in found.models]
+    """Accuracy by subject (rows) and model (columns); the number stands in every cell.
+
+    A few models get a dot and an interval for every subject instead, many models are cut to the first ones.
+    """
+    names = [name.replace("_", " ") for name in found.subjects[subjects]]
+    if len(found.models) <= MOST_DOTS:
+        return _subject_dots(found, labels, subjects, names)
+    order = [model.row for model in found.models][:MOST_COLUMNS]
     table = found.by_subject[order][:, subjects].T
     rows, columns = table.shape
-    slanted = columns > 4 or max(map(len, labels)) * columns > 80
-    cells = colormaps[style.SEQUENCE]
+    shown = labels[:columns]
+    slanted = columns > 4 or max(map(name_width, shown)) * columns > 80
     with style.styled():
-        figure = style.blank(min(style.ROOM_IN, 0.19 * rows + (1.5 if slanted else 0.55)))
+        figure = style.blank(0.19 * rows + (1.5 if slanted else 0.55))
         axes = figure.subplots()
-        shown = np.ma.masked_invalid(table)
-        axes.pcolormesh(shown, cmap=cells, vmin=0, vmax=1, edgecolors="white", linewidth=0.8)
+        masked = np.ma.masked_invalid(table)
+        cells = colormaps[style.SEQUENCE]
+        axes.pcolormesh(masked, cmap=cells, vmin=0, vmax=1, edgecolors="white", linewidth=0.8)
         for y, x in np.argwhere(~np.isnan(table)):
             value = float(table[y, x])
             ink = "white" if value < 0.55 else style.INK
-            axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=7.2)
-        sizes = found.subject_sizes[subjects]
-        shown_names = short_names([name.replace("_", " ") for name in names], 38)
-        axes.set_yticks(
-            np.arange(rows) + 0.5,
-            [f"{name}  ({size})" for name, size in zip(shown_names, sizes, strict=True)],
-            fontsize=7.5,
-        )
-        axes.invert_yaxis()
+            size = 7.2 if columns <= 16 else 6.0
+            axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=size)
+        _name_subjects(axes, found, subjects, names, 0.5)
         axes.xaxis.tick_top()
-        axes.set_xticks(np.arange(columns) + 0.5, short_names(labels, 28), fontsize=7.5)
+        axes.set_xticks(np.arange(columns) + 0.5, short_names(shown, 28), fontsize=7.5)
         if slanted:
             for label in axes.get_xticklabels():
                 label.set(rotation=40, ha="left", rotation_mode="anchor")
         axes.tick_params(length=0, labelcolor=style.INK)
         for spine in axes.spines.values():
             spine.set_visible(False)
+        if columns < len(labels):
+            style.say(figure, style.left_out(columns, len(labels)))
+    return figure
+
+
+def _name_subjects(axes: Axes, found: BenchmarkAccuracy, subjects: slice, names: Sequence[str], offset: float) -> None:
+    sizes = found.subject_sizes[subjects]
+    told = [f"{name}  ({size:,})" for name, size in zip(short_names(names, 38), sizes, strict=True)]
+    axes.set_yticks(np.arange(len(names)) + offset, told, fontsize=7.5)
+    axes.invert_yaxis()
+
+
+def _subject_dots(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice, names: Sequence[str]) -> Figure:
+    """A dot with Wilson's 95% interval for every subject, a colour a model."""
+    inks = (style.BLUE, style.ORANGE, style.GREEN)
+    benchmark, count = found.benchmark, len(found.models)
+    with style.styled():
+        figure = style.blank(0.55 + (0.19 if count < 3 else 0.22) * len(names))
+        axes = figure.subplots()
+        for place, model in enumerate(found.models):
+            shift = (place - (count - 1) / 2) * 0.26
+            for y, subject in enumerate(found.subjects[subjects]):
+                held = benchmark.correct[model.row][benchmark.subject == subject]
+                held = held[~np.isnan(held)]
+                if not len(held):
+                    continue
+                low, high = wilson(int(held.sum()), len(held))
+                axes.plot([low, high], [y + shift] * 2, color=inks[place], linewidth=1.1, alpha=0.75)
+                axes.plot([held.mean()], [y + shift], "o", color=inks[place], ms=3.6, clip_on=False)
+        _name_subjects(axes, found, subjects, names, 0.0)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 1)
+        axes.tick_params(axis="y", labelcolor=style.INK)
+        style.percent_axis(axes)
+        style.light_grid(axes)
+        if found.benchmark.chance:
+            axes.axvline(found.benchmark.chance, color=style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
+        if count > 1:
+            handles = [Line2D([], [], color=ink, marker="o", ms=3.6) for ink in inks[:count]]
+            figure.legend(handles, short_names(labels, 30), loc="outside upper right", ncols=count, handlelength=1.4)
     return figure
 
 
 def reliability(models: Named) -> Figure:
     """Draw small multiples: how often a model is right against how sure it is."""
+    total, models = len(models), models[: style.MOST_PANELS]
     columns = min(4, max(len(models), 2))
     rows = -(-len(models) // columns)
     names = short_names([label for label, _ in models], 22)
@@ -126,7 +185,15 @@ def reliability(models: Named) -> Figure:
             largest = max(found.bin_count)
             sizes = [6 + 60 * n / largest for n in found.bin_count]
             axes.plot(found.bin_confidence, found.bin_accuracy, color=style.BLUE, linewidth=0.9)
-            axes.scatter(found.bin_confidence, found.bin_accuracy, s=sizes, color=style.BLUE, linewidth=0, zorder=3)
+            axes.scatter(
+                found.bin_confidence,
+                found.bin_accuracy,
+                s=sizes,
+                color=style.BLUE,
+                linewidth=0,
+                zorder=3,
+                clip_on=False,
+            )
             axes.set_title(names[place], fontsize=8)
             axes.text(
                 0.97,
@@ -141,6 +208,8 @@ def reliability(models: Named) -> Figure:
             axes.set_ylim(0, 1.02)
             axes.set_xticks([0, 0.5, 1], ["0", "50", "100"])
             axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
-        figure.supxlabel("probability given to the chosen answer, percent", fontsize=8, color=style.MUTED)
+        more = style.left_out(len(models), total)
+        told = "probability given to the chosen answer, percent" + (f"\n{more}" if more else "")
+        figure.supxlabel(told, fontsize=8, color=style.MUTED)
         figure.supylabel("right, percent", fontsize=8, color=style.MUTED)
     return figure

@@ -11,6 +11,9 @@ from llmjobs.report.figures.naming import short_names
 from llmjobs.report.figures.placing import place_labels
 from llmjobs.report.wording import seconds, size
 
+MOST_NAMES = 24
+"""Points that are named one by one."""
+
 
 @dataclass(frozen=True)
 class CostPoint:
@@ -76,13 +79,14 @@ def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chan
         axes.set_ylabel("accuracy")
         style.percent_axis(axes, "y")
         axes.grid(axis="y")
-        place_labels(
-            axes,
-            [
-                (x, p.accuracy, name)
-                for (x, p), name in zip(at, short_names([p.label for p in points], 26), strict=True)
-            ],
-        )
+        named = [
+            (x, p.accuracy, name)
+            for (x, p), name in zip(at, short_names([p.label for p in points], 26), strict=True)
+            if len(points) <= MOST_NAMES or p in front
+        ]
+        place_labels(axes, named[:MOST_NAMES])
+        if len(points) > MOST_NAMES:
+            style.say(figure, "Named: the models on the front. All are in summary.csv.")
     return figure
 
 
@@ -102,12 +106,16 @@ def _chance_line(axes: Axes, chance: float) -> None:
 
 def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]) -> Figure:
     """Draw bars side by side for each model, a kind of time (or memory) a shade; a missing one is said."""
+    each = 0.14 + 0.13 * len(parts)
+    most = int((style.ROOM_IN - 0.95) / (0.75 * each))
+    total, labels = len(labels), labels[:most]
+    parts = {name: values[:most] for name, values in parts.items()}
     inks = [style.INK, style.BLUE, style.ORANGE, style.GREEN][: len(parts)]
     wide = 0.8 / len(parts)
     largest = max((v for values in parts.values() for v in values if v is not None), default=1.0)
     with style.styled():
         unit = fitting_unit(largest, units)
-        figure = style.blank(0.85 + len(labels) * (0.14 + 0.13 * len(parts)) * (1.0 if len(labels) <= 7 else 0.75))
+        figure = style.blank(0.85 + len(labels) * each * (1.0 if len(labels) <= 7 else 0.75))
         axes = figure.subplots()
         for series, (name, values) in enumerate(parts.items()):
             for row, value in enumerate(values):
@@ -128,7 +136,8 @@ def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]]
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.55, len(labels) - 0.45)
         axes.set_xlim(0, largest / unit.factor * 1.18)
-        axes.set_xlabel(unit.name)
+        more = style.left_out(len(labels), total, "the first")
+        axes.set_xlabel(f"{unit.name}\n{more}" if more else unit.name)
         style.light_grid(axes)
         figure.legend(loc="outside upper left", ncols=len(parts), handlelength=1.0)
     return figure

@@ -1,10 +1,12 @@
 """Shared mistakes: how many models miss a question, which sets of models, and how alike pairs are."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Normalize
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from llmjobs.report.figures import style
@@ -13,7 +15,7 @@ from llmjobs.report.figures.naming import short_names
 from llmjobs.report.measure.overlap import Overlap
 from llmjobs.report.wording import count, decimal
 
-UPSET_SETS = 22
+UPSET_SETS, MOST_BARS, SHADES = 22, 21, 20
 
 
 def missed_by(found: Overlap) -> Figure:
@@ -34,7 +36,8 @@ def missed_by(found: Overlap) -> Figure:
             label="expected, were the models independent within each subject",
         )
         highest = float(max(found.missed_by.max(), found.expected.max()))
-        for place in places:
+        many = len(places) > MOST_BARS
+        for place in [] if many else places:
             number = int(found.missed_by[place])
             inside, low = number > 0.16 * highest, found.expected[place] > 0.5 * number
             axes.annotate(
@@ -47,7 +50,12 @@ def missed_by(found: Overlap) -> Figure:
                 color="white" if inside else style.INK,
                 fontweight="bold",
             )
-        axes.set_xticks(places, ["none", *map(str, places[1:-1]), f"all {places[-1]}"])
+        step = -(-len(places) // MOST_BARS)
+        told = [str(place) for place in places[::step]]
+        told[0] = "none"
+        if not many:
+            told[-1] = f"all {places[-1]}"
+        axes.set_xticks(places[::step], told)
         axes.set_xlabel("models that miss the question")
         axes.set_ylabel("questions")
         axes.margins(y=0.14)
@@ -93,35 +101,38 @@ def upset(found: Overlap, labels: Sequence[str]) -> Figure:
 
 
 def likeness(found: Overlap, labels: Sequence[str]) -> Figure:
-    """φ of the mistakes below the diagonal, the same-wrong-answer share in percent above it."""
+    """φ of the mistakes below the diagonal, the same-wrong-answer share in percent above it, with their colours."""
     place = {row: at for at, row in enumerate(found.rows)}
     models = len(found.rows)
-    shade = colormaps["Blues"]
-    norm = Normalize(0, 1)
+    values = np.full((models, models), np.nan)
+    told: dict[tuple[int, int], str] = {}
+    for pair in found.pairs:
+        a, b = sorted((place[pair.first], place[pair.second]))
+        values[b, a], values[a, b] = pair.errors.phi, pair.same.share
+        told[b, a] = decimal(pair.errors.phi)
+        told[a, b] = f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"
+    shades = ListedColormap(colormaps["Blues"](0.06 + 0.72 * np.linspace(0, 1, SHADES))).with_extremes(bad="#f3f4f6")
     with style.styled():
-        figure = style.blank(1.2 + 0.32 * models)
+        figure = style.blank(min(1.5 + 0.32 * models, style.SQUARE_IN))
         axes = figure.subplots()
-        for pair in found.pairs:
-            a, b = sorted((place[pair.first], place[pair.second]))
-            cells = (
-                (b, a, pair.errors.phi, decimal(pair.errors.phi)),
-                (a, b, pair.same.share, f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"),
-            )
-            for y, x, value, text in cells:
-                known = not np.isnan(value)
-                back = shade(0.08 + 0.7 * float(norm(max(value, 0)))) if known else "#f3f4f6"
-                axes.fill_between([x, x + 1], y, y + 1, color=back, linewidth=0)
-                dark = known and value > 0.72
-                axes.text(
-                    x + 0.5,
-                    y + 0.5,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=7.4,
-                    color="white" if dark else style.INK,
-                )
+        known = np.ma.masked_invalid(np.clip(values, 0, 1))
+        edge = 0.8 if models <= style.MOST_NAMED else 0.0
+        mesh = axes.pcolormesh(known, cmap=shades, vmin=0, vmax=1, edgecolors="white", linewidth=edge)
+        if models <= style.MOST_NUMBERED:
+            for (y, x), text in told.items():
+                ink = "white" if values[y, x] > 0.72 else style.INK
+                axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7.4, color=ink)
         axes.set_xlim(0, models)
         axes.set_ylim(models, 0)
         name_both(axes, labels)
+        _legend(figure, axes, mesh)
     return figure
+
+
+def _legend(figure: Figure, axes: Axes, mesh: Any) -> None:
+    """Say what the colours stand for."""
+    bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.5, aspect=38, pad=0.02)
+    bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0 or less", "0.25 · 25%", "0.5 · 50%", "0.75 · 75%", "1 · 100%"])
+    bar.ax.tick_params(labelsize=7, length=0)
+    bar.outline.set_visible(False)
+    bar.set_label("φ below the diagonal · same wrong answer above it", fontsize=7.5)

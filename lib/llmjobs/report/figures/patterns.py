@@ -12,6 +12,7 @@ from llmjobs.report.measure.patterns import ModelPatterns
 
 def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
     """Small multiples: how often each letter is chosen (bars) and how often it is right (marks)."""
+    total, models = len(models), models[: style.MOST_PANELS]
     columns = min(4, max(len(models), 2))
     rows = -(-len(models) // columns)
     names = short_names([label for label, _ in models], 22)
@@ -49,4 +50,6 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
             style.percent_axis(axes, "y")
             style.light_grid(axes, "y")
             axes.tick_params(axis="x", length=0, labelcolor=style.INK)
+        if len(models) < total:
+            style.say(figure, style.left_out(len(models), total))
     return figure

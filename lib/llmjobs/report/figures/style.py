@@ -22,6 +22,10 @@ WIDTH_IN = 6.5
 """Width of the text block: 165 mm."""
 ROOM_IN = 8.6
 """The tallest plot that fits a page beside its caption."""
+SQUARE_IN = 6.4
+"""The tallest square of models against models."""
+MOST_NAMED, MOST_NUMBERED, MOST_PANELS = 44, 20, 20
+"""Models at most in a square with names, in one with numbers in its cells, and in small multiples."""
 
 SETTINGS: dict[str, Any] = {
     "font.family": [FAMILY, "DejaVu Sans", FALLBACK_FAMILY],
@@ -72,8 +76,8 @@ def styled() -> AbstractContextManager[None]:
 
 
 def blank(height_in: float, width_in: float = WIDTH_IN) -> Figure:
-    """Return an empty figure that lays itself out; call it inside :func:`styled`."""
-    figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
+    """Return an empty figure that lays itself out, no taller than a page; call it inside :func:`styled`."""
+    figure = Figure(figsize=(width_in, min(height_in, ROOM_IN)), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     FigureCanvasAgg(figure)
     return figure
 
@@ -88,3 +92,22 @@ def light_grid(axes: Axes, which: str = "x") -> None:
     """Thin lines behind the data, along one axis."""
     axes.grid(axis="x" if which == "x" else "y")
     axes.tick_params(axis="y" if which == "x" else "x", length=0)
+
+
+def say(figure: Figure, text: str) -> None:
+    """Write below a plot what it leaves out."""
+    figure.supxlabel(text, x=0.0, ha="left", fontsize=7.5, color=MUTED)
+
+
+def left_out(shown: int, total: int, what: str = "the most accurate") -> str:
+    """Say how many models a plot shows; empty when it shows all."""
+    return (
+        "" if shown >= total else f"{what[:1].upper()}{what[1:]} {shown} of {total:,} models; all are in summary.csv."
+    )
+
+
+def ends(count: int, most: int, last: int) -> list[int | None]:
+    """Return the places of a long ranking that are drawn: the first ones, a gap (None), the ``last`` ones."""
+    if count <= most:
+        return list(range(count))
+    return [*range(most - last - 1), None, *range(count - last, count)]

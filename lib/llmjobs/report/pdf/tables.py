@@ -18,6 +18,7 @@ ALIGN = {"left": 0, "center": 1, "right": 2}
 
 def table_flowables(table: Table, width: float = WIDTH) -> list[Flowable]:
     """Return caption, table and note; the caption stays with the table's first rows."""
+    table = table.printed()
     size, widths = fit(table, width)
     header = [_cell(c.title, c, size, "bold") for c in table.columns]
     rows = [

@@ -12,6 +12,7 @@ from reportlab.lib.colors import Color
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
+from llmjobs.report.pdf import styles
 from llmjobs.report.pdf.foreign import draw_line
 from llmjobs.report.text.arabic import join_letters
 from llmjobs.report.text.direction import printed_order
@@ -19,6 +20,8 @@ from llmjobs.report.text.fonts import Face, text_width
 from llmjobs.report.text.visible import visible
 
 CAPS = {"butt": 0, "round": 1, "projecting": 2}
+CAPTION_ROOM = 80.0
+"""Points kept free on a page beside a figure: its heading and its caption."""
 JOINS = {"miter": 0, "round": 1, "bevel": 2}
 
 
@@ -154,7 +157,7 @@ def _trace(line: Any, path: Path, transform: Transform) -> None:
 
 
 class Plot(Flowable):  # type: ignore[misc]
-    """A figure in the text, scaled down only when it is wider than the frame."""
+    """A figure in the text, scaled down only when it is wider or taller than the frame."""
 
     def __init__(self, figure: Figure) -> None:
         """Take a figure whose layout is settled."""
@@ -165,8 +168,9 @@ class Plot(Flowable):  # type: ignore[misc]
         self.scale = 1.0
 
     def wrap(self, width: float, height: float) -> tuple[float, float]:
-        """Fit the frame's width."""
-        self.scale = min(1.0, width / self.natural[0])
+        """Fit the frame's width, and its height less what stands with a figure."""
+        page = styles.PAGE[1] - styles.TOP - styles.BOTTOM
+        self.scale = min(1.0, width / self.natural[0], (page - CAPTION_ROOM) / self.natural[1])
         return self.natural[0] * self.scale, self.natural[1] * self.scale
 
     def draw(self) -> None:

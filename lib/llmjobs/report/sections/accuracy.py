@@ -99,9 +99,12 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
     for part in range(parts):
         which = slice(part * size, (part + 1) * size)
         more = f" ({part + 1} of {parts})" if parts > 1 else ""
-        caption = (
-            f"Accuracy in percent by subject{more}, number of questions in parentheses. Dark is low, bright is high."
+        what = (
+            "with 95% intervals (Wilson), number of questions in parentheses"
+            if len(names) <= plots.MOST_DOTS
+            else "in percent, number of questions in parentheses. Dark is low, bright is high"
         )
+        caption = f"Accuracy by subject{more} {what}."
         blocks.append(
             Figure(
                 file_name("subjects", name, measures, part if parts > 1 else None),

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Cut, Figure, Finding, Heading, Prose, Table
 from llmjobs.report.figures import difference as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.pairs import Pair
@@ -22,6 +22,8 @@ from llmjobs.report.wording import (
 )
 
 FOREST_LIMIT = 15
+MOST_MODELS = 9
+"""Models whose pairs are all printed in a row each; of more models, the best ones."""
 
 
 def _wanted(measures: Measures) -> bool:
@@ -93,7 +95,11 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
         "Only first, only second: questions that one of the two alone gets right. Answers differ: share of"
         " questions with another answer, right or wrong. Bold: told apart."
     )
-    return [told, figure, Table("Every pair on the same questions", columns, rows, strong, note)]
+    top = order[:MOST_MODELS]
+    among = [at for at, pair in enumerate(ranked) if pair.first in top and pair.second in top]
+    chosen = f"the pairs of the {word(len(top))} most accurate models"
+    cut = Cut(len(among), among, chosen, "pairs.csv") if len(order) > MOST_MODELS else Cut(all_in="pairs.csv")
+    return [told, figure, Table("Every pair on the same questions", columns, rows, strong, note, cut)]
 
 
 def _figure(measures: Measures, benchmark: Benchmark, pairs: list[Pair], ranked: list[Pair]) -> Figure:

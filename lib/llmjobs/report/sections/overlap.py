@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 from llmjobs.report import wording
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Cut, Figure, Finding, Heading, Prose, Table
 from llmjobs.report.figures import overlap as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import Overlap, PairOverlap
@@ -15,6 +15,9 @@ from llmjobs.report.wording import count, decimal, interval, p_value, percent, p
 from llmjobs.report.write.notes import SAME
 
 MATRIX_LIMIT = 3
+MOST_IN_SETS = 20
+"""Models at most whose sets are drawn: of more, nearly every question has a set of its own."""
+MOST_PAIRS = 40
 
 
 def _wanted(measures: Measures) -> bool:
@@ -74,7 +77,7 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
         Prose(text),
         Figure(file_name("missed", name, measures), caption, partial(plots.missed_by, found)),
     ]
-    if found.combinations:
+    if found.combinations and models <= MOST_IN_SETS:
         draw = partial(plots.upset, found, _names(measures, found))
         blocks.append(Figure(file_name("upset", name, measures), upset_caption, draw))
     return blocks
@@ -114,7 +117,9 @@ def _pairs(measures: Measures, name: str, found: Overlap) -> list[Block]:
         )
         draw = partial(plots.likeness, found, list(names.values()))
         blocks.append(Figure(file_name("likeness", name, measures), caption, draw))
-    blocks.append(Table("Shared mistakes of every pair", columns, rows, note=note))
+    order = sorted(range(len(rows)), key=lambda at: -_known(found.pairs[at].errors.phi))
+    cut = Cut(MOST_PAIRS, order, "the pairs whose mistakes are most alike, by φ", "overlap.csv")
+    blocks.append(Table("Shared mistakes of every pair", columns, rows, note=note, cut=cut))
     same = [pair for pair in found.pairs if pair.same.n]
     return blocks + (_same_wrong(names, same) if same else [])
 
@@ -155,7 +160,13 @@ def _same_wrong(names: dict[int, str], pairs: list[PairOverlap]) -> list[Block]:
         " another. Letter habits: what the two models' own choice of letters would give if it had nothing"
         " to do with the question (shuffled among questions with the same gold letter); p is against these."
     )
-    return [Table("When both are wrong, is it the same wrong answer?", columns, rows, note=note)]
+    order = sorted(range(len(rows)), key=lambda at: (pairs[at].same.p, -pairs[at].same.share))
+    cut = Cut(MOST_PAIRS, order, "the pairs with the smallest p", "overlap.csv")
+    return [Table("When both are wrong, is it the same wrong answer?", columns, rows, note=note, cut=cut)]
+
+
+def _known(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:

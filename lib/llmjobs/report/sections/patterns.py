@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table, few
 from llmjobs.report.figures import patterns as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.patterns import ModelPatterns
@@ -14,6 +14,7 @@ from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import DASH, decimal, listed, p_value, percent, plain_p, points, word
 from llmjobs.report.write.notes import PATTERNED
 
+MOST_SAID = 20
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -80,7 +81,7 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
                     "alarm",
                 )
             )
-    return blocks
+    return few(blocks, MOST_SAID, "warnings", "notes.md")
 
 
 def _tests(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Block]:
@@ -124,7 +125,7 @@ def _sentences(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
         text = describe(model)
         if text:
             blocks.append(Prose(text, f"{measures.label(benchmark, model.row)}:"))
-    return blocks
+    return few(blocks, MOST_SAID, "models", "notes.md")
 
 
 def describe(model: ModelPatterns) -> str:

@@ -1,0 +1,101 @@
+"""Studies of any size: readable pages, tables before pages, and one line when a page cannot be made."""
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from reportlab.platypus.doctemplate import LayoutError
+
+from llmjobs.cli import group
+from llmjobs.errors import LlmjobsError
+from llmjobs.report.blocks import Column, Cut, Prose, Table, few
+from llmjobs.report.figures.naming import name_width, short_names
+from llmjobs.report.figures.style import ends
+from llmjobs.report.job import make_report
+
+
+def write_study(path: Path, models: list[str], subjects: list[str], questions: int, seed: int = 0) -> Path:
+    """A table of answers: every model on ``questions`` questions of each subject."""
+    draw = random.Random(seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["model", "subject", "doc_id", "gold", "prediction"])
+        for subject in subjects:
+            for number in range(questions):
+                gold = draw.choice("ABCD")
+                for model in models:
+                    rows.writerow([model, subject, number, gold, gold if draw.random() < 0.6 else draw.choice("ABCD")])
+    return path
+
+
+def test_a_hundred_models_make_a_report_of_a_few_pages(tmp_path: Path) -> None:
+    names = [f"org{n % 7}/some-model-number-{n:03d}-Instruct-v{n % 3}" for n in range(100)]
+    study = write_study(tmp_path / "hundred.csv", names, ["astronomy", "virology"], 10)
+    told: list[str] = []
+    made = make_report([study], tmp_path / "out" / "report.pdf", progress=told.append)
+    assert made.pdf.read_bytes().count(b"/Type /Page\n") <= 24
+    assert any("4,950 pairs" in line for line in told)
+    with (tmp_path / "out" / "pairs.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + 4950, "every pair is in the CSV"
+
+
+def test_a_failed_page_costs_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise LayoutError("Flowable <Plot at 0x7f>(0 x 0) too large on page 18")
+
+    monkeypatch.setattr("llmjobs.report.job.make_pdf", fail)
+    study = write_study(tmp_path / "three.csv", ["a", "b", "c"], ["s"], 20)
+    result = CliRunner().invoke(group, ["report", str(study), "-o", str(tmp_path / "out" / "report.pdf"), "--html"])
+    assert isinstance(result.exception, LlmjobsError)
+    line = str(result.exception)
+    assert "pages could not be laid out" in line
+    assert "0x7f" not in line
+    for name in ("summary.csv", "pairs.csv", "overlap.csv", "notes.md", "report.html", "figures/leaderboard.png"):
+        assert (tmp_path / "out" / name).stat().st_size, name
+
+
+def test_a_long_table_is_cut_and_says_so() -> None:
+    rows = [[str(number)] for number in range(500)]
+    cut = Cut(3, [7, 499, 20, 1], "the largest", "pairs.csv")
+    table = Table("All", [Column("n")], rows, frozenset({499}), "A note.", cut).printed()
+    assert [row[0] for row in table.rows] == ["7", "20", "499"]
+    assert table.strong == {2}
+    assert table.note == "Shown: 3 of 500 rows (the largest). All of them are in pairs.csv. A note."
+    assert "the first 120 of 500" in Table("All", [Column("n")], rows).printed().note
+    short = Table("All", [Column("n")], rows[:120])
+    assert short.printed() is short
+
+
+def test_few_blocks_say_how_many_more() -> None:
+    blocks = [Prose(str(n)) for n in range(30)]
+    *shown, last = few(blocks, 20, "models", "notes.md")
+    assert shown == blocks[:20]
+    assert isinstance(last, Prose) and last.text == "And 10 more models: all of them are in notes.md."
+    assert few(blocks, 30, "models", "notes.md") == blocks
+
+
+def test_the_ends_of_a_ranking() -> None:
+    assert ends(5, 5, 2) == [0, 1, 2, 3, 4]
+    assert ends(100, 6, 2) == [0, 1, 2, None, 98, 99]
+
+
+def test_names_are_cut_where_they_are_alike() -> None:
+    llamas = ["Llama-3.2-1B-Instruct", "Llama-3.2-3B-Instruct", "Qwen2.5-1.5B-Instruct"]
+    cut = short_names(llamas, 16)
+    assert "1B" in cut[0] and "3B" in cut[1] and "1.5B" in cut[2]
+    assert all(name_width(name) <= 16 for name in cut)
+    assert short_names(llamas, 30) == llamas
+    numbered = short_names([f"some-model-number-{n:03d}-Instruct-v{n % 3}" for n in range(100)], 20)
+    assert len(set(numbered)) == 100
+    assert "042" in numbered[42]
+    long = ["x" * 50 + "a" + "y" * 50, "x" * 50 + "b" + "y" * 50]
+    assert len(set(short_names(long, 20))) == 2
+
+
+def test_wide_letters_count_twice_and_marks_not_at_all() -> None:
+    assert name_width("通义") == 4
+    assert name_width("ไทย") == 3
+    (cut,) = short_names(["通义千问" * 10], 20)
+    assert name_width(cut) <= 20
