@@ -23,7 +23,9 @@ from llmjobs.errors import EXIT_RESUMABLE, DataError, ManifestError, StoppedErro
 from llmjobs.jobs.result_tables import ROWS, rows_of
 from llmjobs.manifest import Manifest, load_manifest
 from llmjobs.progress_bar import import_quietly, in_notebook
-from llmjobs.runfolder.folder import RECORDS, read_json
+from llmjobs.runfolder import disk
+from llmjobs.runfolder.folder import RECORDS, read_object
+from llmjobs.runfolder.integrity import check_unit
 from llmjobs.runfolder.journal import read_records
 
 if TYPE_CHECKING:
@@ -102,8 +104,7 @@ class Results:
     @property
     def summary(self) -> dict[str, Any]:
         """The run's ``summary.json``; empty before the first job ended."""
-        path = self.folder / "summary.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return read_object(self.folder / "summary.json")
 
     @property
     def jobs(self) -> list[str]:
@@ -124,6 +125,7 @@ class Results:
 
         Raises:
             DataError: the run has no such records, or a damaged line.
+            RunFolderError: records are not what was saved: they were changed from outside.
 
         """
         import pandas as pd
@@ -133,6 +135,7 @@ class Results:
             raise DataError(f"{self.folder}: has no records of {job!r}; it has {', '.join(self.jobs) or 'none'}")
         rows = []
         for path in files:
+            check_unit(path.parent)
             unit = str(path.parent.relative_to(self.folder))
             rows += [{"unit": unit} | record for record in read_records(path, allow_torn=True)]
         return pd.DataFrame(rows)
@@ -150,7 +153,8 @@ class Results:
 
         if job not in ROWS:
             raise DataError(f"{job!r} is no job; the jobs are {', '.join(ROWS)}")
-        return pd.DataFrame(rows_of(job, self.summary.get(job, {})))
+        part = self.summary.get(job)
+        return pd.DataFrame(rows_of(job, part if isinstance(part, dict) else {}))
 
     def accuracy(self) -> "pd.DataFrame":
         """:meth:`table` of ``eval``: accuracy, its interval, questions and time."""
@@ -175,7 +179,7 @@ class Results:
         parts = Path(job).parts
         inside = bool(parts) and parts[0] in ROWS and ".." not in parts
         files = sorted((self.folder / job).rglob(RECORDS)) if inside else []
-        return [path for path in files if path.stat().st_size]
+        return [path for path in files if path.stat().st_size or not path.is_file()]
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the jobs' tables, what failed, the figures. Text of models and files is escaped."""
@@ -201,5 +205,5 @@ def _html_table(frame: "pd.DataFrame") -> str:
 
 
 def _image(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(disk.read_whole(path)).decode()
     return f'<img alt="{html.escape(path.stem)}" style="max-width:48em" src="data:image/png;base64,{data}">'

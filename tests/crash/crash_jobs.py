@@ -64,6 +64,7 @@ MEASURED = frozenset(
         "attempt",
         "saves",
         "timings_bytes",
+        "timings_sha256",
     ]
 )
 """Names of what is measured, in any file: time, memory, and how often it was begun. Everything else must be equal."""

@@ -39,6 +39,7 @@ def attempt(small, tmp_path):
         def child() -> int:
             tell_to(told)
             play()
+            deaths.own_oom_kills = lambda: None if count is None else ("group", count)
             deaths.oom_kills = lambda: count
             step = LoglikelihoodWork.step
 

@@ -161,6 +161,7 @@ def test_a_run_that_dies_with_its_cell(tmp_path, monkeypatch, counts, given_up_a
     """Nobody saw the end: the kernel's count of kills decides; a run that a person killed is never given up."""
     count = iter([kills for kills in counts for _ in (0, 1)][1:])
     monkeypatch.setattr(matrix_attempts, "oom_kills", lambda: next(count))
+    monkeypatch.setattr(matrix_attempts, "own_oom_kills", lambda: None)
     folder = RunFolder(tmp_path)
     starts = 0
     while starts < 8 and not (file := AttemptsFile(folder, "matrix/x")).attempts.given_up:

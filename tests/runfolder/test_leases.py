@@ -4,6 +4,7 @@ import contextlib
 import errno
 import random
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,8 @@ class Hand:
         unit = self.lease.unit(PATH)
         self.cursor, _ = cursors.load(unit, DECLARED)
         self.writer = Writer(unit, self.cursor)
-        self.writer.opened({"node": name}, {"plan": 1}, {})
+        work = SimpleNamespace(opening={"node": name}, effective={"plan": 1}, state=dict, steps=9)
+        self.writer.opened(work)
 
     def step(self):
         index = self.cursor.steps_done

@@ -50,8 +50,11 @@ class DyingJob(ToyJob):
 def attempt(tmp_path, monkeypatch):
     """Runs the job with the kernel's count at a number; returns what it was told (None: it died)."""
 
-    def run(count, dies_at=None, boot="one"):
-        monkeypatch.setattr(deaths, "oom_kills", lambda: count)
+    def run(count, dies_at=None, boot="one", group="group", host=None):
+        """``count`` is the control group's; ``host`` the machine's."""
+        own = None if count is None else (group, count)
+        monkeypatch.setattr(deaths, "own_oom_kills", lambda: own)
+        monkeypatch.setattr(deaths, "oom_kills", lambda: host)
         monkeypatch.setattr(deaths, "boot_id", lambda: boot)
         folder, job = RunFolder.create(tmp_path, "run"), DyingJob(dies_at)
         if dies_at is not None:
@@ -84,6 +87,31 @@ def test_a_kill_that_the_kernel_counted_is_told_and_recorded(attempt, tmp_path, 
     assert [line.get("memory_kills") for line in opened] == [None, 1]
 
 
+def test_another_process_of_the_machine_that_the_kernel_killed_changes_nothing(attempt, tmp_path):
+    """A busy machine, a person's kills: the control group's own count has not grown."""
+    for host in (5, 6, 7):
+        attempt(2, dies_at=2, host=host)
+    assert attempt(2, host=8).killed_for_memory is False
+    assert state(tmp_path)["memory_kills"] == 0
+
+
+def test_the_machines_count_alone_tells_at_the_second_end_in_a_row(attempt):
+    attempt(None, dies_at=2, host=5)
+    attempt(None, dies_at=2, host=6)
+    assert attempt(None, host=7).killed_for_memory is True
+
+
+def test_in_a_container_started_anew_the_machines_count_serves(attempt):
+    attempt(1, dies_at=2, group="first", host=5)
+    attempt(0, dies_at=2, group="second", host=6)
+    assert attempt(0, group="third", host=7).killed_for_memory is True
+
+
+def test_one_end_while_the_machine_killed_somebody_is_none_for_memory(attempt):
+    attempt(None, dies_at=2, host=5)
+    assert attempt(None, host=6).killed_for_memory is False
+
+
 def test_after_a_start_of_the_machine_the_count_means_nothing(attempt):
     attempt(0, dies_at=2, boot="one")
     assert attempt(3, boot="two").killed_for_memory is False
@@ -91,7 +119,7 @@ def test_after_a_start_of_the_machine_the_count_means_nothing(attempt):
 
 def test_an_end_in_sight_is_no_kill(attempt, tmp_path, monkeypatch):
     """Stopped by a signal at 5; the kernel kills somebody else until the next start."""
-    monkeypatch.setattr(deaths, "oom_kills", lambda: 5)
+    monkeypatch.setattr(deaths, "own_oom_kills", lambda: ("group", 5))
     folder = RunFolder.create(tmp_path, "run")
     run_job(DyingJob(), folder, lambda unit, records: os.kill(os.getpid(), signal.SIGTERM))
     assert state(tmp_path)["running"] is None

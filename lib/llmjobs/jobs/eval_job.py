@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from llmjobs.benchmarks.prompting import encode_unit
@@ -18,7 +19,8 @@ from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.models.device import DeviceClock, set_threads
 from llmjobs.models.load import LoadedModel, files_of, load_model
 from llmjobs.models.prefetch import prefetch
-from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.runfolder import disk
+from llmjobs.runfolder.folder import RunFolder, read_object
 from llmjobs.runfolder.journal import encode
 from llmjobs.runner.units import Saved, Unit, Work
 from llmjobs.scoring.engine import Scorer
@@ -137,7 +139,8 @@ class EvalJob:
         assert task.data.test is not None
         lines = b"".join(encode(docs_record(doc, task.data.test.hash)) for doc in task.data.docs)
         relative = f"docs/{task.data.key}.jsonl"
-        if not (path := self.folder.path / relative).exists() or path.read_bytes() != lines:
+        path = self.folder.path / relative
+        if not disk.is_there(path) or _content(path) != lines:
             self.folder.write_text(relative, lines.decode())
 
 
@@ -163,8 +166,7 @@ class _Bench:
             "threads": threads,
         }
         self._folder, self._file = folder, f"eval/{spec.name}/model.json"
-        known = folder.path / self._file
-        earlier = read_json(known) if known.exists() else {}
+        earlier = read_object(folder.path / self._file)
         self.batch_tokens = self._budget(section.batch_tokens, earlier)
         self.limits = MemoryLimits.read(earlier)
         self._written: dict[str, Any] = {}
@@ -183,8 +185,9 @@ class _Bench:
         """The run's own earlier measurement first: batches must not change between attempts."""
         if isinstance(wanted, int):
             return wanted
-        if isinstance(earlier.get("batch_tokens"), int):
-            return int(earlier["batch_tokens"])
+        known = earlier.get("batch_tokens")
+        if isinstance(known, int) and known > 0:
+            return known
         key = {**self.effective, "weights": self.loaded.description.revision, "id": self.spec.id}
         return batch_tokens_for(self.loaded.model, key, shared=self.scorer.path == "shared")
 
@@ -196,6 +199,14 @@ class _Bench:
     def close(self) -> None:
         self.scorer.close()
         self.loaded.close()
+
+
+def _content(path: Path) -> bytes | None:
+    """What a file holds; None for what cannot be read, which is then written anew."""
+    try:
+        return disk.read_whole(path)
+    except OSError:
+        return None
 
 
 def _pad_token_id(tokenizer: Any) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from llmjobs.benchmarks.base import Benchmark
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.models.device import NO_GPU_TIME
-from llmjobs.runfolder.folder import CHECKPOINT, RunFolder, read_json
+from llmjobs.runfolder.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.runfolder.journal import Record, read_records
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.run import Outcome
@@ -64,8 +64,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
 def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: float) -> dict[str, Any]:
     gpu = [line["gpu_s"] for line in timings if line.get("gpu_s") is not None]
     device_peaks = [line["peak_device_bytes"] for line in timings if line.get("peak_device_bytes")]
-    file = folder.path / "eval" / name / "model.json"
-    device = read_json(file).get("device", "unknown") if file.exists() else "unknown"
+    device = str(read_object(folder.path / "eval" / name / "model.json").get("device", "unknown"))
     return {
         "real_s": round(real_s, 3),
         "user_s": round(_sum(timings, "user_s"), 3),

@@ -6,11 +6,10 @@ must. The kernel's count of kills for memory tells them apart where it can be re
 
 import contextlib
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from llmjobs.errors import DataError
-from llmjobs.measuring.endings import boot_id, oom_kills
-from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.measuring.endings import boot_id, oom_kills, own_oom_kills
+from llmjobs.runfolder.folder import RunFolder, read_object
 
 FILE = "attempts.json"
 MOST_KILLS = 2
@@ -30,6 +29,8 @@ class Attempts:
     running: bool = False
     boot: str | None = None
     oom_kills: int | None = None
+    """Of this process's control group where it has a count of its own, else of the machine."""
+    group: str | None = None
 
     @property
     def given_up(self) -> str | None:
@@ -55,7 +56,8 @@ class AttemptsFile:
     def start(self) -> None:
         """Note a start, before it happens."""
         self.attempts.running = True
-        self.attempts.boot, self.attempts.oom_kills = boot_id(), oom_kills()
+        self.attempts.boot = boot_id()
+        self.attempts.group, self.attempts.oom_kills = own_oom_kills() or (None, oom_kills())
         self._write()
 
     def end(self, *, killed: bool) -> None:
@@ -70,7 +72,8 @@ class AttemptsFile:
         self._write()
 
     def _count_unseen_end(self) -> None:
-        before, now = self.attempts.oom_kills, oom_kills()
+        group, now = own_oom_kills() or (None, oom_kills())
+        before = self.attempts.oom_kills if self.attempts.group == group else None
         self.attempts.running = False
         if before is None or now is None:
             self.attempts.vanished += 1
@@ -78,11 +81,15 @@ class AttemptsFile:
             self.attempts.kills += 1
 
     def _read(self) -> Attempts:
-        path = self._folder.path / self._file
-        with contextlib.suppress(DataError, TypeError, AttributeError):
-            found: dict[str, Any] = read_json(path) if path.exists() else {}
-            return Attempts(**{f.name: found[f.name] for f in fields(Attempts) if f.name in found})
-        return Attempts()
+        known, empty = {}, Attempts()
+        with contextlib.suppress(DataError):
+            known = read_object(self._folder.path / self._file)
+        texts, flags = ("boot", "group"), ("running",)
+        for one in fields(Attempts):
+            kind = str if one.name in texts else bool if one.name in flags else int
+            if type(known.get(one.name)) is kind:
+                setattr(empty, one.name, known[one.name])
+        return empty
 
     def _write(self) -> None:
         self._folder.write_json(self._file, asdict(self.attempts))

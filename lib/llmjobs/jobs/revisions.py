@@ -1,12 +1,11 @@
 """Revisions are resolved once a run and kept beside it: a resume, online or offline, uses the same commits."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest import ModelSpec
 from llmjobs.models.locate import Located, locate
-from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.runfolder.folder import RunFolder, read_object
 
 REVISIONS_FILE = "revisions.json"
 
@@ -23,9 +22,8 @@ class Revisions:
     @classmethod
     def of(cls, folder: RunFolder, *, writes: bool = True) -> "Revisions":
         """Read a run's revisions; empty for a new run."""
-        path = folder.path / REVISIONS_FILE
-        found: Any = read_json(path) if path.exists() else {}
-        return cls(folder, dict(found) if isinstance(found, dict) else {}, writes)
+        found = read_object(folder.path / REVISIONS_FILE)
+        return cls(folder, {name: commit for name, commit in found.items() if isinstance(commit, str)}, writes)
 
     def known_commit(self, kind: str, name: str, wanted: str | None) -> str | None:
         """The commit that this run recorded for ``name`` at ``wanted``; None if it never asked."""

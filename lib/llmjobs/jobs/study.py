@@ -10,7 +10,7 @@ from typing import Any
 from llmjobs.environment import describe_machine
 from llmjobs.manifest import Manifest, dump_manifest
 from llmjobs.runfolder import leases
-from llmjobs.runfolder.folder import RunFolder, read_json
+from llmjobs.runfolder.folder import RunFolder, read_object, sweep
 from llmjobs.runfolder.lock import exclusive
 from llmjobs.runner.run import Outcome
 
@@ -32,6 +32,7 @@ def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] 
         folder = RunFolder.create(results, study.name)
         if fresh and (old := folder.move_aside()):
             print(f"--fresh: the old run is kept as {old}", file=sys.stderr)
+        sweep(folder)
         leases.collect(folder)
         folder.write_text(MANIFEST_FILE, dump_manifest(study))
         _write_environment(folder, devices)
@@ -41,10 +42,9 @@ def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] 
 def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
     """The machine of the first attempt, and any other one that a later attempt ran on."""
     now = describe_machine() | ({"devices": devices} if devices else {})
-    path = folder.path / ENVIRONMENT_FILE
-    if path.exists():
-        first = read_json(path)
+    if first := read_object(folder.path / ENVIRONMENT_FILE):
         others = first.pop("later_attempts", [])
+        others = others if isinstance(others, list) else []
         if now != first and now not in others:
             others.append(now)
         now = first | ({"later_attempts": others} if others else {})
@@ -60,8 +60,7 @@ def tell_end(folder: RunFolder, outcome: Outcome) -> None:
 
 def write_summary(folder: RunFolder, study: Manifest, job: str, part: Mapping[str, Any]) -> None:
     """Put a job's part into ``summary.json`` and leave the others as they are."""
-    path = folder.path / SUMMARY_FILE
-    whole = read_json(path) if path.exists() else {}
+    whole = read_object(folder.path / SUMMARY_FILE)
     folder.write_json(
         SUMMARY_FILE, {"run": study.name, **{k: v for k, v in whole.items() if k != "run"}, job: dict(part)}
     )

@@ -8,6 +8,7 @@ from llmjobs.errors import printable
 from llmjobs.measuring.child import Ended
 
 GIB = 1 << 30
+_CGROUPS = Path("/sys/fs/cgroup")
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
@@ -38,9 +39,37 @@ def out_of_memory(ended: Ended, oom_kills_before: int | None) -> str:
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel killed for memory since it started; None where it does not say."""
+    """How many processes the kernel killed for memory since it started, anybody's; None where it does not say."""
+    return _count_in(Path("/proc/vmstat"))
+
+
+def own_oom_kills() -> tuple[str, int] | None:
+    """How many processes of this one's own control group the kernel killed for memory, with the group's identity.
+
+    The count is of the group alone, whoever ran out of memory (cgroups(7), ``memory.events`` and
+    ``memory.oom_control``). None where there is no such group: macOS, the root group, no access.
+    """
     try:
-        found = _OOM_KILLS.search(Path("/proc/vmstat").read_text())
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            places = [(_CGROUPS / path.strip("/"), "memory.events"), (_CGROUPS, "memory.events")]
+        elif "memory" in controllers.split(",") and path != "/":
+            places = [(_CGROUPS / "memory" / path.strip("/"), "memory.oom_control")]
+        else:
+            continue
+        for place, name in places:
+            if (count := _count_in(place / name)) is not None:
+                return f"{place}:{place.stat().st_ino}", count
+    return None
+
+
+def _count_in(file: Path) -> int | None:
+    try:
+        found = _OOM_KILLS.search(file.read_text())
     except OSError:
         return None
     return int(found[1]) if found else None

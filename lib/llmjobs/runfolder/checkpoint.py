@@ -58,7 +58,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """
     payload = pickle.dumps(dict(state), protocol=5)
     temporary = path.with_name(path.name + ".tmp")
-    with disk.clear_errors(path):
+    with disk.clear_errors(path), disk.taken_back(temporary):
         with disk.open_new(temporary) as stream:
             disk.write(stream, _MAGIC + hashlib.sha256(payload).digest() + payload)
             disk.fsync(stream)
@@ -77,7 +77,7 @@ def load(path: Path) -> Loaded | None:
     """
     reasons = []
     for candidate in (path, previous_of(path)):
-        if not candidate.is_file():
+        if not disk.is_there(candidate):
             continue
         try:
             state = read(candidate)
@@ -101,9 +101,10 @@ def read(path: Path) -> dict[str, Any]:
 
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with disk.open_to_read(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise DamagedCheckpointError("is larger than any checkpoint")
-        data = path.read_bytes()
     except OSError as error:
         raise DamagedCheckpointError(f"cannot be read ({error.strerror})") from None
     if not data.startswith(_MAGIC):

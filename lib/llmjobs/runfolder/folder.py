@@ -6,6 +6,7 @@ results/RUN/
   JOB/…/UNIT/{records.jsonl, timings.jsonl, checkpoint.pkl, unit.json, error.json}
 """
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,18 @@ class RunFolder:
         return target
 
 
+def sweep(folder: RunFolder) -> None:
+    """Remove the temporary files of writes that a kill cut off; only under the run's lock, where nobody writes."""
+    for path in folder.path.rglob("*.tmp"):
+        if Path(path.stem).suffix in _SWEPT and "figures" not in path.parts:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+_SWEPT = (".json", ".jsonl", ".pkl", ".yaml")
+"""Kinds of files that jobs write; what a report writes beside them, perhaps now, is not theirs to remove."""
+
+
 def to_json(value: Any) -> bytes:
     """Indented JSON with a final newline."""
     return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False).encode("utf-8", "replace") + b"\n"
@@ -131,8 +144,31 @@ def read_json(path: Path) -> Any:
 
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(disk.read_whole(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise DataError(f"{path}: not valid JSON; restore it or run again") from None
+        raise DataError(f"{path}: not valid JSON; restore it, or delete it and run the same command again") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run that holds an object; empty where the file is missing.
+
+    Raises:
+        DataError: damaged, or anything but an object.
+
+    """
+    if not disk.is_there(path):
+        return {}
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path}: holds {_kind(found)} where an object was expected; restore it, or delete it and run the same "
+            "command again"
+        )
+    return found
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")

@@ -1,13 +1,16 @@
 """Append-only JSONL files: records and timings.
 
-A line is written whole, then synced; the checkpoint then holds the file's length. On resume the file is cut at that
-length, so a torn last line never survives. Before each write the file must still have the length that this process
-left it at: so of two processes that a file system without locks lets in, one stops before it can do harm.
+A line is written whole, then synced; the checkpoint then holds the file's length and digest. On resume the file is cut
+at that length and compared with the digest, so a torn last line never survives and a changed one is noticed
+(:mod:`llmjobs.runfolder.integrity` does so for readers). Before each write the file must still have the length that
+this process left it at: so of two processes that a file system without locks lets in, one stops before it can do harm.
 """
 
 import contextlib
+import hashlib
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +20,7 @@ from llmjobs.errors import DataError, RunFolderError
 from llmjobs.runfolder import disk
 
 Record = dict[str, Any]
+_PART_BYTES = 1 << 20
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -30,21 +34,24 @@ def encode(record: Mapping[str, Any]) -> bytes:
 class Journal:
     """One JSONL file open for appending, cut to ``size`` bytes first."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        """Open ``path``, creating it where it is missing.
+    def __init__(self, path: Path, size: int, digest: str | None = None) -> None:
+        """Open ``path``, creating it where it is missing; ``digest`` is the SHA-256 that its first ``size`` bytes have.
 
         Raises:
-            RunFolderError: the file is shorter than ``size``: something outside llmjobs changed it; or the disk fails.
+            RunFolderError: the file is shorter than ``size``, or its digest is another one: something outside llmjobs
+                changed it; or the disk fails.
 
         """
         self.path, self.size = path, size
+        self._sha256 = hashlib.sha256()
         with disk.clear_errors(path):
             disk.make_folder(path.parent)
             is_new = not path.exists()
             _part_from_copies(path)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            descriptor = disk.open_existing(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
             self._stream = os.fdopen(descriptor, "rb+", buffering=0)
             try:
+                self._check(digest)
                 self._cut()
                 if is_new:
                     disk.fsync_folder(path.parent)
@@ -52,13 +59,26 @@ class Journal:
                 self._stream.close()
                 raise
 
-    def _cut(self) -> None:
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the first :attr:`size` bytes."""
+        return self._sha256.hexdigest()
+
+    def _check(self, digest: str | None) -> None:
+        """Read what was saved once, so that the digest can go on from there."""
         length = self._stream.seek(0, os.SEEK_END)
         if length < self.size:
-            raise RunFolderError(
-                f"{self.path}: {length} bytes, but {self.size} were saved; it was changed from outside: "
-                "restore it or use --fresh"
-            )
+            raise changed(self.path, f"has {length} bytes, but {self.size} were saved")
+        self._stream.seek(0)
+        left = self.size
+        while left and (part := self._stream.read(min(left, _PART_BYTES))):
+            self._sha256.update(part)
+            left -= len(part)
+        if digest is not None and self.digest != digest:
+            raise changed(self.path, "is not what was saved")
+
+    def _cut(self) -> None:
+        length = self._stream.seek(0, os.SEEK_END)
         if length > self.size:
             disk.truncate(self._stream, self.size)
             disk.fsync(self._stream)
@@ -92,6 +112,7 @@ class Journal:
                     self._take_back()
                     raise
             self.size += len(data)
+            self._sha256.update(data)
 
     def _take_back(self) -> None:
         """Leave no half line behind, so that a process that lives on can write again once there is room."""
@@ -112,12 +133,21 @@ class Journal:
         self.close()
 
 
+def changed(path: Path, how: str) -> RunFolderError:
+    """The error of a unit's file that was changed from outside: what it is, and how to recompute the unit."""
+    again = shlex.quote(str(path.with_name("checkpoint.pkl"))) + "*"
+    return RunFolderError(
+        f"{path}: {how}; it was changed from outside. Restore the file, or run 'rm {again}' and then the same command "
+        "again to recompute this unit. Other results are intact."
+    )
+
+
 def _part_from_copies(path: Path) -> None:
     """Give a file that has a second name (a backup by hard links, or a trap) its own content, to append to."""
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-            disk.write_whole(path, path.read_bytes())
+            disk.write_whole(path, disk.read_whole(path))
 
 
 def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, int, Record]]:
@@ -131,7 +161,7 @@ def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, i
     """
     end = 0
     try:
-        with path.open("rb") as stream:
+        with disk.open_to_read(path) as stream:
             for number, line in enumerate(stream, start=1):
                 end += len(line)
                 record = _parse(line)

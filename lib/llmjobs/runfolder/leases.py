@@ -79,7 +79,7 @@ def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
         _bring(source / name, target.path / name, int(state[key]), move=bool(state.get("done")))
     for file in _files(source):
         if file.name not in (RECORDS, TIMINGS, CHECKPOINT, ERROR_FILE, CHECKPOINT + ".previous"):
-            disk.write_whole(target.path / file.name, file.read_bytes())
+            disk.write_whole(target.path / file.name, disk.read_whole(file))
     with disk.clear_errors(target.path):
         disk.fsync_folder(target.path)
     checkpoint.save(target.checkpoint, state)
@@ -97,7 +97,7 @@ def share(run: RunFolder, lease: RunFolder) -> None:
             if not target.exists():
                 with disk.clear_errors(target):
                     disk.make_folder(target.parent)
-                disk.write_whole(target, file.read_bytes())
+                disk.write_whole(target, disk.read_whole(file))
 
 
 def drop(lease: RunFolder) -> None:
@@ -172,7 +172,7 @@ def _bring(source: Path, target: Path, size: int, *, move: bool) -> None:
         with disk.clear_errors(target):
             disk.rename(source, target)
         return
-    with disk.clear_errors(source), source.open("rb") as stream:
+    with disk.clear_errors(source), disk.open_to_read(source) as stream:
         data = stream.read(size)
     disk.write_whole(target, data)
 

@@ -70,7 +70,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     path = lock_file(folder)
     with disk.clear_errors(path):
         disk.make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC, 0o666)
+        descriptor = disk.open_existing(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
     try:
         left = _read_note(descriptor)
         locks = _flock(descriptor, folder, left)

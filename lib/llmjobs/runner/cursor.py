@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from llmjobs.errors import DataError, RunFolderError
+from llmjobs.errors import DataError, RunFolderError, printable
 from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_json, to_json
+from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_object, to_json
 from llmjobs.runfolder.journal import Journal, read_lines
 from llmjobs.runner import deaths
 from llmjobs.runner.fingerprint import compare
-from llmjobs.runner.units import Record, Saved, Step
+from llmjobs.runner.units import Record, Saved, Step, Work
 
 SHARE_OF_TIME = 0.005
 """Most of a unit's time that goes into saving its steps, as long as :data:`MOST_WAIT_S` allows it. With what a run's
@@ -26,7 +26,9 @@ MOST_WAIT_S = 10.0
 class Cursor:
     """What the checkpoint of a unit holds; builtins only.
 
-    ``records_bytes`` and ``timings_bytes`` are the lengths at which the journals are cut on resume. ``real_s`` is the
+    ``records_bytes`` and ``timings_bytes`` are the lengths at which the journals are cut on resume, ``records_sha256``
+    and ``timings_sha256`` what these bytes must then be (None in runs of an older version). ``steps`` is how many steps
+    the unit has in all (None until it is opened, and in older runs). ``real_s`` is the
     time used so far in all attempts, loading included. ``running`` is the note of an attempt that is under way (see
     ``deaths``), ``vanished`` counts attempts that ended unseen in the step at hand, ``memory_kills`` those that the
     kernel ended for lack of memory; ``saves`` numbers the generations.
@@ -39,6 +41,9 @@ class Cursor:
     items_done: int = 0
     records_bytes: int = 0
     timings_bytes: int = 0
+    records_sha256: str | None = None
+    timings_sha256: str | None = None
+    steps: int | None = None
     attempts: int = 0
     real_s: float = 0.0
     done: bool = False
@@ -78,15 +83,28 @@ def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | N
     if loaded is None:
         return cursor, None
     compare(unit, "declared", cursor.declared, declared)
+    cursor.declared = dict(declared)  # equal but for fields that an older version did not know
     return cursor, loaded.remark or _remark_on_age(unit, cursor)
 
 
 def _cursor_of(unit: UnitFolder, state: Mapping[str, Any]) -> Cursor:
     kinds = {"declared": dict, "effective": dict, "state": dict, "steps_done": int, "records_bytes": int}
-    if not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
-        raise RunFolderError(f"{unit.checkpoint}: is whole, but not the checkpoint of a unit")
     names = {f.name for f in fields(Cursor)}
-    return Cursor(**{key: value for key, value in state.items() if key in names})
+    cursor = Cursor(**{"declared": {}} | {key: value for key, value in state.items() if key in names})
+    counts = (getattr(cursor, name) for name in _COUNTS)
+    digests = (cursor.records_sha256, cursor.timings_sha256)
+    fits = all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    fits &= all(isinstance(value, int) and value >= 0 for value in counts)
+    fits &= all(value is None or isinstance(value, str) for value in digests)
+    fits &= cursor.steps is None or isinstance(cursor.steps, int)
+    if not fits or not 0 <= cursor.real_s < float("inf"):
+        raise RunFolderError(f"{unit.checkpoint}: is whole, but not the checkpoint of a unit")
+    return cursor
+
+
+_COUNTS = (
+    "steps_done", "items_done", "records_bytes", "timings_bytes", "attempts", "vanished", "memory_kills", "saves",
+)  # fmt: skip
 
 
 def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
@@ -132,8 +150,13 @@ def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
     compare(unit, "declared", {key: known[key] for key in both}, {key: asked[key] for key in both})
     records_bytes, last, ends = 0, -1, {-1: 0}
     if unit.records.exists():
-        for _, end, record in read_lines(unit.records, allow_torn=True):
-            step = int(record.get("step", 0))
+        for number, end, record in read_lines(unit.records, allow_torn=True):
+            step = record.get("step", 0)
+            if not isinstance(step, int) or step < max(last, 0):
+                raise DataError(
+                    f"{unit.records}:{number}: 'step' is {printable(str(step))[:40]!r}, not a number that follows the "
+                    "one before; restore the file or run with --fresh"
+                )
             if step != last:
                 ends[step - 1] = records_bytes
                 last = step
@@ -142,19 +165,26 @@ def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
     cursor = Cursor(dict(declared), steps_done=steps, records_bytes=ends.get(steps - 1, 0))
     cursor.effective = unit_file.get("effective", {})
     for _, end, line in read_lines(unit.timings, allow_torn=True) if unit.timings.exists() else ():
-        if int(line.get("step", -1)) >= steps:
+        if _number(line.get("step", -1)) >= steps:
             break
         cursor.timings_bytes = end
-        cursor.real_s += float(line.get("real_s") or 0.0)
-        cursor.items_done += int(line.get("items") or 0)
-        cursor.attempts = max(cursor.attempts, int(line.get("attempt") or 0))
+        cursor.real_s += max(_number(line.get("real_s")), 0.0)
+        cursor.items_done += max(int(_number(line.get("items"))), 0)
+        cursor.attempts = max(cursor.attempts, int(_number(line.get("attempt"))))
     return cursor
+
+
+def _number(value: Any) -> float:
+    """A measured figure of a line that somebody may have edited; 0 for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if -1e15 < value < 1e15 else 0.0
 
 
 def _unit_file(unit: UnitFolder) -> dict[str, dict[str, Any]]:
     """What ``unit.json`` holds of the settings; empty where it cannot be read."""
     with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
-        found = read_json(unit.path / UNIT_FILE)
+        found = read_object(unit.path / UNIT_FILE)
         return {key: dict(found[key]) for key in ("fingerprint", "effective")}
     return {}
 
@@ -165,9 +195,9 @@ class Writer:
     def __init__(self, unit: UnitFolder, cursor: Cursor) -> None:
         """Open the journals at the cursor, cutting what was not saved."""
         self.unit, self.cursor = unit, cursor
-        self.records = Journal(unit.records, cursor.records_bytes)
+        self.records = Journal(unit.records, cursor.records_bytes, cursor.records_sha256)
         try:
-            self.timings = Journal(unit.timings, cursor.timings_bytes)
+            self.timings = Journal(unit.timings, cursor.timings_bytes, cursor.timings_sha256)
         except RunFolderError:
             self.records.close()
             raise
@@ -177,9 +207,11 @@ class Writer:
         self._timings: list[Record] = []
         self._saving_s = 0.0
 
-    def opened(self, opening: Mapping[str, Any], effective: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    def opened(self, work: Work) -> None:
         """Note that an attempt has opened the unit; the time since the writer was made counts for it."""
+        opening, effective, state = work.opening, work.effective, work.state()
         self.cursor.attempts += 1
+        self.cursor.steps = work.steps
         self.cursor.running = deaths.note_of_attempt()
         self.cursor.effective, self.cursor.state = dict(effective), dict(state)
         kills = {"memory_kills": self.cursor.memory_kills} if self.cursor.memory_kills else {}
@@ -236,6 +268,7 @@ class Writer:
         self.records.check_alone()
         self.timings.check_alone()
         self.cursor.records_bytes, self.cursor.timings_bytes = self.records.size, self.timings.size
+        self.cursor.records_sha256, self.cursor.timings_sha256 = self.records.digest, self.timings.digest
         self.cursor.saves += 1
         state = dict(vars(self.cursor))
         checkpoint.save(self.unit.checkpoint, state)

@@ -1,10 +1,17 @@
-"""A run goes on only with the settings that it was begun with; the field that differs is named."""
+"""A run goes on only with the settings that it was begun with; the field that differs is named.
+
+A field that the saved settings do not have was not known to the llmjobs that saved them: it is not compared, so that
+runs of an older version go on. Where the keys are names of things, not settings, a new one is a difference.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from llmjobs.errors import FingerprintError
 from llmjobs.runfolder.folder import UnitFolder
+
+OF_NAMES = ("questions",)
+"""Fields whose keys are names (of benchmarks' subjects): one more or less is another set of questions."""
 
 
 def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -22,14 +29,18 @@ def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mappin
         )
 
 
-def _difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+def _difference(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], *, names: bool = False
+) -> tuple[str, Any, Any] | None:
     """The first field that differs, of mappings within by their path (``questions.mmlu.astronomy.data_hash``)."""
-    for key in dict.fromkeys([*saved, *asked]):
+    for key in dict.fromkeys([*saved, *(asked if names else ())]):
         was, now = saved.get(key), asked.get(key)
         if was == now:
             continue
-        if isinstance(was, Mapping) and isinstance(now, Mapping) and (inner := _difference(was, now)):
-            return f"{key}.{inner[0]}", *inner[1:]
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            if inner := _difference(was, now, names=key in OF_NAMES):
+                return f"{key}.{inner[0]}", *inner[1:]
+            continue
         return key, was, now
     return None
 

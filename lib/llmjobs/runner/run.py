@@ -19,6 +19,7 @@ from llmjobs.errors import (
 from llmjobs.redaction import redacted
 from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder
+from llmjobs.runfolder.integrity import check_state
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.cursor import Cursor, Writer
 from llmjobs.runner.fingerprint import compare
@@ -93,12 +94,15 @@ def load_start(folder: RunFolder, unit: Unit) -> Start:
 
     Raises:
         FingerprintError: it was made with other settings.
+        RunFolderError: it is whole, but its records are not what was saved.
 
     """
     unit_folder = folder.unit(unit.path)
     cursor, remark = cursors.load(unit_folder, unit.declared)
     if remark:
         log.warning("%s", remark)
+    if cursor.done:
+        check_state(unit_folder.path, vars(cursor))
     return Start(unit_folder, cursor, cursor.count_unseen_end())
 
 
@@ -148,10 +152,12 @@ class UnitLoop:
         ):
             if cursor.effective:
                 compare(folder, "as loaded", cursor.effective, work.effective)
+            if cursor.steps is not None and cursor.steps_done:
+                compare(folder, "as planned", {"steps": cursor.steps}, {"steps": work.steps})
             fingerprint = {**unit.declared, **work.effective}
             unit_file = {"unit": unit.path, "fingerprint": fingerprint, "effective": dict(work.effective)}
             RunFolder(folder.path).write_json(UNIT_FILE, unit_file)
-            writer.opened(work.opening, work.effective, work.state())
+            writer.opened(work)
             for index in range(cursor.steps_done, work.steps):
                 self.switch.check()
                 with self.switch.step():

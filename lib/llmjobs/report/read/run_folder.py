@@ -16,6 +16,7 @@ from llmjobs.report.read.json_files import (
     scores_of,
 )
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
+from llmjobs.runfolder.integrity import check_run
 
 PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_hash")
 """Fields of a fingerprint that must agree before two models are compared."""
@@ -27,8 +28,19 @@ def is_run_folder(path: Path) -> bool:
 
 
 def read_run_folder(path: Path) -> RawRun:
-    """Read every model's records below ``path/eval``, the questions, times and the machine."""
+    """Read every model's records below ``path/eval``, the questions, times and the machine.
+
+    Raises:
+        RunFolderError: records of any job were changed since they were saved.
+
+    """
     run = RawRun(path, "llmjobs run")
+    if unsealed := check_run(path):
+        more = f" and {len(unsealed) - 1} more" if len(unsealed) > 1 else ""
+        run.notice(
+            f"{path.name}/{unsealed[0]}{more}",
+            "no checksum to compare the records with (made by an older llmjobs, or copied in part)",
+        )
     run.environment = _optional(path / "environment.json", run, f"{path.name}/environment.json")
     run.summary = _optional(path / "summary.json", run, f"{path.name}/summary.json")
     _questions(path, run)
