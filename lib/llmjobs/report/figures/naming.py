@@ -12,8 +12,8 @@ PARTS = re.compile(r"[\s\-_/.:()]+|[^\s\-_/.:()]+")
 def short_names(names: Sequence[str], limit: int = 34) -> list[str]:
     """Return names at most ``limit`` wide that differ where the names do.
 
-    What a name shares with the most other names goes first: beside ``Llama-3.2-3B-Instruct``,
-    ``Llama-3.2-1B-Instruct`` becomes ``Llama-3.2-1B-…`` and never ``Llama-3.2-…struct``.
+    Words that other names have too are left out, long ones first, sizes and versions last:
+    beside ``Llama-3.2-3B-Instruct``, ``Llama-3.2-1B-Instruct`` becomes ``Llama-3.2-1B-…``, never ``Llama-3.2-…struct``.
     """
     shared = Counter(part for name in set(names) for part in set(PARTS.findall(name)))
     cut = [_shortened(name, limit, shared) for name in names]
@@ -35,7 +35,7 @@ def _shortened(name: str, limit: int, shared: Counter[str]) -> str:
         return name
     parts = PARTS.findall(name)
     words = [place for place, part in enumerate(parts) if part[0].isalnum() and shared[part] > 1]
-    words.sort(key=lambda place: (-shared[parts[place]], -len(parts[place]), -place))
+    words.sort(key=lambda place: _worth(parts[place], shared[parts[place]], place))
     gone: set[int] = set()
     for place in words:
         gone.add(place)
@@ -43,6 +43,11 @@ def _shortened(name: str, limit: int, shared: Counter[str]) -> str:
         if name_width(text) <= limit:
             return text
     return _cut(_joined(parts, gone), max(limit, 3))
+
+
+def _worth(part: str, names: int, place: int) -> tuple[bool, int, int, int]:
+    """Order of parting with a word: long ones first, then those of most names; sizes and versions come last."""
+    return any(c.isdigit() for c in part), -len(part), -names, -place
 
 
 def _joined(parts: Sequence[str], gone: set[int]) -> str:

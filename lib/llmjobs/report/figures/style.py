@@ -1,17 +1,14 @@
 """How the plots look: few colours that stay apart in grey and for colour-blind eyes, direct labels."""
 
-import logging
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import Any
 
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from llmjobs.report.text.fonts import FALLBACK_FAMILY, FALLBACK_FILE, FAMILY, FILES, OWN
+from llmjobs.report.figures.lettering import LetteringCanvas
 
 INK, MUTED, FAINT, RULE = "#1f2328", "#5b646e", "#a3abb4", "#d8dde2"
 BLUE, ORANGE, GREEN, PURPLE = "#1f5a96", "#d98a1f", "#4c9a83", "#8a5a8f"
@@ -28,7 +25,6 @@ MOST_NAMED, MOST_NUMBERED, MOST_PANELS = 44, 20, 20
 """Models at most in a square with names, in one with numbers in its cells, and in small multiples."""
 
 SETTINGS: dict[str, Any] = {
-    "font.family": [FAMILY, "DejaVu Sans", FALLBACK_FAMILY],
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -61,24 +57,15 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@lru_cache(maxsize=1)
-def _add_fonts() -> None:
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the fallback font has one weight only
-    for file, _ in FILES.values():
-        font_manager.fontManager.addfont(str(OWN / file))
-    font_manager.fontManager.addfont(str(FALLBACK_FILE))
-
-
 def styled() -> AbstractContextManager[None]:
     """Return a context in which figures get this look."""
-    _add_fonts()
     return rc_context(SETTINGS)  # type: ignore[arg-type]
 
 
 def blank(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """Return an empty figure that lays itself out, no taller than a page; call it inside :func:`styled`."""
     figure = Figure(figsize=(width_in, min(height_in, ROOM_IN)), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
-    FigureCanvasAgg(figure)
+    LetteringCanvas(figure)
     return figure
 
 

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from reportlab import rl_config
@@ -13,7 +14,6 @@ from reportlab.platypus import (
     Flowable,
     Frame,
     PageTemplate,
-    Paragraph,
     Spacer,
     TableStyle,
 )
@@ -23,8 +23,9 @@ from reportlab.platypus.tableofcontents import TableOfContents
 from llmjobs.report.blocks import Block, Finding, Prose
 from llmjobs.report.pdf import styles
 from llmjobs.report.pdf.flow import Figures, finding_rows, flowables
-from llmjobs.report.text.fonts import register_fonts, text_width
-from llmjobs.report.text.markup import markup
+from llmjobs.report.pdf.text import Text
+from llmjobs.report.text.fonts import register_fonts
+from llmjobs.report.text.shaping import draw_line, letters_of, text_width
 from llmjobs.report.text.visible import visible
 
 
@@ -85,7 +86,7 @@ class Document(BaseDocTemplate):  # type: ignore[misc]
             lang="en",
         )
         self.running, self.pages, self.heading = visible(title, keep_lines=False), 0, ""
-        height = styles.PAGE[1] - styles.TOP - styles.BOTTOM
+        height = styles.FRAME_HEIGHT
         frame = Frame(styles.LEFT, styles.BOTTOM, styles.WIDTH, height, 0, 0, 0, 0)
         self.addPageTemplates(PageTemplate("page", [frame], onPageEnd=self._finish))
 
@@ -112,7 +113,7 @@ class Document(BaseDocTemplate):  # type: ignore[misc]
             key = f"section-{flowable.key}"
             self.canv.bookmarkPage(key)
             self.canv.addOutlineEntry(visible(flowable.title), key, 0, closed=False)
-            self.notify("TOCEntry", (0, markup(flowable.title), self.page, key))
+            self.notify("TOCEntry", (0, escape(visible(flowable.title)), self.page, key))
 
     def handle_documentBegin(self) -> None:  # noqa: N802
         """Start a pass; the page count of the pass before is known."""
@@ -122,26 +123,25 @@ class Document(BaseDocTemplate):  # type: ignore[misc]
 
 
 def _header(canvas: Canvas, x: float, y: float, title: str, right: float) -> None:
-    from llmjobs.report.pdf.foreign import draw_line
-
     shown = title
     while text_width(shown, "regular", 8) > right - x and len(shown) > 8:
-        shown = shown[:-9].rstrip() + " …"
+        shown = "".join(letters_of(shown)[:-9]).rstrip() + " …"
     draw_line(canvas, x, y, shown, "regular", 8, styles.MUTED_INK.hexval().replace("0x", "#"))
 
 
-class Section(Paragraph):  # type: ignore[misc]
+class Section(Text):
     """A chapter's heading, known to contents and bookmarks."""
 
     def __init__(self, title: str, key: str) -> None:
         """Keep title and key."""
-        super().__init__(markup(title, "bold"), styles.SECTION)
+        super().__init__(title, styles.SECTION)
         self.title, self.key = title, key
 
 
 def _front(front: FrontPage, figures: Figures) -> list[Flowable]:
-    story: list[Flowable] = [Paragraph(markup(front.title, "bold"), styles.TITLE)]
-    story += [Paragraph("<br/>".join(map(markup, front.subtitle)), styles.SUBTITLE)]
+    story: list[Flowable] = [Text(front.title, styles.TITLE, most_lines=3)]
+    story += [Text(line, styles.SUBTITLE, most_lines=4) for line in front.subtitle]
+    story.append(Spacer(0, 10))
     if front.warning:
         story += flowables([Prose(front.warning, kind="alarm")], figures)
     rows = finding_rows(front.findings)
@@ -181,4 +181,4 @@ def _contents(lines: int) -> list[Flowable]:
         ]
     )
     room = CondPageBreak(30 + lines * styles.CONTENTS.leading)
-    return [room, Paragraph("Contents", styles.HEADING), contents]
+    return [room, Text("Contents", styles.HEADING), contents]

@@ -1,29 +1,33 @@
 """Tables: few rules, headers repeated on every page, widths found so that nothing runs out."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from reportlab.lib.styles import ParagraphStyle
-from reportlab.platypus import CondPageBreak, Flowable, LongTable, Paragraph
+from reportlab.platypus import CondPageBreak, Flowable, LongTable
 
-from llmjobs.report.blocks import Column, Table
+from llmjobs.report.blocks import Align, Column, Table
 from llmjobs.report.pdf.styles import CELL, MUTED_INK, NOTE, RULE_INK, TABLE_TITLE, TEXT_INK, WIDTH
-from llmjobs.report.text.fonts import Face, text_width
-from llmjobs.report.text.markup import markup
+from llmjobs.report.pdf.text import PIECES, Text
+from llmjobs.report.text.fonts import Face
+from llmjobs.report.text.shaping import text_width
 
 PAD = 9.0
 SIZES = (8.4, 7.8, 7.2, 6.6, 6.0)
 ALIGN = {"left": 0, "center": 1, "right": 2}
+MOST_LINES = 9
+"""Lines of one cell at most, so that every row fits on a page."""
 
 
 def table_flowables(table: Table, width: float = WIDTH) -> list[Flowable]:
     """Return caption, table and note; the caption stays with the table's first rows."""
     table = table.printed()
     size, widths = fit(table, width)
-    header = [_cell(c.title, c, size, "bold") for c in table.columns]
+    header = [_cell(c.title, c.align, size, "bold") for c in table.columns]
     rows = [
         [
-            _cell(text, column, size, "bold" if place in table.strong else "regular")
+            _cell(text, column.align, size, "bold" if place in table.strong else "regular")
             for text, column in zip(row, table.columns, strict=True)
         ]
         for place, row in enumerate(table.rows)
@@ -31,18 +35,23 @@ def table_flowables(table: Table, width: float = WIDTH) -> list[Flowable]:
     made = LongTable([header, *rows], colWidths=widths, repeatRows=1, hAlign="LEFT", spaceAfter=4)
     made.setStyle(_style())
     room = CondPageBreak(size * 1.26 * 5 + 30)
-    found: list[Flowable] = [room, Paragraph(markup(table.caption, "bold"), TABLE_TITLE), made]
-    return [*found, Paragraph(markup(table.note), NOTE)] if table.note else found
+    found: list[Flowable] = [room, Text(table.caption, TABLE_TITLE), made]
+    return [*found, Text(table.note, NOTE)] if table.note else found
 
 
 def fit(table: Table, width: float) -> tuple[float, list[float]]:
-    """Return the font size and column widths: columns with a share take what the others leave."""
+    """Return the font size and column widths: columns with a share take what the others leave.
+
+    A name that has to be broken is broken at its joints while the smaller font sizes have not been tried.
+    """
+    columns = range(len(table.columns))
     for size in SIZES:
-        natural = [_natural(table, place, size) for place in range(len(table.columns))]
+        natural = [_natural(table, place, size) for place in columns]
         fixed = sum(w for w, c in zip(natural, table.columns, strict=True) if not c.share)
         shares = sum(c.share for c in table.columns)
         free = width - fixed
-        narrow = sum(min(w, 70.0) for w, c in zip(natural, table.columns, strict=True) if c.share)
+        words = [_longest_word(table, place, size) if table.columns[place].share else 0.0 for place in columns]
+        narrow = sum(min(w, max(70.0, word)) for w, word in zip(natural, words, strict=True) if word)
         if free >= narrow or size == SIZES[-1]:
             break
     if free < narrow:
@@ -50,7 +59,7 @@ def fit(table: Table, width: float) -> tuple[float, list[float]]:
             [min(w, 70.0) if c.share else w for w, c in zip(natural, table.columns, strict=True)], width
         )
     if not shares:
-        return size, natural
+        return size, _capped(natural, width)
     return size, _shared(table.columns, natural, free, shares)
 
 
@@ -78,26 +87,35 @@ def _capped(natural: Sequence[float], width: float) -> list[float]:
 
 def _natural(table: Table, place: int, size: float) -> float:
     title = max((text_width(word, "bold", size) for word in table.columns[place].title.split()), default=0.0)
-    cells = (
-        text_width(row[place], "bold" if number in table.strong else "regular", size)
-        for number, row in enumerate(table.rows)
-    )
+    cells = (text_width(text, face, size) for text, face in _texts(table, place))
     return max([title, *cells]) + PAD + 1.5
 
 
-def _cell(text: str, column: Column, size: float, face: Face) -> Any:
-    style = ParagraphStyle(
-        f"cell-{column.align}-{size}-{face}",
+def _longest_word(table: Table, place: int, size: float) -> float:
+    """Width of the longest piece that a line does not break in."""
+    pieces = (text_width(piece, face, size) for text, face in _texts(table, place) for piece in PIECES.findall(text))
+    return float(min(max(pieces, default=0.0), WIDTH / 4)) + PAD + 1.5
+
+
+def _texts(table: Table, place: int) -> list[tuple[str, Face]]:
+    return [(row[place], "bold" if number in table.strong else "regular") for number, row in enumerate(table.rows)]
+
+
+def _cell(text: str, align: Align, size: float, face: Face) -> Text:
+    return Text(text, _cell_style(align, size, face), most_lines=MOST_LINES)
+
+
+@lru_cache(maxsize=64)
+def _cell_style(align: Align, size: float, face: Face) -> ParagraphStyle:
+    return ParagraphStyle(
+        f"cell-{align}-{size}-{face}",
         parent=CELL,
         fontSize=size,
         leading=size * 1.26,
-        alignment=ALIGN[column.align],
+        alignment=ALIGN[align],
         fontName="Text-Bold" if face == "bold" else "Text",
         textColor=TEXT_INK,
-        splitLongWords=1,
-        embeddedHyphenation=1,
     )
-    return Paragraph(markup(text, face), style)
 
 
 def _style() -> list[tuple[Any, ...]]:

@@ -12,16 +12,11 @@ from reportlab.lib.colors import Color
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
-from llmjobs.report.pdf import styles
-from llmjobs.report.pdf.foreign import draw_line
-from llmjobs.report.text.arabic import join_letters
-from llmjobs.report.text.direction import printed_order
-from llmjobs.report.text.fonts import Face, text_width
+from llmjobs.report.figures.lettering import face_of
+from llmjobs.report.text.shaping import draw_line, text_width
 from llmjobs.report.text.visible import visible
 
 CAPS = {"butt": 0, "round": 1, "projecting": 2}
-CAPTION_ROOM = 80.0
-"""Points kept free on a page beside a figure: its heading and its caption."""
 JOINS = {"miter": 0, "round": 1, "bevel": 2}
 
 
@@ -48,7 +43,7 @@ class CanvasRenderer(RendererBase):
     def get_text_width_height_descent(self, s: str, prop: FontProperties, ismath: Any) -> tuple[float, float, float]:
         """Measure in the fonts that will print the text."""
         size = prop.get_size_in_points()
-        return text_width(s, _face(prop), size), size * 0.72, size * 0.2
+        return text_width(visible(s, keep_lines=False), face_of(prop), size), size * 0.72, size * 0.2
 
     def draw_path(
         self,
@@ -104,7 +99,6 @@ class CanvasRenderer(RendererBase):
     ) -> None:
         """Print one line, turned by ``angle`` degrees."""
         red, green, blue = (round(255 * float(c)) for c in gc.get_rgb()[:3])
-        shown = printed_order(join_letters(visible(s, keep_lines=False)))
         self.canvas.saveState()
         self.canvas.translate(float(x), float(y))
         self.canvas.rotate(float(angle))
@@ -112,8 +106,8 @@ class CanvasRenderer(RendererBase):
             self.canvas,
             0,
             0,
-            shown,
-            _face(prop),
+            visible(s, keep_lines=False),
+            face_of(prop),
             prop.get_size_in_points(),
             f"#{red:02x}{green:02x}{blue:02x}",
         )
@@ -122,12 +116,6 @@ class CanvasRenderer(RendererBase):
     def draw_image(self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None) -> None:
         """Refuse pixels: plots here are lines, areas and text."""
         raise NotImplementedError("plots of the report are drawn as vectors")
-
-
-def _face(prop: FontProperties) -> Face:
-    weight = prop.get_weight()
-    heavy = weight in ("bold", "semibold", "heavy") or (isinstance(weight, int | float) and weight >= 600)
-    return "bold" if heavy else "italic" if prop.get_style() == "italic" else "regular"
 
 
 def _trace(line: Any, path: Path, transform: Transform) -> None:
@@ -157,7 +145,7 @@ def _trace(line: Any, path: Path, transform: Transform) -> None:
 
 
 class Plot(Flowable):  # type: ignore[misc]
-    """A figure in the text, scaled down only when it is wider or taller than the frame."""
+    """A figure in the text, scaled down only when it is wider than the frame."""
 
     def __init__(self, figure: Figure) -> None:
         """Take a figure whose layout is settled."""
@@ -167,10 +155,14 @@ class Plot(Flowable):  # type: ignore[misc]
         self.natural = (float(width) * 72, float(height) * 72)
         self.scale = 1.0
 
+    def fit(self, width: float) -> float:
+        """Scale down to ``width`` points where it is wider, and return the scale."""
+        self.scale = min(1.0, width / self.natural[0])
+        return self.scale
+
     def wrap(self, width: float, height: float) -> tuple[float, float]:
-        """Fit the frame's width, and its height less what stands with a figure."""
-        page = styles.PAGE[1] - styles.TOP - styles.BOTTOM
-        self.scale = min(1.0, width / self.natural[0], (page - CAPTION_ROOM) / self.natural[1])
+        """Fit the frame's width."""
+        self.fit(width)
         return self.natural[0] * self.scale, self.natural[1] * self.scale
 
     def draw(self) -> None:

@@ -1,0 +1,291 @@
+"""Sets a line of any script: in printed order, in fonts that have its letters, letters joined and stacked.
+
+The order is the Unicode Bidirectional Algorithm's, by python-bidi; shapes and places of the letters come
+from HarfBuzz. What no font has is printed by its name (``[rocket]``) or as a box with its code point.
+Where the two packages are missing letters stand side by side in reading order.
+"""
+
+import itertools
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from reportlab.lib.colors import HexColor
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfgen.canvas import Canvas
+
+from llmjobs.report.text.fonts import NAMES, Face, font_file, font_for, has_all, register_fonts
+from llmjobs.report.text.visible import JOINERS, code_point, needs_box, picture_name
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+uharfbuzz, bidi = _package("uharfbuzz"), _package("bidi.algorithm")
+
+KEPT = {0x200C: 0xE01EE, 0x200D: 0xE01EF}
+KEPT_BACK = {there: here for here, there in KEPT.items()}
+"""The algorithm drops joiners (UAX 9, X9): they pass through it as marks on the letter before."""
+EM = 1000
+"""Places and widths of glyphs are in thousandths of the font size."""
+FIRST_PRIVATE, PRIVATE = 0xE000, 0x1900
+"""Code points by which reportlab is asked for a glyph that has none; the text for copying stands beside it."""
+FIRST_BOX = 0x100000
+COMPLEX = range(0x0590, 0x1100), range(0x1700, 0x1B00), range(0x1CD0, 0x1D00), range(0xA800, 0xAC00)
+"""Where the scripts lie whose letters change with their neighbours, or carry marks, or read from right to left."""
+
+
+class Glyph(NamedTuple):
+    """A shape of a font: where it stands, how far it moves the pen, and the text that it begins."""
+
+    number: int
+    x: float
+    y: float
+    advance: float
+    text: str
+
+
+class Run(NamedTuple):
+    """Letters of one font: plain ones by their text, shaped ones by their glyphs; or a box with a code point."""
+
+    font: str
+    text: str
+    glyphs: tuple[Glyph, ...] = ()
+    boxed: bool = False
+
+
+def text_width(text: str, face: Face, size: float) -> float:
+    """Width of ``text`` in points."""
+    return sum(run_width(run, size) for run in set_line(text, face))
+
+
+def run_width(run: Run, size: float) -> float:
+    """Width of a run in points; a box is set smaller and padded."""
+    if run.glyphs:
+        return sum(glyph.advance for glyph in run.glyphs) * size / EM
+    if run.boxed:
+        return float(pdfmetrics.stringWidth(run.text, run.font, size * 0.62)) + size * 0.4
+    return float(pdfmetrics.stringWidth(run.text, run.font, size))
+
+
+def is_right_to_left(text: str) -> bool:
+    """Whether the first letter with a direction reads from right to left."""
+    for character in text:
+        kind = unicodedata.bidirectional(character)
+        if kind in ("R", "AL", "L"):
+            return kind != "L"
+    return False
+
+
+def set_line(text: str, face: Face, right: bool = False) -> Sequence[Run]:
+    """Return the runs of a line from left to right; ``right``: the paragraph reads from right to left."""
+    if text.isascii():
+        register_fonts()
+        return (Run(NAMES[face], text),) if text else ()
+    return _set_line(text, face, right)
+
+
+@lru_cache(maxsize=20_000)
+def _set_line(text: str, face: Face, right: bool) -> tuple[Run, ...]:
+    prepared, boxes = _prepare(text, face)
+    runs: list[Run] = []
+    for part, part_right in _directions(prepared, right):
+        fonts = list(_fonts(part, face, boxes, part_right))
+        for font, letters in reversed(fonts) if part_right else fonts:
+            if not font:
+                runs.append(Run(NAMES["regular"], code_point(boxes[ord(letters) - FIRST_BOX]), boxed=True))
+            elif part_right or any(_is_complex(c) for c in letters):
+                runs.append(Run(font, letters, _shape(letters, font, part_right)))
+            else:
+                runs.append(Run(font, letters))
+    return tuple(runs)
+
+
+def _prepare(text: str, face: Face) -> tuple[str, list[str]]:
+    """Return the line with pictures that no font has as names, and placeholders for what is printed in boxes."""
+    parts: list[str] = []
+    boxes: list[str] = []
+    for letter in letters_of(text):
+        if font_for(letter, face):
+            parts.append(letter)
+            continue
+        for character in letter:
+            if character in JOINERS:
+                continue
+            if font_for(character, face):
+                parts.append(character)
+            elif (name := None if needs_box(character) else picture_name(character)) is not None:
+                parts.append(name)
+            else:
+                parts.append(chr(FIRST_BOX + len(boxes)))
+                boxes.append(character)
+    return "".join(parts), boxes
+
+
+def letters_of(text: str) -> list[str]:
+    """Split into letters with their marks and joiners: what must not be torn apart."""
+    letters: list[str] = []
+    for character in text:
+        mark = unicodedata.category(character)[0] == "M" or character in JOINERS
+        if letters and (mark or letters[-1][-1] in JOINERS):
+            letters[-1] += character
+        else:
+            letters.append(character)
+    return letters
+
+
+def _directions(text: str, right: bool) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a line from left to right, each in reading order, and whether it reads to the left."""
+    if bidi is None or not (right or any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)):
+        yield text, False
+        return
+    storage = bidi.get_empty_storage() | {"base_level": int(right), "base_dir": "LR"[right]}
+    bidi.get_embedding_levels(text.translate(KEPT), storage)
+    bidi.explicit_embed_and_overrides(storage)
+    bidi.resolve_weak_types(storage)
+    bidi.resolve_neutral_types(storage, False)
+    bidi.resolve_implicit_levels(storage, False)
+    bidi.reorder_resolved_levels(storage, False)
+    part, odd = "", False
+    for character in storage["chars"]:
+        if part and character["level"] % 2 != odd:
+            yield part[::-1] if odd else part, odd
+            part = ""
+        part, odd = part + character["ch"].translate(KEPT_BACK), bool(character["level"] % 2)
+    yield part[::-1] if odd else part, odd
+
+
+def _fonts(text: str, face: Face, boxes: Sequence[str], right: bool) -> Iterator[tuple[str, str]]:
+    """Yield the runs of one font each; an empty font name for a box.
+
+    Blanks and signs between words that read from right to left stay in the words' font.
+    """
+    run, font = "", ""
+    whole = (letter if font_for(letter, face) else list(letter) for letter in letters_of(text))
+    for letter in itertools.chain.from_iterable([part] if isinstance(part, str) else part for part in whole):
+        boxed = FIRST_BOX <= ord(letter[0]) < FIRST_BOX + len(boxes)
+        stays = right and font and not letter.isalnum() and has_all(font, list(map(ord, letter)))
+        found = "" if boxed else font if stays else font_for(letter, face) or NAMES[face]
+        if run and (boxed or found != font or not font):
+            yield font, run
+            run = ""
+        run, font = run + letter, found
+    if run:
+        yield font, run
+
+
+def _is_complex(character: str) -> bool:
+    code = ord(character)
+    return (
+        code > 0xFFFF
+        or unicodedata.category(character)[0] == "M"
+        or code >= COMPLEX[0].start
+        and any(code in part for part in COMPLEX)
+    )
+
+
+def _shape(text: str, font: str, right: bool) -> tuple[Glyph, ...]:
+    if uharfbuzz is None:
+        return _unshaped(text, font, right)
+    buffer = uharfbuzz.Buffer()
+    buffer.add_str(text)
+    buffer.guess_segment_properties()
+    buffer.direction = "rtl" if right else "ltr"
+    uharfbuzz.shape(_harfbuzz_font(font), buffer)
+    infos, places = buffer.glyph_infos, buffer.glyph_positions
+    starts = sorted({info.cluster for info in infos})
+    ends = dict(zip(starts, [*starts[1:], len(text)], strict=True))
+    glyphs, told = [], set()
+    for info, place in zip(infos, places, strict=True):
+        meant = "" if info.cluster in told else text[info.cluster : ends[info.cluster]]
+        told.add(info.cluster)
+        glyphs.append(Glyph(info.codepoint, place.x_offset, place.y_offset, place.x_advance, meant))
+    return tuple(glyphs)
+
+
+def _unshaped(text: str, font: str, right: bool) -> tuple[Glyph, ...]:
+    face = pdfmetrics.getFont(font).face
+    glyphs = [
+        Glyph(face.charToGlyph.get(ord(c), 0), 0, 0, float(face.getCharWidth(ord(c))), c)
+        for c in text
+        if c not in JOINERS
+    ]
+    return tuple(reversed(glyphs) if right else glyphs)
+
+
+@lru_cache(maxsize=64)
+def _harfbuzz_font(name: str) -> Any:
+    font = uharfbuzz.Font(uharfbuzz.Face(uharfbuzz.Blob.from_file_path(font_file(name))))
+    font.scale = (EM, EM)
+    return font
+
+
+def glyphs_of(run: Run) -> Sequence[Glyph]:
+    """Return the glyphs of any run that is no box."""
+    return run.glyphs or _unshaped(run.text, run.font, False)
+
+
+def draw_line(
+    canvas: Canvas, x: float, y: float, text: str, face: Face, size: float, ink: str, right: bool = False
+) -> float:
+    """Print one line of text, font by font; return where it ends."""
+    for run in set_line(text, face, right):
+        wide = run_width(run, size)
+        if run.boxed:
+            _draw_box(canvas, x, y, run, size, wide)
+        else:
+            canvas.setFillColor(HexColor(ink))
+            canvas.setFont(run.font, size)
+            if run.glyphs:
+                _draw_glyphs(canvas, x, y, run, size)
+            else:
+                canvas.drawString(x, y, run.text)
+        x += wide
+    return x
+
+
+def _draw_box(canvas: Canvas, x: float, y: float, run: Run, size: float, wide: float) -> None:
+    canvas.saveState()
+    canvas.setLineWidth(0.4)
+    canvas.setStrokeColor(HexColor("#8a929b"))
+    canvas.setFillColor(HexColor("#5b646e"))
+    canvas.rect(x + size * 0.08, y - size * 0.18, wide - size * 0.16, size * 0.86)
+    canvas.setFont(run.font, size * 0.62)
+    canvas.drawString(x + size * 0.2, y, run.text)
+    canvas.restoreState()
+
+
+def _draw_glyphs(canvas: Canvas, x: float, y: float, run: Run, size: float) -> None:
+    """Draw shaped letters with the text that a reader gets when copying them (ISO 32000-1, 14.9.4).
+
+    Letters that read from left to right are marked together, others one by one, as readers expect them in the order
+    of the page.
+    """
+    face = pdfmetrics.getFont(run.font).face
+    right = any(unicodedata.bidirectional(c) in ("R", "AL") for c in run.text)
+    if not right:
+        canvas.addLiteral(_actual_text(run.text))
+    for glyph in run.glyphs:
+        code = (FIRST_PRIVATE if glyph.number < PRIVATE else 0xF0000) + glyph.number
+        face.charToGlyph[code] = glyph.number
+        face.charWidths[code] = (
+            _harfbuzz_font(run.font).get_glyph_h_advance(glyph.number) if uharfbuzz else glyph.advance
+        )
+        if right:
+            canvas.addLiteral(_actual_text(glyph.text))
+        canvas.drawString(x + glyph.x * size / EM, y + glyph.y * size / EM, chr(code))
+        if right:
+            canvas.addLiteral("EMC")
+        x += glyph.advance * size / EM
+    if not right:
+        canvas.addLiteral("EMC")
+
+
+def _actual_text(text: str) -> str:
+    return f"/Span <</ActualText <FEFF{text.encode('utf-16-be', 'replace').hex().upper()}>>> BDC"
