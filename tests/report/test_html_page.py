@@ -87,6 +87,49 @@ def test_it_filters_by_subject_model_and_outcome(page: Path, tmp_path: Path) -> 
     assert "all 3" in missed
 
 
+def test_it_finds_what_one_model_gets_right_and_another_wrong(page: Path, tmp_path: Path) -> None:
+    first_only = count(rendered(page, tmp_path, choose(model="0", outcome="1", other="2", otheroutcome="0")))
+    both = count(rendered(page, tmp_path, choose(model="0", outcome="1", other="2", otheroutcome="1")))
+    unread = count(rendered(page, tmp_path, choose(model="0", outcome="1", other="2", otheroutcome="u")))
+    assert first_only > 0
+    assert first_only + both + unread == count(rendered(page, tmp_path, choose(model="0", outcome="1")))
+
+
+def rows(dom: str) -> list[list[str]]:
+    """The table of models, cell by cell."""
+    body = dom.split('id="models"')[1].split("<tbody>")[1].split("</tbody>")[0]
+    return [
+        [re.sub("<.*?>", "", cell) for cell in re.findall("<td>(.*?)</td>", row)] for row in body.split("</tr>")[:-1]
+    ]
+
+
+def test_the_table_of_models_sorts_and_follows_the_subject(page: Path, tmp_path: Path) -> None:
+    whole = rows(rendered(page, tmp_path))
+    assert [row[0] for row in whole] == ["large", "middle", "small"]
+    assert all(row[4] == "120" for row in whole)
+    by_name = "document.querySelectorAll('#models th button')[0].click();"
+    assert [row[0] for row in rows(rendered(page, tmp_path, by_name * 2))] == ["small", "middle", "large"]
+    part = rows(rendered(page, tmp_path, choose(subject="1")))
+    assert all(row[4] == "40" for row in part)
+    assert sum(int(row[3]) for row in part) < sum(int(row[3]) for row in whole)
+
+
+def test_questions_are_ordered_by_how_many_models_miss_them(page: Path, tmp_path: Path) -> None:
+    dom = rendered(page, tmp_path, choose(order="hard"))
+    marks = [re.findall('data-mark="(.)"', article) for article in dom.split("<article")[1:]]
+    missed = [sum(mark in "✗?" for mark in found) for found in marks]
+    assert missed == sorted(missed, reverse=True)
+    assert missed[0] == 3
+
+
+def test_what_is_hidden_does_not_show(page: Path, tmp_path: Path) -> None:
+    script = (
+        "document.title = ['benchmark', 'otheroutcome'].map(id =>"
+        " getComputedStyle(document.getElementById(id).parentElement).display).join(' ');"
+    )
+    assert "<title>none none</title>" in rendered(page, tmp_path, script)
+
+
 def test_it_searches_and_shows_more(page: Path, tmp_path: Path) -> None:
     assert count(rendered(page, tmp_path, choose(search="onerror"))) == 3
     more = rendered(page, tmp_path, "document.getElementById('more').click();")
