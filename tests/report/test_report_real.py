@@ -99,7 +99,16 @@ def test_overlap_equals_plain_numpy(
     assert found.oracle.value == pytest.approx(1 - wrong.all(axis=0).mean())
     missed = wrong.all(axis=0)
     shares = [np.mean(table[a][missed] == table[b][missed]) for a, b in itertools.combinations(range(6), 2)]
-    assert found.all_pair_share == pytest.approx(np.mean(shares))
+    same = found.same_answer
+    assert same is not None
+    assert same.share == pytest.approx(np.mean(shares))
+    expected = 0.0
+    for a, b in itertools.combinations(range(6), 2):
+        for letter in "ABCD":
+            x, y = table[a][missed & (gold == letter)], table[b][missed & (gold == letter)]
+            expected += sum(np.sum(x == other) * np.sum(y == other) for other in "ABCD") / max(len(x), 1)
+    assert same.habit == pytest.approx(expected / 15 / missed.sum())
+    assert found.excess.value == pytest.approx(found.missed_by[-1] - found.expected[-1])
     assert found.all_same == np.sum((table[:, missed] == table[0, missed]).all(axis=0))
 
 
@@ -200,8 +209,8 @@ def test_the_whole_report_on_the_six_models(shared_data: Path, tmp_path: Path) -
         questions=shared_data / "mmlu" / "test",
     )
     told = " ".join(finding.sentence for finding in made.findings)
-    assert "Qwen2.5-7B beats Llama-3.1-8B by 9.4 points (95%: 7.3 to 11.4) on the same 2,131 questions" in told
-    assert "All six models miss 169 of 2,131 questions; independent mistakes would give 19" in told
+    assert "Qwen2.5-7B has 9.4 points more right than Llama-3.1-8B, the next, on the same 2,131 questions" in told
+    assert "all six models miss 169 of 2,131 questions; mistakes that are independent within each subject" in told
     part = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["report"]
     assert part["missed_by_all"][0]["missed_by"][-1] == 169
     assert len(part["missed_by_all"][0]["doc_ids"]) == 169

@@ -2,24 +2,28 @@
 
 A *question* is a turn with something to check. Accuracy is over questions that were answered; those in error are
 counted apart. History on is the strategy ``full``, history off is ``none``: the same questions, so the test is paired.
+The questions of one conversation hang together, so the conversations are what is counted as independent: intervals are
+cluster-robust and the test flips the sign of whole conversations.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from llmjobs.jobs.converse_tasks import ConverseTask
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runfolder.journal import Record, read_records
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.run import Outcome
-from llmjobs.statistics.intervals import wilson
-from llmjobs.statistics.paired import paired_difference
+from llmjobs.statistics.intervals import clustered_interval, wilson
+from llmjobs.statistics.paired import clustered_comparison
 
-CONFIDENCE = "95% Wilson"
-TEST = "McNemar exact, two-sided"
+CONFIDENCE = "95%, the wider of Wilson's and the cluster-robust one over conversations"
+TEST = "sign flips of whole conversations, two-sided"
 
 
 def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome) -> dict[str, Any]:
@@ -96,14 +100,28 @@ def _by(records: Sequence[Record], key: Callable[[Record], Any], name: str) -> l
 def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
     scored = [record for record in records if record["status"] == "ok"]
     n, right = len(scored), sum(bool(record["correct"]) for record in scored)
-    low, high = wilson(right, n) if n else (None, None)
+    low, high = _ends(right, scored) if n else (None, None)
     return {
         "n": n,
+        "conversations": len({record["conversation"] for record in scored}),
         "correct": right,
         "acc": round(right / n, 6) if n else None,
         "low": None if low is None else round(float(low), 6),
         "high": None if high is None else round(float(high), 6),
     }
+
+
+def _ends(right: int, scored: Sequence[Record]) -> tuple[float, float]:
+    """Return the wider of Wilson's interval and the cluster-robust one, end by end.
+
+    Answers of one conversation hang together; where all conversations agree, the second interval collapses.
+    """
+    low, high = wilson(right, len(scored))
+    values = [float(bool(record["correct"])) for record in scored]
+    _, wide_low, wide_high = clustered_interval(values, [record["conversation"] for record in scored])
+    if np.isnan(wide_low):
+        return low, high
+    return max(0.0, min(low, wide_low)), min(1.0, max(high, wide_high))
 
 
 def _growth(answered: Sequence[Record], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -137,15 +155,17 @@ def _paired(first: Sequence[Record] | None, second: Sequence[Record] | None) -> 
     both = [key for key in one if key in other]
     if not both:
         return None
-    found = asdict(paired_difference([one[key] for key in both], [other[key] for key in both]))
+    conversations = [key[0] for key in both]
+    found = asdict(clustered_comparison([one[key] for key in both], [other[key] for key in both], conversations))
     return {
+        "conversations": len(set(conversations)),
         "acc_first": round(sum(one[key] for key in both) / len(both), 6),
         "acc_second": round(sum(other[key] for key in both) / len(both), 6),
         **{key: round(value, 9) if isinstance(value, float) else value for key, value in found.items()},
     }
 
 
-def _scored(records: Iterable[Record]) -> dict[Hashable, bool]:
+def _scored(records: Iterable[Record]) -> dict[tuple[str, int], bool]:
     return {
         (record["conversation"], record["turn"]): bool(record["correct"])
         for record in records

@@ -41,8 +41,9 @@ def _row(memory: Mapping[str, Any]) -> tuple[str, ...]:
 def _sentence(pair: Mapping[str, Any]) -> str:
     p = f"p = {pair['p']:.2g}" if pair["p"] >= 1e-4 else "p < 0.0001"
     return (
-        f"history on {pair['acc_first']:.0%}, off {pair['acc_second']:.0%} of {pair['n']} questions: "
-        f"{pair['difference']:+.0%} ({pair['low']:+.0%} to {pair['high']:+.0%}, {p}, McNemar exact)"
+        f"history on {pair['acc_first']:.0%}, off {pair['acc_second']:.0%} of {pair['n']} questions in "
+        f"{pair['conversations']} conversations: {100 * pair['difference']:+.0f} points "
+        f"({100 * pair['low']:+.0f} to {100 * pair['high']:+.0f}, {p}, conversations' signs flipped)"
     )
 
 

@@ -118,6 +118,7 @@ def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spend
         "agents": [_agent(agent, found.answers[agent.name]) for agent in bench.agents],
         "judges": _judges(bench, found),
         "scores": scores.score_all(found.single, found.categories),
+        "differences": scores.differences(found.single),
         "pairwise": _pairwise(found.pairs),
         "history": _history(found.single),
         "agreement": _agreement(bench, found),
@@ -178,6 +179,7 @@ def _pairwise(pairs: Sequence[Compared]) -> list[Figures]:
         rows.append(
             {
                 "judge": judge,
+                "turns": sorted({one.turn for one in mine}),
                 "win_rates": pairwise.win_rates(mine),
                 "pairs": pairwise.pair_table(mine),
                 "bradley_terry": pairwise.bradley_terry(mine),

@@ -16,6 +16,7 @@ from scipy import stats
 from llmjobs.benchmarks.row_files import read_rows
 from llmjobs.errors import DataError
 from llmjobs.mtbench.fastchat import Compared, Judged
+from llmjobs.statistics.intervals import clustered_interval
 
 Figures = dict[str, Any]
 PairKey = tuple[str, int, str, str]
@@ -37,17 +38,25 @@ def rating_agreement(judged: Sequence[Judged]) -> list[Figures]:
         if not shared:
             continue
         a, b = (np.array([by_judge[name][key] for key in shared]) for name in (first, second))
+        questions = [question for _, question, _ in shared]
         rows.append(
             {
                 "first": first,
                 "second": second,
                 "n": len(shared),
                 "spearman": _spearman(a, b),
-                "mean_difference": round(float((a - b).mean()), 6),
-                "within_one": round(float((np.abs(a - b) <= 1).mean()), 6),
+                **_with_ends("mean_difference", a - b, questions),
+                **_with_ends("within_one", np.abs(a - b) <= 1, questions),
             }
         )
     return rows
+
+
+def _with_ends(name: str, values: Any, questions: Sequence[str]) -> Figures:
+    """A mean under ``name``, the ends of its interval (cluster-robust over questions) under ``name_low``, ``_high``."""
+    value, low, high = (round(float(x), 6) for x in clustered_interval(values, questions))
+    ends = (None, None) if np.isnan(low) else (low, high)
+    return {name: value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
 
 def _spearman(a: Any, b: Any) -> float | None:
@@ -88,7 +97,7 @@ def preference_agreement(sources: Mapping[str, Preferences]) -> list[Figures]:
         shared = sources[first].keys() & sources[second].keys()
         if shared:
             rows.append({"first": first, "second": second} | _agreement([
-                (sources[first][key], sources[second][key]) for key in sorted(shared)
+                (key[0], sources[first][key], sources[second][key]) for key in sorted(shared)
             ]))  # fmt: skip
     return rows
 
@@ -97,19 +106,21 @@ def votes_agreement(sources: Mapping[str, Preferences], votes: Sequence[tuple[Pa
     """Each source against single votes; several people may have voted on one pair."""
     rows = []
     for name, preferences in sources.items():
-        both = [(preferences[key], vote) for key, vote in votes if key in preferences]
+        both = [(key[0], preferences[key], vote) for key, vote in votes if key in preferences]
         if both:
             rows.append({"judge": name, **_agreement(both)})
     return rows
 
 
-def _agreement(both: Sequence[tuple[str, str]]) -> Figures:
-    decided = [(a, b) for a, b in both if TIE not in (a, b)]
+def _agreement(both: Sequence[tuple[str, str, str]]) -> Figures:
+    """Shares of the same preference; ``both`` holds the question and the two preferences."""
+    decided = [(question, a, b) for question, a, b in both if TIE not in (a, b)]
+    told = _with_ends("decided", [a == b for _, a, b in decided], [question for question, _, _ in decided])
     return {
         "n": len(both),
-        "all": round(sum(a == b for a, b in both) / len(both), 6),
+        **_with_ends("all", [a == b for _, a, b in both], [question for question, _, _ in both]),
         "n_decided": len(decided),
-        "decided": round(sum(a == b for a, b in decided) / len(decided), 6) if decided else None,
+        **(told if decided else {"decided": None, "decided_low": None, "decided_high": None}),
     }
 
 

@@ -1,19 +1,23 @@
 """Scores of single-answer judgments: means over turns, by turn, by category, intervals over questions.
 
 Source of the score: FastChat, llm_judge/show_result.py: the mean over all judged turns, unread ones (-1) left out. Here
-unread ones are counted beside the mean. Intervals are percentile bootstraps over whole questions, since the two turns
-of a question belong together.
+unread ones are counted beside the mean. The two turns of a question belong together: intervals are cluster-robust over
+questions with Student's t, which holds its level for the ten questions of a category too, where a percentile bootstrap
+does not (docs/statistics.md has the rates).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from llmjobs.mtbench.fastchat import Judged
-from llmjobs.statistics.intervals import bootstrap_mean
+from llmjobs.statistics.intervals import Interval, clustered_interval, group_sums
+from llmjobs.statistics.paired import holm, sign_flip_p, simultaneous_level
 
-INTERVAL = "95% bootstrap over questions"
+INTERVAL = "95% cluster-robust over questions, Student's t"
+LOWEST, HIGHEST = 1.0, 10.0
 Figures = dict[str, Any]
 
 
@@ -42,8 +46,9 @@ def mean_of(judged: Iterable[Judged]) -> Figures:
     if not read:
         return {"score": None, "low": None, "high": None, **counts}
     values = [float(one.rating or 0.0) for one in read]
-    interval = bootstrap_mean(values, clusters=[one.question_id for one in read])
-    return {"score": _r(interval.value), "low": _r(interval.low), "high": _r(interval.high), **counts}
+    value, low, high = clustered_interval(values, [one.question_id for one in read])
+    ends = (None, None) if np.isnan(low) else (_r(max(low, LOWEST)), _r(min(high, HIGHEST)))
+    return {"score": _r(value), "low": ends[0], "high": ends[1], **counts}
 
 
 def _by(judged: Sequence[Judged], key: Callable[[Judged], Any], name: str) -> list[Figures]:
@@ -52,21 +57,55 @@ def _by(judged: Sequence[Judged], key: Callable[[Judged], Any], name: str) -> li
 
 
 def difference(first: Sequence[Judged], second: Sequence[Judged], turn: int) -> Figures | None:
-    """Mean rating of ``first`` less that of ``second`` on the same questions, turn ``turn``; None without any.
+    """Mean rating of ``first`` less that of ``second`` on the same questions, turn ``turn``; None without any."""
+    found = _compared([one for one in first if one.turn == turn], [one for one in second if one.turn == turn])
+    return {"turn": turn, **found} if found else None
 
-    The interval is a percentile bootstrap over the questions' differences.
+
+def differences(judged: Sequence[Judged]) -> list[Figures]:
+    """Every two agents of every judge on the turns that both were rated on, the one with the higher mean first.
+
+    ``p`` is a sign-flip test over questions, ``p_holm`` adjusted over the judge's pairs; ``low`` and ``high`` hold for
+    all pairs of the judge together (Bonferroni).
     """
-    a, b = ({one.question_id: one.rating for one in part if one.turn == turn} for part in (first, second))
-    gaps = [x - y for key, x in a.items() if x is not None and (y := b.get(key)) is not None]
-    if not gaps:
+    rows: list[Figures] = []
+    for judge in dict.fromkeys(one.judge for one in judged):
+        mine: dict[str, list[Judged]] = {}
+        for one in judged:
+            if one.judge == judge:
+                mine.setdefault(one.model, []).append(one)
+        pairs = list(combinations(mine, 2))
+        found: list[Figures] = []
+        for a, b in pairs:
+            gap = _compared(mine[a], mine[b], simultaneous_level(len(pairs)))
+            if gap is None:
+                continue
+            if gap["difference"] < 0:
+                a, b, gap = b, a, _compared(mine[b], mine[a], simultaneous_level(len(pairs))) or gap
+            found.append({"judge": judge, "first": a, "second": b, **gap})
+        adjusted = holm([row["p"] for row in found])
+        rows += [{**row, "p_holm": _r(p)} for row, p in zip(found, adjusted, strict=True)]
+    return rows
+
+
+def _compared(first: Sequence[Judged], second: Sequence[Judged], level: float = 0.95) -> Figures | None:
+    """Mean difference on the same turns with its interval and p over questions; None without a common turn."""
+    a, b = ({(one.question_id, one.turn): one.rating for one in part} for part in (first, second))
+    both = [(key[0], x - y) for key, x in a.items() if x is not None and (y := b.get(key)) is not None]
+    if not both:
         return None
-    interval = bootstrap_mean(gaps)
+    questions, gaps = [question for question, _ in both], [gap for _, gap in both]
+    value, low, high = (
+        clustered_interval(gaps, questions, level) if len(both) > 1 else Interval(gaps[0], float("nan"), float("nan"))
+    )
+    widest = HIGHEST - LOWEST
     return {
-        "turn": turn,
         "n": len(gaps),
-        "difference": _r(interval.value),
-        "low": _r(interval.low),
-        "high": _r(interval.high),
+        "questions": len(set(questions)),
+        "difference": _r(value),
+        "low": _r(-widest if np.isnan(low) else max(low, -widest)),
+        "high": _r(widest if np.isnan(high) else min(high, widest)),
+        "p": round(sign_flip_p(group_sums(gaps, questions)[0]), 9),
     }
 
 

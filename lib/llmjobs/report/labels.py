@@ -9,10 +9,11 @@ from llmjobs.report.study import RawEntry
 def label_entries(entries: Sequence[RawEntry]) -> list[str]:
     """Return a label for each entry: the model's name, and only those settings that tell it from another.
 
-    ``meta-llama/Llama-3.2-1B`` on two devices gives ``Llama-3.2-1B cpu`` and ``Llama-3.2-1B cuda``.
+    ``meta-llama/Llama-3.2-1B`` on two devices gives ``Llama-3.2-1B cpu`` and ``Llama-3.2-1B cuda``. The study comes
+    first: two people's figures for one model differ in more than the device that they used.
     """
     labels = [_name(entry) for entry in entries]
-    for read in (_owner, _quantization, _device, _dtype, _machine, _study, _run):
+    for read in (_owner, _study, _quantization, _device, _dtype, _machine, _run):
         counts = Counter(labels)
         values: dict[str, set[str]] = {}
         for label, entry in zip(labels, entries, strict=True):

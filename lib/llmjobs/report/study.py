@@ -54,7 +54,11 @@ class Notice:
 
 @dataclass(frozen=True)
 class Cost:
-    """Return what a model took, over all attempts; None where it was not measured."""
+    """What a model took, over all attempts; None where it was not measured.
+
+    ``questions_per_s`` has one definition wherever it is printed: questions with a record, divided by the real time
+    of the steps that scored them, so without loading, planning, the trial of batch sizes and saving.
+    """
 
     real_s: float | None = None
     user_s: float | None = None
@@ -67,6 +71,7 @@ class Cost:
     energy_j: float | None = None
     questions: int = 0
     attempts: int = 1
+    questions_per_s: float | None = None
 
     @property
     def cpu_s(self) -> float | None:

@@ -3,27 +3,31 @@
 import math
 from collections.abc import Iterable
 
+from llmjobs.statistics.rounding import fixed
+
 MINUS = "\u2212"
 DASH = "\u2013"
+TOGETHER = "95% for all pairs together"
+"""How a sentence names an interval that holds at the same time as those of the other pairs."""
 
 
 def percent(share: float, digits: int = 1) -> str:
     """Write a share as ``65.3%``; a dash for ``nan``."""
-    return DASH if math.isnan(share) else f"{100 * share:.{digits}f}%"
+    return DASH if math.isnan(share) else f"{decimal(100 * share, digits)}%"
 
 
 def points(difference: float, *, sign: bool = False) -> str:
     """Write a difference of shares in percentage points, ``6.1`` or ``+6.1``, with a true minus."""
     if math.isnan(difference):
         return DASH
-    text = f"{abs(100 * difference):.1f}"
+    text = fixed(abs(100 * difference), 1)
     negative = difference < 0 and float(text) != 0
     return (MINUS if negative else "+" if sign and float(text) != 0 else "") + text
 
 
 def interval(low: float, high: float) -> str:
-    """Write the ends of an interval of shares, in percent: ``63.3 to 67.3``."""
-    return f"{points(low)} to {points(high)}"
+    """Write the ends of an interval of shares, in percent: ``63.3 to 67.3``; a dash where there is none."""
+    return DASH if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
 
 
 def p_value(p: float) -> str:
@@ -32,22 +36,22 @@ def p_value(p: float) -> str:
 
 
 def plain_p(p: float) -> str:
-    """``0.031`` or ``< 0.001``, for tables."""
+    """``0.031``, ``0.42`` or ``< 0.001``, for tables."""
     if math.isnan(p):
         return DASH
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else fixed(p, 2 if p >= 0.0995 else 3)
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
     """Write a plain decimal with a true minus; a dash where there is none."""
     if value is None or math.isnan(value):
         return DASH
-    return f"{value:.{digits}f}".replace("-", MINUS) if round(value, digits) else f"{0:.{digits}f}"
+    return fixed(value, digits).replace("-", MINUS)
 
 
 def count(value: int | float) -> str:
     """Write a whole number with thousands separated: ``14,042``."""
-    return f"{value:,.0f}"
+    return fixed(value, thousands=True)
 
 
 def seconds(value: float | None) -> str:
@@ -55,9 +59,9 @@ def seconds(value: float | None) -> str:
     if value is None or math.isnan(value):
         return DASH
     if value < 10:
-        return f"{value:.2f} s"
+        return f"{fixed(value, 2)} s"
     if value < 100:
-        return f"{value:.1f} s"
+        return f"{fixed(value, 1)} s"
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
@@ -72,19 +76,13 @@ def size(value: float | None) -> str:
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if value >= factor:
             number = value / factor
-            return (
-                f"{number:.2f} {unit}"
-                if number < 10
-                else f"{number:.1f} {unit}"
-                if number < 100
-                else f"{number:.0f} {unit}"
-            )
-    return f"{value:.0f} B"
+            return f"{fixed(number, 2 if number < 10 else 1 if number < 100 else 0)} {unit}"
+    return f"{fixed(value)} B"
 
 
 def ratio(value: float) -> str:
     """Write a factor: ``0.7``, ``12``."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
+    return fixed(value, 0 if value >= 10 else 1 if value >= 0.95 else 2)
 
 
 def listed(names: Iterable[str], limit: int = 6) -> str:
@@ -99,7 +97,7 @@ def expected(value: float) -> str:
     """Write an expected count: ``19``, ``5.1``, ``fewer than 0.1``."""
     if value < 0.05:
         return "fewer than 0.1"
-    return count(value) if value >= 10 else f"{value:.1f}"
+    return count(value) if value >= 10 else fixed(value, 1)
 
 
 def plural(number: int, one: str, many: str = "") -> str:
@@ -127,3 +125,22 @@ WORDS = (
 def word(number: int) -> str:
     """Small numbers as words."""
     return WORDS[number] if 0 <= number < len(WORDS) else count(number)
+
+
+def all_of(number: int) -> str:
+    """``both`` for two, ``all six`` for more, ``the one`` for one."""
+    return "the one" if number == 1 else "both" if number == 2 else f"all {word(number)}"
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital letter; names and numbers in the middle stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def strength(effect: float) -> str:
+    """Cohen's words for a correlation or Cramér's V against two outcomes: small 0.1, medium 0.3, large 0.5.
+
+    Source: Cohen, Statistical Power Analysis (1988), section 7.2.
+    """
+    shown = float(fixed(effect, 2))
+    return "large" if shown >= 0.5 else "medium" if shown >= 0.3 else "small" if shown >= 0.1 else "very small"

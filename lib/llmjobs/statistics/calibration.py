@@ -37,8 +37,12 @@ def option_probabilities(loglikelihoods: ArrayLike) -> Floats:
     return np.where(np.isnan(scores), np.nan, filled)
 
 
-def calibrate(probabilities: ArrayLike, gold: ArrayLike, bins: int = 10) -> Calibration:
+def calibrate(
+    probabilities: ArrayLike, gold: ArrayLike, bins: int = 10, *, chosen: ArrayLike | None = None
+) -> Calibration:
     """Compare the chosen option's probability with how often it is right; absent options are ``nan``.
+
+    ``chosen`` are the options that count as answers, those with the largest probability unless given.
 
     Expected calibration error: Guo et al. 2017 (arXiv 1706.04599), equation 3. Brier's score is the
     multi-class sum of squared differences to the one-hot gold, between 0 and 2 (Brier 1950).
@@ -46,7 +50,8 @@ def calibrate(probabilities: ArrayLike, gold: ArrayLike, bins: int = 10) -> Cali
     table, right = np.asarray(probabilities, dtype=float), np.asarray(gold, dtype=int)
     rows = np.arange(len(right))
     filled = np.nan_to_num(table)
-    confidence, correct = filled.max(axis=1), filled.argmax(axis=1) == right
+    picked = filled.argmax(axis=1) if chosen is None else np.asarray(chosen, dtype=int)
+    confidence, correct = filled[rows, picked], picked == right
     target = np.zeros_like(filled)
     target[rows, right] = 1.0
     index = np.minimum((confidence * bins).astype(int), bins - 1)

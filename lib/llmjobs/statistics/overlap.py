@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import gammaln, ndtr, stdtrit
+
+from llmjobs.statistics.intervals import Interval, normal_quantile
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -17,7 +19,7 @@ class ErrorOverlap:
     """The errors of two models on ``n`` questions: counts, what independence expects, and how alike they are.
 
     ``expected`` multiplies the two error rates over all questions, ``expected_in_strata`` within each
-    subject, so that a hard subject alone does not count as agreement; ``p`` is one-sided against the
+    subject, so that a hard subject alone does not count as agreement; ``p`` is exact and one-sided against the
     latter. ``phi``, ``jaccard`` and ``kappa`` are ``nan`` where they have no value (a model with all or no
     errors).
     """
@@ -87,9 +89,50 @@ def upper_p(observed: int, drawn: Ints) -> float:
     return float((1 + np.sum(drawn >= observed)) / (1 + len(drawn)))
 
 
-def error_overlap(
-    first: ArrayLike, second: ArrayLike, strata: ArrayLike, *, draws: int = 10_000, seed: int = 0
-) -> ErrorOverlap:
+def shared_wrong_p(first: Ints, second: Ints, sizes: Ints, observed: int) -> float:
+    """Return the exact one-sided p-value of ``observed`` shared errors, errors being shuffled within strata.
+
+    ``first`` and ``second`` hold the two models' errors by stratum. Within a stratum the shared errors are
+    hypergeometric (Fisher's exact test); over strata the distributions are convolved, as in the exact conditional test
+    of Mantel and Haenszel (Mehta, Patel and Gray, JASA 80 (1985) 969).
+    """
+    chances, lowest = np.ones(1), 0
+    for a, b, n in zip(first.tolist(), second.tolist(), sizes.tolist(), strict=True):
+        start, end = max(0, a + b - n), min(a, b)
+        shared = np.arange(start, end + 1)
+        logs = _choose(a, shared) + _choose(n - a, b - shared) - _choose(n, np.array(b))
+        chances, lowest = np.convolve(chances, np.exp(logs)), lowest + start
+    return float(min(1.0, max(0.0, chances[max(0, observed - lowest) :].sum())))
+
+
+def _choose(n: int, k: Ints) -> Floats:
+    """Return the logarithm of ``n`` over ``k``."""
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), dtype=np.float64)
+
+
+def all_wrong_excess(wrong: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Interval:
+    """Return how many more questions all models miss than independence within strata gives, with its interval.
+
+    ``wrong`` has a row a model. In a stratum of n questions the excess is ``Σ_i Π_k w_ki - n Π_k p_k``; by the delta
+    method its variance is n times that of ``Π_k w_ki - Σ_k w_ki Π_(j≠k) p_j`` over the questions, which allows for the
+    error rates being estimated from the same questions (van der Vaart, Asymptotic Statistics, chapter 3).
+    """
+    table = np.atleast_2d(np.asarray(wrong, dtype=float))
+    labels = np.unique(np.asarray(strata), return_inverse=True)[1]
+    value = variance = 0.0
+    for label in range(int(labels.max(initial=-1)) + 1):
+        part = table[:, labels == label]
+        n, rates = part.shape[1], part.mean(axis=1)
+        others = np.array([np.prod(np.delete(rates, k)) for k in range(len(rates))])
+        together = part.prod(axis=0)
+        value += float(together.sum()) - n * float(np.prod(rates))
+        if n > 1:
+            variance += n * float(np.var(together - others @ part, ddof=1))
+    half = normal_quantile(level) * variance**0.5
+    return Interval(value, value - half, value + half)
+
+
+def error_overlap(first: ArrayLike, second: ArrayLike, strata: ArrayLike) -> ErrorOverlap:
     """Compare where two lists of right (True) and wrong are wrong; ``strata`` are the subjects."""
     right = np.array([np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)])
     wrong = ~right
@@ -106,7 +149,7 @@ def error_overlap(
         both_wrong=both,
         expected=expected,
         expected_in_strata=float(np.sum(counts[0] * counts[1] / sizes)),
-        p=upper_p(both, permuted_all_wrong(counts, sizes, draws, seed)),
+        p=shared_wrong_p(counts[0], counts[1], sizes, both),
         phi=phi(wrong[0], wrong[1]),
         jaccard=both / union if union else float("nan"),
         jaccard_expected=expected / (a + b - expected) if a + b > expected else float("nan"),
@@ -190,7 +233,7 @@ def same_wrong(first: ArrayLike, second: ArrayLike, gold: ArrayLike, options: Ar
         columns = np.bincount(b[here], minlength=width)
         mean += float(np.sum(rows * columns)) / here.sum()
         variance += match_variance(rows, columns)
-    p = float(stats.norm.sf((same - 0.5 - mean) / variance**0.5)) if variance > 0 else 1.0
+    p = float(ndtr((mean + 0.5 - same) / variance**0.5)) if variance > 0 else 1.0
     return SameWrong(n, same, chance, float(mean / n), p)
 
 
@@ -207,6 +250,96 @@ def match_variance(rows: Ints, columns: Ints) -> float:
     agree = np.eye(len(rows))
     centred = agree - columns[:, None] / n - rows[None, :] / n + grand
     return float(np.sum(rows[:, None] * columns[None, :] * centred**2)) / (n - 1)
+
+
+@dataclass(frozen=True)
+class SharedAnswer:
+    """How often two of the models give the same wrong answer on ``n`` questions that all of them miss.
+
+    ``share`` is the mean over pairs of models, ``chance`` what equal chances of the wrong options give, ``habit`` what
+    the models' own letters would give, shuffled among questions with the same gold letter. ``excess`` is the share
+    less ``habit`` with its interval (jackknife over questions, Student's t; Efron
+    and Tibshirani 1993, chapter 11), ``p`` is one-sided against ``habit``.
+    """
+
+    n: int
+    share: float
+    chance: float
+    habit: float
+    excess: Interval
+    p: float
+
+
+def shared_answer(
+    answers: ArrayLike, gold: ArrayLike, options: ArrayLike, *, draws: int = 2_000, seed: int = 0
+) -> SharedAnswer | None:
+    """Compare all models' wrong answers (models × questions, option indices, negative where unread).
+
+    Null: within each gold letter, every model's answers are shuffled over the questions (``draws`` times, fewer where
+    the table is large). None without a pair of answers that could be read.
+    """
+    table = np.asarray(answers, dtype=np.int64)
+    right, many = np.asarray(gold), np.asarray(options, dtype=float)
+    width = max(int(table.max(initial=-1)) + 1, 1)
+    chosen = np.stack([table == letter for letter in range(width)], axis=2).astype(np.float64)
+    same, read = _agreeing_pairs(chosen.sum(axis=0)), _pairs((table >= 0).sum(axis=0))
+    if not read.sum():
+        return None
+    draws = int(np.clip(100_000_000 // max(chosen.size, 1), 200, draws))
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros(draws)
+    expected, expected_read = np.zeros(len(right) + 1), np.zeros(len(right) + 1)
+    for letter in np.unique(right):
+        here = np.flatnonzero(right == letter)
+        for total, part in ((expected, chosen[:, here]), (expected_read, chosen[:, here].sum(axis=2, keepdims=True))):
+            whole, left_out = _crossed(part)
+            total += whole
+            total[1 + here] += left_out - whole
+        for draw in range(draws):
+            shuffled = rng.permuted(table[:, here], axis=1)
+            drawn[draw] += sum(_pairs((shuffled == option).sum(axis=0)).sum() for option in range(width))
+    habit = expected / np.maximum(expected_read, 1e-12)
+    share = float(same.sum() / read.sum())
+    without = (same.sum() - same) / np.maximum(read.sum() - read, 1e-12) - habit[1:]
+    n = len(right)
+    gap = share - float(habit[0])
+    error = float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))) if n > 1 else float("nan")
+    half = float(stdtrit(n - 1, 0.975)) * error if n > 1 else float("nan")
+    return SharedAnswer(
+        n=n,
+        share=share,
+        chance=float(np.mean(1 / (many - 1))),
+        habit=float(habit[0]),
+        excess=Interval(gap, gap - half, gap + half),
+        p=float((1 + np.sum(drawn >= same.sum() - 1e-9)) / (1 + draws)),
+    )
+
+
+def _pairs(count: NDArray[np.generic]) -> Floats:
+    """Return the number of pairs among ``count`` models."""
+    number = np.asarray(count, dtype=np.float64)
+    return number * (number - 1) / 2
+
+
+def _agreeing_pairs(counts: Floats) -> Floats:
+    """Return, for each question, the pairs of models with the same answer (questions × options in)."""
+    return np.asarray(_pairs(counts).sum(axis=1))
+
+
+def _crossed(chosen: Floats) -> tuple[float, Floats]:
+    """Return the pairs expected to agree when answers are shuffled, and the same with each question left out.
+
+    ``chosen`` is models × questions × options: ``Σ_l Σ_(a<b) r_al r_bl / n`` with r the counts of option l.
+    """
+    n = chosen.shape[1]
+    counts, by_question = chosen.sum(axis=1), chosen.sum(axis=0)
+    total, squares = counts.sum(axis=0), (counts**2).sum(axis=0)
+    own = np.einsum("mqk,mk->qk", chosen, counts)
+    whole = float((total**2 - squares).sum()) / 2 / n
+    if n < 2:
+        return whole, np.zeros(n)
+    less = (total - by_question) ** 2 - (squares - 2 * own + by_question)
+    return whole, np.asarray(less.sum(axis=1) / 2 / (n - 1))
 
 
 def majority(answers: ArrayLike, order: Sequence[int] | None = None) -> Ints:

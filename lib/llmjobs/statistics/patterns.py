@@ -5,8 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.special import chndtr, chndtrinc, ndtr
 
 from llmjobs.statistics.calibration import separation
+from llmjobs.statistics.intervals import Interval, normal_quantile
+from llmjobs.statistics.overlap import match_variance
+from llmjobs.statistics.paired import difference_from_counts, simultaneous_level
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -14,19 +18,24 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pattern:
-    """A test with its size: ``effect`` is Cramér's V, an area or a difference, as its maker says."""
+    """A test with its size: ``effect`` is Cramér's V, an area or a difference, as its maker says.
+
+    ``size`` says the same in what a reader can picture, with an interval: see the maker.
+    """
 
     statistic: float
     df: int
     p: float
     effect: float
+    size: Interval | None = None
 
 
 def group_differences(correct: ArrayLike, groups: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Pattern:
     """Test accuracy between groups: Pearson's χ², p by permutation, effect Cramér's V.
 
     Right and wrong are shuffled over the questions; group by group the number right is then multivariate
-    hypergeometric, which is drawn directly.
+    hypergeometric, which is drawn directly. ``size`` is the spread of the groups' accuracies beyond what sampling
+    gives (:func:`spread_between`).
     """
     right = np.asarray(correct, dtype=bool)
     labels = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -41,7 +50,89 @@ def group_differences(correct: ArrayLike, groups: ArrayLike, *, draws: int = 10_
     statistic = float(np.sum((observed - expected) ** 2 / expected) * scale)
     simulated = np.sum((drawn - expected) ** 2 / expected, axis=1) * scale
     p = float((1 + np.sum(simulated >= statistic * (1 - 1e-12))) / (1 + draws))
-    return Pattern(statistic, len(sizes) - 1, p, float(np.sqrt(statistic / total)))
+    share = hits / total
+    spread = spread_between(statistic, len(sizes) - 1, total, share)
+    return Pattern(statistic, len(sizes) - 1, p, float(np.sqrt(statistic / total)), spread)
+
+
+def spread_between(statistic: float, df: int, n: int, share: float, level: float = 0.95) -> Interval:
+    """Return the standard deviation of the groups' true accuracies, weighted by size, with its interval.
+
+    χ² is about noncentral with noncentrality ``n σ² / (p (1 - p))``: the value is ``max(0, χ² - df)`` turned into σ,
+    the ends are the noncentralities under which the observed χ² is the upper or the lower 2.5 % point (Steiger and
+    Fouladi 1997; Smithson, Confidence Intervals, 2003, section 5).
+    """
+    tail = (1 - level) / 2
+    scale = share * (1 - share) / n
+    ends = [
+        0.0 if chndtr(statistic, df, 0.0) <= chance else float(chndtrinc(statistic, df, chance))
+        for chance in (1 - tail, tail)
+    ]
+    low, high = ((scale * end) ** 0.5 for end in ends)
+    value = (scale * max(0.0, statistic - df)) ** 0.5
+    return Interval(value, low, max(high, value))
+
+
+def mean_differences(values: ArrayLike, groups: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Pattern:
+    """Test whether the mean of ``values`` differs between groups: F by permutation of the questions.
+
+    ``values`` may be each question's mean over several models: the models' answers to one question stay together.
+    ``effect`` is η², the share of the variance that lies between groups.
+    """
+    numbers = np.asarray(values, dtype=float)
+    labels = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sizes = np.bincount(labels)
+    centred = numbers - numbers.mean() if len(numbers) else numbers
+    whole = float(np.sum(centred**2))
+    if len(sizes) < 2 or whole == 0:
+        return Pattern(0.0, max(len(sizes) - 1, 0), 1.0, 0.0)
+    between = float(np.sum(np.bincount(labels, weights=centred) ** 2 / sizes))
+    rng = np.random.default_rng(seed)
+    draws = int(np.clip(40_000_000 // len(numbers), 500, draws))
+    order = np.argsort(labels, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    reached = 0
+    for _ in range(draws):
+        sums = np.add.reduceat(rng.permutation(centred[order]), starts)
+        reached += float(np.sum(sums**2 / sizes)) >= between * (1 - 1e-12)
+    return Pattern(between, len(sizes) - 1, (1 + reached) / (1 + draws), between / whole)
+
+
+def letter_gaps(chosen: ArrayLike, gold: ArrayLike, options: int, level: float = 0.95) -> tuple[Interval, ...]:
+    """Return, for each letter, the share of answers that choose it less the share where it is right.
+
+    Paired on the same questions (Bonett and Price), at levels that hold for all letters together (Bonferroni). Unread
+    answers (negative) are left out.
+    """
+    picks, right = np.asarray(chosen, dtype=np.int64), np.asarray(gold, dtype=np.int64)
+    picks, right = picks[picks >= 0], right[picks >= 0]
+    each = simultaneous_level(options, level)
+    found = []
+    for letter in range(options):
+        more = int(np.sum((picks == letter) & (right != letter)))
+        less = int(np.sum((picks != letter) & (right == letter)))
+        gap = difference_from_counts(more, less, len(picks), each) if len(picks) else None
+        found.append(Interval(gap.difference, gap.low, gap.high) if gap else Interval(0.0, -1.0, 1.0))
+    return tuple(found)
+
+
+def letters_alone(chosen: ArrayLike, gold: ArrayLike, options: int) -> tuple[float, float]:
+    """Return the accuracy that the chosen letters would have if dealt to questions at random, and a p-value.
+
+    p is one-sided for an accuracy above that: normal approximation with Hoeffding's variance of the number of matches
+    (Ann. Math. Stat. 22 (1951) 558) and continuity correction. Unread answers (negative) are never right.
+    """
+    picks, right = np.asarray(chosen, dtype=np.int64), np.asarray(gold, dtype=np.int64)
+    n = len(right)
+    if not n:
+        return float("nan"), 1.0
+    rows = np.bincount(np.where(picks >= 0, picks, options), minlength=options + 1)
+    columns = np.bincount(right, minlength=options + 1)
+    mean = float(np.sum(rows[:options] * columns[:options])) / n
+    variance = match_variance(rows, columns)
+    same = int(np.sum(picks == right))
+    p = float(ndtr((mean + 0.5 - same) / variance**0.5)) if variance > 0 else 1.0
+    return mean / n, p
 
 
 def letter_preference(chosen: ArrayLike, gold: ArrayLike, options: int) -> tuple[Ints, Ints, Pattern]:
@@ -83,7 +174,7 @@ def length_dependence(correct: ArrayLike, lengths: ArrayLike, strata: ArrayLike)
     """Test whether longer questions are missed more often, within subjects.
 
     Mann-Whitney between right and wrong on the within-subject ranks; effect is the area under the curve:
-    0.5 none, below 0.5 longer questions are missed more.
+    0.5 none, below 0.5 longer questions are missed more. ``size`` is the area with its interval.
     """
     size = np.asarray(lengths, dtype=float)
     labels = np.unique(np.asarray(strata), return_inverse=True)[1]
@@ -92,7 +183,25 @@ def length_dependence(correct: ArrayLike, lengths: ArrayLike, strata: ArrayLike)
         here = labels == label
         ranks[here] = (stats.rankdata(size[here]) - 0.5) / here.sum()
     area, p = separation(ranks, correct)
-    return Pattern(area, 1, p, area)
+    return Pattern(area, 1, p, area, area_interval(ranks, correct))
+
+
+def area_interval(score: ArrayLike, group: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the area under the ROC curve with its interval; ``nan`` when one group is empty.
+
+    Source: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837.
+    """
+    values, inside = np.asarray(score, dtype=float), np.asarray(group, dtype=bool)
+    m, n = int(inside.sum()), int((~inside).sum())
+    if not m or not n:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    ranks = stats.rankdata(values)
+    first = (ranks[inside] - stats.rankdata(values[inside])) / n
+    second = 1 - (ranks[~inside] - stats.rankdata(values[~inside])) / m
+    area = float(first.mean())
+    variance = (float(first.var(ddof=1)) / m if m > 1 else 0.25) + (float(second.var(ddof=1)) / n if n > 1 else 0.25)
+    half = normal_quantile(level) * variance**0.5
+    return Interval(area, max(0.0, area - half), min(1.0, area + half))
 
 
 def below_chance(correct: int, n: int, chance: float) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, measure_accuracy
+from llmjobs.report.measure.faulty import without_faulty
 from llmjobs.report.measure.matrix import Cell, read_cells
 from llmjobs.report.measure.overlap import Overlap, measure_overlap
 from llmjobs.report.measure.pairs import Pair, measure_pairs
@@ -25,7 +26,7 @@ class Measures:
     @cached_property
     def pairs(self) -> dict[str, list[Pair]]:
         """Paired differences by benchmark."""
-        return {benchmark.name: measure_pairs(benchmark) for benchmark in self.study.benchmarks}
+        return {benchmark.name: measure_pairs(self.study, benchmark) for benchmark in self.study.benchmarks}
 
     @cached_property
     def overlap(self) -> dict[str, Overlap]:
@@ -37,6 +38,12 @@ class Measures:
     def patterns(self) -> dict[str, list[ModelPatterns]]:
         """Tests for patterns by benchmark."""
         return {benchmark.name: measure_patterns(benchmark) for benchmark in self.study.benchmarks}
+
+    @cached_property
+    def without_faulty(self) -> dict[str, Benchmark]:
+        """Benchmarks without the questions whose labels the notes call faulty, where there are such."""
+        found = {benchmark.name: without_faulty(self.study, benchmark) for benchmark in self.study.benchmarks}
+        return {name: benchmark for name, benchmark in found.items() if benchmark is not None}
 
     @cached_property
     def cells(self) -> list[Cell]:

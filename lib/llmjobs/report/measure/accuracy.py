@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmjobs.report.study import ERROR, UNPARSED, Benchmark, Floats
+from llmjobs.report.study import ERROR, UNPARSED, Benchmark, Floats, Ints
 from llmjobs.statistics.intervals import Interval, clustered_interval, macro_interval, wilson
-from llmjobs.statistics.paired import PairedDifference, paired_difference
+from llmjobs.statistics.paired import PairedDifference, paired_difference, simultaneous_level
+from llmjobs.statistics.patterns import Pattern, mean_differences
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,23 @@ class ModelAccuracy:
 
 @dataclass(frozen=True)
 class BenchmarkAccuracy:
-    """A benchmark's leaderboard (best first) and its table by subject (rows as in the benchmark)."""
+    """A benchmark's leaderboard (best first) and its table by subject (rows as in the benchmark).
+
+    ``subject_right`` and ``subject_scored`` count, model by model, the questions of each subject.
+    """
 
     benchmark: Benchmark
     models: tuple[ModelAccuracy, ...]
     subjects: tuple[str, ...]
     by_subject: Floats
     subject_sizes: tuple[int, ...]
+    subject_right: Ints
+    subject_scored: Ints
+
+    def subject_interval(self, row: int, place: int) -> Interval:
+        """Return one model's accuracy in one subject with Wilson's interval."""
+        right, n = int(self.subject_right[row, place]), int(self.subject_scored[row, place])
+        return Interval(right / n if n else float("nan"), *wilson(right, n))
 
     def of(self, row: int) -> ModelAccuracy:
         """Return the accuracy of a row of the benchmark."""
@@ -48,12 +59,45 @@ def measure_accuracy(benchmark: Benchmark) -> BenchmarkAccuracy:
     subjects = benchmark.subjects
     masks = [benchmark.subject == subject for subject in subjects]
     table = np.full((len(benchmark.rows), len(subjects)), np.nan)
+    right, scored = np.zeros(table.shape, dtype=np.int64), np.zeros(table.shape, dtype=np.int64)
     for place, mask in enumerate(masks):
         part = benchmark.correct[:, mask]
-        held = ~np.isnan(part)
-        some = held.any(axis=1)
-        table[some, place] = np.nansum(part[some], axis=1) / held[some].sum(axis=1)
-    return BenchmarkAccuracy(benchmark, tuple(models), tuple(subjects), table, tuple(int(mask.sum()) for mask in masks))
+        scored[:, place] = (~np.isnan(part)).sum(axis=1)
+        right[:, place] = np.nansum(part, axis=1).round()
+    some = scored > 0
+    table[some] = right[some] / scored[some]
+    sizes = tuple(int(mask.sum()) for mask in masks)
+    return BenchmarkAccuracy(benchmark, tuple(models), tuple(subjects), table, sizes, right, scored)
+
+
+@dataclass(frozen=True)
+class SubjectMean:
+    """A subject's accuracy averaged over models, with an interval that holds for all subjects together."""
+
+    subject: str
+    n: int
+    interval: Interval
+
+
+def subjects_together(benchmark: Benchmark, rows: tuple[int, ...]) -> tuple[list[SubjectMean], Pattern] | None:
+    """Return each subject's accuracy averaged over ``rows`` and the test whether subjects differ, or None.
+
+    A question counts with the share of the models that have it right, so that the models' answers to one question
+    are one observation. Intervals: Student's t over a subject's questions, Bonferroni over the subjects.
+    """
+    table = benchmark.correct[list(rows)]
+    held = ~np.isnan(table).any(axis=0)
+    means, subjects = table[:, held].mean(axis=0), benchmark.subject[held]
+    names = sorted(set(map(str, subjects)))
+    if len(names) < 2 or min(int(np.sum(subjects == name)) for name in names) < 2:
+        return None
+    level = simultaneous_level(len(names))
+    found = []
+    for name in names:
+        part = means[subjects == name]
+        value, low, high = clustered_interval(part, np.arange(len(part)), level)
+        found.append(SubjectMean(name, len(part), Interval(value, max(low, 0.0), min(high, 1.0))))
+    return found, mean_differences(means, subjects)
 
 
 def _model(benchmark: Benchmark, row: int) -> ModelAccuracy:

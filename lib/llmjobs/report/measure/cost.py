@@ -68,6 +68,27 @@ def spent(cost: Cost | None, name: str) -> float | None:
     return None if value is None else float(value)
 
 
+FAR_APART = 1.5
+"""Single runs of the same work differ by tens of percent from one time to the next; what is told is beyond that."""
+LONG_ENOUGH_S = 5.0
+"""Below this, start-up and the other programs of the machine decide."""
+
+
+def time_factor(a: Entry, b: Entry) -> float | None:
+    """Return how many times as long ``a`` took as ``b``; None where a single run of each cannot show it.
+
+    Both have to be timed on one machine, on as many questions, without a restart, and the difference has to be far
+    beyond what a repetition would change.
+    """
+    if not a.cost or not b.cost or not a.cost.real_s or not b.cost.real_s or dict(a.machine) != dict(b.machine):
+        return None
+    if a.cost.questions != b.cost.questions or max(a.cost.attempts, b.cost.attempts) > 1:
+        return None
+    factor = a.cost.real_s / b.cost.real_s
+    far = max(factor, 1 / factor) >= FAR_APART and min(a.cost.real_s, b.cost.real_s) >= LONG_ENOUGH_S
+    return factor if far else None
+
+
 @dataclass(frozen=True)
 class Recommendation:
     """Who is left within the budget: the best, and why the others are not."""

@@ -2,33 +2,41 @@
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmjobs.report.measure.option_scores import OptionScores, option_scores
 from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Floats, Ints, Study
-from llmjobs.statistics.calibration import option_probabilities
 from llmjobs.statistics.intervals import Interval, wilson
 from llmjobs.statistics.overlap import (
     ErrorOverlap,
     SameWrong,
+    SharedAnswer,
+    all_wrong_excess,
     capa,
     error_overlap,
     expected_wrong_counts,
     majority,
     permuted_all_wrong,
     same_wrong,
+    shared_answer,
     stratum_counts,
     upper_p,
 )
+from llmjobs.statistics.paired import PairedDifference, holm, paired_difference
 
-PAIR_DRAWS = 2_000
 ALL_DRAWS = 10_000
 
 
 @dataclass(frozen=True)
 class PairOverlap:
-    """The mistakes of two rows; ``capa_from`` says whether CAPA is from probabilities or letters."""
+    """The mistakes of two rows; ``capa_from`` says whether CAPA is from probabilities or letters.
+
+    ``excess`` is how many more questions both miss than independence within subjects gives, with its interval;
+    ``p_holm`` is the test's p-value adjusted over the pairs.
+    """
 
     first: int
     second: int
@@ -36,6 +44,8 @@ class PairOverlap:
     same: SameWrong
     capa: float
     capa_from: str
+    excess: Interval
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,12 @@ class Overlap:
     """Mistakes of the distinct models (``rows``) on the questions that all of them scored (``columns``).
 
     ``missed_by`` counts questions by how many models miss them, ``expected`` what independence within
-    subjects gives; ``all_p`` is the permutation p-value of the last count. ``all_missed`` are columns of
-    the benchmark.
+    subjects gives; ``all_p`` is the permutation p-value of the last count and ``excess`` what it has beyond
+    expectation, with an interval. ``letter_expected`` and ``letter_p`` are for mistakes that are independent
+    within each subject and right letter (models that prefer the same letters miss the same questions for that reason
+    alone), ``nan`` for generated answers. ``all_missed`` are columns of the benchmark. ``best`` is the row with the
+    most right answers among ``rows`` and on ``columns``, where the majority vote is counted too; ``guessers`` is the
+    share of questions that at least one of as many blind guessers would have right.
     """
 
     benchmark: Benchmark
@@ -54,14 +68,20 @@ class Overlap:
     missed_by: Ints
     expected: Floats
     all_p: float
+    excess: Interval
+    letter_expected: float
+    letter_p: float
     all_missed: tuple[int, ...]
     all_same: int
     all_same_chance: float
-    all_pair_share: float
-    all_pair_chance: float
+    same_answer: SharedAnswer | None
     combinations: tuple[tuple[frozenset[int], int], ...]
     oracle: Interval
     majority: Interval
+    best: int
+    best_alone: Interval
+    majority_gain: PairedDifference
+    guessers: float
 
 
 def distinct_rows(study: Study, benchmark: Benchmark) -> tuple[int, ...]:
@@ -80,8 +100,11 @@ def distinct_rows(study: Study, benchmark: Benchmark) -> tuple[int, ...]:
     return tuple(sorted(row for _, row in best.values()))
 
 
-def measure_overlap(study: Study, benchmark: Benchmark) -> Overlap | None:
-    """Return the overlap of mistakes, or None without two distinct models and a common question."""
+def measure_overlap(study: Study, benchmark: Benchmark, *, pairs: bool = True) -> Overlap | None:
+    """Return the overlap of mistakes, or None without two distinct models and a common question.
+
+    Without ``pairs``, only what concerns all models together.
+    """
     rows = distinct_rows(study, benchmark)
     columns = np.flatnonzero(~np.isnan(benchmark.correct[list(rows)]).any(axis=0))
     if len(rows) < 2 or not len(columns):
@@ -90,32 +113,56 @@ def measure_overlap(study: Study, benchmark: Benchmark) -> Overlap | None:
     strata = benchmark.subject[columns]
     counts, sizes = stratum_counts(wrong, strata)
     missed = wrong.sum(axis=0)
+    letter_expected, letter_p = _by_letter(benchmark, columns, wrong)
     total = int(np.sum(missed == len(rows)))
     places = columns[missed == len(rows)]
     answers = benchmark.answer[_grid(rows, places)]
-    pair_share, pair_chance = _agreement(answers, benchmark.options[places])
     everyone = (answers >= 0).all(axis=0) & (answers == answers[0]).all(axis=0) if len(places) else np.zeros(0, bool)
     options = benchmark.options[places]
     usable = options > 1
     chance = float(np.mean((1.0 / (options[usable] - 1)) ** (len(rows) - 1))) if usable.any() else float("nan")
+    scores = [option_scores(benchmark, row) for row in range(len(benchmark.rows))] if pairs else []
+    every = [_pair(benchmark, a, b, scores) for a, b in itertools.combinations(rows, 2)] if pairs else []
+    adjusted = holm([pair.errors.p for pair in every])
+    best = int(np.argmin(wrong.sum(axis=1)))
+    voted = _majority_right(benchmark, rows, columns)
     sets = Counter(frozenset(np.flatnonzero(column).tolist()) for column in wrong.T if column.any())
     return Overlap(
         benchmark=benchmark,
         rows=rows,
         columns=columns,
-        pairs=tuple(_pair(benchmark, a, b) for a, b in itertools.combinations(rows, 2)),
+        pairs=tuple(replace(pair, p_holm=p) for pair, p in zip(every, adjusted, strict=True)),
         missed_by=np.bincount(missed, minlength=len(rows) + 1),
         expected=expected_wrong_counts(wrong, strata),
         all_p=upper_p(total, permuted_all_wrong(counts, sizes, ALL_DRAWS)),
+        excess=all_wrong_excess(wrong, strata),
+        letter_expected=letter_expected,
+        letter_p=letter_p,
         all_missed=tuple(map(int, places)),
         all_same=int(np.sum(everyone[usable])) if len(places) else 0,
         all_same_chance=chance,
-        all_pair_share=pair_share,
-        all_pair_chance=pair_chance,
+        same_answer=_same_answer(answers[:, usable], benchmark.gold_code[places][usable], options[usable]),
         combinations=tuple(sorted(sets.items(), key=lambda item: (-item[1], sorted(item[0])))),
         oracle=_share(missed < len(rows)),
-        majority=_share(_majority_right(benchmark, rows, columns)),
+        majority=_share(voted),
+        best=rows[best],
+        best_alone=_share(~wrong[best]),
+        majority_gain=paired_difference(voted, ~wrong[best]),
+        guessers=_guessers(benchmark.options[columns], len(rows)),
     )
+
+
+def _by_letter(benchmark: Benchmark, columns: Ints, wrong: Bools) -> tuple[float, float]:
+    gold = benchmark.gold_code[columns]
+    if not (benchmark.options[columns] > 1).all() or not (gold < TEXT_CODE).all():
+        return float("nan"), float("nan")
+    strata = np.array(
+        [f"{subject}\0{letter}" for subject, letter in zip(benchmark.subject[columns], gold, strict=True)]
+    )
+    counts, sizes = stratum_counts(wrong, strata)
+    total = int(np.sum(wrong.all(axis=0)))
+    expected = float(expected_wrong_counts(wrong, strata)[-1])
+    return expected, upper_p(total, permuted_all_wrong(counts, sizes, ALL_DRAWS))
 
 
 def _grid(rows: tuple[int, ...], columns: Ints) -> tuple[Ints, Ints]:
@@ -141,38 +188,37 @@ def _majority_right(benchmark: Benchmark, rows: tuple[int, ...], columns: Ints) 
     return np.asarray((agrees & correct).any(axis=0))
 
 
-def _agreement(answers: Ints, options: Ints) -> tuple[float, float]:
-    """Mean share of the same wrong answer over the pairs of models, and what equal chances would give."""
-    usable = options > 1
-    answers, options = answers[:, usable], options[usable]
-    same = read = 0
-    for a, b in itertools.combinations(range(len(answers)), 2):
-        both = (answers[a] >= 0) & (answers[b] >= 0)
-        same, read = same + int(np.sum(both & (answers[a] == answers[b]))), read + int(both.sum())
-    if not read:
-        return float("nan"), float("nan")
-    return same / read, float(np.mean(1.0 / (options - 1)))
+def _same_answer(answers: Ints, gold: Ints, options: Ints) -> SharedAnswer | None:
+    return shared_answer(np.where(answers < TEXT_CODE, answers, -1), gold, options) if len(gold) else None
 
 
-def _pair(benchmark: Benchmark, a: int, b: int) -> PairOverlap:
+def _guessers(options: Ints, models: int) -> float:
+    """Share of questions that at least one of ``models`` blind guessers has right; 0 for generated answers."""
+    missed = np.where(options > 1, 1 - 1 / np.maximum(options, 1), 1.0)
+    return float(np.mean(1 - missed**models))
+
+
+def _pair(benchmark: Benchmark, a: int, b: int, scores: Sequence[OptionScores | None]) -> PairOverlap:
     both = ~np.isnan(benchmark.correct[a]) & ~np.isnan(benchmark.correct[b])
     right = benchmark.correct[:, both] > 0.5
-    errors = error_overlap(right[a], right[b], benchmark.subject[both], draws=PAIR_DRAWS)
+    errors = error_overlap(right[a], right[b], benchmark.subject[both])
     letters = both & (benchmark.options > 1)
     first, second = benchmark.answer[a][letters], benchmark.answer[b][letters]
     gold, options = benchmark.gold_code[letters], benchmark.options[letters]
-    value, source = _capa(benchmark, a, b, letters)
-    return PairOverlap(a, b, errors, same_wrong(first, second, gold, options), value, source)
+    value, source = _capa(benchmark, a, b, letters, scores)
+    excess = all_wrong_excess(~right[[a, b]], benchmark.subject[both])
+    return PairOverlap(a, b, errors, same_wrong(first, second, gold, options), value, source, excess, 1.0)
 
 
-def _capa(benchmark: Benchmark, a: int, b: int, letters: Bools) -> tuple[float, str]:
-    tables = benchmark.loglikelihoods[a], benchmark.loglikelihoods[b]
+def _capa(
+    benchmark: Benchmark, a: int, b: int, letters: Bools, scores: Sequence[OptionScores | None]
+) -> tuple[float, str]:
     gold = benchmark.gold_code
-    if tables[0] is not None and tables[1] is not None:
-        held = letters & ~np.isnan(tables[0][:, 0]) & ~np.isnan(tables[1][:, 0]) & (gold < TEXT_CODE) & (gold >= 0)
+    first, second = scores[a], scores[b]
+    if first is not None and second is not None and first.kind == second.kind:
+        held = letters & first.held & second.held
         if held.any():
-            p1, p2 = (option_probabilities(table[held]) for table in tables if table is not None)
-            return capa(p1, p2, gold[held]), "probabilities"
+            return capa(first.probabilities[held], second.probabilities[held], gold[held]), "probabilities"
     answers = benchmark.answer[[a, b]]
     held = letters & (answers >= 0).all(axis=0) & (answers < TEXT_CODE).all(axis=0) & (gold < TEXT_CODE) & (gold >= 0)
     if not held.any():

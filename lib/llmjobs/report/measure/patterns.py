@@ -1,11 +1,13 @@
 """Whether a model's mistakes are patterned or random: every test, model by model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmjobs.report.measure.option_scores import option_scores
 from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Ints
-from llmjobs.statistics.calibration import Calibration, calibrate, option_probabilities
+from llmjobs.statistics.calibration import Calibration, calibrate
+from llmjobs.statistics.intervals import Interval
 from llmjobs.statistics.paired import holm
 from llmjobs.statistics.patterns import (
     Pattern,
@@ -13,7 +15,9 @@ from llmjobs.statistics.patterns import (
     below_chance,
     group_differences,
     length_dependence,
+    letter_gaps,
     letter_preference,
+    letters_alone,
     position_dependence,
 )
 
@@ -23,10 +27,18 @@ ONE_LETTER = 0.5
 
 @dataclass(frozen=True)
 class ModelPatterns:
-    """One row's tests, None where the data lacks what a test needs; ``p_holm`` are adjusted p-values."""
+    """One row's tests, None where the data lacks what a test needs; ``p_holm`` are adjusted p-values.
+
+    ``above_p`` and ``below_p`` compare accuracy with blind guessing, adjusted by Holm over the models. ``alone`` is the
+    accuracy that the model's own letters would have if dealt at random, ``beyond_alone_p`` whether it has more.
+    ``gaps`` say how much more often each letter is chosen than it is right. ``scores_kind`` names what the
+    probabilities of ``calibration`` were made from.
+    """
 
     row: int
     n: int
+    right: int
+    lettered_right: float
     chance: float
     below_p: float
     above_p: float
@@ -38,6 +50,10 @@ class ModelPatterns:
     by_position: tuple[float, ...]
     length: Pattern | None
     calibration: Calibration | None
+    scores_kind: str
+    alone: float
+    beyond_alone_p: float
+    gaps: tuple[Interval, ...]
     p_holm: dict[str, float]
 
     @property
@@ -52,6 +68,11 @@ class ModelPatterns:
         return self.chance > 0 and self.below_p < 0.01
 
     @property
+    def at_chance(self) -> bool:
+        """Whether nothing shows that the model does better than blind guessing, nor that it does worse."""
+        return self.chance > 0 and self.n > 0 and self.above_p >= 0.05 and not self.below_chance
+
+    @property
     def one_letter(self) -> bool:
         """Whether one letter takes most answers, and clearly more than it is right."""
         letter, share = self.top_letter
@@ -62,7 +83,9 @@ class ModelPatterns:
 def measure_patterns(benchmark: Benchmark) -> list[ModelPatterns]:
     """Run the tests for every row."""
     lengths = _lengths(benchmark)
-    return [_model(benchmark, row, lengths) for row in range(len(benchmark.rows))]
+    found = [_model(benchmark, row, lengths) for row in range(len(benchmark.rows))]
+    above, below = holm([model.above_p for model in found]), holm([model.below_p for model in found])
+    return [replace(model, above_p=a, below_p=b) for model, a, b in zip(found, above, below, strict=True)]
 
 
 def _lengths(benchmark: Benchmark) -> Ints | None:
@@ -84,8 +107,12 @@ def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPattern
     chance = float(np.mean(np.where(options > 1, 1 / np.maximum(options, 1), 0.0))) if len(options) else 0.0
     n, right = len(correct), int(correct.sum())
     letters, position, chosen, golds = None, None, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    alone, beyond_p = float("nan"), 1.0
+    gaps: tuple[Interval, ...] = ()
     if width and (answer >= 0).any():
         chosen, golds, letters = letter_preference(answer, gold, width)
+        alone, beyond_p = letters_alone(answer, gold, width)
+        gaps = letter_gaps(answer, gold, width)
     if width and len(np.unique(gold)) > 1:
         position = position_dependence(correct[lettered], gold)
     several = len(np.unique(subjects)) > 1
@@ -93,9 +120,12 @@ def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPattern
     length = length_dependence(correct, lengths[scored], subjects) if lengths is not None and n else None
     tests = {"subjects": by_subject, "letters": letters, "position": position, "length": length}
     held = {name: test.p for name, test in tests.items() if test is not None}
+    calibration, scores_kind = _calibration(benchmark, row)
     return ModelPatterns(
         row=row,
         n=n,
+        right=right,
+        lettered_right=float(correct[lettered].mean()) if lettered.any() else float("nan"),
         chance=chance,
         below_p=below_chance(right, n, chance) if chance else 1.0,
         above_p=above_chance(right, n, chance) if chance else 1.0,
@@ -109,16 +139,18 @@ def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPattern
             for letter in range(width)
         ),
         length=length,
-        calibration=_calibration(benchmark, row),
+        calibration=calibration,
+        scores_kind=scores_kind,
+        alone=alone,
+        beyond_alone_p=beyond_p,
+        gaps=gaps,
         p_holm=dict(zip(held, holm(list(held.values())), strict=True)),
     )
 
 
-def _calibration(benchmark: Benchmark, row: int) -> Calibration | None:
-    table, gold = benchmark.loglikelihoods[row], benchmark.gold_code
-    if table is None:
-        return None
-    held = ~np.isnan(table[:, :2]).any(axis=1) & (gold >= 0) & (gold < table.shape[1])
-    held &= ~np.isnan(benchmark.correct[row])
-    held[held] &= ~np.isnan(table[held, gold[held]])
-    return calibrate(option_probabilities(table[held]), gold[held]) if held.any() else None
+def _calibration(benchmark: Benchmark, row: int) -> tuple[Calibration | None, str]:
+    scores = option_scores(benchmark, row)
+    if scores is None:
+        return None, ""
+    held, gold, answer = scores.held, benchmark.gold_code, benchmark.answer[row]
+    return calibrate(scores.probabilities[held], gold[held], chosen=answer[held]), scores.kind

@@ -162,6 +162,7 @@ def _cost(line: Mapping[str, Any]) -> Cost:
         energy_j=number_or_none(line.get("energy_j")),
         questions=int(number_or_none(line.get("questions")) or 0),
         attempts=int(number_or_none(line.get("attempts")) or 1),
+        questions_per_s=number_or_none(line.get("questions_per_s")),
     )
 
 
@@ -171,6 +172,8 @@ def _summed(run: RawRun, name: str) -> Cost:
         lines += read_lines(file, run, f"{run.path.name}/{file.relative_to(run.path).as_posix()}")
     load = sum(number_or_none(line.get("load_s")) or 0.0 for line in lines)
     load += _sum(line for line in lines if line.get("phase") == "load") or 0.0
+    questions = sum(int(number_or_none(line.get("items") or line.get("docs")) or 0) for line in lines)
+    scoring_s = _sum(line for line in lines if line.get("phase") == "run")
     gpu = [value for line in lines if (value := number_or_none(line.get("gpu_s"))) is not None]
     return Cost(
         real_s=_sum(lines),
@@ -181,7 +184,8 @@ def _summed(run: RawRun, name: str) -> Cost:
         load_s=load or None,
         peak_rss_bytes=_peak(lines, "peak_rss_bytes"),
         peak_device_bytes=_peak(lines, "peak_device_bytes"),
-        questions=sum(int(number_or_none(line.get("items") or line.get("docs")) or 0) for line in lines),
+        questions=questions,
+        questions_per_s=questions / scoring_s if questions and scoring_s else None,
         attempts=max((int(number_or_none(line.get("attempt")) or 1) for line in lines), default=1),
     )
 

@@ -7,7 +7,7 @@ from llmjobs.report.figures import accuracy as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy
 from llmjobs.report.sections.file_names import file_name
-from llmjobs.report.wording import decimal, percent
+from llmjobs.report.wording import decimal, listed, percent
 
 
 def calibration_blocks(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
@@ -15,6 +15,7 @@ def calibration_blocks(measures: Measures, name: str, found: BenchmarkAccuracy) 
     held = {
         p.row: p.calibration for p in measures.patterns[name] if p.calibration is not None and p.calibration.n >= 20
     }
+    kinds = listed(sorted({p.scores_kind for p in measures.patterns[name] if p.row in held}))
     order = [model.row for model in found.models if model.row in held]
     if not order:
         return []
@@ -39,7 +40,7 @@ def calibration_blocks(measures: Measures, name: str, found: BenchmarkAccuracy) 
         Column("AUROC"),
     ]
     note = (
-        "Confidence is the probability of the chosen option among the options. ECE: mean gap between"
+        f"Confidence is the probability of the chosen option among the options, from {kinds}. ECE: mean gap between"
         " confidence and accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that"
         " a right answer is surer than a wrong one (50% tells nothing)."
     )

@@ -10,7 +10,7 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.read.json_files import read_lines
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import RawRun
-from llmjobs.report.wording import DASH, count, interval, p_value, percent, points, seconds
+from llmjobs.report.wording import DASH, count, interval, p_value, percent, plural, points, seconds
 from llmjobs.report.write.notes import HISTORY
 
 Values = Mapping[str, Any]
@@ -40,7 +40,8 @@ def build(measures: Measures) -> Content:
             "Scripted conversations tell facts and ask for them some turns later; every answer is checked by program. "
             "The same conversations are held with each memory. Without history the newest message is sent alone, full "
             "sends everything; the others keep to a context of so many tokens. Answers in the history are the model's "
-            "own. A turn without an answer counts as an error, never as wrong."
+            "own. A turn without an answer counts as an error, never as wrong. The questions of one conversation hang"
+            " together: intervals and tests count conversations as independent, not questions."
         )
     ]
     findings: list[Finding] = []
@@ -166,32 +167,56 @@ def _findings(group: Values) -> list[Finding]:
     pair = group["history"]
     if not pair:
         return []
-    sure = "" if pair["p"] < 0.05 else "; the two cannot be told apart"
-    text = (
-        f"With the history {group['model']} has {percent(pair['acc_first'])} of {count(pair['n'])} questions right, "
-        f"without it {percent(pair['acc_second'])}: {points(pair['difference'], sign=True)} points (95%: "
-        f"{interval(pair['low'], pair['high'])}, {p_value(pair['p'])} by McNemar's exact test{sure})."
+    gap = (
+        f"{points(pair['difference'], sign=True)} points (95%: {interval(pair['low'], pair['high'])}, {_tested(pair)})"
     )
+    where = f"In the conversations {group['set']}, {group['model']}"
+    if pair["p"] < 0.05 and not pair["low"] <= 0 <= pair["high"]:
+        text = (
+            f"{where} has {percent(pair['acc_first'])} of {plural(pair['n'], 'question')} right with the history and"
+            f" {percent(pair['acc_second'])} without it: {gap}."
+        )
+    else:
+        text = (
+            f"{where} cannot be told apart with the history and without it: {percent(pair['acc_first'])} and"
+            f" {percent(pair['acc_second'])} of {plural(pair['n'], 'question')} right, {gap}."
+        )
     return [Finding(f"{points(pair['difference'], sign=True)} pts", text, 85), *_window_finding(group)]
 
 
+def _tested(pair: Values) -> str:
+    """Name the test that the summary's p is of; older ones took the questions of a conversation as independent."""
+    if conversations := pair.get("conversations"):
+        return f"{p_value(pair['p'])}, {plural(conversations, 'conversation')} with signs flipped"
+    return f"{p_value(pair['p'])}, McNemar's exact test, questions of one conversation taken as independent"
+
+
 def _window_finding(group: Values) -> list[Finding]:
-    """Say where the shortest window loses what the whole history still has."""
+    """Say where the shortest window loses what the whole history still has, if the two differ at all."""
     found = {m["strategy"]: m for m in _distinct(group["memories"])}
     if not {"full", "window"} <= set(found):
         return []
+    tested = next((pair for pair in group["pairs"] if pair["second"] == _key(found["window"])), None)
+    if tested is None or tested["p"] >= 0.05 or tested["difference"] <= 0:
+        return []
     full, window = (plots.pooled(found[name]) for name in ("full", "window"))
     both = [name for name in full if full[name][1] >= ENOUGH and window.get(name, (0, 0))[1] >= ENOUGH]
-    shares = {name: (full[name][0] / full[name][1], window[name][0] / window[name][1]) for name in both}
-    if len(both) < 2 or shares[both[-1]][0] <= shares[both[-1]][1]:
+    if len(both) < 2:
         return []
     near, far = both[0], both[-1]
+    told = [f"{count(part[place][0])} of {count(part[place][1])}" for place in (near, far) for part in (window, full)]
+    gap = f"{points(-tested['difference'], sign=True)} points (95%: {interval(-tested['high'], -tested['low'])})"
     text = (
-        f"A window of {count(found['window']['context'])} tokens keeps what was just said ({percent(shares[near][1])} "
-        f"right at a distance of {near}) and loses what fell out ({percent(shares[far][1])} at {far} turns, where the "
-        f"whole history has {percent(shares[far][0])})."
+        f"In the conversations {group['set']}, {group['model']} with a window of {count(found['window']['context'])}"
+        f" tokens has {gap} against the whole history: {told[0]} right at a distance of {near} (whole history"
+        f" {told[1]}), {told[2]} at {far} turns (whole history {told[3]})."
     )
-    return [Finding(percent(shares[far][1]), text, 60)]
+    return [Finding(f"{points(-tested['difference'], sign=True)} pts", text, 60)]
+
+
+def _key(memory: Values) -> str:
+    """Return a memory's name in the summary's pairs: ``window.128``."""
+    return str(memory["strategy"]) + (f".{memory['context']}" if memory["context"] else "")
 
 
 SECTION = Section("converse", "What a conversation loses without its history", _wanted, build)

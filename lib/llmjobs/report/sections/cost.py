@@ -7,20 +7,24 @@ from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Headi
 from llmjobs.report.figures import cost as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import ModelAccuracy
-from llmjobs.report.measure.cost import recommend, spent
+from llmjobs.report.measure.cost import recommend, spent, time_factor
+from llmjobs.report.measure.pairs import leading_group
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Cost, Entry
 from llmjobs.report.wording import (
     DASH,
+    TOGETHER,
     count,
     decimal,
     interval,
     listed,
     percent,
+    plural,
     points,
     ratio,
     seconds,
     size,
+    word,
 )
 from llmjobs.report.write.notes import MACHINES, TIMINGS
 
@@ -39,7 +43,7 @@ def build(measures: Measures) -> Content:
     if entries:
         blocks += [_explained(entries), _table(entries), *_bars(entries), *_tradeoffs(measures)]
         blocks += _machines(entries)
-    return Content(blocks, [*_recommendation(measures), *_findings(entries)], _notes(entries))
+    return Content(blocks, [*_recommendation(measures), *_findings(measures, entries)], _notes(entries))
 
 
 def _explained(entries: Sequence[Entry]) -> Prose:
@@ -86,14 +90,16 @@ def _table(entries: Sequence[Entry]) -> Table:
             per = cost.energy_j / cost.questions if cost.energy_j is not None and cost.questions else None
             row.append(decimal(per))
         rows.append(row)
-    note = "Peak memory: resident, of the whole process. A dash: not measured."
+    note = (
+        "Questions/s: while scoring, without loading, planning and saving; the same figure as on the terminal. Peak"
+        " memory: resident, of the whole process. A dash: not measured."
+    )
     return Table("What each model took", columns, rows, note=note)
 
 
 def rate(cost: Cost) -> str:
-    """Questions a second, loading left out."""
-    working = (cost.real_s or 0.0) - (cost.load_s or 0.0)
-    return decimal(cost.questions / working, 1) if working > 0 and cost.questions else DASH
+    """Questions a second while scoring: see :attr:`Cost.questions_per_s`."""
+    return decimal(cost.questions_per_s, 1)
 
 
 def _bars(entries: Sequence[Entry]) -> list[Block]:
@@ -121,11 +127,12 @@ def _tradeoffs(measures: Measures) -> list[Block]:
         points_ = _points(measures, main.name, kind)
         if len(points_) < 2:
             continue
+        whole = f" of the whole run ({_all_benchmarks(measures)})" if len(measures.study.benchmarks) > 1 else ""
         units = plots.SECONDS if kind == "time" else plots.BYTES
         front = listed(p.label for p in plots.pareto(points_))
         caption = (
-            f"Accuracy on {main.name} against {axis}, with 95% intervals. On the front, that is beaten by"
-            f" no other in both at once: {front}."
+            f"Accuracy on {main.name} against {axis}{whole}, with 95% intervals. On the front (no other has both"
+            f" more right and a lower {axis} as measured): {front}."
         )
         blocks.append(Figure(name, caption, partial(plots.tradeoff, points_, axis, units, main.chance)))
     return blocks
@@ -189,7 +196,9 @@ def _notes(entries: Sequence[Entry]) -> list[tuple[str, str]]:
         told = f"{entry.label}: {seconds(cost.real_s)} real, {seconds(cost.cpu_s)} CPU, {gpu}"
         notes.append((TIMINGS, f"{told}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions a second."))
     for row in _machine_rows(entries):
-        notes.append((MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} as fast as the slowest."))
+        notes.append(
+            (MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} the speed of the slowest (one run each).")
+        )
     return notes
 
 
@@ -208,11 +217,25 @@ def _recommendation(measures: Measures) -> list[Finding]:
         return [Finding("none", f"No model keeps within {limits}.{unknown}", 120, alarm=True)]
     entry = study.entries[found.best.entry]
     took = " and ".join(f"{_amount(name, spent(entry.cost, name) or 0)} of {NAMES[name]}" for name in study.budget)
+    whole = f" for {_all_benchmarks(measures)}" if len(study.benchmarks) > 1 else ""
     text = (
-        f"Within {limits}, run {entry.label}: {percent(found.best.interval.value)} right (95%: "
-        f"{interval(found.best.interval.low, found.best.interval.high)}), taking {took}."
+        f"Within {limits}, run {entry.label}: {percent(found.best.interval.value)} right on {main.name} (95%:"
+        f" {interval(found.best.interval.low, found.best.interval.high)}), taking {took}{whole}."
     )
-    return [Finding("→", text + _lost(measures, found.best, found.over) + unknown, 120)]
+    told = _alike(measures, found.best, found.within) + _lost(measures, found.best, found.over) + unknown
+    return [Finding("→", text + told, 120)]
+
+
+def _all_benchmarks(measures: Measures) -> str:
+    return f"all {word(len(measures.study.benchmarks))} benchmarks together"
+
+
+def _alike(measures: Measures, best: ModelAccuracy, within: Sequence[ModelAccuracy]) -> str:
+    """Name those within the budget that cannot be told apart from the best."""
+    main = measures.study.main
+    group = leading_group(measures.pairs[main.name], best.row)[1:] if main else []
+    names = [measures.study.entries[model.entry].label for model in within if model.row in group]
+    return f" {listed(names)} cannot be told apart from it." if names else ""
 
 
 def _amount(name: str, value: float) -> str:
@@ -223,30 +246,33 @@ def _lost(measures: Measures, best: ModelAccuracy, over: Sequence[ModelAccuracy]
     better = [m for m in over if m.n and m.interval.value > best.interval.value]
     if not better:
         return " No model beyond the budget does better."
-    top = better[0]
-    gap = points(top.interval.value - best.interval.value)
-    return f" {measures.study.entries[top.entry].label}, beyond the budget, would get {gap} points more."
+    top, main = better[0], measures.study.main
+    label = measures.study.entries[top.entry].label
+    pairs = measures.pairs[main.name] if main else []
+    pair = next((p for p in pairs if {p.first, p.second} == {top.row, best.row}), None)
+    if pair is None:
+        return f" {label}, beyond the budget, has {percent(top.interval.value)}."
+    ends = interval(*pair.together)
+    if not pair.distinguishable:
+        return f" {label}, beyond the budget, has {percent(top.interval.value)}, which cannot be told apart."
+    return f" {label}, beyond the budget, has {points(pair.result.difference)} points more ({TOGETHER}: {ends})."
 
 
-def _findings(entries: Sequence[Entry]) -> list[Finding]:
-    timed = [(e.cost.real_s, e) for e in entries if e.cost and e.cost.real_s]
-    machines = {str(dict(e.machine)) for _, e in timed}
-    asked = {e.cost.questions for _, e in timed if e.cost}
-    if len(timed) < 2 or len(machines) > 1 or len(asked) > 1:
+def _findings(measures: Measures, entries: Sequence[Entry]) -> list[Finding]:
+    """Name the slowest and the fastest where a single run of each shows that they differ."""
+    timed = sorted((e for e in entries if e.cost and e.cost.real_s), key=lambda e: (e.cost and e.cost.real_s) or 0.0)
+    factor = time_factor(timed[-1], timed[0]) if len(timed) > 1 else None
+    if factor is None or len({e.info.id for e in timed}) < 2:
         return []
-    (fast, quick), (slow, late) = min(timed, key=lambda t: t[0]), max(timed, key=lambda t: t[0])
-    if slow / fast < 1.2:
-        text = (
-            f"The slowest model takes hardly longer than the fastest ({seconds(slow)} and {seconds(fast)}):"
-            " time does not decide here."
-        )
-        return [Finding(f"{ratio(slow / fast)}×", text, 45)]
+    quick, late = timed[0], timed[-1]
+    fast, slow = (seconds(e.cost.real_s if e.cost else None) for e in (quick, late))
+    of = listed([benchmark.name for benchmark in measures.study.benchmarks], limit=3)
     text = (
-        f"{late.label} takes {ratio(slow / fast)} times as long as {quick.label} for the same"
-        f" {count(quick.cost.questions if quick.cost else 0)} questions ({seconds(slow)} against"
-        f" {seconds(fast)})."
+        f"{late.label} took {ratio(factor)} times as long as {quick.label} for the same"
+        f" {plural(quick.cost.questions if quick.cost else 0, 'question')} of {of}: {slow} against {fast}, loading"
+        " included, one run each."
     )
-    return [Finding(f"{ratio(slow / fast)}×", text, 65)]
+    return [Finding(f"{ratio(factor)}×", text, 65)]
 
 
 SECTION = Section("cost", "What it costs", _wanted, build)

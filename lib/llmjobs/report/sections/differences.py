@@ -1,25 +1,30 @@
 """Differences: every pair on the same questions."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from llmjobs.report.blocks import Block, Column, Content, Cut, Figure, Finding, Heading, Prose, Table
 from llmjobs.report.figures import difference as plots
 from llmjobs.report.measure import Measures
-from llmjobs.report.measure.pairs import Pair
+from llmjobs.report.measure.cost import time_factor
+from llmjobs.report.measure.pairs import MODELS, SETTINGS, Pair
 from llmjobs.report.sections.base import Section
 from llmjobs.report.sections.file_names import file_name
-from llmjobs.report.study import Benchmark
+from llmjobs.report.study import Benchmark, Entry
 from llmjobs.report.wording import (
+    TOGETHER,
     count,
     interval,
-    p_value,
+    listed,
     percent,
     plain_p,
     plural,
     points,
     ratio,
+    sentence,
     word,
 )
+from llmjobs.statistics.paired import simultaneous_level, smallest_difference
 
 FOREST_LIMIT = 15
 MOST_MODELS = 9
@@ -35,46 +40,83 @@ def build(measures: Measures) -> Content:
     blocks: list[Block] = [
         Prose(
             "Two models that answered the same questions are compared question by question: what both get"
-            " right or both get wrong says nothing about which is better, so the interval of the difference"
-            " is narrower than the two models' own intervals suggest. p is McNemar's exact test, adjusted"
-            " by Holm for the number of pairs; the interval is Bonett and Price's."
+            " right or both get wrong says nothing about which is better. p is McNemar's exact test, adjusted"
+            " by Holm for the number of pairs. The interval of the difference is Bonett and Price's at a level"
+            " at which the intervals of all pairs hold together with 95% (Bonferroni); of one pair alone it is"
+            " in pairs.csv. A pair counts as told apart where the test says so and the interval leaves out 0."
         )
     ]
     findings: list[Finding] = []
     for benchmark in measures.study.benchmarks:
-        pairs = measures.pairs[benchmark.name]
-        if not pairs:
-            continue
-        if len(measures.study.benchmarks) > 1:
+        pairs = [pair for pair in measures.pairs[benchmark.name] if pair.family == MODELS]
+        again = [pair for pair in measures.pairs[benchmark.name] if pair.family == SETTINGS]
+        if len(measures.study.benchmarks) > 1 and (pairs or again):
             blocks.append(Heading(benchmark.name))
-        blocks += _pairs(measures, benchmark, pairs)
-        if benchmark is measures.study.main:
+        if pairs:
+            blocks += _pairs(measures, benchmark, pairs)
             findings += _findings(measures, benchmark, pairs)
+        if again:
+            blocks.append(_settings_table(measures, benchmark, again))
+        findings += _settings(measures, benchmark, [*pairs, *again])
     blocks += _repeats(measures)
     return Content(blocks, findings)
 
 
 def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[Block]:
-    names = [measures.label(benchmark, row) for row in range(len(benchmark.rows))]
     order = [model.row for model in measures.accuracy[benchmark.name].models]
     ranked = sorted(pairs, key=lambda p: (order.index(p.first), order.index(p.second)))
     apart = sum(pair.distinguishable for pair in pairs)
-    told = Prose(
-        f"{plural(apart, 'pair')} of {count(len(pairs))} can be told apart at the 5% level after the correction."
+    told = (
+        f"{sentence(word(apart))} of {count(len(pairs))} pairs can be told apart at the 5% level after the correction."
         if len(pairs) > 1
-        else (
-            "The pair can be told apart at the 5% level." if apart else "The pair cannot be told apart at the 5% level."
-        )
+        else f"The pair {'can' if apart else 'cannot'} be told apart at the 5% level."
     )
     figure = _figure(measures, benchmark, pairs, ranked)
+    columns, rows = _rows(measures, benchmark, ranked)
+    strong = frozenset(place for place, pair in enumerate(ranked) if pair.distinguishable)
+    note = (
+        "Only first, only second: questions that one of the two alone gets right. Answers differ: share of"
+        " questions with another answer, right or wrong. Bold: told apart."
+    )
+    top = [row for row in order if any(row in (pair.first, pair.second) for pair in pairs)][:MOST_MODELS]
+    among = [at for at, pair in enumerate(ranked) if pair.first in top and pair.second in top]
+    chosen = f"the pairs of the {word(len(top))} most accurate models"
+    cut = Cut(len(among), among, chosen, "pairs.csv") if len(among) < len(pairs) else Cut(all_in="pairs.csv")
+    return [
+        Prose(f"{told} {_power(pairs)}"),
+        figure,
+        Table("Every pair on the same questions", columns, rows, strong, note, cut),
+    ]
+
+
+def _power(pairs: Sequence[Pair]) -> str:
+    """Say what difference this many questions can show."""
+    typical = sorted(pairs, key=lambda p: p.result.only_first + p.result.only_second)[len(pairs) // 2].result
+    if not typical.only_first + typical.only_second:
+        return ""
+    share = (typical.only_first + typical.only_second) / typical.n
+    alone = smallest_difference(typical.n, share)
+    text = (
+        f"The smallest difference that {plural(typical.n, 'question')} can show: where one of two models alone is"
+        f" right on {percent(share, 0)} of them, as in the middle one of these pairs, a true difference of"
+        f" {points(alone)} points is found with a chance of 80% in a single comparison"
+    )
+    if len(pairs) > 1:
+        together = smallest_difference(typical.n, share, level=simultaneous_level(len(pairs)))
+        text += f", and one of {points(together)} points among {count(len(pairs))}"
+    return f"{text}. What is smaller is likely to be missed."
+
+
+def _rows(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> tuple[list[Column], list[Sequence[str]]]:
+    names = [measures.label(benchmark, row) for row in range(len(benchmark.rows))]
     columns = [
         Column("First", "left", 1),
         Column("Second", "left", 1),
         Column("Points"),
-        Column("95% interval"),
+        Column("95% together" if len(pairs) > 1 else "95% interval"),
         Column("Only first"),
         Column("Only second"),
-        Column("p (Holm)"),
+        Column("p (Holm)" if len(pairs) > 1 else "p"),
         Column("Answers differ"),
     ]
     rows = [
@@ -82,37 +124,42 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
             names[p.first],
             names[p.second],
             points(p.result.difference, sign=True),
-            f"{points(p.result.low)} to {points(p.result.high)}",
+            interval(*p.together),
             count(p.result.only_first),
             count(p.result.only_second),
             plain_p(p.p_holm),
             percent(p.changed / p.result.n),
         ]
-        for p in ranked
+        for p in pairs
     ]
-    strong = frozenset(place for place, pair in enumerate(ranked) if pair.distinguishable)
-    note = (
-        "Only first, only second: questions that one of the two alone gets right. Answers differ: share of"
-        " questions with another answer, right or wrong. Bold: told apart."
-    )
-    top = order[:MOST_MODELS]
-    among = [at for at, pair in enumerate(ranked) if pair.first in top and pair.second in top]
-    chosen = f"the pairs of the {word(len(top))} most accurate models"
-    cut = Cut(len(among), among, chosen, "pairs.csv") if len(order) > MOST_MODELS else Cut(all_in="pairs.csv")
-    return [told, figure, Table("Every pair on the same questions", columns, rows, strong, note, cut)]
+    return columns, list(rows)
+
+
+def _settings_table(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> Table:
+    columns, rows = _rows(measures, benchmark, pairs)
+    entries = measures.study.entries
+    told = [
+        [*row, what_differs(entries[benchmark.rows[p.first]], entries[benchmark.rows[p.second]], benchmark)]
+        for row, p in zip(rows, pairs, strict=True)
+    ]
+    strong = frozenset(place for place, pair in enumerate(pairs) if pair.distinguishable)
+    note = "Not further models: they enter neither the pairs above nor the correction for them. Bold: told apart."
+    return Table("Further runs of the same model", [*columns, Column("Differs in", "left", 1)], told, strong, note)
 
 
 def _figure(measures: Measures, benchmark: Benchmark, pairs: list[Pair], ranked: list[Pair]) -> Figure:
     """Return a line a pair, or a matrix where there are many."""
     names = [measures.label(benchmark, row) for row in range(len(benchmark.rows))]
     name = file_name("differences", benchmark.name, measures)
+    held = {row for pair in pairs for row in (pair.first, pair.second)}
     if len(pairs) <= FOREST_LIMIT:
         caption = (
-            "Difference in accuracy, first less second, with 95% interval. Filled: told apart after Holm's correction."
+            "Difference in accuracy, first less second, with intervals that hold for all pairs together with 95%."
+            " Filled: told apart."
         )
         return Figure(name, caption, partial(plots.forest, ranked, names))
-    order = [model.row for model in measures.accuracy[benchmark.name].models]
-    caption = "Row less column, in percentage points. Bold on colour: told apart after Holm; grey: could be chance."
+    order = [model.row for model in measures.accuracy[benchmark.name].models if model.row in held]
+    caption = "Row less column, in percentage points. Bold on colour: told apart; grey: cannot be told apart."
     return Figure(name, caption, partial(plots.difference_matrix, pairs, names, order))
 
 
@@ -138,75 +185,102 @@ def _repeats(measures: Measures) -> list[Block]:
 
 
 def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[Finding]:
-    order = [model.row for model in measures.accuracy[benchmark.name].models if model.n]
+    held = {row for pair in pairs for row in (pair.first, pair.second)}
+    order = [model.row for model in measures.accuracy[benchmark.name].models if model.n and model.row in held]
     if len(order) < 2 or not any(pair.changed or pair.result.difference for pair in pairs):
         return []
     best, second = order[:2]
     pair = next(p for p in pairs if {p.first, p.second} == {best, second})
-    findings = [_best(measures, benchmark, pair)]
+    findings = [_best(measures, benchmark, pair, len(pairs))]
     alike = [p for p in pairs if not p.distinguishable]
-    if alike and len(pairs) > 1 and len(order) > 2:
+    if alike and len(order) > 2:
         told = (f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike)
         names = "; ".join(told) if len(alike) <= 3 else ""
         which = f": {names}" if names else ""
-        subject = f"{word(len(alike)).capitalize()} of {word(len(pairs))} pairs of models"
-        text = f"{subject} cannot be told apart on these questions{which} (McNemar's exact test, Holm over the pairs)."
+        text = (
+            f"On {benchmark.name}, {word(len(alike))} of {word(len(pairs))} pairs of models cannot be told apart{which}"
+            " (McNemar's exact test, Holm over the pairs). Their difference may be small or none, or too small for"
+            f" {plural(benchmark.n, 'question')}."
+        )
         findings.append(Finding(f"{len(alike)} of {len(pairs)}", text, 62))
-    return findings + _settings(measures, benchmark, pairs)
+    return findings
 
 
-def _best(measures: Measures, benchmark: Benchmark, pair: Pair) -> Finding:
+def _best(measures: Measures, benchmark: Benchmark, pair: Pair, pairs: int) -> Finding:
     first, second = measures.label(benchmark, pair.first), measures.label(benchmark, pair.second)
     result = pair.result
-    within = f"(95%: {points(result.low)} to {points(result.high)})"
+    within = f"({TOGETHER if pairs > 1 else '95%'}: {interval(*pair.together)})"
     took = _time_ratio(measures, benchmark, pair)
+    asked = plural(result.n, "question")
     if pair.distinguishable:
         text = (
-            f"{first} beats {second} by {points(result.difference)} points {within} on the same "
-            f"{count(result.n)} questions{took}."
+            f"On {benchmark.name}, {first} has {points(result.difference)} points more right than {second}"
+            f"{', the next,' if pairs > 1 else ''} on the same {asked} {within}{took}."
         )
     else:
         text = (
-            f"{first} and {second} cannot be told apart on the same {count(result.n)} questions: "
-            f"{points(result.difference, sign=True)} points {within}, {p_value(pair.p_holm)}{took}."
+            f"On {benchmark.name}, the best two, {first} and {second}, cannot be told apart on the same {asked}:"
+            f" {points(result.difference, sign=True)} points {within}{took}."
         )
     return Finding(f"{points(result.difference, sign=True)} pts", text, 95)
 
 
 def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
-    """Return ", and takes 0.7 of the time" where both were timed on the same machine."""
+    """Return "; it takes 3.1 times as long" where both were timed on the same machine and the gap is beyond noise."""
     a, b = (measures.study.entries[benchmark.rows[row]] for row in (pair.first, pair.second))
-    if not a.cost or not b.cost or not a.cost.real_s or not b.cost.real_s or dict(a.machine) != dict(b.machine):
+    factor = time_factor(a, b)
+    if factor is None or len(measures.study.benchmarks) > 1:
         return ""
-    if a.cost.questions != b.cost.questions:
-        return ""
-    factor = a.cost.real_s / b.cost.real_s
-    return ", in the same time" if 0.95 <= factor <= 1.05 else f", and takes {ratio(factor)} times as long"
+    if factor >= 1:
+        return f"; it took {ratio(factor)} times as long, loading included (one run each)"
+    return f"; it was {ratio(1 / factor)} times as fast, loading included (one run each)"
 
 
-def _settings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[Finding]:
-    """Say what one setting changes, model by model: precision, device, machine."""
+def what_differs(a: Entry, b: Entry, benchmark: Benchmark) -> str:
+    """Say in which recorded settings two runs of one model differ, and that how they were asked is not recorded."""
+    fields = [
+        ("study", a.info.study, b.info.study),
+        ("device", a.info.device, b.info.device),
+        ("quantization", a.info.quantization or "none", b.info.quantization or "none"),
+        ("dtype", a.info.dtype, b.info.dtype),
+        ("revision", a.info.revision, b.info.revision),
+        ("machine", str(a.machine.get("cpu") or ""), str(b.machine.get("cpu") or "")),
+    ]
+    known = [f"{name} ({x or 'not recorded'}, {y or 'not recorded'})" for name, x, y in fields if x != y]
+    if not benchmark.protocol:
+        known.append("perhaps the prompt and the reading of replies, which are not recorded")
+    return listed(known) or "nothing that is recorded"
+
+
+def _settings(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> list[Finding]:
+    """Say what one setting changes, model by model: precision, device, machine, study."""
     findings = []
+    entries = measures.study.entries
     for pair in pairs:
-        a, b = (measures.study.entries[benchmark.rows[row]] for row in (pair.first, pair.second))
+        a, b = (entries[benchmark.rows[row]] for row in (pair.first, pair.second))
         if a.info.id != b.info.id:
             continue
         result = pair.result
-        sure = "distinguishable" if pair.distinguishable else "not distinguishable from no difference"
+        family = sum(other.family == pair.family for other in pairs)
+        within = f"({TOGETHER if family > 1 else '95%'}: {interval(*pair.together)})"
+        gap = (
+            f"{a.label} has {points(result.difference)} points more right {within}"
+            if pair.distinguishable
+            else f"they cannot be told apart, {points(result.difference, sign=True)} points {within}"
+        )
         text = (
-            f"{a.label} and {b.label} are the same model under other settings:"
-            f" {points(result.difference, sign=True)} points ({interval(result.low, result.high)}), {sure};"
-            f" {count(pair.changed)} of {count(result.n)} answers differ."
+            f"On {benchmark.name}, {a.label} and {b.label} are runs of one model that differ in"
+            f" {what_differs(a, b, benchmark)}: {gap}; {count(pair.changed)} of {count(result.n)} answers differ."
         )
         weight = 75 if (a.info.quantization or "none") != (b.info.quantization or "none") else 58
-        findings.append(Finding(f"{points(result.difference, sign=True)} pts", text, weight))
-    return findings[:2] if len(findings) <= 2 else [_settings_together(findings)]
-
-
-def _settings_together(findings: list[Finding]) -> Finding:
-    strongest = max(findings, key=lambda f: (f.weight, "not dis" not in f.sentence))
-    more = f" {word(len(findings) - 1).capitalize()} more such comparisons stand under Differences."
-    return Finding(strongest.number, strongest.sentence + more, strongest.weight)
+        findings.append((not pair.distinguishable, -abs(result.difference), text, weight, points(result.difference)))
+    if not findings:
+        return []
+    findings.sort()
+    _, _, text, weight, gap = findings[0]
+    rest = len(findings) - 1
+    more = f" {sentence(word(rest))} more such {'comparison is' if rest == 1 else 'comparisons are'} under Differences."
+    return [Finding(f"{gap} pts", text + (more if rest else ""), weight)]
 
 
 SECTION = Section("differences", "Differences between models", _wanted, build)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from llmjobs.report.blocks import Block, Column, Content, Finding, Heading, Prose, Table
 from llmjobs.report.figures.matrix import matrix_figures
 from llmjobs.report.measure import Measures
+from llmjobs.report.measure.cost import FAR_APART, LONG_ENOUGH_S
 from llmjobs.report.measure.matrix import DONE, Cell, Flips, cell_names, find_flips
 from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import (
@@ -21,6 +22,7 @@ from llmjobs.report.wording import (
     size,
 )
 from llmjobs.report.write.notes import TIMINGS
+from llmjobs.statistics.paired import difference_from_counts, simultaneous_level
 
 
 def _wanted(measures: Measures) -> bool:
@@ -133,7 +135,10 @@ def _flips(flips: Sequence[Flips], named: Mapping[int, str]) -> Table:
         ]
         for f in flips
     ]
-    note = "Lost: right in the compared cell and wrong here; gained: the other way round. p: McNemar's exact test."
+    note = (
+        "Lost: right in the compared cell and wrong here; gained: the other way round. p: McNemar's exact test. p and"
+        " interval are each row's own, not adjusted for the number of rows."
+    )
     return Table("Answers that a setting changes", columns, rows, note=note)
 
 
@@ -148,15 +153,27 @@ def _speed(cells: Sequence[Cell], named: Mapping[int, str]) -> list[Finding]:
         mine, theirs = cell.value("questions_real_s"), plain.value("questions_real_s") if plain else None
         if cell.quantization == "none" or not mine or not theirs or plain is None:
             continue
-        faster = mine < theirs
-        much = f"{ratio(mine / theirs)} {'of the time of' if faster else 'times as long as'} {plain.name}"
+        factor, few = mine / theirs, min(cell.repetitions, plain.repetitions)
+        if max(factor, 1 / factor) < FAR_APART or (few < 2 and min(mine, theirs) < LONG_ENOUGH_S):
+            continue
+        if few > 1 and _overlap(cell, plain):
+            continue
+        much = f"{ratio(factor)} times as long as" if factor > 1 else f"{ratio(1 / factor)} times as fast as"
+        verb = "takes" if factor > 1 else "is"
         memory = ""
         if cell.memory_bytes and plain.memory_bytes:
             memory = f", with {size(cell.memory_bytes)} of memory against {size(plain.memory_bytes)}"
-        times = f"({seconds(mine)} against {seconds(theirs)})"
-        text = f"{named[id(cell)]} takes {much} for the same questions {times}{memory}."
-        findings.append(Finding(f"{ratio(mine / theirs)}×", text, 80))
+        runs = f"medians of {count(few)} repetitions, which do not overlap" if few > 1 else "one run each"
+        times = f"({seconds(mine)} against {seconds(theirs)}, {runs})"
+        text = f"{named[id(cell)]} {verb} {much} {plain.name} for the same questions {times}{memory}."
+        findings.append(Finding(f"{ratio(factor)}×", text, 80))
     return findings
+
+
+def _overlap(first: Cell, second: Cell) -> bool:
+    """Whether the repetitions of two cells lie within each other's range."""
+    a, b = first.measures["questions_real_s"], second.measures["questions_real_s"]
+    return a.low <= b.high and b.low <= a.high
 
 
 def _loss(flips: Sequence[Flips], named: Mapping[int, str]) -> list[Finding]:
@@ -164,16 +181,23 @@ def _loss(flips: Sequence[Flips], named: Mapping[int, str]) -> list[Finding]:
     for flip in flips:
         if flip.cell.quantization == "none" or flip.cell.device != flip.against.device:
             continue
-        result = flip.result
-        sure = "distinguishable from none" if result.p < 0.05 else "not distinguishable from none"
+        result, pairs = flip.result, len(flips)
+        wide = difference_from_counts(result.only_first, result.only_second, result.n, simultaneous_level(pairs))
+        ends = (
+            f"{f'95% for all {count(pairs)} cells together' if pairs > 1 else '95%'}: {interval(wide.low, wide.high)}"
+        )
+        apart = result.p * pairs < 0.05 and not wide.low <= 0 <= wide.high
         verb = "loses" if result.difference < 0 else "gains"
         change = (
-            f"{verb} {points(abs(result.difference))} points against {flip.against.name} (95%: "
-            f"{interval(result.low, result.high)}), {sure}"
-            if result.difference
-            else "scores the same"
+            f"{verb} {points(abs(result.difference))} points against {flip.against.name} ({ends})"
+            if apart
+            else f"cannot be told apart in accuracy from {flip.against.name}:"
+            f" {points(result.difference, sign=True)} points ({ends})"
         )
-        text = f"{named[id(flip.cell)]} {change}; {percent(flip.changed / result.n)} of its answers are others."
+        text = (
+            f"{named[id(flip.cell)]} {change}; {count(flip.changed)} of its {count(result.n)} answers changed"
+            f" ({percent(flip.changed / result.n)})."
+        )
         found.append(Finding(f"{points(result.difference, sign=True)} pts", text, 78))
     return found
 

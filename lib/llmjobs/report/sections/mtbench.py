@@ -9,9 +9,9 @@ from llmjobs.report.figures import mtbench as plots
 from llmjobs.report.measure import Measures
 from llmjobs.report.read.json_files import read_lines
 from llmjobs.report.sections.base import Section
-from llmjobs.report.sections.mtbench_judges import judge_blocks
+from llmjobs.report.sections.mtbench_judges import bias_findings, judge_blocks
 from llmjobs.report.study import RawRun
-from llmjobs.report.wording import DASH, count, decimal, percent
+from llmjobs.report.wording import DASH, count, decimal, listed, percent, plain_p, plural, sentence, word
 from llmjobs.report.write.notes import QUALITY
 
 Values = Mapping[str, Any]
@@ -35,7 +35,8 @@ def build(measures: Measures) -> Content:
     blocks: list[Block] = [
         Prose(
             "Two-turn questions in eight categories, rated from 1 to 10 by a judge or compared in pairs. A score is "
-            "the mean over all turns that were rated; its interval is a bootstrap over questions. Pairs are judged in "
+            "the mean over all turns that were rated; its interval counts questions as independent, not turns (cluster-"
+            "robust, Student's t). Pairs are judged in "
             "both orders, and verdicts that disagree are a tie. A judgment that could not be read was asked for "
             "once more, then counted as unread; it is in no mean. An answer that failed is not judged."
         )
@@ -95,7 +96,8 @@ def _scores(place: int, part: Values) -> list[Block]:
     }
     for number, judge in enumerate(dict.fromkeys(row["judge"] for row in part["scores"]), start=1):
         rows = [row for row in part["scores"] if row["judge"] == judge]
-        blocks += [Heading(f"Ratings by {judge}"), _score_table(rows)]
+        blocks += [Heading(f"Ratings by {judge}"), _score_table(rows), *_category_table(rows)]
+        blocks += _difference_table([row for row in part.get("differences", ()) if row["judge"] == judge])
         rated = [row for row in rows if row["score"] is not None]
         if not rated:
             continue
@@ -118,10 +120,57 @@ def _score_table(rows: Sequence[Values]) -> Table:
     lines = []
     for row in ordered:
         turns = {part["turn"]: part["score"] for part in row["by_turn"]}
-        ends = f"{decimal(row['low'])} to {decimal(row['high'])}" if row["score"] is not None else DASH
-        values = [decimal(row["score"]), ends, decimal(turns.get(1)), decimal(turns.get(2))]
+        values = [decimal(row["score"]), _ends(row), decimal(turns.get(1)), decimal(turns.get(2))]
         lines.append([row["model"], *values, count(row["n"]), count(row["unread"])])
     return Table("Mean rating over all turns", columns, lines)
+
+
+def _category_table(rows: Sequence[Values]) -> list[Block]:
+    """Mean rating by category, a row an agent, in the order of the scores."""
+    names = list(dict.fromkeys(one["category"] for row in rows for one in row["by_category"]))
+    if len(names) < 2:
+        return []
+    lines = []
+    for row in sorted(rows, key=lambda row: -(row["score"] or 0)):
+        found = {one["category"]: one["score"] for one in row["by_category"]}
+        lines.append([row["model"], *(decimal(found.get(name)) for name in names)])
+    sizes = {one["n"] for row in rows for one in row["by_category"] if one["n"]}
+    few = (
+        f" A mean rests on {count(min(sizes))} to {count(max(sizes))} ratings; intervals are in mtbench.csv."
+        if sizes
+        else ""
+    )
+    columns = [Column("Agent", "left", 1), *(Column(name.replace("_", " ")) for name in names)]
+    return [Table("Mean rating by category", columns, lines, note=f"Both turns together.{few}")]
+
+
+def _difference_table(rows: Sequence[Values]) -> list[Block]:
+    """Every two agents on the same questions."""
+    if not rows:
+        return []
+    columns = [Column("First", "left", 1), Column("Second", "left", 1), Column("Difference")]
+    columns += [Column("95% together" if len(rows) > 1 else "95% interval"), Column("Questions")]
+    columns.append(Column("p (Holm)" if len(rows) > 1 else "p"))
+    lines = [
+        [row["first"], row["second"], decimal(row["difference"]), _ends(row), count(row["questions"])]
+        + [plain_p(row["p_holm"])]
+        for row in rows
+    ]
+    strong = frozenset(place for place, row in enumerate(rows) if apart(row))
+    note = (
+        "First less second on the turns that both were rated on. Intervals count questions as independent and hold for"
+        " all pairs together; p: sign flips of whole questions. Bold: told apart, by both."
+    )
+    return [Table("Agents compared on the same questions", columns, lines, strong, note)]
+
+
+def apart(row: Values) -> bool:
+    """Whether two agents' ratings can be told apart: by the test and by the interval."""
+    return bool(row["p_holm"] < 0.05 and not row["low"] <= 0 <= row["high"])
+
+
+def _ends(row: Values) -> str:
+    return f"{decimal(row['low'])} to {decimal(row['high'])}" if row["low"] is not None else DASH
 
 
 def _pairwise(part: Values) -> list[Block]:
@@ -134,13 +183,15 @@ def _pairwise(part: Values) -> list[Block]:
         for one in row["win_rates"]:
             rating = ratings.get(one["model"])
             told = (
-                [f"{rating['rating']:.0f}", f"{rating['low']:.0f} to {rating['high']:.0f}"] if rating else [DASH, DASH]
+                [decimal(rating["rating"], 0), f"{decimal(rating['low'], 0)} to {decimal(rating['high'], 0)}"]
+                if rating
+                else [DASH, DASH]
             )
             rate = percent(one["win_rate"]) if one["win_rate"] is not None else DASH
             lines.append([one["model"], rate, *(count(one[k]) for k in ("wins", "ties", "losses", "unread")), *told])
         note = "A tie is half a win. Bradley-Terry on Elo's scale around 1000: 400 points are odds of ten to one."
         blocks += [
-            Heading(f"Comparisons by {row['judge']}"),
+            Heading(f"Comparisons by {row['judge']}{_which_turns(row)}"),
             Table("Each against the others", columns, lines, note=note),
         ]
     return blocks
@@ -152,8 +203,7 @@ def _history(part: Values) -> list[Block]:
     columns = [Column("Agent", "left", 1), Column("Judge", "left", 1), Column("Turn"), Column("Difference")]
     columns += [Column("95% interval"), Column("Questions")]
     rows = [
-        [row["model"], row["judge"], str(row["turn"]), decimal(row["difference"])]
-        + [f"{decimal(row['low'])} to {decimal(row['high'])}", count(row["n"])]
+        [row["model"], row["judge"], str(row["turn"]), decimal(row["difference"])] + [_ends(row), count(row["n"])]
         for row in part["history"]
     ]
     note = "Rating with history less rating without, on the same questions. Turn 1 has no history: it shows the noise."
@@ -197,22 +247,73 @@ def _short(text: str) -> str:
     return " ".join(words[:SHOWN_WORDS]) + (" …" if len(words) > SHOWN_WORDS else "")
 
 
+def _which_turns(row: Values) -> str:
+    """Return ``, turn 1 only`` where comparisons are of one turn alone."""
+    turns: Sequence[int] = row.get("turns") or ()
+    return f", turn {turns[0]} only" if len(turns) == 1 else ""
+
+
 def _findings(part: Values) -> list[Finding]:
     findings = []
     for judge in dict.fromkeys(row["judge"] for row in part["scores"]):
         rated = [row for row in part["scores"] if row["judge"] == judge and row["score"] is not None]
         if not rated:
-            text = f"No rating by {judge} could be read: it does not work as a judge."
-            findings.append(Finding("0", text, 50))
+            text = f"On MT-Bench, no rating by {judge} could be read: it does not work as a judge."
+            findings.append(Finding("0", text, 50, alarm=True))
             continue
-        best = max(rated, key=lambda row: row["score"])
-        text = (
-            f"Rated by {judge}, {best['model']} has {decimal(best['score'])} of 10 "
-            f"(95%: {decimal(best['low'])} to {decimal(best['high'])}), the most of {count(len(rated))} agents; "
-            f"{count(sum(row['unread'] for row in rated))} ratings could not be read."
-        )
-        findings.append(Finding(decimal(best["score"]), text, 55))
-    return findings
+        findings.append(_best_agent(judge, rated, part.get("differences") or ()))
+    findings += [_best_in_pairs(row) for row in part["pairwise"] if row["win_rates"]]
+    return findings + [found for row in part["bias"] for found in bias_findings(row)]
+
+
+def _best_agent(judge: str, rated: Sequence[Values], differences: Sequence[Values]) -> Finding:
+    """Say which agent has the highest mean, and which others cannot be told apart from it."""
+    best = max(rated, key=lambda row: row["score"])
+    turns = [one["turn"] for one in best["by_turn"] if one["n"]]
+    only = f" (turn {turns[0]} only)" if len(turns) == 1 else ""
+    ends = f"95%: {_ends(best)}" if best["low"] is not None else "no interval from one question"
+    text = f"On MT-Bench{only}, {best['model']} is rated {decimal(best['score'])} of 10 on average by {judge} ({ends})"
+    if len(rated) > 1:
+        text += f", the highest of {word(len(rated))} agents. "
+        text += _against_others(best["model"], [row for row in differences if row["judge"] == judge])
+    else:
+        text += "."
+    unread = sum(row["unread"] for row in rated)
+    text += f" {sentence(plural(unread, 'rating'))} could not be read." if unread else ""
+    return Finding(decimal(best["score"]), text, 55)
+
+
+def _against_others(best: str, rows: Sequence[Values]) -> str:
+    mine = [row for row in rows if best in (row["first"], row["second"])]
+    if not mine:
+        return "The differences to the others have not been tested in this summary."
+    alike = [row for row in mine if not apart(row)]
+    together = "95% for all pairs together" if len(rows) > 1 else "95%"
+    told = [
+        f"{row['second'] if row['first'] == best else row['first']} ({decimal(abs(row['difference']))}; {together}:"
+        f" {_ends(row)})"
+        for row in (alike or [min(mine, key=lambda row: abs(row["difference"]))])[:3]
+    ]
+    more = f" and {plural(len(alike) - 3, 'more agent')}" if len(alike) > 3 else ""
+    if alike:
+        return f"It cannot be told apart from {'; '.join(told)}{more}."
+    return f"It is ahead of {'the other' if len(mine) == 1 else 'each of the others'}, by least of {told[0]}."
+
+
+def _best_in_pairs(row: Values) -> Finding:
+    """Name the agent that wins most comparisons, and whether its rating's interval leaves the next one out."""
+    best, others = row["win_rates"][0], row["win_rates"][1:]
+    only = _which_turns(row).removeprefix(", ")
+    of = f"On MT-Bench ({only})" if only else "On MT-Bench"
+    rate = percent(best["win_rate"]) if best["win_rate"] is not None else DASH
+    text = (
+        f"{of}, {best['model']} wins {rate} of its {plural(best['n'], 'comparison')} by {row['judge']}, ties as halves"
+    )
+    ratings = {one["model"]: one for one in row["bradley_terry"]}
+    near = [one["model"] for one in others if one["model"] in ratings and best["model"] in ratings
+            and ratings[one["model"]]["high"] >= ratings[best["model"]]["low"]]  # fmt: skip
+    told = f"; the intervals of {listed(near)} overlap with its own" if near else ""
+    return Finding(rate, f"{text}{told}.", 54)
 
 
 SECTION = Section("mtbench", "How good the answers are as a judge rates them", _wanted, build)

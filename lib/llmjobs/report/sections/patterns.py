@@ -1,7 +1,7 @@
 """Patterned or random? Each model's mistakes by subject, letter, position, length and confidence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table, few
@@ -11,8 +11,23 @@ from llmjobs.report.measure.patterns import ModelPatterns
 from llmjobs.report.sections.base import Section
 from llmjobs.report.sections.file_names import file_name
 from llmjobs.report.study import Benchmark
-from llmjobs.report.wording import DASH, decimal, listed, p_value, percent, plain_p, points, word
+from llmjobs.report.wording import (
+    DASH,
+    count,
+    decimal,
+    interval,
+    listed,
+    p_value,
+    percent,
+    plain_p,
+    plural,
+    points,
+    sentence,
+    strength,
+    word,
+)
 from llmjobs.report.write.notes import PATTERNED
+from llmjobs.statistics.intervals import Interval
 
 MOST_SAID = 20
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -27,9 +42,9 @@ def build(measures: Measures) -> Content:
     blocks: list[Block] = [
         Prose(
             "Random mistakes would fall evenly: on every subject, whichever letter is right, on short"
-            " questions as on long ones. Each test below asks for one such pattern; its effect says how"
-            " strong it is, its p how surely it is no chance (adjusted by Holm over the tests of a model)."
-            " With many questions weak patterns become sure: read the effect first."
+            " questions as on long ones. Each test below asks for one such pattern. Its effect says how strong the"
+            " pattern is; its p how often chance alone would give one at least as strong (adjusted by Holm over"
+            " the tests of a model). With many questions a weak pattern has a small p: read the effect first."
         )
     ]
     findings: list[Finding] = []
@@ -49,8 +64,7 @@ def build(measures: Measures) -> Content:
             (PATTERNED, f"{benchmark.name}, {measures.label(benchmark, model.row)}: {describe(model)}")
             for model in models
         ]
-        if benchmark is measures.study.main:
-            findings += _findings(measures, benchmark, models)
+        findings += _findings(measures, benchmark, models)
     return Content(blocks, findings, notes)
 
 
@@ -72,15 +86,11 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
         if model.one_letter:
             letter, share = model.top_letter
             right = model.gold[letter] / model.gold.sum()
-            blocks.append(
-                Prose(
-                    f"{name} answers {LETTERS[letter]} to {percent(share)} of the questions, where"
-                    f" {percent(float(right))} is right. Its accuracy says more about that letter than"
-                    " about what it knows.",
-                    "One letter takes most answers.",
-                    "alarm",
-                )
+            text = (
+                f"{name} answers {LETTERS[letter]} to {percent(share)} of the questions, where"
+                f" {percent(float(right))} is right. {_beyond_letters(model)}"
             )
+            blocks.append(Prose(text, "One letter takes most answers.", "alarm"))
     return few(blocks, MOST_SAID, "warnings", "notes.md")
 
 
@@ -111,7 +121,8 @@ def _tests(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatte
             cells += [effect, plain_p(model.p_holm[name]) if name in model.p_holm else DASH]
         rows.append(cells)
     note = (
-        "Subjects: does accuracy differ between subjects (χ², permutation; Cramér's V, 0 none, 1 complete)?"
+        "Above chance: exact binomial test, one-sided, Holm over the models."
+        " Subjects: does accuracy differ between subjects (χ², permutation; Cramér's V, 0 none, 1 complete)?"
         " Letters moved: share of answers that would have to change for each letter to be chosen as often"
         " as it is right (Stuart-Maxwell). Position: does accuracy depend on which letter is right? Length:"
         " chance that a right answer belongs to the longer question, within subjects (50% none)."
@@ -129,47 +140,97 @@ def _sentences(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
 
 
 def describe(model: ModelPatterns) -> str:
-    """One plain sentence or more on a model's patterns."""
+    """Say whether one model's mistakes are patterned, in what and how strongly, with what was not found."""
+    found: list[str] = []
+    absent: list[str] = []
+    for name, tell in (("subjects", _on_subjects), ("letters", _on_letters), ("position", _on_position),
+                       ("length", _on_length)):  # fmt: skip
+        if getattr(model, name) is not None:
+            (found if model.p_holm[name] < 0.05 else absent).append(tell(model, model.p_holm[name] < 0.05))
     parts = []
-    sure = {name for name, p in model.p_holm.items() if p < 0.05}
-    if model.subjects is not None:
+    if found or absent:
+        lead = f"mistakes show a pattern ({count(len(found))} of {plural(len(found) + len(absent), 'test')})"
+        parts.append(f"{lead if found else 'no pattern found'}: {'; '.join([*found, *absent])}")
+    if model.at_chance:
         parts.append(
-            f"accuracy differs between subjects (V {decimal(model.subjects.effect)})"
-            if "subjects" in sure
-            else "no difference between subjects beyond chance"
+            f"nothing shows that it does better than blind guessing ({percent(model.right / model.n)} right, guessing"
+            f" {percent(model.chance)})"
         )
-    if model.letters is not None:
-        letter, gap = _most_moved(model)
-        parts.append(
-            f"{LETTERS[letter]} is chosen {points(abs(gap))} points {'more' if gap > 0 else 'less'} often"
-            " than it is right"
-            if "letters" in sure
-            else "no letter is preferred"
-        )
-    if model.position is not None and "position" in sure:
-        worst, best = _ends(model.by_position)
-        parts.append(
-            f"it gets {percent(model.by_position[best], 0)} right where the answer is {LETTERS[best]} and "
-            f"{percent(model.by_position[worst], 0)} where it is {LETTERS[worst]}"
-        )
-    if model.length is not None:
-        way = "longer" if model.length.effect < 0.5 else "shorter"
-        parts.append(f"{way} questions are missed more often" if "length" in sure else "length plays no visible part")
     if model.calibration is not None and not math.isnan(model.calibration.auroc):
-        sep = model.calibration.auroc
-        gap = model.calibration.confidence - model.calibration.accuracy
-        way = (
-            "too sure of itself" if gap > 0.02 else "not sure enough" if gap < -0.02 else "about as sure as it is right"
+        sep, gap = model.calibration.auroc, model.calibration.confidence - model.calibration.accuracy
+        parts.append(
+            f"its confidence is {points(abs(gap))} points {'above' if gap > 0 else 'below'} its accuracy on average;"
+            f" a right answer is surer than a wrong one {percent(sep, 0)} of the time (50%: confidence says nothing)"
         )
-        parts.append(f"it is {way}, and a right answer is surer than a wrong one {percent(sep, 0)} of the time")
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+    return ". ".join(map(sentence, parts)) + ("." if parts else "")
 
 
-def _most_moved(model: ModelPatterns) -> tuple[int, float]:
-    gaps = model.chosen / max(int(model.chosen.sum()), 1) - model.gold / max(int(model.gold.sum()), 1)
-    letter = max(range(len(gaps)), key=lambda place: abs(float(gaps[place])))
-    return letter, float(gaps[letter])
+def _on_subjects(model: ModelPatterns, sure: bool) -> str:
+    test = model.subjects
+    if test is None or test.size is None:
+        return ""
+    spread = f"{points(test.size.value)} points (95%: {interval(test.size.low, test.size.high)}"
+    effect = f"V {decimal(test.effect)}, a {strength(test.effect)} effect"
+    if sure:
+        return f"accuracy differs between subjects, with a standard deviation of {spread}; {effect})"
+    return (
+        "no difference between subjects was found; a standard deviation of up to"
+        f" {points(test.size.high)} points fits the data"
+    )
+
+
+def _on_letters(model: ModelPatterns, sure: bool) -> str:
+    letter, gap = _most_moved(model)
+    size = f"{points(gap.value, sign=True)} points ({interval(gap.low, gap.high)})"
+    if sure:
+        way = "more" if gap.value > 0 else "less"
+        return f"{LETTERS[letter]} is chosen {way} often than it is right, {size}"
+    return f"no preferred letter was found; the largest gap, for {LETTERS[letter]}, is {size}"
+
+
+def _on_position(model: ModelPatterns, sure: bool) -> str:
+    test = model.position
+    if test is None or test.size is None:
+        return ""
+    if sure:
+        worst, best = _ends(model.by_position)
+        return (
+            f"it gets {percent(model.by_position[best], 0)} right where the answer is {LETTERS[best]} and"
+            f" {percent(model.by_position[worst], 0)} where it is {LETTERS[worst]} (V {decimal(test.effect)}, a"
+            f" {strength(test.effect)} effect)"
+        )
+    return (
+        "no dependence on the letter that is right was found; a standard deviation of up to"
+        f" {points(test.size.high)} points fits the data"
+    )
+
+
+def _on_length(model: ModelPatterns, sure: bool) -> str:
+    test = model.length
+    if test is None or test.size is None:
+        return ""
+    size = f"{percent(test.size.value, 0)} ({interval(test.size.low, test.size.high)}; no effect: 50%)"
+    pairs = f"of a right and a wrong answer in one subject, the right one belongs to the longer question in {size}"
+    if sure:
+        return f"{'longer' if test.effect < 0.5 else 'shorter'} questions are missed more often: {pairs}"
+    return f"no effect of length was found: {pairs}"
+
+
+def _beyond_letters(model: ModelPatterns) -> str:
+    """Compare accuracy with what the model's letters would score if they were dealt to the questions at random."""
+    alone = f"Its letters dealt to the questions at random would score {percent(model.alone)}"
+    if model.beyond_alone_p < 0.05:
+        more = points(model.lettered_right - model.alone, sign=True)
+        return f"{alone}; it has {percent(model.lettered_right)} ({more} points, {p_value(model.beyond_alone_p)})."
+    return (
+        f"{alone}, and its {percent(model.lettered_right)} cannot be told apart from that"
+        f" ({p_value(model.beyond_alone_p)}): nothing shows that its accuracy is more than that letter."
+    )
+
+
+def _most_moved(model: ModelPatterns) -> tuple[int, Interval]:
+    letter = max(range(len(model.gaps)), key=lambda place: abs(model.gaps[place].value))
+    return letter, model.gaps[letter]
 
 
 def _ends(values: Sequence[float]) -> tuple[int, int]:
@@ -189,60 +250,81 @@ def _letters(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPat
 
 
 def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Finding]:
-    findings = []
-    below = [model for model in models if model.below_chance]
-    if below:
-        names = listed(measures.label(benchmark, model.row) for model in below)
-        worst = min(measures.accuracy[benchmark.name].of(model.row).interval.value for model in below)
-        findings.append(
-            Finding(
-                percent(worst),
-                f"{names}: accuracy below blind guessing. Suspect the reading of "
-                "replies or the prompt before the model.",
-                99,
-                alarm=True,
-            )
-        )
+    findings = [*_against_chance(measures, benchmark, models)]
     one = [model for model in models if model.one_letter]
     if one:
         model = max(one, key=lambda m: m.top_letter[1])
         letter, share = model.top_letter
         others = listed(measures.label(benchmark, other.row) for other in one if other is not model)
-        more = f", and so it is with {others}" if others else ""
-        findings.append(
-            Finding(
-                percent(share, 0),
-                f"{measures.label(benchmark, model.row)} answers {LETTERS[letter]} {percent(share, 0)} of"
-                f" the time, where {percent(float(model.gold[letter] / model.gold.sum()), 0)} is right: one"
-                f" letter takes most answers{more}.",
-                96,
-                alarm=True,
-            )
+        more = f" One letter takes most answers of {others} too." if others else ""
+        text = (
+            f"On {benchmark.name}, {measures.label(benchmark, model.row)} answers {LETTERS[letter]} to"
+            f" {percent(share, 0)} of the questions, where {percent(float(model.gold[letter] / model.gold.sum()), 0)}"
+            f" is right. {_beyond_letters(model)}{more}"
         )
-    return [*findings, *_patterned(measures, benchmark, models, bool(one))]
+        findings.append(Finding(percent(share, 0), text, 96, alarm=True))
+    return [*findings, *_patterned(measures, benchmark, models)]
 
 
-def _patterned(
-    measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns], alarmed: bool
-) -> list[Finding]:
-    """Say in one sentence for how many models the letter matters, with the strongest case."""
-    lettered = [model for model in models if model.position is not None and model.p_holm.get("position", 1.0) < 0.05]
-    if not lettered or alarmed:
+def _against_chance(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Finding]:
+    """Name the models below blind guessing, and those that nothing shows to be above it."""
+    findings = []
+    for chosen, weight, told in (
+        ([model for model in models if model.below_chance], 99,
+         "below blind guessing, which no ignorance explains. Suspect the reading of replies or the prompt first"),
+        ([model for model in models if model.at_chance], 93,
+         "not shown to be better than blind guessing"),
+    ):  # fmt: skip
+        if not chosen:
+            continue
+        accuracy = {model.row: measures.accuracy[benchmark.name].of(model.row).interval for model in chosen}
+        model = min(chosen, key=lambda m: accuracy[m.row].value)
+        value, low, high = accuracy[model.row]
+        p = model.below_p if model.below_chance else model.above_p
+        others = listed(measures.label(benchmark, other.row) for other in chosen if other is not model)
+        more = f" The same holds for {others}." if others else ""
+        text = (
+            f"On {benchmark.name}, {measures.label(benchmark, model.row)} has {percent(value)} right (95%:"
+            f" {interval(low, high)}), where blind guessing gets {percent(model.chance)}: {told} (exact binomial test,"
+            f" {p_value(p)}).{more}"
+        )
+        findings.append(Finding(percent(value), text, weight, alarm=True))
+    return findings
+
+
+KINDS = {"subjects": "subjects", "letters": "preferred letters", "position": "which letter is right",
+         "length": "the length of the question"}  # fmt: skip
+
+
+def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Finding]:
+    """Say in one sentence whether mistakes are patterned, in what, and how strongly in the strongest case."""
+    tested = [model for model in models if model.p_holm]
+    if not tested:
         return []
-    model = max(lettered, key=lambda m: m.position.effect if m.position else 0.0)
-    worst, best = _ends(model.by_position)
-    name = measures.label(benchmark, model.row)
-    gap = model.by_position[best] - model.by_position[worst]
-    many = f"{word(len(lettered)).capitalize()} of {word(len(models))} models do" if len(models) > 1 else "It does"
-    return [
-        Finding(
-            f"{100 * gap:.0f} pts",
-            f"{name} gets {percent(model.by_position[best], 0)} right where the answer is {LETTERS[best]}"
-            f" and {percent(model.by_position[worst], 0)} where it is {LETTERS[worst]}: part of its score"
-            f" is a habit of letters. {many} better on some letters than on others beyond chance.",
-            70,
-        )
-    ]
+    sure = {kind: [m for m in tested if m.p_holm.get(kind, 1.0) < 0.05] for kind in KINDS}
+    patterned = [model for model in tested if any(model in found for found in sure.values())]
+    many = f" of {word(len(patterned))} of {word(len(tested))} models" if len(tested) > 1 else ""
+    if not patterned:
+        asked = listed(KINDS[kind] for kind in KINDS if any(kind in model.p_holm for model in tested))
+        many = f" of any of {word(len(tested))} models" if len(tested) > 1 else ""
+        text = f"On {benchmark.name}, no pattern was found in the mistakes{many}; tested were {asked}."
+        return [Finding("0", text, 45)]
+    counts = listed(f"{KINDS[kind]} ({count(len(found))})" for kind, found in sure.items() if found)
+    strongest = _strongest(measures, benchmark, sure)
+    text = f"On {benchmark.name}, the mistakes{many} show a pattern: they depend on {counts}. {strongest}"
+    return [Finding(f"{len(patterned)} of {len(tested)}", text, 70)]
+
+
+def _strongest(measures: Measures, benchmark: Benchmark, sure: Mapping[str, Sequence[ModelPatterns]]) -> str:
+    """Tell the strongest case of the patterns that are measured alike: subjects and the letter that is right."""
+    known = [(kind, m) for kind in ("position", "subjects") for m in sure[kind]]
+    if not known:
+        kind, model = next((kind, found[0]) for kind, found in sure.items() if found)
+        tell = _on_letters if kind == "letters" else _on_length
+        return f"{measures.label(benchmark, model.row)}: {tell(model, True)}."
+    kind, model = max(known, key=lambda found: getattr(found[1], found[0]).effect)
+    tell = _on_position if kind == "position" else _on_subjects
+    return f"Strongest for {measures.label(benchmark, model.row)}: {tell(model, True)}."
 
 
 SECTION = Section("patterns", "Patterned or random?", _wanted, build)

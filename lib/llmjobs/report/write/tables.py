@@ -1,4 +1,4 @@
-"""Writes ``summary.csv``, ``pairs.csv``, ``overlap.csv`` and the report's part of ``summary.json``."""
+"""Writes ``summary.csv``, ``pairs.csv``, ``overlap.csv``, ``mtbench.csv`` and the report's part of ``summary.json``."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from typing import Any
 from llmjobs.report.blocks import Finding
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import Benchmark, Cost
+from llmjobs.report.write.mtbench_table import MTBENCH, mtbench_rows
 from llmjobs.runfolder import disk
 
 Cell = str | int | float | None
@@ -25,6 +26,8 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
         "pairs.csv": _csv(PAIRS, _pair_rows(measures)),
         "overlap.csv": _csv(OVERLAP, _overlap_rows(measures)),
     }
+    if rated := list(mtbench_rows(measures.study.runs)):
+        files["mtbench.csv"] = _csv(MTBENCH, rated)
     for name, text in files.items():
         disk.write_whole(folder / name, text.encode())
     return [*(folder / name for name in files), _write_summary(measures, findings, folder / "summary.json")]
@@ -100,15 +103,14 @@ def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
             )
             if len(found.subjects) > 1:
                 for place, subject in enumerate(found.subjects):
-                    acc = float(found.by_subject[model.row, place])
                     yield (
                         name,
                         subject,
                         *who,
-                        found.subject_sizes[place],
-                        None,
-                        acc,
-                        *[None] * (len(SUMMARY) - 10),
+                        int(found.subject_scored[model.row, place]),
+                        int(found.subject_right[model.row, place]),
+                        *found.subject_interval(model.row, place),
+                        *[None] * (len(SUMMARY) - 12),
                     )
 
 
@@ -128,6 +130,9 @@ PAIRS = (
     "clustered_low",
     "clustered_high",
     "answers_differ",
+    "family",
+    "together_low",
+    "together_high",
 )
 
 
@@ -149,6 +154,8 @@ def _pair_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
                 pair.p_holm,
                 *pair.clustered,
                 pair.changed,
+                pair.family,
+                *pair.together,
             )
 
 
@@ -174,6 +181,10 @@ OVERLAP = (
     "same_wrong_chance",
     "same_wrong_habit",
     "same_wrong_p",
+    "p_holm",
+    "more_than_expected",
+    "more_low",
+    "more_high",
 )
 
 
@@ -202,6 +213,8 @@ def _overlap_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
                 same.chance,
                 same.habit,
                 same.p,
+                pair.p_holm,
+                *pair.excess,
             )
 
 
@@ -244,7 +257,10 @@ def _missed(measures: Measures, name: str) -> dict[str, Any]:
         "missed_by": [int(number) for number in found.missed_by],
         "expected": [round(float(number), 3) for number in found.expected],
         "p": round(found.all_p, 6),
-        "same_wrong_share": _json_cell(found.all_pair_share),
+        "more_than_expected": [round(float(number), 3) for number in found.excess],
+        "same_wrong_share": _json_cell(found.same_answer.share) if found.same_answer else None,
+        "same_wrong_habit": _json_cell(found.same_answer.habit) if found.same_answer else None,
+        "same_wrong_p": _json_cell(found.same_answer.p) if found.same_answer else None,
         "oracle": round(found.oracle.value, 6),
         "majority": round(found.majority.value, 6),
         "doc_ids": [[str(benchmark.subject[column]), benchmark.doc_id[column]] for column in found.all_missed],
