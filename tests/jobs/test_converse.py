@@ -132,7 +132,10 @@ def test_records_and_figures(study, tmp_path, reader, capsys):
         )
         for s in dict.fromkeys(conversation for conversation, _ in right["full"])
     ]
-    flipped = [abs(sum(x * y for x, y in zip(sums, signs))) for signs in itertools.product((1, -1), repeat=len(sums))]
+    flipped = [
+        abs(sum(x * y for x, y in zip(sums, signs, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(sums))
+    ]
     assert pair["conversations"] == len(sums) == 6
     assert pair["p"] == pytest.approx(sum(x >= abs(sum(sums)) for x in flipped) / len(flipped))
     assert pair["n"] == sum(turn.expected is not None for s in scripts for turn in s.turns)

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, ndtr, stdtrit
 
-from llmjobs.statistics.intervals import Interval, normal_quantile
+from llmjobs.statistics.intervals import Interval, normal_quantile, wilson
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+FEW = 10
+"""Questions that all models miss, below which the normal approximation of their excess does not hold."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ def all_wrong_excess(wrong: ArrayLike, strata: ArrayLike, level: float = 0.95) -
 
     ``wrong`` has a row a model. In a stratum of n questions the excess is ``Σ_i Π_k w_ki - n Π_k p_k``; by the delta
     method its variance is n times that of ``Π_k w_ki - Σ_k w_ki Π_(j≠k) p_j`` over the questions, which allows for the
-    error rates being estimated from the same questions (van der Vaart, Asymptotic Statistics, chapter 3).
+    error rates being estimated from the same questions (van der Vaart, Asymptotic Statistics, chapter 3). Below
+    :data:`FEW` questions that all miss, where that is no good approximation, the ends are those of Wilson's interval
+    for their number, less the expectation.
     """
     table = np.atleast_2d(np.asarray(wrong, dtype=float))
     labels = np.unique(np.asarray(strata), return_inverse=True)[1]
@@ -129,6 +133,10 @@ def all_wrong_excess(wrong: ArrayLike, strata: ArrayLike, level: float = 0.95) -
         if n > 1:
             variance += n * float(np.var(together - others @ part, ddof=1))
     half = normal_quantile(level) * variance**0.5
+    number, questions = int(table.all(axis=0).sum()), table.shape[1]
+    if number < FEW:
+        low, high = (questions * end - (number - value) for end in wilson(number, questions, level))
+        return Interval(value, low, high)
     return Interval(value, value - half, value + half)
 
 

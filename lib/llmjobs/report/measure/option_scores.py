@@ -44,7 +44,9 @@ def option_scores(benchmark: Benchmark, row: int) -> OptionScores | None:
         best = np.nanmax(np.where(np.isnan(scores[usable]), -np.inf, scores[usable]), axis=1)
         chosen = scores[np.flatnonzero(usable), answer[usable]]
         if np.mean(chosen >= best - 1e-6 * np.abs(best)) >= AGREES:
-            return OptionScores(option_probabilities(scores), usable, kind)
+            probabilities = np.full(scores.shape, np.nan)
+            probabilities[usable] = option_probabilities(scores[usable])
+            return OptionScores(probabilities, usable, kind)
     return None
 
 

@@ -217,6 +217,8 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
     elif len(level) > 1:
         names = listed(measures.study.entries[model.entry].label for model in level)
         text = f"On {benchmark.name}, {names} are level at the top: each has {what}{told}."
+        more = len(set(leading_group(measures.pairs[benchmark.name], best.row)) - {model.row for model in level})
+        text += f" {sentence(plural(more, 'other model'))} cannot be told apart from the first of them." if more else ""
     elif len(models) > 1:
         one_each = " (one run of each)" if len(models) < len(scored) else ""
         text = f"On {benchmark.name}, {name} has {what}, the most of {word(len(models))} models{one_each}{told}."

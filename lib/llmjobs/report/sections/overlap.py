@@ -212,6 +212,8 @@ def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:
 def _beyond(excess: Interval) -> str:
     """``150 more than that (95%: 128 to 172 more)``; with a minus where fewer."""
     ends = " to ".join(decimal(end, 0 if abs(excess.value) >= 10 else 1) for end in excess[1:])
+    if abs(excess.value) < 0.05:
+        return f"as many as that (95% of the difference: {ends})"
     size = wording.expected(abs(excess.value))
     return f"{size} {'more' if excess.value >= 0 else 'fewer'} than that (95% of the difference: {ends})"
 

@@ -87,7 +87,7 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
             letter, share = model.top_letter
             right = model.gold[letter] / model.gold.sum()
             text = (
-                f"{name} answers {LETTERS[letter]} to {percent(share)} of the questions, where"
+                f"{name} answers {LETTERS[letter]} to {percent(share)} of {_lettered(model)}, where"
                 f" {percent(float(right))} is right. {_beyond_letters(model)}"
             )
             blocks.append(Prose(text, "One letter takes most answers.", "alarm"))
@@ -216,6 +216,11 @@ def _on_length(model: ModelPatterns, sure: bool) -> str:
     return f"no effect of length was found: {pairs}"
 
 
+def _lettered(model: ModelPatterns) -> str:
+    """Name the questions that a letter was read of: those with options, less unread replies."""
+    return f"{plural(int(model.gold.sum()), 'question')} with lettered options"
+
+
 def _beyond_letters(model: ModelPatterns) -> str:
     """Compare accuracy with what the model's letters would score if they were dealt to the questions at random."""
     alone = f"Its letters dealt to the questions at random would score {percent(model.alone)}"
@@ -259,8 +264,8 @@ def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPa
         more = f" One letter takes most answers of {others} too." if others else ""
         text = (
             f"On {benchmark.name}, {measures.label(benchmark, model.row)} answers {LETTERS[letter]} to"
-            f" {percent(share, 0)} of the questions, where {percent(float(model.gold[letter] / model.gold.sum()), 0)}"
-            f" is right. {_beyond_letters(model)}{more}"
+            f" {percent(share, 0)} of {_lettered(model)}, where"
+            f" {percent(float(model.gold[letter] / model.gold.sum()), 0)} is right. {_beyond_letters(model)}{more}"
         )
         findings.append(Finding(percent(share, 0), text, 96, alarm=True))
     return [*findings, *_patterned(measures, benchmark, models)]
