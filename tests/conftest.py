@@ -21,3 +21,12 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no benchmark data at {path}: set LLMJOBS_SHARED to the folder that holds data/")
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Logs that other tools wrote, and odd tables, beside the checkout; tests that need them skip aloud without."""
+    path = Path(os.environ.get("LLMJOBS_SHARED", ROOT.parent / "shared")) / "cases"
+    if not path.is_dir():
+        pytest.skip(f"no cases at {path}: set LLMJOBS_SHARED to the folder that holds cases/")
+    return path

@@ -16,7 +16,7 @@ def lowest(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def pins_of(text: str) -> dict[str, Version]:
-    lines = [line.partition("==") for line in text.splitlines() if not line.startswith("#")]
+    lines = [line.partition(";")[0].partition("==") for line in text.splitlines() if not line.startswith("#")]
     return {canonicalize_name(name): Version(version) for name, _, version in lines}
 
 

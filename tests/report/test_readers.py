@@ -64,9 +64,16 @@ def test_lm_eval_generation_with_two_filters(tmp_path: Path) -> None:
                           "exact_match": right})  # fmt: skip
     dump_lines(tmp_path / "samples_gsm8k_2026-01-02T03-04-05.678901.jsonl", lines)
     run = read(tmp_path / "samples_gsm8k_2026-01-02T03-04-05.678901.jsonl")[0]
-    (benchmark,) = assemble([run]).benchmarks
-    assert benchmark.correct.sum() == 3
+    study = assemble([run])
+    (benchmark,) = study.benchmarks
+    assert benchmark.metric == "exact_match,strict"
+    assert benchmark.correct.sum() == 0
     assert benchmark.chance == 0.0
+    assert {table.name: table.values.mean() for table in study.metrics} == {
+        "exact_match,strict": 0.0,
+        "exact_match,flexible": 0.75,
+    }
+    assert assemble([run], where={"metric": "exact_match,flexible"}).benchmarks[0].correct.sum() == 3
     assert any("no results file" in notice.what for notice in run.notices)
 
 
@@ -78,7 +85,7 @@ def test_inspect_log(tmp_path: Path) -> None:
         for n in range(6)
     ]  # fmt: skip
     samples.append({"id": 6, "epoch": 1, "input": "Q6", "target": "B", "error": {"message": "boom"}, "scores": {}})
-    samples.append({**samples[0], "epoch": 2})
+    samples.append({**samples[1], "epoch": 2})
     log = {
         "version": 2,
         "status": "cancelled",
@@ -89,13 +96,13 @@ def test_inspect_log(tmp_path: Path) -> None:
     dump(tmp_path / "log.json", log)
     (run,) = read(tmp_path / "log.json")
     measures = Measures(assemble([run]))
-    (model,) = measures.accuracy["mmlu_0_shot"].models
+    (model,) = measures.accuracy["mmlu"].models
     assert (model.n, model.right, model.errors) == (6, 3, 1)
     assert run.partial
     assert measures.study.entries[0].info.id == "org/model"
     assert measures.study.entries[0].cost is not None
     assert measures.study.entries[0].cost.real_s == 100
-    assert any("later epochs" in notice.what for notice in run.notices)
+    assert any("2 epochs" in notice.what for notice in run.notices)
 
 
 def test_helm_folder(tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     help="Recommend within memory=8GiB, time=1h, cpu=, gpu=, energy=.",
 )
 @click.option("--common", is_flag=True, help="Compare on the questions that all models were asked.")
+@click.option("--any-prompt", is_flag=True, help="Compare across prompts, shots and versions; says what differs.")
 @click.option(
     "--where",
     multiple=True,
     metavar="COLUMN=VALUE",
-    help="Take a part: study, run, model, device, quantization, …",
+    help="Take a part: study, run, model, device, quantization, metric, …",
 )
-@click.option("--questions", type=click.Path(path_type=Path), help="Folder of SUBJECT.csv with the questions' text.")
+@click.option("--questions", type=click.Path(path_type=Path), help="Folder of SUBJECT.csv: texts and answers.")
 @click.option("--label-notes", type=click.Path(path_type=Path), help="Folder of MMLU-Redux's notes on wrong labels.")
 @click.option("--name", help="Name of the benchmark in tables that have no such column.")
 def command(
@@ -44,6 +45,7 @@ def command(
     html: bool,
     budget: tuple[str, ...],
     common: bool,
+    any_prompt: bool,
     where: tuple[str, ...],
     questions: Path | None,
     label_notes: Path | None,
@@ -65,6 +67,7 @@ def command(
         html=html,
         budget=parse_budget(budget),
         common=common,
+        any_prompt=any_prompt,
         where=_pairs(where, "--where"),
         questions=questions,
         label_notes=label_notes,

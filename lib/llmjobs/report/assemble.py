@@ -12,16 +12,31 @@ from llmjobs.report.comparable import (
     differing_gold,
     differing_protocol,
     differing_questions,
+    few,
     refuse,
 )
 from llmjobs.report.label_notes import read_label_notes
 from llmjobs.report.labels import label_entries
-from llmjobs.report.questions import attach_questions
-from llmjobs.report.study import Benchmark, Entry, Notice, RawEntry, RawRun, Repeat, Study
+from llmjobs.report.match import Moved, match
+from llmjobs.report.metric_tables import metric_tables
+from llmjobs.report.questions import attach_questions, fill_gold
+from llmjobs.report.read.scored import is_graded, mean_of
+from llmjobs.report.study import (
+    Benchmark,
+    Entry,
+    MetricTable,
+    Notice,
+    Question,
+    RawEntry,
+    RawRun,
+    Record,
+    Repeat,
+    Study,
+)
 
 MAX_DIGITS = 19
 """A longer question id is a name and no number."""
-WHERE = ("study", "run", "model", "device", "quantization", "dtype", "benchmark", "subject")
+WHERE = ("study", "run", "model", "device", "quantization", "dtype", "benchmark", "subject", "metric")
 
 
 def assemble(
@@ -32,18 +47,24 @@ def assemble(
     budget: Mapping[str, float] | None = None,
     questions: Path | None = None,
     label_notes: Path | None = None,
+    any_prompt: bool = False,
 ) -> Study:
     """Return the study; a DataError when the entries are not comparable or nothing is left to report."""
-    pairs = select(runs, where or {})
+    where = where or {}
+    pairs = select(runs, where)
+    taken = tuple(_taken(run, pairs) for run in runs)
     if questions:
-        attach_questions(runs, questions)
-    pairs, repeats = split_repeats(pairs)
+        attach_questions(pairs, questions)
+    fill_gold(pairs)
+    pairs, repeats = split_repeats(join_parts(pairs))
     pairs.sort(key=lambda pair: (-_accuracy(pair[1]), pair[1].info.id, pair[1].source))
     labels = label_entries([entry for _, entry in pairs])
     named = [(label, run, entry) for label, (run, entry) in zip(labels, pairs, strict=True)]
-    notices = [notice for run in runs for notice in run.notices]
-    benchmarks = _benchmarks(named, common, notices)
-    if pairs and not benchmarks:
+    notices = [*_selection(runs, where, taken), *(notice for run in runs for notice in run.notices)]
+    benchmarks, metrics = _benchmarks(named, common, any_prompt, notices)
+    if pairs and not benchmarks and not metrics:
+        if len(pairs) > 1 and any(entry.records for _, _, entry in named):
+            raise DataError("no question was answered by all of these models: nothing to compare")
         raise DataError("no question has an answer yet in what was given: nothing to report")
     entries = tuple(_entry(label, entry) for label, _, entry in named)
     title = ", ".join(dict.fromkeys(run.path.resolve().name for run in runs))
@@ -56,8 +77,34 @@ def assemble(
         partial=any(run.partial for run in runs),
         repeats=tuple(repeats),
         budget=dict(budget or {}),
+        metrics=tuple(metrics),
+        where=dict(where),
+        taken=taken,
     )
     return replace(study, label_notes=read_label_notes(label_notes, study)) if label_notes else study
+
+
+def _taken(run: RawRun, pairs: Sequence[tuple[RawRun, RawEntry]]) -> tuple[int, int]:
+    """Return how many models and records of a run were selected."""
+    entries = [entry for other, entry in pairs if other is run]
+    return len(entries), sum(map(_size, entries))
+
+
+def _selection(runs: Sequence[RawRun], where: Mapping[str, str], taken: Sequence[tuple[int, int]]) -> list[Notice]:
+    """Say what ``where`` took, if anything was left."""
+    if not where:
+        return []
+    models, records = (sum(counts) for counts in zip(*taken, strict=True))
+    all_models = sum(len(run.entries) for run in runs)
+    all_records = sum(_size(entry) for run in runs for entry in run.entries)
+    asked = ", ".join(f"{name}={value}" for name, value in where.items())
+    return [
+        Notice(
+            f"--where {asked}",
+            f"takes {models:,} of {all_models:,} models and {records:,} of {all_records:,} records; this report is on"
+            " these alone",
+        )
+    ]
 
 
 def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRun, RawEntry]]:
@@ -70,16 +117,96 @@ def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRu
         for entry in run.entries:
             if not _matches(entry, where):
                 continue
-            records = {
-                benchmark: [r for r in part if where.get("subject", r.subject) == r.subject]
-                for benchmark, part in entry.records.items()
-                if where.get("benchmark", benchmark) == benchmark
-            }
-            kept.append((run, replace(entry, records={name: part for name, part in records.items() if part})))
+            if (part := _part(entry, where)).records or not where:
+                kept.append((run, part))
     if where and not kept:
         asked = ", ".join(f"{name}={value}" for name, value in where.items())
         raise DataError(f"--where {asked}: matches nothing in what was given")
     return kept
+
+
+def _part(entry: RawEntry, where: Mapping[str, str]) -> RawEntry:
+    """Return an entry cut to the benchmark, the subject and the metric asked for."""
+
+    def cut(records: Sequence[Record]) -> list[Record]:
+        return [record for record in records if where.get("subject", record.subject) == record.subject]
+
+    names = [name for name in entry.records if where.get("benchmark", name) == name]
+    tables = {name: {m: cut(part) for m, part in entry.by_metric.get(name, {}).items()} for name in names}
+    metric = {name: entry.metric.get(name, "") for name in names}
+    records = {name: tables[name].get(metric[name]) or cut(entry.records[name]) for name in names}
+    if (asked := where.get("metric")) is not None:
+        records = {name: found for name in names if (found := tables[name].get(asked))}
+        metric = dict.fromkeys(records, asked)
+        tables = {name: {asked: records[name]} for name in records}
+    kept = {name: part for name, part in records.items() if part}
+    return replace(entry, records=kept, metric=metric, by_metric={name: tables[name] for name in kept if tables[name]})
+
+
+JOINED = ("lm-eval log", "inspect_ai log", "HELM run")
+"""Tools that leave a model's benchmarks in several logs."""
+
+
+def join_parts(pairs: Sequence[tuple[RawRun, RawEntry]]) -> list[tuple[RawRun, RawEntry]]:
+    """Put the logs of one model together that another tool wrote apart, where no subject is in two of them.
+
+    Parts of one benchmark must have been asked in the same way.
+    """
+    kept: list[tuple[RawRun, RawEntry]] = []
+    for run, entry in pairs:
+        at = next((n for n, (other, first) in enumerate(kept) if _is_part(run, entry, other, first)), None)
+        if at is None or run.kind not in JOINED:
+            kept.append((run, entry))
+        else:
+            kept[at] = _joined(kept[at], (run, entry))
+    return kept
+
+
+def _subjects(entry: RawEntry) -> set[Key]:
+    return {(name, record.subject) for name, part in entry.records.items() for record in part}
+
+
+def _is_part(run: RawRun, entry: RawEntry, other: RawRun, first: RawEntry) -> bool:
+    same = (
+        run.kind == other.kind
+        and entry.info.id == first.info.id
+        and entry.info.settings == first.info.settings
+        and entry.info.study == first.info.study
+    )
+    alike = all(
+        first.protocol.get(name) == protocol and first.metric.get(name) == entry.metric.get(name)
+        for name, protocol in entry.protocol.items()
+        if name in first.records
+    )
+    return same and alike and not _subjects(entry) & _subjects(first)
+
+
+def _joined(first: tuple[RawRun, RawEntry], second: tuple[RawRun, RawEntry]) -> tuple[RawRun, RawEntry]:
+    (run, a), (other, b) = first, second
+    if other is not run:
+        run.questions.update({key: q for key, q in other.questions.items() if key not in run.questions})
+    tables = {name: dict(found) for name, found in a.by_metric.items()}
+    for name, found in b.by_metric.items():
+        for key, part in found.items():
+            tables.setdefault(name, {})[key] = [*tables.get(name, {}).get(key, ()), *part]
+    metric = {**b.metric, **a.metric}
+    records = {name: tables[name][metric[name]] for name in tables}
+    cost = None
+    if a.cost and b.cost and a.cost.real_s is not None and b.cost.real_s is not None:
+        cost = replace(a.cost, real_s=a.cost.real_s + b.cost.real_s, questions=a.cost.questions + b.cost.questions)
+    names = list(dict.fromkeys([*a.info.run.split(" + "), b.info.run]))
+    info = replace(a.info, run=" + ".join(names))
+    joined = replace(
+        a,
+        info=info,
+        source=" + ".join(dict.fromkeys([*a.source.split(" + "), b.source])),
+        records=records,
+        metric=metric,
+        by_metric=tables,
+        protocol={**b.protocol, **a.protocol},
+        cost=cost,
+    )
+    return run, joined
 
 
 def _matches(entry: RawEntry, where: Mapping[str, str]) -> bool:
@@ -143,26 +270,43 @@ def _compare(entry: RawEntry, first: RawEntry) -> list[Repeat]:
 
 
 def _accuracy(entry: RawEntry) -> float:
-    scored = [record.correct for part in entry.records.values() for record in part if record.correct is not None]
-    return sum(scored) / len(scored) if scored else -1.0
+    mean, _ = mean_of([record for part in entry.records.values() for record in part])
+    return -1.0 if mean is None else mean
 
 
 def _entry(label: str, entry: RawEntry) -> Entry:
     return Entry(label, entry.info, entry.source, entry.cost, entry.machine, entry.fingerprints)
 
 
-def _benchmarks(named: Sequence[tuple[str, RawRun, RawEntry]], common: bool, notices: list[Notice]) -> list[Benchmark]:
+Named = Sequence[tuple[str, RawRun, RawEntry]]
+
+
+def _benchmarks(
+    named: Named, common: bool, any_prompt: bool, notices: list[Notice]
+) -> tuple[list[Benchmark], list[MetricTable]]:
+    """Line up every benchmark; those that give partial credit become mean scores and no right or wrong."""
     names = sorted({name for _, _, entry in named for name, part in entry.records.items() if part})
     problems: dict[str, list[str]] = {}
     only_questions = True
-    chosen: dict[str, tuple[list[Candidate], set[Key]]] = {}
+    chosen: dict[str, tuple[str, list[Candidate], list[Moved], set[Key]]] = {}
     for name in names:
-        candidates = [_candidate(label, run, entry, name) for label, run, entry in named if entry.records.get(name)]
+        members = [(label, run, entry) for label, run, entry in named if entry.records.get(name)]
+        metric, records, told, differs = _one_metric(name, members)
+        texts = {id(run): _texts(run, name) for _, run, _ in members}
+        candidates = [
+            _candidate(label, run, entry, name, part, texts[id(run)])
+            for (label, run, entry), part in zip(members, records, strict=True)
+        ]
+        candidates, moves, found = match(candidates)
+        notices += [Notice(name, what) for what in [*told, *found]]
         protocol = differing_protocol(candidates, name)
+        if any_prompt and protocol:
+            notices.append(Notice(name, f"compared all the same (--any-prompt): {'; '.join(protocol)}"))
+            protocol = []
         gold = differing_gold(candidates)
         questions = differing_questions(candidates)
-        lines = list(protocol)
-        only_questions = only_questions and not protocol
+        lines = [*differs, *protocol]
+        only_questions = only_questions and not lines
         if questions and not common:
             lines.append(questions)
         if gold and not common:
@@ -172,46 +316,85 @@ def _benchmarks(named: Sequence[tuple[str, RawRun, RawEntry]], common: bool, not
         if common and (questions or gold):
             dropped = f", {len(gold)} with unlike gold answers left out" if gold else ""
             notices.append(Notice(name, f"compared on the common questions: {questions or 'same ids'}{dropped}"))
-        chosen[name] = (candidates, gold)
+        chosen[name] = (metric, candidates, moves, gold)
     refuse(problems, only_questions)
-    return [b for name, (found, gold) in chosen.items() if (b := _build(name, found, gold, named, notices))]
+    benchmarks: list[Benchmark] = []
+    metrics: list[MetricTable] = []
+    places = {id(entry): place for place, (_, _, entry) in enumerate(named)}
+    for name, (metric, candidates, moves, unlike) in chosen.items():
+        keys = _shared(name, candidates, unlike, notices)
+        if not keys:
+            continue
+        rows = [places[id(candidate.entry)] for candidate in candidates]
+        metrics += metric_tables(name, metric, rows, candidates, moves, keys)
+        if not any(is_graded([*candidate.records.values()]) for candidate in candidates):
+            benchmarks.append(build_benchmark(name, rows, candidates, keys, metric))
+    return benchmarks, metrics
 
 
-def _candidate(label: str, run: RawRun, entry: RawEntry, benchmark: str) -> Candidate:
-    gold = {
-        (record.subject, record.doc_id): (record.gold + _digest(run, benchmark, record.subject, record.doc_id))
-        for record in entry.records[benchmark]
-    }
+def _one_metric(name: str, members: Named) -> tuple[str, list[list[Record]], list[str], list[str]]:
+    """Return the metric that a benchmark is compared by, each member's records, what to tell, and what is unlike.
+
+    A table of answers names no metric and goes with any; logs that name unlike ones are compared by one that all of
+    them have.
+    """
+    own = [entry.metric.get(name, "") for _, _, entry in members]
+    plain = [entry.records[name] for _, _, entry in members]
+    known = list(dict.fromkeys(metric for metric in own if metric))
+    told = []
+    unnamed = [label for (label, _, _), metric in zip(members, own, strict=True) if not metric]
+    if len(known) <= 1:
+        metric = known[0] if known else ""
+        others = {m for _, _, e in members for m in e.by_metric.get(name, {})} - {metric}
+        if metric and unnamed and others:
+            told.append(f"{few(unnamed)}: the log does not say by which metric it scores; compared with {metric}")
+        return metric, plain, told, []
+    tables = [entry.by_metric.get(name, {}) for _, _, entry in members]
+    everywhere = set.intersection(*(set(table) for table, metric in zip(tables, own, strict=True) if metric))
+    ours = [metric for (_, run, _), metric in zip(members, own, strict=True) if run.kind == "llmjobs run"]
+    usual = sorted(everywhere - {""}, key=lambda metric: (-ours.count(metric), -own.count(metric), metric))
+    if not usual:
+        by_metric: dict[str, list[str]] = {}
+        for (label, _, _), metric in zip(members, own, strict=True):
+            by_metric.setdefault(metric, []).append(label)
+        shown = "; ".join(f"{m or 'not named'}: {few(who)}" for m, who in sorted(by_metric.items()))
+        return known[0], plain, told, [f"metric differs ({shown})"]
+    metric = usual[0]
+    changed = [label for (label, _, _), theirs in zip(members, own, strict=True) if theirs not in ("", metric)]
+    told.append(f"compared by {metric}, which all of these logs have; {few(changed)} would count another one first")
+    return metric, [table.get(metric, part) for table, part in zip(tables, plain, strict=True)], told, []
+
+
+def _texts(run: RawRun, benchmark: str) -> dict[Key, Question]:
+    return {(subject, doc_id): q for (name, subject, doc_id), q in run.questions.items() if name == benchmark}
+
+
+def _candidate(
+    label: str,
+    run: RawRun,
+    entry: RawEntry,
+    benchmark: str,
+    records: Sequence[Record],
+    texts: Mapping[Key, Question],
+) -> Candidate:
+    found = {(record.subject, record.doc_id): record for record in records}
     asked = run.asked.get(benchmark)
-    subjects = {record.subject for record in entry.records[benchmark]}
-    declared = frozenset(key for key in asked if key in gold or not subjects) if asked else frozenset(gold)
+    declared = frozenset(key for key in asked if key in found) if asked else frozenset(found)
     whole = frozenset(asked) if asked and run.partial else declared
-    return Candidate(label, entry, run, whole, gold)
+    questions = {key: texts[key] for key in {**found, **dict.fromkeys(whole)} if key in texts}
+    return Candidate(label, entry, run, whole, found, questions)
 
 
-def _digest(run: RawRun, benchmark: str, subject: str, doc_id: str) -> str:
-    question = run.questions.get((benchmark, subject, doc_id))
-    return f" {question.hash}" if question and run.kind == "llmjobs run" else ""
-
-
-def _build(
-    name: str,
-    candidates: Sequence[Candidate],
-    unlike: set[Key],
-    named: Sequence[tuple[str, RawRun, RawEntry]],
-    notices: list[Notice],
-) -> Benchmark | None:
-    shared = set.intersection(*(set(candidate.gold) for candidate in candidates)) - unlike
-    everything = set().union(*(candidate.gold for candidate in candidates))
+def _shared(name: str, candidates: Sequence[Candidate], unlike: set[Key], notices: list[Notice]) -> list[Key]:
+    """Return the questions that every candidate has an answer to, in order."""
+    shared = set.intersection(*(set(candidate.records) for candidate in candidates)) - unlike
+    everything = set().union(*(candidate.records for candidate in candidates))
     if not shared:
         notices.append(Notice(name, "no question has an answer from every model: left out of this report"))
-        return None
-    if len(shared) < len(everything):
+    elif len(shared) < len(everything):
         counted = f"{len(shared):,} of {len(everything):,} questions are answered by every model and counted"
         notices.append(Notice(name, counted))
-    places = {id(entry): place for place, (_, _, entry) in enumerate(named)}
-    rows = [places[id(candidate.entry)] for candidate in candidates]
-    return build_benchmark(name, rows, candidates, sorted(shared, key=_order))
+    return sorted(shared, key=_order)
 
 
 def _order(key: Key) -> tuple[str, int, str]:

@@ -5,22 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmjobs.report.comparable import Candidate, Key
+from llmjobs.report.comparable import Candidate, Key, plain_number
 from llmjobs.report.study import ABSENT, STATUS, TEXT_CODE, Benchmark, Record
 
 LETTERS = {chr(ord("A") + index): index for index in range(26)}
+LAST_LETTER = LETTERS["J"]
+"""Letters beyond it (T and F, Y and N) are answers and no options, unless the options are known."""
 MIN_LETTERS = 4
 """Options of a multiple-choice question whose log says only letters and never uses a later one."""
 
 
-def build_benchmark(name: str, rows: Sequence[int], candidates: Sequence[Candidate], keys: Sequence[Key]) -> Benchmark:
+def build_benchmark(
+    name: str, rows: Sequence[int], candidates: Sequence[Candidate], keys: Sequence[Key], metric: str = ""
+) -> Benchmark:
     """Return the table of one benchmark on ``keys``, one row for each candidate."""
-    place = {key: column for column, key in enumerate(keys)}
-    lined = [_line_up(candidate, name, place) for candidate in candidates]
-    gold = [next(r.gold for line in lined if (r := line[column]) is not None) for column in range(len(keys))]
-    questions = tuple(
-        next((q for c in candidates if (q := c.run.questions.get((name, *key))) is not None), None) for key in keys
-    )
+    lined = [[candidate.records.get(key) for key in keys] for candidate in candidates]
+    gold = [next((r.gold for line in lined if (r := line[column]) and r.gold), "") for column in range(len(keys))]
+    questions = tuple(next((q for c in candidates if (q := c.questions.get(key)) is not None), None) for key in keys)
     options = _options(lined, gold, questions)
     coder = _Coder()
     gold_code = np.array([coder(text, int(k)) for text, k in zip(gold, options, strict=True)], dtype=np.int64)
@@ -55,16 +56,8 @@ def build_benchmark(name: str, rows: Sequence[int], candidates: Sequence[Candida
         questions=questions,
         texts=texts,
         protocol=_shared_protocol(candidates, name),
+        metric=metric,
     )
-
-
-def _line_up(candidate: Candidate, name: str, place: dict[Key, int]) -> list[Record | None]:
-    line: list[Record | None] = [None] * len(place)
-    for record in candidate.entry.records[name]:
-        column = place.get((record.subject, record.doc_id))
-        if column is not None:
-            line[column] = record
-    return line
 
 
 class _Coder:
@@ -96,7 +89,7 @@ def _options(
         choices = len(getattr(questions[column], "choices", ()))
         if choices > 1 or scores > 1:
             counts[column] = choices if choices > 1 else scores
-        elif len(letters) == len(gold):
+        elif len(letters) == len(gold) and widest <= LAST_LETTER + 1:
             counts[column] = max(widest, MIN_LETTERS)
     return counts
 
@@ -125,7 +118,10 @@ def _metrics(lined: Sequence[Sequence[Record | None]]) -> dict[str, NDArray[np.f
 
 
 def _shared_protocol(candidates: Sequence[Candidate], name: str) -> dict[str, str]:
-    shared: dict[str, str] = {}
+    told: dict[str, list[str]] = {}
     for candidate in candidates:
-        shared.update(candidate.entry.protocol.get(name, {}))
-    return shared
+        for field, value in candidate.entry.protocol.get(name, {}).items():
+            values = told.setdefault(field, [])
+            if plain_number(value) not in values:
+                values.append(plain_number(value))
+    return {field: " / ".join(values) for field, values in told.items()}

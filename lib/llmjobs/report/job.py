@@ -49,19 +49,32 @@ def make_report(
     questions: Path | None = None,
     label_notes: Path | None = None,
     name: str | None = None,
+    any_prompt: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ReportResult:
     """Write the report on ``paths`` to ``output`` (a PDF) and everything else beside it.
 
     ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. ``progress`` gets a line before each part
-    of a long report. Raises DataError when nothing can be read or when the results are not comparable and ``common``
-    is not set. Each file is replaced in one step: a report that was there before is never half of a new one. The
+    of a long report. Each file is replaced in one step: a report that was there before is never half of a new one. The
     tables come first and the PDF last, so that whatever goes wrong with a page costs no figure.
+
+    Raises:
+        DataError: nothing can be read, or the results are not comparable and neither ``common`` (for unlike questions)
+            nor ``any_prompt`` (for another prompt, number of shots or version) is set.
+
     """
     step = _Progress(progress)
     step("reading the results")
     runs = [run for path in paths for run in read(path, name)]
-    study = assemble(runs, common=common, where=where, budget=budget, questions=questions, label_notes=label_notes)
+    study = assemble(
+        runs,
+        common=common,
+        where=where,
+        budget=budget,
+        questions=questions,
+        label_notes=label_notes,
+        any_prompt=any_prompt,
+    )
     measures = Measures(study)
     step.big(study)
     step(f"comparing {_size(study)}")
@@ -146,13 +159,14 @@ def _front(measures: Measures, findings: Sequence[Finding]) -> FrontPage:
 
 def _title(study: Study) -> str:
     models = len({entry.info.id for entry in study.entries})
-    names = listed([benchmark.name for benchmark in study.benchmarks], limit=3)
+    asked = [*(benchmark.name for benchmark in study.benchmarks), *(table.benchmark for table in study.graded)]
+    names = listed(asked, limit=3)
     who = f"{word(models).capitalize()} {'model' if models == 1 else 'models'}"
-    return f"{who} on {names}" if study.benchmarks else f"Report on {study.title}"
+    return f"{who} on {names}" if asked else f"Report on {study.title}"
 
 
 def _subtitle(study: Study) -> list[str]:
-    asked = sum(benchmark.n for benchmark in study.benchmarks)
+    asked = sum(b.n for b in study.benchmarks) + sum(table.values.shape[1] for table in study.graded)
     lines = [listed(dict.fromkeys(entry.label for entry in study.entries), limit=6)]
     machines = listed(dict.fromkeys(str(e.machine.get("cpu")) for e in study.entries if e.machine.get("cpu")), limit=3)
     devices = listed(sorted({entry.info.device for entry in study.entries if entry.info.device}))

@@ -1,39 +1,172 @@
-"""Brings readable questions to logs that carry only ids, from a folder of CSV files in the MMLU layout."""
+"""Brings questions and their answers to logs that carry only ids, from a folder of CSV files in the MMLU layout."""
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmjobs.errors import DataError
-from llmjobs.report.study import Question, RawRun
+from llmjobs.report.read.answers import OPTION_LETTERS, letter_of, said_letter
+from llmjobs.report.read.csv_text import encoding_of
+from llmjobs.report.study import Question, RawEntry, RawRun, Record
+
+AGREE = 0.9
+"""Share of a log's gold answers that the file has to agree with before it is taken to hold the same questions."""
+ENOUGH = 5
+"""Fewer gold answers than this tell nothing about whose questions they are."""
 
 
-def attach_questions(runs: Sequence[RawRun], folder: Path) -> None:
+def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> None:
     """Read ``folder/SUBJECT.csv`` (or ``SUBJECT_test.csv``) for every subject that lacks its questions.
 
     Columns are question, the choices and the answer, with or without a header row; the row number is the
-    doc_id.
+    doc_id. The answers are held against the log's gold answers.
+
+    Raises:
+        DataError: there is no such folder, or the answers of a file are not those of the log.
+
     """
     if not folder.is_dir():
         raise DataError(f"--questions {folder}: no such folder")
-    known: dict[str, list[Question]] = {}
-    for run in runs:
-        for entry in run.entries:
-            for benchmark, records in entry.records.items():
-                for subject in {record.subject for record in records}:
-                    if subject not in known:
-                        known[subject] = _read(folder, subject)
-                    for number, question in enumerate(known[subject]):
-                        run.questions.setdefault((benchmark, subject, str(number)), question)
+    files: dict[str, list[Question]] = {}
+    missing: dict[tuple[int, str], RawRun] = {}
+    told: set[tuple[int, str, str]] = set()
+    for run, entry in pairs:
+        for benchmark, records in entry.records.items():
+            by_subject: dict[str, list[Record]] = {}
+            for record in records:
+                by_subject.setdefault(record.subject, []).append(record)
+            for subject, part in by_subject.items():
+                if subject not in files:
+                    files[subject] = _read(folder, subject)
+                known = files[subject]
+                if not known:
+                    missing[id(run), subject] = run
+                    continue
+                first = (id(run), benchmark, subject) not in told
+                told.add((id(run), benchmark, subject))
+                _agree(run if first else None, folder, benchmark, subject, known, part)
+                for number, question in enumerate(known):
+                    key = benchmark, subject, str(number)
+                    present = run.questions.get(key)
+                    run.questions[key] = present._replace(gold=question.gold) if present else question
+    for (_, subject), run in missing.items():
+        run.notice(f"--questions {folder.name}", f"has no file for {subject} ({subject}.csv or {subject}_test.csv)")
+
+
+def _agree(
+    run: RawRun | None, folder: Path, benchmark: str, subject: str, known: Sequence[Question], records: Sequence[Record]
+) -> None:
+    """Refuse a file whose answers are not those of the log; a few that differ are told."""
+    places = {r.doc_id: int(r.doc_id) for r in records if r.doc_id.isdecimal() and len(r.doc_id) < 10}
+    beyond = sum(place >= len(known) for place in places.values())
+    pairs = [
+        (record.gold, known[place].gold)
+        for record in records
+        if (place := places.get(record.doc_id)) is not None and place < len(known)
+        if letter_of(record.gold) and known[place].gold
+    ]
+    same = sum(letter_of(ours) == theirs for ours, theirs in pairs)
+    if len(pairs) >= ENOUGH and same < AGREE * len(pairs):
+        raise DataError(
+            f"--questions {folder}: the answers of {subject} are not the gold answers of {benchmark} ({same} of"
+            f" {len(pairs)} agree); it holds other questions, or the log's ids are not their row numbers from 0"
+        )
+    if run is None:
+        return
+    where = f"--questions {folder.name}, {subject}"
+    if same < len(pairs):
+        unlike = len(pairs) - same
+        run.notice(where, f"{unlike} of {len(pairs)} answers are not the log's gold answers; the log's count")
+    if beyond:
+        run.notice(where, f"{beyond} question ids of the log are beyond the file's {len(known)} questions")
 
 
 def _read(folder: Path, subject: str) -> list[Question]:
     for name in (f"{subject}.csv", f"{subject}_test.csv"):
         path = folder / name
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-            with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            with path.open(encoding=encoding_of(path), errors="replace", newline="") as file:
                 rows = [row for row in csv.reader(file) if len(row) >= 3]
             if rows and rows[0][0].strip().lower() == "question":
                 rows = rows[1:]
-            return [Question(row[0], tuple(row[1:-1])) for row in rows]
+            by_place = bool(rows) and all(row[-1].strip().isdecimal() for row in rows)
+            return [Question(row[0], tuple(row[1:-1]), gold=_gold(row[-1], by_place)) for row in rows]
     return []
+
+
+def _gold(text: str, by_place: bool) -> str:
+    text = text.strip()
+    if by_place:
+        return OPTION_LETTERS[int(text)] if len(text) == 1 else ""
+    return letter_of(text) or text
+
+
+@dataclass
+class _Missing:
+    """Rows and questions of one benchmark without a gold answer, and rows that have one."""
+
+    rows: int
+    questions: set[tuple[str, str]]
+    filled: int
+    kept: int
+
+
+def fill_gold(pairs: Sequence[tuple[RawRun, RawEntry]]) -> None:
+    """Score the rows that have no gold answer by the questions' own answers; leave the others out, and count them.
+
+    Raises:
+        DataError: a benchmark has no gold answer at all.
+
+    """
+    found: dict[tuple[int, str], tuple[RawRun, _Missing]] = {}
+    for run, entry in pairs:
+        for benchmark, records in entry.records.items():
+            count = found.setdefault((id(run), benchmark), (run, _Missing(0, set(), 0, 0)))[1]
+            if any(map(_lacks_gold, records)):
+                records[:] = _filled(run, benchmark, records, count)
+            count.kept += len(records)
+    for (_, benchmark), (run, count) in found.items():
+        if count.rows and not count.kept:
+            raise DataError(
+                f"{run.path.name}, {benchmark}: no row has a gold answer, so nothing can be scored; give --questions"
+                " FOLDER with SUBJECT.csv files that hold the answers, or a table with a column 'gold' or 'correct'"
+            )
+        if count.rows:
+            run.notice(
+                f"{run.path.name}, {benchmark}",
+                f"{len(count.questions):,} questions have no gold answer; their {count.rows:,} rows are left out",
+            )
+        if count.filled:
+            run.notice(
+                f"{run.path.name}, {benchmark}",
+                f"{count.filled:,} rows without a gold answer are scored by the answers that --questions gives",
+            )
+
+
+def _filled(run: RawRun, benchmark: str, records: Sequence[Record], count: _Missing) -> list[Record]:
+    kept = []
+    for record in records:
+        key = record.subject, record.doc_id
+        question = run.questions.get((benchmark, *key))
+        if not _lacks_gold(record):
+            kept.append(record)
+        elif question and question.gold:
+            kept.append(_judged(record, question))
+            count.filled += 1
+        else:
+            count.rows += 1
+            count.questions.add(key)
+    return kept
+
+
+def _lacks_gold(record: Record) -> bool:
+    return not record.gold and record.correct is None and record.score is None and record.status != "error"
+
+
+def _judged(record: Record, question: Question) -> Record:
+    said = record.prediction
+    if said is not None and letter_of(question.gold):
+        said = said_letter(said) or (OPTION_LETTERS[question.choices.index(said)] if said in question.choices else None)
+    status = "ok" if said is not None else "unparsed"
+    return record._replace(gold=question.gold, prediction=said, correct=said == question.gold, status=status)

@@ -19,7 +19,11 @@ TEXT_CODE = 1000
 
 
 class Record(NamedTuple):
-    """One model's answer to one question as read; ``correct`` is None where nothing was scored."""
+    """One model's answer to one question as read.
+
+    ``correct`` is None where nothing was scored right or wrong; ``score`` is a share between 0 and 1 where the
+    log gives partial credit (``correct`` is None then).
+    """
 
     subject: str
     doc_id: str
@@ -30,14 +34,16 @@ class Record(NamedTuple):
     loglikelihoods: list[float] | None = None
     metrics: Mapping[str, float] | None = None
     text: str | None = None
+    score: float | None = None
 
 
 class Question(NamedTuple):
-    """A question that a person can read."""
+    """A question that a person can read; ``gold`` is its answer where the source of the question gives one."""
 
     text: str
     choices: tuple[str, ...] = ()
     hash: str = ""
+    gold: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,20 +111,38 @@ class ModelInfo:
 
 @dataclass
 class RawEntry:
-    """One model in one result folder or log: records by benchmark, before they are lined up."""
+    """One model in one result folder or log: records by benchmark, before they are lined up.
+
+    A log can score the same answers by several metrics (``acc`` and ``acc_norm``, two filters, two scorers):
+    ``by_metric[benchmark][name]`` holds the records of each, ``metric[benchmark]`` names the one that
+    ``records`` holds. A table of answers names none.
+    """
 
     info: ModelInfo
     source: str
     records: dict[str, list[Record]] = field(default_factory=dict)
+    metric: dict[str, str] = field(default_factory=dict)
+    by_metric: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
     protocol: dict[str, dict[str, str]] = field(default_factory=dict)
     cost: Cost | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)
     fingerprints: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def protocol_of(self, benchmark: str, subject: str, fields: Mapping[str, str]) -> None:
+        """Keep how a subject was asked; a field that is not the same for all subjects is kept subject by subject."""
+        kept = self.protocol.setdefault(benchmark, {})
+        for name, value in fields.items():
+            if kept.setdefault(name, value) != value:
+                kept[f"{name} ({subject})"] = value
+
 
 @dataclass
 class RawRun:
-    """What one path held."""
+    """What one path held.
+
+    ``checks`` counts the figures of the tool's own summary that were recomputed from its records: equal, and
+    all.
+    """
 
     path: Path
     kind: str
@@ -129,6 +153,11 @@ class RawRun:
     environment: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
+    checks: tuple[int, int] = (0, 0)
+
+    def checked(self, equal: bool) -> None:
+        """Count a figure of the tool's own summary that was recomputed."""
+        self.checks = (self.checks[0] + equal, self.checks[1] + 1)
 
     def notice(self, where: str, what: str) -> None:
         """Keep something to be told."""
@@ -153,7 +182,8 @@ class Benchmark:
 
     ``correct`` is 1, 0 or ``nan`` (an error, or not answered yet); ``answer`` the option's index, at or
     above :data:`TEXT_CODE` the code of a generated answer, -1 where none could be read. ``options`` is 0
-    for generated answers.
+    for generated answers. ``metric`` names what ``correct`` was computed from (``acc``, ``acc_norm``, a filter or a
+    scorer), "" where no log says it.
     """
 
     name: str
@@ -171,6 +201,7 @@ class Benchmark:
     questions: tuple[Question | None, ...]
     texts: Mapping[tuple[int, int], str]
     protocol: Mapping[str, str]
+    metric: str = ""
 
     @property
     def n(self) -> int:
@@ -190,6 +221,23 @@ class Benchmark:
     def letter(self, code: int) -> str:
         """Return the letter of an option's index; a dash where there is none."""
         return chr(ord("A") + code) if 0 <= code < 26 else "–"
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """One metric of a benchmark: a row an entry (those in ``rows``), a column a question; ``nan``: not scored.
+
+    ``graded`` says that values between 0 and 1 occur: its mean is a mean score and no share of right answers.
+    ``counts`` says that the rest of the report rests on this metric.
+    """
+
+    benchmark: str
+    name: str
+    rows: tuple[int, ...]
+    values: Floats
+    subject: NDArray[np.str_]
+    graded: bool
+    counts: bool
 
 
 @dataclass(frozen=True)
@@ -216,6 +264,15 @@ class Study:
     repeats: tuple[Repeat, ...] = ()
     label_notes: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     budget: Mapping[str, float] = field(default_factory=dict)
+    metrics: tuple[MetricTable, ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
+    taken: tuple[tuple[int, int], ...] = ()
+    """Models and records that ``where`` took of each run, in their order."""
+
+    @property
+    def graded(self) -> tuple[MetricTable, ...]:
+        """Mean scores that the rest of the report rests on: benchmarks without right and wrong."""
+        return tuple(table for table in self.metrics if table.graded and table.counts)
 
     @property
     def main(self) -> Benchmark | None:

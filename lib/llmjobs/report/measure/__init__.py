@@ -9,6 +9,7 @@ from llmjobs.report.measure.matrix import Cell, read_cells
 from llmjobs.report.measure.overlap import Overlap, measure_overlap
 from llmjobs.report.measure.pairs import Pair, measure_pairs
 from llmjobs.report.measure.patterns import ModelPatterns, measure_patterns
+from llmjobs.report.measure.scores import MetricScores, measure_scores
 from llmjobs.report.study import Benchmark, Study
 
 
@@ -44,6 +45,11 @@ class Measures:
         """Benchmarks without the questions whose labels the notes call faulty, where there are such."""
         found = {benchmark.name: without_faulty(self.study, benchmark) for benchmark in self.study.benchmarks}
         return {name: benchmark for name, benchmark in found.items() if benchmark is not None}
+
+    @cached_property
+    def scores(self) -> list[MetricScores]:
+        """Means of every metric, where a benchmark has several or partial credit."""
+        return [measure_scores(table) for table in self.study.metrics]
 
     @cached_property
     def cells(self) -> list[Cell]:

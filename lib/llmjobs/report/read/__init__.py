@@ -10,9 +10,10 @@ from llmjobs.report.read.run_folder import is_run_folder, read_run_folder
 from llmjobs.report.read.table import read_table
 from llmjobs.report.study import RawRun
 
+TABLES = (".csv", ".tsv", ".jsonl", ".txt")
 KNOWN = (
-    "a run folder of llmjobs, a folder with lm-eval's samples_*.jsonl, an inspect_ai JSON log, a HELM run"
-    " folder, or a CSV, TSV or JSONL with a model, a question id, the answer and the gold answer"
+    "a run folder of llmjobs, a folder with lm-eval's samples_*.jsonl, an inspect_ai log (.eval or JSON), a folder of"
+    " HELM runs, or a CSV, TSV or JSONL with a model, a question id, the answer and the gold answer"
 )
 
 
@@ -41,30 +42,38 @@ def _read(path: Path, name: str | None) -> list[RawRun]:
         return [_read_file(path, name)]
     if is_run_folder(path):
         return [read_run_folder(path)]
-    if lm_eval.sample_files(path):
-        return [lm_eval.read_lm_eval(path)]
-    if helm.is_helm_folder(path):
-        return [helm.read_helm(path)]
-    logs = sorted(file for file in path.glob("*.json") if inspect_log.is_inspect_log(file))
-    if logs:
-        return [inspect_log.read_inspect(file) for file in logs]
-    inner = sorted(child for child in path.iterdir() if child.is_dir() and (is_run_folder(child) or _other(child)))
+    found = _logs(path)
+    found += [read_run_folder(child) for child in sorted(path.iterdir()) if child.is_dir() and is_run_folder(child)]
+    if found:
+        return found
+    inner = [run for child in sorted(path.iterdir()) if child.is_dir() for run in _logs(child)]
     if inner:
-        return [run for child in inner for run in read(child)]
-    raise DataError(f"{path}: nothing here that can be read; known are {KNOWN}")
+        return inner
+    tables = sorted(file.name for file in path.iterdir() if file.suffix in TABLES)
+    told = f" Tables are read one by one: give {path / tables[0]}." if tables else ""
+    raise DataError(f"{path}: nothing here that can be read; known are {KNOWN}.{told}")
 
 
-def _other(path: Path) -> bool:
-    return bool(lm_eval.sample_files(path)) or helm.is_helm_folder(path)
+def _logs(path: Path) -> list[RawRun]:
+    """Return what other tools left in a folder."""
+    found = []
+    if lm_eval.sample_files(path):
+        found.append(lm_eval.read_lm_eval(path))
+    if helm.helm_folders(path):
+        found.append(helm.read_helm(path))
+    files = sorted(file for pattern in ("*.eval", "*.json") for file in path.glob(pattern))
+    return found + [inspect_log.read_inspect(file) for file in files if inspect_log.is_inspect_log(file)]
 
 
 def _read_file(path: Path, name: str | None) -> RawRun:
-    if path.suffix in (".csv", ".tsv"):
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
         return read_table(path, name)
     if path.name.startswith("samples_") and path.suffix == ".jsonl":
         return lm_eval.read_lm_eval(path.parent, [path])
     if path.suffix == ".jsonl":
         return read_table(path, name)
+    if path.suffix == ".eval":
+        return inspect_log.read_inspect(path)
     if path.suffix == ".json":
         if inspect_log.is_inspect_log(path):
             return inspect_log.read_inspect(path)

@@ -1,23 +1,57 @@
-"""Reads JSON logs of inspect_ai (``inspect log convert --to json`` makes them from ``.eval`` files)."""
+"""Reads logs of inspect_ai: ``.eval`` files, which are zip archives, and JSON.
+
+The scorer and the reducer of epochs are those that the log's ``results.scores`` name, its headline first; every other
+scorer is a metric beside it. Each figure is compared with the log's own.
+"""
 
 import json
-from collections.abc import Mapping
+import math
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import DataError
-from llmjobs.report.read.json_files import each, listed, mapping, name_of, number_or_none, read_json, read_text
+from llmjobs.report.read.json_files import (
+    MALFORMED,
+    MAX_JSON_BYTES,
+    MAX_LINES_BYTES,
+    each,
+    listed,
+    mapping,
+    name_of,
+    number_or_none,
+    read_json,
+    read_text,
+)
+from llmjobs.report.read.scored import check, finish, keep, reduced
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
 
-RIGHT, WRONG = ("C", "1", "1.0", "True"), ("I", "0", "0.0", "False", "N")
+VALUES = {"c": 1.0, "i": 0.0, "p": 0.5, "n": 0.0, "true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+"""What inspect_ai's own ``value_to_float`` makes of a score that is no number."""
+SHOTS = re.compile(r"^(?P<name>.+?)_(?P<shots>\d+)_?shots?$")
+PROVIDER = re.compile(r"^(hf|vllm|sglang|llama-cpp-python)/")
+"""What names the engine and not the model."""
+MEANS = ("accuracy", "mean")
+NO_ZSTD = (
+    "its parts are compressed with Zstandard, which this Python cannot read: pip install backports.zstd, or write the"
+    " log as JSON with 'inspect log convert --to json'"
+)
 
 
 def is_inspect_log(path: Path) -> bool:
-    """Return whether a JSON file is such a log: it opens with ``version`` and ``eval``."""
+    """Return whether a file is such a log: ``.eval``, or JSON that opens with ``version`` and ``eval``."""
     try:
         if not path.is_file():
             return False
+        if path.suffix == ".eval":
+            return True
         with path.open(encoding="utf-8") as file:
             start = file.read(4096)
         return (
@@ -31,61 +65,245 @@ def is_inspect_log(path: Path) -> bool:
 
 
 def read_inspect(path: Path) -> RawRun:
-    """Read one log; samples that ended in an error are errors, not wrong answers."""
+    """Read one log; samples that ended in an error are errors, not wrong answers.
+
+    Raises:
+        DataError: an ``.eval`` file that is no whole archive, is too large, or cannot be unpacked here.
+
+    """
     run = RawRun(path, "inspect_ai log")
-    log = read_json(path, run, path.name)
+    log, samples = _archive(path, run) if path.suffix == ".eval" else _plain(path, run)
     spec = mapping(log.get("eval"))
     benchmark = name_of(spec.get("task") or path.stem).rsplit("/", 1)[-1]
-    model = name_of(spec.get("model") or "unknown").removeprefix("hf/")
+    shots = SHOTS.match(benchmark)
+    benchmark = shots["name"] if shots else benchmark
+    model = PROVIDER.sub("", name_of(spec.get("model") or "unknown"))
     entry = RawEntry(ModelInfo(model, run=path.stem), path.name)
-    entry.protocol[benchmark] = _protocol(spec)
-    records = entry.records.setdefault(benchmark, [])
-    samples = [sample for sample in listed(log.get("samples")) if isinstance(sample, dict)]
-    first = [sample for sample in samples if (number_or_none(sample.get("epoch")) or 1) <= 1]
-    epochs = len(samples) - len(first)
-    for record, question in each(first, _sample, run, path.name):
-        records.append(record)
-        run.questions[benchmark, record.subject, record.doc_id] = question
-    if epochs:
-        run.notice(path.name, f"{epochs} samples of later epochs are left out; the first epoch counts")
+    entry.protocol[benchmark] = _protocol(spec) | ({"num_fewshot": shots["shots"]} if shots else {})
+    found = _Samples()
+    twice = 0
+    for epoch, sample in each(samples, _epoch, run, path.name):
+        twice += not found.add(epoch, sample)
+    if twice:
+        run.notice(path.name, f"{twice} samples have the id and the epoch of an earlier one; the first counts")
+    for sample in found.first.values():
+        run.questions[benchmark, sample.record.subject, sample.record.doc_id] = sample.question
+    _metrics(run, entry, benchmark, log, found)
+    run.entries.append(entry)
+    finish(run)
     if log.get("status") not in ("success", None):
         run.partial = True
         run.notice(path.name, f"the log ends with status {log.get('status')!r}: what it holds is counted")
-    if not records:
+    if not found.first:
         run.notice(path.name, "no samples in the log")
-    entry.cost = _cost(mapping(log.get("stats")), len(records))
-    run.entries.append(entry)
+    entry.cost = _cost(mapping(log.get("stats")), len(found.first))
     return run
+
+
+def _plain(path: Path, run: RawRun) -> tuple[dict[str, Any], Sequence[Mapping[str, Any]]]:
+    log = read_json(path, run, path.name)
+    return log, [sample for sample in listed(log.get("samples")) if isinstance(sample, dict)]
+
+
+def _archive(path: Path, run: RawRun) -> tuple[dict[str, Any], Iterator[Mapping[str, Any]]]:
+    """Return the header of an ``.eval`` file, and its samples one after the other."""
+    module = _zip_module()
+    try:
+        archive = module.ZipFile(path)
+        names = [info for info in archive.infolist() if info.filename.startswith("samples/")]
+        if sum(info.file_size for info in archive.infolist()) > MAX_LINES_BYTES:
+            raise DataError(f"{path.name}: holds more than the {MAX_LINES_BYTES >> 30} GiB that are read")
+        headers = [name for name in ("header.json", "_journal/start.json") if name in archive.NameToInfo]
+        if not headers:
+            raise DataError(f"{path.name}: a zip archive, but no log of inspect_ai: it has no header.json")
+        log = _member(archive, headers[0], path)
+        if not log:
+            raise DataError(f"{path.name}: {headers[0]} in it cannot be read; was the file damaged?")
+    except (zipfile.BadZipFile, module.BadZipFile) as error:
+        raise DataError(f"{path.name}: not a whole .eval file ({error}); was it cut while it was copied?") from error
+    if headers[0] != "header.json":
+        run.partial = True
+        run.notice(path.name, "the log was not finished: it has no header.json, only what the journal began with")
+    return log, (_member(archive, info.filename, path) for info in names)
+
+
+def _zip_module() -> Any:
+    if sys.version_info >= (3, 14):
+        return zipfile
+    with suppress(ImportError):
+        return import_module("backports.zstd.zipfile")
+    return zipfile
+
+
+def _member(archive: Any, name: str, path: Path) -> dict[str, Any]:
+    """Return an object of the archive, an empty one where it cannot be read: the caller counts it."""
+    if archive.getinfo(name).file_size > MAX_JSON_BYTES:
+        raise DataError(f"{path.name}: {name} is larger than the {MAX_JSON_BYTES >> 20} MiB that are read")
+    try:
+        with archive.open(name) as file:
+            return mapping(json.loads(file.read(MAX_JSON_BYTES + 1)))
+    except NotImplementedError as error:
+        raise DataError(f"{path.name}: {NO_ZSTD}") from error
+    except Exception as error:  # a damaged member: zlib's, zstd's and zipfile's own errors, or no JSON
+        if isinstance(error, DataError | MemoryError):
+            raise
+        return {}
 
 
 def _protocol(spec: Mapping[str, Any]) -> dict[str, str]:
     arguments = mapping(spec.get("task_args"))
-    found = {"prompt": "inspect_ai", "benchmark_version": name_of(spec.get("task_version", ""))}
+    version = name_of(spec.get("task_version", ""))
+    found = {"prompt": "inspect_ai", "benchmark_version": version, "output_type": "generate_until"}
     for name in ("fewshot", "num_fewshot", "cot"):
         if name in arguments:
             found["num_fewshot" if name == "fewshot" else name] = name_of(arguments[name])
     return found
 
 
-def _sample(sample: Mapping[str, Any]) -> tuple[Record, Question]:
-    score = mapping(next(iter(mapping(sample.get("scores")).values()), {}))
-    value, answer = str(score.get("value")), score.get("answer")
-    target = sample.get("target")
-    gold = str(target[0] if isinstance(target, list) and target else target)
+@dataclass(frozen=True)
+class _Sample:
+    """One epoch of one question: what it scored by each scorer, None where it could not be scored."""
+
+    record: Record
+    question: Question
+    scores: Mapping[str, float | None]
+    answers: Mapping[str, str | None]
+
+
+class _Samples:
+    """The samples of a log by question, their epochs together."""
+
+    def __init__(self) -> None:
+        self.first: dict[tuple[str, str], _Sample] = {}
+        self.epochs: dict[tuple[str, str], dict[str, _Sample]] = {}
+
+    def add(self, epoch: str, sample: _Sample) -> bool:
+        """Keep a sample, unless there is one of its id and epoch."""
+        key = sample.record.subject, sample.record.doc_id
+        self.first.setdefault(key, sample)
+        return self.epochs.setdefault(key, {}).setdefault(epoch, sample) is sample
+
+    @property
+    def scorers(self) -> list[str]:
+        return list(dict.fromkeys(name for sample in self.first.values() for name in sample.scores))
+
+    @property
+    def most_epochs(self) -> int:
+        return max(map(len, self.epochs.values()), default=1)
+
+    def records(self, scorer: str, reducer: str) -> list[Record]:
+        """Return a record a question by one scorer, its epochs reduced to one score."""
+        found = []
+        for key, epochs in self.epochs.items():
+            scored = [(s, value) for s in epochs.values() if (value := s.scores.get(scorer)) is not None]
+            record = self.first[key].record
+            if not scored:
+                found.append(record._replace(status="error", prediction=None, score=None))
+                continue
+            answers = {sample.answers.get(scorer) for sample, _ in scored}
+            answer = answers.pop() if len(answers) == 1 else None
+            read = answer is not None or len(scored) > 1
+            score = reduced([value for _, value in scored], reducer)
+            found.append(record._replace(prediction=answer, score=score, status="ok" if read else "unparsed"))
+        return found
+
+
+def _epoch(sample: Mapping[str, Any]) -> tuple[str, _Sample]:
+    return str(sample.get("epoch", 1)), _sample(sample)
+
+
+def _sample(sample: Mapping[str, Any]) -> _Sample:
     metadata = mapping(sample.get("metadata"))
-    failed = bool(sample.get("error")) or value not in RIGHT + WRONG
-    prediction = str(answer) if answer not in (None, "") else None
-    status = "error" if failed else "ok" if prediction is not None else "unparsed"
+    target = sample.get("target")
+    scores: dict[str, float | None] = {}
+    answers: dict[str, str | None] = {}
+    for name, score in mapping(sample.get("scores")).items():
+        value, answer = mapping(score).get("value"), mapping(score).get("answer")
+        parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+        for key, part in parts.items():
+            scores[name_of(key)] = None if sample.get("error") else _as_score(part)
+            answers[name_of(key)] = None if answer in (None, "") else str(answer)
     record = Record(
         subject=name_of(metadata.get("subject") or metadata.get("category") or "all"),
-        doc_id=name_of(sample.get("id")),
-        gold=gold,
-        prediction=None if failed else prediction,
-        correct=None if failed else value in RIGHT,
-        status=status,
+        doc_id=name_of(sample["id"]),
+        gold=str(target[0] if isinstance(target, list) and target else target),
+        prediction=None,
+        correct=None,
+        status="error",
         text=_reply(sample),
     )
-    return record, Question(_input(sample.get("input")), tuple(map(str, listed(sample.get("choices")))))
+    question = Question(_input(sample.get("input")), tuple(map(str, listed(sample.get("choices")))))
+    return _Sample(record, question, scores, answers)
+
+
+def _as_score(value: Any) -> float | None:
+    """Return a score as a number, as inspect_ai does; None for what has none (an unscored sample)."""
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in VALUES:
+            return VALUES[text]
+        try:
+            number = float(text)
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
+    return number_or_none(value)
+
+
+def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any], found: _Samples) -> None:
+    """Keep the scorers' records: those that the log names first, in its order, then the others."""
+    told = _told(log)
+    names = [scorer for scorer, _, _ in told]
+    if not told and len(found.scorers) > 1:
+        planned = [name_of(mapping(s).get("name")) for s in listed(mapping(log.get("eval")).get("scorers"))]
+        names = [name for name in planned if name in found.scorers]
+        shown = ", ".join(found.scorers)
+        run.notice(entry.source, f"the log names no results; of its scorers {shown} the first counts")
+    left: list[str] = []
+    for scorer, reducer, figures in [*told, *((name, "mean", {}) for name in [*names, *found.scorers])]:
+        metric = _metric_name(scorer, reducer, found)
+        if scorer not in found.scorers or metric in entry.by_metric.get(benchmark, {}):
+            continue
+        try:
+            records = found.records(scorer, reducer)
+        except KeyError:
+            run.notice(entry.source, f"scorer {scorer}: the reducer {reducer!r} is not known; the mean counts")
+            records = found.records(scorer, "mean")
+        if any(r.score is not None and not 0 <= r.score <= 1 for r in records):
+            left.append(scorer)
+            continue
+        for name, value, asked in figures:
+            check(run, entry.source, f"{name} of {scorer}", value, records, asked)
+        keep(entry, benchmark, metric, records)
+    if left:
+        run.notice(entry.source, f"scores of {', '.join(left)} are no shares between 0 and 1; not in this report")
+    if found.most_epochs > 1 and benchmark in entry.by_metric:
+        reducer = told[0][1] if told else "mean"
+        run.notice(
+            entry.source, f"{found.most_epochs} epochs of each question, reduced to one score by the log's {reducer}"
+        )
+
+
+def _metric_name(scorer: str, reducer: str, found: _Samples) -> str:
+    name = "acc" if scorer == "choice" else scorer
+    return name if found.most_epochs == 1 or reducer == "mean" else f"{name} ({reducer})"
+
+
+def _told(log: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, Any, Any]]]]:
+    """Return scorer, reducer and (metric, value, samples) of each of the log's results, the headline first."""
+    results = mapping(log.get("results"))
+    headline = mapping(results.get("headline")).get("score")
+    found = []
+    for item in map(mapping, listed(results.get("scores"))):
+        name, scorer = name_of(item.get("name")), name_of(item.get("scorer") or item.get("name"))
+        metrics = mapping(item.get("metrics"))
+        asked = item.get("scored_samples", results.get("completed_samples"))
+        figures = [(m, mapping(metrics[m]).get("value"), asked) for m in MEANS if m in metrics]
+        key = name if name == scorer else f"{scorer}/{name}"
+        found.append((key, name_of(item.get("reducer") or "mean"), figures))
+    return sorted(found, key=lambda item: item[0].rpartition("/")[2] != headline)
 
 
 def _input(value: Any) -> str:
@@ -105,6 +323,6 @@ def _reply(sample: Mapping[str, Any]) -> str | None:
 def _cost(stats: Mapping[str, Any], questions: int) -> Cost | None:
     try:
         begin, end = (datetime.fromisoformat(str(stats[key])) for key in ("started_at", "completed_at"))
-    except (KeyError, ValueError):
+        return Cost(real_s=(end - begin).total_seconds(), questions=questions)
+    except MALFORMED:
         return None
-    return Cost(real_s=(end - begin).total_seconds(), questions=questions)

@@ -1,7 +1,12 @@
-"""Reads lm-evaluation-harness: ``samples_TASK_DATE.jsonl`` and, beside them, ``results_DATE.json``."""
+"""Reads lm-evaluation-harness: ``samples_TASK_DATE.jsonl`` and, beside them, ``results_DATE.json``.
+
+Every metric of every filter is a figure by itself, named as in the results file (``exact_match,strict-match``); the
+first one of the task's ``metric_list`` and ``filter_list`` counts in the report. All are compared with the figures in
+the results file.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +20,43 @@ from llmjobs.report.read.json_files import (
     read_lines,
     scores_of,
 )
+from llmjobs.report.read.scored import LETTERS, check, choose, finish, keep, outside
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
 
 NAME = re.compile(r"^samples_(?P<task>.+?)(_(?P<date>\d{4}-\d{2}-\d{2}T[\d\-.:]+))?\.jsonl$")
-GROUPS = ("mmlu", "arc", "bbh", "agieval", "cmmlu", "ceval", "mmlu_pro")
-LETTERS = "ABCDEFGHIJ"
+GROUPS = (
+    "mmlu",
+    "mmlu_continuation",
+    "mmlu_flan_cot_fewshot",
+    "mmlu_flan_cot_zeroshot",
+    "mmlu_flan_n_shot_generative",
+    "mmlu_flan_n_shot_loglikelihood",
+    "mmlu_generative",
+    "mmlu_pro",
+    "mmlu_redux",
+    "bbh",
+    "agieval",
+    "cmmlu",
+    "ceval",
+)
+"""Benchmarks whose subjects are tasks by themselves: ``mmlu_astronomy`` is astronomy of mmlu."""
+METRICS = ("acc", "exact_match", "acc_norm", "mc1", "mc2", "em", "f1")
+"""What older logs, which do not name their metrics, may score by."""
+RENAMED = {("truthfulqa_mc2", "acc"): "mc2"}
+"""What lm-eval calls acc here is the probability on the true options."""
+OUTPUT_TYPES = {
+    "multiple_choice": "loglikelihood",
+    "loglikelihood": "loglikelihood",
+    "generate_until": "generate_until",
+}
 
 
 def sample_files(path: Path) -> list[Path]:
-    """Return the sample files of a folder, or of the folders in it."""
-    return sorted(path.glob("samples_*.jsonl")) or sorted(path.glob("*/samples_*.jsonl"))
+    """Return the sample files of a folder, or of the folders in it, two levels deep at most."""
+    for pattern in ("samples_*.jsonl", "*/samples_*.jsonl", "*/*/samples_*.jsonl"):
+        if found := sorted(path.glob(pattern)):
+            return found
+    return []
 
 
 def read_lm_eval(path: Path, files: Sequence[Path] | None = None) -> RawRun:
@@ -41,17 +73,39 @@ def read_lm_eval(path: Path, files: Sequence[Path] | None = None) -> RawRun:
         newest[file.parent, task] = max((date, file), earlier or ("", file))
     for folder in sorted({folder for folder, _ in newest}):
         tasks = {task: found for (place, task), found in newest.items() if place == folder}
-        run.entries.append(_entry(run, folder, tasks))
+        run.entries.append(_entry(run, folder, tasks, whole=files is None))
+    finish(run)
     return run
 
 
-def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]]) -> RawEntry:
+def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]], whole: bool) -> RawEntry:
     results = _results(run, folder)
+    last = results[max(results)] if results else {}
+    entry = RawEntry(_info(folder, last), folder.name)
+    seconds = 0.0
+    for date in {date for date, _ in tasks.values()}:
+        told = results.get(date) or (last if len(results) == 1 else {})
+        seconds += number_or_none(_as_number(told.get("total_evaluation_time_seconds"))) or 0.0
+    for task, (date, file) in sorted(tasks.items()):
+        told = results.get(date) or next((r for r in results.values() if task in mapping(r.get("results"))), last)
+        benchmark, subject = split_task(task)
+        config = mapping(mapping(told.get("configs")).get(task))
+        entry.protocol_of(benchmark, subject, _protocol(told, config, task))
+        _metrics(run, entry, file, task, told)
+    if whole and last:
+        _without_samples(run, folder, tasks, results.values())
+    questions = sum(len(next(iter(found.values()), ())) for found in entry.by_metric.values())
+    entry.cost = Cost(real_s=seconds, questions=questions) if seconds else None
+    return entry
+
+
+def _info(folder: Path, results: Mapping[str, Any]) -> ModelInfo:
     config = mapping(results.get("config"))
-    arguments = str(config.get("model_args") or "")
+    told = config.get("model_args")
+    arguments = ",".join(f"{k}={v}" for k, v in told.items()) if isinstance(told, dict) else str(told or "")
     name = results.get("model_name") or _argument(arguments, "pretrained") or folder.name.replace("__", "/")
     quantization = next((q for q in ("4bit", "8bit") if f"load_in_{q}=True" in arguments.replace(" ", "")), "")
-    info = ModelInfo(
+    return ModelInfo(
         id=name_of(name),
         revision=name_of(_argument(arguments, "revision")),
         device=name_of(config.get("device") or "").split(":")[0],
@@ -59,28 +113,41 @@ def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]]) -> 
         quantization=quantization,
         run=folder.name,
     )
-    entry = RawEntry(info, folder.name)
-    shots, versions = mapping(results.get("n-shot")), mapping(results.get("versions"))
-    for task, (_, file) in sorted(tasks.items()):
-        benchmark, subject = split_task(task)
-        entry.records.setdefault(benchmark, []).extend(_records(run, file, benchmark, subject))
-        protocol = entry.protocol.setdefault(benchmark, {"prompt": "lm-eval"})
-        if task in shots:
-            protocol["num_fewshot"] = name_of(shots[task])
-        if task in versions:
-            protocol["benchmark_version"] = name_of(versions[task])
-    seconds = number_or_none(_as_number(results.get("total_evaluation_time_seconds")))
-    questions = sum(map(len, entry.records.values()))
-    entry.cost = Cost(real_s=seconds, questions=questions) if seconds else None
-    return entry
 
 
-def _results(run: RawRun, folder: Path) -> dict[str, Any]:
-    files = sorted(folder.glob("results*.json"))
-    if not files:
+def _protocol(results: Mapping[str, Any], config: Mapping[str, Any], task: str) -> dict[str, str]:
+    found = {"prompt": "lm-eval"}
+    for name, values in (("num_fewshot", results.get("n-shot")), ("benchmark_version", results.get("versions"))):
+        if task in mapping(values):
+            found[name] = name_of(mapping(values)[task])
+    if config.get("output_type") in OUTPUT_TYPES:
+        found["output_type"] = OUTPUT_TYPES[config["output_type"]]
+    return found
+
+
+def _results(run: RawRun, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the results files of a folder by their date."""
+    found = {}
+    for file in sorted(folder.glob("results*.json")):
+        date = file.stem.removeprefix("results").removeprefix("_")
+        found[date] = read_json(file, run, file.name)
+    if not found:
         run.notice(folder.name, "no results file beside the samples: model settings and shots are not known")
-        return {}
-    return read_json(files[-1], run, files[-1].name)
+    return found
+
+
+def _without_samples(run: RawRun, folder: Path, tasks: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> None:
+    """Say which tasks of the results have no samples; a group has none by itself."""
+    missing: dict[str, None] = {}
+    for told in results:
+        groups = {name for name, parts in mapping(told.get("group_subtasks")).items() if parts}
+        groups |= {*mapping(told.get("groups"))}
+        missing |= dict.fromkeys(name for name in mapping(told.get("results")) if name not in {*tasks, *groups})
+    if missing:
+        shown = ", ".join(map(name_of, list(missing)[:5])) + (", …" if len(missing) > 5 else "")
+        run.notice(
+            folder.name, f"the results name tasks that have no samples file here ({shown}); they are not in this report"
+        )
 
 
 def _as_number(value: Any) -> Any:
@@ -103,57 +170,89 @@ def split_task(task: str) -> tuple[str, str]:
     return task, "all"
 
 
-def _records(run: RawRun, file: Path, benchmark: str, subject: str) -> list[Record]:
-    found: dict[str, Record] = {}
+def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mapping[str, Any]) -> None:
+    """Read one samples file into the records of each of its metrics, and hold them against the results file."""
+    benchmark, subject = split_task(task)
+    found: dict[str, list[Record]] = {}
+    filters: dict[str, int] = {}
     unscored = 0
 
-    def made(line: Mapping[str, Any]) -> tuple[Record | None, Question | None]:
-        return _record(line, subject), _question(line)
+    def made(line: Mapping[str, Any]) -> tuple[str, dict[str, Record], Question | None]:
+        return name_of(line.get("filter") or "none"), _scores(line, subject), _question(line)
 
-    for record, question in each(read_lines(file, run, file.name), made, run, file.name):
-        if record is None:
-            unscored += 1
-            continue
-        if record.doc_id in found and found[record.doc_id].correct:
-            continue  # one line a filter: the most lenient one counts, as in flexible-extract
-        found[record.doc_id] = record
-        if question:
-            run.questions[benchmark, subject, record.doc_id] = question
+    for name, records, question in each(read_lines(file, run, file.name), made, run, file.name):
+        filters[name] = filters.get(name, 0) + 1
+        unscored += not records
+        for metric, record in records.items():
+            found.setdefault(f"{metric},{name}", []).append(record)
+            if question:
+                run.questions[benchmark, subject, record.doc_id] = question
     if unscored:
         run.notice(file.name, f"{unscored} lines carry no score of right or wrong; not counted")
-    return list(found.values())
+    config = mapping(mapping(results.get("configs")).get(task))
+    better = mapping(mapping(results.get("higher_is_better")).get(task))
+    figures = mapping(mapping(results.get("results")).get(task))
+    for key in sorted(found, key=lambda key: _order(key, config, list(found))):
+        metric = key.rpartition(",")[0]
+        if better.get(metric) is False or outside(found[key]):
+            continue
+        _check(run, file, key, figures, mapping(results.get("n-samples")).get(task), found[key])
+        short = metric if len(filters) == 1 else key
+        keep(entry, benchmark, RENAMED.get((task, short), short), found[key])
+    if len(filters) > 1 and found:
+        first = entry.metric.get(benchmark, "")
+        if benchmark in entry.by_metric:
+            others = ", ".join(name for name in entry.by_metric[benchmark] if name != first)
+            run.notice(file.name, f"several filters read the same replies: {first} counts; beside it stand {others}")
 
 
-def _record(line: Mapping[str, Any], subject: str) -> Record | None:
-    metrics = {
-        name: value
-        for name in ("acc", "acc_norm", "exact_match", "mc1", "mc2")
-        if (value := number_or_none(line.get(name))) is not None
-    }
-    score = metrics.get("acc", metrics.get("exact_match", metrics.get("mc1")))
-    if score is None or "doc_id" not in line:
-        return None
+def _order(key: str, config: Mapping[str, Any], found: Sequence[str]) -> tuple[int, int, int]:
+    """Order metrics as the task lists them: by filter, then by metric; without its config as they occur."""
+    metric, _, name = key.rpartition(",")
+    filters = [mapping(item).get("name") for item in listed(config.get("filter_list"))]
+    metrics = [mapping(item).get("metric") for item in listed(config.get("metric_list"))]
+    place = filters.index(name) if name in filters else len(filters)
+    known = metrics.index(metric) if metric in metrics else METRICS.index(metric) if metric in METRICS else 99
+    return place, known, found.index(key)
+
+
+def _check(
+    run: RawRun, file: Path, key: str, figures: Mapping[str, Any], samples: object, records: Sequence[Record]
+) -> None:
+    asked = mapping(samples).get("effective", figures.get("sample_len"))
+    check(run, file.name, key, figures.get(key, figures.get(key.removesuffix(",none"))), records, asked)
+
+
+def _scores(line: Mapping[str, Any], subject: str) -> dict[str, Record]:
+    """Return a record for each metric of a line."""
+    names = [str(name) for name in listed(line.get("metrics"))] or METRICS
+    values = {name: value for name in names if (value := _number(line.get(name))) is not None}
+    if not values or "doc_id" not in line:
+        return {}
     scores = _loglikelihoods(line)
-    gold = _gold(line.get("target"), scores)
-    if scores:
-        prediction: str | None = LETTERS[max(range(len(scores)), key=scores.__getitem__)]
-        text = None
-    else:
-        reply = _first(line.get("filtered_resps"))
-        prediction = None if reply in (None, "", "[invalid]") else str(reply)
-        raw = _first(line.get("resps"))
-        text = None if raw is None else str(raw)
-    return Record(
+    doc = mapping(line.get("doc"))
+    choices = _choices(doc)
+    gold = _gold(line.get("target"), scores, choices)
+    reply = None if scores else _first(line.get("filtered_resps"))
+    raw = None if scores else _first(line.get("resps"))
+    record = Record(
         subject=subject,
         doc_id=name_of(line["doc_id"]),
         gold=gold,
-        prediction=prediction,
-        correct=score > 0.5,
-        status="ok" if prediction is not None else "unparsed",
+        prediction=None if reply in (None, "", "[invalid]") else str(reply),
+        correct=None,
+        status="ok",
         loglikelihoods=scores,
-        metrics=metrics,
-        text=text,
+        metrics={name_of(name): value for name, value in values.items()},
+        text=None if raw is None else str(raw),
     )
+    if not scores and record.prediction is None:
+        record = record._replace(status="unparsed")
+    return {name: choose(record, name, value, choices) for name, value in values.items()}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, bool) else number_or_none(value)
 
 
 def _first(value: Any) -> Any:
@@ -173,17 +272,26 @@ def _loglikelihoods(line: Mapping[str, Any]) -> list[float] | None:
         return None
 
 
-def _gold(target: Any, scores: list[float] | None) -> str:
+def _gold(target: Any, scores: list[float] | None, choices: Sequence[str]) -> str:
     text = str(target).strip()
     if scores and text.isdecimal() and len(text) < 3 and int(text) < len(scores):
         return LETTERS[int(text)]
+    if scores and len(choices) == len(scores) and text in [choice.strip() for choice in choices]:
+        return LETTERS[[choice.strip() for choice in choices].index(text)]
+    if "####" in text:  # GSM8K: the worked solution ends in the answer
+        return text.rpartition("####")[2].strip().replace(",", "")
     return text
 
 
 def _question(line: Mapping[str, Any]) -> Question | None:
     doc = mapping(line.get("doc"))
     text = next((str(doc[key]) for key in ("question", "query", "ctx", "goal", "passage") if doc.get(key)), "")
-    choices = doc.get("choices") or doc.get("endings") or ()
+    return Question(text, tuple(_choices(doc)), name_of(line.get("doc_hash", ""))) if text else None
+
+
+def _choices(doc: Mapping[str, Any]) -> list[str]:
+    nested = next((mapping(doc[key]).get("choices") for key in ("mc1_targets", "mc2_targets") if key in doc), None)
+    choices = doc.get("choices") or doc.get("endings") or nested or ()
     if isinstance(choices, dict):
         choices = choices.get("text") or ()
-    return Question(text, tuple(map(str, listed(choices))), name_of(line.get("doc_hash", ""))) if text else None
+    return list(map(str, listed(choices)))

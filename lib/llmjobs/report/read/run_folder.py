@@ -15,11 +15,14 @@ from llmjobs.report.read.json_files import (
     read_lines,
     scores_of,
 )
+from llmjobs.report.read.scored import split_metrics
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
 from llmjobs.runfolder.integrity import check_run
 
 PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_hash")
 """Fields of a fingerprint that must agree before two models are compared."""
+RENAMED = {"gsm8k": {"exact_match": "exact_match,strict-match", "flexible": "exact_match,flexible-extract"}}
+"""Metrics under the names that lm-eval gives them."""
 
 
 def is_run_folder(path: Path) -> bool:
@@ -47,9 +50,21 @@ def read_run_folder(path: Path) -> RawRun:
     place = path / "eval"
     for unit in sorted(unit for unit in place.rglob("*") if _is_unit(unit)) if place.is_dir() else []:
         _unit(path, unit, run)
+    for entry in run.entries:
+        _metrics(run, entry)
     _costs(run)
     _completeness(path, run)
     return run
+
+
+def _metrics(run: RawRun, entry: RawEntry) -> None:
+    for benchmark in entry.records:
+        choices = {(s, d): q.choices for (name, s, d), q in run.questions.items() if name == benchmark}
+        split_metrics(entry, benchmark, choices)
+        names = RENAMED.get(benchmark, {})
+        tables = entry.by_metric[benchmark]
+        entry.by_metric[benchmark] = {names.get(name, name): records for name, records in tables.items()}
+        entry.metric[benchmark] = names.get(entry.metric[benchmark], entry.metric[benchmark])
 
 
 def _is_unit(folder: Path) -> bool:
@@ -83,11 +98,9 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     file = read_json(unit / "unit.json", run, f"{where}/unit.json")
     fingerprint = mapping(file.get("fingerprint"))
     entry.fingerprints[f"{benchmark}.{subject}"] = fingerprint
-    protocol = entry.protocol.setdefault(benchmark, {})
-    for name in PROTOCOL:
-        if name in fingerprint:
-            key = name if name in ("prompt", "num_fewshot", "benchmark_version") else f"{name} ({subject})"
-            protocol[key] = name_of(fingerprint[name])
+    told = {name: name_of(fingerprint[name]) for name in PROTOCOL if name in fingerprint}
+    data = {f"data_hash ({subject})": told.pop("data_hash")} if "data_hash" in told else {}
+    entry.protocol_of(benchmark, subject, told | data)
     seen: dict[str, int] = {}
     kept = entry.records.setdefault(benchmark, [])
     lines = read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl")

@@ -1,20 +1,23 @@
 """Reads a plain CSV or JSONL: a line an answer, with a model, a question id, the answer and the gold answer.
 
 Column names are found by their usual synonyms; optional columns are the subject, benchmark, settings of
-the model, option probabilities (one column ``probabilities``/``loglikelihoods`` holding a JSON list, or
-``prob_A``, ``prob_B``, …).
+the model, and option probabilities (one column ``probabilities``/``loglikelihoods`` holding a JSON list, or
+``prob_A``, ``prob_B``, …). With gold answers and log-likelihoods the prediction can be left out. A ``score`` between 0
+and 1 is partial credit.
 """
 
-import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from llmjobs.errors import DataError
-from llmjobs.report.read.json_files import MAX_LINES_BYTES, each, metrics_of, name_of, read_lines, scores_of
+from llmjobs.errors import DataError, printable
+from llmjobs.report.read.answers import Answers
+from llmjobs.report.read.csv_text import DECIMAL_COMMA, csv_lines
+from llmjobs.report.read.json_files import each, listed, metrics_of, name_of, read_lines, scores_of
+from llmjobs.report.read.scored import LETTERS, is_graded, one_each, outside, settled, split_metrics
 from llmjobs.report.study import ModelInfo, Question, RawEntry, RawRun, Record
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -22,9 +25,20 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "benchmark": ("benchmark", "task", "dataset"),
     "subject": ("subject", "category", "topic"),
     "doc_id": ("doc_id", "question_id", "id", "index", "idx", "qid"),
-    "gold": ("gold", "answer_key", "target", "label", "correct_answer", "reference"),
+    "gold": (
+        "gold",
+        "gold_answer",
+        "answer_key",
+        "target",
+        "label",
+        "correct_answer",
+        "reference",
+        "ground_truth",
+        "expected",
+    ),
     "prediction": ("prediction", "pred", "predicted", "model_answer", "response", "answer"),
-    "correct": ("correct", "is_correct", "acc", "score"),
+    "correct": ("correct", "is_correct"),
+    "score": ("score", "acc", "acc_norm", "exact_match", "em", "f1", "mc2"),
     "text": ("raw_completion", "completion", "raw", "text", "output"),
     "question": ("question", "prompt_text"),
     "choices": ("choices", "options"),
@@ -34,21 +48,44 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "dtype": ("dtype", "precision"),
     "quantization": ("quantization", "quant"),
     "revision": ("revision",),
-    "loglikelihoods": ("loglikelihoods", "logprobs"),
+    "loglikelihoods": ("loglikelihoods", "logprobs", "log_likelihoods", "lls"),
     "probabilities": ("probabilities", "probs"),
     "metrics": ("metrics",),
 }
 NAMES = ("model", "benchmark", "subject", "doc_id", "study", "run", "device", "dtype", "quantization", "revision")
-OPTION_COLUMN = re.compile(r"^(prob|p|logprob|loglikelihood)_([A-J0-9])$", re.IGNORECASE)
+OPTION_COLUMN = re.compile(
+    r"^(?P<kind>prob|probability|p|logprob|logp|log_prob|loglikelihood|log_likelihood|loglik|ll|nll)_"
+    r"(?P<option>[A-J]|\d)$",
+    re.IGNORECASE,
+)
+RIGHT, WRONG = ("1", "1.0", "true", "yes", "c", "correct"), ("0", "0.0", "false", "no", "i", "incorrect")
+JUDGMENTS = ({"judge", "judgment"}, {"judge", "g1_winner"})
+"""Columns of FastChat's judgment files."""
+
+
+class _Row(NamedTuple):
+    """A row as it was written, before its benchmark's answers are brought to one form."""
+
+    entry: RawEntry
+    benchmark: str
+    record: Record
+    marked: bool | None
+    choices: tuple[str, ...]
 
 
 def read_table(path: Path, name: str | None = None) -> RawRun:
-    """Read a CSV, TSV or JSONL of answers; ``name`` is the benchmark where no column says it."""
+    """Read a CSV, TSV or JSONL of answers; ``name`` is the benchmark where no column says it.
+
+    Raises:
+        DataError: a column is missing, scores are no shares, or the options' places cannot be told.
+
+    """
     run = RawRun(path, "table")
-    lines = read_lines(path, run, path.name) if path.suffix == ".jsonl" else _csv_lines(path)
+    lines = read_lines(path, run, path.name) if path.suffix == ".jsonl" else csv_lines(path, run)
     entries: dict[tuple[str, ...], RawEntry] = {}
     columns: dict[str, str] | None = None
     skipped = 0
+    rows: list[_Row] = []
 
     def add(line: Mapping[str, Any]) -> bool:
         nonlocal columns
@@ -56,7 +93,7 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
         values = {name: line.get(column) for name, column in columns.items()}
         if values.get("doc_id") in (None, "") or values.get("model") in (None, ""):
             return False
-        _add(run, entries, name or path.stem, values, line)
+        rows.append(_row(run, entries, name or path.stem, values, line))
         return True
 
     for added in each(lines, add, run, path.name):
@@ -66,129 +103,268 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
     if skipped:
         run.notice(path.name, f"{skipped} rows name no model or no question; not counted")
     run.entries = list(entries.values())
+    metric = columns.get("score", "").strip().lower() if not {"correct", "gold"} & set(columns) else ""
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        _benchmark(run, benchmark, [row for row in rows if row.benchmark == benchmark], metric)
     _only_marks(run)
     return run
-
-
-def _csv_lines(path: Path) -> Iterator[dict[str, Any]]:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    csv.field_size_limit(10_000_000)
-    if not path.is_file() or path.stat().st_size > MAX_LINES_BYTES:
-        raise DataError(f"{path.name}: is not a regular file of at most {MAX_LINES_BYTES >> 30} GiB")
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            yield from csv.DictReader(file, delimiter=delimiter)
-    except csv.Error as error:
-        raise DataError(f"{path.name}: cannot be read as CSV ({error})") from error
 
 
 def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
     """Match the columns with their synonyms; a DataError names what is missing."""
     found: dict[str, str] = {}
-    lower = {str(column).strip().lower(): column for column in line if column is not None}
+    lower = {str(column).strip().lower(): column for column in line if column not in (None, DECIMAL_COMMA)}
+    if any(marks <= set(lower) for marks in JUDGMENTS):
+        raise DataError(
+            f"{path.name}: holds FastChat's judgments, which are no answers with a gold answer; name it under"
+            " 'mtbench: judgments:' in a manifest and run 'llmjobs mtbench', then report on that run"
+        )
     for name, synonyms in SYNONYMS.items():
         for synonym in synonyms:
             if synonym in lower and lower[synonym] not in found.values():
                 found[name] = lower[synonym]
                 break
+    if "gold" not in found and "answer" in lower and found.get("prediction") not in (None, lower["answer"]):
+        found["gold"] = lower["answer"]
+    scored = (
+        "loglikelihoods" in found or "probabilities" in found or sum(map(bool, map(OPTION_COLUMN.match, lower))) > 1
+    )
     missing = [name for name in ("model", "doc_id") if name not in found]
-    if "correct" not in found and not {"gold", "prediction"} <= set(found):
-        missing += [name for name in ("gold", "prediction") if name not in found]
+    if "correct" not in found and "score" not in found:
+        missing += [n for n in ("gold", "prediction") if n not in found and not (n == "prediction" and scored)]
     if missing:
+        shown = printable(", ".join(map(str, lower)))[:300]
         raise DataError(
-            f"{path.name}: no column for {', '.join(missing)}; a table of answers needs a model, a question"
-            f" id, and the answer with the gold answer (or 'correct'); found: {', '.join(map(str, lower))}"
+            f"{path.name}: no column for {', '.join(missing)}; a table of answers needs a first row that names its"
+            " columns: a model, a question id, and the answer with the gold answer (or 'correct', or 'score');"
+            f" found: {shown}"
         )
     return found
 
 
-def _add(
+def _row(
     run: RawRun,
     entries: dict[tuple[str, ...], RawEntry],
     benchmark_name: str,
     values: Mapping[str, Any],
     line: Mapping[str, Any],
-) -> None:
+) -> _Row:
     text = {name: "" if values.get(name) is None else str(values[name]).strip() for name in SYNONYMS}
     text |= {key: name_of(text[key]) for key in NAMES}
-    record = _record(text, values, line, text["subject"] or "all")
+    text["doc_id"] = re.sub(r"^(\d+)\.0$", r"\1", text["doc_id"])
     identity = tuple(text[k] for k in ("study", "run", "model", "revision", "device", "dtype", "quantization"))
     if identity not in entries:
         study, source, model, revision, device, dtype, quantization = identity
         info = ModelInfo(model, revision, device, dtype, quantization, study, source)
         entries[identity] = RawEntry(info, "/".join(part for part in (run.path.name, study, source) if part))
-    benchmark, subject = text["benchmark"] or name_of(benchmark_name), record.subject
-    entries[identity].records.setdefault(benchmark, []).append(record)
+    subject = text["subject"] or "all"
+    benchmark = text["benchmark"] or name_of(benchmark_name)
+    choices = tuple(map(str, listed(values.get("choices")) or _json_list(values.get("choices")) or ()))
     if text["question"]:
-        raw = values.get("choices")
-        choices = raw if isinstance(raw, list) else _json_list(raw) or []
-        run.questions[benchmark, subject, record.doc_id] = Question(text["question"], tuple(map(str, choices)))
-
-
-def _record(text: Mapping[str, str], values: Mapping[str, Any], line: Mapping[str, Any], subject: str) -> Record:
-    prediction = text["prediction"] or None
-    marked = _mark(values.get("correct"))
-    scores = values.get("loglikelihoods")
-    numbers = scores if isinstance(scores, list) else _json_list(scores)
-    if numbers is None:
-        numbers = _from_probabilities(values.get("probabilities"), line)
-    correct = marked if marked is not None else prediction is not None and prediction == text["gold"]
-    status = "ok" if prediction is not None or (marked is not None and not text["gold"]) else "unparsed"
-    return Record(
+        run.questions[benchmark, subject, text["doc_id"]] = Question(text["question"], choices)
+    comma = DECIMAL_COMMA in line
+    score = _number(values.get("score"), comma)
+    record = Record(
         subject=subject,
         doc_id=text["doc_id"],
         gold=text["gold"],
-        prediction=prediction,
-        correct=correct and status != "unparsed",
-        status=status,
-        loglikelihoods=scores_of(numbers),
-        metrics=metrics_of(values.get("metrics")),
+        prediction=text["prediction"] or None,
+        correct=None,
+        status="ok",
+        loglikelihoods=scores_of(_option_scores(values, line, comma)),
+        metrics=metrics_of(values.get("metrics")) or metrics_of(_json_object(values.get("metrics"))),
         text=text["text"] or None,
+        score=score,
     )
+    marked = _mark(values.get("correct"))
+    if "correct" in values and marked is None and (value := _number(values["correct"], comma)) is not None:
+        record = record._replace(score=value)  # a column of shares under the name 'correct'
+    return _Row(entries[identity], benchmark, record, marked, choices)
+
+
+def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -> None:
+    """Bring the rows of one benchmark to one form, and give them to their models."""
+    where = f"{run.path.name}, {benchmark}"
+    if outside([row.record for row in rows]):
+        highest = max(row.record.score for row in rows if row.record.score is not None)
+        lowest = min(row.record.score for row in rows if row.record.score is not None)
+        raise DataError(
+            f"{where}: scores go from {lowest:g} to {highest:g}; a score is 0 or 1, or a share between them"
+            + (" (divide percentages by 100)" if 1 < highest <= 100 and lowest >= 0 else "")
+        )
+    graded = is_graded([row.record for row in rows])
+    form = Answers(where, ((row.record, row.choices) for row in rows))
+    told = _Told()
+    kept: dict[int, tuple[RawEntry, list[Record]]] = {}
+    for row in rows:
+        record = _graded(row) if graded and row.marked is None else _scored(row, form, told)
+        kept.setdefault(id(row.entry), (row.entry, []))[1].append(record)
+    for entry, records in kept.values():
+        entry.records[benchmark] = settled(one_each(records, run, where, entry.info.id))
+        if graded or (metric and not any(record.metrics for record in records)):
+            entry.metric[benchmark] = metric or "score"
+            entry.by_metric[benchmark] = {entry.metric[benchmark]: entry.records[benchmark]}
+        elif any(record.metrics for record in records):
+            choices = {(row.record.subject, row.record.doc_id): row.choices for row in rows}
+            split_metrics(entry, benchmark, choices)
+    told.tell(run, where, len(rows))
+
+
+def _graded(row: _Row) -> Record:
+    return row.record if row.record.score is not None else row.record._replace(status="error", prediction=None)
+
+
+class _Told:
+    """What is odd about the rows of a benchmark, counted."""
+
+    def __init__(self) -> None:
+        self.contradicted = self.by_length = self.unread = self.case = self.no_mark = 0
+        self.example = ""
+
+    def tell(self, run: RawRun, where: str, rows: int) -> None:
+        """Make notices of the counts."""
+        if self.contradicted:
+            run.notice(
+                where,
+                f"'correct' contradicts gold answer and prediction in {self.contradicted:,} of {rows:,} rows; the"
+                " letters count",
+            )
+        if self.by_length:
+            run.notice(
+                where,
+                f"'correct' is not what the largest log-likelihood gives in {self.by_length:,} of {rows:,} rows (scored"
+                " by length?); 'correct' counts, and which option was chosen there is not known",
+            )
+        if self.unread:
+            run.notice(
+                where,
+                f"{self.unread:,} of {rows:,} predictions are no option's letter ({printable(self.example)[:40]!r});"
+                " counted as unreadable",
+            )
+        if self.case:
+            run.notice(
+                where,
+                f"{self.case:,} of {rows:,} predictions differ from the gold answer in case or blanks alone; they count"
+                " as wrong",
+            )
+        if self.no_mark:
+            run.notice(
+                where,
+                f"{self.no_mark:,} of {rows:,} rows say neither right nor wrong; they are left out",
+            )
+
+
+def _scored(row: _Row, form: Answers, told: _Told) -> Record:
+    """Say whether a row is right: by its letters, else by its mark, else by the same text."""
+    raw, choices = row.record, row.choices
+    gold = form.gold(raw.gold, choices)
+    prediction = form.prediction(raw.prediction, choices)
+    marked = row.marked if row.marked is not None else None if raw.score is None else raw.score == 1.0
+    chosen = _largest(raw.loglikelihoods) if raw.prediction is None and (form.of_options or not raw.gold) else None
+    if chosen is not None:
+        prediction = chosen
+    record = raw._replace(gold=gold, prediction=prediction, score=None)
+    if not gold:
+        if marked is None and row.marked is None and not raw.gold and raw.prediction is None and chosen is None:
+            told.no_mark += 1
+            return record._replace(status="error")
+        return record._replace(correct=marked, status="ok")
+    if raw.prediction and prediction is None:
+        told.unread, told.example = told.unread + 1, told.example or raw.prediction
+        record = record._replace(text=raw.text or raw.prediction)
+        return (
+            record._replace(status="ok", correct=True) if marked else record._replace(status="unparsed", correct=False)
+        )
+    if prediction is None:
+        return record._replace(status="unparsed", correct=False)
+    right = prediction == gold
+    if marked is None:
+        told.case += not right and prediction.lower().split() == gold.lower().split()
+        return record._replace(correct=right)
+    if marked != right and form.of_options:
+        if chosen is not None:
+            told.by_length += 1
+            return record._replace(correct=marked, prediction=None)
+        told.contradicted += 1
+        return record._replace(correct=right)
+    return record._replace(correct=marked)
+
+
+def _largest(scores: Sequence[float] | None) -> str | None:
+    if not scores or len(scores) > len(LETTERS):
+        return None
+    return LETTERS[max(range(len(scores)), key=scores.__getitem__)]
 
 
 def _mark(value: Any) -> bool | None:
     """Read true/false however it was written."""
     word = str(value).strip().lower()
-    if word in ("1", "1.0", "true", "yes", "c", "correct"):
-        return True
-    return False if word in ("0", "0.0", "false", "no", "i", "incorrect") else None
+    return True if word in RIGHT else False if word in WRONG else None
+
+
+def _number(value: Any, comma: bool = False) -> float | None:
+    """Return a finite number or a word for right and wrong as a number, None for anything else."""
+    if (mark := _mark(value)) is not None:
+        return float(mark)
+    text = str(value).strip()
+    try:
+        number = float(text.replace(",", ".") if comma else text)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _json_list(value: Any) -> list[Any] | None:
-    if not isinstance(value, str) or not value.startswith("["):
-        return None
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
+    found = _json(value, "[")
     return found if isinstance(found, list) else None
 
 
-def _from_probabilities(value: Any, line: Mapping[str, Any]) -> list[float] | None:
-    """Return log-likelihoods from probabilities, in one column or one an option."""
-    listed = value if isinstance(value, list) else _json_list(value)
-    logs = False
-    if listed is None:
-        columns = sorted(
-            (m[2].upper(), m[1].lower(), name) for name in line if name and (m := OPTION_COLUMN.match(name))
-        )
-        listed = [line[name] for _, _, name in columns]
-        logs = bool(columns) and columns[0][1].startswith("log")
+def _json_object(value: Any) -> Any:
+    return _json(value, "{")
+
+
+def _json(value: Any, start: str) -> Any:
+    if not isinstance(value, str) or not value.startswith(start):
+        return None
     try:
-        numbers = [float(x) for x in listed]
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _option_scores(values: Mapping[str, Any], line: Mapping[str, Any], comma: bool) -> list[float] | None:
+    """Return log-likelihoods: as they are, or from probabilities, in one column or one an option."""
+    told = values.get("loglikelihoods")
+    numbers = told if isinstance(told, list) else _json_list(told)
+    if numbers is not None:
+        return numbers
+    told = values.get("probabilities")
+    shares = told if isinstance(told, list) else _json_list(told)
+    sign, logs = 1.0, False
+    if shares is None:
+        found = [(m, name) for name in line if isinstance(name, str) and (m := OPTION_COLUMN.match(name))]
+        kinds = [m["kind"].lower() for m, _ in found]
+        logs, sign = bool(kinds) and kinds[0] not in ("p", "prob", "probability"), -1.0 if "nll" in kinds else 1.0
+        ordered = sorted((m["option"].upper(), name) for m, name in found if m["kind"].lower() == kinds[0])
+        cells = [line[name] for _, name in ordered]
+        while cells and cells[-1] in (None, ""):  # questions with fewer options leave the last columns empty
+            cells.pop()
+        shares = [_number(cell, comma) for cell in cells]
+    try:
+        numbers = [float(x) for x in shares]
     except (TypeError, ValueError, OverflowError):
         return None
-    return numbers if logs else [math.log(max(x, 1e-300)) for x in numbers] or None
+    return [sign * x for x in numbers] if logs else [math.log(max(x, 1e-300)) for x in numbers] or None
 
 
 def _only_marks(run: RawRun) -> None:
     """Say it when a log holds right and wrong but no answers: some analyses need the answers."""
     for entry in run.entries:
         records: Iterable[Record] = (r for part in entry.records.values() for r in part)
-        if all(not record.gold for record in records):
+        if all(not record.gold and record.prediction is None for record in records):
+            what = "scores are" if any(map(is_graded, entry.records.values())) else "right and wrong are"
             run.notice(
                 entry.source,
-                f"{entry.info.id}: only right and wrong are recorded, no answers; "
+                f"{entry.info.id}: only {what} recorded, no answers; "
                 "letters, same wrong answers and unreadable replies cannot be examined",
             )

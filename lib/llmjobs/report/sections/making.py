@@ -48,22 +48,45 @@ def _notices(study: Study) -> list[Block]:
 
 
 def _sources(measures: Measures) -> list[Block]:
+    study = measures.study
     rows = []
-    for run in measures.study.runs:
+    for place, run in enumerate(study.runs):
         cells = [cell for cell in measures.cells if cell.run == run.path]
         models = len(run.entries) or len({cell.model for cell in cells})
         records = sum(len(r) for e in run.entries for r in e.records.values())
         records += sum(len(cell.answers) for cell in cells)
+        taken = study.taken[place] if study.where and place < len(study.taken) else (models, records)
         state = "partial" if run.partial else "whole"
-        rows.append([run.path.name, run.kind, count(models), count(records), state])
+        equal, checked = run.checks
+        rows.append(
+            [
+                run.path.name,
+                run.kind,
+                _of(taken[0], models),
+                _of(taken[1], records),
+                f"{state}, a part taken" if taken != (models, records) else state,
+                f"{count(equal)} of {count(checked)} equal" if checked else DASH,
+            ]
+        )
     columns = [
         Column("Source", "left", 1),
         Column("Kind", "left"),
         Column("Models"),
         Column("Records"),
         Column("State", "left"),
+        Column("Own figures"),
     ]
-    return [Table("Sources", columns, rows)]
+    asked = ", ".join(f"{name}={value}" for name, value in study.where.items())
+    note = f"Taken by --where {asked}. " if asked else ""
+    note += (
+        "Own figures: how many of the figures in the source's own summary this report finds again from its records;"
+        " a dash: it gives none."
+    )
+    return [Table("Sources", columns, rows, note=note)]
+
+
+def _of(part: int, whole: int) -> str:
+    return count(whole) if part == whole else f"{count(part)} of {count(whole)}"
 
 
 def _models(entries: Sequence[Entry]) -> list[Block]:
@@ -145,6 +168,7 @@ def _protocols(study: Study) -> list[Block]:
     rows = []
     for benchmark in study.benchmarks:
         shared = {k: v for k, v in benchmark.protocol.items() if "(" not in k}
+        shared |= {"metric": benchmark.metric} if benchmark.metric else {}
         told = ", ".join(f"{name} {value}" for name, value in shared.items() if value) or "not recorded"
         rows.append(
             [

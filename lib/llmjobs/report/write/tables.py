@@ -28,6 +28,8 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
     }
     if rated := list(mtbench_rows(measures.study.runs)):
         files["mtbench.csv"] = _csv(MTBENCH, rated)
+    if measures.scores:
+        files["scores.csv"] = _csv(SCORES, _score_rows(measures))
     for name, text in files.items():
         disk.write_whole(folder / name, text.encode())
     return [*(folder / name for name in files), _write_summary(measures, findings, folder / "summary.json")]
@@ -159,6 +161,20 @@ def _pair_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
             )
 
 
+SCORES = ("benchmark", "metric", "counts", "kind", "model", "model_id", "n", "mean", "low", "high")
+
+
+def _score_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
+    """One row a metric and model."""
+    for scores in measures.scores:
+        table = scores.table
+        for model in scores.models:
+            entry = measures.study.entries[model.entry]
+            kind = "mean score" if table.graded else "right"
+            counts = "yes" if table.counts else "no"
+            yield table.benchmark, table.name, counts, kind, entry.label, entry.info.id, model.n, *model.interval
+
+
 OVERLAP = (
     "benchmark",
     "first",
@@ -236,6 +252,7 @@ def _write_summary(measures: Measures, findings: Sequence[Finding], path: Path) 
         "summary": [dict(zip(SUMMARY, map(_json_cell, row), strict=True)) for row in _summary_rows(measures)],
         "pairs": [dict(zip(PAIRS, map(_json_cell, row), strict=True)) for row in _pair_rows(measures)],
         "overlap": [dict(zip(OVERLAP, map(_json_cell, row), strict=True)) for row in _overlap_rows(measures)],
+        "scores": [dict(zip(SCORES, map(_json_cell, row), strict=True)) for row in _score_rows(measures)],
         "missed_by_all": [_missed(measures, name) for name in measures.overlap],
     }
     disk.write_whole(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))

@@ -1,0 +1,123 @@
+"""Brings the answers of a table to one form: letters for options, however they were written.
+
+Tables write an option as ``B``, ``b``, ``(B)``, ``B.``, as the place 0 to 3 or 1 to 4, or as the option's own text.
+What a benchmark's gold answers are decides how its predictions are read.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from llmjobs.errors import DataError
+from llmjobs.report.study import Record
+
+OPTION_LETTERS = "ABCDEFGHIJ"
+LETTER = re.compile(r"(?:answer\s*[:=]?\s*)?[(\[]?([A-Za-z])[)\].:,]?", re.IGNORECASE)
+LETTER_AND_TEXT = re.compile(r"\(?([A-J])[).:]\s+\S", re.DOTALL)
+NOTHING = ("nan", "none", "null", "n/a", "na", "-")
+
+
+def letter_of(text: str) -> str | None:
+    """Return the option's letter that a whole answer is: ``b``, ``(B)``, ``B.``, ``Answer: B``; None for others."""
+    match = LETTER.fullmatch(text.strip())
+    letter = match[1].upper() if match else ""
+    return letter if letter and letter in OPTION_LETTERS else None
+
+
+def said_letter(text: str) -> str | None:
+    """Return the letter of a reply that is a letter, or begins with one as in ``B. Paris``."""
+    match = LETTER_AND_TEXT.match(text.strip())
+    return letter_of(text) or (match[1] if match else None)
+
+
+class Answers:
+    """How one benchmark of a table writes its answers, found from all its rows.
+
+    Raises:
+        DataError: options are given by their place, and nothing tells whether it counts from 0 or from 1.
+
+    """
+
+    def __init__(self, where: str, records: Iterable[tuple[Record, Sequence[str]]]) -> None:
+        """Look at every record of the benchmark with its question's options."""
+        golds: Counter[str] = Counter()
+        said: Counter[str] = Counter()
+        widest, options = 0, False
+        for record, choices in records:
+            if record.gold and record.gold.lower() not in NOTHING:
+                golds[record.gold] += 1
+            if record.prediction:
+                said[record.prediction] += 1
+            widest = max(widest, len(record.loglikelihoods or ()), len(choices))
+            options = options or bool(record.loglikelihoods or choices)
+        letters = sum(count for text, count in said.items() if said_letter(text))
+        self.letters = bool(golds) and all(letter_of(text) for text in golds)
+        places = bool(golds) and all(text.isdecimal() and len(text) < 3 for text in golds)
+        mostly = letters > sum(said.values()) / 2
+        self.places = places and (mostly or (options and not said) or (options and all(map(str.isdecimal, said))))
+        self.gold_from = self.said_from = 0
+        if self.places:
+            width = max(widest, *(1 + OPTION_LETTERS.index(x) for text in said if (x := said_letter(text))), 0)
+            self.gold_from = _first_place(where, "gold answers", {int(text) for text in golds}, width)
+        digits = [text for text in said if not said_letter(text) and text.isdecimal() and len(text) < 3]
+        self.said_places = (self.letters or self.places) and bool(digits)
+        if self.said_places:
+            width = max(widest, *(1 + OPTION_LETTERS.index(x) for text in golds if (x := letter_of(text))), 0)
+            self.said_from = (
+                self.gold_from
+                if self.places
+                else _first_place(where, "predictions", {int(text) for text in digits}, width)
+            )
+
+    @property
+    def of_options(self) -> bool:
+        """Whether gold answers are options."""
+        return self.letters or self.places
+
+    def gold(self, text: str, choices: Sequence[str]) -> str:
+        """Return the gold answer: a letter where answers are options, else as it is; "" for a missing one."""
+        if self.of_options and text.lower() in NOTHING:
+            return ""
+        if self.letters:
+            return letter_of(text) or text
+        if self.places:
+            return _at(text, self.gold_from) or text
+        return _by_text(text, choices) or text
+
+    def prediction(self, text: str | None, choices: Sequence[str]) -> str | None:
+        """Return what was answered: a letter where answers are options; None where none can be read from it."""
+        if text is None or not text.strip():
+            return None
+        if self.of_options:
+            read = said_letter(text) or _by_text(text, choices)
+            if not read and self.said_places and text.isdecimal():
+                read = _at(text, self.said_from)
+            return read
+        return _by_text(text, choices) or (said_letter(text) if choices else None) or text
+
+
+def _first_place(where: str, what: str, used: set[int], width: int) -> int:
+    """Return whether places count from 0 or from 1: 0 occurs, or as many as there are options do."""
+    if 0 in used:
+        return 0
+    if width and max(used) == width:
+        return 1
+    raise DataError(
+        f"{where}: the {what} are the places {', '.join(map(str, sorted(used)[:6]))} of options, and nothing tells"
+        " whether they count from 0 or from 1; write letters (A, B, C, …)"
+    )
+
+
+def _at(text: str, first: int) -> str | None:
+    place = int(text) - first if text.isdecimal() and len(text) < 3 else -1
+    return OPTION_LETTERS[place] if 0 <= place < len(OPTION_LETTERS) else None
+
+
+def _by_text(text: str, choices: Sequence[str]) -> str | None:
+    """Return the letter of the option whose text this is; a lone letter or digit is no text."""
+    folded = [choice.strip().lower() for choice in choices]
+    text = text.strip().lower()
+    if len(choices) < 2 or folded.count(text) != 1:
+        return None
+    at = folded.index(text)
+    return OPTION_LETTERS[at] if at < len(OPTION_LETTERS) else None

@@ -1,0 +1,106 @@
+"""CSV as it lies on disk: whichever encoding and delimiter it was saved with, what is odd about it told."""
+
+import codecs
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmjobs.errors import DataError, printable
+from llmjobs.report.read.json_files import MAX_LINES_BYTES
+from llmjobs.report.study import RawRun
+
+DELIMITERS = (",", ";", "\t", "|")
+CHUNK = 1 << 20
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding of a text file: by its byte order mark, by zero bytes (UTF-16), UTF-8, else Windows-1252."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        start = file.read(4096)
+        for mark, name in BOMS:
+            if start.startswith(mark):
+                return name
+        even, odd = start[0::2].count(0), start[1::2].count(0)
+        if max(even, odd) > len(start) / 8 and min(even, odd) == 0:
+            return "utf-16-le" if odd else "utf-16-be"
+        chunk = start
+        try:
+            while chunk:
+                decoder.decode(chunk)
+                chunk = file.read(CHUNK)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "cp1252"
+    return "utf-8"
+
+
+def delimiter_of(header: str, usual: str) -> str:
+    """Return the delimiter that cuts the header into the most columns; ``usual`` where several do."""
+    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in DELIMITERS}
+    best = max(counts.values())
+    return usual if counts[usual] == best else max(counts, key=counts.__getitem__)
+
+
+def csv_lines(path: Path, run: RawRun) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV or TSV with the names of its header; rows of another width are counted in a notice.
+
+    Raises:
+        DataError: not a regular file, too large, or nothing that CSV could be.
+
+    """
+    csv.field_size_limit(10_000_000)
+    if not path.is_file() or path.stat().st_size > MAX_LINES_BYTES:
+        raise DataError(f"{path.name}: is not a regular file of at most {MAX_LINES_BYTES >> 30} GiB")
+    encoding = encoding_of(path)
+    if encoding == "cp1252":
+        run.notice(path.name, "is not UTF-8; read as Windows-1252")
+    try:
+        with path.open(encoding=encoding, errors="replace", newline="") as file:
+            yield from _rows(path, run, file)
+    except csv.Error as error:
+        raise DataError(f"{path.name}: cannot be read as CSV ({error})") from error
+
+
+def _rows(path: Path, run: RawRun, file: Any) -> Iterator[dict[str, Any]]:
+    first = file.readline()
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's own first line
+        first = file.readline()
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    mark = delimiter_of(first, usual)
+    header = [name.strip() for name in next(csv.reader([first], delimiter=mark), [])]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        shown = printable(", ".join(twice[:3]))
+        raise DataError(f"{path.name}: the header names {shown} twice; give each column its own name")
+    wrong: list[int] = []
+    number = 1
+    for number, row in enumerate(csv.reader(file, delimiter=mark), start=2):
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) < len(header) or any(cell.strip() for cell in row[len(header) :]):
+            wrong.append(number)
+            continue
+        cells: dict[str, Any] = dict(zip(header, row, strict=False))
+        if mark == ";":
+            cells[DECIMAL_COMMA] = True
+        yield cells
+    if wrong:
+        shown = ", ".join(map(str, wrong[:5])) + (", …" if len(wrong) > 5 else "")
+        run.notice(
+            path.name,
+            f"{len(wrong)} of {number - 1} rows have another number of cells than the header ({len(header)}), as a cut"
+            f" file or an unquoted {mark!r} has (row {shown}); not counted",
+        )
+
+
+DECIMAL_COMMA = "\0decimal comma"
+"""Marks a row of a file that separates by semicolons: its numbers may be written ``0,75``."""

@@ -1,0 +1,83 @@
+"""Scores: mean scores where a log gives partial credit, and every metric that answers were scored by."""
+
+from llmjobs.report.blocks import Block, Column, Content, Finding, Prose, Table
+from llmjobs.report.measure import Measures
+from llmjobs.report.measure.scores import MetricScores
+from llmjobs.report.sections.base import Section
+from llmjobs.report.wording import count, interval, percent, plural, points
+
+INTRO = (
+    "A mean score counts partial credit as what it is: an answer can be worth anything between 0 and 1. Its interval is"
+    " Student's, for other questions of the same kind. What needs right and wrong (shared mistakes, patterns) is not"
+    " computed from mean scores."
+)
+SEVERAL = (
+    "The logs score the same answers in more than one way. Each metric is a figure by itself; the one marked counts in"
+    " the rest of this report, and --where metric=NAME takes another."
+)
+
+
+def _wanted(measures: Measures) -> bool:
+    return bool(measures.study.metrics)
+
+
+def build(measures: Measures) -> Content:
+    """Give the means of every metric."""
+    blocks: list[Block] = []
+    findings: list[Finding] = []
+    if any(scores.table.graded for scores in measures.scores):
+        blocks.append(Prose(INTRO))
+    if any(not scores.table.counts for scores in measures.scores):
+        blocks.append(Prose(SEVERAL))
+    for benchmark in dict.fromkeys(scores.table.benchmark for scores in measures.scores):
+        blocks.append(_table(measures, benchmark, [s for s in measures.scores if s.table.benchmark == benchmark]))
+    for scores in measures.scores:
+        if scores.table.graded and scores.table.counts:
+            findings += _finding(measures, scores)
+    return Content(blocks, findings)
+
+
+def _table(measures: Measures, benchmark: str, parts: list[MetricScores]) -> Table:
+    rows: list[list[str]] = []
+    strong = set()
+    for scores in parts:
+        name = scores.table.name or "as recorded"
+        for model in scores.models:
+            if scores.table.counts:
+                strong.add(len(rows))
+            rows.append([
+                name + (" (counts)" if scores.table.counts and len(parts) > 1 else ""),
+                "mean score" if scores.table.graded else "right",
+                measures.study.entries[model.entry].label, percent(model.interval.value),
+                interval(model.interval.low, model.interval.high), count(model.n),
+            ])  # fmt: skip
+    columns = [
+        Column("Metric", "left", 1),
+        Column("Kind", "left"),
+        Column("Model", "left", 1),
+        Column("Mean"),
+        Column("95% interval"),
+        Column("Questions"),
+    ]
+    return Table(f"Scores on {benchmark}", columns, rows, strong=frozenset(strong))
+
+
+def _finding(measures: Measures, scores: MetricScores) -> list[Finding]:
+    """Say who has the highest mean score, and whether the next one differs."""
+    held = [model for model in scores.models if model.n]
+    if not held:
+        return []
+    first = held[0]
+    name = measures.study.entries[first.entry].label
+    value, low, high = first.interval
+    table = scores.table
+    what = f"a mean score ({table.name}) of {percent(value)} over {plural(first.n, 'question')} of {table.benchmark}"
+    text = f"{name} has {what} (95%: {interval(low, high)})"
+    if len(held) > 1 and scores.best is not None:
+        second = measures.study.entries[held[1].entry].label
+        gap = scores.best
+        text += f", {points(gap.value)} points more than {second} (95%: {points(gap.low)} to {points(gap.high)})"
+    return [Finding(percent(value), f"{text}.", 95)]
+
+
+SECTION = Section("scores", "Scores", _wanted, build)
