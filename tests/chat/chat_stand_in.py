@@ -60,6 +60,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def body(self, text: str, kind: str, code: int = 200):
+        data = text.encode()
+        self.send_response(code)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
 
 Behaviour = Callable[[Handler], None]
 
@@ -100,6 +108,10 @@ def web_page(handler: Handler) -> None:
     handler.stream("<html>hello</html>\n")
 
 
+def bare_page(handler: Handler) -> None:
+    handler.body("<!doctype html><title>Sign in</title>", "text/html")
+
+
 def empty(handler: Handler) -> None:
     handler.stream(chunk(""), chunk(finish="stop"), DONE)
 
@@ -114,6 +126,12 @@ def filtered(handler: Handler) -> None:
 
 def status(code: int, **headers: str) -> Behaviour:
     return lambda handler: handler.status(code, **headers)
+
+
+def refusal(message: str, code: int = 400, **more: str) -> Behaviour:
+    """An error in OpenAI's form."""
+    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", **more}})
+    return lambda handler: handler.body(body, "application/json", code)
 
 
 @contextmanager

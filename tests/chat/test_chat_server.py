@@ -1,5 +1,6 @@
 """``llmjobs serve``, spoken to by the official client and by the project's own."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -23,7 +24,7 @@ from llmjobs.jobs import chat_serve
 def serving(backend, **options):
     server = ChatServer(backend, **options)
     listener = socket.create_server(("127.0.0.1", 0))
-    runner = uvicorn.Server(uvicorn.Config(server.app(), log_level="error", timeout_graceful_shutdown=2))
+    runner = uvicorn.Server(chat_serve.server_config(server.app(), server.gate.limits))
     thread = threading.Thread(target=lambda: runner.run(sockets=[listener]), daemon=True)
     thread.start()
     while not runner.started:
@@ -178,9 +179,79 @@ def test_what_no_client_should_send(headers, body, status):
         connection.close()
 
 
+def raw(url: str, data: bytes = b"") -> socket.socket:
+    host, port = url.split("/")[2].split(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection.sendall(data)
+    return connection
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1", HEAD, HEAD + b"content-length: 100\r\n\r\n{"])
+def test_slow_clients_are_dropped_and_others_served(sent, caplog):
+    with serving(FakeBackend(), limits=Limits(connections=8, request_s=0.6)) as url:
+        began = time.monotonic()
+        slow = [raw(url, sent) for _ in range(7)]
+        assert client(url).chat.completions.create(model="fake", messages=ASK)
+        for connection in slow:
+            with contextlib.suppress(ConnectionError):
+                assert connection.recv(1000) == b"", "dropped without an answer"
+            connection.close()
+        assert time.monotonic() - began < 8
+        assert client(url).chat.completions.create(model="fake", messages=ASK)
+    assert "Traceback" not in caplog.text
+
+
+def test_connections_are_limited(caplog):
+    with serving(FakeBackend(), limits=Limits(connections=4)) as url:
+        held = [raw(url) for _ in range(4)]
+        time.sleep(0.2)
+        for _ in range(200):
+            refused = raw(url, b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert b" 503 " in refused.recv(1000)
+            refused.close()
+        held.pop().close()
+        while True:
+            try:
+                assert client(url).models.list()
+                break
+            except (openai.APIConnectionError, openai.InternalServerError):
+                time.sleep(0.05)
+        for connection in held:
+            connection.close()
+    assert "Traceback" not in caplog.text
+
+
+def test_a_client_that_does_not_read_gives_the_model_back(caplog):
+    body = json.dumps({"messages": ASK, "stream": True, "max_tokens": 30_000}).encode()
+    request = HEAD + b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+    backend = FakeBackend(say=lambda sent: "word " * (30_000 if "there" in sent[-1].content else 1), limit=10**6)
+    sampling = Sampling(30_000)
+    with serving(backend, limits=Limits(unread_s=0.5), sampling=sampling) as url:
+        unread = raw(url, request)
+        time.sleep(0.3)
+        assert client(url).chat.completions.create(model="fake", messages=[{"role": "user", "content": "Hi."}])
+        unread.close()
+    assert "Traceback" not in caplog.text
+
+
+def test_a_model_that_breaks_is_an_error_in_one_line(caplog):
+    def say(sent):
+        raise RuntimeError("out of memory")
+
+    with serving(FakeBackend(say=say)) as url:
+        for stream in (False, True):
+            with pytest.raises(openai.InternalServerError, match="the answer failed: RuntimeError: out of memory"):
+                client(url).chat.completions.create(model="fake", messages=ASK, stream=stream)
+    assert "the answer failed: RuntimeError: out of memory" in caplog.text and "Traceback" not in caplog.text
+
+
 def test_the_servers_own_lines_go_through_our_log(monkeypatch):
     configured = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: configured.append(server.config.log_config))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        chat_serve._listen(None, listener, "tiny")
+        chat_serve._listen(None, listener, "tiny", Limits())
     assert configured == [None], "uvicorn's own handlers take no secrets out"

@@ -78,9 +78,13 @@ def test_the_journal_alone_is_enough(fake, tmp_path, damage, caplog):
         path.unlink() if damage == "missing" else path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with store.folder.records.open("ab") as stream:
         stream.write(b'{"turn":3,"role":"user","content":"half a turn"}\n')
+    timings = store.folder.timings.read_bytes()
+    with store.folder.timings.open("ab") as stream:
+        stream.write(b'{"turn":3,"ttft_s":1.0}\n{"tur')
     again = ChatStore.resume(tmp_path, "t")
     restored = Agent(fake)
     again.restore(restored)
+    assert timings and again.folder.timings.read_bytes() == timings
     again.close()
     assert [m.content for m in restored.messages] == ["One.", "Noted.", "Two.", "Noted."]
     assert "random numbers begin anew" in caplog.text

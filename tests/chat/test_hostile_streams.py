@@ -3,9 +3,11 @@
 import gzip
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import chat_stand_in as s
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from llmjobs.chat import event_stream
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
+from llmjobs.chat.endpoint_answer import Answer
 from llmjobs.chat.event_stream import NotCompletionError, StreamedError, TooLargeError, completions_url
 from llmjobs.chat.retry import RetryPolicy, retry_after_s
 from llmjobs.chat.server_request import ChatCompletion, RefusedError, parse
@@ -104,7 +107,7 @@ def raw(*parts: bytes) -> s.Behaviour:
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [
-        (endless_line, "a line of more than 1 MiB"),
+        (endless_line, "an event of more than 1 MiB"),
         (endless_events, "more than 4 MiB"),
         (dripping, "no answer within 0.3 s"),
         (dripping_headers, "no answer within 0.3 s"),
@@ -160,9 +163,18 @@ def test_a_key_quoted_back_is_taken_out_wherever_it_stands(monkeypatch, after: i
     assert not any(key[:n] in line for n in range(9, len(key) + 1)), line
 
 
+class Chunks(httpx2.SyncByteStream):
+    def __init__(self, chunks: list[bytes]) -> None:
+        self.chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from filter(None, self.chunks)
+
+
 def listed(chunks: list[bytes]) -> Any:
+    response = httpx2.Response(200, stream=Chunks(chunks), request=httpx2.Request("POST", "http://h"))
     try:
-        return list(event_stream._events(iter(chunks)))
+        return list(event_stream.Completion(response, event_stream.Watch(60, 60)))
     except (NotCompletionError, StreamedError, TooLargeError) as error:
         return type(error)
 
@@ -192,17 +204,14 @@ JUNK = st.recursive(
 
 @given(st.lists(st.dictionaries(KEYS, JUNK, max_size=4), max_size=4))
 def test_any_event_is_a_piece_of_text_or_one_line(events: list[dict[str, Any]]) -> None:
-    from llmjobs.chat.endpoint import _Answer
-
-    answer = _Answer(EndpointBackend(EndpointAddress("http://h/v1", "m")), [])
+    answer = Answer({}, {})
     for event in events:
         try:
-            assert isinstance(answer._piece(event), str)
+            assert isinstance(answer.take(event), str)
         except NotCompletionError:
             continue
     assert answer.finish is None or isinstance(answer.finish, str)
-    if answer.finish != "content_filter":
-        assert answer.ending().prompt_tokens >= 0
+    assert all(count is None or count >= 0 for count in answer.counts())
 
 
 @given(st.text(max_size=30) | st.sampled_from(["nan", "inf", "-inf", "1e999", "Wed, 21 Oct 99999 07:28:00 GMT"]))

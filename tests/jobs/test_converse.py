@@ -14,7 +14,7 @@ import yaml
 
 from llmjobs.chat.backend import Ending
 from llmjobs.chat.conversations import make_scripts
-from llmjobs.chat.errors import AnswerError, UnavailableError
+from llmjobs.chat.errors import AnswerError, CallError, UnavailableError
 from llmjobs.cli import main
 from llmjobs.runfolder.journal import read_records
 
@@ -196,12 +196,13 @@ def test_a_turn_without_an_answer_is_an_error_and_ends_its_conversation(study, t
     assert memory["n"] == sum(r["correct"] is not None for r in records)
 
 
-def test_an_endpoint_that_is_away_fails_its_unit_and_the_next_run_goes_on(study, tmp_path, reader, capsys):
+@pytest.mark.parametrize("kind", [UnavailableError, CallError])
+def test_a_failed_call_fails_its_unit_and_the_next_run_goes_on(study, tmp_path, reader, capsys, kind):
     asked = []
 
     def away(text):
         asked.append(text)
-        return UnavailableError("reader: cannot be reached") if len(asked) > 20 else None
+        return kind("reader: cannot be reached") if len(asked) > 20 else None
 
     reader.fails = away
     manifest = study(strategies=["full"])

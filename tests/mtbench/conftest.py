@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llmjobs.chat.retry import RetryPolicy
 from llmjobs.mtbench.questions import read_questions
 
 
@@ -14,6 +15,12 @@ def online(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Another try comes at once."""
+    monkeypatch.setattr(RetryPolicy, "wait_s", lambda *_: 0.0)
 
 
 @pytest.fixture

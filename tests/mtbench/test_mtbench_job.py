@@ -8,6 +8,7 @@ import pytest
 from mtbench_runs import part_of, records_of, run
 from mtbench_stand_in import repeated, stand_in
 
+from llmjobs.chat.retry import RetryPolicy
 from llmjobs.mtbench.fastchat import read_answers, read_judgments
 from llmjobs.runfolder.journal import read_records
 
@@ -60,22 +61,115 @@ def test_what_was_asked(study, tmp_path):
     assert len(guided) > 0
 
 
-def test_troubles_are_handled_and_nothing_that_is_no_answer_is_one(study, tmp_path):
+def test_troubles_that_pass_leave_no_trace_in_the_records(study, tmp_path):
     troubles = {0: "429", 2: "500", 4: "late", 6: "cut", 8: "empty", 9: "malformed", 40: "cut", 41: "empty", 45: "429"}
+    path = "r/study/mtbench/judgments/judge/single/agent/calls.jsonl"
     with stand_in(troubles=troubles) as server:
         run(study(server.url, answers=[], timeout_s=1), "--results", tmp_path / "r")
-    part = part_of(tmp_path / "r")
-    agent = part["agents"][0]
-    assert agent["errors"] == 3
-    answers = read_records(tmp_path / "r/study/mtbench/answers/agent/records.jsonl")
-    for record in answers:
-        assert (record["status"] == "error") == (len(record["turns"]) < 2)
-        assert all(text.startswith("An answer of the stand-in") for text in record["turns"])
-    judged = read_records(tmp_path / "r/study/mtbench/judgments/judge/single/agent/records.jsonl")
-    assert len(judged) == 16
-    missing = {(r["question_id"], turn) for r in answers for turn in (1, 2) if len(r["turns"]) < turn}
-    assert {(r["question_id"], r["turn"]) for r in judged if r["status"] == "not_judged"} == missing
-    assert all((r["rating"] is None) == (r["status"] != "ok") for r in judged)
+        run(study(server.url, answers=[]), "--results", tmp_path / "good")
+    assert records_of(tmp_path / "r") == records_of(tmp_path / "good")
+    calls = read_records(tmp_path / path.replace("judgments/judge/single", "answers"))
+    reasons = [call["failed"] for call in calls if "failed" in call]
+    assert len(reasons) == 6 and "the server answered 500 (not now)" in reasons[1]
+
+
+def failing_at(monkeypatch, attempts: int) -> None:
+    """Every endpoint is tried so often, no more."""
+    monkeypatch.setattr(RetryPolicy, "tries_again", lambda _, attempt, __: attempt + 1 < attempts)
+
+
+def test_a_failed_judgment_is_no_result(study, tmp_path, capsys, monkeypatch):
+    failing_at(monkeypatch, 1)
+    with stand_in() as server:
+        run(study(server.url), "--results", tmp_path / "good")
+    with stand_in(troubles={20: "400", 23: "page", 30: "cut"}) as server:
+        path = study(server.url)
+        run(path, "--results", tmp_path / "r", expect=3)
+        out = capsys.readouterr().out
+        unit = "mtbench/judgments/judge/single/agent"
+        assert f"failed: {unit}: 3 of 16 judgments failed, first question" in out
+        assert "the server answered 400 (not now)" in out and "run the same command to ask for them again" in out
+        error = json.loads((tmp_path / "r/study" / unit / "error.json").read_text())
+        assert "3 of 16 judgments failed" in error["error"]
+        part = part_of(tmp_path / "r")
+        assert part["status"] == "partial" and part["judges"][0]["error"] == 3 and part["judges"][0]["n"] == 32
+        before = len(server.requests)
+        run(path, "--dry-run", "--results", tmp_path / "r")
+        assert f"{unit}  16 calls" in (out := capsys.readouterr().out) and "3 failed, to be asked again" in out
+        run(path, "--results", tmp_path / "r")
+        assert len(server.requests) == before + 3
+        assert not (tmp_path / "r/study" / unit / "error.json").exists()
+    assert part_of(tmp_path / "r")["status"] == "complete"
+    assert records_of(tmp_path / "r") == records_of(tmp_path / "good")
+
+
+def test_a_failed_answer_is_no_result_and_its_judgment_waits(study, tmp_path, capsys, monkeypatch):
+    failing_at(monkeypatch, 1)
+    with stand_in() as server:
+        run(study(server.url, modes=["single", "pairwise"]), "--results", tmp_path / "good")
+    with stand_in(troubles={3: "cut"}) as server:
+        path = study(server.url, modes=["single", "pairwise"])
+        run(path, "--results", tmp_path / "r", expect=3)
+        out = capsys.readouterr().out
+        assert "1 of 8 answers failed, first question 1006: turn 2: agent: " in out
+        assert "mtbench/judgments/judge/single/agent: 1 of 16 judgments wait for an answer that failed" in out
+        before = len(server.requests)
+        run(path, "--results", tmp_path / "r")
+        assert len(server.requests) == before + 4
+    assert records_of(tmp_path / "r") == records_of(tmp_path / "good")
+
+
+def test_a_server_that_gives_no_answers_is_not_asked_for_all_of_them(study, tmp_path, capsys, monkeypatch):
+    failing_at(monkeypatch, 1)
+    with stand_in(troubles=dict.fromkeys(range(16, 1000), "page")) as server:
+        run(study(server.url, answers=[]), "--results", tmp_path / "r", expect=3)
+        assert len(server.requests) == 16 + 3
+    assert (
+        "3 questions in a row gave no answer, the last one: judge: the server sent a web page"
+        in capsys.readouterr().out
+    )
+
+
+def test_what_a_server_refuses_is_in_the_summary(study, tmp_path, capsys):
+    with stand_in() as server:
+        server.refuses = "temperature"
+        run(study(server.url, answers=[]), "--results", tmp_path / "r")
+        assert "temperature" not in server.requests[-1][1] and len(server.requests) == 2 + 32
+    assert part_of(tmp_path / "r")["parameters"] == {
+        name: {"temperature": "left out"} for name in ("agent", "judge judge")
+    }
+    out, err = capsys.readouterr()
+    assert "judge judge: the server does not take every parameter: temperature left out" in out
+    assert "the server does not take 'temperature'" in err
+
+
+def test_a_cut_answer_is_booked(study, tmp_path, monkeypatch):
+    price = {"prompt": 0, "completion": 1_000_000}
+    judge = {"model": "judge", "price": price, "max_new_tokens": 20}
+    with stand_in(troubles={16: "cut", 18: "500"}) as server:
+        judge |= {"endpoint": server.url}
+        path = study(
+            server.url, answers=[], judges=[judge], spending={"cost": 10_000}, endpoints={"agent": {"price": price}}
+        )
+        run(path, "--results", tmp_path / "r")
+    spending = part_of(tmp_path / "r")["spending"]
+    assert (spending["calls"], spending["failed"]) == (34, 2)
+    assert spending["cost"] == 32 * 10 + 20
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_no_tokenizer_passes_the_limit(study, tmp_path, monkeypatch, is_counted):
+    """A server that counts a token for each byte, or nothing: the limit holds."""
+    with stand_in() as server:
+        server.counts = "bytes" if is_counted else None
+        path = study(server.url, answers=[], max_new_tokens=20, spending={"tokens": 9000})
+        run("--set", "mtbench.judges[0].max_new_tokens=20", path, "--results", tmp_path / "r", expect=3)
+        tokens = sum(
+            sum(len(m["content"].encode()) for m in body["messages"]) + server.said_bytes[place]
+            for place, (_, body) in enumerate(server.requests)
+        )
+    assert 5000 < tokens <= 9000
+    assert "limit of 9,000 tokens" in part_of(tmp_path / "r")["units_failed"][0]["error"]
 
 
 def test_a_server_that_is_gone_fails_the_unit_and_another_time_goes_on(study, tmp_path):
@@ -95,7 +189,7 @@ def test_the_spending_limit_is_checked_before_each_call(study, tmp_path, capsys)
         changes = {"judges": [judge], "endpoints": {"agent": {"price": price}}, "max_new_tokens": 20, "currency": "EUR"}
         path = study(server.url, **changes, spending={"cost": 3})
         run(path, "--dry-run", "--results", tmp_path / "r")
-        assert re.search(r"at most: 48 calls, [\d,]+ tokens, [\d.]+ EUR", capsys.readouterr().out)
+        assert re.search(r"together: 48 calls, about [\d,]+ tokens, [\d.]+ EUR", capsys.readouterr().out)
         assert not server.requests
         run(path, "--results", tmp_path / "r", expect=3)
         part = part_of(tmp_path / "r")

@@ -1,17 +1,24 @@
-"""One streamed chat completion over HTTP, bounded in time and size: nothing that a server sends can hang or fill us.
+"""One chat completion over HTTP, bounded in time and size: nothing that a server sends can hang or fill us.
 
-Compression is not asked for and not undone, so what arrives is what there is; a redirect is not followed, so the key
-goes to the address that was given and nowhere else.
+Streams of server-sent events are read by httpx2; a server that ignores ``stream`` and sends one JSON body is read too,
+whatever content type it claims. Compression is not asked for and not undone, so what arrives is what there is; a
+redirect is not followed, so the key goes to the address that was given and nowhere else.
 """
 
+import codecs
 import json
+import ssl
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-MAX_LINE_BYTES = 1 << 20
+import httpx2
+
+MAX_EVENT_BYTES = 1 << 20
 MAX_BYTES = 1 << 26
 MAX_ERROR_BYTES = 1 << 16
 DONE = "[DONE]"
@@ -20,22 +27,39 @@ DONE = "[DONE]"
 class StatusError(Exception):
     """The server answered with a status that is no success."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], said: str) -> None:
-        """``said`` is the message in an error of OpenAI's form, empty where there is none."""
+    def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
+        """``body`` is the error as the server wrote it, empty where it is too large."""
         super().__init__(f"status {status}")
-        self.status, self.headers, self.said = status, headers, said
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def said(self) -> str:
+        """The message for people in the body: of OpenAI's form, of FastAPI's, or plain text; empty where none is."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return "" if self.body.lstrip().startswith("<") else self.body.strip()[:300]
+        error = value.get("error", value) if isinstance(value, dict) else value
+        found = error
+        if isinstance(error, dict):
+            found = next((error[key] for key in ("message", "detail", "error") if error.get(key)), "")
+        return (found if isinstance(found, str) else json.dumps(found)).strip()
 
 
 class TooLargeError(Exception):
-    """A line or the whole answer is larger than any chat completion."""
+    """An event or the whole answer is larger than any chat completion."""
 
 
 class NotCompletionError(Exception):
-    """What came is no chat completion."""
+    """What came is no chat completion; the text says what it is instead."""
 
 
 class StreamedError(Exception):
-    """The server sent an error in the middle of its stream."""
+    """The server sent an error where an answer should be."""
+
+
+class TooSlowError(Exception):
+    """The server sent no text for too long, or its whole answer takes too long; the text says which."""
 
 
 def completions_url(url: str) -> str:
@@ -46,112 +70,208 @@ def completions_url(url: str) -> str:
     return f"{url}/chat/completions" if urlsplit(url).path.endswith("/v1") else f"{url}/v1/chat/completions"
 
 
+class Watch:
+    """Limits the time of one request: until the next piece of text, and altogether.
+
+    Comments, empty pieces and single bytes are no text, so a server cannot keep a request open with them.
+    """
+
+    def __init__(self, silence_s: float, answer_s: float) -> None:
+        """Both limits count from now."""
+        self.silence_s, self.answer_s = silence_s, answer_s
+        self._began = self._last = time.monotonic()
+
+    def text_came(self) -> None:
+        """Begin a new silence."""
+        self._last = time.monotonic()
+
+    def check(self) -> None:
+        """Refuse to go on.
+
+        Raises:
+            TooSlowError: one of the limits is reached.
+
+        """
+        now = time.monotonic()
+        if now - self._began > self.answer_s:
+            raise TooSlowError(f"the answer was not complete after {self.answer_s:g} s")
+        if now - self._last > self.silence_s:
+            raise TooSlowError(f"no answer within {self.silence_s:g} s")
+
+
+class Completion:
+    """The JSON objects of one response, in order: one for each event, or the one body."""
+
+    def __init__(self, response: httpx2.Response, watch: Watch) -> None:
+        """Nothing is read before the iteration."""
+        self._response, self.watch = response, watch
+        self.is_done = False
+        """The server said that nothing more comes."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the objects.
+
+        Raises:
+            TooLargeError, NotCompletionError, StreamedError, TooSlowError: and the HTTP client's own errors.
+
+        """
+        body = _BoundedBody(self._response.stream, self.watch)
+        self._response.stream = body
+        first = body.peek()
+        if first == b"<":
+            raise NotCompletionError("a web page")
+        yield from self._one() if first in (b"{", b"[") else self._events()
+
+    def _one(self) -> Iterator[dict[str, Any]]:
+        text = b"".join(self._response.iter_raw())
+        value = _object(text, "a body that is no JSON object")
+        self.is_done = True
+        yield value
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        self._response.headers["content-type"] = "text/event-stream; charset=utf-8"
+        try:
+            for event in httpx2.EventSource(self._response, max_event_size=MAX_EVENT_BYTES):
+                for data in _parts(event.data):
+                    if data == DONE:
+                        self.is_done = True
+                        return
+                    value = _object(data, "an event that is no JSON object")
+                    if event.event == "error":
+                        raise StreamedError(str(value.get("message") or value))
+                    yield value
+        except httpx2.SSEError:
+            raise TooLargeError(f"an event of more than {MAX_EVENT_BYTES >> 20} MiB") from None
+
+
 @contextmanager
-def open_stream(
-    url: str, key: str, payload: Mapping[str, Any], *, timeout_s: float, deadline_s: float
-) -> Iterator[Iterator[dict[str, Any]]]:
-    """Send a request; yields its events. ``timeout_s`` is the longest silence, ``deadline_s`` the longest answer.
+def open_completion(
+    url: str, key: str, payload: Mapping[str, Any], *, silence_s: float, answer_s: float
+) -> Iterator[Completion]:
+    """Send a request and wait for the headers of its answer.
+
+    ``silence_s`` is the longest time without text, ``answer_s`` the longest time altogether.
 
     Raises:
-        StatusError, TooLargeError, NotCompletionError, StreamedError, TimeoutError: and the HTTP client's own errors.
+        StatusError, NotCompletionError, TooSlowError: and the HTTP client's own errors.
 
     """
     headers = {"authorization": f"Bearer {key}", "accept": "text/event-stream", "accept-encoding": "identity"}
-    with _client_class()(timeout=timeout_s, follow_redirects=False) as client:
-        over = _Deadline(client, deadline_s)
+    watch = Watch(silence_s, answer_s)
+    with httpx2.Client(timeout=silence_s, follow_redirects=False, verify=_certificates()) as client:
+        request = client.build_request("POST", completions_url(url), json=dict(payload), headers=headers)
+        with _headers_in_time(client, watch):
+            response = client.send(request, stream=True)
         try:
-            with over, client.stream("POST", completions_url(url), json=dict(payload), headers=headers) as response:
-                if response.status_code != 200:
-                    raise StatusError(response.status_code, dict(response.headers), _said(response))
-                if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-                    raise NotCompletionError("compressed, which was not asked for")
-                yield _events(over.watched(response.iter_raw()))
-        except (StatusError, TooLargeError, NotCompletionError, StreamedError, GeneratorExit):
-            raise
-        except Exception:
-            if over.passed:
-                raise TimeoutError from None
-            raise
+            if response.status_code != 200:
+                raise StatusError(response.status_code, dict(response.headers), _error_body(response, watch))
+            if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+                raise NotCompletionError("something compressed, which was not asked for")
+            yield Completion(response, watch)
+        finally:
+            response.close()
 
 
-class _Deadline:
-    """Closes the client when an answer takes too long, also where bytes drip in and no silence is long enough."""
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The certificates to trust, read once: it takes as long as a short answer."""
+    return httpx2.create_ssl_context()
 
-    def __init__(self, client: Any, seconds: float) -> None:
-        self.passed = False
-        self._client = client
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
 
-    def _end(self) -> None:
-        self.passed = True
-        self._client.close()
+@contextmanager
+def _headers_in_time(client: httpx2.Client, watch: Watch) -> Iterator[None]:
+    """Close the client when headers drip in: each byte is in time, all of them are not."""
+    passed: list[bool] = []
 
-    def __enter__(self) -> None:
-        self._timer.start()
+    def end() -> None:
+        passed.append(True)
+        client.close()
 
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+    timer = threading.Timer(min(watch.silence_s, watch.answer_s), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception:
+        if passed:
+            watch.check()
+            raise TooSlowError(f"no answer within {watch.silence_s:g} s") from None
+        raise
+    finally:
+        timer.cancel()
 
-    def watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            if self.passed:
-                raise TimeoutError
+
+class _BoundedBody(httpx2.SyncByteStream):
+    """A body of UTF-8 that takes neither too long nor too many bytes; it ends with a blank line."""
+
+    def __init__(self, inner: Any, watch: Watch) -> None:
+        self._inner, self._head = inner, b""
+        self._chunks = self._checked(watch)
+
+    def _checked(self, watch: Watch) -> Iterator[bytes]:
+        total, utf8 = 0, codecs.getincrementaldecoder("utf-8")()
+        for chunk in self._inner:
+            watch.check()
+            total += len(chunk)
+            if total > MAX_BYTES:
+                raise TooLargeError(f"more than {MAX_BYTES >> 20} MiB")
+            try:
+                utf8.decode(chunk)
+            except UnicodeDecodeError:
+                raise NotCompletionError("bytes that are no UTF-8") from None
             yield chunk
+        yield b"\n\n"  # the last event may lack its end
+
+    def peek(self) -> bytes:
+        """The first byte that is no blank; empty at the end."""
+        while not self._head.strip().removeprefix(codecs.BOM_UTF8):
+            if (chunk := next(self._chunks, None)) is None:
+                return b""
+            self._head += chunk
+        return self._head.strip().removeprefix(codecs.BOM_UTF8)[:1]
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._head:
+            yield self._head
+        yield from self._chunks
+
+    def close(self) -> None:
+        self._inner.close()
 
 
-def _client_class() -> Any:
-    """Return the class of the HTTP client that the hub's client brings along, whatever it is called by now."""
-    from huggingface_hub import get_session
-
-    return next(base for base in type(get_session()).__mro__ if base.__name__ == "Client")
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut into lines; the last one may have no end."""
-    buffer = bytearray()
-    total = 0
-    for chunk in chunks:
-        looked, total = len(buffer), total + len(chunk)
-        buffer += chunk
-        if total > MAX_BYTES:
-            raise TooLargeError(f"more than {MAX_BYTES >> 20} MiB")
-        while (end := buffer.find(b"\n", looked)) >= 0:
-            yield bytes(buffer[:end])
-            del buffer[: end + 1]
-            looked = 0
-        if len(buffer) > MAX_LINE_BYTES:
-            raise TooLargeError(f"a line of more than {MAX_LINE_BYTES >> 20} MiB")
-    yield bytes(buffer)
-
-
-def _events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of the ``data:`` lines until ``[DONE]``."""
-    for line in _lines(chunks):
-        if not line.startswith(b"data:"):
-            continue
+def _parts(data: str) -> list[str]:
+    """The data of one event: one object, or several where a server leaves out the blank lines between events."""
+    lines = [line.strip() for line in data.split("\n") if line.strip()]
+    if len(lines) > 1:
         try:
-            text = line[5:].decode().strip()
-            if text == DONE:
-                return
-            event = json.loads(text)
+            json.loads(data)
         except (ValueError, RecursionError):
-            raise NotCompletionError("a line that is no JSON") from None
-        if not isinstance(event, dict):
-            raise NotCompletionError("an event that is no object")
-        if error := event.get("error"):
-            raise StreamedError(str(error.get("message", error) if isinstance(error, dict) else error))
-        yield event
+            return lines
+        return [data]
+    return lines
 
 
-def _said(response: Any) -> str:
-    """Return the message in an error of OpenAI's form, of what fits into :data:`MAX_ERROR_BYTES`."""
+def _object(text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise NotCompletionError(what) from None
+    if not isinstance(value, dict):
+        raise NotCompletionError(what)
+    if error := value.get("error"):
+        raise StreamedError(str(error.get("message") or error) if isinstance(error, dict) else str(error))
+    return value
+
+
+def _error_body(response: httpx2.Response, watch: Watch) -> str:
+    """The body of an error, as far as it fits into :data:`MAX_ERROR_BYTES`; empty where it does not."""
     body = bytearray()
     try:
         for chunk in response.iter_raw():
+            watch.check()
             body += chunk
             if len(body) > MAX_ERROR_BYTES:
                 return ""
-        return str(json.loads(bytes(body))["error"]["message"]).strip()
-    except Exception:
+    except (httpx2.HTTPError, httpx2.StreamError, TooSlowError):
         return ""
+    return body.decode(errors="replace")

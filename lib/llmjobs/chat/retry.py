@@ -1,15 +1,19 @@
-"""What a failed request means, and how long to wait before it is sent again."""
+"""Which failed requests are sent again, and after how long: the one policy for every endpoint."""
 
 import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from llmjobs.chat.event_stream import NotCompletionError, StatusError, StreamedError, TooLargeError
+import httpx2
+
+from llmjobs.chat.event_stream import NotCompletionError, StatusError, StreamedError, TooLargeError, TooSlowError
 
 TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-ABOUT_SERVER = TEMPORARY | {401, 402, 403, 404, 405}
+ABOUT_SERVER = frozenset({401, 402, 403, 404, 405, 429})
 LONGEST_WAIT_S = 60.0
+_CONTEXT_FULL = re.compile(r"context (length|window|size)|context_length_exceeded|maximum model length", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,11 @@ class RetryPolicy:
         wanted = self.first_wait_s * 2**attempt if retry_after_s is None else retry_after_s
         return min(max(wanted, 0.0), LONGEST_WAIT_S)
 
+    def tries_again(self, attempt: int, failure: "Failure") -> bool:
+        """Whether the request is sent again; not where the server asks for a longer wait than we allow."""
+        is_too_long = failure.retry_after_s is not None and failure.retry_after_s > LONGEST_WAIT_S
+        return failure.is_temporary and attempt + 1 < self.attempts and not is_too_long
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -32,49 +41,83 @@ class Failure:
     text: str
     remedy: str
     is_temporary: bool
-    is_about_server: bool = True
-    """The server would not do better with another question; off where it is this answer that failed."""
+    """Another try may succeed."""
+    is_about_server: bool = False
+    """The server would do no better with another question."""
+    may_cost: bool = True
+    """The server may have begun to answer, and may charge for it."""
     retry_after_s: float | None = None
+    is_context_full: bool = False
+    """The prompt does not fit: a property of the model, not of this moment."""
 
 
-def classify(error: Exception, timeout_s: float) -> Failure:
-    """Read an exception of the HTTP client or of the reading of its stream."""
+class CutAnswerError(Exception):
+    """The stream ended before the answer did."""
+
+
+class FilteredError(Exception):
+    """The server's content filter stopped the answer."""
+
+
+class EmptyAnswerError(Exception):
+    """The answer has no text; the exception's text says why, where that is known."""
+
+
+_OF_ANSWERS: tuple[tuple[type[Exception], str, str, bool], ...] = (
+    (CutAnswerError, "the stream ended before the answer did", "ask again", True),
+    (FilteredError, "the server's content filter stopped the answer", "ask in other words", False),
+    (EmptyAnswerError, "the answer is empty{}", "ask again or in other words", True),
+    (NotCompletionError, "the server sent {}, which is no chat completion", "check the URL", True),
+    (TooLargeError, "the server sent {}, which is no chat completion", "check the URL", False),
+    (StreamedError, "the server says: {}", "look at the server", True),
+)
+"""What can be wrong with an answer: the exception, the text, the remedy, whether another try may succeed."""
+
+
+def classify(error: Exception, timeout_s: float, *, has_begun: bool = False) -> Failure:
+    """Read an exception of the HTTP client or of the reading of its stream; ``has_begun``: after some text."""
     if isinstance(error, StatusError):
         return _by_status(error)
-    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return Failure(f"no answer within {timeout_s:g} s", "raise --timeout or look at the server", True)
-    if isinstance(error, EOFError):
-        return Failure("the stream ended before the answer did", "ask again", False, is_about_server=False)
-    if isinstance(error, NotCompletionError):
-        return Failure("the server sent something that is no chat completion", "check the URL", False, False)
-    if isinstance(error, TooLargeError):
-        return Failure(f"the server sent {error}, which is no chat completion", "check the URL", False, False)
-    if isinstance(error, StreamedError):
-        return Failure(f"the server says: {error}", "look at the server", False, False)
-    name = type(error).__name__
-    if name in ("RemoteProtocolError", "ReadError"):
-        return Failure("the connection broke", "ask again or look at the server", True, is_about_server=False)
-    if name in ("ConnectError", "ConnectionError", "WriteError"):
-        return Failure("cannot be reached", "check the URL and that the server runs", True)
-    return Failure(f"{name}: {error}", "look at the server", False, is_about_server=False)
+    if isinstance(error, TooSlowError | httpx2.TimeoutException):
+        text = str(error) if isinstance(error, TooSlowError) else f"no answer within {timeout_s:g} s"
+        is_unsent = isinstance(error, httpx2.ConnectTimeout | httpx2.PoolTimeout)
+        return Failure(text, "raise the timeout or look at the server", True, not has_begun, not is_unsent)
+    if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
+        return Failure("cannot be reached", "check the URL and that the server runs", True, True, may_cost=False)
+    if isinstance(error, httpx2.TransportError | httpx2.StreamError):
+        return Failure("the connection broke", "ask again or look at the server", True)
+    for kind, text, remedy, is_temporary in _OF_ANSWERS:
+        if isinstance(error, kind):
+            return Failure(text.format(error), "ask again" if has_begun else remedy, is_temporary)
+    if isinstance(error, httpx2.InvalidURL):
+        return Failure(f"the address is not valid ({error})", "correct the URL", False, True, may_cost=False)
+    return Failure(f"{type(error).__name__}: {error}", "look at the server", False)
 
 
 def _by_status(error: StatusError) -> Failure:
     status = error.status
-    text = f"the server answered {status}{f' ({error.said})' if error.said else ''}"
+    wait_s = retry_after_s(error.headers.get("retry-after"))
     remedies = {
-        400: "the request was refused: fewer tokens may help",
+        400: "the server refused this request",
         401: "check the key in the environment variable",
         403: "the key has no access",
         404: "check the URL and the model's name",
         429: "too many requests: wait, or ask for a higher limit",
     }
+    remedy = remedies.get(status, "try again later" if status in TEMPORARY else "look at the server's log")
+    if wait_s is not None and wait_s > LONGEST_WAIT_S:
+        remedy = f"the server asks to wait {wait_s:,.0f} s, run the same command after that"
+    is_full = status in (400, 413, 422) and bool(_CONTEXT_FULL.search(error.said))
+    if is_full:
+        remedy = "shorten it, lower max_new_tokens, or choose a strategy that drops turns"
     return Failure(
-        text,
-        remedies.get(status, "try again later" if status in TEMPORARY else "look at the server's log"),
+        f"the server answered {status}{f' ({error.said})' if error.said else ''}",
+        remedy,
         status in TEMPORARY,
         is_about_server=status in ABOUT_SERVER,
-        retry_after_s=retry_after_s(error.headers.get("retry-after")),
+        may_cost=False,
+        retry_after_s=wait_s,
+        is_context_full=is_full,
     )
 
 

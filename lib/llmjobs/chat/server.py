@@ -2,14 +2,15 @@
 
 import hmac
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -20,9 +21,13 @@ from llmjobs.chat.messages import split
 from llmjobs.chat.server_limits import Gate, Limits
 from llmjobs.chat.server_request import ChatCompletion, Completion, RefusedError, error_body, parse
 from llmjobs.chat.strategies import STRATEGIES
-from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.errors import DataError, LlmjobsError, printable
+from llmjobs.redaction import redacted
 
 MAX_BODY_BYTES = 1 << 20
+GONE = 499
+"""The status, as other servers use it, of a request whose client is no longer there; nobody sees it."""
+log = logging.getLogger(__name__)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1", "testserver")
 
 
@@ -40,7 +45,7 @@ class ChatServer:
         limits: Limits | None = None,
         key: str | None = None,
     ) -> None:
-        """``key``: what requests must bear; None lets everybody in."""
+        """``key``: what requests must send; None lets everybody in."""
         self.backend, self.strategy, self.system = backend, strategy, system
         self.sampling, self.max_context = sampling or Sampling(), max_context
         self.gate, self._key = Gate(limits or Limits()), key
@@ -55,7 +60,7 @@ class ChatServer:
                 Route("/health", self.health),
             ],
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
-            exception_handlers={RefusedError: _refuse},
+            exception_handlers={RefusedError: _refuse, ClientDisconnect: _gone},
         )
 
     async def health(self, _: Request) -> Response:
@@ -77,14 +82,16 @@ class ChatServer:
         answering = self._answering(asked)
         completion = Completion(self.backend.name)
         self.gate.enter()
-        pieces = self._pieces(answering, asked)
+        pieces = self._pieces(answering, asked, request)
         # the first piece decides: what is wrong with the request is said by a status, not in a stream that has begun
         first = await _first_text(pieces)
         if asked.stream:
             events = self._events(first, pieces, answering, asked, completion)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         async for _ in pieces:
-            pass
+            if await request.is_disconnected():
+                await pieces.aclose()
+                return Response(status_code=GONE)
         return JSONResponse(completion.whole(answering.reply()))
 
     def _answering(self, asked: ChatCompletion) -> Answering:
@@ -96,9 +103,11 @@ class ChatServer:
         sampling = asked.sampling(self.sampling)
         return Answering(self.backend, STRATEGIES[self.strategy](), messages, sampling, self.max_context)
 
-    async def _pieces(self, answering: Answering, asked: ChatCompletion) -> AsyncIterator[str]:
+    async def _pieces(self, answering: Answering, asked: ChatCompletion, request: Request) -> AsyncGenerator[str, None]:
         """The answer's pieces, computed in a thread while the server goes on listening."""
         async with self.gate.turn():
+            if await request.is_disconnected():
+                raise RefusedError(GONE, "the client is gone")
             self.backend.reseed((asked.seed or 0) % 2**63)
             pieces: Iterator[str] = answering.pieces()
             try:
@@ -108,13 +117,17 @@ class ChatServer:
                 raise RefusedError(400, str(error)) from None
             except LlmjobsError as error:
                 raise RefusedError(500, str(error)) from None
+            except Exception as error:
+                line = f"{type(error).__name__}: {printable(redacted(str(error)))[:300]}"
+                log.error("%s: the answer failed: %s", self.backend.name, line)
+                raise RefusedError(500, f"the answer failed: {line}") from None
             finally:
                 pieces.close()  # type: ignore[attr-defined]
 
     async def _events(
         self,
         first: str,
-        pieces: AsyncIterator[str],
+        pieces: AsyncGenerator[str, None],
         answering: Answering,
         asked: ChatCompletion,
         completion: Completion,
@@ -128,7 +141,7 @@ class ChatServer:
             yield _event(error_body(str(error), error.status))
             return
         finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
         reply = answering.reply()
         yield _event(completion.chunk({}, reply.finish_reason))
         if asked.stream_options and asked.stream_options.include_usage:
@@ -164,6 +177,10 @@ async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
     return JSONResponse(error_body(str(error), error.status), error.status, headers)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=GONE)
 
 
 def _event(value: Mapping[str, Any]) -> str:

@@ -18,6 +18,12 @@ class Limits:
     """Requests that may wait for the one that is answered."""
     requests_per_minute: int = 0
     """0: no such limit."""
+    connections: int = 64
+    """Open connections; further ones get a 503."""
+    request_s: float = 20.0
+    """Longest time in which a request, its body included, must have come."""
+    unread_s: float = 30.0
+    """Longest time for which a client may leave its answer unread."""
 
 
 @dataclass

@@ -166,8 +166,20 @@ def _load(folder: UnitFolder) -> Mapping[str, Any]:
         return loaded.state
     if not folder.records.exists():
         raise RunFolderError(f"{folder.path}: nothing of this conversation was saved; start a new one without --resume")
-    end, is_open = 0, False
+    end, turns, is_open = 0, 0, False
     for _, after, line in read_lines(folder.records, allow_torn=True):
         is_open = "event" not in line and not is_open
         end = end if is_open else after
-    return {"records_bytes": end, "timings_bytes": 0}
+        turns += "event" not in line and not is_open
+    return {"records_bytes": end, "timings_bytes": _end_of_timings(folder.timings, turns)}
+
+
+def _end_of_timings(path: Path, turns: int) -> int:
+    """Length of the timings of the first ``turns`` turns ever answered: one line for each."""
+    end = 0
+    lines = read_lines(path, allow_torn=True) if path.exists() and turns else ()
+    for count, (_, after, _) in enumerate(lines, start=1):
+        end = after
+        if count == turns:
+            break
+    return end

@@ -4,16 +4,23 @@ import logging
 from collections.abc import Callable
 
 from llmjobs.chat.backend import Backend
-from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
+from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend, WholeAnswers
+from llmjobs.chat.parameters import Parameters
 from llmjobs.manifest.model_section import ModelSpec
 
 log = logging.getLogger(__name__)
 
 
 def open_backend(
-    spec: ModelSpec, *, threads: int | str = "auto", timeout_s: float = 120.0, warn: Callable[[str], None] = log.warning
+    spec: ModelSpec,
+    *,
+    threads: int | str = "auto",
+    timeout_s: float = 120.0,
+    warn: Callable[[str], None] = log.warning,
+    parameters: Parameters | None = None,
+    whole: WholeAnswers | None = None,
 ) -> Backend:
-    """Load ``spec`` here, or take its endpoint.
+    """Load ``spec`` here, or take its endpoint; ``parameters`` and ``whole`` are for an endpoint alone.
 
     Raises:
         LlmjobsError: it cannot be loaded, or the endpoint's key is not in its variable.
@@ -22,7 +29,9 @@ def open_backend(
     if spec.endpoint:
         address = EndpointAddress(spec.endpoint, spec.id, spec.api_key_env)
         address.key()
-        return EndpointBackend(address, name=spec.name, timeout_s=timeout_s)
+        return EndpointBackend(
+            address, name=spec.name, timeout_s=timeout_s, parameters=parameters, whole=whole, warn=warn
+        )
     from transformers.utils import logging as transformers_logging
 
     from llmjobs.chat.local.backend import LocalBackend

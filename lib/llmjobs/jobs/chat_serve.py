@@ -15,6 +15,8 @@ from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.runner.signals import StopRequestedError
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from llmjobs.chat.server import ChatServer
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -41,7 +43,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
     key = _key(request.api_key_env)
     is_loopback = request.host in LOOPBACK
     if not is_loopback and key is None:
-        print(f"llmjobs: {request.host} is open to other machines and asks for no key (--api-key-env)", file=sys.stderr)
+        print(f"llmjobs: {request.host} accepts other machines and requires no key (--api-key-env)", file=sys.stderr)
     listener = _bind(request)
     backend = open_backend(spec, warn=lambda line: print(f"llmjobs: {line}", file=sys.stderr))
     try:
@@ -56,7 +58,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
             limits=request.limits,
             key=key,
         )
-        _listen(server.app(is_loopback=is_loopback), listener, backend.name)
+        _listen(server.app(is_loopback=is_loopback), listener, backend.name, request.limits)
     except (KeyboardInterrupt, StopRequestedError):  # uvicorn raises the signal again once it has shut down
         pass
     finally:
@@ -75,15 +77,30 @@ def _server_class() -> "type[ChatServer]":
     return ChatServer
 
 
-def _listen(app: Any, listener: socket.socket, name: str) -> None:
+def _listen(app: Any, listener: socket.socket, name: str, limits: Limits) -> None:
     import uvicorn
 
-    # no log_config: its lines go through our own handler, which takes secrets out
-    config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=5, server_header=False)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"{name} answers at http://{shown}:{port}/v1 (Ctrl-C ends it)", flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
+    print(f"{name} answers at http://{shown}:{port}/v1 (press Ctrl-C to stop)", flush=True)
+    uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
+
+
+def server_config(app: Any, limits: Limits) -> "uvicorn.Config":
+    """How uvicorn serves: bounded connections, no access log, no header that names it."""
+    import uvicorn
+
+    from llmjobs.chat.server_connections import bounded
+
+    # no log_config: its lines go through our own handler, which takes secrets out
+    return uvicorn.Config(
+        app,
+        http=bounded(limits),
+        log_config=None,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
 
 
 def _bind(request: ServeRequest) -> socket.socket:

@@ -10,7 +10,8 @@ from llmjobs.chat.agent import Agent
 from llmjobs.chat.answering import Reply
 from llmjobs.chat.backend import Backend, Sampling
 from llmjobs.chat.conversations.script import Script, Turn
-from llmjobs.chat.errors import AnswerError, ContextFullError, MessageTooLongError, UnavailableError
+from llmjobs.chat.endpoint import WholeAnswers
+from llmjobs.chat.errors import AnswerError, CallError, ContextFullError, EmptyCallError, MessageTooLongError
 from llmjobs.clocks import measured
 from llmjobs.errors import LlmjobsError
 from llmjobs.jobs.chat_backend import open_backend
@@ -73,7 +74,9 @@ class ConverseJob:
             raise self._failed[spec.name]
         try:
             with measured() as span:
-                backend = open_backend(spec, threads=self.section.threads, timeout_s=self.section.timeout_s)
+                backend = open_backend(
+                    spec, threads=self.section.threads, timeout_s=self.section.timeout_s, whole=WholeAnswers()
+                )
         except LlmjobsError as error:
             self._failed[spec.name] = error
             raise
@@ -113,7 +116,7 @@ class ConverseWork:
         """Hold one conversation.
 
         Raises:
-            UnavailableError: the endpoint gave nothing; the unit goes on here another time.
+            CallError: the endpoint gave no answer; the unit resumes here in the next run.
 
         """
         script = self.task.scripts[index]
@@ -158,15 +161,20 @@ class _Held:
             return
         try:
             reply = self.agent.ask(said.text)
-        except UnavailableError:
-            raise
+        except CallError as error:
+            if not isinstance(error, EmptyCallError):
+                raise  # a failed call is no result: the unit ends here, and the next run asks again
+            self._fail(turn, head, said, error)
         except (AnswerError, ContextFullError, MessageTooLongError) as error:
-            self.records.append({**head, **_failed(said, str(error))})
-            self.broken = f"not asked: turn {turn + 1} has no answer"
-            return
-        self.records.append({**head, **_answered(said, reply)})
-        figures = {"ttft_s": round(reply.ttft_s, 6), "real_s": round(reply.real_s, 6)}
-        self.times.append({"turn": turn + 1, **figures, "reused_tokens": reply.reused_tokens})
+            self._fail(turn, head, said, error)
+        else:
+            self.records.append({**head, **_answered(said, reply)})
+            figures = {"ttft_s": round(reply.ttft_s, 6), "real_s": round(reply.real_s, 6)}
+            self.times.append({"turn": turn + 1, **figures, "reused_tokens": reply.reused_tokens})
+
+    def _fail(self, turn: int, head: Mapping[str, Any], said: Turn, error: LlmjobsError) -> None:
+        self.records.append({**head, **_failed(said, str(error))})
+        self.broken = f"not asked: turn {turn + 1} has no answer"
 
 
 def _answered(said: Turn, reply: Reply) -> dict[str, Any]:

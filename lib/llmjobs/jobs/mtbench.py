@@ -6,6 +6,7 @@ import click
 
 from llmjobs.jobs.mtbench_job import MTBenchJob
 from llmjobs.jobs.mtbench_plan import plan, render_plan
+from llmjobs.jobs.mtbench_retry import what_failed
 from llmjobs.jobs.mtbench_summary import collect, summarize
 from llmjobs.jobs.mtbench_table import render_summary, shower
 from llmjobs.jobs.mtbench_tasks import FOLDER, Bench, with_limit
@@ -14,7 +15,7 @@ from llmjobs.jobs.where import place
 from llmjobs.manifest import Manifest
 from llmjobs.models.device import available
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
-from llmjobs.runfolder.folder import RunFolder
+from llmjobs.runfolder.folder import ERROR_FILE, RunFolder
 from llmjobs.runner.run import Outcome
 
 __all__ = ["dry_run", "run", "with_limit"]
@@ -32,12 +33,21 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         models = {m.name: m for m in study.models} | {f"judge {judge.name}": judge for judge in job.section.judges}
         outcome = there.run(job, folder, models, job.section.threads, shower(click.echo) if show else None)
         if job.bench is not None:
+            note_failed_calls(folder, job.bench, outcome)
             part = summarize(folder, job.bench, outcome, job.spending)
             write_summary(folder, study, job.name, part)
             write_fastchat(folder, job.bench)
             click.echo(render_summary(part))
         tell_end(folder, outcome)
     return outcome
+
+
+def note_failed_calls(folder: RunFolder, bench: Bench, outcome: Outcome) -> None:
+    """Count units with failed calls as failed: the reason is printed and kept, the exit code is not 0."""
+    for path, line in what_failed(folder, bench).items():
+        if path not in outcome.failed:
+            outcome.failed[path] = line
+            RunFolder(folder.path / path).write_json(ERROR_FILE, {"unit": path, "error": line})
 
 
 def dry_run(study: Manifest, results: Path) -> str:

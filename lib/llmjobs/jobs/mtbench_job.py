@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.chat.backend import Backend
+from llmjobs.chat.endpoint import WholeAnswers
+from llmjobs.chat.parameters import Parameters
 from llmjobs.clocks import measured
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.jobs.chat_backend import open_backend
+from llmjobs.jobs.mtbench_retry import ask_again
 from llmjobs.jobs.mtbench_tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section
 from llmjobs.jobs.mtbench_work import AnswerWork, ImportedWork, JudgeWork, OpenBackend
 from llmjobs.jobs.revisions import Revisions
@@ -36,6 +39,7 @@ class MTBenchJob:
         self.bench: Bench | None = None
         self.spending = make_spending(study)
         self._minutes: dict[str, MinuteLimit] = {}
+        self._parameters: dict[tuple[str, str], Parameters] = {}
         self._loaded: tuple[ModelSpec, Backend] | None = None
         self._failed: dict[ModelSpec, LlmjobsError] = {}
         self._load_s: float | None = None
@@ -43,13 +47,14 @@ class MTBenchJob:
     def for_worker(self) -> "MTBenchJob":
         """A copy with no model loaded, for another machine; money is counted in the command's process alone."""
         other = copy.copy(self)
-        other._loaded, other._failed, other._minutes = None, {}, {}
+        other._loaded, other._failed, other._minutes, other._parameters = None, {}, {}, {}
         del other.spending
         return other
 
     def units(self) -> Sequence[Unit]:
         """Every agent's answers, then every judge's judgments."""
         self.bench = make_bench(self.study, Revisions.of(self.folder))
+        ask_again(self.folder, self.bench)
         self.spending.book_past(spent_calls(self.folder.path / FOLDER))
         return [task.unit() for task in self.bench.tasks.values()]
 
@@ -102,9 +107,21 @@ class MTBenchJob:
         stack.callback(journal.close)
         minute = self._minutes.setdefault(name, MinuteLimit(limits.requests_per_minute, limits.tokens_per_minute))
 
+        parameters = self._parameters.setdefault((str(spec.endpoint), spec.id), Parameters())
+
         def paid(label: str) -> Backend:
-            inner = open_backend(spec, timeout_s=self.section.timeout_s)
-            return PaidBackend(inner, label, journal, account=name, spending=self.spending, minute=minute)
+            def endpoint(whole: WholeAnswers) -> Backend:
+                return open_backend(spec, timeout_s=self.section.timeout_s, parameters=parameters, whole=whole)
+
+            return PaidBackend(
+                endpoint,
+                label,
+                journal,
+                account=name,
+                spending=self.spending,
+                minute=minute,
+                changes=parameters.changes,
+            )
 
         return paid, {"items": 0, "load_s": None}
 

@@ -1,7 +1,8 @@
-"""What an mtbench run would do and cost, before anything is asked: calls, tokens at most, price at most.
+"""What an mtbench run would do and cost, before anything is asked: calls, tokens, price.
 
-Tokens are estimates on the high side: three bytes a token for what is sent, the longest allowed answer for what comes
-back, an answer of that length in every judge's prompt. A judgment that has to be asked again is not counted.
+Tokens are estimates, usually on the high side: three bytes a token for what is sent, the longest allowed answer for
+what comes back, an answer of that length in every judge's prompt. A judgment that has to be asked again is not counted.
+The spending limit does not rest on these estimates (see ``mtbench.limits``).
 """
 
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 from llmjobs.chat.endpoint import BYTES_A_TOKEN
 from llmjobs.jobs.mtbench_job import account, make_spending
+from llmjobs.jobs.mtbench_retry import failed_calls, is_endpoint
 from llmjobs.jobs.mtbench_tasks import AgentTask, Bench, JudgeTask, make_bench
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest
@@ -23,7 +25,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """Calls and their tokens at most."""
+    """Calls and about how many tokens they take."""
 
     calls: int
     prompt_tokens: int
@@ -31,7 +33,7 @@ class Estimate:
 
 
 def plan(study: Manifest, folder: RunFolder) -> list[Figures]:
-    """One row a unit: what would run, what is done, tokens at most, cost at most (None without a price)."""
+    """One row a unit: what would run, what is done, about how many tokens and what cost (None without a price)."""
     bench = make_bench(study, Revisions.of(folder, writes=False))
     rates = make_spending(study).rates
     rows = []
@@ -41,8 +43,8 @@ def plan(study: Manifest, folder: RunFolder) -> list[Figures]:
         rows.append(
             {
                 "unit": path,
-                "state": task.error or progress_of(folder, path),
-                "endpoint": _is_endpoint(task),
+                "state": task.error or _state(folder, path, task),
+                "endpoint": is_endpoint(task),
                 "calls": estimate.calls,
                 "prompt_tokens": estimate.prompt_tokens,
                 "new_tokens": estimate.new_tokens,
@@ -64,8 +66,13 @@ def render_plan(study: Manifest, rows: list[Figures]) -> str:
         cost = f", {sum(known):.2f} {currency}" if known else ""
         without = ", and what has no price" if known and len(known) < len(paid) else ""
         calls = sum(row["calls"] for row in paid)
-        lines.append(f"endpoints together, at most: {calls:,} calls, {tokens:,} tokens{cost}{without}")
+        lines.append(f"endpoints together: {calls:,} calls, about {tokens:,} tokens{cost}{without}")
     return "\n".join(lines)
+
+
+def _state(folder: RunFolder, path: str, task: AgentTask | JudgeTask) -> str:
+    failed = len(failed_calls(folder, task))
+    return progress_of(folder, path) + (f", {failed} failed, to be asked again" if failed else "")
 
 
 def _line(row: Mapping[str, Any], currency: str) -> str:
@@ -73,12 +80,7 @@ def _line(row: Mapping[str, Any], currency: str) -> str:
         return f"{row['unit']}  read from a file  {row['state']}"
     cost = f", {row['cost']:.2f} {currency}" if row["cost"] is not None else ""
     tokens = row["prompt_tokens"] + row["new_tokens"]
-    return f"{row['unit']}  {row['calls']:,} calls, at most {tokens:,} tokens{cost}  {row['state']}"
-
-
-def _is_endpoint(task: AgentTask | JudgeTask) -> bool:
-    spec = task.spec if isinstance(task, AgentTask) else task.judge
-    return bool(spec and spec.endpoint)
+    return f"{row['unit']}  {row['calls']:,} calls, about {tokens:,} tokens{cost}  {row['state']}"
 
 
 def _tokens(text: str) -> int:

@@ -110,7 +110,7 @@ def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spend
     found = collect(folder, bench)
     missing = [path for path, task in bench.tasks.items() if not cursors.is_done(folder, path, task.declared)]
     return {
-        "status": "partial" if missing else "complete",
+        "status": "partial" if missing or outcome.failed else "complete",
         "interval": scores.INTERVAL,
         "questions": len(bench.questions),
         "categories": list(dict.fromkeys(found.categories.values())),
@@ -127,10 +127,12 @@ def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spend
         "between_files": found.between_files,
         "spending": {
             "calls": spending.calls,
+            "failed": spending.failed,
             "tokens": spending.tokens,
             "cost": round(spending.cost, 6) if spending.rates else None,
             "currency": spending.currency,
         },
+        "parameters": spending.parameters,
         "units_missing": [path for path in missing if path not in outcome.failed],
         "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llmjobs.chat.parameters import LEFT_OUT
 from llmjobs.errors import printable
 from llmjobs.jobs.eval_table import table
 from llmjobs.runner.units import Record, Unit
@@ -25,9 +26,10 @@ def render_summary(summary: Values) -> str:
     lines += [_agent_line(row) for row in summary["agents"] if row["errors"]]
     lines += [_file_line(row) for row in summary["files"]]
     lines += _spending(summary["spending"])
+    lines += [_parameters_line(name, changed) for name, changed in summary["parameters"].items()]
     lines += [f"failed: {one['unit']}: {one['error']}" for one in summary["units_failed"]]
     if summary["units_missing"]:
-        lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
+        lines.append(f"not finished: {len(summary['units_missing'])} units; run the same command to resume")
     return "\n".join(lines).rstrip()
 
 
@@ -81,7 +83,13 @@ def _file_line(row: Values) -> str:
 
 def _spending(row: Values) -> list[str]:
     cost = f", {row['cost']:.4f} {row['currency']}" if row["cost"] is not None else ""
-    return [f"endpoints: {row['calls']:,} calls, {row['tokens']:,} tokens{cost}"] if row["calls"] else []
+    failed = f" ({row['failed']:,} failed)" if row["failed"] else ""
+    return [f"endpoints: {row['calls']:,} calls{failed}, {row['tokens']:,} tokens{cost}"] if row["calls"] else []
+
+
+def _parameters_line(name: str, changed: Mapping[str, str]) -> str:
+    told = [f"{key} left out" if other == LEFT_OUT else f"{key} sent as {other}" for key, other in changed.items()]
+    return f"{name}: the server does not take every parameter: {', '.join(told)}"
 
 
 def shower(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], None]:

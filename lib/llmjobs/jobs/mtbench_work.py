@@ -1,4 +1,7 @@
-"""The opened units of the mtbench job. An agent's turns that failed are records in error and are never judged."""
+"""The opened units of the mtbench job. An agent's turns that failed are records in error and are never judged.
+
+A record in error because a call failed is no result: the next run asks again (see ``mtbench_retry``).
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +13,7 @@ from llmjobs.chat.answering import Reply
 from llmjobs.chat.backend import Backend, Sampling
 from llmjobs.chat.errors import AnswerError, ContextFullError, MessageTooLongError, UnavailableError
 from llmjobs.clocks import measured
+from llmjobs.jobs.mtbench_retry import failed_call, is_endpoint
 from llmjobs.jobs.mtbench_tasks import AgentTask, Bench, JudgeTask
 from llmjobs.manifest import ModelSpec
 from llmjobs.models.device import DeviceClock
@@ -21,13 +25,18 @@ from llmjobs.runner.units import Record, Step
 
 OpenBackend = Callable[[str], Backend]
 """A conversation's label → its backend."""
+FAILED_IN_A_ROW = 3
+"""So many questions without an answer, one after the other, end a unit: the server is not asked for the rest."""
 
 
 class _AheadWork:
     """What the works share: steps that may be computed some ahead."""
 
-    def __init__(self, count: int, workers: int, backend: OpenBackend, opening: Mapping[str, Any]) -> None:
+    def __init__(
+        self, count: int, workers: int, backend: OpenBackend, opening: Mapping[str, Any], *, is_endpoint: bool
+    ) -> None:
         self.steps, self.opening, self._backend = count, opening, backend
+        self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
         self._ahead: Ahead[tuple[Record, dict[str, Any]]] = Ahead(self._measured, count, workers)
         self._effective = dict(backend("effective").effective)
         self._clock = DeviceClock(str(self._effective.get("device", "cpu"))) if workers == 1 else None
@@ -45,11 +54,15 @@ class _AheadWork:
         """Take one record.
 
         Raises:
-            UnavailableError: the endpoint gave nothing; the unit goes on here another time.
+            UnavailableError: the endpoint cannot be used; the unit goes on here another time.
             SpendingLimitError: the next call could pass the limit.
 
         """
         record, timing = self._ahead.result(index)
+        why = failed_call(record) if self._is_endpoint else None
+        self._failed_in_a_row = self._failed_in_a_row + 1 if why else 0
+        if self._failed_in_a_row >= FAILED_IN_A_ROW:
+            raise UnavailableError(f"{FAILED_IN_A_ROW} questions in a row gave no answer, the last one: {why}")
         return Step([record], timing)
 
     def close(self) -> None:
@@ -74,14 +87,14 @@ class AnswerWork(_AheadWork):
     ) -> None:
         """A question a step."""
         self.bench, self.task = bench, task
-        super().__init__(len(bench.questions), workers, backend, opening)
+        super().__init__(len(bench.questions), workers, backend, opening, is_endpoint=is_endpoint(task))
 
     def record(self, index: int) -> tuple[Record, dict[str, Any]]:
         """Ask one question's turns; a turn after a failed one is not asked."""
         question = self.bench.questions[index]
         agent = self._agent(question, index)
         replies: list[Reply] = []
-        error = None
+        error, is_final = None, False
         for text in question.turns:
             try:
                 replies.append(agent.ask(text))
@@ -89,11 +102,12 @@ class AnswerWork(_AheadWork):
                 raise
             except (AnswerError, ContextFullError, MessageTooLongError) as failure:
                 error = f"turn {len(replies) + 1}: {failure}"
+                is_final = not isinstance(failure, AnswerError)
                 break
         head = answer_head(self.task.name, question)
         settings = {"temperature": agent.sampling.temperature, "seed": agent.seed, "history": agent.history}
         figures = {"ttft_s": [round(r.ttft_s, 6) for r in replies], "turn_s": [round(r.real_s, 6) for r in replies]}
-        return head | _answered(replies, error) | settings | {"strategy": agent.strategy}, figures
+        return head | _answered(replies, error, is_final) | settings | {"strategy": agent.strategy}, figures
 
     def _agent(self, question: Question, index: int) -> Agent:
         section, spec = self.bench.section, self.task.spec
@@ -121,11 +135,12 @@ def answer_head(name: str, question: Question) -> Record:
     }
 
 
-def _answered(replies: Sequence[Reply], error: str | None) -> Record:
+def _answered(replies: Sequence[Reply], error: str | None, is_final: bool) -> Record:
     return {
         "turns": [reply.text for reply in replies],
         "status": "error" if error else "ok",
         **({"error": error} if error else {}),
+        **({"final": True} if is_final else {}),
         "tokens_sent": [reply.prompt_tokens for reply in replies],
         "tokens_dropped": [reply.dropped_tokens for reply in replies],
         "tokens_side": [reply.side_tokens for reply in replies],
@@ -181,7 +196,7 @@ class JudgeWork(_AheadWork):
         self.bench, self.task = bench, task
         self._items = bench.turns()
         self._answers = [{record["question_id"]: record for record in part} for part in answers]
-        super().__init__(len(self._items), workers, backend, opening)
+        super().__init__(len(self._items), workers, backend, opening, is_endpoint=is_endpoint(task))
         text = b"".join(encode({"q": r["question_id"], "t": r["turns"]}) for part in answers for r in part)
         self._effective["answers"] = hashlib.sha256(text).hexdigest()[:16]
 

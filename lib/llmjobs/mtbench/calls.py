@@ -1,7 +1,8 @@
 """The journal of paid calls: each finished call is on disk before its answer is used, so no call is paid twice.
 
-One JSON line a call, synced. After a kill the calls that were in flight are asked again, no others. An answer that was
-no answer (cut off, empty) is kept too: it was paid.
+One JSON line a request, synced. After a kill the calls that were in flight are asked again, no others. A request that
+gave no answer (``failed``) stands there with its reason and what it may have cost; it is no result, so it is asked
+again.
 """
 
 import hashlib
@@ -31,21 +32,25 @@ class CallJournal:
         end = 0
         if path.exists():
             for _, end, call in read_lines(path, allow_torn=True):  # noqa: B007 - the last end is where to go on
-                self.known[str(call["key"])] = call
+                self._know(str(call["key"]), call)
         self._journal = Journal(path, end)
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Call | None:
-        """A finished call, or None."""
+        """A call that gave an answer, or None."""
         with self._lock:
             return self.known.get(key)
 
     def add(self, key: str, call: Mapping[str, Any]) -> None:
-        """Bring a finished call to the disk."""
+        """Bring a request that ended to the disk."""
         with self._lock:
             line = {"key": key, **call}
             self._journal.append([line])
-            self.known[key] = line
+            self._know(key, line)
+
+    def _know(self, key: str, call: Call) -> None:
+        if "failed" not in call and "error" not in call:  # ``error``: of runs before a failed call was asked again
+            self.known[key] = call
 
     def close(self) -> None:
         """Close the file."""
@@ -53,5 +58,5 @@ class CallJournal:
 
 
 def spent_calls(folder: Path) -> list[Call]:
-    """Every finished call below a folder."""
+    """Every request that ended, below a folder."""
     return [call for path in sorted(folder.rglob(CALLS)) for _, _, call in read_lines(path, allow_torn=True)]

@@ -1,10 +1,10 @@
 """One judgment: the prompt is filled, the judge asked, the rating read, asked again once where it cannot be read."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from llmjobs.chat.errors import AnswerError, ContextFullError, MessageTooLongError, UnavailableError
+from llmjobs.chat.errors import AnswerError, CallError, ContextFullError, MessageTooLongError, UnavailableError
 from llmjobs.mtbench.judge_prompts import JudgePrompt, PromptSet
 from llmjobs.mtbench.questions import Question
 from llmjobs.mtbench.rating import REMINDER, read_rating, read_verdict
@@ -96,39 +96,50 @@ def _questions(question: Question) -> dict[str, str]:
 
 
 def _ask(prompt: JudgePrompt, values: dict[str, str], talk: OpenTalk, label: str, read: Callable[[str], Any]) -> Record:
-    """Ask, and once more where nothing can be read or nothing came back."""
+    """Ask, and once more where nothing can be read or a local judge said nothing."""
     opened = talk(prompt.system, label)
-    text, error, tokens = "", None, [0, 0]
-    said: list[str] = []
-    counted = "tokenizer"
+    found = _Found()
     for asked in (1, 2):
+        found.asked = asked
         try:
-            answer = opened.ask(prompt.fill(values) if not said else REMINDER[prompt.type])
+            answer = opened.ask(prompt.fill(values) if not found.said else REMINDER[prompt.type])
         except UnavailableError:
             raise
         except (ContextFullError, MessageTooLongError) as failure:
-            error = error if said else str(failure)
+            if not found.said:
+                found.error, found.is_final = str(failure), True
+            break
+        except CallError as failure:
+            found.error = str(failure)
             break
         except AnswerError as failure:
-            error = None if said else str(failure)
+            found.error = None if found.said else str(failure)
             continue
-        text, error, counted = answer.text, None, answer.counted
-        said.append(text)
-        tokens = [tokens[0] + answer.prompt_tokens, tokens[1] + answer.new_tokens]
-        if (found := read(text)) is not None:
-            return _judged(found, "ok", asked, said, tokens, counted)
-    return _judged(None, "error" if error else "unread", asked, said, tokens, counted, error)
+        found.take(answer)
+        if (value := read(answer.text)) is not None:
+            return found.record("ok", value)
+    return found.record("error" if found.error else "unread")
 
 
-def _judged(
-    found: Any,
-    status: str,
-    asked: int,
-    said: Sequence[str],
-    tokens: Sequence[int],
-    counted: str,
-    error: str | None = None,
-) -> Record:
-    head = {"read": found, "judgment": said[-1] if said else None, "asked": asked, "earlier": list(said[:-1])}
-    counts = {"prompt_tokens": tokens[0], "new_tokens": tokens[1], "tokens_counted": counted}
-    return {**head, **counts, "status": status, **({"error": error} if error else {})}
+@dataclass
+class _Found:
+    """What a judge said to one prompt, so far."""
+
+    asked: int = 0
+    said: list[str] = field(default_factory=list)
+    tokens: tuple[int, int] = (0, 0)
+    counted: str = "tokenizer"
+    error: str | None = None
+    is_final: bool = False
+
+    def take(self, answer: Said) -> None:
+        self.said.append(answer.text)
+        self.tokens = (self.tokens[0] + answer.prompt_tokens, self.tokens[1] + answer.new_tokens)
+        self.error, self.counted = None, answer.counted
+
+    def record(self, status: str, value: Any = None) -> Record:
+        last = self.said[-1] if self.said else None
+        head = {"read": value, "judgment": last, "asked": self.asked, "earlier": list(self.said[:-1])}
+        counts = {"prompt_tokens": self.tokens[0], "new_tokens": self.tokens[1], "tokens_counted": self.counted}
+        error = {"error": self.error, **({"final": True} if self.is_final else {})} if self.error else {}
+        return {**head, **counts, "status": status, **error}

@@ -1,20 +1,39 @@
 """What calls may take: a spending limit over the whole run, and an endpoint's limits a minute.
 
-Before a call the most that it can take is set aside (its prompt's estimate and its longest answer); after it, what it
-took is booked instead. So the limit is never passed, also with several calls at once.
+Before a call the most that it can take is set aside: a token for each byte of its prompt, which no tokenizer exceeds,
+and its longest answer. After it, what the server counted is booked instead; where it counted nothing, or the answer was
+cut, the most that it can be. So the limit is never passed, also with several calls at once. Only what was in flight
+when the process was killed is booked nowhere.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmjobs.chat.messages import Message
 from llmjobs.errors import LlmjobsError
 
 MINUTE_S = 60.0
 PER = 1_000_000
+
+
+MESSAGE_TOKENS, TEMPLATE_TOKENS = 16, 128
+"""Most that a chat template adds to a message, and to the whole prompt (a system message of its own)."""
+
+
+def most_prompt_tokens(messages: Sequence[Message]) -> int:
+    """Most tokens that a prompt can have, by any tokenizer that falls back to bytes."""
+    return TEMPLATE_TOKENS + sum(len(m.content.encode("utf-8", "replace")) + MESSAGE_TOKENS for m in messages)
+
+
+def booked(call: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of prompt and answer to book for a line of the journal: the server's count, or the most it can be."""
+    if (most := call.get("booked")) is not None:
+        return int(most[0]), int(most[1])
+    return int(call.get("prompt_tokens", 0)), int(call.get("new_tokens", 0))
 
 
 class SpendingLimitError(LlmjobsError):
@@ -41,14 +60,16 @@ class Spending:
     ) -> None:
         """``rates`` by the endpoint's name in the manifest; a name without one is free of charge."""
         self.rates, self.limit_tokens, self.limit_cost, self.currency = dict(rates), tokens, cost, currency
-        self.tokens, self.cost, self.calls = 0, 0.0, 0
+        self.tokens, self.cost, self.calls, self.failed = 0, 0.0, 0, 0
+        self.parameters: dict[str, dict[str, str]] = {}
+        """By the endpoint's name, the parameters that it does not take (see ``chat.parameters``)."""
         self._held_tokens, self._held_cost = 0, 0.0
         self._lock = threading.Lock()
 
     def book_past(self, calls: Iterable[Mapping[str, Any]]) -> None:
         """Count the calls of earlier attempts."""
         for call in calls:
-            self._book(str(call["name"]), int(call["prompt_tokens"]), int(call["new_tokens"]))
+            self._book(call)
 
     def hold(self, name: str, prompt_tokens: int, new_tokens: int) -> "Held":
         """Set aside the most that a call can take.
@@ -70,27 +91,32 @@ class Spending:
         if self.limit_tokens is not None and after > self.limit_tokens:
             raise SpendingLimitError(
                 f"{name}: the next call could pass the limit of {self.limit_tokens:,} tokens ({self.tokens:,} used); "
-                "raise mtbench.spending.tokens and give the same command: what was paid stays"
+                "raise mtbench.spending.tokens and run the same command again: what was paid for is kept"
             )
         due = self.cost + self._held_cost + cost
         if self.limit_cost is not None and due > self.limit_cost:
             raise SpendingLimitError(
                 f"{name}: the next call could pass the limit of {self.limit_cost:g} {self.currency} "
-                f"({self.cost:.4f} spent); raise mtbench.spending.cost and give the same command: what was paid stays"
+                f"({self.cost:.4f} spent); raise mtbench.spending.cost and run the same command again: "
+                "what was paid for is kept"
             )
 
-    def _book(self, name: str, prompt_tokens: int, new_tokens: int) -> None:
+    def _book(self, call: Mapping[str, Any]) -> None:
+        prompt_tokens, new_tokens = booked(call)
         self.calls += 1
+        self.failed += "failed" in call or "error" in call
+        if changed := call.get("parameters"):
+            self.parameters.setdefault(str(call["name"]), {}).update(changed)
         self.tokens += prompt_tokens + new_tokens
-        self.cost += self.rates.get(name, Rate()).cost(prompt_tokens, new_tokens)
+        self.cost += self.rates.get(str(call["name"]), Rate()).cost(prompt_tokens, new_tokens)
 
-    def settle(self, held: "Held", prompt_tokens: int | None, new_tokens: int | None) -> None:
-        """Book what a call took in the place of what was set aside; None where it took nothing."""
+    def settle(self, held: "Held", call: Mapping[str, Any] | None) -> None:
+        """Book what a call took in the place of what was set aside; None where nothing was sent."""
         with self._lock:
             self._held_tokens -= held.tokens
             self._held_cost -= held.cost
-            if prompt_tokens is not None and new_tokens is not None:
-                self._book(held.name, prompt_tokens, new_tokens)
+            if call is not None:
+                self._book(call)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 """A unit's progress on disk: its journals and its checkpoint, moved forward together."""
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import DataError, RunFolderError, printable
-from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder import checkpoint, disk
 from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_object, to_json
 from llmjobs.runfolder.journal import Journal, read_lines
 from llmjobs.runner import deaths
@@ -187,6 +189,47 @@ def _unit_file(unit: UnitFolder) -> dict[str, dict[str, Any]]:
         found = read_object(unit.path / UNIT_FILE)
         return {key: dict(found[key]) for key in ("fingerprint", "effective")}
     return {}
+
+
+def rewind(unit: UnitFolder, cursor: Cursor, step: int, *, forget_effective: bool = False) -> None:
+    """Move a unit back before ``step``, so that it and all later steps run again; the journals are cut when it opens.
+
+    The time used so far stays counted. ``forget_effective``: what was loaded may differ from now on.
+
+    Raises:
+        RunFolderError: the journals are not what was saved.
+
+    """
+    Journal(unit.records, cursor.records_bytes, cursor.records_sha256).close()
+    Journal(unit.timings, cursor.timings_bytes, cursor.timings_sha256).close()
+    step = min(step, cursor.steps_done)
+    cursor.records_bytes = _end_before(unit.records, step, cursor.records_bytes)
+    cursor.timings_bytes = _end_before(unit.timings, step, cursor.timings_bytes)
+    cursor.records_sha256 = _digest(unit.records, cursor.records_bytes)
+    cursor.timings_sha256 = _digest(unit.timings, cursor.timings_bytes)
+    cursor.items_done = sum(
+        int(_number(line.get("items")))
+        for _, end, line in (read_lines(unit.timings, allow_torn=True) if cursor.timings_bytes else ())
+        if end <= cursor.timings_bytes
+    )
+    cursor.steps_done, cursor.done, cursor.running = step, False, None
+    cursor.effective = {} if forget_effective else cursor.effective
+    cursor.saves += 1
+    checkpoint.save(unit.checkpoint, dict(vars(cursor)))
+
+
+def _digest(path: Path, size: int) -> str:
+    return hashlib.sha256(disk.read_whole(path)[:size]).hexdigest()
+
+
+def _end_before(path: Path, step: int, size: int) -> int:
+    """Length of the lines of a journal that belong to steps before ``step``, of its first ``size`` bytes."""
+    before = 0
+    for _, end, line in read_lines(path, allow_torn=True) if size else ():
+        if end > size or _number(line.get("step", -1)) >= step:
+            break
+        before = end
+    return before
 
 
 class Writer:
