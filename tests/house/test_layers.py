@@ -33,6 +33,7 @@ LAYERS = (
             "llmjobs.errors",
             "llmjobs.clocks",
             "llmjobs.environment",
+            "llmjobs.library_warnings",
             "llmjobs.progress_bar",
             "llmjobs.redaction",
             "llmjobs.scoring.requests",

@@ -114,7 +114,7 @@ def test_a_pipe_among_the_files_hangs_nothing(folder: Path) -> None:
         ({"hidden_size": -5}, "cannot be loaded"),
         ({"num_attention_heads": 0}, "cannot be loaded"),
         ({"hidden_size": "many"}, "cannot be loaded"),
-        ({"model_type": "no-such-type"}, "cannot be loaded"),
+        ({"model_type": "no-such-type"}, "of the type 'no-such-type', which this transformers does not know"),
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ def test_a_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.
     def denied(*_: object) -> str:
         raise PermissionError(13, "Permission denied", str(locked))
 
-    monkeypatch.setattr(locating, "check_model_files", lambda *_: None)
+    monkeypatch.setattr(locating, "check_folder", lambda *_: None)
     monkeypatch.setattr(locating, "folder_hash", denied)
     with pytest.raises(ModelError, match=f"m: {locked}: Permission denied; let this user read it: chmod a\\+r"):
         locating.locate(ModelSpec(id=str(tmp_path), name="m"))

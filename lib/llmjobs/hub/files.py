@@ -17,7 +17,7 @@ from typing import Any
 
 from llmjobs.errors import DataError, LlmjobsError, ModelError
 from llmjobs.hub.progress import DownloadProgress
-from llmjobs.hub.repositories import RemoteFile, RemoteRepo, failure, inspect, patiently, remember, repo_folder
+from llmjobs.hub.repositories import Kind, RemoteFile, RemoteRepo, failure, inspect, patiently, remember, repo_folder
 
 SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
@@ -54,10 +54,7 @@ def model_files(repo: RemoteRepo, *, pickle_weights: bool = False, code: bool = 
     for file in beside:
         allowed = MAX_CONFIG_BYTES if file.path.endswith("config.json") else MAX_TEXT_BYTES
         if file.size_bytes > allowed:
-            raise ModelError(
-                f"{repo.id}: {file.path} has {file.size_bytes / 1024**2:,.0f} MiB, more than the {allowed >> 20} MiB "
-                "allowed; take another model"
-            )
+            raise _too_large(repo.id, file.path, file.size_bytes, allowed)
     return beside + weights
 
 
@@ -108,6 +105,38 @@ def ensure_model(model_id: str, commit: str, *, pickle_weights: bool = False, co
     with DownloadProgress(missing_bytes(repo, files)) as progress:
         progress.name(model_id)
         return fetch_files(repo, files, commit, progress.advance)
+
+
+def read_small(kind: Kind, repo_id: str, name: str, commit: str) -> Path:
+    """Bring one small file of a repository (its config) into the cache and return where it is.
+
+    Raises:
+        ModelError, DataError: the hub says no, or the file is larger than a config is.
+
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    cached = repo_folder(kind, repo_id) / "snapshots" / commit / name
+    if cached.is_file():
+        return cached
+    try:
+        url = hf_hub_url(repo_id, name, repo_type=kind, revision=commit)
+        size = patiently(lambda: get_hf_file_metadata(url)).size or 0
+        if size > MAX_CONFIG_BYTES:
+            raise _too_large(repo_id, name, size, MAX_CONFIG_BYTES)
+        with _hidden_bars():
+            return Path(patiently(lambda: hf_hub_download(repo_id, name, repo_type=kind, revision=commit)))
+    except LlmjobsError:
+        raise
+    except Exception as error:
+        raise failure(kind, repo_id, error) from error
+
+
+def _too_large(repo_id: str, name: str, size: int, allowed: int) -> ModelError:
+    return ModelError(
+        f"{repo_id}: {name} has {size / 1024**2:,.0f} MiB, more than the {allowed >> 20} MiB allowed; "
+        "take another model"
+    )
 
 
 def is_whole(model_id: str, commit: str) -> bool:

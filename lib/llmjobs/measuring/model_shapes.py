@@ -1,14 +1,20 @@
 """What a model weighs, from its config alone: built on the meta device, where tensors have shapes and no memory."""
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from llmjobs.errors import ModelError
+from llmjobs.models.checkpoint import reads_images
 from llmjobs.scoring.cache_size import cache_bytes
 
+BUILD_S = 60.0
+"""Most time for building a model without memory; the largest known ones take some seconds."""
 NF4_BLOCK, NF4_NESTED_BLOCK = 64, 256
 """bitsandbytes' block sizes: a scale a block of weights, kept in one byte; a float32 a block of those (QLoRA, 3)."""
 
@@ -34,17 +40,36 @@ class Shapes:
 
 def on_meta(config: Any, dtype: torch.dtype, trust_remote_code: bool = False) -> Any:
     """Build the model that ``config`` describes, without memory for its weights."""
-    with torch.device("meta"):
-        model = causal_model_class().from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    with torch.device("meta"), _Bounded():
+        model = model_class_of(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.tie_weights()
     return model
 
 
-def causal_model_class() -> Any:
-    """``AutoModelForCausalLM``; transformers types it in part only."""
-    from transformers import AutoModelForCausalLM
+class _Bounded(TorchFunctionMode):
+    """Stops a model that takes too long to build: a config of a few lines can describe millions of experts."""
 
-    return AutoModelForCausalLM
+    def __init__(self) -> None:
+        super().__init__()
+        self._until = time.monotonic() + BUILD_S
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if time.monotonic() > self._until:
+            raise ModelError(
+                f"config.json describes a model of so many parts that building it takes over {BUILD_S:g} s; "
+                "check num_hidden_layers and the number of experts"
+            )
+        return function(*args, **(kwargs or {}))
+
+
+def model_class_of(config: Any) -> Any:
+    """The class of transformers that loads a model: ``AutoModelForCausalLM``, or the one for images and text.
+
+    Models that read images are given none; transformers has some of them only as a whole.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText if reads_images({"model_type": config.model_type}) else AutoModelForCausalLM
 
 
 def model_shapes(config: Any, model: Any, dtype: torch.dtype, quantization: str) -> Shapes:

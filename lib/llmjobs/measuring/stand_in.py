@@ -11,7 +11,7 @@ from torch import nn
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest.model_section import Quantization
 from llmjobs.measuring.memory import available_bytes
-from llmjobs.measuring.model_shapes import causal_model_class, on_meta, quantizable, whole_weight_bytes
+from llmjobs.measuring.model_shapes import model_class_of, on_meta, quantizable, whole_weight_bytes
 from llmjobs.measuring.quantized_layer import quantized_layer
 from llmjobs.measuring.speed import measure_speed, synchronize
 from llmjobs.scoring.engine import Scorer
@@ -43,7 +43,7 @@ def build(config: Any, layers: int, quantization: Quantization, dtype: torch.dty
     needed, room = whole_weight_bytes(on_meta(small, kind, remote), "none"), available_bytes()
     if needed > room:
         raise LlmjobsError(f"{layers} of its layers take {needed / 1024**3:,.1f} GiB, more than the free memory")
-    model = causal_model_class().from_config(small, dtype=kind, trust_remote_code=remote)
+    model = model_class_of(small).from_config(small, dtype=kind, trust_remote_code=remote)
     model.eval()
     model.requires_grad_(False)
     if quantization == "none":

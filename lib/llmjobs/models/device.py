@@ -40,7 +40,7 @@ def resolve_device(wanted: Device, quantization: Quantization) -> str:
         # bitsandbytes has no kernels for Apple's GPU: a quantized model goes to the CPU there, and the record says so.
         return next(d for d in devices if d != "mps" or quantization == "none")
     if wanted not in devices:
-        raise ModelError(f"device {wanted!r} is not here (there is: {', '.join(devices)}); use device: auto or cpu")
+        raise ModelError(f"there is no {wanted} device (found: {', '.join(devices)}); use device: auto or cpu")
     return wanted
 
 
@@ -53,6 +53,14 @@ def resolve_dtype(wanted: DType, device: str) -> torch.dtype:
     if device == "mps":
         return torch.float16
     return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
+
+
+def dtype_remark(dtype: torch.dtype, device: str) -> str | None:
+    """Say that a number format is slow on this device; None where it is not."""
+    if device != "cpu" or dtype == torch.float32 or (dtype == torch.bfloat16 and cpu_computes_bfloat16()):
+        return None
+    name = str(dtype).removeprefix("torch.")
+    return f"this processor has no {name} instructions; float32 is several times faster: dtype: auto or float32"
 
 
 @cache

@@ -9,6 +9,7 @@ from llmjobs.environment import memory_bytes
 from llmjobs.errors import ModelError
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.measuring.model_shapes import on_meta, whole_weight_bytes
+from llmjobs.models.checkpoint import missing_package, stored_quantization
 from llmjobs.models.locate import Located
 from llmjobs.models.model_files import checked_config
 
@@ -28,12 +29,14 @@ def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype
         ModelError: it does not fit; the line says which precision would. Or its config claims what no model has.
 
     """
-    if spec.device_map == "auto":
+    if spec.device_map == "auto" or _is_stored_quantized(spec, located):
         return
     try:
         needs = _weight_bytes(spec, located, dtype)
     except ModelError:
         raise
+    except ImportError as error:
+        raise ModelError(missing_package(spec.name, error)) from None
     except Exception as error:
         log.debug("%s: its size is not known before loading: %s", spec.name, error)
         return
@@ -46,6 +49,20 @@ def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype
         f"{spec.name}: does not fit: its weights take {needs[spec.quantization] / GIB:.1f} GiB as "
         f"{_precision(spec, dtype)}, and {device} has {room / GIB:.1f} GiB in all; {remedy}; nothing was loaded"
     )
+
+
+def _is_stored_quantized(spec: ModelSpec, located: Located) -> bool:
+    """A checkpoint that is quantized already is smaller than its config says."""
+    from transformers import PretrainedConfig
+
+    try:
+        plain, _ = PretrainedConfig.get_config_dict(
+            located.source, revision=None if located.is_local else located.revision
+        )
+    except Exception as error:
+        log.debug("%s: its config cannot be read before loading: %s", spec.name, error)
+        return False
+    return stored_quantization(plain) is not None
 
 
 def _weight_bytes(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Mapping[str, int]:

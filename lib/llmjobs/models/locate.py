@@ -1,15 +1,18 @@
 """Where a model's files are: a demo model that comes along, a folder, or the hub."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.errors import ModelError
+from llmjobs.hub.files import is_whole
+from llmjobs.hub.repositories import is_offline, repo_folder, resolve_model
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.manifest.suggest import not_one_of
-from llmjobs.models.model_files import check_model_files
+from llmjobs.models.checkpoint import check_folder, check_repository
 
 DEMO_PREFIX = "llmjobs/"
 _HASHED = ("*.safetensors", "*.json", "*.bin", "*.model", "*.jinja", "*.py", "*.txt")
@@ -45,19 +48,77 @@ def locate(spec: ModelSpec) -> Located:
         return Located(str(folder), folder_hash(folder), is_local=True)
     folder = Path(spec.id).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{spec.name}: {folder} has no config.json; name the folder that save_pretrained wrote")
         try:
-            check_model_files(spec.name, folder)
+            check_folder(spec, folder)
             return Located(str(folder), folder_hash(folder), is_local=True)
         except OSError as error:
             where = error.filename or folder
             raise ModelError(f"{spec.name}: {where}: {error.strerror}; let this user read it: chmod a+r") from None
-    if spec.id.startswith(("/", "./", "../", "~")):
-        raise ModelError(f"{spec.name}: there is no folder {spec.id}")
-    from llmjobs.hub.repositories import resolve_model
+    if told := _not_a_model(spec.id, folder):
+        raise ModelError(f"{spec.name}: {told}")
+    commit = resolve_model(spec.id, spec.revision)
+    if is_whole(spec.id, commit):
+        check_folder(spec, repo_folder("model", spec.id) / "snapshots" / commit)
+    elif not is_offline():
+        check_repository(spec, commit)
+    return Located(spec.id, commit, is_local=False)
 
-    return Located(spec.id, resolve_model(spec.id, spec.revision), is_local=False)
+
+def is_on_hub(spec: ModelSpec) -> bool:
+    """Whether a model's id is taken for a name on the hub."""
+    return not (
+        spec.endpoint
+        or spec.id.startswith((DEMO_PREFIX, "/", "./", "../", "~"))
+        or Path(spec.id).expanduser().exists()
+        or _not_a_model(spec.id, Path(spec.id))
+    )
+
+
+def _not_a_model(text: str, path: Path) -> str | None:
+    """What an id is that is neither a folder nor a name on the hub, with the remedy; None where it may be a name."""
+    if path.exists():
+        return f"{text} is {_kind_of_file(path)}"
+    if text.startswith(("/", "./", "../", "~")):
+        return f"there is no folder {text}; check the path, or name a model on the hub (OWNER/NAME)"
+    if re.match(r"[A-Za-z]:[\\/]", text) or "\\" in text:
+        return f"there is no folder {text}; check the path, and write it with / between folders"
+    if match := re.fullmatch(r"([\w.-]+/[\w.-]+)@([\w./-]+)", text):
+        return f"{text} is not a name on the hub; write id: {match[1]} and revision: {match[2]}"
+    if re.fullmatch(r"[\w./-]+:[\w.-]+", text):
+        return (
+            f"{text} is a name of Ollama or of a GGUF file; name the model on the hub (OWNER/NAME), or talk to the "
+            "server that has it: endpoint: http://localhost:11434/v1 (chat, converse, mtbench)"
+        )
+    if text.count("/") > 1 and re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+)+", text):
+        return (
+            f"there is no folder {text}, and a name on the hub has one slash (OWNER/NAME); check the path, or fetch "
+            "the repository and name its subfolder"
+        )
+    if (suffix := path.suffix.lower()) in FILES:
+        return f"there is no file {text}, and {FILES[suffix]}"
+    return None
+
+
+FILES = {
+    ".gguf": "GGUF files (llama.cpp) are not read; name the model that it was made from (OWNER/NAME)",
+    ".safetensors": "a model is a folder: name the folder that holds it with its config.json",
+    ".bin": "a model is a folder: name the folder that holds it with its config.json",
+    ".pt": "a model is a folder: name the folder that save_pretrained wrote",
+    ".pth": "a model is a folder: name the folder that save_pretrained wrote",
+    ".ckpt": "a model is a folder: name the folder that save_pretrained wrote",
+    ".onnx": "ONNX is not read; name the model that it was made from (OWNER/NAME)",
+    ".json": "a model is a folder: name the folder that holds it",
+    ".zip": "archives are not unpacked: unpack it and name the folder",
+    ".gz": "archives are not unpacked: unpack it and name the folder",
+    ".tar": "archives are not unpacked: unpack it and name the folder",
+}
+"""Suffix of a file that people give as a model, and what to do instead."""
+
+
+def _kind_of_file(path: Path) -> str:
+    if not path.is_file():
+        return "neither a file nor a folder; name the folder that save_pretrained wrote"
+    return f"a file; {FILES.get(path.suffix.lower(), 'name the folder that save_pretrained wrote')}"
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ one line here. The safetensors library itself checks headers when it loads; here
 
 import json
 import math
+import os
 import re
 import stat
 import struct
@@ -17,6 +18,8 @@ from llmjobs.errors import ModelError
 from llmjobs.hub.files import MAX_CONFIG_BYTES, MAX_TEXT_BYTES
 
 PARSED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+WEIGHTS = ("*.safetensors", "*.bin")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library has it."""
 MAX_LAYERS = 4096
@@ -40,17 +43,34 @@ def check_model_files(who: str, folder: Path) -> None:
     """
     if not folder.is_dir():
         return
-    for path in sorted({path for pattern in PARSED for path in folder.glob(pattern)}):
-        found = path.stat()
-        allowed = MAX_CONFIG_BYTES if path.name.endswith("config.json") else MAX_TEXT_BYTES
+    for path in sorted({path for pattern in (*PARSED, *WEIGHTS) for path in folder.glob(pattern)}):
+        found = _stat(who, path)
         if not stat.S_ISREG(found.st_mode):
-            raise ModelError(f"{who}: {path} is not a regular file; take another model")
+            raise ModelError(f"{who}: {path} is not a regular file; remove it, or fetch the model again")
+        if found.st_size < 1024 and path.suffix != ".json":
+            _check_pointer(who, path)
+        if path.match("*.safetensors") or path.match("*.bin"):
+            continue
+        allowed = MAX_CONFIG_BYTES if path.name.endswith("config.json") else MAX_TEXT_BYTES
         if found.st_size > allowed:
             size = f"{found.st_size / 1024**2:,.0f} MiB"
             raise ModelError(f"{who}: {path} has {size}, more than the {allowed >> 20} MiB allowed; take another model")
     config = folder / "config.json"
     if config.is_file():
-        check_claims(who, str(config), _read_config(who, config))
+        check_claims(who, str(config), read_object(who, config))
+
+
+def _stat(who: str, path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise ModelError(f"{who}: {path} is a link to a file that is gone; fetch the model again") from None
+
+
+def _check_pointer(who: str, path: Path) -> None:
+    with path.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ModelError(f"{who}: {path} is a git-lfs pointer, not the file itself; run: git lfs pull")
 
 
 def checked_config(who: str, source: str, revision: str | None, *, trust_remote_code: bool) -> Any:
@@ -67,39 +87,63 @@ def checked_config(who: str, source: str, revision: str | None, *, trust_remote_
     return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
 
 
-def check_weights(who: str, folder: Path, parameters: int, layers: int) -> None:
-    """Refuse a config that describes another model than the weight files hold.
+def check_layers(who: str, folder: Path, layers: int) -> None:
+    """Refuse a config with more ``layers`` than the weight files hold, before the model is built from it.
 
-    Without this, what the files lack would be made up at random, a billion layers of it where the config says so.
-    ``parameters`` and ``layers`` are the config's. Says nothing where there are no safetensors.
+    Raises:
+        ModelError: the files hold fewer layers than the config describes, or a header that is none.
+
+    """
+    numbers = [int(found[1]) for name, _ in _shapes(who, folder) if (found := _LAYER_OF.search(name))]
+    if numbers and layers > max(numbers) + 1:
+        raise ModelError(
+            f"{who}: config.json describes {layers:,} layers, the weight files hold {max(numbers) + 1:,}; "
+            "fetch the model again, or correct config.json"
+        )
+
+
+def check_weights(who: str, folder: Path, parameters: int) -> None:
+    """Refuse a config that describes more ``parameters`` than the weight files hold.
+
+    Without this, memory would be taken for what the files lack. Says nothing where there are no safetensors.
 
     Raises:
         ModelError: the files hold less than the config describes, or a header that is none.
 
     """
-    shapes = dict(_shapes(who, folder))
-    if not shapes:
-        return
-    numbers = [int(found[1]) for name in shapes if (found := _LAYER_OF.search(name))]
-    if numbers and layers > max(numbers) + 1:
+    held = sum(math.prod(shape) for _, shape in _shapes(who, folder))
+    if held and parameters > held * 1.01:
         raise ModelError(
-            f"{who}: config.json describes {layers:,} layers, the weight files hold {max(numbers) + 1:,}; not loaded"
-        )
-    held = sum(math.prod(shape) for shape in shapes.values())
-    if parameters > held * 1.01:
-        raise ModelError(
-            f"{who}: config.json describes {parameters:,} parameters, the weight files hold {held:,}; not loaded"
+            f"{who}: config.json describes {parameters:,} parameters, the weight files hold {held:,}; "
+            "fetch the model again, or correct config.json"
         )
 
 
-def _read_config(who: str, path: Path) -> dict[str, Any]:
+def read_object(who: str, path: Path) -> dict[str, Any]:
+    """Read a small JSON file that holds an object.
+
+    Raises:
+        ModelError: it cannot be read, is no JSON, or holds something else.
+
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{who}: {path} is not JSON ({type(error).__name__}); fetch the model anew") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{who}: {path} holds no object; fetch the model anew")
-    return config
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{who}: {path} cannot be read: {error.strerror}; {_remedy(error)}") from None
+    if raw.startswith(LFS_POINTER):
+        raise ModelError(f"{who}: {path} is a git-lfs pointer, not the file itself; run: git lfs pull")
+    try:
+        found = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError):
+        what = "is a web page, not JSON" if raw.lstrip()[:1] == b"<" else "is not JSON"
+        raise ModelError(f"{who}: {path} {what}; fetch the model again") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{who}: {path} holds no JSON object; fetch the model again")
+    return found
+
+
+def _remedy(error: OSError) -> str:
+    return "let this user read it: chmod a+r" if isinstance(error, PermissionError) else "fetch the model again"
 
 
 def check_claims(who: str, where: str, config: Mapping[str, Any]) -> None:
@@ -132,8 +176,8 @@ def _shapes(who: str, folder: Path) -> Iterator[tuple[str, list[int]]]:
                 if name != "__metadata__":
                     yield name, [int(size) for size in entry["shape"]]
         except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError, struct.error) as error:
-            what = str(error) or type(error).__name__
-            raise ModelError(f"{who}: {path} is no safetensors file ({what[:100]}); fetch the model anew") from None
+            what = f" ({error})" if type(error) is ValueError else ""
+            raise ModelError(f"{who}: {path} is not a safetensors file{what[:200]}; fetch the model again") from None
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -146,4 +190,7 @@ def _header(path: Path) -> dict[str, Any]:
         header = json.loads(stream.read(length))
     if not isinstance(header, dict):
         raise ValueError("a header that is no object")
+    ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    if max(ends, default=0) > size - 8 - length:
+        raise ValueError(f"cut short: {size:,} bytes of {8 + length + max(ends):,}")
     return header

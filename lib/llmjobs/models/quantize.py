@@ -41,11 +41,27 @@ def quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
 
 
 def effective_quantization(model: nn.Module) -> str:
-    """``none``, ``8bit`` or ``4bit``, read off the linear layers; ``mixed`` if they disagree among themselves."""
+    """``none``, ``8bit`` or ``4bit``, read off the linear layers; ``mixed`` if they disagree among themselves.
+
+    A checkpoint that comes quantized in another way has the name of its method (``gptq``, ``awq``, …).
+    """
     found = {kind for module in model.modules() if (kind := _kind(module))}
     if not found:
-        return "none"
+        return stored_method(model) or "none"
     return found.pop() if len(found) == 1 else "mixed"
+
+
+def stored_method(model: nn.Module) -> str | None:
+    """Name of the method by which the checkpoint's own weights are quantized (``gptq``, ``awq``, ``fp8``, …).
+
+    None where they are not, or were turned back into plain numbers while loading.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    config = getattr(quantizer, "quantization_config", None)
+    if config is None or getattr(config, "dequantize", False):
+        return None
+    method = getattr(config, "quant_method", None)
+    return str(getattr(method, "value", method)) if method else None
 
 
 def _kind(module: nn.Module) -> str | None:
