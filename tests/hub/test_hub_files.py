@@ -217,5 +217,5 @@ def test_a_slow_download_moves_the_bar_as_it_goes(world: World, monkeypatch: pyt
 
 def test_an_answer_that_is_not_a_hubs_is_told_so(world: World, no_sleep: list[float]) -> None:
     world.hub.fail("HEAD .*resolve/.*model.safetensors", times=99, status=200)
-    with pytest.raises(ModelError, match=r"what answered for maker/tiny is not a hub; check HF_ENDPOINT"):
+    with pytest.raises(ModelError, match=r"what answered for maker/tiny is not a hub but a web page or a proxy"):
         fetch()

@@ -1,6 +1,7 @@
 """What the hub's client raises, told in one line each: what is wrong and what to do about it."""
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 
@@ -31,6 +32,14 @@ def retry_after_s(error: BaseException) -> float | None:
         wish = headers.get("retry-after", "")
         return float(wish) if wish.isascii() and wish.isdigit() and len(wish) < 9 else 0.0
     return 0.0 if status is None and is_connection_error(error) else None
+
+
+def busy_reason(error: BaseException) -> str:
+    """Why another try is made, for people who wait."""
+    status, _ = _response(error)
+    if status == 429:
+        return "the hub limits requests (HTTP 429)"
+    return f"the hub is busy (HTTP {status})" if status else f"the hub does not answer ({network_reason(error)})"
 
 
 def is_connection_error(error: BaseException) -> bool:
@@ -75,16 +84,35 @@ def _told_by_status(repo_id: str, what: str, error: BaseException) -> str | None
     if isinstance(error, errors.RepositoryNotFoundError):
         return _not_found(repo_id, what)
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo_id} has no such revision (any more); see {page(repo_id, what)} and give another revision:"
+        return f"{repo_id} has no such revision (any more); choose one from {page(repo_id, what)} for revision:"
     if isinstance(error, errors.DisabledRepoError):
         return f"{repo_id} is disabled on the hub; see {page(repo_id, what)}"
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return f"{repo_id} lacks a file that a {what} needs; see {page(repo_id, what)}/tree/main"
+    if status == 429:
+        return _limited(repo_id, retry_after_s(error) or 0.0)
     if status in BUSY:
         return f"the hub answered {status} to every try for {repo_id}; try again later, what was fetched is kept"
     if isinstance(error, errors.HfHubHTTPError) and status is not None:
         return f"the hub answered {status} for {repo_id}; see {page(repo_id, what)}"
     return None
+
+
+def _limited(repo_id: str, wait_s: float) -> str:
+    wait = f" and asks to wait {duration(wait_s)}" if wait_s else ""
+    login = "" if _token_source() else "; with an account the limit is higher (hf auth login)"
+    again = f"after {duration(wait_s)}" if wait_s else "later"
+    return (
+        f"the hub limits requests (HTTP 429) for {repo_id}{wait}; run the same command again {again}, what was "
+        f"fetched is kept{login}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``5 min``, ``1.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _gated(repo_id: str, what: str, status: int | None) -> str:
@@ -110,8 +138,11 @@ def _told_by_network(repo_id: str, what: str, error: BaseException) -> str | Non
 
     if isinstance(error, errors.HFValidationError):
         return f"{repo_id!r} is not a name on the hub (OWNER/NAME), and there is no such folder"
-    if isinstance(error, errors.FileMetadataError):
-        return f"what answered for {repo_id} is not a hub; check HF_ENDPOINT, and for a proxy or firewall between"
+    if isinstance(error, errors.FileMetadataError | json.JSONDecodeError) or type(error).__name__ == "JSONDecodeError":
+        return (
+            f"what answered for {repo_id} is not a hub but a web page or a proxy; log in to this network in a "
+            "browser, and check HF_ENDPOINT and the proxy settings"
+        )
     if _is_offline_error(error) or isinstance(error, errors.LocalEntryNotFoundError):
         if _is_offline():
             return (
@@ -122,9 +153,17 @@ def _told_by_network(repo_id: str, what: str, error: BaseException) -> str | Non
         )
     if is_connection_error(error):
         return (
-            f"the hub cannot be reached for {repo_id} ({type(error).__name__}); check the network, or fetch beforehand"
+            f"the hub cannot be reached for {repo_id} ({network_reason(error)}); check the network, or fetch beforehand"
         )
     return None
+
+
+def network_reason(error: BaseException) -> str:
+    """Why, without the name of an exception: what the system says, or that nothing came in time."""
+    for one in _chain(error):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
+    return "no answer in time" if "timeout" in type(error).__name__.lower() else "the connection broke"
 
 
 def _told_by_transformers(repo_id: str, what: str, error: BaseException) -> str | None:

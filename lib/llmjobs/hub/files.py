@@ -20,6 +20,7 @@ from llmjobs.hub.progress import DownloadProgress
 from llmjobs.hub.repositories import Kind, RemoteFile, RemoteRepo, failure, inspect, patiently, remember, repo_folder
 
 SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "additional_chat_templates/*.jinja")
 """Configuration, tokenizer and chat template; not the weights of other frameworks."""
@@ -144,11 +145,26 @@ def is_whole(model_id: str, commit: str) -> bool:
     folder = repo_folder("model", model_id) / "snapshots" / commit
     if not (folder / "config.json").is_file() or not any((folder / name).is_file() for name in TOKENIZERS):
         return False
-    indexes = sorted(folder.glob("*.index.json"))
-    if indexes:
-        shards = set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values())
-        return all((folder / shard).is_file() for shard in shards)
-    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model.bin"))
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    safe = any(name.endswith(".safetensors") for name in names)
+    if not safe and not any(PICKLES.fullmatch(name) for name in names):
+        return False
+    kind = "safetensors" if safe else "bin"
+    shards = [found for name in names if (found := SHARD.fullmatch(name)) and found[4] == kind]
+    wanted = {f"{m[1]}-{number:05d}-of-{m[3]}.{kind}" for m in shards for number in range(1, int(m[3]) + 1)}
+    if not wanted and safe and not any(folder.glob("*.safetensors.index.json")):
+        return True
+    for index in folder.glob(f"*.{kind}.index.json"):
+        if index.name.removesuffix(".index.json") not in names:
+            wanted |= _shards_of(index)
+    return wanted <= names
+
+
+def _shards_of(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return {f"a readable {index.name}"}
 
 
 def _fetch(repo: RemoteRepo, file: RemoteFile, advance: Advance) -> None:

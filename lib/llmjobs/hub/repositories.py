@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from llmjobs.errors import DataError, LlmjobsError, ModelError
-from llmjobs.hub.explain import explain, is_connection_error, retry_after_s
+from llmjobs.hub.explain import busy_reason, explain, is_connection_error, retry_after_s
 
 log = logging.getLogger(__name__)
 Kind = Literal["model", "dataset"]
@@ -122,7 +122,9 @@ def token_state(*, ask: bool = False) -> TokenState:
         if get_token() is None:
             return TokenState(None)
     except (OSError, ValueError) as error:
-        return TokenState(str(constants.HF_TOKEN_PATH), error=f"cannot be read: {type(error).__name__}")
+        return TokenState(
+            str(constants.HF_TOKEN_PATH), error=f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        )
     names = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
     source = names[0] if names else str(constants.HF_TOKEN_PATH)
     if not ask or is_offline():
@@ -130,7 +132,7 @@ def token_state(*, ask: bool = False) -> TokenState:
     try:
         account = patiently(lambda: HfApi().whoami())
     except Exception as error:
-        return TokenState(source, error=explain("token", "", "token", error) or type(error).__name__)
+        return TokenState(source, error=explain("token", "", "token", error) or "the hub did not say whose it is")
     return TokenState(source, account=str(account.get("name")))
 
 
@@ -159,17 +161,20 @@ def repo_folder(kind: Kind, repo_id: str) -> Path:
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """Call again where the hub is busy (429, 5xx) or the line breaks: up to five times, waiting longer each time."""
+    """Call again where the hub is busy (429, 5xx) or the line breaks: up to five times, waiting longer each time.
+
+    Where the hub asks for a longer wait than :data:`LONGEST_WAIT_S`, its error is raised at once and names the wait.
+    """
     wait_s = FIRST_WAIT_S
     for _ in range(TRIES - 1):
         try:
             return call()
         except Exception as error:
             asked_s = retry_after_s(error)
-            if asked_s is None:
+            if asked_s is None or asked_s > LONGEST_WAIT_S:
                 raise
-            pause_s = min(max(wait_s, asked_s), LONGEST_WAIT_S)
-            log.warning("the hub does not answer (%s); next try in %.0f s", type(error).__name__, pause_s)
+            pause_s = max(wait_s, asked_s)
+            log.warning("%s; trying again in %.0f s", busy_reason(error), pause_s)
             time.sleep(pause_s)
             wait_s *= 2
     return call()
@@ -178,7 +183,8 @@ def patiently(call: Callable[[], T]) -> T:
 def failure(kind: Kind, repo_id: str, error: Exception) -> LlmjobsError:
     """Turn whatever the hub's client raised into one line."""
     what = "data set" if kind == "dataset" else "model"
-    line = explain(repo_id, repo_id, what, error) or f"{repo_id}: {type(error).__name__}: {str(error)[:200]}"
+    said = " ".join(str(error).split())[:200] or "no reason given"
+    line = explain(repo_id, repo_id, what, error) or f"{repo_id}: the hub's client failed: {said}; try again later"
     return DataError(line) if kind == "dataset" else ModelError(line)
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import LlmjobsError
-from llmjobs.hub.explain import page
+from llmjobs.hub.explain import network_reason, page
 from llmjobs.hub.files import is_whole
 from llmjobs.hub.progress import size_text
-from llmjobs.hub.repositories import cached_snapshot, check_access, is_offline, repo_folder, token_state
+from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
 from llmjobs.jobs.doctor_check import Check, Patient
 from llmjobs.jobs.fetch import ROOM_TO_SPARE_BYTES, walk
 from llmjobs.jobs.fetch_items import data_item, model_item
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
-from llmjobs.models.locate import DEMO_PREFIX, locate
+from llmjobs.models.locate import DEMO_PREFIX, is_on_hub, local_folder, locate
 
 ANSWER_S = 5.0
 OFFLINE = "HF_HUB_OFFLINE is set"
@@ -34,7 +34,7 @@ def hub_silence() -> str | None:
     try:
         answer = get_session().head(constants.ENDPOINT, timeout=ANSWER_S)
     except Exception as error:
-        return f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})"
+        return f"{constants.ENDPOINT} cannot be reached ({network_reason(error)})"
     return f"{constants.ENDPOINT} answers {answer.status_code}" if answer.status_code >= 500 else None
 
 
@@ -65,7 +65,7 @@ def from_the_cache(silence: str | None) -> Iterator[None]:
 
 def check_network(patient: Patient) -> Iterator[Check]:
     """Whether the hub answers."""
-    hub_models = [model for model in patient.models if _on_hub(model)]
+    hub_models = [model for model in patient.models if is_on_hub(model)]
     if patient.hub_silent is None:
         yield Check("hub", "ok", "the hub answers")
     elif patient.hub_silent == OFFLINE:
@@ -102,28 +102,29 @@ def check_models(patient: Patient) -> Iterator[Check]:
         seen.add((model.id, model.revision))
         name = f"weights of {model.name}"
         try:
-            yield _hub_model(name, model, patient) if _on_hub(model) else _local_model(name, model)
+            yield _hub_model(name, model, patient) if is_on_hub(model) else _local_model(name, model)
         except LlmjobsError as error:
             line = _without(_without(str(error), f"{model.id}: "), f"{model.name}: ")
             yield Check(name, "failed", line)
 
 
 def _local_model(name: str, model: ModelSpec) -> Check:
-    located = locate(model)
-    comes_along = model.id.startswith(DEMO_PREFIX)
-    return Check(name, "ok", "comes along" if comes_along else f"in the folder {located.source}")
+    if model.id.startswith(DEMO_PREFIX):
+        locate(model)
+        return Check(name, "ok", "bundled")
+    return Check(name, "ok", f"in the folder {local_folder(model)}")
 
 
 def _hub_model(name: str, model: ModelSpec, patient: Patient) -> Check:
     if patient.hub_silent:
+        local_folder(model)
         if _cached(model):
+            locate(model)
             return Check(name, "ok", "whole in the cache")
         return Check(name, "failed", f"{model.id} is not whole in the cache, and there is no hub to ask", FETCH)
     item = model_item(model)
     if item is None or item.repo is None:
         return Check(name, "ok", "whole in the cache")
-    if item.repo.gated:
-        check_access("model", model.id)
     patient.missing_bytes += item.missing_bytes
     gated = f"gated, and access is granted ({page(model.id, 'model')}); " if item.repo.gated else ""
     left = f"{size_text(item.missing_bytes)} of {size_text(item.total_bytes)} to fetch"
@@ -177,10 +178,6 @@ def check_disk(patient: Patient) -> Iterator[Check]:
 
 def _existing(folder: Path) -> Path:
     return next((f for f in (folder, *folder.absolute().parents) if f.exists()), Path("/"))
-
-
-def _on_hub(model: ModelSpec) -> bool:
-    return not (model.id.startswith((DEMO_PREFIX, "/", "./", "../", "~")) or Path(model.id).expanduser().is_dir())
 
 
 def _cached(model: ModelSpec) -> bool:

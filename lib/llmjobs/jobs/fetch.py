@@ -40,7 +40,7 @@ def run(study: Manifest, *, dry_run: bool = False, stream: TextIO | None = None)
         else:
             errors += _fetch_all(items, missing)
     for line in errors:
-        print(f"not fetched: {line}", file=out)
+        print(f"cannot be fetched: {line}" if dry_run else f"not fetched: {line}", file=out)
     if not errors and not dry_run:
         print("all there: set HF_HUB_OFFLINE=1 and the jobs of this manifest run without network", file=out)
     return EXIT_OK if not errors else EXIT_UNITS_FAILED if items else EXIT_ERROR

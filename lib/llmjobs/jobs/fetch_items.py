@@ -2,24 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from llmjobs.benchmarks.base import Benchmark
 from llmjobs.benchmarks.rows import load_rows
+from llmjobs.errors import ModelError
 from llmjobs.hub.files import fetch_files, is_whole, missing_bytes, model_files
 from llmjobs.hub.repositories import (
     RemoteFile,
     RemoteRepo,
     cached_snapshot,
+    check_access,
     inspect,
     is_offline,
     remember,
+    repo_folder,
     resolve_dataset,
     resolve_model,
 )
 from llmjobs.hub.rows import is_cached
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
-from llmjobs.models.locate import DEMO_PREFIX
+from llmjobs.models.checkpoint import check_folder, check_repository
+from llmjobs.models.locate import DEMO_PREFIX, local_folder
 
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".arrow")
 Advance = Callable[[int], object]
@@ -117,15 +120,22 @@ def model_item(spec: ModelSpec) -> ModelItem | None:
     """Make the item of a model; None where nothing of it lies on the hub.
 
     Raises:
-        ModelError: the hub says no, or it has no weights that are allowed.
+        ModelError: the hub says no, or it is not a model that can be evaluated.
 
     """
-    if spec.endpoint or spec.id.startswith(DEMO_PREFIX) or Path(spec.id).expanduser().is_dir():
+    if spec.endpoint or spec.id.startswith(DEMO_PREFIX) or local_folder(spec):
         return None
     commit = resolve_model(spec.id, spec.revision)
-    if is_offline() or is_whole(spec.id, commit):
-        return ModelItem(spec.id, commit, spec.revision, None, [])
+    item = ModelItem(spec.id, commit, spec.revision, None, [])
+    if is_whole(spec.id, commit):
+        check_folder(spec, repo_folder("model", spec.id) / "snapshots" / commit)
+        return item
+    if is_offline():
+        raise ModelError(item.offline_line())
     repo = inspect("model", spec.id, commit)
+    if repo.gated:
+        check_access("model", spec.id)
+    check_repository(spec, commit)
     files = model_files(repo, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
     return ModelItem(spec.id, commit, spec.revision, repo, files)
 

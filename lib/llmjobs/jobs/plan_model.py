@@ -7,7 +7,7 @@ from typing import Any
 
 from llmjobs.environment import memory_bytes
 from llmjobs.errors import LlmjobsError
-from llmjobs.hub.repositories import cached_snapshot, check_access
+from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.jobs.doctor_hub import OFFLINE
 from llmjobs.jobs.eval_tasks import Task
 from llmjobs.jobs.fetch_items import model_item
@@ -87,8 +87,8 @@ def plan_model(
     """
     plan = ModelPlan(spec.name, spec.id, quantization=spec.quantization)
     try:
-        located = tasks[0].located if tasks and tasks[0].located else locate(spec)
         _find_size(plan, spec, silent)
+        located = tasks[0].located if tasks and tasks[0].located else locate(spec)
         plan.file_bytes = weight_file_bytes(located) or plan.file_bytes
         guess = batch_tokens if isinstance(batch_tokens, int) else _usual_batch(spec, located, devices)
         _count(plan, tasks, TokenCounter(spec, located, guess))
@@ -100,9 +100,9 @@ def plan_model(
     except Exception as error:
         from llmjobs.hub.explain import explain
 
-        plan.error = (
-            explain(spec.name, spec.id, "model", error) or f"{spec.name}: {type(error).__name__}: {error}"[:300]
-        )
+        said = " ".join(str(error).split())[:300]
+        line = explain(spec.name, spec.id, "model", error) or f"cannot be planned: {said}; llmjobs -v plan shows more"
+        plan.error = _told(line, spec, silent)
     return plan
 
 
@@ -127,14 +127,16 @@ def _find_size(plan: ModelPlan, spec: ModelSpec, silent: str | None) -> None:
     """Fill in what has to be fetched, and whether it may be."""
     if silent:
         return
-    item = model_item(spec)
+    try:
+        item = model_item(spec)
+    except LlmjobsError as error:
+        plan.gated = " is gated " in str(error)
+        raise
     if item is None:
         return
     plan.download_bytes, plan.missing_bytes = item.total_bytes, item.missing_bytes
     plan.file_bytes = sum(f.size_bytes for f in item.files if f.path.endswith(".safetensors")) or None
-    if item.repo is not None and item.repo.gated:
-        plan.gated = True
-        check_access("model", spec.id)
+    plan.gated = item.repo is not None and item.repo.gated
 
 
 def _count(plan: ModelPlan, tasks: Sequence[Task], counter: TokenCounter) -> None:

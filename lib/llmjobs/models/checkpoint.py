@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmjobs.errors import ModelError
-from llmjobs.hub.files import PICKLES, read_small
+from llmjobs.hub.files import PICKLES, SHARD, read_small
 from llmjobs.hub.repositories import inspect
 from llmjobs.manifest.model_section import ModelSpec
 from llmjobs.models.model_files import check_claims, check_model_files, read_object
@@ -25,7 +25,6 @@ TOKENIZER_FILES = re.compile(
 """Files that hold a vocabulary; ``tokenizer_config.json`` alone does not."""
 NO_VOCABULARY = ("ByT5", "Canine", "Perceiver")
 """Tokenizer classes that read bytes and have no vocabulary file."""
-SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 OTHER_WEIGHTS = {
     ".gguf": "GGUF (llama.cpp)",
     ".h5": "TensorFlow",

@@ -46,16 +46,11 @@ def locate(spec: ModelSpec) -> Located:
             raise ModelError(f"{spec.name}: id: {not_one_of(spec.id, [DEMO_PREFIX + n for n in DEMO_MODELS])}")
         folder = DEMO_MODELS[name]
         return Located(str(folder), folder_hash(folder), is_local=True)
-    folder = Path(spec.id).expanduser()
-    if folder.is_dir():
+    if folder := local_folder(spec):
         try:
-            check_folder(spec, folder)
             return Located(str(folder), folder_hash(folder), is_local=True)
         except OSError as error:
-            where = error.filename or folder
-            raise ModelError(f"{spec.name}: {where}: {error.strerror}; let this user read it: chmod a+r") from None
-    if told := _not_a_model(spec.id, folder):
-        raise ModelError(f"{spec.name}: {told}")
+            raise _unreadable(spec, folder, error) from None
     commit = resolve_model(spec.id, spec.revision)
     if is_whole(spec.id, commit):
         check_folder(spec, repo_folder("model", spec.id) / "snapshots" / commit)
@@ -64,13 +59,37 @@ def locate(spec: ModelSpec) -> Located:
     return Located(spec.id, commit, is_local=False)
 
 
+def local_folder(spec: ModelSpec) -> Path | None:
+    """Return the folder that a model's id names, checked but not read; None where the id is a name on the hub.
+
+    Raises:
+        ModelError: it is not a model that can be evaluated, or neither a folder nor a name on the hub.
+
+    """
+    folder = Path(spec.id).expanduser()
+    try:
+        if folder.is_dir():
+            check_folder(spec, folder)
+            return folder
+        told = _not_a_model(spec.id, folder)
+    except OSError as error:
+        raise _unreadable(spec, folder, error) from None
+    if told:
+        raise ModelError(f"{spec.name}: {told}")
+    return None
+
+
+def _unreadable(spec: ModelSpec, folder: Path, error: OSError) -> ModelError:
+    where, remedy = error.filename or folder, "check the path"
+    if isinstance(error, PermissionError):
+        remedy = "let this user read it: chmod a+r"
+    return ModelError(f"{spec.name}: {str(where)[:200]}: {error.strerror}; {remedy}")
+
+
 def is_on_hub(spec: ModelSpec) -> bool:
     """Whether a model's id is taken for a name on the hub."""
     return not (
-        spec.endpoint
-        or spec.id.startswith((DEMO_PREFIX, "/", "./", "../", "~"))
-        or Path(spec.id).expanduser().exists()
-        or _not_a_model(spec.id, Path(spec.id))
+        spec.endpoint or spec.id.startswith((DEMO_PREFIX, "/", "./", "../", "~")) or Path(spec.id).expanduser().exists()
     )
 
 
