@@ -113,7 +113,7 @@ def test_no_network(world: World, probed, study, tmp_path, no_sleep):
     status, line = found["hub"]
     assert status == "failed"
     assert (
-        "cannot be reached (ConnectError); working offline, from the cache; check the network, proxy or firewall"
+        "cannot be reached (Connection refused); working offline, from the cache; check the network, proxy or firewall"
         in line
     )
     assert found["weights of model"][0] == found["rows of mmlu"][0] == "failed"
@@ -126,7 +126,7 @@ def test_offline_by_choice(world: World, probed, study, tmp_path):
     world.go_offline()
     found = lines(study(), tmp_path)
     assert found["hub"] == ("ok", "offline by HF_HUB_OFFLINE: only what is cached is used; ")
-    assert found["weights of demo-base"] == ("ok", "comes along; ")
+    assert found["weights of demo-base"] == ("ok", "bundled; ")
     assert world.hub.seen == []
 
 

@@ -46,11 +46,11 @@ def locate(spec: ModelSpec) -> Located:
             raise ModelError(f"{spec.name}: id: {not_one_of(spec.id, [DEMO_PREFIX + n for n in DEMO_MODELS])}")
         folder = DEMO_MODELS[name]
         return Located(str(folder), folder_hash(folder), is_local=True)
-    if folder := local_folder(spec):
+    if own := local_folder(spec):
         try:
-            return Located(str(folder), folder_hash(folder), is_local=True)
+            return Located(str(own), folder_hash(own), is_local=True)
         except OSError as error:
-            raise _unreadable(spec, folder, error) from None
+            raise _unreadable(spec, own, error) from None
     commit = resolve_model(spec.id, spec.revision)
     if is_whole(spec.id, commit):
         check_folder(spec, repo_folder("model", spec.id) / "snapshots" / commit)
