@@ -18,6 +18,8 @@ TELLERS = (
     "_told_by_network",
     "_told_by_transformers",
     "_gated",
+    "_limited",
+    "_too_large",
     "_not_found",
     "offline_line",
 )
