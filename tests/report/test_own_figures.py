@@ -307,7 +307,7 @@ def test_repeated_ids_with_unlike_answers_are_left_out_and_told(shared_cases: Pa
 
 def test_a_fractional_score_is_a_mean_score(shared_cases: Path, tmp_path: Path) -> None:
     made = make_report([shared_cases / "report" / "score_frac.csv"], tmp_path / "report.pdf", html=True)
-    assert "a has a mean score (score) of 66.5% over 50 questions" in made.findings[0].sentence
+    assert "On score_frac, a has a mean score (score) of 66.5% over 50 questions" in made.findings[0].sentence
     rows = (tmp_path / "scores.csv").read_text().splitlines()
     assert [line.split(",")[4:8] for line in rows[1:]] == [["a", "a", "50", "0.665"], ["b", "b", "50", "0.625"]]
 
@@ -525,3 +525,46 @@ def test_questions_that_are_not_the_logs_are_refused(tmp_path: Path) -> None:
     study = study_of(tmp_path / "t.csv", questions=folder)
     assert "1 of 19 answers are not the log's gold answers" in told(study)
     assert "1 question ids of the log are beyond the file's 19 questions" in told(study)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("t.csv", b"PK\x03\x04rest", "Excel workbook"),
+        ("t.xlsx", b"PK\x03\x04rest", "an Excel workbook; save it as CSV"),
+        ("t.csv.gz", b"\x1f\x8b", "unpack it first"),
+        ("t.csv", b"id,gold,llama,qwen\n1,A,A,B\n", "write a row for each model and question"),
+        ("t.csv", b"model,id,gold,pred\nm,1,A,A\nm,1,B,A\n", "nothing to report .*more than once for m"),
+        (f"samples_x_{DATE}.jsonl", b'{"doc_id": 1, "target": "x", "acc": 40.0}\n', "no shares between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_read_names_the_reason(tmp_path: Path, name: str, content: bytes, error: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=error):
+        study_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "notice"),
+    [
+        (CSV + "m,1,18,18.0\nm,2,x,X\n", "2 of 2 predictions differ from the gold answer in case, blanks or"),
+        (CSV + 'm,1,"A,C",A\nm,2,B,B\n', "most gold answers are an option's letter, but not all"),
+        (CSV + "m,1,A,I think A\nm,2,B,B\n", "1 of 2 predictions are no option's letter"),
+        (
+            "model,id,gold,ll_A,ll_B,correct\nm,1,A,-1,-2,1\nm,2,B,-1,-2,1\n",
+            "not what the largest log-likelihood gives",
+        ),
+        ("model,id,gold,pred,text\nm,1,A,A,caf\xe9\n", "read as Windows-1252"),
+    ],
+)
+def test_what_is_odd_about_a_table_is_told(tmp_path: Path, text: str, notice: str) -> None:
+    (tmp_path / "t.csv").write_text(text, encoding="latin-1")
+    assert notice in told(study_of(tmp_path / "t.csv"))
+
+
+def test_a_table_of_two_metrics_shows_both(tmp_path: Path) -> None:
+    rows = [f"m,{n},A,{'AB'[n % 2]},{1 - n % 2},{int(n % 3 == 0)}" for n in range(9)]
+    (tmp_path / "t.csv").write_text("model,id,gold,pred,acc,acc_norm\n" + "\n".join(rows))
+    study = study_of(tmp_path / "t.csv")
+    assert means(study) == pytest.approx({("m", "t", "acc"): 5 / 9, ("m", "t", "acc_norm"): 3 / 9})
+    assert study.benchmarks[0].metric == "acc"

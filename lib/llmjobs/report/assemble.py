@@ -63,9 +63,10 @@ def assemble(
     notices = [*_selection(runs, where, taken), *(notice for run in runs for notice in run.notices)]
     benchmarks, metrics = _benchmarks(named, common, any_prompt, notices)
     if pairs and not benchmarks and not metrics:
-        if len(pairs) > 1 and any(entry.records for _, _, entry in named):
-            raise DataError("no question was answered by all of these models: nothing to compare")
-        raise DataError("no question has an answer yet in what was given: nothing to report")
+        told = "; ".join(map(str, notices[:3])) + ("; …" if len(notices) > 3 else "")
+        several = len(pairs) > 1 and any(entry.records for _, _, entry in named)
+        what = "was answered by all of these models" if several else "has an answer in what was given"
+        raise DataError(f"no question {what}: nothing to report" + (f" ({told})" if told else ""))
     entries = tuple(_entry(label, entry) for label, _, entry in named)
     title = ", ".join(dict.fromkeys(run.path.resolve().name for run in runs))
     study = Study(

@@ -10,6 +10,14 @@ from llmjobs.report.read.run_folder import is_run_folder, read_run_folder
 from llmjobs.report.read.table import read_table
 from llmjobs.report.study import RawRun
 
+HINTS = {
+    ".xlsx": "an Excel workbook; save it as CSV",
+    ".xls": "an Excel workbook; save it as CSV",
+    ".ods": "a spreadsheet; save it as CSV",
+    ".parquet": "a parquet file; write it as CSV or JSONL",
+    ".gz": "a compressed file; unpack it first",
+    ".zip": "an archive; unpack it first",
+}
 TABLES = (".csv", ".tsv", ".jsonl", ".txt")
 KNOWN = (
     "a run folder of llmjobs, a folder with lm-eval's samples_*.jsonl, an inspect_ai log (.eval or JSON), a folder of"
@@ -77,8 +85,19 @@ def _read_file(path: Path, name: str | None) -> RawRun:
     if path.suffix == ".json":
         if inspect_log.is_inspect_log(path):
             return inspect_log.read_inspect(path)
+        if _is_list(path):
+            return read_table(path, name)
         raise DataError(f"{path.name}: {_kind_of_json(path)}; known are {KNOWN}")
-    raise DataError(f"{path.name}: unknown kind of file; known are {KNOWN}")
+    raise DataError(f"{path.name}: {HINTS.get(path.suffix.lower(), 'unknown kind of file')}; known are {KNOWN}")
+
+
+def _is_list(path: Path) -> bool:
+    """Return whether a JSON file is an array of objects: a table's rows."""
+    try:
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError, DataError):
+        return False
+    return isinstance(value, list) and any(isinstance(line, dict) for line in value)
 
 
 def _kind_of_json(path: Path) -> str:

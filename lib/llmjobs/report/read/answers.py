@@ -13,7 +13,7 @@ from llmjobs.report.study import Record
 
 OPTION_LETTERS = "ABCDEFGHIJ"
 LETTER = re.compile(r"(?:answer\s*[:=]?\s*)?[(\[]?([A-Za-z])[)\].:,]?", re.IGNORECASE)
-LETTER_AND_TEXT = re.compile(r"\(?([A-J])[).:]\s+\S", re.DOTALL)
+LETTER_AND_TEXT = re.compile(r"\(?([A-J])(?:[).:]\s+\S|[).:]?\s*\n)", re.DOTALL)
 NOTHING = ("nan", "none", "null", "n/a", "na", "-")
 
 
@@ -25,7 +25,7 @@ def letter_of(text: str) -> str | None:
 
 
 def said_letter(text: str) -> str | None:
-    """Return the letter of a reply that is a letter, or begins with one as in ``B. Paris``."""
+    """Return the letter of a reply that is a letter, or begins with one: ``B. Paris``, or a line of its own."""
     match = LETTER_AND_TEXT.match(text.strip())
     return letter_of(text) or (match[1] if match else None)
 
@@ -47,11 +47,13 @@ class Answers:
             if record.gold and record.gold.lower() not in NOTHING:
                 golds[record.gold] += 1
             if record.prediction:
-                said[record.prediction] += 1
+                said[_by_text(record.prediction, choices) or record.prediction] += 1
             widest = max(widest, len(record.loglikelihoods or ()), len(choices))
             options = options or bool(record.loglikelihoods or choices)
         letters = sum(count for text, count in said.items() if said_letter(text))
         self.letters = bool(golds) and all(letter_of(text) for text in golds)
+        self.no_letters = sorted(text for text in golds if not letter_of(text))
+        self.mixed = 2 * sum(golds[text] for text in self.no_letters) <= sum(golds.values()) and bool(self.no_letters)
         places = bool(golds) and all(text.isdecimal() and len(text) < 3 for text in golds)
         mostly = letters > sum(said.values()) / 2
         self.places = places and (mostly or (options and not said) or (options and all(map(str.isdecimal, said))))

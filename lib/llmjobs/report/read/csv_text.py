@@ -45,7 +45,7 @@ def encoding_of(path: Path) -> str:
 
 def delimiter_of(header: str, usual: str) -> str:
     """Return the delimiter that cuts the header into the most columns; ``usual`` where several do."""
-    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in DELIMITERS}
+    counts = {mark: len(next(csv.reader([header], delimiter=mark, skipinitialspace=True), [])) for mark in DELIMITERS}
     best = max(counts.values())
     return usual if counts[usual] == best else max(counts, key=counts.__getitem__)
 
@@ -60,6 +60,11 @@ def csv_lines(path: Path, run: RawRun) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(10_000_000)
     if not path.is_file() or path.stat().st_size > MAX_LINES_BYTES:
         raise DataError(f"{path.name}: is not a regular file of at most {MAX_LINES_BYTES >> 30} GiB")
+    with path.open("rb") as start:
+        if start.read(4) == b"PK\3\4":
+            raise DataError(
+                f"{path.name}: is a zip archive and no text; an Excel workbook has to be saved as CSV first"
+            )
     encoding = encoding_of(path)
     if encoding == "cp1252":
         run.notice(path.name, "is not UTF-8; read as Windows-1252")
@@ -76,14 +81,14 @@ def _rows(path: Path, run: RawRun, file: Any) -> Iterator[dict[str, Any]]:
         first = file.readline()
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     mark = delimiter_of(first, usual)
-    header = [name.strip() for name in next(csv.reader([first], delimiter=mark), [])]
+    header = [name.strip() for name in next(csv.reader([first], delimiter=mark, skipinitialspace=True), [])]
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         shown = printable(", ".join(twice[:3]))
         raise DataError(f"{path.name}: the header names {shown} twice; give each column its own name")
     wrong: list[int] = []
     number = 1
-    for number, row in enumerate(csv.reader(file, delimiter=mark), start=2):
+    for number, row in enumerate(csv.reader(file, delimiter=mark, skipinitialspace=True), start=2):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) < len(header) or any(cell.strip() for cell in row[len(header) :]):

@@ -30,7 +30,7 @@ from llmjobs.report.read.json_files import (
     read_json,
     read_text,
 )
-from llmjobs.report.read.scored import check, finish, keep, reduced
+from llmjobs.report.read.scored import check, finish, is_graded, keep, reduced
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
 
 VALUES = {"c": 1.0, "i": 0.0, "p": 0.5, "n": 0.0, "true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
@@ -262,10 +262,11 @@ def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any
         shown = ", ".join(found.scorers)
         run.notice(entry.source, f"the log names no results; of its scorers {shown} the first counts")
     left: list[str] = []
+    done: set[tuple[str, str]] = set()
     for scorer, reducer, figures in [*told, *((name, "mean", {}) for name in [*names, *found.scorers])]:
-        metric = _metric_name(scorer, reducer, found)
-        if scorer not in found.scorers or metric in entry.by_metric.get(benchmark, {}):
+        if scorer not in found.scorers or (scorer, reducer) in done:
             continue
+        done.add((scorer, reducer))
         try:
             records = found.records(scorer, reducer)
         except KeyError:
@@ -274,11 +275,17 @@ def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any
         if any(r.score is not None and not 0 <= r.score <= 1 for r in records):
             left.append(scorer)
             continue
+        metric = _metric_name(scorer, reducer, found, records)
+        if metric in entry.by_metric.get(benchmark, {}):
+            continue
         for name, value, asked in figures:
             check(run, entry.source, f"{name} of {scorer}", value, records, asked)
         keep(entry, benchmark, metric, records)
     if left:
-        run.notice(entry.source, f"scores of {', '.join(left)} are no shares between 0 and 1; not in this report")
+        run.notice(
+            entry.source,
+            f"scores of {', '.join(dict.fromkeys(left))} are no shares between 0 and 1; not in this report",
+        )
     if found.most_epochs > 1 and benchmark in entry.by_metric:
         reducer = told[0][1] if told else "mean"
         run.notice(
@@ -286,8 +293,8 @@ def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any
         )
 
 
-def _metric_name(scorer: str, reducer: str, found: _Samples) -> str:
-    name = "acc" if scorer == "choice" else scorer
+def _metric_name(scorer: str, reducer: str, found: _Samples, records: Sequence[Record]) -> str:
+    name = "acc" if scorer == "choice" and not is_graded(records) else scorer
     return name if found.most_epochs == 1 or reducer == "mean" else f"{name} ({reducer})"
 
 

@@ -189,21 +189,39 @@ def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mappi
                 run.questions[benchmark, subject, record.doc_id] = question
     if unscored:
         run.notice(file.name, f"{unscored} lines carry no score of right or wrong; not counted")
+    _keep(run, entry, file, task, results, found, several=len(filters) > 1)
+    others = [name for name in entry.by_metric.get(benchmark, {}) if name != entry.metric[benchmark]]
+    if len(filters) > 1 and others:
+        run.notice(
+            file.name,
+            f"several filters read the same replies: {entry.metric[benchmark]} counts; beside it stand"
+            f" {', '.join(others)}",
+        )
+
+
+def _keep(
+    run: RawRun,
+    entry: RawEntry,
+    file: Path,
+    task: str,
+    results: Mapping[str, Any],
+    found: Mapping[str, list[Record]],
+    several: bool,
+) -> None:
+    """Keep a task's metrics in its own order, each compared with the results file."""
     config = mapping(mapping(results.get("configs")).get(task))
     better = mapping(mapping(results.get("higher_is_better")).get(task))
     figures = mapping(mapping(results.get("results")).get(task))
     for key in sorted(found, key=lambda key: _order(key, config, list(found))):
         metric = key.rpartition(",")[0]
-        if better.get(metric) is False or outside(found[key]):
+        if better.get(metric) is False:
+            continue
+        if outside(found[key]):
+            run.notice(file.name, f"the values of {key} are no shares between 0 and 1; not in this report")
             continue
         _check(run, file, key, figures, mapping(results.get("n-samples")).get(task), found[key])
-        short = metric if len(filters) == 1 else key
-        keep(entry, benchmark, RENAMED.get((task, short), short), found[key])
-    if len(filters) > 1 and found:
-        first = entry.metric.get(benchmark, "")
-        if benchmark in entry.by_metric:
-            others = ", ".join(name for name in entry.by_metric[benchmark] if name != first)
-            run.notice(file.name, f"several filters read the same replies: {first} counts; beside it stand {others}")
+        short = key if several else metric
+        keep(entry, split_task(task)[0], RENAMED.get((task, short), short), found[key])
 
 
 def _order(key: str, config: Mapping[str, Any], found: Sequence[str]) -> tuple[int, int, int]:

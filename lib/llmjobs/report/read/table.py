@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from llmjobs.errors import DataError, printable
 from llmjobs.report.read.answers import Answers
 from llmjobs.report.read.csv_text import DECIMAL_COMMA, csv_lines
-from llmjobs.report.read.json_files import each, listed, metrics_of, name_of, read_lines, scores_of
+from llmjobs.report.read.json_files import each, listed, metrics_of, name_of, read_lines, read_text, scores_of
 from llmjobs.report.read.scored import LETTERS, is_graded, one_each, outside, settled, split_metrics
 from llmjobs.report.study import ModelInfo, Question, RawEntry, RawRun, Record
 
@@ -52,6 +52,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "probabilities": ("probabilities", "probs"),
     "metrics": ("metrics",),
 }
+METRICS = ("acc", "acc_norm", "exact_match", "em", "f1", "mc1", "mc2")
 NAMES = ("model", "benchmark", "subject", "doc_id", "study", "run", "device", "dtype", "quantization", "revision")
 OPTION_COLUMN = re.compile(
     r"^(?P<kind>prob|probability|p|logprob|logp|log_prob|loglikelihood|log_likelihood|loglik|ll|nll)_"
@@ -59,6 +60,7 @@ OPTION_COLUMN = re.compile(
     re.IGNORECASE,
 )
 RIGHT, WRONG = ("1", "1.0", "true", "yes", "c", "correct"), ("0", "0.0", "false", "no", "i", "incorrect")
+WIDE = ". Where each model has a column of its own, write a row for each model and question instead"
 JUDGMENTS = ({"judge", "judgment"}, {"judge", "g1_winner"})
 """Columns of FastChat's judgment files."""
 
@@ -81,7 +83,11 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
 
     """
     run = RawRun(path, "table")
-    lines = read_lines(path, run, path.name) if path.suffix == ".jsonl" else csv_lines(path, run)
+    lines: Iterable[Mapping[str, Any]]
+    if path.suffix == ".json":
+        lines = (line for line in json.loads(read_text(path)) if isinstance(line, dict))
+    else:
+        lines = read_lines(path, run, path.name) if path.suffix == ".jsonl" else csv_lines(path, run)
     entries: dict[tuple[str, ...], RawEntry] = {}
     columns: dict[str, str] | None = None
     skipped = 0
@@ -137,7 +143,7 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
         raise DataError(
             f"{path.name}: no column for {', '.join(missing)}; a table of answers needs a first row that names its"
             " columns: a model, a question id, and the answer with the gold answer (or 'correct', or 'score');"
-            f" found: {shown}"
+            f" found: {shown}{WIDE if 'gold' in found and {'model', 'prediction'} <= set(missing) else ''}"
         )
     return found
 
@@ -172,7 +178,7 @@ def _row(
         correct=None,
         status="ok",
         loglikelihoods=scores_of(_option_scores(values, line, comma)),
-        metrics=metrics_of(values.get("metrics")) or metrics_of(_json_object(values.get("metrics"))),
+        metrics=_metrics(values.get("metrics"), line, comma),
         text=text["text"] or None,
         score=score,
     )
@@ -180,6 +186,17 @@ def _row(
     if "correct" in values and marked is None and (value := _number(values["correct"], comma)) is not None:
         record = record._replace(score=value)  # a column of shares under the name 'correct'
     return _Row(entries[identity], benchmark, record, marked, choices)
+
+
+def _metrics(told: Any, line: Mapping[str, Any], comma: bool) -> dict[str, float] | None:
+    """Return a row's metrics: one column that holds an object, or several columns named after metrics."""
+    found = metrics_of(told) or metrics_of(_json_object(told))
+    if found:
+        return found
+    names = {str(column).strip().lower(): column for column in line if column is not None}
+    numbers = {name: _number(line[names[name]], comma) for name in METRICS if name in names}
+    kept = {name: value for name, value in numbers.items() if value is not None}
+    return kept if len(kept) > 1 else None
 
 
 def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -> None:
@@ -194,6 +211,12 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -
         )
     graded = is_graded([row.record for row in rows])
     form = Answers(where, ((row.record, row.choices) for row in rows))
+    if form.mixed and not form.places:
+        shown = ", ".join(repr(printable(text)[:20]) for text in form.no_letters[:3])
+        run.notice(
+            where,
+            f"most gold answers are an option's letter, but not all ({shown}); all are compared as they are written",
+        )
     told = _Told()
     kept: dict[int, tuple[RawEntry, list[Record]]] = {}
     for row in rows:
@@ -244,8 +267,8 @@ class _Told:
         if self.case:
             run.notice(
                 where,
-                f"{self.case:,} of {rows:,} predictions differ from the gold answer in case or blanks alone; they count"
-                " as wrong",
+                f"{self.case:,} of {rows:,} predictions differ from the gold answer in case, blanks or the way a number"
+                " is written alone; they count as wrong",
             )
         if self.no_mark:
             run.notice(
@@ -279,7 +302,7 @@ def _scored(row: _Row, form: Answers, told: _Told) -> Record:
         return record._replace(status="unparsed", correct=False)
     right = prediction == gold
     if marked is None:
-        told.case += not right and prediction.lower().split() == gold.lower().split()
+        told.case += not right and _alike(prediction, gold)
         return record._replace(correct=right)
     if marked != right and form.of_options:
         if chosen is not None:
@@ -288,6 +311,13 @@ def _scored(row: _Row, form: Answers, told: _Told) -> Record:
         told.contradicted += 1
         return record._replace(correct=right)
     return record._replace(correct=marked)
+
+
+def _alike(prediction: str, gold: str) -> bool:
+    """Return whether two texts differ in case, blanks or the way a number is written alone."""
+    numbers = [_number(text.replace(",", "").strip("$ ")) for text in (prediction, gold)]
+    same = numbers[0] is not None and numbers[0] == numbers[1] and any(map(str.isdigit, gold))
+    return same or prediction.lower().split() == gold.lower().split()
 
 
 def _largest(scores: Sequence[float] | None) -> str | None:
@@ -354,14 +384,16 @@ def _option_scores(values: Mapping[str, Any], line: Mapping[str, Any], comma: bo
         numbers = [float(x) for x in shares]
     except (TypeError, ValueError, OverflowError):
         return None
-    return [sign * x for x in numbers] if logs else [math.log(max(x, 1e-300)) for x in numbers] or None
+    if logs or (numbers and max(numbers) <= 0):  # no probability is negative: these are their logarithms
+        return [sign * x for x in numbers]
+    return None if any(x < 0 for x in numbers) else [math.log(max(x, 1e-300)) for x in numbers] or None
 
 
 def _only_marks(run: RawRun) -> None:
     """Say it when a log holds right and wrong but no answers: some analyses need the answers."""
     for entry in run.entries:
-        records: Iterable[Record] = (r for part in entry.records.values() for r in part)
-        if all(not record.gold and record.prediction is None for record in records):
+        records = [record for part in entry.records.values() for record in part]
+        if records and all(not record.gold and record.prediction is None for record in records):
             what = "scores are" if any(map(is_graded, entry.records.values())) else "right and wrong are"
             run.notice(
                 entry.source,

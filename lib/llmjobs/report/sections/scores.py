@@ -71,13 +71,15 @@ def _finding(measures: Measures, scores: MetricScores) -> list[Finding]:
     name = measures.study.entries[first.entry].label
     value, low, high = first.interval
     table = scores.table
-    what = f"a mean score ({table.name}) of {percent(value)} over {plural(first.n, 'question')} of {table.benchmark}"
-    text = f"{name} has {what} (95%: {interval(low, high)})"
+    what = f"a mean score ({table.name}) of {percent(value)} over {plural(first.n, 'question')}"
+    text = f"On {table.benchmark}, {name} has {what} (95%: {interval(low, high)})."
     if len(held) > 1 and scores.best is not None:
         second = measures.study.entries[held[1].entry].label
         gap = scores.best
-        text += f", {points(gap.value)} points more than {second} (95%: {points(gap.low)} to {points(gap.high)})"
-    return [Finding(percent(value), f"{text}.", 95)]
+        ends = f"{points(gap.value)} points, 95%: {points(gap.low)} to {points(gap.high)}"
+        apart = "It is ahead of" if gap.low > 0 else "It cannot be told apart from"
+        text += f" {apart} {second} ({ends})."
+    return [Finding(percent(value), text, 95)]
 
 
 SECTION = Section("scores", "Scores", _wanted, build)
