@@ -75,8 +75,8 @@ def group(verbose: bool) -> None:
     A manifest (YAML) names models, benchmarks and settings; each job takes one, writes below results/ and goes on
     where it was after a kill.
 
-    Exit codes: 0 done, 1 error, 2 wrong manifest or option, 3 done but some units failed, 75 stopped by a signal
-    with everything saved (the same command goes on).
+    Exit codes: 0 done, 1 error, 2 wrong manifest or option, 3 done but some units or questions failed, 75 stopped by a
+    signal with everything saved (the same command goes on).
     """
     level = logging.DEBUG if verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)

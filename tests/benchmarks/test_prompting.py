@@ -13,6 +13,7 @@ from llmjobs.benchmarks.demo import Demo
 from llmjobs.benchmarks.encoding import Encoder, Text
 from llmjobs.benchmarks.prompting import ChatStyle, PromptWriter, encode_unit
 from llmjobs.benchmarks.rows import load_rows
+from llmjobs.errors import ModelError
 
 
 def test_prompts_are_those_of_the_golden_file() -> None:
@@ -118,7 +119,7 @@ def test_no_chat_template_is_an_error() -> None:
     benchmark, docs, shots = demo_unit("number_size", 0)
     tokenizer: Any = tiny_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="chat_template"):
+    with pytest.raises(ModelError, match="remove chat_template: true"):
         encode_unit(benchmark, docs, shots, tokenizer, max_length=512, chat_template=True)
 
 

@@ -35,11 +35,13 @@ LAYERS = (
             "llmjobs.environment",
             "llmjobs.library_warnings",
             "llmjobs.progress_bar",
+            "llmjobs.prompt_format",
             "llmjobs.redaction",
             "llmjobs.scoring.requests",
             "llmjobs.hub",
             "llmjobs.runfolder",
             "llmjobs.statistics",
+            "llmjobs.thinking",
         ),
     ),
 )

@@ -1,8 +1,10 @@
 """From texts to tokens, the way lm-eval does it. No torch: the tokenizer is passed in.
 
 Context and continuation are encoded together and split at the context's own length, so that the border falls where the
-tokenizer puts it; white space at the end of a context goes to the continuation. What the tokenizer adds in front by
-default (BOS) is added once: not where the text begins with it already, and nothing is added behind.
+tokenizer puts it; white space at the end of a context goes to the continuation. Where a tokenizer joins the end of the
+context with the continuation (``: C`` as one token), the split is at the last token that the context and all options
+have in common: what is scored is never empty, and begins at the same place for all options. BOS is there once (see
+``prompt_format``), and nothing is added behind.
 
 Prompts of a unit share their shots, options share their question. Each shared part is encoded once, where that cannot
 change a token: between a letter and a blank with a letter behind it, for tokenizers without a token that reaches over
@@ -15,6 +17,9 @@ from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any, Protocol
 
+from llmjobs.prompt_format import PromptFormat
+from llmjobs.scoring.requests import common_length
+
 Tokens = tuple[int, ...]
 PROBED = 2
 """Docs of a unit that are encoded whole as well, to compare."""
@@ -25,12 +30,11 @@ _REACHES_OVER = re.compile(r"[A-Za-z][ \u0120\u2581]+[A-Za-z]|[A-Za-z][ \u0120\u
 class Tokenizer(Protocol):
     """What is needed of a transformers tokenizer."""
 
-    @property
-    def bos_token(self) -> Any:
-        """Text of the beginning-of-sequence token, or None."""
-
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Mapping[str, Any]:
         """Encode one text or several; ``input_ids`` holds the tokens."""
+
+    def decode(self, token_ids: Any) -> Any:
+        """Text of tokens."""
 
     def get_vocab(self) -> Mapping[str, int]:
         """All tokens as text."""
@@ -50,15 +54,18 @@ class Text:
 class Encoder:
     """Encodes contexts with their continuations."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Ask the tokenizer what it adds in front, and whether its texts may be encoded in parts."""
+    def __init__(self, tokenizer: Tokenizer, prompt_format: PromptFormat | None = None) -> None:
+        """Ask the tokenizer whether its texts may be encoded in parts."""
         self.tokenizer = tokenizer
-        with_special = list(tokenizer("a", add_special_tokens=True)["input_ids"])
-        plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-        at = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
-        self.prefix: Tokens = tuple(with_special[:at])
-        self.bos = "added" if self.prefix else "none"
+        self.format = prompt_format or PromptFormat(tokenizer, uses_template=False)
         self.in_parts = not any(_REACHES_OVER.search(token) for token in tokenizer.get_vocab())
+        self.joined: list[bool] = []
+        """For each doc that was encoded last: whether a token reaches over the border of context and continuation."""
+
+    @property
+    def bos(self) -> str:
+        """``added``, ``in the text`` (a chat template wrote it), or ``none``."""
+        return self.format.bos
 
     def encode(self, docs: Iterable[Sequence[Text]]) -> list[list[tuple[Tokens, Tokens]]]:
         """Encode every text of every doc into context and continuation tokens."""
@@ -66,13 +73,25 @@ class Encoder:
         if self.in_parts:
             self.in_parts = self._whole(shifted[:PROBED]) == self._parts(shifted[:PROBED])
         tokens = self._parts(shifted) if self.in_parts else self._whole(shifted)
+        self.joined = []
+        return [self._split(texts, tokens) for texts in shifted]
 
-        def split(text: Text) -> tuple[Tokens, Tokens]:
-            begin = self._begin(text.context)
-            context = tokens[text.context]
-            return begin + context, tokens[text.context + text.continuation][len(context) :]
-
-        return [[split(text) for text in texts] for texts in shifted]
+    def _split(self, texts: Sequence[Text], tokens: Mapping[str, Tokens]) -> list[tuple[Tokens, Tokens]]:
+        """Split each option's tokens; options of one context all at the same place."""
+        contexts = [tokens[text.context] for text in texts]
+        wholes = [tokens[text.context + text.continuation] for text in texts]
+        ends = [common_length(context, whole) for context, whole in zip(contexts, wholes, strict=True)]
+        if texts and len({text.context for text in texts}) == 1:
+            ends = [min(ends)] * len(texts)
+        # a continuation of no token at all is scored with the token before it
+        empty = [bool(t.continuation) and end == len(w) for t, w, end in zip(texts, wholes, ends, strict=True)]
+        if any(empty):
+            ends = [max(end - 1, 0) for end in ends]
+        self.joined.append(any(end < len(context) for end, context in zip(ends, contexts, strict=True)))
+        return [
+            (self.format.begin(context) + whole[:end], whole[end:])
+            for context, whole, end in zip(contexts, wholes, ends, strict=True)
+        ]
 
     def _whole(self, docs: Sequence[Sequence[Text]]) -> dict[str, Tokens]:
         wanted = dict.fromkeys(t for texts in docs for x in texts for t in (x.context, x.context + x.continuation))
@@ -94,13 +113,6 @@ class Encoder:
         strings = list(texts)
         ids = self.tokenizer(strings, add_special_tokens=False)["input_ids"] if strings else []
         return {text: tuple(found) for text, found in zip(strings, ids, strict=True)}
-
-    def _begin(self, text: str) -> Tokens:
-        bos = self.tokenizer.bos_token
-        if bos and text.startswith(str(bos)):
-            self.bos = "in the text"
-            return ()
-        return self.prefix
 
 
 def _shift_space(text: Text) -> Text:

@@ -1,13 +1,16 @@
 """From docs and shots to texts and tokens, the way lm-eval does it. No torch: the tokenizer is passed in."""
 
-from collections.abc import Sequence
+import datetime
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Generation, Shots
 from llmjobs.benchmarks.encoding import Encoder, Text, Tokenizer, Tokens
+from llmjobs.errors import ModelError, printable
+from llmjobs.prompt_format import ChatMessage, PromptFormat, Thinking, is_template_error
 from llmjobs.scoring.requests import Request
-
-Message = dict[str, str]
+from llmjobs.thinking import DEFAULT_BUDGET
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,29 @@ class EncodedUnit:
     """Shots left for each doc after dropping those that do not fit."""
     truncated: tuple[bool, ...]
     """Docs that do not fit even without shots: their beginning is cut off."""
+    joined: tuple[bool, ...]
+    """Docs where a token reaches over the border of prompt and answer (see ``encoding``)."""
+    shortened: tuple[bool, ...]
+    """Docs that leave less room for a reply than the benchmark gives it."""
     bos: str
     """``added`` by the tokenizer's own default, already ``in the text`` (a chat template), or ``none``."""
     system: str
     """``none``, ``system`` (a message of its own) or ``merged`` (the template has no system role)."""
+    format: PromptFormat
+    """How prompts are written: thinking, date, ends of a turn."""
+
+    def digest(self) -> str:
+        """Sixteen digits that stand for every token that is asked and how replies are generated."""
+        digest = hashlib.sha256()
+        for options in self.requests:
+            digest.update(_bytes((r.context, r.continuation) for r in options))
+        for context, how in zip(self.contexts, self.generations, strict=True):
+            digest.update(_bytes((context, how)))
+        return digest.hexdigest()[:16]
+
+
+def _bytes(values: Iterable[object]) -> bytes:
+    return repr(tuple(values)).encode()
 
 
 def encode_unit(
@@ -50,41 +72,66 @@ def encode_unit(
     chat_template: bool = False,
     fewshot_as_turns: bool = True,
     system: str | None = None,
+    thinking: Thinking | None = "off",
+    date: datetime.date | None = None,
+    who: str = "the model",
 ) -> EncodedUnit:
     """Encode all docs of one subject, each with as many shots as fit into ``max_length`` tokens.
 
+    ``thinking`` and ``date`` are for the chat template (see ``prompt_format``); ``who`` begins the line of an error.
+
     Raises:
-        ValueError: the tokenizer has no chat template though one is asked for.
+        ModelError: the tokenizer has no chat template though one is asked for, or options would be scored inside
+            the model's thinking.
 
     """
-    writer = PromptWriter(benchmark, shots, tokenizer, ChatStyle(chat_template, fewshot_as_turns, system))
-    encoder = Encoder(tokenizer)
+    form = PromptFormat(tokenizer, who=who, uses_template=chat_template, thinking=thinking, date=date)
+    writer = PromptWriter(benchmark, shots, tokenizer, ChatStyle(chat_template, fewshot_as_turns, system), form)
+    encoder = Encoder(tokenizer, form)
     generated = bool(docs) and benchmark.output_type(docs[0].subject) == "generate_until"
-    generations = [benchmark.generation(doc) if generated else None for doc in docs]
+    if not generated:
+        form.check_scoring(benchmark.name)
+    generations = [_with_thinking(benchmark.generation(doc), form) if generated else None for doc in docs]
     rooms = [_room(max_length, generation) for generation in generations]
+    joined = [False] * len(docs)
     pairs: dict[int, list[tuple[Tokens, Tokens]]] = {}
     used = [len(shots.examples)] * len(docs)
     pending = list(range(len(docs)))
     while pending:
         texts = [writer.write(docs[at], used[at], generated) for at in pending]
         pairs.update(zip(pending, encoder.encode(texts), strict=True))
+        for at, is_joined in zip(pending, encoder.joined, strict=True):
+            joined[at] = is_joined
         pending = [at for at in pending if used[at] and _length(pairs[at]) > rooms[at]]
         for at in pending:
             used[at] -= 1
     contexts = [pairs[at][0][0][-rooms[at] :] for at in range(len(docs))] if generated else []
     kept = [] if generated else [pairs[at] for at in range(len(docs))]
+    fitted = [
+        replace(g, max_new_tokens=min(g.max_new_tokens, max_length - len(context)))
+        for g, context in zip(filter(None, generations), contexts, strict=generated)
+    ]
+    asked = [g.max_new_tokens for g in generations if g]
     return EncodedUnit(
         requests=tuple(tuple(Request(c, t) for c, t in options) for options in kept),
         contexts=tuple(contexts),
-        generations=tuple(
-            replace(g, max_new_tokens=min(g.max_new_tokens, max_length - len(context)))
-            for g, context in zip(filter(None, generations), contexts, strict=True)
-        ),
+        generations=tuple(fitted),
         shots_used=tuple(used),
         truncated=tuple(_length(pairs[at]) > rooms[at] for at in range(len(docs))),
+        joined=tuple(joined),
+        shortened=tuple(g.max_new_tokens < most for g, most in zip(fitted, asked, strict=True)) or (False,) * len(docs),
         bos=encoder.bos,
         system=writer.system_role,
+        format=form,
     )
+
+
+def _with_thinking(generation: Generation, form: PromptFormat) -> Generation:
+    """Room for the thinking beside the answer; its end is looked for in the whole reply, so nothing stops it before."""
+    if not form.is_thinking:
+        return replace(generation, stop=(*generation.stop, *form.ends[1]))
+    budget = form.asked if isinstance(form.asked, int) else DEFAULT_BUDGET
+    return replace(generation, stop=(), max_new_tokens=generation.max_new_tokens + budget)
 
 
 def _length(options: Sequence[tuple[Tokens, Tokens]]) -> int:
@@ -104,14 +151,23 @@ def _room(max_length: int, generation: Generation | None) -> int:
 class PromptWriter:
     """Writes a doc with its shots as text."""
 
-    def __init__(self, benchmark: Benchmark, shots: Shots, tokenizer: Tokenizer, style: ChatStyle) -> None:
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        shots: Shots,
+        tokenizer: Tokenizer,
+        style: ChatStyle,
+        prompt_format: PromptFormat | None = None,
+    ) -> None:
         """Take what is the same for all docs."""
         self.delimiter = benchmark.target_delimiter
         self.shots = shots
-        self.tokenizer = tokenizer
         self.style = style
+        self.format = prompt_format or PromptFormat(tokenizer, uses_template=style.chat_template)
         self.system_text = _join(style.system or "", shots.description, shots.delimiter)
-        self.system_role = "none" if not (style.chat_template and self.system_text) else "system"
+        self.system_role = "none"
+        if style.chat_template and self.system_text:
+            self.system_role = "system" if self.format.takes_system else "merged"
 
     def write(self, doc: Doc, count: int, generated: bool) -> list[Text]:
         """Write one text a continuation; one without continuation for generation."""
@@ -128,35 +184,27 @@ class PromptWriter:
     def _context(self, question: str, count: int) -> str:
         if not self.style.chat_template:
             return _join(self.style.system or "", self.shots.render(count) + question, self.shots.delimiter)
-        return self._through_template(self._messages(question, count))
+        messages = self.format.with_system(self.system_text, self._messages(question, count), self.shots.delimiter)
+        try:
+            return self.format.render(messages)
+        except Exception as error:
+            if not is_template_error(error):
+                raise
+            raise ModelError(
+                f"{self.format.who}: its chat template refuses these messages: {printable(str(error))};"
+                " try fewshot_as_turns: false, or chat_template: false"
+            ) from None
 
-    def _messages(self, question: str, count: int) -> list[Message]:
+    def _messages(self, question: str, count: int) -> list[ChatMessage]:
         examples = self.shots.examples[:count]
         if not self.style.fewshot_as_turns:
             shown = "".join(e.text + e.target + self.shots.delimiter for e in examples)
             return [{"role": "user", "content": shown + question}]
-        turns: list[Message] = []
+        turns: list[ChatMessage] = []
         for example in examples:
             turns.append({"role": "user", "content": example.text})
             turns.append({"role": "assistant", "content": example.target.removeprefix(self.delimiter)})
         return [*turns, {"role": "user", "content": question}]
-
-    def _through_template(self, messages: list[Message]) -> str:
-        """Write messages; a template that refuses a system message gets its text before the first question."""
-        if self.system_role == "system":
-            try:
-                return self._apply([{"role": "system", "content": self.system_text}, *messages])
-            except Exception as error:
-                if type(error).__module__.partition(".")[0] != "jinja2":
-                    raise
-                self.system_role = "merged"
-        if self.system_role == "merged":
-            first = _join(self.system_text, messages[0]["content"], self.shots.delimiter)
-            messages = [messages[0] | {"content": first}, *messages[1:]]
-        return self._apply(messages)
-
-    def _apply(self, messages: list[Message]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def _join(before: str, after: str, delimiter: str) -> str:

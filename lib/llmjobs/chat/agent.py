@@ -48,7 +48,7 @@ class Agent:
         try:
             yield from answering.pieces()
         except (GeneratorExit, KeyboardInterrupt):
-            if answering.text.strip():
+            if answering.answer:
                 self._keep(asked, answering.reply())
             raise
         self._keep(asked, answering.reply())

@@ -30,6 +30,8 @@ class Ending:
     reused_tokens: int = 0
     """Of the prompt's tokens, those whose keys and values were still there."""
     counted: Counted = "tokenizer"
+    thinking_tokens: int | None = None
+    """Of the new tokens, those of the thinking; None where nobody counted them."""
 
 
 AnswerStream = Generator[str, None, Ending]

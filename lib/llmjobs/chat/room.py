@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from llmjobs.chat.backend import AnswerStream, Backend, Ending, Sampling
 from llmjobs.chat.messages import Message
 from llmjobs.errors import LlmjobsError
+from llmjobs.thinking import split_reply
 
 UNLIMITED = 1 << 20
 """Tokens taken where neither the model nor the settings say how many there are."""
@@ -30,8 +31,10 @@ class BackendRoom:
 
     def complete(self, messages: Sequence[Message], max_new_tokens: int) -> tuple[str, int]:
         """Ask on the side, greedily: no random number is used up."""
-        text, ending = drain(self.backend.answer(messages, Sampling(min(max_new_tokens, self.reserve))))
-        return text, ending.prompt_tokens + ending.new_tokens
+        thinks = str(self.backend.effective.get("thinking", "")).startswith("on")
+        most = self.reserve if thinks else min(max_new_tokens, self.reserve)
+        text, ending = drain(self.backend.answer(messages, Sampling(most)))
+        return split_reply(text).answer, ending.prompt_tokens + ending.new_tokens
 
 
 def room_for(backend: Backend, sampling: Sampling, max_context: int | None) -> tuple[BackendRoom, Sampling]:

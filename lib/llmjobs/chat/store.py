@@ -80,7 +80,9 @@ class ChatStore:
         reply = dataclasses.asdict(agent.last)
         times = {key: round(reply.pop(key), 6) for key in ("ttft_s", "real_s")}
         number = len(agent.messages) // 2
-        del reply["text"], reply["reused_tokens"]
+        for key in ("text", "reused_tokens", "thinking", "thinking_tokens"):
+            del reply[key]
+        reply |= agent.last.thinking_record()
         self._records.append(
             [{"turn": number, **user.to_builtin()}, {"turn": number, **assistant.to_builtin(), **reply}]
         )

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from llmjobs.thinking import Marks
+
 UNFINISHED = "\ufffd"
 
 
@@ -70,3 +72,65 @@ class TextStream:
 
     def _begins_stop(self, text: str) -> bool:
         return any(stop.startswith(text) or text.startswith(stop) for stop in self._stops)
+
+
+class ReplyStream:
+    """Text of a reply that may begin with thinking. Marks are written out whole; stops count in the answer only."""
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        decode_all: Callable[[Sequence[int]], str],
+        stops: Sequence[str] = (),
+        *,
+        marks: Marks | None = None,
+        begun: bool = False,
+    ) -> None:
+        """``decode_all`` keeps special tokens, of which a mark may be one; ``begun``: the prompt opened the block."""
+        self._decode_all, self._marks = decode_all, marks
+        self._answer = TextStream(decode, stops)
+        self._thought = TextStream(decode_all)
+        self._ids: list[int] = []
+        self._state = "answer" if marks is None else "thinking" if begun else "start"
+        self._opening = f"{marks.open}\n" if marks and begun else ""
+        self.thinking_tokens = 0
+        """Of the thinking so far, its closing mark included."""
+
+    @property
+    def stopped(self) -> bool:
+        """A stop text came."""
+        return self._answer.stopped
+
+    def add(self, token: int) -> str:
+        """Take one token; return the text that is certain by now."""
+        if self._marks is None or self._state == "answer":
+            return self._answer.add(token)
+        self._ids.append(token)
+        if self._state == "start":
+            begun = self._decode_all(self._ids).lstrip()
+            if not begun.startswith(self._marks.open):
+                if self._marks.open.startswith(begun):
+                    return ""
+                self._state = "answer"
+                return "".join(map(self._answer.add, self._ids))
+            self._state = "thinking"
+            return self._think("".join(map(self._thought.add, self._ids)))
+        return self._think(self._thought.add(token))
+
+    def end(self) -> str:
+        """Return what was held back, once no more tokens come."""
+        if self._state == "start":
+            return "".join(map(self._answer.add, self._ids)) + self._answer.end()
+        return self._answer.end() if self._state == "answer" else self._opened(self._thought.end())
+
+    def _think(self, text: str) -> str:
+        assert self._marks is not None
+        self.thinking_tokens = len(self._ids)
+        if self._marks.close in self._decode_all(self._ids[-4 * len(self._marks.close) :]):
+            self._state = "answer"
+            text += self._thought.end() + "\n\n"
+        return self._opened(text)
+
+    def _opened(self, text: str) -> str:
+        opening, self._opening = self._opening, ""
+        return opening + text

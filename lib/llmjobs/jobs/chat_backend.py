@@ -1,5 +1,6 @@
 """From a manifest's model to something that answers."""
 
+import datetime
 import logging
 from collections.abc import Callable
 
@@ -19,8 +20,11 @@ def open_backend(
     warn: Callable[[str], None] = log.warning,
     parameters: Parameters | None = None,
     whole: WholeAnswers | None = None,
+    date: datetime.date | None = None,
 ) -> Backend:
     """Load ``spec`` here, or take its endpoint; ``parameters`` and ``whole`` are for an endpoint alone.
+
+    ``date`` is today for the chat template of a model here.
 
     Raises:
         LlmjobsError: it cannot be loaded, or the endpoint's key is not in its variable.
@@ -40,4 +44,4 @@ def open_backend(
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_threads(threads)
-    return LocalBackend(load_model(spec), warn=warn)
+    return LocalBackend(load_model(spec), warn=warn, date=date)

@@ -42,17 +42,18 @@ def make_request(
     """
     if endpoint and not endpoint_model:
         raise ManifestError("--endpoint: name the model on the server with --model NAME")
+    date = None
     if model and is_manifest(model) and not endpoint:
         study = load_manifest(model, overrides)
         spec, section = study.models[0], study.chat or ChatSection()
-        name = name or study.name
+        name, date = name or study.name, study.date
     elif model is None and resume:
         spec, section = _held_with(results, name or NAME, conversation), ChatSection()
     else:
         spec, section = _without_manifest(model or default_model(), overrides, endpoint, endpoint_model, api_key_env)
     merged = ChatSection.model_validate(section.model_dump() | dict(settings))
     overridden = frozenset(settings)
-    return ChatRequest(spec, merged, results, name or NAME, resume, conversation, overridden, timeout_s)
+    return ChatRequest(spec, merged, results, name or NAME, resume, conversation, overridden, timeout_s, date)
 
 
 def _held_with(results: Path, name: str, conversation: int | None) -> ModelSpec:

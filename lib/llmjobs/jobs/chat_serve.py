@@ -48,7 +48,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
     backend = open_backend(spec, warn=lambda line: print(f"llmjobs: {line}", file=sys.stderr))
     try:
         backend.start(section.seed)
-        sampling = Sampling(section.max_new_tokens, section.temperature, section.top_p)
+        sampling = Sampling(section.max_new_tokens + spec.thinking_tokens, section.temperature, section.top_p)
         server = server_class(
             backend,
             strategy=section.strategy if section.history else "none",

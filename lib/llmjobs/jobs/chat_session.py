@@ -1,5 +1,6 @@
 """A chat in the terminal: the agent made or resumed, then the talk."""
 
+import datetime
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Backend, Sampling
 from llmjobs.chat.store import ChatStore
 from llmjobs.chat.terminal import PipeReader, PromptReader, Reader, Terminal
-from llmjobs.errors import EXIT_OK, printable
+from llmjobs.errors import EXIT_OK, RunFolderError, printable
 from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.jobs.chat_model import identity
+from llmjobs.jobs.run_date import BEFORE_DATES
 from llmjobs.manifest.chat_section import ChatSection
 from llmjobs.manifest.model_section import ModelSpec
 
@@ -30,6 +32,8 @@ class ChatRequest:
     overridden: frozenset[str] = frozenset()
     """Settings given on the command line: on a resume they count, the others are the conversation's own."""
     timeout_s: float = 120.0
+    date: datetime.date | None = None
+    """What the chat template prints as today; a new conversation takes today, a resumed one keeps its own."""
 
 
 def chat(request: ChatRequest, once: str | None = None) -> int:
@@ -42,19 +46,20 @@ def chat(request: ChatRequest, once: str | None = None) -> int:
     store = _open_store(request)
     try:
         section = _section(request, store)
-        settings = {**section.model_dump(mode="json"), **identity(request.spec)}
+        date = _date(request, store)
+        settings = {**section.model_dump(mode="json"), **identity(request.spec), "date": date.isoformat()}
         if request.resume:
             store.check(settings)
-        backend = open_backend(request.spec, timeout_s=request.timeout_s, warn=_warn)
+        backend = open_backend(request.spec, timeout_s=request.timeout_s, warn=_warn, date=date)
         try:
-            return _talk(make_agent(backend, section), store, settings, request, once)
+            return _talk(make_agent(backend, section, request.spec.thinking_tokens), store, settings, request, once)
         finally:
             backend.close()
     finally:
         store.close()
 
 
-def make_agent(backend: Backend, section: ChatSection) -> Agent:
+def make_agent(backend: Backend, section: ChatSection, thinking_tokens: int = 0) -> Agent:
     """An agent as a manifest's ``chat:`` section asks for it."""
     return Agent(
         backend,
@@ -62,7 +67,7 @@ def make_agent(backend: Backend, section: ChatSection) -> Agent:
         strategy=section.strategy,
         history=section.history,
         max_context=section.max_context,
-        sampling=Sampling(section.max_new_tokens, section.temperature, section.top_p),
+        sampling=Sampling(section.max_new_tokens + thinking_tokens, section.temperature, section.top_p),
         seed=section.seed,
     )
 
@@ -111,6 +116,17 @@ def _section(request: ChatRequest, store: ChatStore) -> ChatSection:
     saved = {key: value for key, value in store.settings().items() if key in ChatSection.model_fields}
     given = request.section.model_dump(include=set(request.overridden))
     return ChatSection.model_validate(saved | given)
+
+
+def _date(request: ChatRequest, store: ChatStore) -> datetime.date:
+    """The conversation's own date; one from before dates were kept goes on with what was written then."""
+    if not request.resume:
+        return request.date or datetime.date.today()  # noqa: DTZ011 - the person's day
+    kept = store.settings().get("date")
+    try:
+        return datetime.date.fromisoformat(str(kept)) if kept else BEFORE_DATES
+    except ValueError:
+        raise RunFolderError(f"{store.folder.records}: {printable(str(kept))[:40]!r} is not a date") from None
 
 
 def _warn(line: str) -> None:

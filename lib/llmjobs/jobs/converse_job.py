@@ -1,6 +1,8 @@
 """The converse job as the runner sees it: a conversation a step, a record a turn."""
 
 import copy
+import datetime
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.jobs.converse_tasks import ConverseTask, converse_section, make_tasks, record_head
 from llmjobs.jobs.revisions import Revisions
+from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.models.device import DeviceClock
 from llmjobs.runfolder.folder import RunFolder
@@ -36,6 +39,7 @@ class ConverseJob:
         self._backend: tuple[ModelSpec, Backend] | None = None
         self._failed: dict[str, LlmjobsError] = {}
         self._load_s: float | None = None
+        self._date: datetime.date | None = None
 
     def for_worker(self) -> "ConverseJob":
         """A copy with no model loaded, to be sent to another machine."""
@@ -45,6 +49,7 @@ class ConverseJob:
 
     def units(self) -> Sequence[Unit]:
         """One unit for each model, set and memory, model by model."""
+        self._date = run_date(self.study, self.folder)
         self.tasks = {task.path: task for task in make_tasks(self.study, Revisions.of(self.folder))}
         return [task.unit() for task in self.tasks.values()]
 
@@ -75,7 +80,11 @@ class ConverseJob:
         try:
             with measured() as span:
                 backend = open_backend(
-                    spec, threads=self.section.threads, timeout_s=self.section.timeout_s, whole=WholeAnswers()
+                    spec,
+                    threads=self.section.threads,
+                    timeout_s=self.section.timeout_s,
+                    whole=WholeAnswers(),
+                    date=self._date,
                 )
         except LlmjobsError as error:
             self._failed[spec.name] = error
@@ -100,8 +109,9 @@ class ConverseWork:
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """What really answers."""
-        return self.backend.effective
+        """What really answers, and the order in which conversations are held."""
+        order = repr([script.id for script in self.task.scripts])
+        return {**self.backend.effective, "steps": {"order": hashlib.sha256(order.encode()).hexdigest()[:16]}}
 
     @property
     def steps(self) -> int:
@@ -135,7 +145,7 @@ class ConverseWork:
             strategy=task.memory.strategy,
             history=task.memory.history,
             max_context=task.memory.context,
-            sampling=Sampling(section.max_new_tokens, section.temperature, section.top_p),
+            sampling=Sampling(section.max_new_tokens + task.model.thinking_tokens, section.temperature, section.top_p),
             seed=section.seed + index,
         )
 
@@ -189,6 +199,7 @@ def _answered(said: Turn, reply: Reply) -> dict[str, Any]:
         "tokens_new": reply.new_tokens,
         "tokens_counted": reply.counted,
         "finish_reason": reply.finish_reason,
+        **reply.thinking_record(),
     }
 
 

@@ -65,6 +65,7 @@ class ConverseTask:
             "dtype_asked": spec.dtype,
             "quantization_asked": spec.quantization,
             "system": spec.system,
+            "thinking_asked": spec.thinking,
             "set": self.set_name,
             "conversations": len(self.scripts),
             "strategy": self.memory.strategy,

@@ -1,6 +1,7 @@
 """The eval job as the runner sees it: loads each model once, opens one unit after the other on it."""
 
 import copy
+import datetime
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ from llmjobs.jobs.eval_tasks import Task, docs_record, eval_section, make_tasks
 from llmjobs.jobs.eval_work import GenerationWork, LoglikelihoodWork
 from llmjobs.jobs.memory_limits import MemoryLimits
 from llmjobs.jobs.revisions import Revisions
+from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.models.device import DeviceClock, set_threads
 from llmjobs.models.load import LoadedModel, files_of, load_model
 from llmjobs.models.prefetch import prefetch
+from llmjobs.prompt_format import PromptFormat
 from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import RunFolder, read_object
 from llmjobs.runfolder.journal import encode
@@ -42,6 +45,7 @@ class EvalJob:
         self._bench: _Bench | None = None
         self._failed: dict[str, LlmjobsError] = {}
         self._prefetches = True
+        self._date: datetime.date | None = None
 
     def for_worker(self) -> "EvalJob":
         """A copy with no model loaded, to be sent to another machine; which model comes next is not known there."""
@@ -51,6 +55,7 @@ class EvalJob:
 
     def units(self) -> Sequence[Unit]:
         """One unit for each model and subject, model by model."""
+        self._date = run_date(self.study, self.folder)
         units = []
         for task in make_tasks(self.study, Revisions.of(self.folder)):
             unit = task.unit(self.section.seed)
@@ -106,6 +111,7 @@ class EvalJob:
 
     def _work(self, task: Task, bench: "_Bench", saved: Saved | None) -> LoglikelihoodWork | GenerationWork:
         spec, data = task.model, task.data
+        generates = data.benchmark.output_type(data.subject) == "generate_until"
         encoded = encode_unit(
             data.benchmark,
             data.docs,
@@ -115,14 +121,27 @@ class EvalJob:
             chat_template=spec.chat_template,
             fewshot_as_turns=spec.fewshot_as_turns,
             system=spec.system,
+            thinking=None if generates and _began_before_prompts_were_kept(saved) else spec.thinking,
+            date=self._date,
+            who=spec.name,
         )
-        effective = {**bench.effective, "bos": encoded.bos, "system_message": encoded.system}
+        bench.tell_added(encoded.format, spec.system or "")
+        effective = {
+            **bench.effective,
+            "bos": encoded.bos,
+            "system_message": encoded.system,
+            **encoded.format.to_record(spec.system or ""),
+        }
         clock = DeviceClock(bench.loaded.device)
-        if data.benchmark.output_type(data.subject) == "generate_until":
+        if generates:
+            effective |= {"prompts": encoded.digest()}
             generator = Generator(bench.loaded.model, bench.loaded.tokenizer, warn=log.warning)
+            generator.end_tokens = generator.end_tokens | encoded.format.ends[0]
             generator.row_limit = bench.limits.rows(saved, generator.row_limit)
             bench.write()
-            return GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
+            work = GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
+            work.take_up(saved)
+            return work
         plan = bench.scorer.plan(
             encoded.requests,
             max_length=bench.loaded.max_length,
@@ -132,7 +151,11 @@ class EvalJob:
         log.info("%s: %s", data.key, plan.describe())
         bench.scorer.token_limit = bench.limits.tokens(saved, plan)
         bench.write()
-        effective |= {"plan": plan.to_builtin(), "scoring_path": bench.scorer.path_of(plan)}
+        effective |= {
+            "prompts": encoded.digest(),
+            "plan": plan.to_builtin(),
+            "scoring_path": bench.scorer.path_of(plan),
+        }
         return LoglikelihoodWork(task, data.docs, encoded, plan, bench.scorer, clock, effective)
 
     def _write_docs(self, task: Task) -> None:
@@ -170,13 +193,24 @@ class _Bench:
         self.batch_tokens = self._budget(section.batch_tokens, earlier)
         self.limits = MemoryLimits.read(earlier)
         self._written: dict[str, Any] = {}
+        self._prompts: dict[str, Any] | None = None
         self.write()
+
+    def tell_added(self, prompt_format: PromptFormat, system: str) -> None:
+        """Say once, and note in ``model.json``, what the chat template makes of the prompts."""
+        if self._prompts is not None:
+            return
+        self._prompts = prompt_format.to_record(system)
+        if added := self._prompts.get("template_system"):
+            log.warning("%s: its chat template adds to every prompt: %r", self.spec.name, _short(added))
+        if self._prompts.get("thinking", "none") != "none":
+            log.warning("%s: thinking is %s", self.spec.name, self._prompts["thinking"])
 
     def write(self) -> None:
         """Bring ``model.json`` up to date: what was loaded, and with which limits it runs."""
         record = self.loaded.description.to_record() | self.effective | {"probe": self.probe.to_builtin()}
         record |= {"chat_template": self.spec.chat_template, "batch_tokens": self.batch_tokens}
-        record |= self.limits.to_record()
+        record |= self.limits.to_record() | (self._prompts or {})
         if record != self._written:
             self._folder.write_json(self._file, record)
             self._written = record
@@ -207,6 +241,15 @@ def _content(path: Path) -> bytes | None:
         return disk.read_whole(path)
     except OSError:
         return None
+
+
+def _began_before_prompts_were_kept(saved: Saved | None) -> bool:
+    """Whether a unit goes on that an older llmjobs began: its template wrote the thinking as it wished."""
+    return saved is not None and bool(saved.effective) and "prompts" not in saved.effective
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 def _pad_token_id(tokenizer: Any) -> int:

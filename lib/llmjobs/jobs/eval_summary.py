@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark
+from llmjobs.benchmarks.changed_prompts import count_changed
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.models.device import NO_GPU_TIME
 from llmjobs.runfolder.folder import CHECKPOINT, RunFolder, read_object
@@ -34,6 +35,7 @@ def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dic
 
 def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any]:
     records: dict[tuple[str, str], list[Record]] = {}
+    asked = {(str(u.declared["benchmark"]), str(u.declared["subject"])): int(u.declared["num_fewshot"]) for u in units}
     timings: list[Record] = []
     attempts, real_s, memory_kills = 1, 0.0, 0
     for unit in units:
@@ -57,8 +59,15 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
         "memory_kills": memory_kills,
         "errors": sum(record["status"] == "error" for record in everything),
         "unparsed": sum(record["status"] == "unparsed" for record in everything),
-        "benchmarks": _benchmarks(records),
+        "benchmarks": _benchmarks(records, asked),
+        **_prompts(folder, name),
     }
+
+
+def _prompts(folder: RunFolder, name: str) -> dict[str, Any]:
+    """What the chat template makes of the prompts, where one is used."""
+    found = read_object(folder.path / "eval" / name / "model.json")
+    return {key: found[key] for key in ("thinking", "prompt_date", "template_system") if found.get(key)}
 
 
 def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: float) -> dict[str, Any]:
@@ -81,15 +90,23 @@ def _sum(lines: Iterable[Mapping[str, Any]], key: str) -> float:
     return sum(line.get(key) or 0.0 for line in lines)
 
 
-def _benchmarks(records: Mapping[tuple[str, str], Sequence[Record]]) -> list[dict[str, Any]]:
+def _benchmarks(
+    records: Mapping[tuple[str, str], Sequence[Record]], asked: Mapping[tuple[str, str], int]
+) -> list[dict[str, Any]]:
     by_benchmark: dict[str, dict[str, Sequence[Record]]] = defaultdict(dict)
     for (benchmark, subject), part in records.items():
         by_benchmark[benchmark][subject] = part
-    return [_benchmark(name, subjects) for name, subjects in by_benchmark.items()]
+    return [
+        _benchmark(name, subjects, {subject: asked[name, subject] for subject in subjects})
+        for name, subjects in by_benchmark.items()
+    ]
 
 
-def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    rows = [{"subject": subject, **_accuracy(part)} for subject, part in subjects.items()]
+def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]], asked: Mapping[str, int]) -> dict[str, Any]:
+    rows = [
+        {"subject": subject, **_accuracy(part), **count_changed(part, asked[subject]).to_record()}
+        for subject, part in subjects.items()
+    ]
     scored = [row["acc"] for row in rows if row["acc"] is not None]
     together = [record for part in subjects.values() for record in part]
     return {
@@ -98,6 +115,7 @@ def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]]) -> dict[str,
         "macro_acc": round(sum(scored) / len(scored), 6) if scored else None,
         "metrics": _metrics(name, together),
         "interval": CONFIDENCE,
+        **count_changed(together, max(asked.values(), default=0)).to_record(),
         "subjects": rows,
     }
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmjobs.benchmarks.changed_prompts import ChangedPrompts
+
 GIB = 1 << 30
 
 
@@ -14,6 +16,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     for model in summary["models"]:
         if model["unparsed"] or model["errors"]:
             lines.append(f"{model['model']}: {model['unparsed']} replies unread, {model['errors']} questions in error")
+        lines += _changed(model)
     lines += [f"failed: {one['unit']}: {one['error']}" for one in summary["units_failed"]]
     if summary["units_missing"]:
         lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
@@ -21,6 +24,18 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     lines += [f"GPU –: {reason}" for reason in sorted(reasons)]
     lines.append("CPU is user + system time of all threads: with several threads it passes real time.")
     return "\n".join(lines)
+
+
+def _changed(model: Mapping[str, Any]) -> list[str]:
+    """What was not asked as the manifest says: shots that did not fit, prompts that were cut, by benchmark."""
+    found = []
+    for benchmark in model["benchmarks"]:
+        if text := str(ChangedPrompts.from_record(benchmark)):
+            subjects = [row["subject"] for row in benchmark["subjects"] if str(ChangedPrompts.from_record(row))]
+            named = f" ({', '.join(subjects[:3])}{f' and {len(subjects) - 3} more' if len(subjects) > 3 else ''})"
+            where = named if len(benchmark["subjects"]) > 1 else ""
+            found.append(f"{model['model']}: {benchmark['benchmark']}: {text}{where}")
+    return found
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

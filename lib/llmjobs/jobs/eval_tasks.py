@@ -89,6 +89,7 @@ class Task:
             "chat_template": spec.chat_template,
             "fewshot_as_turns": spec.fewshot_as_turns if spec.chat_template else None,
             "system": spec.system if spec.chat_template else None,
+            "thinking_asked": spec.thinking if spec.chat_template else None,
             "benchmark": self.data.spec.name,
             "benchmark_version": bench.version,
             "subject": self.data.subject,

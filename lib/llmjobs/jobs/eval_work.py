@@ -1,5 +1,6 @@
 """An opened eval unit: a plan of batches, and the records of each."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from llmjobs.benchmarks.prompting import EncodedUnit
 from llmjobs.clocks import measured
 from llmjobs.jobs.eval_tasks import Task
 from llmjobs.models.device import DeviceClock
-from llmjobs.runner.units import Record, Step
+from llmjobs.runner.units import Record, Saved, Step
 from llmjobs.scoring.engine import Scorer
 from llmjobs.scoring.generate import Generation, Generator
 from llmjobs.scoring.plan import UnitPlan
@@ -19,7 +20,10 @@ from llmjobs.scoring.requests import Score
 DECIMALS = 6
 """Log-likelihoods are kept to 1e-6 nats: below what float32 resolves, so that a record reads the same everywhere."""
 DOCS_A_STEP = 16
-"""Replies that are generated between two checkpoints."""
+"""Replies that are generated between two checkpoints. A unit that was begun with another number goes on with it."""
+
+STEPS_BEFORE = {"docs_a_step": 16}
+"""Steps of units whose checkpoint does not name them yet."""
 
 
 def record_of(task: Task, doc: Doc, judgement: Judgement | None, **extra: Any) -> Record:
@@ -39,6 +43,12 @@ def record_of(task: Task, doc: Doc, judgement: Judgement | None, **extra: Any) -
     if judgement and judgement.prediction is None:
         record["status"] = "unparsed"
     return record | extra
+
+
+def asked_as(encoded: EncodedUnit, at: int) -> dict[str, Any]:
+    """The shots that fitted, and a mark for each way in which this prompt is not what was asked for."""
+    marks = {"truncated": encoded.truncated, "shortened": encoded.shortened, "joined": encoded.joined}
+    return {"num_fewshot": encoded.shots_used[at]} | {name: True for name, found in marks.items() if found[at]}
 
 
 @dataclass
@@ -78,7 +88,7 @@ class LoglikelihoodWork:
 
     def _record(self, doc: Doc, scores: Sequence[Score]) -> Record:
         values = [score.loglikelihood for score in scores]
-        shots = {"num_fewshot": self.encoded.shots_used[doc.doc_id]}
+        shots = asked_as(self.encoded, doc.doc_id)
         if not all(map(math.isfinite, values)):
             return record_of(self.task, doc, None, error="a log-likelihood is not a finite number", **shots)
         rounded = [round(value, DECIMALS) for value in values]
@@ -88,7 +98,7 @@ class LoglikelihoodWork:
 
 @dataclass
 class GenerationWork:
-    """A reply for each doc, :data:`DOCS_A_STEP` a step."""
+    """A reply for each doc, some of them a step. The docs of a step are kept with the checkpoint."""
 
     task: Task
     docs: Sequence[Doc]
@@ -98,16 +108,25 @@ class GenerationWork:
     seed: int
     effective: Mapping[str, Any]
     opening: Mapping[str, Any] = field(default_factory=dict)
+    docs_a_step: int = field(default_factory=lambda: DOCS_A_STEP)
     _ready: bool = False
+
+    def take_up(self, saved: Saved | None) -> None:
+        """Go on with the steps that the unit was begun with, whatever this version would plan."""
+        if saved is not None and saved.effective:
+            steps = saved.effective.get("steps") or {}
+            self.docs_a_step = int(steps.get("docs_a_step", STEPS_BEFORE["docs_a_step"]))
+        order = hashlib.sha256(repr([doc.doc_id for doc in self.docs]).encode()).hexdigest()[:16]
+        self.effective = {**self.effective, "steps": {"docs_a_step": self.docs_a_step, "order": order}}
 
     @property
     def steps(self) -> int:
         """Docs in groups."""
-        return math.ceil(len(self.docs) / DOCS_A_STEP)
+        return math.ceil(len(self.docs) / self.docs_a_step)
 
     def step(self, index: int) -> Step:
         """Generate for one group of docs and judge the replies."""
-        docs = self.docs[index * DOCS_A_STEP : (index + 1) * DOCS_A_STEP]
+        docs = self.docs[index * self.docs_a_step : (index + 1) * self.docs_a_step]
         how = self.encoded.generations[docs[0].doc_id]
         with measured(self.clock) as span:
             if not self._ready:
@@ -129,13 +148,22 @@ class GenerationWork:
         return {"row_limit": self.generator.row_limit}
 
     def _record(self, doc: Doc, reply: Generation) -> Record:
-        judgement = self.task.data.benchmark.judge_text(doc, reply.text)
+        thinking = self.encoded.format.split(reply.token_ids, reply.text, self._stop(doc))
+        judgement = self.task.data.benchmark.judge_text(doc, thinking.answer)
+        thought = (
+            {} if thinking.thinking is None else {"thinking": thinking.thinking, "thinking_tokens": thinking.tokens}
+        )
         return record_of(
             self.task,
             doc,
             judgement,
-            text=reply.text,
+            text=thinking.answer,
+            **thought,
             finish_reason=reply.finish_reason,
             new_tokens=reply.new_tokens,
-            num_fewshot=self.encoded.shots_used[doc.doc_id],
+            **asked_as(self.encoded, doc.doc_id),
         )
+
+    def _stop(self, doc: Doc) -> tuple[str, ...]:
+        """What ends an answer, looked for behind the thinking."""
+        return (*self.task.data.benchmark.generation(doc).stop, *self.encoded.format.ends[1])

@@ -35,6 +35,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         outcome = there.run(job, folder, {m.name: m for m in study.models}, job.section.threads, on_records)
         units = [task.unit(job.section.seed) for task in job.tasks.values()]
         part = summarize(folder, units, outcome)
+        outcome.in_error = sum(model["errors"] for model in part["models"])
         write_summary(folder, study, job.name, part)
         click.echo(render_summary(part))
         tell_end(folder, outcome)

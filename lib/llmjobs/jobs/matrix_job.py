@@ -1,6 +1,7 @@
 """The matrix as the runner sees it: a unit for each repetition of each cell that this machine can run."""
 
 import copy
+import datetime
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from llmjobs.jobs.eval_tasks import Task, docs_record, make_tasks
 from llmjobs.jobs.matrix_attempts import AttemptsFile
 from llmjobs.jobs.matrix_cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
 from llmjobs.jobs.revisions import Revisions
+from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest
 from llmjobs.measuring.child import Ended, run_child
 from llmjobs.measuring.endings import describe_end, oom_kills, out_of_memory, was_killed
@@ -63,6 +65,7 @@ class MatrixJob:
         self.unavailable: dict[str, str] = {}
         """Cell → why this machine cannot run it."""
         self.failed: dict[str, str] = {}
+        self._date = datetime.date.min
         self._tasks: dict[str, list[Task]] = {}
         self._places: dict[str, tuple[Cell, int]] = {}
 
@@ -77,6 +80,7 @@ class MatrixJob:
 
     def units(self) -> Sequence[Unit]:
         """Repetition by repetition, the cells of each in an order of their own; each unit knows its questions."""
+        self._date = run_date(self.study, self.folder)
         self._tasks = self._make_tasks()
         self._probe()
         units = []
@@ -95,6 +99,7 @@ class MatrixJob:
             "model": cell.model.id,
             "revision": tasks[0].located.revision if tasks and tasks[0].located else None,
             "chat_template": cell.model.chat_template,
+            "thinking_asked": cell.model.thinking if cell.model.chat_template else None,
             **cell.settings(self.section),
             "questions": {task.data.key: _asked(task, self.section.seed) for task in tasks},
             "seed": self.section.seed,
@@ -172,6 +177,7 @@ class MatrixJob:
             "new_tokens": self.section.new_tokens,
             "batch_tokens": self.section.batch_tokens,
             "seed": self.section.seed,
+            "date": self._date.isoformat(),
             "uuid": self.machine.devices.get("cuda", {}).get("uuid"),
         }
 
@@ -241,7 +247,16 @@ def _described(machine: Machine) -> dict[str, Any]:
 
 def _asked(task: Task, seed: int) -> dict[str, Any]:
     """What decides the records of one subject, without what the cell decides."""
-    skipped = ("model", "revision", "device_asked", "dtype_asked", "quantization_asked", "chat_template", "seed")
+    skipped = (
+        "model",
+        "revision",
+        "device_asked",
+        "dtype_asked",
+        "quantization_asked",
+        "chat_template",
+        "thinking_asked",
+        "seed",
+    )
     return {key: value for key, value in task.unit(seed).declared.items() if key not in skipped}
 
 

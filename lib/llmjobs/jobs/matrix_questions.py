@@ -1,5 +1,6 @@
 """What happens in a cell's process once torch is there: the model, its speed, and the eval job's questions."""
 
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class Asker:
         section = EvalSection(
             benchmarks=benchmarks, seed=task["seed"], batch_tokens=task["batch_tokens"], threads=task["threads"]
         )
-        study = Manifest.model_construct(name="cell", description="", models=[self.spec], eval=section)
+        date = datetime.date.fromisoformat(task["date"]) if task.get("date") else None
+        study = Manifest.model_construct(name="cell", description="", date=date, models=[self.spec], eval=section)
         self.job = CellEval(study, RunFolder(folder))
         self.clock = DeviceClock(self.spec.device)
         self.effective: dict[str, Any] = {}

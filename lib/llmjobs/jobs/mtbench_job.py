@@ -1,6 +1,7 @@
 """The mtbench job as the runner sees it: answers first, then judgments; a question or a judgment a step."""
 
 import copy
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from llmjobs.jobs.mtbench_retry import ask_again
 from llmjobs.jobs.mtbench_tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section
 from llmjobs.jobs.mtbench_work import AnswerWork, ImportedWork, JudgeWork, OpenBackend
 from llmjobs.jobs.revisions import Revisions
+from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench_section import EndpointLimits, JudgeSpec, Price
 from llmjobs.mtbench.calls import CallJournal, spent_calls
@@ -43,6 +45,7 @@ class MTBenchJob:
         self._loaded: tuple[ModelSpec, Backend] | None = None
         self._failed: dict[ModelSpec, LlmjobsError] = {}
         self._load_s: float | None = None
+        self._date: datetime.date | None = None
 
     def for_worker(self) -> "MTBenchJob":
         """A copy with no model loaded, for another machine; money is counted in the command's process alone."""
@@ -53,6 +56,7 @@ class MTBenchJob:
 
     def units(self) -> Sequence[Unit]:
         """Every agent's answers, then every judge's judgments."""
+        self._date = run_date(self.study, self.folder)
         self.bench = make_bench(self.study, Revisions.of(self.folder))
         ask_again(self.folder, self.bench)
         self.spending.book_past(spent_calls(self.folder.path / FOLDER))
@@ -135,7 +139,9 @@ class MTBenchJob:
             raise self._failed[same]
         try:
             with measured() as span:
-                backend = open_backend(plain, threads=self.section.threads, timeout_s=self.section.timeout_s)
+                backend = open_backend(
+                    plain, threads=self.section.threads, timeout_s=self.section.timeout_s, date=self._date
+                )
         except LlmjobsError as error:
             self._failed[same] = error
             raise

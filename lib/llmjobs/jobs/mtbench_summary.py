@@ -166,8 +166,16 @@ def _judges(bench: Bench, found: Collected) -> list[Figures]:
             records = [record for task in tasks for record in found.judgments[task.path]]
             counts = {status: sum(record["status"] == status for record in records) for status in STATUSES}
             again = sum(_asked_again(record) for record in records)
-            rows.append({"judge": judge.name, "mode": mode, "n": len(records), **counts, "asked_again": again})
+            rows.append(
+                {"judge": judge.name, "mode": mode, "n": len(records), **counts, "asked_again": again, **_weak(records)}
+            )
     return rows
+
+
+def _weak(records: Sequence[Record]) -> Figures:
+    """Ratings in single brackets, which may be code such as ``a[1]``: read as FastChat does, and counted."""
+    found = [f"{record['question_id']}.{record['turn']}" for record in records if record.get("single_brackets")]
+    return {"single_brackets": len(found), "single_brackets_in": found[:20]} if found else {}
 
 
 def _asked_again(record: Record) -> bool:

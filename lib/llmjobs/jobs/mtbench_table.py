@@ -60,6 +60,9 @@ def _judge_line(row: Values) -> str:
         f"{row[key]} {words}" for key, words in (("error", "failed"), ("not_judged", "without an answer")) if row[key]
     ]
     parts += [f"{row['asked_again']} asked again"] if row["asked_again"] else []
+    if weak := row.get("single_brackets"):
+        where = ", ".join(row["single_brackets_in"][:3])
+        parts.append(f"{weak} ratings stand in single brackets only, which may be code (question.turn {where})")
     return f"judge {row['judge']} ({row['mode']}): {', '.join(parts)}"
 
 

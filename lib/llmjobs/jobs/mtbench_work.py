@@ -88,6 +88,7 @@ class AnswerWork(_AheadWork):
         """A question a step."""
         self.bench, self.task = bench, task
         super().__init__(len(bench.questions), workers, backend, opening, is_endpoint=is_endpoint(task))
+        self._effective["steps"] = _order([question.id for question in bench.questions])
 
     def record(self, index: int) -> tuple[Record, dict[str, Any]]:
         """Ask one question's turns; a turn after a failed one is not asked."""
@@ -119,10 +120,17 @@ class AnswerWork(_AheadWork):
             history=self.task.history,
             max_context=section.max_context,
             sampling=Sampling(
-                section.max_new_tokens, temperature_of(question.category, section.temperatures), section.top_p
+                section.max_new_tokens + spec.thinking_tokens,
+                temperature_of(question.category, section.temperatures),
+                section.top_p,
             ),
             seed=section.seed + index,
         )
+
+
+def _order(items: Sequence[object]) -> dict[str, str]:
+    """What each step is, in order, for the fingerprint."""
+    return {"order": hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]}
 
 
 def answer_head(name: str, question: Question) -> Record:
@@ -147,6 +155,17 @@ def _answered(replies: Sequence[Reply], error: str | None, is_final: bool) -> Re
         "tokens_new": [reply.new_tokens for reply in replies],
         "tokens_counted": [reply.counted for reply in replies],
         "finish_reasons": [reply.finish_reason for reply in replies],
+        **_thinking(replies),
+    }
+
+
+def _thinking(replies: Sequence[Reply]) -> Record:
+    """What was thought before each turn; no key where nothing was."""
+    if all(reply.thinking is None for reply in replies):
+        return {}
+    return {
+        "thinking": [reply.thinking for reply in replies],
+        "thinking_tokens": [reply.thinking_tokens for reply in replies],
     }
 
 
@@ -198,6 +217,7 @@ class JudgeWork(_AheadWork):
         self._answers = [{record["question_id"]: record for record in part} for part in answers]
         super().__init__(len(self._items), workers, backend, opening, is_endpoint=is_endpoint(task))
         text = b"".join(encode({"q": r["question_id"], "t": r["turns"]}) for part in answers for r in part)
+        self._effective["steps"] = _order([(question.id, turn) for question, turn in self._items])
         self._effective["answers"] = hashlib.sha256(text).hexdigest()[:16]
 
     def record(self, index: int) -> tuple[Record, dict[str, Any]]:
@@ -227,7 +247,7 @@ class JudgeWork(_AheadWork):
 
     def _talk(self, system: str, label: str) -> "_AgentTalk":
         judge = self.task.judge
-        sampling = Sampling(judge.max_new_tokens, judge.temperature)
+        sampling = Sampling(judge.max_new_tokens + judge.thinking_tokens, judge.temperature)
         seed = self.bench.section.seed
         return _AgentTalk(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
 
@@ -247,4 +267,4 @@ class _AgentTalk:
     def ask(self, text: str) -> Said:
         """Ask with everything said before."""
         reply = self.agent.ask(text)
-        return Said(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted)
+        return Said(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted, reply.thinking)

@@ -19,7 +19,7 @@ from llmjobs.models.locate import Located
 from llmjobs.runfolder import disk
 from llmjobs.scoring.plan import plan_unit
 
-VERSION = 1
+VERSION = 2
 """Of the counting; another one does not read this one's cache."""
 LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 DEFAULT_LENGTH = 2048
@@ -98,6 +98,8 @@ class TokenCounter:
             chat_template=spec.chat_template,
             fewshot_as_turns=spec.fewshot_as_turns,
             system=spec.system,
+            thinking=spec.thinking,
+            who=spec.name,
         )
         if data.benchmark.output_type(data.subject) == "generate_until":
             return _generated(encoded)

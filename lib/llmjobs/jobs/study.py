@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.environment import describe_machine
+from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, dump_manifest
 from llmjobs.runfolder import leases
 from llmjobs.runfolder.folder import RunFolder, read_object, sweep
@@ -25,6 +26,7 @@ def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] 
     Raises:
         LockedError: another process works in it.
         RunFolderError: it cannot be written.
+        FingerprintError: the manifest's date is not the one that the run began with.
 
     """
     folder_path = results / study.name
@@ -34,7 +36,8 @@ def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] 
             print(f"--fresh: the old run is kept as {old}", file=sys.stderr)
         sweep(folder)
         leases.collect(folder)
-        folder.write_text(MANIFEST_FILE, dump_manifest(study))
+        dated = study.model_copy(update={"date": run_date(study, folder)})
+        folder.write_text(MANIFEST_FILE, dump_manifest(dated))
         _write_environment(folder, devices)
         yield folder
 

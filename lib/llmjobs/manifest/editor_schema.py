@@ -15,6 +15,8 @@ def json_schema() -> dict[str, Any]:
     whole["required"].remove("name")  # else the file's name
     _name_or_file(sections["BenchmarkSpec"])
     _judges(sections)
+    for name in ("ModelSpec", "JudgeSpec"):
+        sections[name]["properties"]["thinking"]["anyOf"].append({"type": "boolean"})  # as YAML reads on and off
     for key, found in sections["MatrixSection"]["properties"].items():
         if found.get("type") == "array":
             sections["MatrixSection"]["properties"][key] = _one_or_list(found)

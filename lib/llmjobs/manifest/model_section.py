@@ -1,10 +1,11 @@
 """``models:`` — which models, how they are loaded."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.fields import Address, FileName, ModelId, Revision, Section, VariableName, slug
+from llmjobs.thinking import DEFAULT_BUDGET
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -34,6 +35,9 @@ class ModelSpec(Section):
     """With the chat template: each shot is a user and an assistant turn, instead of one long message."""
     system: str | None = None
     """System message for the chat template."""
+    thinking: Literal["off", "on"] | Annotated[int, Field(ge=1, le=1 << 20)] = "off"
+    """For models that think before they answer. `off` uses the template's own switch, or an empty thinking block. `on`
+    (2048 tokens) or a number of tokens makes room for the thinking; the answer is what comes after it."""
     trust_remote_code: bool = False
     """Allow code of the model's repository to run. Off unless you read that code."""
     pickle_weights: bool = False
@@ -49,6 +53,8 @@ class ModelSpec(Section):
         """``- meta-llama/Llama-3.2-1B`` is short for ``- id: …``; the name is derived."""
         if isinstance(value, str):
             value = {"id": value}
+        if isinstance(value, dict) and isinstance(value.get("thinking"), bool):  # so YAML reads ``on`` and ``off``
+            value = value | {"thinking": "on" if value["thinking"] else "off"}
         if isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] and not value.get("name"):
             suffix = f"-{value['quantization']}" if value.get("quantization") in ("8bit", "4bit") else ""
             value = value | {"name": slug(value["id"], 90) + suffix}
@@ -68,3 +74,8 @@ class ModelSpec(Section):
         if self.api_key_env and not self.endpoint:
             raise ValueError("api_key_env is for an endpoint; add endpoint: or remove it")
         return self
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that replies may have beside the answer."""
+        return self.thinking if isinstance(self.thinking, int) else DEFAULT_BUDGET if self.thinking == "on" else 0

@@ -1,5 +1,6 @@
 """The whole manifest: one study, a section for each job that it wants."""
 
+import datetime
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -20,6 +21,9 @@ class Manifest(Section):
     """Name of the run's folder under the results."""
     description: str = ""
     """One line for people."""
+    date: datetime.date | None = None
+    """What chat templates print as today's date, in every prompt of the run; the day of the run's first start when not
+    given."""
     models: list[ModelSpec] = Field(min_length=1)
     """The models that every job takes; an id alone takes the defaults."""
     eval: EvalSection | None = None

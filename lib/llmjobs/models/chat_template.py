@@ -37,6 +37,9 @@ def bound_template(tokenizer: Any, who: str) -> Any:
 class BoundTemplate:
     """Called in the place of a tokenizer's ``apply_chat_template``, for text only."""
 
+    takes_date = True
+    """What a template prints as today can be given (``date``)."""
+
     def __init__(self, tokenizer: Any, who: str) -> None:
         """Nothing is started yet."""
         self.who = who
@@ -45,9 +48,15 @@ class BoundTemplate:
         self._lock = threading.Lock()
 
     def __call__(
-        self, conversation: Any, *, tokenize: bool = False, add_generation_prompt: bool = False, **values: Any
+        self,
+        conversation: Any,
+        *,
+        tokenize: bool = False,
+        add_generation_prompt: bool = False,
+        date: str | None = None,
+        **values: Any,
     ) -> str:
-        """Write messages as the model expects them.
+        """Write messages as the model expects them; ``date`` (ISO 8601) is today for a template that prints it.
 
         Raises:
             jinja2.TemplateError: the template refuses the messages, or reaches for what it must not.
@@ -61,6 +70,7 @@ class BoundTemplate:
             "template": tokenizer.get_chat_template(),
             "messages": [{key: v for key, v in message.items() if v is not None} for message in conversation],
             "add_generation_prompt": add_generation_prompt,
+            "date": date,
             "values": {**tokenizer.special_tokens_map, **values},
         }
         with self._lock:

@@ -1,10 +1,12 @@
 """Renders chat templates in a process of its own (``python -m llmjobs.models.template_child``), by transformers' code.
 
-One JSON line in (``template``, ``messages``, ``add_generation_prompt``, ``values``), one out (``text``, or ``error``
-and ``message``). Its memory is limited by the kernel once everything is imported; its time is the parent's affair.
+One JSON line in (``template``, ``messages``, ``add_generation_prompt``, ``date``, ``values``), one out (``text``, or
+``error`` and ``message``). Where a date is given, it is today for the template. Its memory is limited by the kernel
+once everything is imported; its time is the parent's affair.
 """
 
 import contextlib
+import datetime
 import json
 import os
 import resource
@@ -25,8 +27,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     from jinja2 import TemplateError
+    from transformers.utils import chat_template_utils
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    chat_template_utils.datetime = RunDate  # type: ignore[attr-defined]
+    # ``strftime_now`` reads the clock by that name; what is given to a template as a value must be plain data
     _limit_memory()
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
@@ -41,7 +46,21 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
+class RunDate(datetime.datetime):
+    """A clock that stands still where a date is given."""
+
+    today_is: datetime.date | None = None
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> "RunDate":
+        """Midnight of the date given, else the time."""
+        if cls.today_is is None:
+            return super().now(tz)
+        return cls(cls.today_is.year, cls.today_is.month, cls.today_is.day, tzinfo=tz)
+
+
 def _rendered(render: Any, task: dict[str, Any]) -> str:
+    RunDate.today_is = datetime.date.fromisoformat(task["date"]) if task.get("date") else None
     found, _ = render(
         conversations=[task["messages"]],
         chat_template=task["template"],

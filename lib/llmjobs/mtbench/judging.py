@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from llmjobs.chat.errors import AnswerError, CallError, ContextFullError, MessageTooLongError, UnavailableError
 from llmjobs.mtbench.judge_prompts import JudgePrompt, PromptSet
 from llmjobs.mtbench.questions import Question
-from llmjobs.mtbench.rating import REMINDER, read_rating, read_verdict
+from llmjobs.mtbench.rating import REMINDER, is_weakly_rated, read_rating, read_verdict
 
 Record = dict[str, Any]
 
@@ -20,6 +20,8 @@ class Said:
     prompt_tokens: int
     new_tokens: int
     counted: str
+    thinking: str | None = None
+    """What the judge wrote for itself before it; nothing is read there."""
 
 
 class Talk(Protocol):
@@ -42,7 +44,8 @@ def judge_single(
     values = _questions(question) | {"answer": answer[0]} | {f"answer_{i + 1}": text for i, text in enumerate(answer)}
     found = _ask(prompt, values, talk, f"{question.id}.{turn}", read_rating)
     rating = found.pop("read")
-    return {"prompt": prompt.name, "rating": rating, **found}
+    weak = {"single_brackets": True} if rating is not None and is_weakly_rated(found["judgment"] or "") else {}
+    return {"prompt": prompt.name, "rating": rating, **weak, **found}
 
 
 def judge_pair(
@@ -127,6 +130,7 @@ class _Found:
 
     asked: int = 0
     said: list[str] = field(default_factory=list)
+    thought: list[str | None] = field(default_factory=list)
     tokens: tuple[int, int] = (0, 0)
     counted: str = "tokenizer"
     error: str | None = None
@@ -134,6 +138,7 @@ class _Found:
 
     def take(self, answer: Said) -> None:
         self.said.append(answer.text)
+        self.thought.append(answer.thinking)
         self.tokens = (self.tokens[0] + answer.prompt_tokens, self.tokens[1] + answer.new_tokens)
         self.error, self.counted = None, answer.counted
 
@@ -142,4 +147,5 @@ class _Found:
         head = {"read": value, "judgment": last, "asked": self.asked, "earlier": list(self.said[:-1])}
         counts = {"prompt_tokens": self.tokens[0], "new_tokens": self.tokens[1], "tokens_counted": self.counted}
         error = {"error": self.error, **({"final": True} if self.is_final else {})} if self.error else {}
-        return {**head, **counts, "status": status, **error}
+        told = {"thinking": list(self.thought)} if any(text is not None for text in self.thought) else {}
+        return {**head, **counts, "status": status, **told, **error}

@@ -26,6 +26,11 @@ def read_rating(text: str) -> float | None:
     return None
 
 
+def is_weakly_rated(text: str) -> bool:
+    """Whether a rating is there in single brackets only, as ``[8]`` or as code like ``a[1]``: it may be no rating."""
+    return not _RATINGS[0].search(text) and read_rating(text) is not None
+
+
 def read_verdict(text: str) -> str | None:
     """``A``, ``B`` or ``tie``; None where there is none, or where different ones stand.
 

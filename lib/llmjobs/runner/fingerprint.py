@@ -12,6 +12,19 @@ from llmjobs.runfolder.folder import UnitFolder
 
 OF_NAMES = ("questions",)
 """Fields whose keys are names (of benchmarks' subjects): one more or less is another set of questions."""
+_PROMPTS = "the prompts would not be those that the unit began with"
+_EXPLAINED = {
+    "template_hash": f"the model's chat template has changed, so {_PROMPTS}",
+    "prompt_date": f"the chat template prints the date, so {_PROMPTS}",
+    "thinking": f"the chat template's thinking is set in another way, so {_PROMPTS}",
+    "template_system": f"the chat template adds another system message, so {_PROMPTS}",
+    "prompts": f"{_PROMPTS}: the tokenizer, its chat template, or the version of transformers or llmjobs has changed",
+    "plan": "the batches would not be those that the unit began with: another version of llmjobs plans them in another"
+    " way, or the model's probe came out differently",
+    "steps": "the steps would not be those that the unit began with: another version of llmjobs orders the questions in"
+    " another way",
+}
+"""Fields whose values say nothing to people."""
 
 
 def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -23,6 +36,11 @@ def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mappin
     """
     if found := _difference(saved, asked):
         key, was, now = found
+        if why := _EXPLAINED.get(key.partition(".")[0]):
+            raise FingerprintError(
+                f"{unit.path}: {why} ({key}: {_short(was)}, now {_short(now)}). Go on with the versions in"
+                " environment.json, give the run another name (--set name=…), or start anew with --fresh"
+            )
         raise FingerprintError(
             f"{unit.path}: {key} was {_short(was)} and is now {_short(now)}; "
             f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"

@@ -42,13 +42,15 @@ class Outcome:
     """Unit path → the one line that says why."""
     stopped_by: str | None = None
     """Name of the signal that ended it."""
+    in_error: int = 0
+    """Questions of finished units that ended in an error; the job counts them."""
 
     @property
     def exit_code(self) -> int:
-        """0 all units done, 3 some failed, 75 stopped and resumable."""
+        """0 all units done, 3 some failed or questions are in error, 75 stopped and resumable."""
         if self.stopped_by:
             return EXIT_RESUMABLE
-        return EXIT_UNITS_FAILED if self.failed else EXIT_OK
+        return EXIT_UNITS_FAILED if self.failed or self.in_error else EXIT_OK
 
 
 def run_job(

@@ -1,5 +1,6 @@
 """A model on this machine as a backend: token by token, keys and values kept over turns."""
 
+import datetime
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from llmjobs.chat.backend import AnswerStream, Ending, FinishReason, Sampling
 from llmjobs.chat.local.kept_keys import KeptKeys
 from llmjobs.chat.messages import Message
 from llmjobs.chat.prompt import ChatPrompt
-from llmjobs.chat.text_stream import TextStream
+from llmjobs.chat.text_stream import ReplyStream
 from llmjobs.models.load import LoadedModel
 from llmjobs.scoring.sampling import Sampling as TokenSampling
 from llmjobs.scoring.sampling import next_tokens
@@ -22,15 +23,26 @@ class LocalBackend:
     """Answers with a loaded model. Random numbers are its own, so that they can be saved."""
 
     def __init__(
-        self, loaded: LoadedModel, *, keeps_keys: bool = True, warn: Callable[[str], None] = log.warning
+        self,
+        loaded: LoadedModel,
+        *,
+        keeps_keys: bool = True,
+        warn: Callable[[str], None] = log.warning,
+        date: datetime.date | None = None,
     ) -> None:
-        """``keeps_keys`` off computes every turn whole (for comparisons)."""
+        """``keeps_keys`` off computes every turn whole (for comparisons); ``date`` is today for the chat template.
+
+        Raises:
+            ModelError: the chat template cannot do what the model's ``thinking`` asks for.
+
+        """
         self.name = loaded.spec.name
         self._loaded = loaded
-        self.prompt = ChatPrompt(loaded.tokenizer, warn)
+        self.prompt = ChatPrompt(loaded.tokenizer, warn, who=self.name, thinking=loaded.spec.thinking, date=date)
         self.end_ids = self.prompt.end_ids | _eos_ids(loaded)
         self._keys = KeptKeys(loaded.model, self.name, keeps=keeps_keys, warn=warn)
         self._random = torch.Generator()
+        self._prompts = self.prompt.to_record()
 
     @property
     def limit(self) -> int:
@@ -45,7 +57,7 @@ class LocalBackend:
             "device": found.device,
             "dtype": found.dtype,
             "quantization": found.quantization,
-            "prompt_form": self.prompt.form,
+            **self._prompts,
             "limit": self.limit,
             "threads": torch.get_num_threads(),
         }
@@ -57,7 +69,9 @@ class LocalBackend:
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
         """Generate until an end token, a stop text or the longest length."""
         ids = self.prompt.encode(tuple(messages))
-        text = TextStream(self._decode, (*self.prompt.stops, *sampling.stop))
+        form = self.prompt.format
+        stops = (*self.prompt.stops, *sampling.stop)
+        text = ReplyStream(self._decode, self._decode_all, stops, marks=form.marks, begun=form.begins_thinking)
         how = TokenSampling(sampling.temperature, sampling.top_p)
         finish: FinishReason = "length"
         said: list[int] = []
@@ -77,7 +91,7 @@ class LocalBackend:
             is_whole = True
         finally:
             self._keys.settle(said if is_whole else ())
-        return Ending(finish, len(ids), len(said), reused)
+        return Ending(finish, len(ids), len(said), reused, thinking_tokens=text.thinking_tokens)
 
     def start(self, seed: int) -> None:
         """Forget what was read; random numbers from ``seed``."""
@@ -104,6 +118,9 @@ class LocalBackend:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._loaded.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _decode_all(self, ids: Sequence[int]) -> str:
+        return str(self._loaded.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 def _eos_ids(loaded: LoadedModel) -> frozenset[int]:

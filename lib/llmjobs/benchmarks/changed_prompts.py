@@ -1,0 +1,73 @@
+"""What a model was really asked, where that is not what the manifest says: counted from the records alone.
+
+A prompt that does not fit into the model's context loses shots; one that does not fit without any loses its beginning;
+a reply may be left less room than its benchmark gives it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ChangedPrompts:
+    """Counts over some records; ``fewest_shots`` and ``most_shots`` are over those with fewer shots than asked for."""
+
+    num_fewshot: int = 0
+    fewer_shots: int = 0
+    fewest_shots: int = 0
+    most_shots: int = 0
+    truncated: int = 0
+    shortened: int = 0
+    joined: int = 0
+
+    def __str__(self) -> str:
+        """One sentence, empty where everything was asked as the manifest says."""
+        parts = []
+        if self.fewer_shots:
+            fitted = f"{self.fewest_shots} to {self.most_shots}" if self.fewest_shots < self.most_shots else ""
+            parts.append(
+                f"{self.num_fewshot} shots, {fitted or self.fewest_shots} fitted on {_questions(self.fewer_shots)}"
+            )
+        if self.truncated:
+            parts.append(f"the beginning of the prompt was cut off on {_questions(self.truncated)}")
+        if self.shortened:
+            parts.append(f"less room for the reply on {_questions(self.shortened)}")
+        if self.joined:
+            parts.append(
+                f"the tokenizer joins prompt and answer on {_questions(self.joined)}, scored from the last common token"
+            )
+        return "; ".join(parts)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the model was asked something else than the manifest says (joined tokens are the same text)."""
+        return bool(self.fewer_shots or self.truncated or self.shortened)
+
+    def to_record(self) -> dict[str, Any]:
+        """For a summary: nothing where nothing changed."""
+        counts = {key: value for key, value in vars(self).items() if value and key not in _SHOTS}
+        shots = {key: getattr(self, key) for key in _SHOTS} if self.fewer_shots else {}
+        return {"changed_prompts": shots | counts} if shots or counts else {}
+
+    @classmethod
+    def from_record(cls, row: Mapping[str, Any]) -> "ChangedPrompts":
+        """Read what :meth:`to_record` wrote."""
+        found = row.get("changed_prompts") or {}
+        return cls(**{key: int(found[key]) for key in vars(cls()) if key in found})
+
+
+_SHOTS = ("num_fewshot", "fewest_shots", "most_shots")
+
+
+def count_changed(records: Iterable[Mapping[str, Any]], num_fewshot: int) -> ChangedPrompts:
+    """Count the marks of records that were asked with ``num_fewshot`` shots."""
+    everything = list(records)
+    used = [shots for record in everything if isinstance(shots := record.get("num_fewshot"), int)]
+    fewer = [shots for shots in used if shots < num_fewshot]
+    marks = {key: sum(record.get(key) is True for record in everything) for key in ("truncated", "shortened", "joined")}
+    return ChangedPrompts(num_fewshot, len(fewer), min(fewer, default=0), max(fewer, default=0), **marks)
+
+
+def _questions(count: int) -> str:
+    return f"{count:,} question{'' if count == 1 else 's'}"

@@ -1,0 +1,118 @@
+"""Thinking: the part of a reply that a model writes for itself before its answer, and the marks around it.
+
+Templates publish it in two ways: a switch (``enable_thinking`` in Qwen3, ``thinking`` in DeepSeek-V3.1 and Granite),
+or a prompt that simply ends inside an open block (DeepSeek-R1, QwQ). No torch, no tokenizer: text only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+DEFAULT_BUDGET = 2048
+"""Tokens that thinking may take beside the answer where the manifest only says ``on``."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The text that opens a thinking block, and the one that closes it."""
+
+    open: str
+    close: str
+    empty: str = ""
+    """What stands for "no thinking" at the end of a prompt; made of the two marks where empty."""
+
+    def closed_block(self) -> str:
+        """A block without a thought, as the templates with a switch write it."""
+        return self.empty or f"{self.open}\n\n{self.close}\n\n"
+
+
+KNOWN = (
+    Marks("<think>", "</think>"),
+    Marks("<thinking>", "</thinking>"),
+    Marks("<seed:think>", "</seed:think>"),
+    Marks("[THINK]", "[/THINK]"),
+    Marks("◁think▷", "◁/think▷"),
+    Marks("<|START_THINKING|>", "<|END_THINKING|>"),
+    Marks("<|begin_of_thought|>", "<|end_of_thought|>"),
+    Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>", empty="<|channel|>final<|message|>"),
+)
+"""Of Qwen, DeepSeek and most others; Seed-OSS; Magistral; Kimi; Command A; Sky-T1; gpt-oss."""
+SWITCHES = ("enable_thinking", "thinking")
+"""Template variables that turn thinking on or off."""
+
+
+def marks_in(text: str) -> Marks | None:
+    """The marks that a template writes or takes out; None for a template that knows no thinking."""
+    return next((marks for marks in KNOWN if marks.close in text or marks.open in text), None)
+
+
+def is_open(text: str, marks: Marks) -> bool:
+    """Whether ``text`` ends inside a thinking block."""
+    return text.rfind(marks.open) > text.rfind(marks.close)
+
+
+@dataclass(frozen=True)
+class SplitReply:
+    """A reply in its two parts; ``thinking`` is None where there was none."""
+
+    thinking: str | None
+    answer: str
+    tokens: int = 0
+    """Of the thinking, its closing mark included; 0 where nobody counted."""
+
+
+def split_reply(text: str, *, begun: bool = False, marks: Marks | None = None) -> SplitReply:
+    """Take the thinking off a reply. One that never ends leaves no answer.
+
+    ``begun``: the prompt opened the block. A reply that only closes one (its server's template opened it) is split
+    there too.
+    """
+    stripped = text.lstrip()
+    for one in (marks,) if marks else KNOWN:
+        has_open = stripped.startswith(one.open)
+        inside = stripped[len(one.open) :] if has_open else text
+        before, closed, after = inside.partition(one.close)
+        if has_open or (begun and marks):
+            return SplitReply(before.strip(), after.strip() if closed else "")
+        if closed and one.open not in before:
+            return SplitReply(before.strip(), after.strip())
+    return SplitReply(None, text)
+
+
+class ThinkingFilter:
+    """Takes the thinking out of a reply that comes in pieces, for people who watch; the whole is split at the end."""
+
+    def __init__(self) -> None:
+        """Nothing came yet."""
+        self._text = ""
+        self._state = "start"
+        self._marks = KNOWN[0]
+
+    def add(self, piece: str) -> str:
+        """Take a piece; returns what of it belongs to the answer."""
+        return "".join(self._steps(piece))
+
+    def end(self) -> str:
+        """What was held back because it might have become a mark."""
+        held = self._text if self._state == "start" else ""
+        self._text = ""
+        return held
+
+    def _steps(self, piece: str) -> Iterator[str]:
+        if self._state == "answer":
+            yield piece
+            return
+        self._text += piece
+        if self._state == "start":
+            begun = self._text.lstrip()
+            found = next((marks for marks in KNOWN if begun.startswith(marks.open)), None)
+            if found:
+                self._state, self._marks = "thinking", found
+            elif not any(marks.open.startswith(begun) for marks in KNOWN):
+                self._state, held, self._text = "answer", self._text, ""
+                yield held
+                return
+        if self._state == "thinking" and self._marks.close in self._text:
+            after = self._text.partition(self._marks.close)[2].lstrip()
+            if after:
+                self._state, self._text = "answer", ""
+                yield after
