@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from reportlab.platypus.doctemplate import LayoutError
 
 from llmjobs.cli import group
@@ -99,3 +101,37 @@ def test_wide_letters_count_twice_and_marks_not_at_all() -> None:
     assert name_width("ไทย") == 3
     (cut,) = short_names(["通义千问" * 10], 20)
     assert name_width(cut) <= 20
+
+
+PIECES = st.sampled_from(
+    ["Llama", "-", "3.2", "/", "Instruct", " ", "通义千问", "نموذج", "עברית", "โมเดลไทย", "मॉडल", "🦙", "🚀", "<b>"]
+    + ["&amp;", "=1+1", "x" * 90, "word " * 12, "\u202e", "\u200d", "é", "e\u0301", "_", "(", ")", "%", "\\", "$^_$"]
+    + ["'", '"', "7B", "\t", "ཀ"]
+)
+NAMES = st.lists(PIECES, min_size=1, max_size=14).map(lambda parts: "".join(parts).strip(" \t/") or "m")
+
+
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    names=st.lists(NAMES, min_size=1, max_size=12, unique=True),
+    subjects=st.lists(NAMES, min_size=1, max_size=5, unique=True),
+    models=st.integers(1, 150),
+    many=st.integers(1, 60),
+    questions=st.integers(1, 3),
+)
+def test_any_study_makes_a_report(
+    tmp_path_factory: pytest.TempPathFactory,
+    names: list[str],
+    subjects: list[str],
+    models: int,
+    many: int,
+    questions: int,
+) -> None:
+    """1 to 150 models, 1 to 60 subjects, long and odd names: always a PDF, never a warning."""
+    names = [*names, *(f"{names[n % len(names)]}-{n}" for n in range(models - len(names)))][:models]
+    subjects = [*subjects, *(f"{subjects[n % len(subjects)]} {n}" for n in range(many - len(subjects)))][:many]
+    subjects = subjects[: max(1, 1500 // (models * questions))]
+    folder = tmp_path_factory.mktemp("any")
+    study = write_study(folder / "any.csv", names, subjects, questions)
+    made = make_report([study], folder / "out" / "report.pdf")
+    assert made.pdf.read_bytes().startswith(b"%PDF")
