@@ -13,7 +13,6 @@ from llmjobs.report.figures.naming import name_width, short_names
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, ModelAccuracy
 from llmjobs.report.wording import percent
 from llmjobs.statistics.calibration import Calibration
-from llmjobs.statistics.intervals import wilson
 
 MOST_LINES, MOST_COLUMNS, MOST_DOTS = 20, 26, 3
 """Lines of the leaderboard, columns of the heat map, and models whose subjects get dots with intervals."""
@@ -105,7 +104,9 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
     shown = labels[:columns]
     slanted = columns > 4 or max(map(name_width, shown)) * columns > 80
     with style.styled():
-        figure = style.blank(0.19 * rows + (1.5 if slanted else 0.55))
+        head = 1.5 if slanted else 0.55
+        row = min(0.19, (style.ROOM_IN - head) / rows)
+        figure = style.blank(row * rows + head)
         axes = figure.subplots()
         masked = np.ma.masked_invalid(table)
         cells = colormaps[style.SEQUENCE]
@@ -113,9 +114,9 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
         for y, x in np.argwhere(~np.isnan(table)):
             value = float(table[y, x])
             ink = "white" if value < 0.55 else style.INK
-            size = 7.2 if columns <= 16 else 6.0
+            size = min(7.2 if columns <= 16 else 6.0, 40 * row)
             axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=size)
-        _name_subjects(axes, found, subjects, names, 0.5)
+        _name_subjects(axes, found, subjects, names, 0.5, row)
         axes.xaxis.tick_top()
         axes.set_xticks(np.arange(columns) + 0.5, short_names(shown, 28), fontsize=7.5)
         if slanted:
@@ -129,31 +130,30 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
     return figure
 
 
-def _name_subjects(axes: Axes, found: BenchmarkAccuracy, subjects: slice, names: Sequence[str], offset: float) -> None:
+def _name_subjects(
+    axes: Axes, found: BenchmarkAccuracy, subjects: slice, names: Sequence[str], offset: float, row_in: float
+) -> None:
     sizes = found.subject_sizes[subjects]
     told = [f"{name}  ({size:,})" for name, size in zip(short_names(names, 38), sizes, strict=True)]
-    axes.set_yticks(np.arange(len(names)) + offset, told, fontsize=7.5)
+    axes.set_yticks(np.arange(len(names)) + offset, told, fontsize=min(7.5, 48 * row_in))
     axes.invert_yaxis()
 
 
 def _subject_dots(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice, names: Sequence[str]) -> Figure:
     """A dot with Wilson's 95% interval for every subject, a colour a model."""
     inks = (style.BLUE, style.ORANGE, style.GREEN)
-    benchmark, count = found.benchmark, len(found.models)
+    count = len(found.models)
     with style.styled():
-        figure = style.blank(0.55 + (0.19 if count < 3 else 0.22) * len(names))
+        row = min(0.19 if count < 3 else 0.22, (style.ROOM_IN - 0.55) / len(names))
+        figure = style.blank(0.55 + row * len(names))
         axes = figure.subplots()
         for place, model in enumerate(found.models):
             shift = (place - (count - 1) / 2) * 0.26
-            for y, subject in enumerate(found.subjects[subjects]):
-                held = benchmark.correct[model.row][benchmark.subject == subject]
-                held = held[~np.isnan(held)]
-                if not len(held):
-                    continue
-                low, high = wilson(int(held.sum()), len(held))
+            for y, subject in enumerate(range(len(found.subjects))[subjects]):
+                value, low, high = found.subject_interval(model.row, subject)
                 axes.plot([low, high], [y + shift] * 2, color=inks[place], linewidth=1.1, alpha=0.75)
-                axes.plot([held.mean()], [y + shift], "o", color=inks[place], ms=3.6, clip_on=False)
-        _name_subjects(axes, found, subjects, names, 0.0)
+                axes.plot([value], [y + shift], "o", color=inks[place], ms=3.6, clip_on=False)
+        _name_subjects(axes, found, subjects, names, 0.0, row)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.tick_params(axis="y", labelcolor=style.INK)

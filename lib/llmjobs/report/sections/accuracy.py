@@ -36,7 +36,8 @@ from llmjobs.report.wording import (
     word,
 )
 
-HEAT_ROWS = 38
+HEAT_ROWS = 58
+"""Subjects in one figure at most: all of MMLU."""
 MANY = 6
 """Names that a sentence lists beside their number."""
 CLUSTERS_FOR_INTERVAL = 5
