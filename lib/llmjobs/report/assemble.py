@@ -264,10 +264,17 @@ def _keys(records: Sequence[object]) -> set[Key]:
 def _compare(entry: RawEntry, first: RawEntry) -> list[Repeat]:
     found = []
     for benchmark, part in entry.records.items():
-        known = {(r.subject, r.doc_id): r.prediction for r in first.records[benchmark]}
-        same = sum(known[record.subject, record.doc_id] == record.prediction for record in part)
+        known = {(r.subject, r.doc_id): r for r in first.records[benchmark]}
+        same = sum(_same_answer(known[record.subject, record.doc_id], record) for record in part)
         found.append(Repeat(entry.info.id, benchmark, entry.source, len(part), same))
     return found
+
+
+def _same_answer(one: Record, other: Record) -> bool:
+    """Compare two answers to one question; where a log holds only right or wrong, that."""
+    if one.gold and other.gold:
+        return one.prediction == other.prediction
+    return (one.correct, one.score) == (other.correct, other.score)
 
 
 def _accuracy(entry: RawEntry) -> float:

@@ -42,6 +42,8 @@ GROUPS = (
 """Benchmarks whose subjects are tasks by themselves: ``mmlu_astronomy`` is astronomy of mmlu."""
 METRICS = ("acc", "exact_match", "acc_norm", "mc1", "mc2", "em", "f1")
 """What older logs, which do not name their metrics, may score by."""
+TEXTS = ("question", "query", "question_stem", "ctx", "goal", "sentence", "problem", "passage", "text")
+"""Where a document has its question, the first of these that it has."""
 RENAMED = {("truthfulqa_mc2", "acc"): "mc2"}
 """What lm-eval calls acc here is the probability on the true options."""
 OUTPUT_TYPES = {
@@ -303,7 +305,7 @@ def _gold(target: Any, scores: list[float] | None, choices: Sequence[str]) -> st
 
 def _question(line: Mapping[str, Any]) -> Question | None:
     doc = mapping(line.get("doc"))
-    text = next((str(doc[key]) for key in ("question", "query", "ctx", "goal", "passage") if doc.get(key)), "")
+    text = next((doc[key] for key in TEXTS if isinstance(doc.get(key), str) and doc[key]), "")
     return Question(text, tuple(_choices(doc)), name_of(line.get("doc_hash", ""))) if text else None
 
 

@@ -50,21 +50,23 @@ def read_run_folder(path: Path) -> RawRun:
     place = path / "eval"
     for unit in sorted(unit for unit in place.rglob("*") if _is_unit(unit)) if place.is_dir() else []:
         _unit(path, unit, run)
-    for entry in run.entries:
-        _metrics(run, entry)
+    _metrics(run)
     _costs(run)
     _completeness(path, run)
     return run
 
 
-def _metrics(run: RawRun, entry: RawEntry) -> None:
-    for benchmark in entry.records:
-        choices = {(s, d): q.choices for (name, s, d), q in run.questions.items() if name == benchmark}
-        split_metrics(entry, benchmark, choices)
-        names = RENAMED.get(benchmark, {})
-        tables = entry.by_metric[benchmark]
-        entry.by_metric[benchmark] = {names.get(name, name): records for name, records in tables.items()}
-        entry.metric[benchmark] = names.get(entry.metric[benchmark], entry.metric[benchmark])
+def _metrics(run: RawRun) -> None:
+    choices: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {}
+    for (benchmark, subject, doc_id), question in run.questions.items():
+        choices.setdefault(benchmark, {})[subject, doc_id] = question.choices
+    for entry in run.entries:
+        for benchmark in entry.records:
+            split_metrics(entry, benchmark, choices.get(benchmark, {}))
+            names = RENAMED.get(benchmark, {})
+            tables = entry.by_metric[benchmark]
+            entry.by_metric[benchmark] = {names.get(name, name): records for name, records in tables.items()}
+            entry.metric[benchmark] = names.get(entry.metric[benchmark], entry.metric[benchmark])
 
 
 def _is_unit(folder: Path) -> bool:

@@ -125,6 +125,11 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
             f"{path.name}: holds FastChat's judgments, which are no answers with a gold answer; name it under"
             " 'mtbench: judgments:' in a manifest and run 'llmjobs mtbench', then report on that run"
         )
+    if {"answer_id", "choices"} <= set(lower):
+        raise DataError(
+            f"{path.name}: holds FastChat's answers, which have no gold answer; name it under 'mtbench: answers:' in a"
+            " manifest and run 'llmjobs mtbench' to have them judged"
+        )
     for name, synonyms in SYNONYMS.items():
         for synonym in synonyms:
             if synonym in lower and lower[synonym] not in found.values():

@@ -73,9 +73,10 @@ def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> lis
     benchmark = found.benchmark
     chance = benchmark.chance
     told = f"Answering blindly would score {percent(chance)} on average: the chance line. " if chance else ""
+    scored = f", scored by {benchmark.metric}" if benchmark.metric not in ("", "acc") else ""
     intro = Prose(
         f"{plural(benchmark.n, 'question')} of {name} in {plural(len(found.subjects), 'subject')}, the same"
-        f" for every model. {told}Micro accuracy counts every question once, macro accuracy every subject"
+        f" for every model{scored}. {told}Micro accuracy counts every question once, macro accuracy every subject"
         " once. A 95% interval is made so that 95 of 100 such intervals hold the true accuracy: Wilson's for"
         " other questions from the same subjects; the clustered one also lets the subjects vary."
     )
