@@ -28,7 +28,11 @@ SAMPLE = {
 }  # fmt: skip
 LOG = {
     "version": 2, "status": "success", "eval": {"task": "t", "model": "hf/m", "task_args": {"fewshot": 1}},
-    "samples": [SAMPLE, {**SAMPLE, "id": 2}], "stats": {"started_at": "2026-01-01T00:00:00", "completed_at": "x"},
+    "samples": [SAMPLE, {**SAMPLE, "id": 2}, {**SAMPLE, "epoch": 2}], "results": {
+        "scores": [{"name": "choice", "scorer": "choice", "reducer": "mean", "scored_samples": 2,
+                    "metrics": {"accuracy": {"name": "accuracy", "value": 1.0}}}],
+        "headline": {"scorer": "choice", "score": "choice", "metric": "accuracy"}, "completed_samples": 2,
+    }, "stats": {"started_at": "2026-01-01T00:00:00", "completed_at": "x"},
 }  # fmt: skip
 SPEC = {"name": "mmlu:subject=s,model=m", "adapter_spec": {"model": "m", "max_train_instances": 5, "method": "x"}}
 INSTANCE = {
@@ -37,6 +41,11 @@ INSTANCE = {
     "references": [{"output": {"text": t}, "tags": ["correct"]} for t in "ab"],
 }
 PREDICTION = {"instance_id": "1", "predicted_text": " A", "mapped_output": "a", "stats": {"exact_match": 1}}
+STATE = {"request_states": [{
+    "instance": {**INSTANCE, "split": "test"}, "train_trial_index": 0, "output_mapping": {"A": "a", "B": "b"},
+    "result": {"success": True, "completions": [{"text": " A"}]},
+}]}  # fmt: skip
+STAT = {"name": {"name": "exact_match", "split": "test"}, "count": 1, "sum": 1.0, "mean": 1.0}
 ROW = {"model": "m", "id": 1, "pred": "A", "target": "A", "probabilities": [0.7, 0.3], "subject": "s", "question": "Q"}
 
 
@@ -47,6 +56,8 @@ def layouts(folder: Path) -> dict[str, Callable[[], Path]]:
         "lm-eval": lambda: write_lm_eval(folder, "org/one", 3),
         "inspect": lambda: dumped(folder / "log.json", LOG),
         "helm": lambda: helm(folder / "helm"),
+        "helm-raw": lambda: helm_raw(folder / "helm"),
+        "csv": lambda: table(folder / "t.csv"),
         "jsonl": lambda: dumped(folder / "t.jsonl", ROW, {**ROW, "id": 2}),
     }
 
@@ -63,11 +74,31 @@ def helm(folder: Path) -> Path:
     return folder
 
 
+def helm_raw(folder: Path) -> Path:
+    folder.mkdir()
+    lines = [{"instance_id": "1", "train_trial_index": 0, "stats": [STAT]}]
+    files = (("run_spec", SPEC), ("scenario_state", STATE), ("per_instance_stats", lines), ("stats", [STAT]))
+    for name, value in files:
+        dumped(folder / f"{name}.json", value)
+    return folder
+
+
+def table(path: Path) -> Path:
+    rows = [f"m,s,{number},{'ABCD'[number % 4]},{'abcd'[number % 3]},0.5,0.25,0.25" for number in range(8)]
+    path.write_text("model,subject,id,gold,pred,prob_A,prob_B,prob_C\n" + "\n".join(rows))
+    return path
+
+
 JUNK = st.sampled_from([
     None, True, -1, 0, 0.5, 1e308, 10**400, float("nan"), float("inf"), "", "x", "²", "9" * 5000, "x" * 300,
     "../../up", "a\0b", "\x1b]52;c;QQ==\x07", "\u202e\u2066", "<b>&amp;</b>", "$x^2_$", "=1+1", "{{x}}", [], {}, [[]],
     [None], ["x", 3], [0.1, None], {"a": {"b": []}}, {"": ""}, [{}], ["\ud800"], [-1e308, 1e308],
 ])  # fmt: skip
+
+
+CELLS = st.sampled_from(
+    ["m", "A", "1", "", "²", "=1+1", "a\0b", '"', "\n", ",", "1e999", "nan", "[", "[1,", "\ufeff", "é"]
+)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -99,13 +130,19 @@ def changed(value: Any, draw: Any) -> Any:
 
 def spoil(path: Path, draw: Any) -> None:
     """Change one file: its bytes, or the values in it."""
-    files = sorted(p for p in ([path] if path.is_file() else path.rglob("*")) if p.suffix in (".json", ".jsonl"))
+    kinds = (".json", ".jsonl", ".csv")
+    files = sorted(p for p in ([path] if path.is_file() else path.rglob("*")) if p.suffix in kinds)
     file = draw(st.sampled_from(files))
     lines = file.read_text().splitlines()
     how = draw(st.sampled_from(["values", "values", "values", "bytes", "cut", "replaced"]))
     if how == "values":
         at = draw(st.integers(0, len(lines) - 1))
-        lines[at] = json.dumps(changed(json.loads(lines[at]), draw))
+        if file.suffix == ".csv":
+            cells = lines[at].split(",")
+            cells[draw(st.integers(0, len(cells) - 1))] = draw(CELLS)
+            lines[at] = ",".join(cells)
+        else:
+            lines[at] = json.dumps(changed(json.loads(lines[at]), draw))
         file.write_text("\n".join(lines) + "\n")
     elif how == "bytes":
         file.write_bytes(draw(st.binary(max_size=60)))
@@ -126,7 +163,7 @@ def survives(path: Path, **options: Any) -> None:
     assert time.process_time() - began < 20
 
 
-@pytest.mark.parametrize("kind", ["run", "lm-eval", "inspect", "helm", "jsonl"])
+@pytest.mark.parametrize("kind", ["run", "lm-eval", "inspect", "helm", "helm-raw", "jsonl", "csv"])
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_changed_log_is_read_or_refused_in_one_line(
@@ -142,11 +179,6 @@ def test_any_bytes_in_a_single_file(tmp_path_factory: pytest.TempPathFactory, na
     path = tmp_path_factory.mktemp("bytes") / name
     path.write_bytes(content)
     survives(path)
-
-
-CELLS = st.sampled_from(
-    ["m", "A", "1", "", "²", "=1+1", "a\0b", '"', "\n", ",", "1e999", "nan", "[", "[1,", "\ufeff", "é"]
-)
 
 
 @given(st.lists(st.lists(CELLS, max_size=7), max_size=6))
