@@ -3,19 +3,24 @@
 real_s    wall time by a clock that never jumps back
 user_s    CPU seconds in user mode of this process and its finished children; with several threads it passes real_s
 system_s  CPU seconds in the kernel, likewise
-gpu_s     seconds between device events around the work; None where the device has none (CPU, Apple's GPU)
-peak_rss_bytes     largest resident memory of this process so far
-peak_device_bytes  largest memory that the allocator held on the device in this span; None on the CPU
+gpu_s     seconds between device events around the work, of all devices together; None where there are none (CPU, MPS)
+peak_rss_bytes     largest resident memory of this process since its model began to load (since it began, without one)
+peak_anon_bytes    the part of it that the system cannot take back (see ``process_memory``); None where it is not known
+peak_device_bytes  largest memory that the allocator held in this span, of all devices together; None on the CPU
+gpu_s_each, peak_device_bytes_each   of each device, where a model is spread over several
+
+CPU seconds are those of ``getrusage(2)``: their sum is exact to the microsecond, how it is divided into user and system
+mode is an estimate from the kernel's ticks. (``times(2)`` has hundredths of a second.)
 """
 
-import os
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from llmjobs.process_memory import WATCH
 
 
 class DeviceClock(Protocol):
@@ -27,6 +32,9 @@ class DeviceClock(Protocol):
     def stop(self) -> tuple[float | None, int | None]:
         """End it: seconds by device events and the peak of its memory in bytes, each None where there is none."""
 
+    def each(self) -> tuple[tuple[float, int], ...]:
+        """Seconds and peak bytes of each device in the span that ended; empty where there is none."""
+
 
 @dataclass
 class Span:
@@ -37,17 +45,26 @@ class Span:
     system_s: float = 0.0
     gpu_s: float | None = None
     peak_rss_bytes: int = 0
+    peak_anon_bytes: int | None = None
     peak_device_bytes: int | None = None
+    gpu_s_each: tuple[float, ...] = ()
+    peak_device_bytes_each: tuple[int, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Rounded to microseconds, ready for a line of ``timings.jsonl``."""
+        several: dict[str, Any] = {}
+        if len(self.peak_device_bytes_each) > 1:
+            several["peak_device_bytes_each"] = list(self.peak_device_bytes_each)
+            several["gpu_s_each"] = [round(seconds, 6) for seconds in self.gpu_s_each]
         return {
             "real_s": round(self.real_s, 6),
             "user_s": round(self.user_s, 6),
             "system_s": round(self.system_s, 6),
             "gpu_s": None if self.gpu_s is None else round(self.gpu_s, 6),
             "peak_rss_bytes": self.peak_rss_bytes,
+            "peak_anon_bytes": self.peak_anon_bytes,
             "peak_device_bytes": self.peak_device_bytes,
+            **several,
         }
 
 
@@ -57,20 +74,23 @@ def measured(device: DeviceClock | None = None) -> Iterator[Span]:
     span = Span()
     if device:
         device.start()
-    before, began = os.times(), time.monotonic()
+    before, began = _cpu_seconds(), time.monotonic()
     try:
         yield span
     finally:
         if device:
             span.gpu_s, span.peak_device_bytes = device.stop()
-        after = os.times()
+            each = device.each()
+            span.gpu_s_each = tuple(seconds for seconds, _ in each)
+            span.peak_device_bytes_each = tuple(peak for _, peak in each)
+        after = _cpu_seconds()
         span.real_s = time.monotonic() - began
-        span.user_s = after.user - before.user + after.children_user - before.children_user
-        span.system_s = after.system - before.system + after.children_system - before.children_system
-        span.peak_rss_bytes = peak_rss_bytes()
+        span.user_s, span.system_s = (now - then for now, then in zip(after, before, strict=True))
+        peaks = WATCH.peaks()
+        span.peak_rss_bytes, span.peak_anon_bytes = peaks.rss_bytes, peaks.anon_bytes
 
 
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far (the kernel counts KiB on Linux, bytes on macOS)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _cpu_seconds() -> tuple[float, float]:
+    """User and system seconds of this process and of its children that have ended."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + children.ru_utime, own.ru_stime + children.ru_stime

@@ -34,6 +34,7 @@ LAYERS = (
             "llmjobs.clocks",
             "llmjobs.environment",
             "llmjobs.library_warnings",
+            "llmjobs.process_memory",
             "llmjobs.progress_bar",
             "llmjobs.prompt_format",
             "llmjobs.redaction",

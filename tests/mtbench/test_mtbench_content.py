@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from llmjobs.errors import DataError
+from llmjobs.mtbench.agreement import read_votes
 from llmjobs.mtbench.calls import CallJournal, call_key, spent_calls
 from llmjobs.mtbench.fastchat import read_answers, read_judgments
 from llmjobs.mtbench.judge_prompts import read_prompts
@@ -122,6 +123,25 @@ def test_imported_pairs_are_read_as_what_they_are(tmp_path):
         ),
         ('{"question_id": 1}', read_answers, "not an answer"),
         ('{"question_id": 1, "turn": 1, "model": "m", "score": "x"}', read_judgments, "score: must be a number"),
+        ('{"question_id": 1, "turn": 1, "model": "m", "score": 1e400}', read_judgments, "score: must be a number"),
+        (
+            f'{{"question_id": 1, "turn": 1, "model": "m", "score": 1{"0" * 400}}}',
+            read_judgments,
+            "score: must be a nu",
+        ),
+        ('{"question_id": 1, "turn": Infinity, "model": "m", "score": 1}', read_judgments, "turn: must be 1 or 2"),
+        ('{"question_id": 1, "turn": "=1+1", "model": "m", "score": 1}', read_judgments, "turn: must be 1 or 2"),
+        ('{"question_id": 1, "turn": NaN, "model": "m", "score": 1}', read_judgments, "turn: must be 1 or 2"),
+        (
+            '{"question_id": 1, "model_a": "a", "model_b": "b", "winner": "tie", "turn": "=1+1"}',
+            read_votes,
+            "turn: must",
+        ),
+        (
+            '{"question_id": 1, "model_a": "a", "model_b": "b", "winner": "tie", "turn": 1e400}',
+            read_votes,
+            "turn: must",
+        ),
         ("{nonsense", read_judgments, "is not JSON"),
     ],
 )
@@ -129,7 +149,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path, line, read, says):
     path = tmp_path / "file.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(DataError, match=says) as caught:
-        read(path if read in (read_answers, read_judgments) else str(path))
+        read(path if read in (read_answers, read_judgments, read_votes) else str(path))
     assert str(path) in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 """Damage to what a run left: noticed, said, and made good from the generation before or from the records."""
 
 import os
+import re
 import shutil
 import signal
 
@@ -135,3 +136,24 @@ def test_a_field_within_a_field_is_named(tmp_path):
     run_job(ToyJob(declared={"questions": {"a": {"hash": 1}, "b": {"hash": 2}}}), folder)
     with pytest.raises(FingerprintError, match=r"questions\.b\.hash was 2 and is now 3; "):
         run_job(ToyJob(declared={"questions": {"a": {"hash": 1}, "b": {"hash": 3}}}), folder)
+
+
+@pytest.mark.parametrize("step", ['"=1+1"', "1e400", "-3", "null", "[]", '"x"'])
+def test_a_step_that_is_no_number_names_file_and_line(folder, step):
+    for name in BOTH:
+        (folder.path / UNIT / name).write_bytes(b"x")
+    records = folder.path / UNIT / "records.jsonl"
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join([lines[0], lines[1].replace('"step":0', f'"step":{step}'), *lines[2:]]))
+    with pytest.raises(DataError, match=r"records\.jsonl:2: 'step' is .*, not a number that follows"):
+        run_job(ToyJob(**SHAPE), folder)
+
+
+@pytest.mark.parametrize("value", ['"=1+1"', "1e400", "-1e400", "null", "[]", "1" + "0" * 400])
+def test_any_figure_in_the_timings_is_survived(folder, unbroken, caplog, value):
+    for name in BOTH:
+        (folder.path / UNIT / name).write_bytes(b"x")
+    timings = folder.path / UNIT / "timings.jsonl"
+    for name in ("real_s", "items", "attempt"):
+        timings.write_text(re.sub(rf'"{name}":[0-9.]+', f'"{name}":{value}', timings.read_text()))
+    goes_on(folder, unbroken, caplog, "going on from records.jsonl")

@@ -8,9 +8,11 @@ import pytest
 from toy import ToyJob, records_of
 
 from llmjobs.errors import FingerprintError, RunFolderError
+from llmjobs.report.read.run_folder import read_run_folder
 from llmjobs.runfolder import checkpoint
 from llmjobs.runfolder.folder import RunFolder, read_object
 from llmjobs.runfolder.integrity import check_run, check_unit
+from llmjobs.runner.cursor import progress_of
 from llmjobs.runner.run import run_job
 
 pytestmark = pytest.mark.usefixtures("every_step_is_saved")
@@ -105,7 +107,7 @@ def test_a_changed_line_before_the_end_of_an_unfinished_unit(tmp_path, name):
 def test_a_run_without_digests_goes_on_and_is_named(finished):
     forget_digests(finished)
     assert run_job(ToyJob(**SHAPE), finished).exit_code == 0
-    assert check_run(finished.path) == ["toy/unit-0", "toy/unit-1"]
+    assert check_run(finished.path).unverified == ["toy/unit-0", "toy/unit-1"]
 
 
 @pytest.mark.parametrize("change", ["cut", "emptied", "a line twice", "all of it twice"])
@@ -171,3 +173,44 @@ def test_another_shape_than_an_object_is_one_line(tmp_path, value):
     file.write_text(json.dumps(value))
     with pytest.raises(Exception, match=r"model\.json: holds .* where an object was expected; restore it, or delete"):
         read_object(file)
+
+
+def test_what_earlier_attempts_recorded_is_shown_again(tmp_path):
+    folder, first, second, third = RunFolder.create(tmp_path, "run"), [], [], []
+
+    def stop(unit, records):
+        first.append((unit.path, records))
+        if len(first) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(ToyJob(units=1, steps=4), folder, stop)
+    run_job(ToyJob(units=1, steps=4), folder, lambda unit, records: second.append(records))
+    run_job(ToyJob(units=1, steps=4), folder, lambda unit, records: third.append(records))
+    values = [[record["value"] for record in step] for step in second]
+    assert len(values) == 4
+    assert values == [[record["value"] for record in step] for step in third]
+    assert values[:2] == [[record["value"] for record in step] for _, step in first]
+
+
+def test_a_dry_run_compares_settings(finished):
+    assert progress_of(finished, UNIT, {"seed": 1}) == "done"
+    with pytest.raises(FingerprintError, match="seed was 1 and is now 2"):
+        progress_of(finished, UNIT, {"seed": 2})
+    assert progress_of(finished, "toy/other", {"seed": 2}) == "to do"
+    assert not (finished.path / "toy/other").exists()
+
+
+def test_an_unfinished_unit_of_any_job_is_named(tmp_path):
+    folder = RunFolder.create(tmp_path, "run")
+
+    def stop(unit, records):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(ToyJob(names=["converse/tiny/recall.full"], steps=4), folder, stop)
+    assert check_run(folder.path).unfinished == ["converse/tiny/recall.full"]
+    (folder.path / "manifest.yaml").write_text("models: []")
+    read = read_run_folder(folder.path)
+    assert read.partial
+    assert "run/converse/tiny/recall.full" in [notice.where for notice in read.notices]

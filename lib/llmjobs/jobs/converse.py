@@ -9,6 +9,7 @@ from llmjobs.jobs.converse_summary import summarize
 from llmjobs.jobs.converse_table import render_summary, shower
 from llmjobs.jobs.converse_tasks import make_tasks, with_limit
 from llmjobs.jobs.revisions import Revisions
+from llmjobs.jobs.run_date import run_date
 from llmjobs.jobs.study import open_run, tell_end, write_summary
 from llmjobs.jobs.where import place
 from llmjobs.manifest import Manifest
@@ -41,8 +42,9 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
 def dry_run(study: Manifest, results: Path) -> str:
     """Say what would run and what is done already; loads no model and writes nothing."""
     folder = RunFolder(results / study.name)
+    run_date(study, folder, writes=False)
     lines = []
     for task in make_tasks(study, Revisions.of(folder, writes=False)):
-        state = task.error or progress_of(folder, task.path)
+        state = task.error or progress_of(folder, task.path, task.unit().declared)
         lines.append(f"{task.model.name}  {task.set_name}  {task.memory}  {task.unit().size} turns  {state}")
     return "\n".join(lines)

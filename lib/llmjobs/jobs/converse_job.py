@@ -22,6 +22,7 @@ from llmjobs.jobs.revisions import Revisions
 from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.models.device import DeviceClock
+from llmjobs.process_memory import WATCH
 from llmjobs.runfolder.folder import RunFolder
 from llmjobs.runner.units import Record, Saved, Step, Unit, Work
 
@@ -70,6 +71,7 @@ class ConverseJob:
         if self._backend:
             self._backend[1].close()
             self._backend = None
+            WATCH.end()
 
     def _model(self, spec: ModelSpec) -> Backend:
         if self._backend and self._backend[0] == spec:
@@ -78,6 +80,7 @@ class ConverseJob:
         if spec.name in self._failed:
             raise self._failed[spec.name]
         try:
+            WATCH.begin()
             with measured() as span:
                 backend = open_backend(
                     spec,

@@ -18,9 +18,11 @@ from llmjobs.jobs.memory_limits import MemoryLimits
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.measuring.memory import mapped_weight_bytes
 from llmjobs.models.device import DeviceClock, set_threads
 from llmjobs.models.load import LoadedModel, files_of, load_model
 from llmjobs.models.prefetch import prefetch
+from llmjobs.process_memory import WATCH
 from llmjobs.prompt_format import PromptFormat
 from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import RunFolder, read_object
@@ -76,7 +78,8 @@ class EvalJob:
         if saved and saved.killed_for_memory:
             log.warning("%s: going on with less at once: %s", unit.path, dict(work.state()))
         limits = bench.limits.to_record()
-        work.opening = {**span.to_record(), "load_s": bench.take_load_s(), "items": 0, **limits}
+        mapped = {"mapped_weight_bytes": bench.mapped_weight_bytes}
+        work.opening = {**span.to_record(), "load_s": bench.take_load_s(), **mapped, "items": 0, **limits}
         yield work
 
     def close(self) -> None:
@@ -174,8 +177,12 @@ class _Bench:
         section = eval_section(study)
         self.spec = spec
         threads = set_threads(section.threads)
+        WATCH.begin()
         with measured() as span:
             self.loaded: LoadedModel = load_model(spec)
+        model = self.loaded.model
+        on_cpu = self.loaded.device == "cpu"
+        self.mapped_weight_bytes = mapped_weight_bytes([*model.parameters(), *model.buffers()]) if on_cpu else 0
         self._load_s: float | None = span.real_s
         self.scorer = Scorer(self.loaded.model, _pad_token_id(self.loaded.tokenizer), warn=log.warning)
         self.probe = self.scorer.probe()
@@ -233,6 +240,7 @@ class _Bench:
     def close(self) -> None:
         self.scorer.close()
         self.loaded.close()
+        WATCH.end()
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,14 +1,21 @@
-"""The summary of an eval: accuracy with intervals, and real, CPU and GPU time of each model, from the records alone."""
+"""The summary of an eval: accuracy with intervals, and real, CPU and GPU time of each model, from the records alone.
+
+``real_s`` is from opening each unit to its last save, over all attempts: loading, planning, scoring and saving.
+``scoring_s`` is the time of the batches alone, and ``questions_per_s`` the questions divided by it; terminal and report
+print these fields and compute none of their own.
+"""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark
 from llmjobs.benchmarks.changed_prompts import count_changed
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.models.device import NO_GPU_TIME
+from llmjobs.process_memory import needed_bytes
 from llmjobs.runfolder.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.runfolder.journal import Record, read_records
 from llmjobs.runner import cursor as cursors
@@ -54,6 +61,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
         "model": name,
         **_times(folder, name, timings, real_s),
         "questions": len(everything),
+        "scoring_s": round(scoring_s, 3),
         "questions_per_s": round(len(everything) / scoring_s, 3) if scoring_s else None,
         "attempts": attempts,
         "memory_kills": memory_kills,
@@ -73,6 +81,8 @@ def _prompts(folder: RunFolder, name: str) -> dict[str, Any]:
 def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: float) -> dict[str, Any]:
     gpu = [line["gpu_s"] for line in timings if line.get("gpu_s") is not None]
     device_peaks = [line["peak_device_bytes"] for line in timings if line.get("peak_device_bytes")]
+    anon = max((line["peak_anon_bytes"] for line in timings if line.get("peak_anon_bytes")), default=None)
+    mapped = max((n for line in timings if (n := line.get("mapped_weight_bytes")) is not None), default=None)
     device = str(read_object(folder.path / "eval" / name / "model.json").get("device", "unknown"))
     return {
         "real_s": round(real_s, 3),
@@ -82,7 +92,22 @@ def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: floa
         "gpu_s_reason": None if gpu else NO_GPU_TIME.get(device, "no model was loaded"),
         "load_s": round(_sum(timings, "load_s"), 3),
         "peak_rss_bytes": max((line.get("peak_rss_bytes") or 0 for line in timings), default=0) or None,
+        "needed_bytes": needed_bytes(anon, mapped),
         "peak_device_bytes": max(device_peaks, default=None),
+        **_each_device(timings),
+    }
+
+
+def _each_device(timings: Sequence[Record]) -> dict[str, Any]:
+    """Peak and time of each GPU, where a model was spread over several."""
+    rows = [line for line in timings if line.get("peak_device_bytes_each")]
+    if not rows:
+        return {}
+    columns = list(zip_longest(*(line["peak_device_bytes_each"] for line in rows), fillvalue=0))
+    seconds = list(zip_longest(*(line["gpu_s_each"] for line in rows), fillvalue=0.0))
+    return {
+        "peak_device_bytes_each": [max(column) for column in columns],
+        "gpu_s_each": [round(sum(column), 3) for column in seconds],
     }
 
 

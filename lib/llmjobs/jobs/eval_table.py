@@ -6,13 +6,15 @@ from typing import Any
 from llmjobs.benchmarks.changed_prompts import ChangedPrompts
 
 GIB = 1 << 30
+HEADER = (
+    "model", "accuracy (95% interval)", "macro", "questions", "q/s", "real", "CPU", "GPU", "memory", "resident",
+)  # fmt: skip
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:
     """A table of models, and what failed or is missing."""
     rows = [_row(model) for model in summary["models"]]
-    header = ("model", "accuracy (95% interval)", "macro", "questions", "q/s", "real", "CPU", "GPU", "peak memory")
-    lines = table([header, *rows])
+    lines = table([HEADER, *rows])
     for model in summary["models"]:
         if model["unparsed"] or model["errors"]:
             lines.append(f"{model['model']}: {model['unparsed']} replies unread, {model['errors']} questions in error")
@@ -22,7 +24,12 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
     reasons = {m["gpu_s_reason"] for m in summary["models"] if m["gpu_s"] is None and m["gpu_s_reason"]}
     lines += [f"GPU –: {reason}" for reason in sorted(reasons)]
+    lines.append(
+        "q/s counts the time of scoring alone; real is loading, planning, scoring and saving, in all attempts."
+    )
     lines.append("CPU is user + system time of all threads: with several threads it passes real time.")
+    if any(model.get("needed_bytes") for model in summary["models"]):
+        lines.append("memory is what must stay; resident counts file pages too, which the system can take back.")
     return "\n".join(lines)
 
 
@@ -64,7 +71,7 @@ def seconds(value: float | None) -> str:
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    peak = model["peak_device_bytes"] or model["peak_rss_bytes"]
+    needed = model["peak_device_bytes"] or model.get("needed_bytes")
     return (
         model["model"],
         "; ".join(_accuracy(b, len(model["benchmarks"]) > 1) for b in model["benchmarks"]) or "–",
@@ -74,8 +81,16 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         seconds(model["real_s"]),
         seconds(model["user_s"] + model["system_s"]),
         seconds(model["gpu_s"]),
-        f"{peak / GIB:.2f} GiB" if peak else "–",
+        gib(needed),
+        gib(model["peak_rss_bytes"]),
     )
+
+
+def gib(size: float | None) -> str:
+    """Bytes as GiB, MiB below a tenth of one; a dash for none."""
+    if not size:
+        return "–"
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _accuracy(benchmark: Mapping[str, Any], named: bool) -> str:

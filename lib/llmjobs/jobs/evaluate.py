@@ -9,8 +9,9 @@ from llmjobs.jobs.eval_job import EvalJob
 from llmjobs.jobs.eval_show import shower
 from llmjobs.jobs.eval_summary import summarize
 from llmjobs.jobs.eval_table import render_summary
-from llmjobs.jobs.eval_tasks import make_tasks, with_limit
+from llmjobs.jobs.eval_tasks import eval_section, make_tasks, with_limit
 from llmjobs.jobs.revisions import Revisions
+from llmjobs.jobs.run_date import run_date
 from llmjobs.jobs.study import open_run, tell_end, write_summary
 from llmjobs.jobs.where import place
 from llmjobs.manifest import Manifest
@@ -43,11 +44,19 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
 
 
 def dry_run(study: Manifest, results: Path) -> str:
-    """Say what would run and what is done already; loads no model and writes nothing."""
+    """Say what would run and what is done already; loads no model and writes nothing.
+
+    Raises:
+        FingerprintError: the run was begun with other settings, so that it would be refused.
+
+    """
     folder = RunFolder(results / study.name)
+    run_date(study, folder, writes=False)
     lines = []
+    seed = eval_section(study).seed
     for task in make_tasks(study, Revisions.of(folder, writes=False)):
-        state = task.error or progress_of(folder, task.unit(0).path)
+        unit = task.unit(seed)
+        state = task.error or progress_of(folder, unit.path, unit.declared)
         lines.append(f"{task.model.name}  {task.data.key}  {task.data.count} questions  {state}")
     return "\n".join(lines)
 

@@ -53,11 +53,14 @@ def dry_run(study: Manifest, results: Path) -> str:
     """Say which cells would run, in which order, and why others would not; runs the probes, no model."""
     section, cells = matrix_section(study), make_cells(study)
     machine = probe_machine([cell.layer for cell in cells])
+    folder = RunFolder(results / study.name)
+    job = MatrixJob(study, folder)
+    job.find_questions(writes=False)
     lines = []
     for repetition in range(1, section.repetitions + 1):
         for cell in shuffled(cells, repetition, section.seed):
             verdict = machine.layers[cell.layer]
-            done = progress_of(RunFolder(results / study.name), cell.path(repetition)) == "done"
+            done = progress_of(folder, cell.path(repetition), job.unit(cell, repetition).declared) == "done"
             state = "done" if done else "to do" if verdict.ok else f"unavailable: {verdict.reason}"
             lines.append(f"repetition {repetition}  {cell.name}  {state}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from llmjobs.errors import printable
 from llmjobs.measuring.child import Teller, serve
 from llmjobs.measuring.memory import own_peak_bytes
 from llmjobs.measuring.perf_events import CpuCounters
+from llmjobs.process_memory import WATCH
 from llmjobs.redaction import redacted
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def run_cell(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
             "questions": questions,
             "energy": {"joules": dict(energy.joules.by_source), "reasons": dict(energy.joules.reasons)},
             "peak_rss_bytes": own_peak_bytes(),
+            "peak_anon_bytes": WATCH.peaks().anon_bytes,
+            "mapped_weight_bytes": bench.mapped_weight_bytes,
             "peak_device_bytes": phases.peak_device_bytes(asker.load_peak_device_bytes, questions["peak_device_bytes"]),
             "cpu": vars(counters.read()),
             "remarks": list(remarks.lines),

@@ -80,8 +80,7 @@ class MatrixJob:
 
     def units(self) -> Sequence[Unit]:
         """Repetition by repetition, the cells of each in an order of their own; each unit knows its questions."""
-        self._date = run_date(self.study, self.folder)
-        self._tasks = self._make_tasks()
+        self.find_questions()
         self._probe()
         units = []
         for repetition in range(1, self.section.repetitions + 1):
@@ -181,10 +180,11 @@ class MatrixJob:
             "uuid": self.machine.devices.get("cuda", {}).get("uuid"),
         }
 
-    def _make_tasks(self) -> dict[str, list[Task]]:
-        """Questions by model; every cell of a model asks the same."""
-        benchmarks, revisions = matrix_benchmarks(self.study), Revisions.of(self.folder)
-        return {
+    def find_questions(self, *, writes: bool = True) -> None:
+        """Find every model's questions, which all of its cells ask; :meth:`unit` needs them."""
+        self._date = run_date(self.study, self.folder, writes=writes)
+        benchmarks, revisions = matrix_benchmarks(self.study), Revisions.of(self.folder, writes=writes)
+        self._tasks = {
             model.name: make_tasks(questions_study(self.study, model, benchmarks, "auto"), revisions)
             for model in self.study.models
         }

@@ -6,6 +6,7 @@ from typing import Any
 
 from llmjobs.jobs.matrix_cells import Cell, matrix_section
 from llmjobs.jobs.matrix_job import DONE, FAILED, KILLED, MISSING, UNAVAILABLE, MatrixJob
+from llmjobs.process_memory import needed_bytes
 from llmjobs.report.measure.matrix import Flips, find_flips, read_cells
 from llmjobs.report.study import RawRun
 from llmjobs.runfolder.folder import CHECKPOINT, RECORDS, TIMINGS, RunFolder
@@ -144,6 +145,7 @@ def _figures(timing: Mapping[str, Any]) -> dict[str, float | None]:
     plain = ("import_s", "load_s", "warmup_s", "real_s", "user_s", "system_s", "gpu_s", "peak_rss_bytes")
     return {
         **{name: timing[name] for name in plain},
+        "needed_bytes": needed_bytes(timing.get("peak_anon_bytes"), timing.get("mapped_weight_bytes")),
         "peak_device_bytes": timing["peak_device_bytes"],
         "weight_bytes": timing["model"]["weight_bytes"],
         "cycles": timing["cpu"]["cycles"],
@@ -183,7 +185,7 @@ def _reasons(timing: Mapping[str, Any]) -> dict[str, str]:
     found = {
         "gpu_s": timing["gpu_s_reason"] if timing["gpu_s"] is None else None,
         "cycles": cpu["reason"],
-        "peak_device_bytes": None if timing["peak_device_bytes"] else f"the {device} has no memory of its own",
+        "peak_device_bytes": None if timing["peak_device_bytes"] else f"no separate device memory on the {device}",
         "ttft_s": timing["speed"][0]["reason"],
         **{f"energy_j ({source})": why for source, why in timing["energy"]["reasons"].items()},
     }

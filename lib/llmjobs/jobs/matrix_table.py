@@ -57,7 +57,7 @@ def _row(cell: Mapping[str, Any], name: str) -> tuple[str, ...]:
         _number(get("decode_tokens_per_s")),
         _number(get("questions_per_s")),
         _accuracy(cell["accuracy"]),
-        gib(get("peak_device_bytes") or get("peak_rss_bytes")),
+        gib(get("peak_device_bytes") or get("needed_bytes") or get("peak_rss_bytes")),
         _number(get("joules_per_1000_questions")),
     )
 

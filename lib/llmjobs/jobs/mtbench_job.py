@@ -23,6 +23,7 @@ from llmjobs.manifest.mtbench_section import EndpointLimits, JudgeSpec, Price
 from llmjobs.mtbench.calls import CallJournal, spent_calls
 from llmjobs.mtbench.limits import MinuteLimit, Rate, Spending
 from llmjobs.mtbench.paid_backend import PaidBackend
+from llmjobs.process_memory import WATCH
 from llmjobs.runfolder.folder import RECORDS, RunFolder
 from llmjobs.runfolder.journal import Record, read_records
 from llmjobs.runner import cursor as cursors
@@ -77,6 +78,7 @@ class MTBenchJob:
         if self._loaded:
             self._loaded[1].close()
             self._loaded = None
+            WATCH.end()
 
     def _agent(self, task: AgentTask, stack: ExitStack) -> Work:
         assert self.bench is not None
@@ -138,6 +140,7 @@ class MTBenchJob:
         if same in self._failed:
             raise self._failed[same]
         try:
+            WATCH.begin()
             with measured() as span:
                 backend = open_backend(
                     plain, threads=self.section.threads, timeout_s=self.section.timeout_s, date=self._date

@@ -72,7 +72,7 @@ def render_plan(study: Manifest, rows: list[Figures]) -> str:
 
 def _state(folder: RunFolder, path: str, task: AgentTask | JudgeTask) -> str:
     failed = len(failed_calls(folder, task))
-    return progress_of(folder, path) + (f", {failed} failed, to be asked again" if failed else "")
+    return progress_of(folder, path, task.declared) + (f", {failed} failed, to be asked again" if failed else "")
 
 
 def _line(row: Mapping[str, Any], currency: str) -> str:

@@ -201,12 +201,13 @@ def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
     if not speed:
         plan.notes.append(f"speed and memory could not be measured: {told['why']}")
         return
-    beside = speed["pass_bytes"] + (plan.cache_bytes or 0)
+    beside, files = speed["pass_bytes"] + (plan.cache_bytes or 0), 0
     if plan.device != "cuda":
-        beside += speed["runtime_bytes"]
+        stays = speed.get("runtime_anon_bytes", speed["runtime_bytes"])
+        beside, files = beside + stays, speed["runtime_bytes"] - stays
     needs = {name: size + beside for name, size in shapes["memory_by_quantization"].items()}
     plan.needed_bytes = needs[spec.quantization]
-    plan.peak_bytes = plan.needed_bytes + _mapped(plan, needs["none"] - beside)
+    plan.peak_bytes = plan.needed_bytes + files + _mapped(plan, needs["none"] - beside)
     plan.fits = plan.needed_bytes <= plan.room_bytes
     if not plan.fits:
         plan.fits_with = {name: size for name, size in needs.items() if size <= plan.room_bytes}

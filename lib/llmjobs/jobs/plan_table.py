@@ -25,6 +25,7 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
         elif known:
             lines.append(f"{model['model']}: {len(known)} units; --units lists them")
     lines += [f"note: {line}" for line in plan["notes"]]
+    lines.append("memory is what must stay, and what 'fits' judges by; resident counts file pages too.")
     missing = sum(model["missing_bytes"] or 0 for model in models)
     times = [model["time_s"] for model in models if model["time_s"] is not None]
     total = f"about {seconds(sum(times))}" if times else "time unknown"
@@ -33,7 +34,7 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
 
 
 HEADER = (
-    "model", "runs on", "download", "weights", "key-value cache", "peak memory", "fits", "questions",
+    "model", "runs on", "download", "weights", "key-value cache", "memory", "resident", "fits", "questions",
     "tokens", "computed", "time",
 )  # fmt: skip
 
@@ -51,6 +52,7 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         _download(model),
         gib(model["weight_bytes"]),
         gib(model["cache_bytes"]),
+        gib(model["needed_bytes"]),
         gib(model["peak_bytes"]),
         {True: "yes", False: "NO", None: DASH}[model["fits"]],
         add("questions"),

@@ -22,7 +22,7 @@ def _eval(part: Part) -> Iterator[Row]:
 
 MEDIANS = (
     "load_s", "real_s", "user_s", "gpu_s", "ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s", "questions_per_s",
-    "weight_bytes", "peak_rss_bytes", "peak_device_bytes",
+    "weight_bytes", "needed_bytes", "peak_rss_bytes", "peak_device_bytes",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from llmjobs.measuring.child import Teller, serve
-from llmjobs.measuring.memory import current_bytes, own_peak_bytes
+from llmjobs.measuring.memory import current_anon_bytes
 from llmjobs.measuring.model_shapes import model_shapes, on_meta, whole_weight_bytes
 from llmjobs.measuring.stand_in import (
     LARGE_LAYER_BYTES,
@@ -26,6 +26,7 @@ from llmjobs.measuring.stand_in import (
 )
 from llmjobs.models.device import resolve_device, resolve_dtype, set_threads
 from llmjobs.models.model_files import checked_config
+from llmjobs.process_memory import WATCH, Resident, resident
 
 DEFAULT_LENGTH = 2048
 DECODE_CONTEXT = 256
@@ -49,21 +50,22 @@ def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
     if not task.get("unit"):
         return {}
     set_threads(task["threads"])
-    base = _runtime_bytes(quantization)
+    base = _runtime(quantization)
     teller.phase("speed")
     unit = Unit(**task["unit"])
     layer_bytes = max(shapes.parameters // max(shapes.layers, 1), 1) * 4
     layers = 1 if layer_bytes > LARGE_LAYER_BYTES else min(2, shapes.layers)
     model = build(config, layers, quantization, dtype, device, remote)
     plan = made_up_unit(unit, shapes.max_length or DEFAULT_LENGTH)
-    before = _in_use(device)
+    before = _in_use(device)  # the stand-in's weights are made up: none of them lies in a file
     token_s = seconds_a_token(model, plan, device, task["seconds"]) / layers
     kept = plan.peak_cache_tokens * (shapes.cache_token_bytes or 0) * layers // max(shapes.layers, 1)
     passing = max(_peak(device) - before - kept, 0)
     rows = max(len(plan.batches[0].docs), 1)
     return {
         "path": scoring_path(model),
-        "runtime_bytes": base,
+        "runtime_bytes": base.rss_bytes,
+        "runtime_anon_bytes": base.rss_bytes if base.anon_bytes is None else base.anon_bytes,
         "pass_bytes": passing,
         "layer_token_s": token_s,
         "decode_layer_s": decode_seconds(model, device, task["rows"], DECODE_CONTEXT) / layers if task["rows"] else 0.0,
@@ -73,14 +75,14 @@ def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
     }
 
 
-def _runtime_bytes(quantization: str) -> int:
-    """Resident memory of a process that has everything imported that an eval needs, and no model."""
+def _runtime(quantization: str) -> Resident:
+    """Memory of a process that has everything imported that an eval needs, and no model."""
     import llmjobs.models.load  # noqa: F401
     import llmjobs.scoring.generate  # noqa: F401
 
     if quantization != "none":
         import bitsandbytes  # noqa: F401
-    return own_peak_bytes()
+    return resident()
 
 
 def _room(device: str) -> int | None:
@@ -92,11 +94,15 @@ def _in_use(device: str) -> int:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    return current_bytes()
+    WATCH.begin()
+    return current_anon_bytes()
 
 
 def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else own_peak_bytes()
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    peaks = WATCH.peaks()
+    return peaks.rss_bytes if peaks.anon_bytes is None else peaks.anon_bytes
 
 
 if __name__ == "__main__":

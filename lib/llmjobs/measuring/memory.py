@@ -1,32 +1,45 @@
-"""Memory: the peak of this process, and what the machine has. No torch."""
+"""Memory: the peaks of this process, what of a model lies in mapped files, and what the machine has. No torch."""
 
-import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from llmjobs.clocks import peak_rss_bytes
 from llmjobs.environment import memory_bytes
-
-_HIGH_WATER = re.compile(r"VmHWM:\s+(\d+) kB")
+from llmjobs.process_memory import high_water_bytes, mapped_files, resident
 
 
 def own_peak_bytes() -> int:
-    """Largest resident memory of this process's own address space, in bytes.
-
-    ``getrusage`` counts the parent's memory of the moment of the fork on Linux; ``VmHWM`` does not (proc(5)).
-    """
-    try:
-        if found := _HIGH_WATER.search(Path("/proc/self/status").read_text()):
-            return int(found[1]) * 1024
-    except OSError:
-        pass
-    return peak_rss_bytes()
+    """Largest resident memory of this process's own address space, in bytes."""
+    return high_water_bytes()
 
 
 def current_bytes() -> int:
     """Resident memory of this process now."""
-    return int(psutil.Process().memory_info().rss)
+    return resident().rss_bytes
+
+
+def current_anon_bytes() -> int:
+    """The part of it that the system cannot take back; all of it where that is not known."""
+    now = resident()
+    return now.rss_bytes if now.anon_bytes is None else now.anon_bytes
+
+
+def mapped_weight_bytes(tensors: Iterable[Any]) -> int | None:
+    """Bytes of a model's ``tensors`` that are used right from a mapped file; None where the system does not say.
+
+    They are no anonymous memory, but each pass reads them: without room for them the disk is read again and again.
+    """
+    ranges = mapped_files()
+    if ranges is None:
+        return None
+    sizes: dict[int, int] = {}
+    for tensor in tensors:
+        address, size = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+        if any(start <= address < end for start, end in ranges):
+            sizes[address] = max(size, sizes.get(address, 0))
+    return sum(sizes.values())
 
 
 def available_bytes() -> int:

@@ -75,30 +75,57 @@ def cpu_computes_bfloat16() -> bool:
 
 @dataclass
 class DeviceClock:
-    """Times spans by device events on CUDA; elsewhere it only waits for the device, so that wall time is honest."""
+    """Times spans by device events on CUDA; elsewhere it only waits for the device, so that wall time is honest.
+
+    A model may be spread over several GPUs (``device_map: auto``): memory is that of all of them together. Time is the
+    span on each GPU added up, like CPU time over threads: of GPUs that wait for one another it passes real time.
+    """
 
     device: str
-    _events: list[torch.cuda.Event] = field(default_factory=list)
+    _events: list[tuple[int, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
+    _each: tuple[tuple[float, int], ...] = ()
 
     def start(self) -> None:
         """Begin a span."""
         if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-            self._events[0].record()
+            self._events = []
+            for index in used_gpus():
+                torch.cuda.reset_peak_memory_stats(index)
+                with torch.cuda.device(index):
+                    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                    begin.record()
+                self._events.append((index, begin, end))
         elif self.device == "mps":
             torch.mps.synchronize()
 
     def stop(self) -> tuple[float | None, int | None]:
         """End it: (seconds by device events, peak bytes), each None where the device has none."""
         if self.device == "cuda":
-            self._events[1].record()
-            self._events[1].synchronize()
-            return self._events[0].elapsed_time(self._events[1]) / 1000, torch.cuda.max_memory_allocated()
+            for index, _, end in self._events:
+                with torch.cuda.device(index):
+                    end.record()
+            seconds = dict.fromkeys(used_gpus(), 0.0)  # more than at the start, where the model was loaded meanwhile
+            for index, begin, end in self._events:
+                end.synchronize()
+                seconds[index] = begin.elapsed_time(end) / 1000
+            self._each = tuple(
+                (spent, torch.cuda.max_memory_allocated(index)) for index, spent in sorted(seconds.items())
+            )
+            return sum(spent for spent, _ in self._each), sum(peak for _, peak in self._each)
         if self.device == "mps":
             torch.mps.synchronize()
             return None, torch.mps.driver_allocated_memory()
         return None, None
+
+    def each(self) -> tuple[tuple[float, int], ...]:
+        """Seconds and peak bytes of each GPU that was used in the span that ended; empty without CUDA."""
+        return self._each
+
+
+def used_gpus() -> list[int]:
+    """Indices of the GPUs that hold memory of this process; the current one where none does yet."""
+    held = [index for index in range(torch.cuda.device_count()) if torch.cuda.memory_allocated(index)]
+    return held or [torch.cuda.current_device()]
 
 
 def gpu_uuid() -> str | None:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from llmjobs.benchmarks.row_files import read_rows
 from llmjobs.errors import DataError
-from llmjobs.mtbench.fastchat import Compared, Judged
+from llmjobs.mtbench.fastchat import Compared, Judged, turn_of
 from llmjobs.statistics.intervals import clustered_interval
 
 Figures = dict[str, Any]
@@ -140,5 +140,6 @@ def read_votes(path: Path) -> list[tuple[PairKey, str]]:
             raise DataError(f"{path}:{number}: not a vote: question_id, model_a, model_b and winner are needed")
         a, b = sorted(map(str, models))
         voted = str(row[winner]) if winner in ("model_a", "model_b") else TIE
-        found.append(((str(row["question_id"]), int(row.get("turn") or 1), a, b), voted))
+        turn = turn_of(f"{path}:{number}", row.get("turn") or 1)
+        found.append(((str(row["question_id"]), turn, a, b), voted))
     return found

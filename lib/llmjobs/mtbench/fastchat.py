@@ -7,7 +7,6 @@ dropped in silence: duplicates, failed answers and unread judgments are counted.
 """
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,9 @@ from llmjobs.runfolder.journal import encode
 ERROR_TEXT = "$ERROR$"
 """What FastChat stores in the place of an answer or a judgment that failed."""
 UNREAD_SCORE = -1
+MOST_TURNS = 100
+MOST_SCORE = 1e6
+"""FastChat's scores are from 1 to 10; what lies far outside is a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -162,17 +164,30 @@ def _head(where: str, row: Mapping[str, Any], *names: str) -> tuple[str, str, st
         raise DataError(f"{where}: not a judgment in FastChat's form: {missing[0]} is missing")
     judge = row.get("judge")
     name, prompt = (judge[0], judge[1]) if isinstance(judge, list) and len(judge) > 1 else (judge or "judge", "")
+    return str(name), str(prompt), str(row["question_id"]), turn_of(where, row["turn"])
+
+
+def turn_of(where: str, value: Any) -> int:
+    """The number of a turn, as a number or as text.
+
+    Raises:
+        DataError: it is not 1, 2 or another small number.
+
+    """
     try:
-        return str(name), str(prompt), str(row["question_id"]), int(row["turn"])
-    except (TypeError, ValueError):
-        raise DataError(f"{where}: turn: must be 1 or 2") from None
+        turn = int(value)
+        if 1 <= turn <= MOST_TURNS and float(value) == turn:
+            return turn
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise DataError(f"{where}: turn: must be 1 or 2")
 
 
 def _judged(where: str, row: Mapping[str, Any]) -> Judged:
     judge, prompt, question_id, turn = _head(where, row, "model", "score")
     score = row["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise DataError(f"{where}: score: must be a number, -1 where none was read")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= MOST_SCORE:
+        raise DataError(f"{where}: score: must be a number from 1 to 10, -1 where none was read")
     rating = None if score == UNREAD_SCORE else float(score)
     return Judged(judge, prompt, str(row["model"]), question_id, turn, rating, str(row.get("judgment") or ""))
 

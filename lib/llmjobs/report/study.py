@@ -73,6 +73,8 @@ class Cost:
     gpu_s_reason: str | None = None
     load_s: float | None = None
     peak_rss_bytes: int | None = None
+    needed_bytes: int | None = None
+    """The part of the resident memory that must stay; file pages that the system can drop are not in it."""
     peak_device_bytes: int | None = None
     energy_j: float | None = None
     questions: int = 0
@@ -86,8 +88,8 @@ class Cost:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Peak memory of the device that holds the weights: the accelerator's where there is one."""
-        return self.peak_device_bytes or self.peak_rss_bytes
+        """Memory that the model needs: the accelerator's where it is on one, else what must stay of the process."""
+        return self.peak_device_bytes or self.needed_bytes or self.peak_rss_bytes
 
 
 @dataclass(frozen=True)

@@ -59,19 +59,27 @@ def check_state(unit: Path, state: Mapping[str, Any]) -> Checked:
     return Checked(done, verified)
 
 
-def check_run(run: Path) -> list[str]:
-    """Check every unit of a run folder; returns those with no digest: an older llmjobs made them, or a copy lacks it.
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run's units, by their paths below it."""
+
+    unverified: list[str]
+    """Those with no digest to compare with: an older llmjobs made them, or the folder was copied in part."""
+    unfinished: list[str]
+
+
+def check_run(run: Path) -> RunState:
+    """Check every unit of a run folder.
 
     Raises:
         RunFolderError: a file of a unit is not what was saved.
 
     """
-    unverified = []
-    for unit in units_of(run):
-        checked = check_unit(unit)
-        if checked is None or (checked.done and not checked.verified):
-            unverified.append(unit.relative_to(run).as_posix())
-    return unverified
+    found = {unit.relative_to(run).as_posix(): check_unit(unit) for unit in units_of(run)}
+    return RunState(
+        unverified=[path for path, one in found.items() if one is None or (one.done and not one.verified)],
+        unfinished=[path for path, one in found.items() if one is not None and not one.done],
+    )
 
 
 def units_of(run: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 from llmjobs.errors import DataError, RunFolderError, printable
 from llmjobs.runfolder import checkpoint, disk
 from llmjobs.runfolder.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_object, to_json
+from llmjobs.runfolder.integrity import check_state
 from llmjobs.runfolder.journal import Journal, read_lines
 from llmjobs.runner import deaths
 from llmjobs.runner.fingerprint import compare
@@ -115,12 +116,21 @@ def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
     return started and load(folder.unit(path), declared)[0].done
 
 
-def progress_of(folder: RunFolder, path: str) -> str:
-    """``to do``, ``12 done`` or ``done``, for a dry run: read only, whatever the settings."""
+def progress_of(folder: RunFolder, path: str, declared: Mapping[str, Any] | None = None) -> str:
+    """``to do``, ``12 done`` or ``done``, for a dry run: read only.
+
+    Raises:
+        FingerprintError: ``declared`` is given and is not what the unit was made with, so that a run would be refused.
+        RunFolderError: the unit is whole, but its files are not what was saved.
+
+    """
     place = folder.path / path
     loaded = checkpoint.load(place / CHECKPOINT) if place.is_dir() else None
     if loaded is None:
         return "to do"
+    if declared is not None:
+        compare(UnitFolder(place), "declared", loaded.state.get("declared", {}), declared)
+        check_state(place, loaded.state)
     return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"
 
 

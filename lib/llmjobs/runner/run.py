@@ -6,6 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from llmjobs.errors import (
     EXIT_OK,
@@ -20,6 +21,7 @@ from llmjobs.redaction import redacted
 from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder
 from llmjobs.runfolder.integrity import check_state
+from llmjobs.runfolder.journal import read_lines
 from llmjobs.runner import cursor as cursors
 from llmjobs.runner.cursor import Cursor, Writer
 from llmjobs.runner.fingerprint import compare
@@ -56,7 +58,7 @@ class Outcome:
 def run_job(
     job: Job, folder: RunFolder, on_records: OnRecords | None = None, make_progress: MakeProgress = Progress
 ) -> Outcome:
-    """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records.
+    """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records, of earlier attempts too.
 
     Raises:
         FingerprintError: a unit on disk was made with other settings (all are compared before the first one runs).
@@ -129,6 +131,7 @@ class UnitLoop:
         self.switch.check()
         folder, error_file = start.folder, start.folder.path / ERROR_FILE
         try:
+            self._replay(unit, start)
             if not start.cursor.done:
                 self.progress.unit(unit.path)
                 self._steps(unit, start)
@@ -168,6 +171,15 @@ class UnitLoop:
                 self._tell(unit, step)
             if not work.steps:
                 writer.finish()
+
+    def _replay(self, unit: Unit, start: Start) -> None:
+        """Show what earlier attempts recorded, step by step, to who wants to see records."""
+        if self.on_records is None or not start.cursor.records_bytes:
+            return
+        saved = ((end, record) for _, end, record in read_lines(start.folder.records, allow_torn=True))
+        records = (record for end, record in saved if end <= start.cursor.records_bytes)
+        for _, step in groupby(records, lambda record: record.get("step")):
+            self.on_records(unit, list(step))
 
     def _tell(self, unit: Unit, step: Step) -> None:
         if self.on_records:

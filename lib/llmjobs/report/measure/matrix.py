@@ -33,6 +33,7 @@ MEASURES = (
     "questions_real_s",
     "questions_per_s",
     "peak_rss_bytes",
+    "needed_bytes",
     "peak_device_bytes",
     "weight_bytes",
     "energy_j",
@@ -80,8 +81,8 @@ class Cell:
 
     @property
     def memory_bytes(self) -> float | None:
-        """Peak memory of the device that holds the weights."""
-        return self.value("peak_device_bytes") or self.value("peak_rss_bytes")
+        """Memory that the cell needs: the accelerator's where it is on one, else what must stay of the process."""
+        return self.value("peak_device_bytes") or self.value("needed_bytes") or self.value("peak_rss_bytes")
 
     @property
     def accuracy(self) -> Interval | None:

@@ -38,10 +38,11 @@ def read_run_folder(path: Path) -> RawRun:
 
     """
     run = RawRun(path, "llmjobs run")
-    if unsealed := check_run(path):
-        more = f" and {len(unsealed) - 1} more" if len(unsealed) > 1 else ""
+    state = check_run(path)
+    if state.unverified:
+        more = f" and {len(state.unverified) - 1} more" if len(state.unverified) > 1 else ""
         run.notice(
-            f"{path.name}/{unsealed[0]}{more}",
+            f"{path.name}/{state.unverified[0]}{more}",
             "no checksum to compare the records with (made by an older llmjobs, or copied in part)",
         )
     run.environment = _optional(path / "environment.json", run, f"{path.name}/environment.json")
@@ -52,7 +53,7 @@ def read_run_folder(path: Path) -> RawRun:
         _unit(path, unit, run)
     _metrics(run)
     _costs(run)
-    _completeness(path, run)
+    _completeness(path, run, state.unfinished)
     return run
 
 
@@ -166,14 +167,19 @@ def _costs(run: RawRun) -> None:
         _agree(run, entry, told.get(name))
 
 
+SECONDS = ("real_s", "user_s", "system_s", "gpu_s", "load_s")
+SIZES = ("peak_rss_bytes", "needed_bytes", "peak_device_bytes")
+
+
 def _cost(line: Mapping[str, Any]) -> Cost:
-    seconds = {key: number_or_none(line.get(key)) for key in ("real_s", "user_s", "system_s", "gpu_s", "load_s")}
-    rss, device = (number_or_none(line.get(key)) for key in ("peak_rss_bytes", "peak_device_bytes"))
+    seconds = {key: number_or_none(line.get(key)) for key in SECONDS}
+    sizes = {name: int(number_or_none(line.get(name)) or 0) or None for name in SIZES}
     return Cost(
         **seconds,
         gpu_s_reason=None if line.get("gpu_s_reason") is None else name_of(line.get("gpu_s_reason")),
-        peak_rss_bytes=int(rss) if rss else None,
-        peak_device_bytes=int(device) if device else None,
+        peak_rss_bytes=sizes["peak_rss_bytes"],
+        needed_bytes=sizes["needed_bytes"],
+        peak_device_bytes=sizes["peak_device_bytes"],
         energy_j=number_or_none(line.get("energy_j")),
         questions=int(number_or_none(line.get("questions")) or 0),
         attempts=int(number_or_none(line.get("attempts")) or 1),
@@ -190,8 +196,10 @@ def _summed(run: RawRun, name: str) -> Cost:
     questions = sum(int(number_or_none(line.get("items") or line.get("docs")) or 0) for line in lines)
     scoring_s = _sum(line for line in lines if line.get("phase") == "run")
     gpu = [value for line in lines if (value := number_or_none(line.get("gpu_s"))) is not None]
+    anon, mapped = _peak(lines, "peak_anon_bytes"), _peak(lines, "mapped_weight_bytes")
     return Cost(
         real_s=_sum(lines),
+        needed_bytes=anon + (mapped or 0) if anon else None,
         user_s=_sum(lines, "user_s"),
         system_s=_sum(lines, "system_s"),
         gpu_s=sum(gpu) if gpu else None,
@@ -232,14 +240,17 @@ def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None
             )
 
 
-def _completeness(path: Path, run: RawRun) -> None:
-    part = mapping(run.summary.get("eval"))
-    if part.get("status") == "partial":
-        run.partial = True
-    for unit in listed(part.get("units_missing")):
+def _completeness(path: Path, run: RawRun, unfinished: Iterable[str]) -> None:
+    """Mark a run whose results are not whole, of any job: by its units and by what its summary says."""
+    open_units = dict.fromkeys(unfinished)
+    for part in filter(None, map(mapping, run.summary.values())):
+        run.partial |= part.get("status") == "partial"
+        open_units |= dict.fromkeys(name_of(unit) for unit in listed(part.get("units_missing")))
+        for failed in map(mapping, listed(part.get("units_failed"))):
+            run.notice(f"{path.name}/{name_of(failed.get('unit'))}", f"failed: {failed.get('error')}")
+            run.partial = True
+    for unit in open_units:
         run.notice(f"{path.name}/{unit}", "has not been run yet, or not to its end")
-    for failed in part.get("units_failed") or ():
-        run.notice(f"{path.name}/{failed.get('unit')}", f"failed: {failed.get('error')}")
         run.partial = True
     for entry in run.entries:
         for benchmark, asked in run.asked.items():

@@ -65,7 +65,8 @@ def _table(entries: Sequence[Entry]) -> Table:
         Column("GPU"),
         Column("Load"),
         Column("Questions/s"),
-        Column("Peak memory"),
+        Column("Memory"),
+        Column("Resident"),
         Column("Device memory"),
         Column("Attempts"),
     ]
@@ -82,6 +83,7 @@ def _table(entries: Sequence[Entry]) -> Table:
             seconds(cost.gpu_s),
             seconds(cost.load_s),
             rate(cost),
+            size(cost.needed_bytes),
             size(cost.peak_rss_bytes),
             size(cost.peak_device_bytes),
             count(cost.attempts),
@@ -91,8 +93,9 @@ def _table(entries: Sequence[Entry]) -> Table:
             row.append(decimal(per))
         rows.append(row)
     note = (
-        "Questions/s: while scoring, without loading, planning and saving; the same figure as on the terminal. Peak"
-        " memory: resident, of the whole process. A dash: not measured."
+        "Real: loading, planning, scoring and saving, in all attempts. Questions/s: while scoring; the same figure as on"
+        " the terminal. Memory: the peak of what must stay; resident: with pages of files, which the system can take"
+        " back. A dash: not measured."
     )
     return Table("What each model took", columns, rows, note=note)
 

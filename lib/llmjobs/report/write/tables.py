@@ -73,7 +73,9 @@ SUMMARY = (
     "real_s",
     "cpu_s",
     "gpu_s",
+    "questions_per_s",
     "peak_rss_bytes",
+    "needed_bytes",
     "peak_device_bytes",
     "energy_j",
 )
@@ -99,7 +101,9 @@ def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
                 cost.real_s,
                 cost.cpu_s,
                 cost.gpu_s,
+                cost.questions_per_s,
                 cost.peak_rss_bytes,
+                cost.needed_bytes,
                 cost.peak_device_bytes,
                 cost.energy_j,
             )

@@ -1,0 +1,166 @@
+"""Memory of this process: what is resident now, and the peaks since a model began to load. No torch.
+
+rss_bytes   resident pages of all kinds (proc(5): ``VmRSS``)
+anon_bytes  the part that the system cannot take back: anonymous and shared memory, swapped out or not (``RssAnon``,
+            ``RssShmem``, ``VmSwap``); None where the system does not say (macOS)
+file_bytes  pages of mapped files (``RssFile``): weights as they lie in a file, libraries. The system drops them at will
+            and reads them again; None likewise
+
+The kernel keeps a high-water mark of the first (``VmHWM``) but of none of the others, so a thread looks twenty times a
+second while a model is there. The mark is set back as a model begins to load (``/proc/self/clear_refs``); where that is
+not allowed, the thread's own largest figure stands in. A short peak between two looks can be missed in ``anon_bytes``.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+LOOK_S = 0.05
+_STATUS, _CLEAR, _MAPS = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/self/maps")
+_RESET_HIGH_WATER = "5"
+"""What ``clear_refs`` takes for it (proc(5), since Linux 4.0)."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """What is in memory at one moment."""
+
+    rss_bytes: int
+    anon_bytes: int | None
+    file_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The largest figures since a model began to load; since the process began where none did."""
+
+    rss_bytes: int
+    anon_bytes: int | None
+
+
+def resident() -> Resident:
+    """Read what is in memory now."""
+    found = _status()
+    if "VmRSS" not in found:
+        return Resident(int(psutil.Process().memory_info().rss), None, None)
+    if "RssAnon" not in found:
+        return Resident(found["VmRSS"], None, None)
+    anon = found["RssAnon"] + found.get("RssShmem", 0) + found.get("VmSwap", 0)
+    return Resident(found["VmRSS"], anon, found.get("RssFile"))
+
+
+def high_water_bytes() -> int:
+    """Largest resident memory of this process's address space since it began, or since the mark was set back.
+
+    ``getrusage`` counts the parent's memory of the moment of the fork on Linux; ``VmHWM`` does not (proc(5)).
+    """
+    return _status().get("VmHWM") or _largest_so_far()
+
+
+def needed_bytes(peak_anon_bytes: int | None, mapped_weight_bytes: int | None) -> int | None:
+    """What a machine must have free for a model: what cannot be taken back, and the weights that each pass reads.
+
+    Of weights that lie in a mapped file and are used from there, every page is read in every pass. Other file pages (a
+    file that was read to be converted) are there only as long as nobody wants the room. None where it is not known.
+    """
+    if peak_anon_bytes is None or mapped_weight_bytes is None:
+        return None
+    return peak_anon_bytes + mapped_weight_bytes
+
+
+def _status() -> dict[str, int]:
+    """The sizes in ``/proc/self/status``, in bytes; empty where there is none."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in pairs}
+
+
+def _largest_so_far() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def mapped_files() -> list[tuple[int, int]] | None:
+    """Address ranges that are mapped from files; None where the system does not say."""
+    try:
+        lines = _MAPS.read_text().splitlines()
+    except OSError:
+        return None
+    ranges = []
+    for line in lines:
+        addresses, _, _, _, inode, *path = line.split(maxsplit=5)
+        if inode != "0" and path:
+            start, end = (int(text, 16) for text in addresses.split("-"))
+            ranges.append((start, end))
+    return ranges
+
+
+class PeakWatch:
+    """Follows this process's memory from :meth:`begin` to :meth:`end`."""
+
+    def __init__(self) -> None:
+        """Not begun."""
+        self._process, self._resets = 0, False
+        self._rss, self._anon = 0, 0
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Forget earlier peaks: from here on memory is a new model's. What the last one freed is given back first."""
+        self.end()
+        _give_back()
+        self._process, self._rss, self._anon = os.getpid(), 0, 0
+        self._resets = _set_back()
+        self._over = threading.Event()
+        threading.Thread(target=self._follow, args=(self._over,), name="memory", daemon=True).start()
+
+    def end(self) -> None:
+        """Stop looking; the peaks stay."""
+        self._over.set()
+
+    def peaks(self) -> Peaks:
+        """Read the peaks so far, this moment included."""
+        if self._process != os.getpid():  # never begun, or a fork of a process that did
+            return Peaks(high_water_bytes(), None)
+        now = self._look()
+        rss = high_water_bytes() if self._resets else self._rss
+        return Peaks(rss, None if now.anon_bytes is None else self._anon)
+
+    def _follow(self, over: threading.Event) -> None:
+        while not over.wait(LOOK_S):
+            self._look()
+
+    def _look(self) -> Resident:
+        now = resident()
+        with self._lock:
+            self._rss, self._anon = max(self._rss, now.rss_bytes), max(self._anon, now.anon_bytes or 0)
+        return now
+
+
+WATCH = PeakWatch()
+"""This process's; there is one model at a time in it."""
+
+
+def _set_back() -> bool:
+    """Set the kernel's high-water mark to what is resident now; whether that is allowed."""
+    try:
+        _CLEAR.write_text(_RESET_HIGH_WATER)
+    except OSError:
+        return False
+    return True
+
+
+def _give_back() -> None:
+    """Let the C library return what it keeps of freed memory (glibc; others return it by themselves)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
