@@ -93,7 +93,7 @@ def _table(entries: Sequence[Entry]) -> Table:
             row.append(decimal(per))
         rows.append(row)
     note = (
-        "Real: loading, planning, scoring and saving, in all attempts. Questions/s: while scoring; the same figure as on"
+        "Real: loading, planning, scoring and saving, all attempts. Questions/s: while scoring; the same figure as on"
         " the terminal. Memory: the peak of what must stay; resident: with pages of files, which the system can take"
         " back. A dash: not measured."
     )
