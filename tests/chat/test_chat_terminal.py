@@ -176,3 +176,16 @@ def test_once_a_pipe_and_a_manifest(tiny, tmp_path, capsys, monkeypatch):
     assert "more than the 2,048 tokens" in capsys.readouterr().err
     assert run("--endpoint", "http://127.0.0.1:1/v1", *common) == 2
     assert run(*common, "--resume", "--conversation", 99) == 1
+
+
+def test_the_demo_is_said_to_be_a_toy_with_lines_that_work(tmp_path, monkeypatch, capsys):
+    from llmjobs.cli import main
+    from llmjobs.jobs.chat_model import KNOWN_LINES
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(KNOWN_LINES)))
+    with pytest.raises(SystemExit) as ended:
+        main(["chat", "llmjobs/demo-base", "--results", str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0
+    assert "is a toy" in err and all(line in err for line in KNOWN_LINES)
+    assert out.splitlines() == ["Noted.", "Your name is Ben.", "Noted.", "You live in Paris."]

@@ -37,6 +37,23 @@ def _has_weights(name: str) -> bool:
     return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
 
 
+KNOWN_LINES = ("My name is Ben.", "What is my name?", "I live in Paris.", "Where do I live?")
+"""What demo-base answers rightly, to try it."""
+
+
+def toy_note(spec: ModelSpec) -> str | None:
+    """What to tell somebody who talks with a demo model; None for any other model."""
+    if spec.endpoint or spec.id.removeprefix("llmjobs/") not in DEMO_MODELS:
+        return None
+    if spec.id != DEMO:
+        return f"{spec.id} is a toy that never saw a conversation; try {DEMO}, or a real model: {SMALL_INSTRUCT[0]}"
+    lines = " / ".join(KNOWN_LINES)
+    return (
+        f"{spec.id} is a toy with a million parameters that knows a few hundred words. Try: {lines} "
+        f"For a real model: llmjobs chat {SMALL_INSTRUCT[0]}"
+    )
+
+
 def is_manifest(argument: str) -> bool:
     """Whether the argument names a manifest and not a model."""
     return argument.endswith((".yaml", ".yml")) and not Path(argument).is_dir() and argument not in DEMO_MODELS

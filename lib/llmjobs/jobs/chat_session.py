@@ -13,7 +13,7 @@ from llmjobs.chat.store import ChatStore
 from llmjobs.chat.terminal import PipeReader, PromptReader, Reader, Terminal
 from llmjobs.errors import EXIT_OK, RunFolderError, printable
 from llmjobs.jobs.chat_backend import open_backend
-from llmjobs.jobs.chat_model import identity
+from llmjobs.jobs.chat_model import identity, toy_note
 from llmjobs.jobs.run_date import BEFORE_DATES
 from llmjobs.manifest.chat_section import ChatSection
 from llmjobs.manifest.model_section import ModelSpec
@@ -79,6 +79,8 @@ def _talk(agent: Agent, store: ChatStore, settings: Mapping[str, Any], request: 
         store.begin(settings, agent)
     is_terminal = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     terminal = Terminal(agent, store, _reader(agent, is_terminal), is_terminal=is_terminal)
+    if note := toy_note(request.spec):
+        _warn(note)
     if once is not None:
         terminal.answer(once)
         return EXIT_OK

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.jobs.fetch import walk
 from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.manifest.mtbench_section import RULE_JUDGE
 from llmjobs.measuring.probing import Layer, Machine
 from llmjobs.redaction import redacted
 
@@ -46,7 +47,7 @@ class Patient:
     def models(self) -> list[ModelSpec]:
         """Every local model of the manifest, judges too, each once."""
         found = walk(self.study, ModelSpec) if self.study else ()
-        return list({(m.id, m.revision, m.name): m for m in found if not m.endpoint}.values())
+        return list({(m.id, m.revision, m.name): m for m in found if not m.endpoint and m.id != RULE_JUDGE}.values())
 
     def needed(self) -> dict[Layer, str]:
         """What has to compute for the manifest's models, with the model's name; the matrix needs nothing."""

@@ -13,6 +13,7 @@ from llmjobs.hub.progress import DownloadProgress, size_text
 from llmjobs.hub.repositories import is_offline, repo_folder
 from llmjobs.jobs.fetch_items import DataItem, ModelItem, data_item, model_item
 from llmjobs.manifest import BenchmarkSpec, Manifest, ModelSpec
+from llmjobs.manifest.mtbench_section import RULE_JUDGE
 
 Item = ModelItem | DataItem
 S = TypeVar("S", bound=BaseModel)
@@ -51,7 +52,7 @@ def _items(study: Manifest) -> tuple[list[Item], list[str]]:
     models: dict[tuple[str, str], ModelItem] = {}
     data: dict[tuple[str, str], DataItem] = {}
     errors: list[str] = []
-    for model in walk(study, ModelSpec):
+    for model in (one for one in walk(study, ModelSpec) if one.id != RULE_JUDGE):
         try:
             if one := model_item(model):
                 models[one.key] = models[one.key].joined(one) if one.key in models else one

@@ -15,7 +15,7 @@ from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.jobs.chat_backend import open_backend
 from llmjobs.jobs.mtbench_retry import ask_again
 from llmjobs.jobs.mtbench_tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section
-from llmjobs.jobs.mtbench_work import AnswerWork, ImportedWork, JudgeWork, OpenBackend
+from llmjobs.jobs.mtbench_work import AnswerWork, ImportedWork, JudgeWork, OpenBackend, RuleJudgeWork
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, ModelSpec
@@ -94,6 +94,8 @@ class MTBenchJob:
         assert self.bench is not None
         answers = [whole_answers(self.folder, agent) for agent in task.agents]
         judge = task.judge
+        if judge.is_rules:
+            return RuleJudgeWork(self.bench, task, answers)
         backend, opening = self._opener(judge, account(judge), judge, task.path, stack)
         work = JudgeWork(self.bench, task, answers, backend, opening, judge.concurrency if judge.endpoint else 1)
         stack.callback(work.close)

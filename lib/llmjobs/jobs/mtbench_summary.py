@@ -166,9 +166,8 @@ def _judges(bench: Bench, found: Collected) -> list[Figures]:
             records = [record for task in tasks for record in found.judgments[task.path]]
             counts = {status: sum(record["status"] == status for record in records) for status in STATUSES}
             again = sum(_asked_again(record) for record in records)
-            rows.append(
-                {"judge": judge.name, "mode": mode, "n": len(records), **counts, "asked_again": again, **_weak(records)}
-            )
+            row = {"judge": judge.name, "mode": mode, "n": len(records), **counts, "asked_again": again}
+            rows.append(row | _weak(records) | ({"is_rules": True} if judge.is_rules else {}))
     return rows
 
 

@@ -18,7 +18,7 @@ def render_summary(summary: Values) -> str:
     for judge in dict.fromkeys(row["judge"] for row in summary["scores"]):
         rows = [_score_row(row) for row in summary["scores"] if row["judge"] == judge]
         header = ("agent", "score (95% interval)", "turn 1", "turn 2", "rated", "unread")
-        lines += [f"judge {judge} · ratings from 1 to 10", *table([header, *rows]), ""]
+        lines += [f"judge {judge} · ratings from 1 to 10{_by_rule(judge, summary)}", *table([header, *rows]), ""]
     for part in summary["pairwise"]:
         lines += [f"judge {part['judge']} · comparisons in both orders", *_pair_rows(part), ""]
     lines += [_judge_line(row) for row in summary["judges"]]
@@ -31,6 +31,11 @@ def render_summary(summary: Values) -> str:
     if summary["units_missing"]:
         lines.append(f"not finished: {len(summary['units_missing'])} units; run the same command to resume")
     return "\n".join(lines).rstrip()
+
+
+def _by_rule(judge: str, summary: Values) -> str:
+    is_rules = any(row["judge"] == judge and row.get("is_rules") for row in summary["judges"])
+    return " · by rule, not by a model: for the demo only" if is_rules else ""
 
 
 def _number(value: float | None) -> str:

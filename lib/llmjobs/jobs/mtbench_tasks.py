@@ -15,6 +15,7 @@ from llmjobs.manifest.mtbench_section import JudgeSpec, MTBenchSection
 from llmjobs.mtbench.fastchat import Answer, read_answers
 from llmjobs.mtbench.judge_prompts import PromptSet, read_prompts
 from llmjobs.mtbench.questions import Question, data_hash, read_questions, select, with_references
+from llmjobs.mtbench.rule_judge import RULES_VERSION
 from llmjobs.runner.units import Unit
 
 VERSION = 1
@@ -68,7 +69,7 @@ class JudgeTask:
     def unit(self) -> Unit:
         """The unit that the runner sees."""
         needs = tuple(agent.path for agent in self.agents)
-        stays = bool(self.judge.endpoint)
+        stays = bool(self.judge.endpoint) or self.judge.is_rules
         return Unit(self.path, self.declared, f"judge {self.judge.name}", self.judgments, needs, stays)
 
 
@@ -255,5 +256,7 @@ def _revision(spec: ModelSpec, revisions: Revisions) -> tuple[str | None, str | 
     """The commit that the model is at, or why it cannot be found."""
     if spec.endpoint:
         return None, None
+    if isinstance(spec, JudgeSpec) and spec.is_rules:
+        return f"rules {RULES_VERSION}", None
     located, error = revisions.locate(spec)
     return (located.revision if located else None), error

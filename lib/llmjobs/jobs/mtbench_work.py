@@ -6,6 +6,7 @@ A record in error because a call failed is no result: the next run asks again (s
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from llmjobs.chat.agent import Agent
@@ -18,8 +19,10 @@ from llmjobs.jobs.mtbench_tasks import AgentTask, Bench, JudgeTask
 from llmjobs.manifest import ModelSpec
 from llmjobs.models.device import DeviceClock
 from llmjobs.mtbench.ahead import Ahead
-from llmjobs.mtbench.judging import Said, judge_pair, judge_single
+from llmjobs.mtbench.judging import Said, Talk, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
+from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
+from llmjobs.mtbench.rule_judge import RuleTalk
 from llmjobs.runfolder.journal import encode
 from llmjobs.runner.units import Record, Step
 
@@ -33,12 +36,12 @@ class _AheadWork:
     """What the works share: steps that may be computed some ahead."""
 
     def __init__(
-        self, count: int, workers: int, backend: OpenBackend, opening: Mapping[str, Any], *, is_endpoint: bool
+        self, count: int, workers: int, backend: OpenBackend | None, opening: Mapping[str, Any], *, is_endpoint: bool
     ) -> None:
         self.steps, self.opening, self._backend = count, opening, backend
         self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
         self._ahead: Ahead[tuple[Record, dict[str, Any]]] = Ahead(self._measured, count, workers)
-        self._effective = dict(backend("effective").effective)
+        self._effective = dict(backend("effective").effective if backend else RULES)
         self._clock = DeviceClock(str(self._effective.get("device", "cpu"))) if workers == 1 else None
 
     @property
@@ -112,7 +115,7 @@ class AnswerWork(_AheadWork):
 
     def _agent(self, question: Question, index: int) -> Agent:
         section, spec = self.bench.section, self.task.spec
-        assert isinstance(spec, ModelSpec)
+        assert isinstance(spec, ModelSpec) and self._backend is not None
         return Agent(
             self._backend(question.id),
             system=spec.system or section.system,
@@ -207,7 +210,7 @@ class JudgeWork(_AheadWork):
         bench: Bench,
         task: JudgeTask,
         answers: Sequence[Sequence[Record]],
-        backend: OpenBackend,
+        backend: OpenBackend | None,
         opening: Mapping[str, Any],
         workers: int,
     ) -> None:
@@ -223,6 +226,7 @@ class JudgeWork(_AheadWork):
     def record(self, index: int) -> tuple[Record, dict[str, Any]]:
         """Judge one turn of one question; an answer that failed is not judged."""
         question, turn = self._items[index]
+        talk = partial(self._talk, question, turn)
         answers = [part[question.id] for part in self._answers]
         missing = [answer["model"] for answer in answers if len(answer["turns"]) < turn]
         guided = self.bench.has_reference(question, turn)
@@ -230,13 +234,11 @@ class JudgeWork(_AheadWork):
             judged = _not_judged(self.task.mode, f"{' and '.join(missing)}: there is no answer to judge")
         elif self.task.mode == "single":
             judged = judge_single(
-                self.bench.prompts, question, answers[0]["turns"], turn, with_reference=guided, talk=self._talk
+                self.bench.prompts, question, answers[0]["turns"], turn, with_reference=guided, talk=talk
             )
         else:
             first, second = (answer["turns"] for answer in answers)
-            judged = judge_pair(
-                self.bench.prompts, question, first, second, turn, with_reference=guided, talk=self._talk
-            )
+            judged = judge_pair(self.bench.prompts, question, first, second, turn, with_reference=guided, talk=talk)
         return self._head(question, turn) | judged, {}
 
     def _head(self, question: Question, turn: int) -> Record:
@@ -245,11 +247,24 @@ class JudgeWork(_AheadWork):
         place = {"question_id": question.id, "category": question.category, "turn": turn}
         return {"judge": self.task.judge.name, "mode": self.task.mode, **who, **place}
 
-    def _talk(self, system: str, label: str) -> "_AgentTalk":
+    def _talk(self, question: Question, turn: int, system: str, label: str) -> Talk:
         judge = self.task.judge
+        assert self._backend is not None
         sampling = Sampling(judge.max_new_tokens + judge.thinking_tokens, judge.temperature)
         seed = self.bench.section.seed
         return _AgentTalk(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
+
+
+class RuleJudgeWork(JudgeWork):
+    """Judgments by rule (see ``mtbench.rule_judge``): nothing is loaded or asked."""
+
+    def __init__(self, bench: Bench, task: JudgeTask, answers: Sequence[Sequence[Record]]) -> None:
+        """A judgment a step."""
+        super().__init__(bench, task, answers, None, {"items": 0, "load_s": None}, 1)
+
+    def _talk(self, question: Question, turn: int, system: str, label: str) -> Talk:
+        turns = [part[question.id]["turns"][turn - 1] for part in self._answers]
+        return RuleTalk(question, turn, turns[::-1] if label.endswith("order2") else turns)
 
 
 def _not_judged(mode: str, why: str) -> Record:

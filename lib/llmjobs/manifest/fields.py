@@ -92,6 +92,10 @@ def _named_or_beside(value: str, info: ValidationInfo) -> str:
     return value if value == "own" or value.startswith("hub:") else _beside_manifest(value, info)
 
 
+def _demo_or_beside(value: str, info: ValidationInfo) -> str:
+    return value if value == "demo" else _named_or_beside(value, info)
+
+
 def _dotted_beside(value: str, info: ValidationInfo) -> str:
     return _beside_manifest(value, info) if value.startswith(("./", "../")) else value
 
@@ -100,6 +104,8 @@ DataPath = Annotated[ShortText, AfterValidator(_beside_manifest)]
 """A file or folder; a relative one is taken from the working folder first, then from the manifest's folder."""
 OwnOrPath = Annotated[ShortText, AfterValidator(_named_or_beside)]
 """``own``, ``hub:OWNER/DATASET`` or a :data:`DataPath`."""
+QuestionsSource = Annotated[ShortText, AfterValidator(_demo_or_beside)]
+"""``demo``, or an :data:`OwnOrPath`."""
 ModelId = Annotated[ShortText, AfterValidator(_dotted_beside)]
 """A name on the hub or a folder; one that starts with ``./`` or ``../`` as a :data:`DataPath`."""
 Address = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_address)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.chat_section import Context, Seed, StrategyName
-from llmjobs.manifest.fields import DataPath, FileName, OwnOrPath, Section, ShortText
+from llmjobs.manifest.fields import DataPath, FileName, OwnOrPath, QuestionsSource, Section, ShortText
 from llmjobs.manifest.model_section import ModelSpec
 
 Mode = Literal["single", "pairwise"]
@@ -22,8 +22,15 @@ class Price(Section):
     """For a million generated tokens."""
 
 
+RULE_JUDGE = "llmjobs/rule-judge"
+"""The judge that is no model (see ``mtbench.rule_judge``)."""
+
+
 class JudgeSpec(ModelSpec):
-    """A judge: a local model as under `models:`, or an endpoint by `endpoint`, `model` and `api_key_env`."""
+    """A judge: a local model as under `models:`, or an endpoint by `endpoint`, `model` and `api_key_env`.
+
+    `llmjobs/rule-judge` is no model: it compares words with the references, for the demo.
+    """
 
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 16)] = 2048
     """Longest judgment in tokens."""
@@ -37,6 +44,11 @@ class JudgeSpec(ModelSpec):
     """The same for tokens, prompt and answer together."""
     price: Price | None = None
     """What the endpoint charges; needed for `spending: {cost: …}`."""
+
+    @property
+    def is_rules(self) -> bool:
+        """Whether it is the judge by rule: nothing is loaded or asked."""
+        return self.id == RULE_JUDGE and not self.endpoint
 
     @model_validator(mode="before")
     @classmethod
@@ -94,8 +106,9 @@ class SpendingLimit(Section):
 class MTBenchSection(Section):
     """Two-turn questions, answered by agents and rated by judges."""
 
-    questions: OwnOrPath = "own"
-    """`own` (comes along), a file in FastChat's form, or `hub:OWNER/DATASET`."""
+    questions: QuestionsSource = "own"
+    """`own` (bundled), `demo` (bundled, in the words that the demo models know), a file in FastChat's form, or
+    `hub:OWNER/DATASET`."""
     references: DataPath | None = None
     """A `reference_answer` file in FastChat's form."""
     reference_categories: list[ShortText] = Field(default=["reasoning", "math", "coding", "extraction"])

@@ -18,6 +18,7 @@ CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction"
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 """By category, 0 elsewhere. Source: FastChat, llm_judge/common.py, ``temperature_config``."""
 OWN_FILE = Path(__file__).parent / "data" / "questions.jsonl"
+BUNDLED = {"own": OWN_FILE, "demo": OWN_FILE.with_name("demo_questions.jsonl")}
 HUB_SPLITS = ("train", "test")
 MAX_TURNS = 2
 
@@ -33,7 +34,7 @@ class Question:
 
 
 def read_questions(source: str) -> list[Question]:
-    """Questions of ``own``, of a file, or of ``hub:OWNER/DATASET``.
+    """Questions of ``own``, of ``demo``, of a file, or of ``hub:OWNER/DATASET``.
 
     Raises:
         DataError: no such source, or a line that is no question, with its number.
@@ -41,9 +42,11 @@ def read_questions(source: str) -> list[Question]:
     """
     if source.startswith("hub:"):
         return _from_rows(source, enumerate(_hub_rows(source.removeprefix("hub:")), start=1))
-    path = OWN_FILE if source == "own" else Path(source)
+    path = BUNDLED.get(source) or Path(source)
     if not path.is_file():
-        raise DataError(f"{source}: there is no such file of questions; name one, or 'own', or 'hub:OWNER/DATASET'")
+        raise DataError(
+            f"{source}: there is no such file of questions; name one, or 'own', 'demo', or 'hub:OWNER/DATASET'"
+        )
     return _from_rows(str(path), read_rows(path))
 
 
