@@ -16,6 +16,7 @@ from llmjobs.report.blocks import Column, Cut, Prose, Table, few
 from llmjobs.report.figures.naming import name_width, short_names
 from llmjobs.report.figures.style import ends
 from llmjobs.report.job import make_report
+from llmjobs.report.pdf.tables import _shared
 
 
 def write_study(path: Path, models: list[str], subjects: list[str], questions: int, seed: int = 0) -> Path:
@@ -135,3 +136,9 @@ def test_any_study_makes_a_report(
     study = write_study(folder / "any.csv", names, subjects, questions)
     made = make_report([study], folder / "out" / "report.pdf")
     assert made.pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_a_column_that_needs_little_leaves_its_part_to_the_others() -> None:
+    columns = [Column("a", "left", 1), Column("b", "left", 1), Column("n"), Column("why", "left", 1)]
+    assert _shared(columns, [100, 80, 30, 900], 400, 3) == pytest.approx([100, 80, 30, 220])
+    assert sum(_shared(columns, [50, 80, 30, 90], 400, 3)) == pytest.approx(430)

@@ -161,6 +161,15 @@ def _subject_dots(found: BenchmarkAccuracy, labels: Sequence[str], subjects: sli
         style.light_grid(axes)
         if found.benchmark.chance:
             axes.axvline(found.benchmark.chance, color=style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
+            axes.annotate(
+                "chance",
+                (found.benchmark.chance, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 2),
+                textcoords="offset points",
+                color="#a8620a",
+                fontsize=7.5,
+            )
         if count > 1:
             handles = [Line2D([], [], color=ink, marker="o", ms=3.6) for ink in inks[:count]]
             figure.legend(handles, short_names(labels, 30), loc="outside upper right", ncols=count, handlelength=1.4)

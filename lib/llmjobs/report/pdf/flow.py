@@ -112,9 +112,9 @@ def _question(item: AnsweredQuestion) -> list[Flowable]:
         Spacer(0, 2),
     ]
     labels = [f"{letter}." if len(letter) == 1 else letter for letter, _, _ in item.options]
+    widest = max((text_width(label, "bold", styles.OPTION_SIZE) for label in labels), default=0.0)
     for label, (letter, text, chosen) in zip(labels, item.options, strict=True):
-        right = letter == item.gold
-        style = styles.option(right, text_width(label, "bold", styles.OPTION_SIZE))
+        style = styles.option(letter == item.gold, widest)
         parts.append(Text(f"{text}   ← {chosen}" if chosen else text, style, label=label, auto=True))
     return [*parts, Spacer(0, 9)]
 

@@ -64,14 +64,17 @@ def fit(table: Table, width: float) -> tuple[float, list[float]]:
 
 
 def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, shares: float) -> list[float]:
-    """Give shared columns their part, but none more than it needs while another needs more."""
-    widths = [w if not c.share else min(w, free * c.share / shares) for w, c in zip(natural, columns, strict=True)]
-    left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
-    for place, column in enumerate(columns):
-        if column.share and widths[place] < natural[place]:
-            widths[place] = min(natural[place], widths[place] + left)
-            left = free - sum(w for w, c in zip(widths, columns, strict=True) if c.share)
-    return [w + left * c.share / shares for w, c in zip(widths, columns, strict=True)]
+    """Divide ``free`` among the columns with a share; what one does not need is left to the others."""
+    widths = [0.0 if column.share else wide for column, wide in zip(columns, natural, strict=True)]
+    waiting, room = {place for place, column in enumerate(columns) if column.share}, free
+    while waiting:
+        per_share = room / sum(columns[place].share for place in waiting)
+        content = {place for place in waiting if natural[place] <= per_share * columns[place].share}
+        for place in content or waiting:
+            widths[place] = natural[place] if content else per_share * columns[place].share
+        room -= sum(widths[place] for place in content or waiting)
+        waiting -= content or set(waiting)
+    return [w + max(room, 0.0) * c.share / shares for w, c in zip(widths, columns, strict=True)]
 
 
 def _capped(natural: Sequence[float], width: float) -> list[float]:
