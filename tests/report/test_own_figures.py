@@ -339,7 +339,9 @@ CSV = "model,id,gold,pred\n"
 )  # fmt: skip
 def test_answers_in_other_forms(tmp_path: Path, text: str, right: list[int]) -> None:
     (tmp_path / "t.csv").write_text(text)
-    assert study_of(tmp_path / "t.csv").benchmarks[0].correct.tolist() == [right]
+    study = study_of(tmp_path / "t.csv")
+    assert study.benchmarks[0].correct.tolist() == [right]
+    assert not study.notices
 
 
 @pytest.mark.parametrize(
@@ -548,7 +550,8 @@ def test_what_cannot_be_read_names_the_reason(tmp_path: Path, name: str, content
     ("text", "notice"),
     [
         (CSV + "m,1,18,18.0\nm,2,x,X\n", "2 of 2 predictions differ from the gold answer in case, blanks or"),
-        (CSV + 'm,1,"A,C",A\nm,2,B,B\n', "most gold answers are an option's letter, but not all"),
+        (CSV + 'm,1,"A,C",A\nm,2,B,B\n', "some answers are an option's letter and some gold answers are not ('A,C')"),
+        (CSV + "m,1,Paris,A\nm,2,Rome,B\n", "some gold answers are not ('Paris', 'Rome')"),
         (CSV + "m,1,A,I think A\nm,2,B,B\n", "1 of 2 predictions are no option's letter"),
         (
             "model,id,gold,ll_A,ll_B,correct\nm,1,A,-1,-2,1\nm,2,B,-1,-2,1\n",
@@ -568,3 +571,11 @@ def test_a_table_of_two_metrics_shows_both(tmp_path: Path) -> None:
     study = study_of(tmp_path / "t.csv")
     assert means(study) == pytest.approx({("m", "t", "acc"): 5 / 9, ("m", "t", "acc_norm"): 3 / 9})
     assert study.benchmarks[0].metric == "acc"
+
+
+def test_logs_without_texts_and_with_other_ids_name_the_remedy(tmp_path: Path, run_folder: Path) -> None:
+    (tmp_path / "other").mkdir()
+    rows = as_table(run_folder, tmp_path / "other").read_text().replace("sums,", "sums,q").replace("ing,", "ing,q")
+    (tmp_path / "t.csv").write_text(rows)
+    with pytest.raises(DataError, match="0 in common; the ids differ and other has no texts.*--questions FOLDER"):
+        study_of(run_folder, tmp_path / "t.csv")

@@ -59,7 +59,11 @@ def differing_questions(candidates: Sequence[Candidate]) -> str | None:
     for candidate in candidates:
         sizes.setdefault(candidate.asked, []).append(candidate.label)
     told = "; ".join(f"{len(asked):,}: {few(who)}" for asked, who in sorted(sizes.items(), key=lambda s: -len(s[0])))
-    return f"different questions ({told}; {shared:,} in common)"
+    without = [candidate.label for candidate in candidates if not candidate.questions]
+    hint = ""
+    if not shared and without:
+        hint = f"; the ids differ and {few(without)} has no texts to find them by, which --questions FOLDER brings"
+    return f"different questions ({told}; {shared:,} in common{hint})"
 
 
 def differing_gold(candidates: Sequence[Candidate]) -> set[Key]:

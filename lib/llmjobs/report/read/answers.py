@@ -45,7 +45,8 @@ class Answers:
         widest, options = 0, False
         for record, choices in records:
             if record.gold and record.gold.lower() not in NOTHING:
-                golds[record.gold] += 1
+                own = None if record.gold.isdecimal() else _by_text(record.gold, choices)
+                golds[own or record.gold] += 1
             if record.prediction:
                 said[_by_text(record.prediction, choices) or record.prediction] += 1
             widest = max(widest, len(record.loglikelihoods or ()), len(choices))
@@ -53,7 +54,8 @@ class Answers:
         letters = sum(count for text, count in said.items() if said_letter(text))
         self.letters = bool(golds) and all(letter_of(text) for text in golds)
         self.no_letters = sorted(text for text in golds if not letter_of(text))
-        self.mixed = 2 * sum(golds[text] for text in self.no_letters) <= sum(golds.values()) and bool(self.no_letters)
+        unlike = sum(golds[text] for text in self.no_letters)
+        self.mixed = bool(self.no_letters) and (2 * unlike <= sum(golds.values()) or letters > sum(said.values()) / 2)
         places = bool(golds) and all(text.isdecimal() and len(text) < 3 for text in golds)
         mostly = letters > sum(said.values()) / 2
         self.places = places and (mostly or (options and not said) or (options and all(map(str.isdecimal, said))))
@@ -81,7 +83,7 @@ class Answers:
         if self.of_options and text.lower() in NOTHING:
             return ""
         if self.letters:
-            return letter_of(text) or text
+            return letter_of(text) or _by_text(text, choices) or text
         if self.places:
             return _at(text, self.gold_from) or text
         return _by_text(text, choices) or text

@@ -220,7 +220,8 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -
         shown = ", ".join(repr(printable(text)[:20]) for text in form.no_letters[:3])
         run.notice(
             where,
-            f"most gold answers are an option's letter, but not all ({shown}); all are compared as they are written",
+            f"some answers are an option's letter and some gold answers are not ({shown}); all are compared as they"
+            " are written",
         )
     told = _Told()
     kept: dict[int, tuple[RawEntry, list[Record]]] = {}
