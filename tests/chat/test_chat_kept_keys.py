@@ -7,7 +7,9 @@ from chat_fakes import load_backend, never_special
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.local.kept_keys import KeptKeys
+from llmjobs.chat.messages import Message
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.errors import ModelError
 
 MESSAGES = [f"My name is {name}." for name in ("Ana", "Ben", "Cara", "Dan", "Eva", "Finn")]
 
@@ -127,3 +129,57 @@ def test_long_prompts_are_read_in_parts(backend, monkeypatch):
     whole = KeptKeys(backend._loaded.model, "m").prefill(ids)[0]
     monkeypatch.setattr("llmjobs.chat.local.kept_keys.CHUNK", 16)
     torch.testing.assert_close(KeptKeys(backend._loaded.model, "m").prefill(ids)[0], whole, atol=1e-4, rtol=1e-4)
+
+
+def tiny_backend(kind, folder, **options):
+    """A random model of a kind with the demo's tokenizer, as a backend."""
+    import sys
+    from pathlib import Path
+
+    import transformers as t
+
+    sys.path.append(str(Path(__file__).parents[1] / "scoring"))
+    from every_causal_lm import tiny_model
+
+    tokenizer = t.AutoTokenizer.from_pretrained(DEMO_MODELS["demo-base"])
+    model = tiny_model(kind, vocab_size=len(tokenizer))
+    never_special(model, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return load_backend(folder, **options)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["llama", "mamba", "qwen3_next", "rwkv", "openai-gpt", "llama4_text", "zamba2"])
+def test_a_turn_says_what_generate_says(kind, tmp_path):
+    """State-space, hybrid and chunked models had no right way through a chat."""
+    said = []
+    backend = tiny_backend(kind, tmp_path, warn=said.append)
+    model, tokenizer = backend._loaded.model, backend._loaded.tokenizer
+    backend.start(5)
+    sent = []
+    for message in MESSAGES[:2]:
+        sent.append(Message("user", message))
+        ids = torch.tensor([backend.prompt.encode(tuple(sent))])
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=9, do_sample=False, pad_token_id=0
+        )
+        wanted = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        text = "".join(backend.answer(sent, Sampling(9)))
+        assert text.strip() == wanted.strip()
+        sent.append(Message("assistant", text or "Yes."))
+
+
+def test_keys_that_are_put_back_wrongly_are_not_kept(tiny, monkeypatch):
+    """A model whose cache reads like any other but gives other logits is found when it is loaded."""
+    monkeypatch.setattr(KeptKeys, "_repair", lambda keys: None)
+    said = []
+    backend = load_backend(tiny, warn=said.append)
+    assert not backend._keys.keeps
+    assert "the kept path differs from a plain forward by" in said[-1]
+
+
+def test_values_that_are_not_numbers_end_an_answer_in_one_line(backend):
+    backend._loaded.model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
+    with pytest.raises(ModelError, match=r"tiny: the model's output is not a number .* the weight .* damaged"):
+        talk(backend, MESSAGES[:1])

@@ -97,10 +97,84 @@ def test_positions_that_change_with_the_length_share_up_to_the_original_length()
     assert [score.loglikelihood for score in found] == pytest.approx(alone[1:3].tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_lengths_beyond_the_original_do_not_change_each_other(kind: str) -> None:
+    config = llama_config()
+    rope: dict[str, Any] = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0}
+    if kind == "longrope":
+        rope |= {"original_max_position_embeddings": 64, "short_factor": [1.0] * 8, "long_factor": [1.0, 2.0] * 4}
+    else:
+        config.max_position_embeddings = 64
+    config.rope_parameters = rope
+    model = random_model(config)
+    contexts = [tuple((7 * n + size) % VOCABULARY for n in range(size)) for size in (30, 90, 50, 120)]
+    docs = [[Request(context, (1,)), Request(context, (2, 3))] for context in contexts]
+    scorer = Scorer(model, warn=lambda line: None)
+    scorer.probe()
+    plan = scorer.plan(docs, max_length=512, batch_tokens=2048)
+    together = {}
+    for at, batch in enumerate(plan.batches):
+        together.update(zip(batch.docs, scorer.score_batch(plan, at), strict=True))
+    for doc, requests in enumerate(docs):
+        for request, score in zip(requests, together[doc], strict=True):
+            fresh = random_model(config)
+            tokens = (*request.context, *request.continuation)
+            with torch.no_grad():
+                logprobs = fresh(torch.tensor([tokens[:-1]]), use_cache=False).logits[0].log_softmax(-1)
+            rows = logprobs[-len(request.continuation) :]
+            alone = rows.gather(-1, torch.tensor(request.continuation)[:, None]).sum().item()
+            assert score.loglikelihood == pytest.approx(alone, abs=1e-4)
+
+
 def test_unknown_kinds_of_layers_are_refused(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama.config, "layer_types", ["full_attention", "linear_attention"], raising=False)
     found = Scorer(llama, warn=lambda line: None).probe()
     assert (found.path, found.reason.split(";")[0]) == ("plain", "layers of kind linear_attention")
+
+
+@pytest.mark.parametrize(
+    ("whole_numbers", "itself", "path"),
+    [(True, 0.2, "shared"), (True, 0.1, "plain"), (True, 9.0, "shared"), (False, 0.2, "plain")],
+)
+def test_a_quantized_model_may_differ_as_it_does_from_itself(whole_numbers: bool, itself: float, path: str) -> None:
+    model = random_model(llama_config(), torch.bfloat16)
+    if whole_numbers:
+        model.int8 = torch.nn.Parameter(torch.zeros(1, dtype=torch.int8), requires_grad=False)
+    sizes: list[int] = []
+
+    def score_by(which: str, plan: UnitPlan) -> list[Score]:
+        sizes.append(plan.batch_tokens)
+        off = 0.3 if which == "shared" else itself if len(sizes) > 2 else 0.0
+        return [Score(-0.7 - off, True) for batch in plan.batches for _ in batch.options]
+
+    docs = [[Request((1, 2, at), (3,)), Request((1, 2, at), (4, 5))] for at in range(9)]
+    found = probe_paths(model, {"shared": None, "cached": "not here"}, score_by, docs)
+    assert found.path == path
+    assert (len(sizes), len(set(sizes))) == ((3, 2) if whole_numbers else (2, 1))
+    assert ("differs from itself by" in found.reason) == (path == "shared")
+
+
+def test_a_path_that_is_wrong_is_refused_however_noisy_the_model() -> None:
+    model = random_model(llama_config(), torch.bfloat16)
+    model.int8 = torch.nn.Parameter(torch.zeros(1, dtype=torch.int8), requires_grad=False)
+    calls: list[str] = []
+
+    def score_by(which: str, plan: UnitPlan) -> list[Score]:
+        calls.append(which)
+        off = 1.1 if which == "shared" else 5.0 if calls.count("plain") > 1 else 0.0
+        return [Score(-0.7 - off, True) for batch in plan.batches for _ in batch.options]
+
+    found = probe_paths(model, {"shared": None, "cached": "not here"}, score_by, [[Request((1, 2), (3,))]])
+    assert found.path == "plain"
+    assert "the shared path differs by 1.1, rounding allows 1;" in found.reason
+
+
+def test_values_that_are_not_numbers_leave_the_plain_path_and_a_record_that_can_be_written(llama: Any) -> None:
+    model = random_model(llama_config())
+    model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
+    found = Scorer(model, warn=lambda line: None).probe()
+    assert (found.path, found.max_difference) == ("plain", None)
+    assert "not numbers" in found.reason
 
 
 @pytest.mark.filterwarnings("ignore")

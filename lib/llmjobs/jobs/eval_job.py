@@ -28,6 +28,8 @@ from llmjobs.runfolder import disk
 from llmjobs.runfolder.folder import RunFolder, read_object
 from llmjobs.runfolder.journal import encode
 from llmjobs.runner.units import Saved, Unit, Work
+from llmjobs.scoring.decode_probe import DecodeProbe, probe_decoding
+from llmjobs.scoring.decoding import PATHS as DECODING_PATHS
 from llmjobs.scoring.engine import Scorer
 from llmjobs.scoring.generate import Generator
 
@@ -138,9 +140,8 @@ class EvalJob:
         clock = DeviceClock(bench.loaded.device)
         if generates:
             effective |= {"prompts": encoded.digest()}
-            generator = Generator(bench.loaded.model, bench.loaded.tokenizer, warn=log.warning)
+            generator = bench.generator(saved)
             generator.end_tokens = generator.end_tokens | encoded.format.ends[0]
-            generator.row_limit = bench.limits.rows(saved, generator.row_limit)
             bench.write()
             work = GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
             work.take_up(saved)
@@ -199,6 +200,8 @@ class _Bench:
         earlier = read_object(folder.path / self._file)
         self.batch_tokens = self._budget(section.batch_tokens, earlier)
         self.limits = MemoryLimits.read(earlier)
+        self._decoding: DecodeProbe | None = None
+        self._processors: tuple[str, ...] = ()
         self._written: dict[str, Any] = {}
         self._prompts: dict[str, Any] | None = None
         self.write()
@@ -213,11 +216,30 @@ class _Bench:
         if self._prompts.get("thinking", "none") != "none":
             log.warning("%s: thinking is %s", self.spec.name, self._prompts["thinking"])
 
+    def generator(self, saved: Saved | None) -> Generator:
+        """A generator for one unit; how rows are decoded is found out once a model, and a resumed unit goes on so."""
+        if self._decoding is None:
+            self._decoding = probe_decoding(self.loaded.model)
+            if self._decoding.path != "shared":
+                log.warning(
+                    "%s: generating on the %s path: %s", self.spec.name, self._decoding.path, self._decoding.reason
+                )
+        probe = self._decoding
+        if saved and (path := saved.state.get("decoding_path")) in DECODING_PATHS and path != probe.path:
+            probe = DecodeProbe(path, None, "as this unit was begun")
+        model, tokenizer, length = self.loaded.model, self.loaded.tokenizer, self.loaded.max_length
+        generator = Generator(model, tokenizer, warn=log.warning, max_length=length, probe=probe)
+        generator.row_limit = self.limits.rows(saved, generator.row_limit)
+        self._processors = generator.processors
+        return generator
+
     def write(self) -> None:
         """Bring ``model.json`` up to date: what was loaded, and with which limits it runs."""
         record = self.loaded.description.to_record() | self.effective | {"probe": self.probe.to_builtin()}
         record |= {"chat_template": self.spec.chat_template, "batch_tokens": self.batch_tokens}
         record |= self.limits.to_record() | (self._prompts or {})
+        if self._decoding:
+            record["decoding"] = {**self._decoding.to_builtin(), "logits_processors": list(self._processors)}
         if record != self._written:
             self._folder.write_json(self._file, record)
             self._written = record

@@ -13,7 +13,8 @@ from llmjobs.jobs.eval_tasks import Task
 from llmjobs.models.device import DeviceClock
 from llmjobs.runner.units import Record, Saved, Step
 from llmjobs.scoring.engine import Scorer
-from llmjobs.scoring.generate import Generation, Generator
+from llmjobs.scoring.finite import why_not_finite
+from llmjobs.scoring.generate import Asked, Generation, Generator
 from llmjobs.scoring.plan import UnitPlan
 from llmjobs.scoring.requests import Score
 
@@ -90,7 +91,7 @@ class LoglikelihoodWork:
         values = [score.loglikelihood for score in scores]
         shots = asked_as(self.encoded, doc.doc_id)
         if not all(map(math.isfinite, values)):
-            return record_of(self.task, doc, None, error="a log-likelihood is not a finite number", **shots)
+            return record_of(self.task, doc, None, error=why_not_finite(self.scorer.model), **shots)
         rounded = [round(value, DECIMALS) for value in values]
         judgement = self.task.data.benchmark.judge(doc, rounded, [score.is_greedy for score in scores])
         return record_of(self.task, doc, judgement, loglikelihoods=rounded, **shots)
@@ -125,43 +126,49 @@ class GenerationWork:
         return math.ceil(len(self.docs) / self.docs_a_step)
 
     def step(self, index: int) -> Step:
-        """Generate for one group of docs and judge the replies."""
+        """Generate for one group of docs, each with its own settings, and judge the replies."""
         docs = self.docs[index * self.docs_a_step : (index + 1) * self.docs_a_step]
-        how = self.encoded.generations[docs[0].doc_id]
         with measured(self.clock) as span:
             if not self._ready:
-                self.generator.keep_prefix(self.encoded.contexts)
+                self.generator.keep_prefix([self._asked(doc) for doc in self.docs])
                 self._ready = True
-            replies = self.generator.generate_until(
-                [self.encoded.contexts[doc.doc_id] for doc in docs],
-                stop=how.stop,
-                max_new_tokens=how.max_new_tokens,
-                temperature=how.temperature,
-                seeds=[self.seed + doc.doc_id for doc in docs],
-            )
+            replies = self.generator.generate([self._asked(doc) for doc in docs])
         records = [self._record(doc, reply) for doc, reply in zip(docs, replies, strict=True)]
         tokens = sum(reply.prompt_tokens + reply.new_tokens for reply in replies)
         return Step(records, {"items": len(records), "tokens": tokens, **span.to_record()})
 
     def state(self) -> Mapping[str, Any]:
-        """The rows that run at once after out-of-memory errors."""
-        return {"row_limit": self.generator.row_limit}
+        """The rows that run at once after out-of-memory errors, and how they are decoded."""
+        return {"row_limit": self.generator.row_limit, "decoding_path": self.generator.probe.path}
+
+    def _asked(self, doc: Doc) -> Asked:
+        how = self.encoded.generations[doc.doc_id]
+        return Asked(
+            self.encoded.contexts[doc.doc_id],
+            max_new_tokens=how.max_new_tokens,
+            stop=how.stop,
+            temperature=how.temperature,
+            seed=self.seed + doc.doc_id,
+        )
 
     def _record(self, doc: Doc, reply: Generation) -> Record:
         thinking = self.encoded.format.split(reply.token_ids, reply.text, self._stop(doc))
-        judgement = self.task.data.benchmark.judge_text(doc, thinking.answer)
-        thought = (
-            {} if thinking.thinking is None else {"thinking": thinking.thinking, "thinking_tokens": thinking.tokens}
-        )
+        judgement = None if reply.error else self.task.data.benchmark.judge_text(doc, thinking.answer)
+        extra: dict[str, Any] = asked_as(self.encoded, doc.doc_id)
+        if thinking.thinking is not None:
+            extra |= {"thinking": thinking.thinking, "thinking_tokens": thinking.tokens}
+        if reply.error:
+            extra["error"] = reply.error
+        if reply.cut_tokens:
+            extra["cut_tokens"] = reply.cut_tokens
         return record_of(
             self.task,
             doc,
             judgement,
             text=thinking.answer,
-            **thought,
             finish_reason=reply.finish_reason,
             new_tokens=reply.new_tokens,
-            **asked_as(self.encoded, doc.doc_id),
+            **extra,
         )
 
     def _stop(self, doc: Doc) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmjobs.scoring.decoding import step
+from llmjobs.scoring.decode_probe import probe_decoding
+from llmjobs.scoring.decoding import start
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,19 @@ class Speed:
 def measure_speed(
     model: Any, device: str, max_length: int, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1
 ) -> list[Speed]:
-    """Measure each context length once warm; ``tries`` > 1 takes the median of that many."""
+    """Measure each context length once warm; ``tries`` > 1 takes the median of that many.
+
+    Decodes as ``eval`` does: the way that is right for the model, one row at a time where it cannot batch.
+    """
+    path = probe_decoding(model).path
+    rows = 1 if path in ("single", "whole") else rows
     found = []
     for length in contexts:
         if length + new_tokens > max_length:
             reason = f"the model reads {max_length} tokens, not {length} and {new_tokens} new ones"
             found.append(Speed(length, reason=reason))
             continue
-        runs = [_once(model, device, length, rows, new_tokens) for _ in range(tries)]
+        runs = [_once(model, device, path, length, rows, new_tokens) for _ in range(tries)]
         prefill, decode = (statistics.median(one[at] for one in runs) for at in (0, 1))
         found.append(
             Speed(
@@ -61,19 +67,17 @@ def prompt(vocabulary: int, rows: int, length: int) -> Tensor:
     return first + (torch.arange(rows * length).reshape(rows, length) * 7) % max(vocabulary - first, 1)
 
 
-def _once(model: Any, device: str, length: int, rows: int, new_tokens: int) -> tuple[float, float]:
+def _once(model: Any, device: str, path: str, length: int, rows: int, new_tokens: int) -> tuple[float, float]:
     """Return seconds until the first token and seconds of all the others."""
     tokens = prompt(model.config.get_text_config().vocab_size, rows, length)
     synchronize(device)
     began = time.perf_counter()
-    mask = torch.ones(rows, length, dtype=torch.long, device=model.device)
-    logits, cache = step(model, tokens.to(model.device), mask, None)
-    chosen = logits.argmax(-1).cpu()
+    steps = start(path, model, tokens.tolist())
+    chosen = steps.logits.argmax(-1).tolist()
     first = time.perf_counter()
     for _ in range(new_tokens - 1):
-        mask = torch.cat([mask, mask.new_ones(rows, 1)], 1)
-        logits, cache = step(model, chosen.to(model.device)[:, None], mask, cache)
-        chosen = logits.argmax(-1).cpu()
+        steps.advance(chosen)
+        chosen = steps.logits.argmax(-1).tolist()
     return first - began, time.perf_counter() - first
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from llmjobs.scoring.forward import Model, PackedForward, most_tokens, padded_logits
+from llmjobs.scoring.forward import Model, PackedForward, padded_logits
 from llmjobs.scoring.layout import Causal, Cross, Layout
+from llmjobs.scoring.lengths import most_tokens
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
 
 SEGMENT_TOKENS, PREFIX_TOKENS = 128, 512

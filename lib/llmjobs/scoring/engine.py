@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from llmjobs.errors import ModelError
 from llmjobs.scoring.batch import Batch, Option, build_batch
 from llmjobs.scoring.forward import Model
+from llmjobs.scoring.lengths import reset_frequencies, sharing_limit
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
 from llmjobs.scoring.paths import CachedPath, Kept, Path, PlainPath, SharedPath
 from llmjobs.scoring.plan import UnitPlan, plan_unit
-from llmjobs.scoring.probe import ProbeResult, probe_paths, sharing_limit
+from llmjobs.scoring.probe import ProbeResult, probe_paths
 from llmjobs.scoring.reading import read_scores
 from llmjobs.scoring.requests import Request, Score
 
@@ -136,6 +137,7 @@ class Scorer:
 
     def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
         path = self._paths[self.path_of(plan)]
+        reset_frequencies(self.model)
         for prefix in batch.prefixes:
             for piece in plan.prefix_chain(prefix):
                 if piece not in self._kept:

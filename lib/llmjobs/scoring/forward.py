@@ -2,8 +2,9 @@
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class PackedForward:
     @staticmethod
     def refuses(model: Model) -> str | None:
         """Say why a model cannot be packed, or None; the probe finds what this cannot know."""
-        if "position_ids" not in inspect.signature(model.forward).parameters:
+        if "position_ids" not in accepted_arguments(model):
             return f"{type(model).__name__} takes no position_ids"
         kinds = {kind for config in _configs(model) for kind in getattr(config, "layer_types", None) or ()}
         unknown = kinds - {"full_attention", "sliding_attention"}
@@ -93,18 +94,40 @@ def padded_logits(model: Model, inputs: Sequence[Sequence[int]], cells: Sequence
     return logits.flatten(0, -2)
 
 
-def cached_forward(model: Model, grid: Tensor, cells: Sequence[int], cache: Any, cached: int) -> tuple[Tensor, Any]:
+def cached_forward(model: Model, grid: Tensor, cells: Sequence[int], before: Any, cached: int) -> tuple[Tensor, Any]:
     """Run a grid [rows, longest] after ``cached`` tokens that all share; return logits and the new cache.
 
-    ``cache`` (None: nothing) has one row and stays as it is: every row gets a copy. ``cells`` as above.
+    ``before`` (None: nothing) has one row and stays as it is: every row gets a copy. ``cells`` as above.
     """
-    if cache is not None:
-        cache = copy.deepcopy(cache)
-        cache.batch_repeat_interleave(len(grid))
+    if before is not None:
+        before = copy.deepcopy(before)
+        before.batch_repeat_interleave(len(grid))
+    name = cache_argument(model)
+    if name is None:
+        raise RuntimeError(f"{type(model).__name__} has no key-value cache")
     mask = torch.ones(len(grid), cached + grid.shape[1], dtype=torch.long, device=model.device)
     with torch.inference_mode(), _only_rows(model, torch.tensor(cells, device=model.device)):
-        output = model(input_ids=grid.to(model.device), attention_mask=mask, past_key_values=cache, use_cache=True)
-    return output.logits.flatten(0, -2), output.past_key_values
+        output = model(input_ids=grid.to(model.device), attention_mask=mask, use_cache=True, **{name: before})
+    return output.logits.flatten(0, -2), getattr(output, name)
+
+
+def accepted_arguments(model: Model) -> frozenset[str]:
+    """Return the names of the arguments that a model's forward takes."""
+    return _arguments_of(type(model).forward)
+
+
+@cache
+def _arguments_of(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
+
+
+def cache_argument(model: Model) -> str | None:
+    """Return the name of forward's cache, None where it takes none.
+
+    ``cache`` from transformers 5.24 on, ``past_key_values`` or ``cache_params`` before.
+    """
+    names = ("cache", "past_key_values", "cache_params")
+    return next((name for name in names if name in accepted_arguments(model)), None)
 
 
 @contextmanager
@@ -118,13 +141,6 @@ def _only_rows(model: Model, rows: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def most_tokens(model: Model) -> int:
-    """Return the most tokens that the model reads; 2,048 where its config does not say, as lm-eval has it."""
-    config = model.config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-    return int(next((value for name in names if (value := getattr(config, name, None))), 2048))
 
 
 def _configs(model: Model) -> list[Any]:

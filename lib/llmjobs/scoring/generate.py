@@ -1,19 +1,23 @@
-"""Batched generation: stop strings, a shared prefix, early exit of finished rows, a seed for each row."""
+"""Batched generation: each row has its own settings and seed; the model decides how rows can be batched."""
 
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from llmjobs.errors import ModelError
-from llmjobs.scoring.decoding import Prefix, keep_rows, pad_left, step
-from llmjobs.scoring.forward import Model, most_tokens
-from llmjobs.scoring.generation import Generation, Row
+from llmjobs.scoring.decode_probe import DecodeProbe, probe_decoding
+from llmjobs.scoring.decoding import PATHS, Prefix, prepare, start, takes_alike
+from llmjobs.scoring.finite import finite_rows, why_not_finite
+from llmjobs.scoring.forward import Model
+from llmjobs.scoring.generation import Asked, Generation, Row
+from llmjobs.scoring.lengths import most_tokens, sharing_limit
 from llmjobs.scoring.memory import free_memory, is_out_of_memory
-from llmjobs.scoring.sampling import Sampling, next_tokens
+from llmjobs.scoring.sampling import next_tokens
 
-__all__ = ["Generation", "Generator"]
+__all__ = ["Asked", "Generation", "Generator"]
 
 log = logging.getLogger(__name__)
 
@@ -21,58 +25,60 @@ log = logging.getLogger(__name__)
 class Generator:
     """Generates on one model.
 
-    ``row_limit`` is how many rows run at once; out of memory halves it, aloud. Checkpoint it with the
-    results: in half precision a batch's size can move a near-tie.
+    ``row_limit`` is how many rows run at once; out of memory halves it, aloud. Checkpoint it with the results: in half
+    precision a batch's size can move a near-tie. ``probe`` is what :func:`probe_decoding` found, where it is known
+    already: it needs a few forwards. ``max_length``: most tokens of a context and what follows it.
     """
 
     def __init__(
-        self, model: Model, tokenizer: Any, row_limit: int = 16, warn: Callable[[str], None] = log.warning
+        self,
+        model: Model,
+        tokenizer: Any,
+        row_limit: int = 16,
+        warn: Callable[[str], None] = log.warning,
+        *,
+        max_length: int | None = None,
+        probe: DecodeProbe | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.row_limit = row_limit
         self.warn = warn
-        self.end_tokens = _end_tokens(model, tokenizer)
-        self._kept: Prefix | None = None
+        self.max_length = max_length or most_tokens(model)
+        self.end_tokens = end_tokens(model, tokenizer)
         model.eval()
+        self.probe = probe or probe_decoding(model)
+        if probe is None and self.probe.path != "shared":
+            warn(f"generating on the {self.probe.path} path: {self.probe.reason}")
+        self.processors = processor_names(model)
+        self._limit = sharing_limit(model)
+        self._kept: Prefix | None = None
 
-    def keep_prefix(self, contexts: Sequence[Sequence[int]]) -> None:
+    def keep_prefix(self, asked: Sequence[Asked]) -> None:
         """Compute what all contexts of a unit begin with, once for all calls that follow.
 
         Which tokens are shared moves the last bit of a logit: give the same contexts again after a restart.
         """
+        rows = [Row(one, self.max_length) for one in asked]
+        contexts = [row.context for row in rows if self._path(row) == "shared"]
         self._kept = Prefix(self.model, contexts) if contexts and all(contexts) else None
 
-    def generate_until(
-        self,
-        contexts: Sequence[Sequence[int]],
-        *,
-        stop: Sequence[str] = (),
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seeds: Sequence[int] | None = None,
-    ) -> list[Generation]:
-        """Return a generation for each context, in order.
+    def generate(self, asked: Sequence[Asked]) -> list[Generation]:
+        """Return a generation for each, in order.
 
-        A context that leaves no room for ``max_new_tokens`` is cut from the left, as lm-eval does.
-        ``seeds``: one a row (default 0), used where ``temperature`` > 0. What all contexts begin with is
-        computed once, or was by :meth:`keep_prefix`. Raises ModelError for an empty context or where not even
-        one row fits into memory.
+        A context that leaves no room for its ``max_new_tokens`` is cut from the left, as lm-eval does, and says so in
+        ``cut_tokens``. What all contexts begin with is computed once, or was by :meth:`keep_prefix`. A row for which
+        the model computes no numbers ends with ``error``.
+
+        Raises:
+            ModelError: a context is empty, or not even one row fits into memory.
+
         """
-        if not all(contexts):
+        if not all(one.context for one in asked):
             raise ModelError("generation needs at least one token of context in every row")
-        room = max(1, most_tokens(self.model) - max_new_tokens)
-        seeds = seeds if seeds is not None else [0] * len(contexts)
-        rows = [Row(one[-room:], stop, seed) for one, seed in zip(contexts, seeds, strict=True)]
-        waiting = sorted(rows, key=lambda row: -len(row.context))
-        inputs = [row.context for row in rows]
-        kept = self._kept if self._kept and self._kept.length and self._kept.begins(inputs) else None
-        prefix = kept or Prefix(self.model, inputs)
-        while waiting:
-            batch = waiting[: self.row_limit]
-            if self._fits(batch, prefix, Sampling(temperature, top_p), max_new_tokens):
-                waiting = waiting[len(batch) :]
+        rows = [Row(one, self.max_length) for one in asked]
+        for path in PATHS:
+            self._generate(path, [row for row in rows if self._path(row) == path])
         return [row.generation(self.tokenizer) for row in rows]
 
     def close(self) -> None:
@@ -80,10 +86,33 @@ class Generator:
         self.model = self._kept = None
         free_memory()
 
-    def _fits(self, batch: list[Row], prefix: Prefix, sampling: Sampling, max_new_tokens: int) -> bool:
+    def _path(self, row: Row) -> str:
+        """Return the path of one row: beyond the length at which positions change it shares nothing."""
+        path = self.probe.path
+        beyond = self._limit is not None and row.length > self._limit
+        return "single" if beyond and path != "whole" else path
+
+    def _generate(self, path: str, rows: list[Row]) -> None:
+        if not rows:
+            return
+        waiting = sorted(rows, key=lambda row: -len(row.context))
+        prefix = None
+        if path == "shared":
+            contexts = [row.context for row in rows]
+            kept = self._kept if self._kept and self._kept.length and self._kept.begins(contexts) else None
+            prefix = kept or Prefix(self.model, contexts)
+        while waiting:
+            limit = 1 if path in ("single", "whole") else self.row_limit
+            batch = waiting[:limit]
+            if takes_alike(path):
+                batch = [row for row in batch if len(row.context) == len(batch[0].context)]
+            if self._fits(path, batch, prefix):
+                waiting = waiting[len(batch) :]
+
+    def _fits(self, path: str, batch: list[Row], prefix: Prefix | None) -> bool:
         """Run a batch; out of memory, halve the limit and leave the batch as it was."""
         try:
-            self._run(batch, prefix, sampling, max_new_tokens)
+            self._run(path, batch, prefix)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -98,28 +127,61 @@ class Generator:
         free_memory()
         return False
 
-    def _run(self, rows: list[Row], prefix: Prefix, sampling: Sampling, max_new_tokens: int) -> None:
-        """Prefill padded on the left, then decode; rows that finish leave the batch."""
-        tokens, mask = pad_left([row.context for row in rows], prefix.length, self.model.device)
-        cache = prefix.expand(len(rows))
-        for count in range(1, max_new_tokens + 1):
-            logits, cache = step(self.model, tokens, mask, cache)
-            chosen = next_tokens(logits, sampling, [row.generator for row in rows])
-            for row, token in zip(rows, chosen, strict=True):
-                row.append(token, self.tokenizer, self.end_tokens, last=count == max_new_tokens)
+    def _run(self, path: str, rows: list[Row], prefix: Prefix | None) -> None:
+        """Prefill, then decode; rows that finish leave the batch."""
+        processors = [self._processors(row) for row in rows]
+        steps = start(path, self.model, [row.context for row in rows], prefix)
+        while True:
+            finite = finite_rows(steps.logits)
+            logits = self._processed(steps.logits, rows, processors)
+            chosen = next_tokens(logits, [row.sampling for row in rows], [row.generator for row in rows])
+            for row, token, good in zip(rows, chosen, finite, strict=True):
+                if good:
+                    row.append(token, self.tokenizer, self.end_tokens)
+                else:
+                    row.fail(f"{why_not_finite(self.model)}, after {len(row.token_ids)} new tokens")
             going = [at for at, row in enumerate(rows) if not row.finish_reason]
             if not going:
                 return
             if len(going) < len(rows):
-                kept = torch.tensor(going, device=mask.device)
-                rows, mask = [rows[at] for at in going], mask[kept]
-                keep_rows(cache, kept)
-            tokens = torch.tensor([[row.token_ids[-1]] for row in rows], device=mask.device)
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+                rows, processors = [rows[at] for at in going], [processors[at] for at in going]
+                steps.keep(going)
+            steps.advance([row.token_ids[-1] for row in rows])
+
+    def _processors(self, row: Row) -> Any:
+        """Return what the checkpoint's generation config does to a row's logits, as ``generate`` sets it up."""
+        if not self.processors:
+            return None
+        tokens = torch.tensor([row.context], device=self.model.device)
+        return prepare(self.model, tokens, torch.ones_like(tokens), row.max_new_tokens)[2]
+
+    def _processed(self, logits: Tensor, rows: list[Row], processors: list[Any]) -> Tensor:
+        if not self.processors:
+            return logits
+        done = []
+        for at, (row, change) in enumerate(zip(rows, processors, strict=True)):
+            ids = torch.tensor([[*row.context, *row.token_ids]], device=logits.device)
+            done.append(change(ids, logits[at : at + 1].float()))
+        return torch.cat(done)
 
 
-def _end_tokens(model: Model, tokenizer: Any) -> frozenset[int]:
+def end_tokens(model: Model, tokenizer: Any) -> frozenset[int]:
     """Return the ids that end a text: the generation config's, and the tokenizer's."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
-    return frozenset(one for one in (*several, tokenizer.eos_token_id) if one is not None)
+    return frozenset(one for one in (*several, tokenizer.eos_token_id) if isinstance(one, int))
+
+
+def processor_names(model: Model) -> tuple[str, ...]:
+    """Name what the checkpoint's generation config does to logits (a repetition penalty, say); () where nothing.
+
+    ``transformers.generate`` applies it to greedy decoding too, and so do we.
+    """
+    if not hasattr(model, "generate"):
+        return ()
+    try:
+        tokens = torch.ones(1, 1, dtype=torch.long, device=model.device)
+        found = prepare(model, tokens, tokens, 1)[2]
+    except Exception:  # a model without generate code of its own decodes on the whole path
+        return ()
+    return tuple(type(one).__name__.removesuffix("LogitsProcessor") for one in found)

@@ -4,7 +4,6 @@
 only, in the model's own cache, for models with an attention of their own. ``plain``: whole inputs.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from llmjobs.scoring.batch import Batch
-from llmjobs.scoring.forward import Model, PackedForward, cached_forward, pad_right, padded_logits
+from llmjobs.scoring.forward import Model, PackedForward, cache_argument, cached_forward, pad_right, padded_logits
 from llmjobs.scoring.layout import Leaves, find_leaves, layout_batch, layout_prefix
+from llmjobs.scoring.lengths import reset_frequencies, sharing_limit
 from llmjobs.scoring.plan import UnitPlan
 
 Kept = dict[int, Any]
@@ -60,7 +60,7 @@ class CachedPath:
 
     def refuses(self, model: Model) -> str | None:
         """Need a key-value cache."""
-        has = "past_key_values" in inspect.signature(model.forward).parameters
+        has = cache_argument(model) in ("cache", "past_key_values")
         return None if has else f"{type(model).__name__} has no key-value cache"
 
     def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
@@ -95,10 +95,14 @@ class CachedPath:
 
 
 class PlainPath:
-    """Whole inputs, padded on the right: what every causal model can do."""
+    """Whole inputs, padded on the right: what every causal model can do.
+
+    Where positions change with the length of the longest input, inputs of another length do not run beside it.
+    """
 
     def __init__(self, model: Model, pad_token_id: int) -> None:
         self._model, self._pad = model, pad_token_id
+        self._limit = sharing_limit(model)
 
     def refuses(self, model: Model) -> str | None:
         """Refuse nothing."""
@@ -111,5 +115,25 @@ class PlainPath:
         """Write out every leaf; a row is read in the first leaf that it leads to."""
         leaves = find_leaves(plan, batch)
         width = max(map(len, leaves.inputs))
+        if self._limit is not None and width > self._limit:
+            return self._by_length(leaves, rows)
+        reset_frequencies(self._model)
         cells = [leaves.cells[row][0] * width + leaves.cells[row][1] for row in rows]
         return padded_logits(self._model, leaves.inputs, cells, self._pad)
+
+    def _by_length(self, leaves: Leaves, rows: Sequence[int]) -> Tensor:
+        """Run leaves of equal length together, and put the rows into order."""
+        order: list[int] = []
+        parts: list[Tensor] = []
+        for length in sorted(set(map(len, leaves.inputs))):
+            members = [at for at, tokens in enumerate(leaves.inputs) if len(tokens) == length]
+            line = {leaf: at for at, leaf in enumerate(members)}
+            mine = [row for row in rows if leaves.cells[row][0] in line]
+            if mine:
+                reset_frequencies(self._model)
+                order += mine
+                cells = [line[leaves.cells[row][0]] * length + leaves.cells[row][1] for row in mine]
+                parts.append(padded_logits(self._model, [leaves.inputs[at] for at in members], cells, self._pad))
+        place = {row: at for at, row in enumerate(order)}
+        whole = torch.cat(parts)
+        return whole[torch.tensor([place[row] for row in rows], device=whole.device)]

@@ -1,4 +1,4 @@
-"""Choosing the next token, each row by its own seed: the batch around a row does not change its draws."""
+"""Choosing the next token, each row by its own settings and seed: the batch around a row does not change its draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,24 @@ class Sampling:
     top_p: float = 1.0
 
 
-def next_tokens(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> list[int]:
-    """Choose a token for each row of ``logits`` [rows, vocabulary]; one uniform number a row and token."""
-    if sampling.temperature <= 0:
-        greedy: list[int] = logits.argmax(-1).tolist()
-        return greedy
-    chances = torch.softmax(logits.double().cpu() / sampling.temperature, -1)
+def next_tokens(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
+    """Choose a token for each row of ``logits`` [rows, vocabulary]; one uniform number a sampled row and token."""
+    chosen: list[int] = logits.argmax(-1).tolist()
+    drawn = [at for at, one in enumerate(how) if one.temperature > 0]
+    if drawn:
+        sampled = _draw(logits[drawn], [how[at] for at in drawn], [generators[at] for at in drawn])
+        for at, token in zip(drawn, sampled, strict=True):
+            chosen[at] = token
+    return chosen
+
+
+def _draw(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
+    temperatures = torch.tensor([one.temperature for one in how], dtype=torch.float64)[:, None]
+    top_p = torch.tensor([one.top_p for one in how], dtype=torch.float64)[:, None]
+    chances = torch.softmax(logits.double().cpu() / temperatures, -1)
     ordered, tokens = chances.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
-    ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
+    ordered = ordered.masked_fill(before >= top_p, 0.0)
     ordered[:, 0] = ordered[:, 0].clamp_min(torch.finfo(torch.float64).tiny)
     reached = ordered.cumsum(-1)
     draws = torch.stack([torch.rand((), generator=one, dtype=torch.float64) for one in generators])

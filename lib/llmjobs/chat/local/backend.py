@@ -12,7 +12,11 @@ from llmjobs.chat.local.kept_keys import KeptKeys
 from llmjobs.chat.messages import Message
 from llmjobs.chat.prompt import ChatPrompt
 from llmjobs.chat.text_stream import ReplyStream
+from llmjobs.errors import ModelError
 from llmjobs.models.load import LoadedModel
+from llmjobs.scoring.decoding import prepare
+from llmjobs.scoring.finite import finite_rows, why_not_finite
+from llmjobs.scoring.generate import end_tokens, processor_names
 from llmjobs.scoring.sampling import Sampling as TokenSampling
 from llmjobs.scoring.sampling import next_tokens
 
@@ -39,8 +43,9 @@ class LocalBackend:
         self.name = loaded.spec.name
         self._loaded = loaded
         self.prompt = ChatPrompt(loaded.tokenizer, warn, who=self.name, thinking=loaded.spec.thinking, date=date)
-        self.end_ids = self.prompt.end_ids | _eos_ids(loaded)
+        self.end_ids = self.prompt.end_ids | end_tokens(loaded.model, loaded.tokenizer)
         self._keys = KeptKeys(loaded.model, self.name, keeps=keeps_keys, warn=warn)
+        self._processor_names = processor_names(loaded.model)
         self._random = torch.Generator()
         self._prompts = self.prompt.to_record()
 
@@ -77,11 +82,16 @@ class LocalBackend:
         said: list[int] = []
         is_whole = False
         try:
-            logits, reused = self._keys.prefill(ids)
+            change = self._processors(ids, sampling.max_new_tokens)
+            logits, reused = self._keys.prefill(ids, sampling.max_new_tokens)
             while len(said) < sampling.max_new_tokens:
                 if said:
                     logits = self._keys.advance(said[-1])
-                said.append(next_tokens(logits, how, [self._random])[0])
+                if not finite_rows(logits)[0]:
+                    raise ModelError(f"{self.name}: {why_not_finite(self._loaded.model)}")
+                if change:
+                    logits = change(torch.tensor([[*ids, *said]], device=logits.device), logits)
+                said.append(next_tokens(logits, [how], [self._random])[0])
                 if said[-1] not in self.end_ids:
                     yield text.add(said[-1])
                 if said[-1] in self.end_ids or text.stopped:
@@ -116,15 +126,15 @@ class LocalBackend:
         self._keys.forget()
         self._loaded.close()
 
+    def _processors(self, ids: Sequence[int], new_tokens: int) -> Any:
+        """Return what the checkpoint's generation config does to logits, as ``transformers.generate`` does; or None."""
+        if not self._processor_names:
+            return None
+        tokens = torch.tensor([ids], device=self._loaded.model.device)
+        return prepare(self._loaded.model, tokens, torch.ones_like(tokens), new_tokens)[2]
+
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._loaded.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _decode_all(self, ids: Sequence[int]) -> str:
         return str(self._loaded.tokenizer.decode(list(ids), skip_special_tokens=False))
-
-
-def _eos_ids(loaded: LoadedModel) -> frozenset[int]:
-    """The ends that the generation config and the tokenizer name."""
-    configured = getattr(loaded.model.generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset(one for one in (*several, loaded.tokenizer.eos_token_id) if isinstance(one, int))

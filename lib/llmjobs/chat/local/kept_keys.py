@@ -6,17 +6,25 @@ common prefix. Two things make a resumed conversation equal to an unbroken one t
 - what is kept was always computed as part of a prompt: after an answer the keys of its tokens, which came one by one,
   are computed again in one pass, while the reader reads;
 - which tokens were computed together is remembered (``segments``), and a resume computes the same again.
+
+Whether a model's cache can be cropped is tried against a plain forward when the model is loaded. Where it cannot, and
+beyond the length at which a model's positions change, every turn is computed whole by the engine that ``eval`` uses.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from llmjobs.errors import printable
+from llmjobs.scoring.decode_probe import probe_one_row
+from llmjobs.scoring.decoding import Steps, start
+from llmjobs.scoring.forward import accepted_arguments, cache_argument
+from llmjobs.scoring.lengths import reset_frequencies, sharing_limit
 
 log = logging.getLogger(__name__)
 CHUNK = 1024
@@ -34,24 +42,37 @@ class KeptKeys:
         self.keeps = keeps
         self._cache: Any = None
         self._segments: list[Segment] = []
-        self._accepted = signature(model.forward).parameters
-        self._slot = "cache_params" if "cache_params" in self._accepted else "past_key_values"
+        self._steps: Steps | None = None
+        self._accepted = accepted_arguments(model)
+        self._slot = cache_argument(model)
+        self._limit = sharing_limit(model)
         if keeps and not _is_croppable(model):
             self._give_up("its layers cannot be put back")
+        self._path = "single"
+        self._check()
 
     @property
     def held(self) -> list[int]:
         """The tokens whose keys and values are kept."""
         return [token for tokens, kept in self._segments for token in tokens[:kept]]
 
-    def prefill(self, ids: Sequence[int]) -> tuple[Tensor, int]:
-        """Read a prompt; returns the logits [1, vocabulary] after it and how many tokens were still there."""
-        common = _common_prefix(self.held, ids[:-1]) if self.keeps else 0
+    def prefill(self, ids: Sequence[int], new_tokens: int = 0) -> tuple[Tensor, int]:
+        """Read a prompt; returns the logits [1, vocabulary] after it and how many tokens were still there.
+
+        ``new_tokens``: how long the answer can become.
+        """
+        self._steps = None
+        if not self.keeps or (self._limit is not None and len(ids) + new_tokens > self._limit):
+            self.forget()
+            self._steps = start(self._path, self.model, [ids])
+            return self._steps.logits.float(), 0
+        common = _common_prefix(self.held, ids[:-1])
+        reset_frequencies(self.model)
         self._cut(common)
         reused = len(self.held)
         try:
-            for start in range(reused, len(ids), CHUNK):
-                tokens = list(ids[start : start + CHUNK])
+            for first in range(reused, len(ids), CHUNK):
+                tokens = list(ids[first : first + CHUNK])
                 logits = self._forward(tokens)
                 self._segments.append([tokens, len(tokens)])
         except BaseException:
@@ -61,10 +82,16 @@ class KeptKeys:
 
     def advance(self, token: int) -> Tensor:
         """Read one token of the answer; returns the logits [1, vocabulary] after it."""
+        if self._steps:
+            self._steps.advance([token])
+            return self._steps.logits.float()
         return self._forward([token])
 
     def settle(self, tokens: Sequence[int] = ()) -> None:
         """End an answer: what came one by one leaves the cache; ``tokens`` are computed in its place, in one pass."""
+        if self._steps:
+            self._steps = None
+            return
         self._repair()
         if tokens and self.keeps and self._cache is not None:
             self._forward(list(tokens))
@@ -72,7 +99,7 @@ class KeptKeys:
 
     def forget(self) -> None:
         """Keep nothing."""
-        self._cache, self._segments = None, []
+        self._cache, self._segments, self._steps = None, [], None
 
     def state(self) -> Mapping[str, Any]:
         """Builtins from which :meth:`restore` computes the same cache."""
@@ -88,7 +115,8 @@ class KeptKeys:
             self._cut(len(self.held) - len(tokens) + kept)
 
     def _forward(self, tokens: list[int]) -> Tensor:
-        if self._cache is None and self.keeps:
+        assert self._slot is not None
+        if self._cache is None:
             self._cache = DynamicCache()
         arguments = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
         with torch.inference_mode():
@@ -127,6 +155,24 @@ class KeptKeys:
             if layer.is_initialized:  # not by crop(): after a pass that was cut off keys and values differ in length
                 layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
 
+    def _check(self) -> None:
+        """Try what the answers will be made of on a few tokens; the next way where it is not right."""
+
+        def kept(first: list[int], token: int, second: list[int]) -> list[Tensor]:
+            found = [self.prefill(first)[0], self.advance(token)]
+            self.settle()
+            return [*found, self.prefill(second)[0]]
+
+        if self.keeps and (reason := probe_one_row(self.model, kept)):
+            self._give_up(reason)
+        self.forget()
+        if not self.keeps or self._limit is not None:
+            try:
+                start("single", self.model, [[1, 1]]).advance([1])
+            except Exception as error:  # a model without generate code of its own
+                log.debug("%s: %s: %s", self.name, type(error).__name__, printable(str(error)))
+                self._path = "whole"
+
     def _give_up(self, reason: str) -> None:
         self.keeps = False
         self.forget()
@@ -140,7 +186,7 @@ def _is_croppable(model: Any) -> bool:
     except Exception:
         return False
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-    return plain and "past_key_values" in signature(model.forward).parameters
+    return plain and cache_argument(model) in ("cache", "past_key_values")
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

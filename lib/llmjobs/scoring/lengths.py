@@ -1,0 +1,50 @@
+"""How many tokens a model reads, and what changes with their number: dynamic NTK and long-rope frequencies."""
+
+from typing import Any
+
+LENGTH_DEPENDENT = {"dynamic", "longrope"}
+
+
+def most_tokens(model: Any) -> int:
+    """Return the most tokens that the model reads; 2,048 where its config does not say, as lm-eval has it."""
+    config = model.config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    found = (getattr(config, name, None) for name in names)
+    return next((value for value in found if isinstance(value, int) and value > 0), 2048)
+
+
+def sharing_limit(model: Any) -> int | None:
+    """Return the length up to which keys can be kept and rows of several lengths run together, None for any.
+
+    Dynamic and long-rope frequencies change, for all positions of all rows, once the longest input is longer than the
+    original context.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))}
+    if not kinds & LENGTH_DEPENDENT:
+        return None
+    parts = [rope, *(one for one in rope.values() if isinstance(one, dict))]
+    named = [one["original_max_position_embeddings"] for one in parts if one.get("original_max_position_embeddings")]
+    return int(min(named, default=0) or getattr(config, "original_max_position_embeddings", 0) or most_tokens(model))
+
+
+def reset_frequencies(model: Any) -> None:
+    """Put dynamic frequencies back to the original ones.
+
+    transformers keeps the frequencies of the longest input so far, so that what a model answered before would change
+    what it answers now.
+    """
+    if sharing_limit(model) is None:
+        return
+    for module in model.modules():
+        cached, original = getattr(module, "max_seq_len_cached", None), getattr(module, "original_max_seq_len", None)
+        if cached is None or original is None:
+            continue
+        for name in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("original_inv_freq")]:
+            prefix = name.removesuffix("original_inv_freq")
+            frequencies = getattr(module, f"{prefix}inv_freq")
+            module.register_buffer(f"{prefix}inv_freq", getattr(module, name).to(frequencies.device).clone(), False)
+            if hasattr(module, f"{prefix}max_seq_len_cached"):
+                setattr(module, f"{prefix}max_seq_len_cached", original)
+        module.max_seq_len_cached = original
