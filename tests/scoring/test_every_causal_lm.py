@@ -37,7 +37,8 @@ def generate(model: Any, context: Sequence[int]) -> list[int]:
     given = torch.tensor([context])
     how: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
     out = model.generate(given, attention_mask=torch.ones_like(given), **how)
-    return list(out[0, len(context) :].tolist())
+    new = out[0, len(context) :].tolist()
+    return new[: new.index(Letters.eos_token_id) + 1] if Letters.eos_token_id in new else new
 
 
 def assert_equals_generate(model: Any) -> str:
