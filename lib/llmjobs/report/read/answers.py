@@ -55,7 +55,8 @@ class Answers:
         self.letters = bool(golds) and all(letter_of(text) for text in golds)
         self.no_letters = sorted(text for text in golds if not letter_of(text))
         unlike = sum(golds[text] for text in self.no_letters)
-        self.mixed = bool(self.no_letters) and (2 * unlike <= sum(golds.values()) or letters > sum(said.values()) / 2)
+        words = any(len(text) > 1 or not text.isalpha() for text in self.no_letters)  # T and F, Y and N are no mixture
+        self.mixed = words and (2 * unlike <= sum(golds.values()) or letters > sum(said.values()) / 2)
         places = bool(golds) and all(text.isdecimal() and len(text) < 3 for text in golds)
         mostly = letters > sum(said.values()) / 2
         self.places = places and (mostly or (options and not said) or (options and all(map(str.isdecimal, said))))
