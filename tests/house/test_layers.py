@@ -31,6 +31,7 @@ LAYERS = (
         "ground",
         (
             "llmjobs.errors",
+            "llmjobs.changed_prompts",
             "llmjobs.clocks",
             "llmjobs.environment",
             "llmjobs.library_warnings",

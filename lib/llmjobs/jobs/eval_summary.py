@@ -12,8 +12,8 @@ from itertools import zip_longest
 from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark
-from llmjobs.benchmarks.changed_prompts import count_changed
 from llmjobs.benchmarks.registry import benchmark_class, names
+from llmjobs.changed_prompts import count_changed
 from llmjobs.models.device import NO_GPU_TIME
 from llmjobs.process_memory import needed_bytes
 from llmjobs.runfolder.folder import CHECKPOINT, RunFolder, read_object

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmjobs.benchmarks.changed_prompts import ChangedPrompts
+from llmjobs.changed_prompts import ChangedPrompts
 
 GIB = 1 << 30
 HEADER = (

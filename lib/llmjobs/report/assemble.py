@@ -283,7 +283,7 @@ def _accuracy(entry: RawEntry) -> float:
 
 
 def _entry(label: str, entry: RawEntry) -> Entry:
-    return Entry(label, entry.info, entry.source, entry.cost, entry.machine, entry.fingerprints)
+    return Entry(label, entry.info, entry.source, entry.cost, entry.machine, entry.fingerprints, entry.changed)
 
 
 Named = Sequence[tuple[str, RawRun, RawEntry]]

@@ -13,7 +13,7 @@ def label_entries(entries: Sequence[RawEntry]) -> list[str]:
     first: two people's figures for one model differ in more than the device that they used.
     """
     labels = [_name(entry) for entry in entries]
-    for read in (_owner, _study, _quantization, _device, _dtype, _machine, _run):
+    for read in (_owner, _study, _quantization, _device, _dtype, _prompts, _machine, _run):
         counts = Counter(labels)
         values: dict[str, set[str]] = {}
         for label, entry in zip(labels, entries, strict=True):
@@ -53,6 +53,10 @@ def _device(entry: RawEntry) -> str:
 
 def _dtype(entry: RawEntry) -> str:
     return entry.info.dtype
+
+
+def _prompts(entry: RawEntry) -> str:
+    return " ".join(f"({value})" for value in entry.info.prompts if value)
 
 
 def _machine(entry: RawEntry) -> str:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llmjobs.changed_prompts import ChangedPrompts
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -108,7 +110,13 @@ class ModelInfo:
     @property
     def settings(self) -> tuple[str, ...]:
         """What tells two runs of one model apart, run names excepted."""
-        return (self.revision, self.device, self.dtype, self.quantization)
+        return (self.revision, self.device, self.dtype, self.quantization, *self.prompts)
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """The thinking and the date in a chat template's prompts; empty where it knows neither."""
+        thinking, date = (str(self.details.get(name) or "") for name in ("thinking", "prompt_date"))
+        return ("" if thinking == "none" else thinking, date)
 
 
 @dataclass
@@ -129,6 +137,8 @@ class RawEntry:
     cost: Cost | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)
     fingerprints: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    changed: dict[str, ChangedPrompts] = field(default_factory=dict)
+    """By benchmark: prompts that were not asked as planned."""
 
     def protocol_of(self, benchmark: str, subject: str, fields: Mapping[str, str]) -> None:
         """Keep how a subject was asked; a field that is not the same for all subjects is kept subject by subject."""
@@ -176,6 +186,7 @@ class Entry:
     cost: Cost | None
     machine: Mapping[str, Any]
     fingerprints: Mapping[str, Mapping[str, Any]]
+    changed: Mapping[str, ChangedPrompts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Reads a run folder of llmjobs, whole or still running."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llmjobs.changed_prompts import MARKS, ChangedPrompts, count_changed
 from llmjobs.report.read.json_files import (
     each,
     listed,
@@ -106,17 +107,28 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     entry.protocol_of(benchmark, subject, told | data)
     seen: dict[str, int] = {}
     kept = entry.records.setdefault(benchmark, [])
-    lines = read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl")
+    marks: list[dict[str, Any]] = []
+    lines = _with_marks(read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl"), marks)
     for record in each(lines, lambda line: record_of(line, subject), run, f"{where}/records.jsonl"):
         seen[record.doc_id] = seen.get(record.doc_id, 0) + 1
         if seen[record.doc_id] == 1:
             kept.append(record)
+    shots = fingerprint.get("num_fewshot")
+    changed = count_changed(marks, shots if isinstance(shots, int) else 0)
+    entry.changed[benchmark] = entry.changed.get(benchmark, ChangedPrompts()) + changed
     twice = sum(count - 1 for count in seen.values())
     if twice:
         run.notice(f"{where}/records.jsonl", f"{twice} questions are recorded twice; the first record counts")
     error = unit / "error.json"
     if error.exists():
         run.notice(where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}")
+
+
+def _with_marks(lines: Iterable[dict[str, Any]], marks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Pass lines on and keep how each was asked."""
+    for line in lines:
+        marks.append({name: line[name] for name in MARKS if name in line})
+        yield line
 
 
 def record_of(line: Mapping[str, Any], subject: str) -> Record:

@@ -199,7 +199,8 @@ def _findings(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
     if not scored:
         return []
     return [_first(measures, found, scored), *_sisters(measures, found), *_spread(measures, found),
-            *_without_faulty(measures, found), *_unread(measures, found)]  # fmt: skip
+            *_without_faulty(measures, found), *_asked_otherwise(measures, found),
+            *_unread(measures, found)]  # fmt: skip
 
 
 def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelAccuracy]) -> Finding:
@@ -318,6 +319,27 @@ def _without_faulty(measures: Measures, found: BenchmarkAccuracy) -> list[Findin
         + (f" instead of {percent(before.interval.value)}." if same else ", the most of all.")
     )
     return [Finding(percent(after.interval.value), text, 87)]
+
+
+def _asked_otherwise(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
+    """Say which models did not get the prompts that were planned: shots that did not fit, prompts that were cut."""
+    name = found.benchmark.name
+    changed = {model.entry: measures.study.entries[model.entry].changed.get(name) for model in found.models}
+    said = [(measures.study.entries[entry].label, one) for entry, one in changed.items() if one and one.differs]
+    if not said:
+        return []
+    told = "; ".join(f"{label}: {one}" for label, one in said[:3])
+    more = f"; and {plural(len(said) - 3, 'other model')}" if len(said) > 3 else ""
+    same = len({str(one) for _, one in said}) == 1 and len(said) == len(changed)
+    what = "prompts did not fit into the context" if same else "the models were not asked the same"
+    return [
+        Finding(
+            count(sum(max(one.fewer_shots, one.truncated, one.shortened) for _, one in said)),
+            f"On {name}, {what} ({told}{more}).",
+            95,
+            alarm=True,
+        )
+    ]
 
 
 def _unread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:

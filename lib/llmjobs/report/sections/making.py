@@ -12,6 +12,7 @@ from llmjobs.report.study import Entry, RawRun, Study
 from llmjobs.report.wording import DASH, count, percent, size
 
 SHOWN_NOTICES = 60
+SHOWN_CHARACTERS = 300
 
 
 def build(measures: Measures) -> Content:
@@ -120,7 +121,26 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
         Heading("Models"),
         Table("Models and their effective settings", columns, rows, note=note),
     ]
-    return blocks + _scoring(entries)
+    return blocks + _scoring(entries) + _prompts(entries)
+
+
+def _prompts(entries: Sequence[Entry]) -> list[Block]:
+    """What chat templates made of the prompts, where they did more than write the messages."""
+    rows = []
+    for entry in entries:
+        thinking, date = entry.info.prompts
+        added = str(entry.info.details.get("template_system") or "")
+        if thinking or date or added:
+            shown = added if len(added) <= SHOWN_CHARACTERS else f"{added[:SHOWN_CHARACTERS]}…"
+            rows.append([entry.label, thinking or DASH, date or DASH, shown.replace("\n", " / ") or DASH])
+    columns = [
+        Column("Label", "left", 1),
+        Column("Thinking", "left"),
+        Column("Date", "left"),
+        Column("Says by itself", "left", 2),
+    ]
+    note = "Date: what the template prints as today. Says by itself: a system message that nobody here wrote."
+    return [Table("What chat templates add to the prompts", columns, rows, note=note)] if rows else []
 
 
 def _scoring(entries: Sequence[Entry]) -> list[Block]:
@@ -186,7 +206,14 @@ def _protocols(study: Study) -> list[Block]:
         Column("Chance"),
         Column("Protocol", "left", 1),
     ]
-    return [Heading("Benchmarks"), Table("What was asked, and how", columns, rows)] if rows else []
+    if not rows:
+        return []
+    changed = [
+        [entry.label, name, str(one)] for entry in study.entries for name, one in entry.changed.items() if str(one)
+    ]
+    table = [Column("Label", "left", 1), Column("Benchmark", "left"), Column("What was asked", "left", 2)]
+    more: list[Block] = [Table("Prompts that are not as planned", table, changed)] if changed else []
+    return [Heading("Benchmarks"), Table("What was asked, and how", columns, rows), *more]
 
 
 def _machines(runs: Sequence[RawRun]) -> list[Block]:

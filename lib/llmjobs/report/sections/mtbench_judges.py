@@ -23,7 +23,14 @@ def judge_blocks(part: Values) -> list[Block]:
     keys = ("n", "ok", "unread", "error", "not_judged", "asked_again")
     rows = [[row["judge"], row["mode"], *(count(row[key]) for key in keys)] for row in part["judges"]]
     if rows:
-        blocks.append(Table("What could be read", columns, rows))
+        weak = sum(row.get("single_brackets") or 0 for row in part["judges"])
+        note = (
+            f"{plural(weak, 'rating')} stand{'s' if weak == 1 else ''} in single brackets only, read as FastChat does;"
+            " it may be code such as a[1] instead of a rating."
+            if weak
+            else ""
+        )
+        blocks.append(Table("What could be read", columns, rows, note=note))
     blocks += [*_agreement(part["agreement"]), *_bias(part["bias"]), *_files(part["files"])]
     return blocks if len(blocks) > 1 else []
 

@@ -39,6 +39,19 @@ class ChangedPrompts:
             )
         return "; ".join(parts)
 
+    def __add__(self, other: "ChangedPrompts") -> "ChangedPrompts":
+        """Count both together."""
+        few = [one for one in (self, other) if one.fewer_shots]
+        return ChangedPrompts(
+            max(self.num_fewshot, other.num_fewshot),
+            self.fewer_shots + other.fewer_shots,
+            min((one.fewest_shots for one in few), default=0),
+            max((one.most_shots for one in few), default=0),
+            self.truncated + other.truncated,
+            self.shortened + other.shortened,
+            self.joined + other.joined,
+        )
+
     @property
     def differs(self) -> bool:
         """Whether the model was asked something else than the manifest says (joined tokens are the same text)."""
@@ -60,12 +73,16 @@ class ChangedPrompts:
 _SHOTS = ("num_fewshot", "fewest_shots", "most_shots")
 
 
+MARKS = ("num_fewshot", "truncated", "shortened", "joined")
+"""Keys of a record that say how it was asked."""
+
+
 def count_changed(records: Iterable[Mapping[str, Any]], num_fewshot: int) -> ChangedPrompts:
     """Count the marks of records that were asked with ``num_fewshot`` shots."""
     everything = list(records)
     used = [shots for record in everything if isinstance(shots := record.get("num_fewshot"), int)]
     fewer = [shots for shots in used if shots < num_fewshot]
-    marks = {key: sum(record.get(key) is True for record in everything) for key in ("truncated", "shortened", "joined")}
+    marks = {key: sum(record.get(key) is True for record in everything) for key in MARKS[1:]}
     return ChangedPrompts(num_fewshot, len(fewer), min(fewer, default=0), max(fewer, default=0), **marks)
 
 
