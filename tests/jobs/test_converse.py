@@ -244,7 +244,7 @@ def test_the_report_tells_it(study, tmp_path, reader):
     made = make_report([tmp_path / "r/study"], tmp_path / "out/report.pdf")
     told = " ".join(finding.sentence for finding in made.findings)
     assert "with the history and" in told and "signs flipped" in told
-    assert "A window of 80 tokens keeps what was just said" in told and "loses what fell out" in told
+    assert "whole history" in told and "right at a distance of 1" in told
     notes = (tmp_path / "out/notes.md").read_text()
     assert "There are no conversations" not in notes
     assert {p.name for p in (tmp_path / "out/figures").glob("converse*.png")} == {

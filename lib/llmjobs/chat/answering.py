@@ -92,7 +92,8 @@ class Answering:
                 if piece:
                     self._take(piece, time.monotonic() - began)
                 yield shown.add(piece) if piece else piece
-            yield shown.end()
+            if held := shown.end():
+                yield held
         finally:
             self._real_s = time.monotonic() - began
             stream.close()
