@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmjobs.chat.text_stream import TextStream
+from llmjobs.chat.text_stream import ReplyStream, TextStream
+from llmjobs.thinking import KNOWN, split_reply
 
 
 def run(chunks: list[bytes], stops=()) -> tuple[str, TextStream]:
@@ -41,3 +42,29 @@ def test_half_a_character_waits_and_a_stop_never_shows():
 
 def test_a_broken_character_at_the_end_is_not_lost():
     assert run([b"a", b"\xff"])[0] == "a\ufffd"
+
+
+def test_thinking_is_followed_token_by_token():
+    """Marks may be special tokens, which the answer's decoding leaves out; stops count in the answer alone."""
+    words = ["<think>", "Is", " it", " STOP", " B?", "</think>", "\n\n", "B", " it is.", "STOP", "more"]
+    special = {0, 5}
+
+    def decode(ids):
+        return "".join(words[i] for i in ids if i not in special)
+
+    def decode_all(ids):
+        return "".join(words[i] for i in ids)
+
+    for begun in (False, True):
+        stream = ReplyStream(decode, decode_all, ["STOP"], marks=KNOWN[0], begun=begun)
+        text = ""
+        for token in range(1 if begun else 0, len(words)):
+            text += stream.add(token)
+            if stream.stopped:
+                break
+        text += stream.end()
+        said = split_reply(text)
+        assert (said.thinking, said.answer) == ("Is it STOP B?", "B it is.")
+        assert stream.thinking_tokens == (5 if begun else 6)
+    plain = ReplyStream(decode, decode_all, ["STOP"], marks=KNOWN[0])
+    assert "".join([*map(plain.add, [7, 8, 9]), plain.end()]) == "B it is."

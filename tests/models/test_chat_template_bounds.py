@@ -1,5 +1,7 @@
 """A chat template is a program: it renders as transformers renders it, and ends whatever it does."""
 
+import datetime
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from llmjobs.demo import DEMO_MODELS
 from llmjobs.errors import LlmjobsError, ModelError
 from llmjobs.models import chat_template
 from llmjobs.models.chat_template import bound_template
+from llmjobs.prompt_format import PromptFormat
 
 MESSAGES = [
     {"role": "system", "content": "Be brief. ü 水 <b>"},
@@ -92,3 +95,28 @@ def test_after_one_that_had_to_be_stopped_the_next_works(monkeypatch: pytest.Mon
     with pytest.raises(ModelError):
         made.apply_chat_template([{"role": "user", "content": "x"}])
     assert made.apply_chat_template([{"role": "user", "content": "y"}]) == "fine"
+
+
+DATED = "{% set d = strftime_now('%d %b %Y') %}{% for m in messages %}{{ d }} {{ m.content }}{% endfor %}"
+CASE = Path(os.environ.get("LLMJOBS_SHARED", Path(__file__).parents[3] / "shared")) / "cases/templates"
+
+
+def test_a_template_prints_the_date_that_it_is_given() -> None:
+    made = tokenizer(DATED)
+    asked = [{"role": "user", "content": "Hi"}]
+    assert made.apply_chat_template(asked, date="2026-11-27") == "27 Nov 2026 Hi"
+    assert made.apply_chat_template(asked, date="1999-12-31") == "31 Dec 1999 Hi"
+    assert made.apply_chat_template(asked) == f"{datetime.date.today():%d %b %Y} Hi"
+    found = PromptFormat(made, date=datetime.date(2026, 11, 27))
+    assert found.render(asked) == "27 Nov 2026 Hi"
+    assert found.to_record()["prompt_date"] == "2026-11-27"
+    assert PromptFormat(tokenizer(SOUND[0]), date=datetime.date(2026, 11, 27)).to_record()["prompt_date"] is None
+
+
+def test_the_date_is_told_as_the_templates_own_text() -> None:
+    file = CASE / "prints_the_date.jinja"
+    if not file.is_file():
+        pytest.skip(f"no case at {file}: set LLMJOBS_SHARED to the folder that holds cases/")
+    found = PromptFormat(tokenizer(file.read_text()), date=datetime.date(2026, 11, 27))
+    assert found.render([{"role": "user", "content": "Hi"}]).count("Today Date: 27 Nov 2026") == 1
+    assert found.to_record()["prompt_date"] == "2026-11-27"

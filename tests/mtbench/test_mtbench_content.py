@@ -14,7 +14,7 @@ from llmjobs.mtbench.judge_prompts import read_prompts
 from llmjobs.mtbench.judging import combine
 from llmjobs.mtbench.limits import MinuteLimit, Rate, Spending, SpendingLimitError
 from llmjobs.mtbench.questions import CATEGORIES, data_hash, read_questions, select, temperature_of
-from llmjobs.mtbench.rating import read_rating, read_verdict
+from llmjobs.mtbench.rating import is_weakly_rated, read_rating, read_verdict
 
 
 def test_the_own_bench():
@@ -204,3 +204,17 @@ def test_requests_wait_for_their_minute():
     assert now[0] == pytest.approx(120)
     limit.wait(500)
     assert now[0] == pytest.approx(180)
+
+
+@pytest.mark.parametrize(
+    ("text", "weak"),
+    [
+        ("Rating: [[8]]", False),
+        ("The list a[1] is wrong. Rating: 8", True),
+        ("[8]", True),
+        ("a[99]", False),
+        ("8", False),
+    ],
+)
+def test_ratings_in_single_brackets_are_told_apart(text, weak):
+    assert is_weakly_rated(text) == weak
