@@ -579,3 +579,69 @@ def test_logs_without_texts_and_with_other_ids_name_the_remedy(tmp_path: Path, r
     (tmp_path / "t.csv").write_text(rows)
     with pytest.raises(DataError, match="0 in common; the ids differ and other has no texts.*--questions FOLDER"):
         study_of(run_folder, tmp_path / "t.csv")
+
+
+def own_run(folder: Path, benchmark: str, records: Sequence[dict[str, Any]]) -> Path:
+    docs_lines = [{"doc_id": record["doc_id"], "question": f"Q{record['doc_id']}", "choices": []} for record in records]
+    dump_lines(folder / "docs" / f"{benchmark}.all.jsonl", docs_lines)
+    unit = folder / "eval" / "own" / f"{benchmark}.all"
+    dump_lines(unit / "records.jsonl", [{"status": "ok", **record} for record in records])
+    dump(unit / "unit.json", {"fingerprint": {"prompt": "lm-eval", "benchmark_version": "1", "num_fewshot": 0}})
+    return folder
+
+
+def test_gsm8k_of_a_run_and_of_lm_eval_meet_filter_by_filter(tmp_path: Path) -> None:
+    run = own_run(tmp_path / "run", "gsm8k", [
+        {"doc_id": n, "gold": "1000", "prediction": "1000" if n < 1 else "7", "correct": n < 1,
+         "metrics": {"exact_match": float(n < 1), "flexible": float(n < 3)}} for n in range(4)
+    ])  # fmt: skip
+    lines = [
+        {"doc_id": n, "doc": {"question": f"Q{n}"}, "target": "so\n#### 1,000", "filter": name, "resps": [["1000"]],
+         "filtered_resps": ["1000"], "metrics": ["exact_match"], "exact_match": float(n < right)}
+        for name, right in (("strict-match", 2), ("flexible-extract", 4)) for n in range(4)
+    ]  # fmt: skip
+    own = {"exact_match,strict-match": 0.5, "exact_match,flexible-extract": 1.0}
+    other = lm_eval(tmp_path / "other", "gsm8k", lines, own, versions={"gsm8k": 3.0})
+    found = means(study_of(run, other))
+    assert found == {
+        ("own", "gsm8k", "exact_match,strict-match"): 0.25,
+        ("own", "gsm8k", "exact_match,flexible-extract"): 0.75,
+        ("org/m", "gsm8k", "exact_match,strict-match"): 0.5,
+        ("org/m", "gsm8k", "exact_match,flexible-extract"): 1.0,
+    }
+
+
+def test_truthfulqa_mc2_of_a_run_and_of_lm_eval_is_compared_by_its_mean_score(tmp_path: Path) -> None:
+    run = own_run(tmp_path / "run", "truthfulqa_mc2", [
+        {"doc_id": n, "gold": "A", "prediction": "A", "correct": True, "metrics": {"mc2": 0.6 + 0.1 * n, "acc": 1.0}}
+        for n in range(4)
+    ])  # fmt: skip
+    lines = [
+        {"doc_id": n, "doc": {"question": f"Q{n}"}, "target": "0", "filter": "none", "metrics": ["acc"],
+         "filtered_resps": [["-1", "False"], ["-2", "False"]], "acc": 0.4 + 0.1 * n} for n in range(4)
+    ]  # fmt: skip
+    other = lm_eval(tmp_path / "other", "truthfulqa_mc2", lines, {"acc,none": 0.55})
+    study = study_of(run, other)
+    (table,) = study.graded
+    assert table.name == "mc2"
+    assert means(study)["own", "truthfulqa_mc2", "mc2"] == pytest.approx(0.75)
+    assert means(study)["org/m", "truthfulqa_mc2", "mc2"] == pytest.approx(0.55)
+    assert not study.benchmarks
+    assert study_of(run).benchmarks[0].correct.tolist() == [[1.0] * 4]
+
+
+def test_scores_that_contradict_the_answers_are_told(tmp_path: Path) -> None:
+    samples = [
+        {"id": n, "epoch": 1, "input": f"Q{n}", "choices": ["p", "q"], "target": "A",
+         "scores": {"choice": {"value": "C", "answer": "AB"[n % 2]}}} for n in range(4)
+    ]  # fmt: skip
+    dump(tmp_path / "log.json", inspect(samples, {"scores": [scored("choice", 1.0, 4)]}))
+    study = study_of(tmp_path / "log.json")
+    assert figures(study)["org/m"]["quiz"] == 1.0
+    assert "2 of 4 answers of org/m do not agree with the log's own score (acc)" in told(study)
+    lines = [
+        {"doc_id": n, "target": "1", "filter": "none", "metrics": ["acc"], "acc": 1.0,
+         "filtered_resps": [["-1", "True"], ["-2", "False"]]} for n in range(4)
+    ]  # fmt: skip
+    study = study_of(lm_eval(tmp_path / "t", "t", lines, {"acc,none": 1.0}))
+    assert "4 of 4 scores (acc) of org/m are not what the log-likelihoods give" in told(study)

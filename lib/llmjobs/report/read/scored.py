@@ -107,7 +107,33 @@ def finish(run: RawRun) -> None:
             for number, (metric, records) in enumerate(metrics.items()):
                 kept = one_each(records, run if number == 0 else None, f"{entry.source}, {benchmark}", entry.info.id)
                 metrics[metric] = settled(kept)
+                if number == 0:
+                    _tell_contradictions(run, f"{entry.source}, {benchmark}", entry.info.id, metric, metrics[metric])
             entry.records[benchmark] = metrics[entry.metric[benchmark]]
+
+
+def _tell_contradictions(run: RawRun, where: str, who: str, metric: str, records: Sequence[Record]) -> None:
+    """Say it when the option chosen and the right one do not make what the log scored; the score counts."""
+    unlike = sum(
+        record.correct is not None
+        and record.gold in LETTERS
+        and record.prediction in LETTERS
+        and (record.prediction == record.gold) != record.correct
+        for record in records
+    )
+    unknown = sum(record.loglikelihoods is not None and record.prediction is None for record in records)
+    if unlike:
+        run.notice(
+            where,
+            f"{unlike:,} of {len(records):,} answers of {who} do not agree with the log's own score ({metric}): the"
+            " option chosen is right where the score says wrong, or the other way round; the score counts",
+        )
+    if unknown and metric in ("acc", "acc_norm"):
+        run.notice(
+            where,
+            f"{unknown:,} of {len(records):,} scores ({metric}) of {who} are not what the log-likelihoods give; the"
+            " score counts, and which option was chosen there is not known",
+        )
 
 
 def one_each(records: Sequence[Record], run: RawRun | None, where: str, who: str) -> list[Record]:
