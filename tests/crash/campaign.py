@@ -17,20 +17,30 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
+
+import yaml
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "mtbench")]
 from crash_jobs import SECTIONS, SmallJob, demo_model, differences, fast_folder, make_job, state_of, tell_to  # noqa: E402
 from faults import Fault  # noqa: E402
-from mtbench_stand_in import stand_in  # noqa: E402
+from mtbench_stand_in import Flaky, stand_in  # noqa: E402
 from warm_child import run_warm  # noqa: E402
 
+from llmjobs.chat.retry import RetryPolicy  # noqa: E402
+from llmjobs.errors import EXIT_UNITS_FAILED  # noqa: E402
 from llmjobs.runner import cursor  # noqa: E402
 
-SHARES = {"eval": 0.4, "converse": 0.25, "mtbench": 0.2, "matrix": 0.08, "report": 0.07}
-"""Of all kills; a job whose run takes longer gets fewer."""
+FLAKY = "flaky"
+SHARES = {"eval": 0.35, "converse": 0.25, "mtbench": 0.15, FLAKY: 0.1, "matrix": 0.08, "report": 0.07}
+"""Of all kills; a job whose run takes longer gets fewer. ``flaky`` is mtbench with a judge that fails in every way."""
+FAILING_SHARE = 0.3
+"""Of the requests to the flaky judge."""
 NOT_COMPARED = ("figures/", "cell.json", "machine.json", "report.html", "report.pdf", "summary.json", "timings.jsonl")
 """Of the matrix, whose cells measure: its answers, checkpoints and everything else are compared."""
 ATTEMPT_MOST = 40
@@ -90,6 +100,16 @@ class RealJob(SmallJob):
         return code
 
 
+class FlakyJob(RealJob):
+    """MT-Bench with a judge that fails before, within and after its answers; each request is tried twice."""
+
+    def work(self, results: Path) -> int:
+        """Run it in this process, with a policy that does not wait."""
+        RetryPolicy.wait_s = lambda *_: 0.0
+        RetryPolicy.tries_again = lambda _, attempt, failure: failure.is_temporary and attempt < 1
+        return super().work(results)
+
+
 def _is_there(group: int) -> bool:
     """Whether a process of a group lives; a cell, here a fork, holds the run's lock until it sees its parent dead."""
     with contextlib.suppress(ProcessLookupError):
@@ -100,18 +120,30 @@ def _is_there(group: int) -> bool:
 
 def compared(job: SmallJob, results: Path) -> dict[str, object]:
     """What must be equal; for the matrix without what its cells measure."""
+    if isinstance(job, FlakyJob):
+        return _without_calls(state_of(results))
     skipped = NOT_COMPARED if job.name == "matrix" else ()
     found = {name: value for name, value in state_of(results).items() if not name.endswith(skipped)}
     return {name: value for name, value in found.items() if not any(part in name for part in skipped)}
 
 
-def campaign(job: RealJob, folder: Path, kills: int, rng: Random) -> Tally:
-    """Kill ``job`` until ``kills`` deaths are counted."""
+def _without_calls(state: dict[str, Any]) -> dict[str, object]:
+    """All records, FastChat's files and the summary, but for what failed calls cost."""
+    kept = {name: value for name, value in state.items() if name.endswith("records.jsonl") or "/fastchat/" in name}
+    summaries = {name: value for name, value in state.items() if name.endswith("summary.json")}
+    for name, value in summaries.items():
+        kept[name] = {key: part for key, part in value["mtbench"].items() if key != "spending"}
+    return kept
+
+
+def campaign(job: RealJob, folder: Path, kills: int, rng: Random, begin: Callable[[], object] = lambda: None) -> Tally:
+    """Kill ``job`` until ``kills`` deaths are counted; ``begin`` is called when the unbroken run is known."""
     told, began = folder / "told", time.monotonic()
     if code := job.attempt(folder / "unbroken", told):
         raise SystemExit(f"{job.name}: the unbroken run ended with {code}: {told.read_text()}")
     expected, whole_s = compared(job, folder / "unbroken"), time.monotonic() - began
     tally = Tally(job.name, _operations(job, folder))
+    begin()
     while tally.kills < kills:
         results = folder / f"run-{tally.runs}"
         code = _until_the_end(job, results, told, tally, rng, whole_s)
@@ -141,9 +173,9 @@ def _until_the_end(job: RealJob, results: Path, told: Path, tally: Tally, rng: R
             if code < 0:
                 tally.at_operations += 1
                 tally.tried.add(f"{at} {mode}")
-        if code >= 0:
+        if code >= 0 and not (code == EXIT_UNITS_FAILED and isinstance(job, FlakyJob)):
             return code
-        tally.kills += 1
+        tally.kills += code < 0
     return code
 
 
@@ -156,6 +188,19 @@ def _operations(job: RealJob, folder: Path) -> int:
     return int(note.read_text())
 
 
+def _at(small: SmallJob, url: str) -> SmallJob:
+    """The small job with its judge at another address; the run keeps its name."""
+    study = yaml.safe_load(small.manifest.read_text())
+    study["mtbench"] |= {
+        "judges": [{"endpoint": url, "model": "judge"}],
+        "timeout_s": 0.3,
+        "modes": ["single", "pairwise"],
+    }
+    study["mtbench"]["history"] = "both"
+    small.manifest.write_text(yaml.safe_dump(study))
+    return small
+
+
 def main() -> None:
     """Run the campaign and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -166,14 +211,17 @@ def main() -> None:
     os.environ["LLMJOBS_CACHE"] = tempfile.mkdtemp()
     demo_model()
     folder, began, tallies = fast_folder(), time.monotonic(), []
-    with stand_in() as judge:
+    with stand_in() as judge, stand_in() as flaky:
         SECTIONS["mtbench"]["judges"][0]["endpoint"] = judge.url
         print(f"{'job':10}{'boundaries':>12}{'tried':>7}{'kills':>7}{'resumes':>9}{'runs':>6}{'differences':>13}")
         for name in arguments.jobs:
-            small = make_job(name, folder / name)
-            job = RealJob(small.name, small.manifest, small.run_folder)
-            kills = max(round(arguments.kills * SHARES[name]), 1)
-            t = campaign(job, folder / name, kills, Random(f"{arguments.seed} {name}"))
+            small = make_job("mtbench" if name == FLAKY else name, folder / name)
+            kills, rng = max(round(arguments.kills * SHARES[name]), 1), Random(f"{arguments.seed} {name}")
+            if name == FLAKY:
+                small = _at(small, flaky.url)
+            job = (FlakyJob if name == FLAKY else RealJob)(small.name, small.manifest, small.run_folder)
+            begin = partial(setattr, flaky, "troubles", Flaky(rng, FAILING_SHARE)) if name == FLAKY else bool
+            t = campaign(job, folder / name, kills, rng, begin)
             tallies.append(r := t.to_record())
             figures = f"{r['boundaries']:12}{r['tried']:7}{t.kills:7}{t.resumes:9}{t.runs:6}{t.differences:13}"
             print(f"{name:10}{figures}", flush=True)

@@ -54,6 +54,10 @@ class NotCompletionError(Exception):
     """What came is no chat completion; the text says what it is instead."""
 
 
+class WebPageError(NotCompletionError):
+    """A web page came: of a proxy, a login, or another address than an API's."""
+
+
 class StreamedError(Exception):
     """The server sent an error where an answer should be."""
 
@@ -119,7 +123,7 @@ class Completion:
         self._response.stream = body
         first = body.peek()
         if first == b"<":
-            raise NotCompletionError("a web page")
+            raise WebPageError("a web page")
         yield from self._one() if first in (b"{", b"[") else self._events()
 
     def _one(self) -> Iterator[dict[str, Any]]:

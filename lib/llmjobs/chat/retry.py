@@ -8,7 +8,14 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
-from llmjobs.chat.event_stream import NotCompletionError, StatusError, StreamedError, TooLargeError, TooSlowError
+from llmjobs.chat.event_stream import (
+    NotCompletionError,
+    StatusError,
+    StreamedError,
+    TooLargeError,
+    TooSlowError,
+    WebPageError,
+)
 
 TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 ABOUT_SERVER = frozenset({401, 402, 403, 404, 405, 429})
@@ -88,7 +95,8 @@ def classify(error: Exception, timeout_s: float, *, has_begun: bool = False) -> 
         return Failure("the connection broke", "ask again or look at the server", True)
     for kind, text, remedy, is_temporary in _OF_ANSWERS:
         if isinstance(error, kind):
-            return Failure(text.format(error), "ask again" if has_begun else remedy, is_temporary)
+            may_cost = not isinstance(error, WebPageError)
+            return Failure(text.format(error), "ask again" if has_begun else remedy, is_temporary, may_cost=may_cost)
     if isinstance(error, httpx2.InvalidURL):
         return Failure(f"the address is not valid ({error})", "correct the URL", False, True, may_cost=False)
     return Failure(f"{type(error).__name__}: {error}", "look at the server", False)

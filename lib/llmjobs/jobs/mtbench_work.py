@@ -12,7 +12,7 @@ from typing import Any
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.answering import Reply
 from llmjobs.chat.backend import Backend, Sampling
-from llmjobs.chat.errors import AnswerError, ContextFullError, MessageTooLongError, UnavailableError
+from llmjobs.chat.errors import AnswerError, CallError, ContextFullError, MessageTooLongError, UnavailableError
 from llmjobs.clocks import measured
 from llmjobs.jobs.mtbench_retry import failed_call, is_endpoint
 from llmjobs.jobs.mtbench_tasks import AgentTask, Bench, JudgeTask
@@ -106,7 +106,7 @@ class AnswerWork(_AheadWork):
                 raise
             except (AnswerError, ContextFullError, MessageTooLongError) as failure:
                 error = f"turn {len(replies) + 1}: {failure}"
-                is_final = not isinstance(failure, AnswerError)
+                is_final = not isinstance(failure, CallError)
                 break
         head = answer_head(self.task.name, question)
         settings = {"temperature": agent.sampling.temperature, "seed": agent.seed, "history": agent.history}

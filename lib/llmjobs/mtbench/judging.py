@@ -113,10 +113,10 @@ def _ask(prompt: JudgePrompt, values: dict[str, str], talk: OpenTalk, label: str
                 found.error, found.is_final = str(failure), True
             break
         except CallError as failure:
-            found.error = str(failure)
+            found.error, found.is_final = str(failure), False
             break
         except AnswerError as failure:
-            found.error = None if found.said else str(failure)
+            found.error, found.is_final = None if found.said else str(failure), True
             continue
         found.take(answer)
         if (value := read(answer.text)) is not None:
