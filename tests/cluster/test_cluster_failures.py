@@ -182,3 +182,28 @@ def test_units_that_need_others_and_units_that_stay(cluster, run, tmp_path):
     check_whole(run, units, unbroken(tmp_path, *units))
     placed = {unit: "node" in read_records(run / unit / "timings.jsonl")[0] for unit in units}
     assert placed == dict(zip(units, (True, False, True, False), strict=True))
+
+
+def test_a_cluster_that_is_gone_is_one_line(run, tmp_path):
+    """Its only machine dies; what was saved goes on without Ray, to the records of an unbroken run."""
+    units = ["toy/slow/0", "toy/slow/1"]
+    lost = LocalCluster("only")
+    try:
+        driver = drive(lost, run, *units)
+        wait_for(lambda: progress(run))
+        for process in reversed(psutil.Process(lost.process.pid).children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, err = driver.communicate(timeout=60)
+    finally:
+        lost.process.kill()
+        lost.process.stdin.close()
+        lost.process.stdout.close()
+        lost.process.wait()
+    assert driver.returncode == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("llmjobs: --ray ") and "the cluster is gone" in last and "run the same command again" in last
+    folder = RunFolder(run)
+    leases.collect(folder)
+    assert run_job(ClusterToy(folder, units), folder).exit_code == EXIT_OK
+    assert records_of(run, units) == unbroken(tmp_path, *units)

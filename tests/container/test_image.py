@@ -212,6 +212,20 @@ print(*sorted(found), sep="\\n")
 """
 
 
+def test_no_program_has_more_rights_than_who_starts_it():
+    found = docker("run", "--rm", "--entrypoint", "/opt/llmjobs/bin/python", image(), "-c", SETUID).stdout.split()
+    assert found == []
+
+
+SETUID = """
+import os
+for top in ("/usr", "/bin", "/sbin", "/opt", "/etc", "/var", "/app"):
+    for folder, _, names in os.walk(top):
+        paths = [os.path.join(folder, name) for name in names]
+        print(*[path for path in paths if os.lstat(path).st_mode & 0o6000])
+"""
+
+
 def test_a_key_is_in_no_process_list(results):
     secret = "sk-" + "aBcD1234" * 4
     with container(results, *SMOKE, options=("-e", f"OPENAI_API_KEY={secret}", "-e", f"HF_TOKEN={secret}")) as name:

@@ -3,18 +3,23 @@
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
+from ray._private import worker
 from ray._private.utils import read_ray_address
 
-from llmjobs.errors import LlmjobsError
+from llmjobs.errors import EXIT_ERROR, LlmjobsError
 
 T = TypeVar("T")
 PROBE_S = 120.0
 CONNECT_S = 10.0
+LOOK_S = 0.5
+MOST_MISSED = 6
+"""Looks in a row that find no head before the cluster is taken to be gone: a head that starts again is quicker."""
 
 
 class ClusterError(LlmjobsError):
@@ -47,9 +52,65 @@ def connected(address: str) -> Iterator[None]:
         why = str(error).strip().split("\n", 1)[0][:300]
         raise ClusterError(f"--ray {address}: {why}; 'ray start --head' starts a cluster here") from None
     try:
-        yield
+        with _watched(address):
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _watched(address: str) -> Iterator[None]:
+    """End this process with one line when the cluster is gone.
+
+    Ray ends a driver whose node or head is lost from within its own library, after a minute of log lines: no exception
+    comes that could be told. What is in the run's folder is as after a kill, which the next start goes on from.
+    """
+    over = threading.Event()
+    threading.Thread(target=_look_after, args=(address, over), name="cluster", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _look_after(address: str, over: threading.Event) -> None:
+    head, node = _places()
+    missed = 0
+    while not over.wait(LOOK_S):
+        missed = 0 if head is None or _answers(head) else missed + 1
+        if over.is_set() or (missed < MOST_MISSED and (node is None or _answers(node))):
+            continue
+        what = f"its head at {head} no longer answers" if missed else "this machine's node has ended"
+        line = (
+            f"\nllmjobs: --ray {address}: the cluster is gone: {what}. Progress is saved; start the cluster and run "
+            "the same command again, or run it without --ray to go on here\n"
+        )
+        os.write(2, line.encode())
+        os._exit(EXIT_ERROR)
+
+
+def _places() -> tuple[str | None, str | None]:
+    """Where this driver reaches the head (``HOST:PORT``) and its own machine's node (a socket's file)."""
+    try:
+        head: Any = ray.get_runtime_context().gcs_address
+        own: Any = worker.global_worker.node
+        node = own.raylet_socket_name
+    except (AttributeError, RuntimeError):
+        return None, None
+    return (str(head) if head else None), (str(node) if node else None)
+
+
+def _answers(place: str) -> bool:
+    try:
+        if place.startswith("/"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
+                tried.connect(place)
+        else:
+            host, _, port = place.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _reachable(address: str) -> str:
