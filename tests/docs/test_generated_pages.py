@@ -29,6 +29,7 @@ def load(name: str) -> ModuleType:
         ("make_manifest", "manifest.md", "render"),
         ("make_models", "models.md", "render"),
         ("make_architecture", "architecture.svg", "draw"),
+        ("make_statistics", "statistics.md", "render"),
     ],
 )
 def test_the_page_is_what_its_script_writes(script: str, page: str, write: str) -> None:
@@ -36,7 +37,12 @@ def test_the_page_is_what_its_script_writes(script: str, page: str, write: str) 
 
 
 def test_every_script_is_tested() -> None:
-    assert {p.stem for p in DOCS.glob("make_*.py")} == {"make_manifest", "make_models", "make_architecture"}
+    assert {p.stem for p in DOCS.glob("make_*.py")} == {
+        "make_manifest",
+        "make_models",
+        "make_architecture",
+        "make_statistics",
+    }
 
 
 def sections() -> dict[str, dict[str, Any]]:

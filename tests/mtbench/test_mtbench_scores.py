@@ -1,11 +1,13 @@
 """Aggregates against FastChat's own way of counting, and against figures worked out by hand."""
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from llmjobs.mtbench import agreement, bias, pairwise, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, read_answers, read_judgments
@@ -136,6 +138,44 @@ def test_agreement_of_judges_and_with_votes(tmp_path):
     assert (found["n"], found["all"], found["n_decided"], found["decided"]) == (4, 0.5, 3, pytest.approx(2 / 3))
     (same,) = agreement.preference_agreement({"x": x, "y": x})
     assert same["all"] == same["decided"] == 1
+
+
+def test_agents_are_compared_on_the_same_questions(published):
+    """Published ratings of two agents: difference, interval and sign flips written out."""
+    file = read_judgments(published / FILES[0][0])
+    (row,) = scores.differences(file.distinct())
+    table = pd.DataFrame([(o.model, o.question_id, o.turn, o.rating) for o in file.distinct()], columns=list("mqtr"))
+    wide = table.pivot(index=["q", "t"], columns="m", values="r").dropna()
+    gaps = wide[row["first"]] - wide[row["second"]]
+    assert row["difference"] == pytest.approx(gaps.mean(), abs=1e-6) and row["difference"] > 0
+    assert (row["n"], row["questions"]) == (len(gaps), gaps.groupby("q").ngroups)
+    sums = gaps.groupby("q").sum().to_numpy()
+    flipped = np.random.default_rng(0).choice([-1, 1], size=(20_000, len(sums))) @ sums
+    assert row["p"] == pytest.approx(np.mean(np.abs(flipped) >= abs(sums.sum())), abs=0.01)
+    centred = (gaps - gaps.mean()).groupby("q").sum()
+    c = len(centred)
+    half = stats.t.ppf(0.975, c - 1) * np.sqrt(c / (c - 1) * (centred**2).sum()) / len(gaps)
+    assert (row["low"], row["high"]) == pytest.approx((gaps.mean() - half, gaps.mean() + half), abs=1e-6)
+
+
+def test_length_is_tested_by_permuting_within_questions():
+    """Two agents, six questions: the sign flips of all questions, enumerated."""
+    rng = np.random.default_rng(4)
+    ratings, characters = rng.integers(3, 10, (2, 6)), rng.integers(200, 2000, (2, 6))
+    lengths = {(m, str(q), 1): int(characters[i, q]) for i, m in enumerate("ab") for q in range(6)}
+    both = judged("a", ratings[0].tolist()) + judged("b", ratings[1].tolist())
+    found = bias.length_bias(both, [], lengths)
+    logs = np.log(characters)
+    x = stats.rankdata((ratings - ratings.mean(axis=0)).T.ravel()).reshape(6, 2)
+    y = stats.rankdata((logs - logs.mean(axis=0)).T.ravel()).reshape(6, 2)
+    x, y = x - x.mean(), y - y.mean()
+    drawn = [
+        abs(sum((x[q] * (y[q][::-1] if turned else y[q])).sum() for q, turned in enumerate(flips)))
+        for flips in itertools.product((False, True), repeat=6)
+    ]
+    exact = np.mean(np.array(drawn) >= abs((x * y).sum()) - 1e-9)
+    assert found["p"] == pytest.approx(exact, abs=0.02)
+    assert found["p"] >= 2 / 2**6 - 0.005, "two agents on six questions cannot give less"
 
 
 def test_position_length_and_self_preference():

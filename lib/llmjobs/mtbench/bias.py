@@ -51,7 +51,9 @@ def _clustered_p(signs: Sequence[float], questions: Sequence[str]) -> float | No
     return round(sign_flip_p(group_sums(signs, questions)[0]), 6) if signs else None
 
 
-def length_bias(judged: Sequence[Judged], compared: Sequence[Compared], lengths: Lengths) -> Figures:
+def length_bias(
+    judged: Sequence[Judged], compared: Sequence[Compared], lengths: Lengths, *, permutations: int = PERMUTATIONS
+) -> Figures:
     """Rank correlation of rating and length within questions, and how often the longer answer won."""
     places: dict[tuple[str, int], dict[str, tuple[float, float]]] = {}
     for one in judged:
@@ -63,7 +65,7 @@ def length_bias(judged: Sequence[Judged], compared: Sequence[Compared], lengths:
     centred = [np.array(list(found.values())) - np.mean(list(found.values()), axis=0) for found in kept.values()]
     table = np.concatenate(centred) if centred else np.zeros((0, 2))
     spreads = len(table) >= FEWEST and bool((np.ptp(table, axis=0) > 1e-9).all())
-    rho, p = _within_questions(keys, table) if spreads else (None, None)
+    rho, p = _within_questions(keys, table, permutations) if spreads else (None, None)
     longer, signs, questions = _longer(compared, lengths)
     return {
         "n": len(table),
@@ -75,7 +77,7 @@ def length_bias(judged: Sequence[Judged], compared: Sequence[Compared], lengths:
     }
 
 
-def _within_questions(keys: Sequence[tuple[str, int, str]], table: Floats) -> tuple[float, float]:
+def _within_questions(keys: Sequence[tuple[str, int, str]], table: Floats, draws: int) -> tuple[float, float]:
     """Return Spearman's ρ of the centred ratings and lengths, and p by permuting agents within questions.
 
     Agents that were rated on the same turns of a question are exchanged with all their turns at once.
@@ -92,14 +94,14 @@ def _within_questions(keys: Sequence[tuple[str, int, str]], table: Floats) -> tu
         block = tuple(sorted(present))
         blocks.setdefault((question, block), []).append([places[question, turn, model] for turn in block])
     rng = np.random.default_rng(0)
-    drawn = np.zeros(PERMUTATIONS)
+    drawn = np.zeros(draws)
     for rows in blocks.values():
         at = np.array(rows)
-        order = rng.permuted(np.tile(np.arange(len(at)), (PERMUTATIONS, 1)), axis=1)
+        order = rng.permuted(np.tile(np.arange(len(at)), (draws, 1)), axis=1)
         drawn += np.einsum("at,dat->d", ranks[at, 0], ranks[at, 1][order])
     observed = float(np.sum(ranks[:, 0] * ranks[:, 1]))
     reached = int(np.sum(np.abs(drawn) >= abs(observed) - 1e-9))
-    return round(observed / scale, 6), round((1 + reached) / (1 + PERMUTATIONS), 6)
+    return round(observed / scale, 6), round((1 + reached) / (1 + draws), 6)
 
 
 def _longer(compared: Sequence[Compared], lengths: Lengths) -> tuple[int, list[float], list[str]]:

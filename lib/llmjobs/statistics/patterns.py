@@ -30,7 +30,9 @@ class Pattern:
     size: Interval | None = None
 
 
-def group_differences(correct: ArrayLike, groups: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Pattern:
+def group_differences(
+    correct: ArrayLike, groups: ArrayLike, *, draws: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Pattern:
     """Test accuracy between groups: Pearson's χ², p by permutation, effect Cramér's V.
 
     Right and wrong are shuffled over the questions; group by group the number right is then multivariate
@@ -51,7 +53,7 @@ def group_differences(correct: ArrayLike, groups: ArrayLike, *, draws: int = 10_
     simulated = np.sum((drawn - expected) ** 2 / expected, axis=1) * scale
     p = float((1 + np.sum(simulated >= statistic * (1 - 1e-12))) / (1 + draws))
     share = hits / total
-    spread = spread_between(statistic, len(sizes) - 1, total, share)
+    spread = spread_between(statistic, len(sizes) - 1, total, share, level)
     return Pattern(statistic, len(sizes) - 1, p, float(np.sqrt(statistic / total)), spread)
 
 
@@ -165,12 +167,14 @@ def stuart_maxwell(table: Floats) -> tuple[float, int]:
     return (float(gaps @ np.linalg.pinv(covariance) @ gaps), df) if df else (0.0, 0)
 
 
-def position_dependence(correct: ArrayLike, gold: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Pattern:
+def position_dependence(
+    correct: ArrayLike, gold: ArrayLike, *, draws: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Pattern:
     """Test whether accuracy depends on which letter is right: :func:`group_differences` by it."""
-    return group_differences(correct, gold, draws=draws, seed=seed)
+    return group_differences(correct, gold, draws=draws, seed=seed, level=level)
 
 
-def length_dependence(correct: ArrayLike, lengths: ArrayLike, strata: ArrayLike) -> Pattern:
+def length_dependence(correct: ArrayLike, lengths: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Pattern:
     """Test whether longer questions are missed more often, within subjects.
 
     Mann-Whitney between right and wrong on the within-subject ranks; effect is the area under the curve:
@@ -183,7 +187,7 @@ def length_dependence(correct: ArrayLike, lengths: ArrayLike, strata: ArrayLike)
         here = labels == label
         ranks[here] = (stats.rankdata(size[here]) - 0.5) / here.sum()
     area, p = separation(ranks, correct)
-    return Pattern(area, 1, p, area, area_interval(ranks, correct))
+    return Pattern(area, 1, p, area, area_interval(ranks, correct, level))
 
 
 def area_interval(score: ArrayLike, group: ArrayLike, level: float = 0.95) -> Interval:

@@ -76,7 +76,7 @@ def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Seque
 
 def _legend(figure: Figure) -> None:
     inks = (style.PALE, "#f0d9b5", "#f3f4f6")
-    told = ("row is better", "row is worse", "could be chance")
+    told = ("row is better", "row is worse", "cannot be told apart")
     patches = [Patch(color=ink) for ink in inks]
     figure.legend(patches, told, loc="outside lower left", ncols=3, handlelength=1.1, handleheight=0.9)
 

@@ -8,7 +8,7 @@ from llmjobs.report.measure.option_scores import option_scores
 from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Ints
 from llmjobs.statistics.calibration import Calibration, calibrate
 from llmjobs.statistics.intervals import Interval
-from llmjobs.statistics.paired import holm
+from llmjobs.statistics.paired import holm, simultaneous_level
 from llmjobs.statistics.patterns import (
     Pattern,
     above_chance,
@@ -28,6 +28,8 @@ ONE_LETTER = 0.5
 @dataclass(frozen=True)
 class ModelPatterns:
     """One row's tests, None where the data lacks what a test needs; ``p_holm`` are adjusted p-values.
+
+    The intervals of a row's tests (``size``, ``gaps``) hold together with 95 %.
 
     ``above_p`` and ``below_p`` compare accuracy with blind guessing, adjusted by Holm over the models. ``alone`` is the
     accuracy that the model's own letters would have if dealt at random, ``beyond_alone_p`` whether it has more.
@@ -109,15 +111,17 @@ def _model(benchmark: Benchmark, row: int, lengths: Ints | None) -> ModelPattern
     letters, position, chosen, golds = None, None, np.zeros(0, np.int64), np.zeros(0, np.int64)
     alone, beyond_p = float("nan"), 1.0
     gaps: tuple[Interval, ...] = ()
-    if width and (answer >= 0).any():
+    several, lettered_some = len(np.unique(subjects)) > 1, width > 0 and bool((answer >= 0).any())
+    placed, sized = width > 0 and len(np.unique(gold)) > 1, lengths is not None and n > 0
+    level = simultaneous_level(several + lettered_some + placed + sized)
+    if lettered_some:
         chosen, golds, letters = letter_preference(answer, gold, width)
         alone, beyond_p = letters_alone(answer, gold, width)
-        gaps = letter_gaps(answer, gold, width)
-    if width and len(np.unique(gold)) > 1:
-        position = position_dependence(correct[lettered], gold)
-    several = len(np.unique(subjects)) > 1
-    by_subject = group_differences(correct, subjects) if several else None
-    length = length_dependence(correct, lengths[scored], subjects) if lengths is not None and n else None
+        gaps = letter_gaps(answer, gold, width, level)
+    if placed:
+        position = position_dependence(correct[lettered], gold, level=level)
+    by_subject = group_differences(correct, subjects, level=level) if several else None
+    length = length_dependence(correct, lengths[scored], subjects, level) if lengths is not None and sized else None
     tests = {"subjects": by_subject, "letters": letters, "position": position, "length": length}
     held = {name: test.p for name, test in tests.items() if test is not None}
     calibration, scores_kind = _calibration(benchmark, row)

@@ -223,8 +223,10 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
         more = len(set(leading_group(measures.pairs[benchmark.name], best.row)) - {model.row for model in level})
         text += f" {sentence(plural(more, 'other model'))} cannot be told apart from the first of them." if more else ""
     elif len(models) > 1:
+        several = len({measures.study.entries[model.entry].info.id for model in models}) < len(models)
+        kind = "models and precisions" if several else "models"
         one_each = " (one run of each)" if len(models) < len(scored) else ""
-        text = f"On {benchmark.name}, {name} has {what}, the most of {word(len(models))} models{one_each}{told}."
+        text = f"On {benchmark.name}, {name} has {what}, the most of {word(len(models))} {kind}{one_each}{told}."
         text += f" {_leaders(measures, benchmark, best.row, len(models) - 1)}"
     else:
         text = f"On {benchmark.name}, {name} has {what}{told}."

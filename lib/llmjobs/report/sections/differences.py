@@ -44,6 +44,8 @@ def build(measures: Measures) -> Content:
             " by Holm for the number of pairs. The interval of the difference is Bonett and Price's at a level"
             " at which the intervals of all pairs hold together with 95% (Bonferroni); of one pair alone it is"
             " in pairs.csv. A pair counts as told apart where the test says so and the interval leaves out 0."
+            " All this takes questions as independent of each other and speaks of other questions from the same"
+            " subjects; for other subjects, pairs.csv has the interval clustered by subject."
         )
     ]
     findings: list[Finding] = []
@@ -139,11 +141,17 @@ def _settings_table(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pa
     columns, rows = _rows(measures, benchmark, pairs)
     entries = measures.study.entries
     told = [
-        [*row, what_differs(entries[benchmark.rows[p.first]], entries[benchmark.rows[p.second]], benchmark)]
+        [
+            *row,
+            listed(_recorded(entries[benchmark.rows[p.first]], entries[benchmark.rows[p.second]]))
+            or "nothing recorded",
+        ]
         for row, p in zip(rows, pairs, strict=True)
     ]
     strong = frozenset(place for place, pair in enumerate(pairs) if pair.distinguishable)
     note = "Not further models: they enter neither the pairs above nor the correction for them. Bold: told apart."
+    if not benchmark.protocol:
+        note += " Prompts and the reading of replies are not recorded, and may differ too."
     return Table("Further runs of the same model", [*columns, Column("Differs in", "left", 1)], told, strong, note)
 
 
@@ -238,6 +246,13 @@ def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
 
 def what_differs(a: Entry, b: Entry, benchmark: Benchmark) -> str:
     """Say in which recorded settings two runs of one model differ, and that how they were asked is not recorded."""
+    known = _recorded(a, b)
+    if not benchmark.protocol:
+        known.append("perhaps the prompt and the reading of replies, which are not recorded")
+    return listed(known) or "nothing that is recorded"
+
+
+def _recorded(a: Entry, b: Entry) -> list[str]:
     fields = [
         ("study", a.info.study, b.info.study),
         ("device", a.info.device, b.info.device),
@@ -246,10 +261,7 @@ def what_differs(a: Entry, b: Entry, benchmark: Benchmark) -> str:
         ("revision", a.info.revision, b.info.revision),
         ("machine", str(a.machine.get("cpu") or ""), str(b.machine.get("cpu") or "")),
     ]
-    known = [f"{name} ({x or 'not recorded'}, {y or 'not recorded'})" for name, x, y in fields if x != y]
-    if not benchmark.protocol:
-        known.append("perhaps the prompt and the reading of replies, which are not recorded")
-    return listed(known) or "nothing that is recorded"
+    return [f"{name} ({x or 'not recorded'}, {y or 'not recorded'})" for name, x, y in fields if x != y]
 
 
 def _settings(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> list[Finding]:

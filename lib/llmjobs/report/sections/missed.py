@@ -30,7 +30,7 @@ def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
     shown = sorted(readable, key=lambda column: (-_agreement(found, column), column))[:SHOWN]
     more = len(found.all_missed) - len(shown)
     told = (
-        f"{plural(len(shown), 'question')} of {count(len(found.all_missed))}, those first on which the"
+        f"{count(len(shown))} of {plural(len(found.all_missed), 'question')}, those first on which the"
         " models agree most; the gold answer in bold, each wrong option with the models that chose it."
         + (" The HTML page (--html) shows all of them." if more else "")
     )

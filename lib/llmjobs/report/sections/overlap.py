@@ -242,7 +242,10 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
         between = "they" if models == 2 else "two of them, on average,"
         gap = f"{points(same.excess.value, sign=True)} points, 95%: {interval(same.excess.low, same.excess.high)}"
         sure = same.p < 0.05 and same.excess.low > 0
-        told = "the mistakes lead to the same options" if sure else "that is no evidence for common wrong answers"
+        told = "the mistakes lead to the same options"
+        if not sure:
+            hint = "test and interval disagree, which makes it a hint at most"
+            told = hint if same.p < 0.05 or same.excess.low > 0 else "that is no evidence for common wrong answers"
         text = (
             f"On the {count(same.n)} questions of {name} that {who} miss, {between} give the same wrong answer"
             f" {percent(same.share, 0)} of the time; their own preferences for letters would give"

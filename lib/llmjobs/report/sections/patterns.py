@@ -7,6 +7,7 @@ from functools import partial
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table, few
 from llmjobs.report.figures import patterns as plots
 from llmjobs.report.measure import Measures
+from llmjobs.report.measure.pairs import representatives
 from llmjobs.report.measure.patterns import ModelPatterns
 from llmjobs.report.sections.base import Section
 from llmjobs.report.sections.file_names import file_name
@@ -44,7 +45,8 @@ def build(measures: Measures) -> Content:
             "Random mistakes would fall evenly: on every subject, whichever letter is right, on short"
             " questions as on long ones. Each test below asks for one such pattern. Its effect says how strong the"
             " pattern is; its p how often chance alone would give one at least as strong (adjusted by Holm over"
-            " the tests of a model). With many questions a weak pattern has a small p: read the effect first."
+            " the tests of a model). With many questions a weak pattern has a small p: read the effect first. The"
+            " intervals in the sentences hold for all tests of one model together, with 95%."
         )
     ]
     findings: list[Finding] = []
@@ -125,7 +127,7 @@ def _tests(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatte
         " Subjects: does accuracy differ between subjects (χ², permutation; Cramér's V, 0 none, 1 complete)?"
         " Letters moved: share of answers that would have to change for each letter to be chosen as often"
         " as it is right (Stuart-Maxwell). Position: does accuracy depend on which letter is right? Length:"
-        " chance that a right answer belongs to the longer question, within subjects (50% none)."
+        " chance that a right answer belongs to the longer question, within subjects (0.5: none)."
     )
     return [Table("Tests for patterns", columns, rows, note=note), *_sentences(measures, benchmark, models)]
 
@@ -303,7 +305,8 @@ KINDS = {"subjects": "subjects", "letters": "preferred letters", "position": "wh
 
 def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Finding]:
     """Say in one sentence whether mistakes are patterned, in what, and how strongly in the strongest case."""
-    tested = [model for model in models if model.p_holm]
+    stands = representatives(measures.study, benchmark)
+    tested = [model for model in models if model.p_holm and stands[model.row] == model.row]
     if not tested:
         return []
     sure = {kind: [m for m in tested if m.p_holm.get(kind, 1.0) < 0.05] for kind in KINDS}
