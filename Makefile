@@ -19,9 +19,11 @@ help: ## Show this list.
 setup: $(STAMP) ## Make .venv with the pinned packages and llmjobs itself.
 
 $(STAMP): $(PINS) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON) here; give the Python that you have: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no venv; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@echo "Fetching the pinned packages: several minutes and 1 to 5 GB of disk, most of it torch (least with TORCH_INDEX of its CPU build)"
 	$(PIP) install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(addprefix -r ,$(PINS))
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check

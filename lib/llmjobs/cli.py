@@ -14,6 +14,7 @@ import click
 
 from llmjobs import __version__
 from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
+from llmjobs.library_warnings import quiet_repeats
 from llmjobs.redaction import SafeFormatter, redacted
 from llmjobs.runner.signals import StopRequestedError
 
@@ -83,6 +84,7 @@ def group(verbose: bool) -> None:
     handler.setFormatter(SafeFormatter("llmjobs: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("llmjobs").setLevel(level)
+    quiet_repeats()
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -109,8 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except Exception as error:
-        text = printable(redacted(str(error).strip()))[:300]
-        _end(f"llmjobs: {type(error).__name__}: {text} (llmjobs -v … shows where)", EXIT_ERROR)
+        text = printable(redacted(" ".join(str(error).split())))[:300] or "no reason given"
+        _end(
+            f"llmjobs: an error that was not foreseen: {text}; 'llmjobs -v …' shows where, please report it", EXIT_ERROR
+        )
 
 
 def _stop(number: int, _frame: object) -> NoReturn:

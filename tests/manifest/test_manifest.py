@@ -153,7 +153,7 @@ def test_overrides_of_the_short_forms(load):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("models[9].id=x", "there is no 9 to set here; the list has 2 entries"),
+        ("models[9].id=x", "there is no entry 9 to set here; the list has 2 entries"),
         ("models[1].quantization", "write path=value"),
         ("models[x].id=1", "not a path"),
         ("eval.seed=-1", "eval.seed: input should be greater than or equal to 0"),

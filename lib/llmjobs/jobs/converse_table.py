@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmjobs.errors import printable
-from llmjobs.jobs.eval_table import seconds, table
+from llmjobs.jobs.eval_table import failed_lines, seconds, table
 from llmjobs.runner.units import Record, Unit
 
 
@@ -18,7 +18,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         if pair := group["history"]:
             lines.append(_sentence(pair))
         lines.append("")
-    lines += [f"failed: {one['unit']}: {one['error']}" for one in summary["units_failed"]]
+    lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
         lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
     return "\n".join(lines).rstrip()

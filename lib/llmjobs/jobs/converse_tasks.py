@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjobs.chat.conversations import Script, data_hash, make_scripts
-from llmjobs.errors import DataError
+from llmjobs.errors import ManifestError
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.chat_section import ConverseSection
@@ -111,11 +111,13 @@ def converse_section(study: Manifest) -> ConverseSection:
     """The manifest's ``converse`` section.
 
     Raises:
-        DataError: it has none.
+        ManifestError: it has none.
 
     """
     if study.converse is None:
-        raise DataError(f"{study.name}: the manifest has no 'converse:' section; add one ('converse: {{}}' will do)")
+        raise ManifestError(
+            f"{study.name}: the manifest has no 'converse:' section; add one ('converse: {{}}' will do)"
+        )
     return study.converse
 
 

@@ -74,7 +74,7 @@ def examined(examine: Examine, patient: Patient) -> list[Check]:
     except LlmjobsError as error:
         return [Check(name, "failed", str(error))]
     except Exception as error:
-        text = printable(f"{type(error).__name__}: {error}")[:200]
+        text = printable(" ".join(str(error).split()))[:200] or "no reason given"
         return [
             Check(name, "warning", f"could not be checked: {text}", "say so in a bug report, with llmjobs -v doctor")
         ]

@@ -115,13 +115,21 @@ def check_agreement(patient: Patient) -> Iterator[Check]:
             )
 
 
+def _computes(patient: Patient, dtype: str) -> bool:
+    return dtype == "bfloat16" and bool(patient.machine.devices.get("cpu", {}).get("bfloat16"))
+
+
 def check_manifest_precisions(patient: Patient) -> Iterator[Check]:
     """What each model of the manifest will run on, and the cells of its matrix that will stay empty."""
     for model in patient.models:
         layer = settle(model, patient.machine.available())
         verdict = patient.machine.layers.get(layer)
         where = f"{NAMES[layer[0]]}, {layer[2] if layer[2] != 'none' else 'not quantized'}"
-        if verdict and verdict.ok:
+        slow = model.dtype in ("bfloat16", "float16") and layer[0] == "cpu" and layer[2] == "none"
+        if verdict and verdict.ok and slow and not _computes(patient, model.dtype):
+            line = f"will run on {where}, {model.dtype}, which this processor has no instructions for"
+            yield Check(f"model {model.name}", "warning", line, "dtype: auto or float32 is several times faster")
+        elif verdict and verdict.ok:
             yield Check(f"model {model.name}", "ok", f"will run on {where}, {verdict.dtype}")
         elif verdict and layer[0] in patient.machine.available():
             yield Check(f"model {model.name}", "failed", verdict.reason, "choose another device, dtype or quantization")

@@ -19,7 +19,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         if model["unparsed"] or model["errors"]:
             lines.append(f"{model['model']}: {model['unparsed']} replies unread, {model['errors']} questions in error")
         lines += _changed(model)
-    lines += [f"failed: {one['unit']}: {one['error']}" for one in summary["units_failed"]]
+    lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
         lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
     reasons = {m["gpu_s_reason"] for m in summary["models"] if m["gpu_s"] is None and m["gpu_s_reason"]}
@@ -43,6 +43,17 @@ def _changed(model: Mapping[str, Any]) -> list[str]:
             where = named if len(benchmark["subjects"]) > 1 else ""
             found.append(f"{model['model']}: {benchmark['benchmark']}: {text}{where}")
     return found
+
+
+def failed_lines(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What failed and why, units that failed for the same reason on one line."""
+    units: dict[str, list[str]] = {}
+    for one in failed:
+        units.setdefault(one["error"], []).append(one["unit"])
+    return [
+        f"failed: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {error}"
+        for error, names in units.items()
+    ]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
-from llmjobs.errors import DataError, ModelError
+from llmjobs.errors import DataError, ManifestError, ModelError
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.models.locate import Located
@@ -123,11 +123,11 @@ def eval_section(study: Manifest) -> EvalSection:
     """The manifest's ``eval`` section.
 
     Raises:
-        DataError: it has none.
+        ManifestError: it has none.
 
     """
     if study.eval is None:
-        raise DataError(f"{study.name}: the manifest has no 'eval:' section; add one with the benchmarks to run")
+        raise ManifestError(f"{study.name}: the manifest has no 'eval:' section; add one with the benchmarks to run")
     return study.eval
 
 

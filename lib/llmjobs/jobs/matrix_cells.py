@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from llmjobs.errors import DataError
+from llmjobs.errors import DataError, ManifestError
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.manifest.matrix_section import MatrixSection
 from llmjobs.measuring.probing import Layer
@@ -71,11 +71,11 @@ def matrix_section(study: Manifest) -> MatrixSection:
     """The manifest's ``matrix`` section.
 
     Raises:
-        DataError: it has none.
+        ManifestError: it has none.
 
     """
     if study.matrix is None:
-        raise DataError(f"{study.name}: the manifest has no 'matrix:' section; add one ('matrix: {{}}' takes defaults)")
+        raise ManifestError(f"{study.name}: the manifest has no 'matrix:' section; add one ('matrix: {{}}' works)")
     return study.matrix
 
 

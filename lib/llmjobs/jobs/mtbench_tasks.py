@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from llmjobs.errors import DataError
+from llmjobs.errors import DataError, ManifestError
 from llmjobs.jobs.revisions import Revisions
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.fields import slug
@@ -103,11 +103,11 @@ def mtbench_section(study: Manifest) -> MTBenchSection:
     """The manifest's ``mtbench`` section.
 
     Raises:
-        DataError: it has none.
+        ManifestError: it has none.
 
     """
     if study.mtbench is None:
-        raise DataError(f"{study.name}: the manifest has no 'mtbench:' section; add one ('mtbench: {{}}' will do)")
+        raise ManifestError(f"{study.name}: the manifest has no 'mtbench:' section; add one ('mtbench: {{}}' will do)")
     return study.mtbench
 
 

@@ -189,11 +189,19 @@ def _forecast(
     return {"shapes": shapes, "speed": ended.result, "why": None if ended.result is not None else describe_end(ended)}
 
 
+def _slow_format(dtype: str, device: str) -> str | None:
+    from llmjobs.models.device import DTYPES, dtype_remark
+
+    return dtype_remark(DTYPES[dtype], device) if dtype in DTYPES else None
+
+
 def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
     """Put sizes, memory and time together."""
     shapes, speed = told["shapes"], told["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
     plan.parameters, plan.weight_bytes = shapes["parameters"], shapes["weight_bytes"]
+    if spec.quantization == "none" and (remark := _slow_format(str(plan.dtype), str(plan.device))):
+        plan.notes.append(remark)
     counts = [unit.tokens for unit in plan.units if unit.tokens]
     most = max((one.peak_cache_tokens for one in counts), default=0)
     plan.cache_bytes = most * shapes["cache_token_bytes"] if shapes["cache_token_bytes"] else None

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, DataError
+from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, ManifestError
 from llmjobs.manifest import Manifest
 
 JOBS = {
@@ -21,12 +21,14 @@ def wanted(study: Manifest) -> list[str]:
     """The manifest's sections that are jobs, in order.
 
     Raises:
-        DataError: it has none.
+        ManifestError: it has none.
 
     """
     found = [name for name in JOBS if getattr(study, name, None) is not None]
     if not found:
-        raise DataError(f"{study.name}: the manifest asks for no job; add one of {', '.join(f'{j}:' for j in JOBS)}")
+        raise ManifestError(
+            f"{study.name}: the manifest asks for no job; add one of {', '.join(f'{j}:' for j in JOBS)}"
+        )
     return found
 
 

@@ -7,8 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from llmjobs.errors import ManifestError
+from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.manifest.schema import Manifest
+from llmjobs.manifest.suggest import not_one_of
 from llmjobs.manifest.yaml_source import Source, ValuePath
 
 MAX_LENGTH = 10_000
@@ -20,19 +24,46 @@ _STEP = re.compile(r"([A-Za-z_][\w-]*)((?:\[\d{1,6}\])*)")
 def apply_overrides(source: Source, assignments: Sequence[str]) -> Source:
     """Return ``source`` with each ``path=value`` applied in order; values are YAML (``4bit``, ``[a, b]``, ``null``).
 
+    Where that changes the derived name of a model (``models[0].quantization=4bit``), sections that name it follow.
+
     Raises:
         ManifestError: an assignment without ``=``, or a path that leads through something that is no mapping or list.
 
     """
-    values = deepcopy(source.values)
+    values, known = deepcopy(source.values), tuple(Manifest.model_fields)
     for assignment in assignments:
         path_text, equals, text = assignment.partition("=")
         if not equals or len(assignment) > MAX_LENGTH:
             raise ManifestError(
                 f"--set {assignment[:60]}: write path=value, for example --set models[0].quantization=4bit"
             )
-        _assign(values, parse_path(path_text), _parse_value(assignment, text), f"--set {assignment}")
+        path, said = parse_path(path_text), f"--set {assignment}"
+        if path[0] not in known:
+            raise ManifestError(f"{said}: unknown key {not_one_of(path[0], list(known))}")
+        _assign(values, path, _parse_value(assignment, text), said)
+    _rename(values, _names(source.values.get("models")), _names(values.get("models")))
     return replace(source, values=values)
+
+
+def _names(models: Any) -> list[str | None]:
+    """What each entry of ``models:`` is called; None for one that is not valid."""
+    found: list[str | None] = []
+    for entry in models if isinstance(models, list) else ():
+        try:
+            found.append(ModelSpec.model_validate(entry).name)
+        except ValidationError:
+            found.append(None)
+    return found
+
+
+def _rename(values: dict[str, Any], before: list[str | None], after: list[str | None]) -> None:
+    """Let sections that name a model by its derived name follow an override that changed it."""
+    changed = {old: new for old, new in zip(before, after, strict=False) if old and new and old != new}
+    converse, mtbench = values.get("converse"), values.get("mtbench")
+    if isinstance(converse, dict) and isinstance(converse.get("models"), list):
+        converse["models"] = [changed.get(name, name) if isinstance(name, str) else name for name in converse["models"]]
+    if isinstance(mtbench, dict) and isinstance(mtbench.get("endpoints"), dict):
+        mtbench["endpoints"] = {changed.get(name, name): value for name, value in mtbench["endpoints"].items()}
 
 
 def parse_path(text: str) -> ValuePath:
@@ -67,7 +98,7 @@ def _assign(values: Any, path: ValuePath, value: Any, said: str) -> None:
     elif _can_set(values, last):
         values[last] = value
     else:
-        raise ManifestError(f"{said}: there is no {last!r} to set here; {_has(values)}")
+        raise ManifestError(f"{said}: there is no {_step(last)} to set here; {_has(values)}")
 
 
 def _spell_out(values: Any, step: str | int, key: str) -> None:
@@ -89,12 +120,16 @@ def _enter(values: Any, step: str | int, empty: Any, said: str) -> Any:
         return values[step]
     if isinstance(values, list) and isinstance(step, int) and step < len(values):
         return values[step]
-    raise ManifestError(f"{said}: there is no {step!r} to set here; {_has(values)}")
+    raise ManifestError(f"{said}: there is no {_step(step)} to set here; {_has(values)}")
+
+
+def _step(step: str | int) -> str:
+    return f"entry {step}" if isinstance(step, int) else repr(step)
 
 
 def _has(values: Any) -> str:
     if isinstance(values, list):
-        return f"the list has {len(values)} entries, counted from 0"
+        return f"the list has {len(values)} entries, counted from 0; use a smaller number"
     if isinstance(values, dict):
         return f"the keys are {', '.join(map(str, values))}"
     return f"the value is {values!r}"

@@ -67,11 +67,20 @@ def parse_yaml(text: str, name: str) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"{name}:{mark.line + 1}" if mark else name
-        raise ManifestError(f"{at}: not valid YAML: {error.problem or error.context}") from None
+        raise ManifestError(f"{at}: not valid YAML: {_yaml_reason(error)}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ManifestError(f"{name}: not valid YAML: {type(error).__name__} {error}") from None
+        raise ManifestError(f"{name}: not valid YAML: {' '.join(str(error).split())[:200]}; quote the value") from None
     finally:
         loader.dispose()
+
+
+def _yaml_reason(error: yaml.MarkedYAMLError) -> str:
+    problem = str(error.problem or error.context)
+    if "mapping values are not allowed" in problem:
+        return "two keys on one line, or a ': ' in a value; write one key a line, and quote the value"
+    if "\\t" in problem or "tab" in problem:
+        return f"{problem}; indent with spaces, not tabs"
+    return f"{problem}; check the quotes, brackets and indentation there"
 
 
 def _read_text(file: Path, name: str) -> str:
@@ -83,10 +92,11 @@ def _read_text(file: Path, name: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ManifestError(
-            f"{name}: cannot be read: {reason}; see 'llmjobs --help' for how to name a manifest"
+            f"{name}: cannot be read: {reason}; give the path of a .yaml file, or the name of a bundled one: demo, "
+            "laptop, small, medium, chat, mtbench, matrix"
         ) from None
     if len(raw) > MAX_BYTES:
-        raise ManifestError(f"{name}: larger than 1 MiB, which no manifest is; name the manifest, not a data file")
+        raise ManifestError(f"{name}: the manifest is larger than 1 MiB; did you pass a data file?")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -131,7 +141,9 @@ class _Builder:
             if key is None:
                 raise ManifestError(f"{self.name}:{line}: a key must be a plain word")
             if key in result:
-                raise ManifestError(f"{self.name}:{line}: {key!r} is given twice; keep one")
+                raise ManifestError(
+                    f"{self.name}:{line}: {key!r} is given twice; keep one, or begin the second entry with '- '"
+                )
             result[key] = self.value(value_node, (*path, key), depth + 1)
             self.lines[(*path, key)] = line
         return result

@@ -26,6 +26,7 @@ MAX_LAYERS = 4096
 MAX_SIZE = 1 << 26
 MAX_POSITIONS = 1 << 40
 ALLOWED = (
+    (re.compile(r"experts$|^num_experts|^num_labels$"), 1 << 14),
     (re.compile(r"(num|n)_(\w+_)?layers?$|^depth$"), MAX_LAYERS),
     (re.compile(r"position|seq|ctx|length|window|theta|token_id|seed|^max_|chunk", re.IGNORECASE), MAX_POSITIONS),
 )

@@ -142,9 +142,12 @@ class UnitLoop:
             raise
         except Exception as error:
             log.debug("%s", traceback.format_exc())
-            self.outcome.failed[unit.path] = line = one_line(error)
+            line = one_line(error)
+            known = line in self.outcome.failed.values()
+            self.outcome.failed[unit.path] = line
             RunFolder(folder.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
-            self.progress.say(f"failed: {unit.path}: {line}")
+            if not known:  # a model that cannot be loaded fails in every unit; the summary counts them
+                self.progress.say(f"failed: {unit.path}: {line}")
 
     def _steps(self, unit: Unit, start: Start) -> None:
         folder, cursor = start.folder, start.cursor
