@@ -145,7 +145,9 @@ def _cell(raw: Row, role: str, column: str) -> Any:
         return raw[column]
     near = get_close_matches(column, map(str, raw), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{role}: no column {column!r} among {', '.join(map(str, list(raw)[:20]))}{hint}")
+    raise ValueError(
+        f"{role}: no column {column!r} among {', '.join(map(str, list(raw)[:20]))}{hint}; name one of these"
+    )
 
 
 def _text(value: Any, role: str) -> str:

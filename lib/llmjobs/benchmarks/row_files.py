@@ -109,7 +109,9 @@ def _parse(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{line + error.lineno - 1}: is not JSON ({error.msg}, column {error.colno})") from None
+        raise DataError(
+            f"{path}:{line + error.lineno - 1}: is not JSON ({error.msg}, column {error.colno}); correct that line"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}:{line}: cannot be read as JSON ({str(error)[:80]})") from None
 

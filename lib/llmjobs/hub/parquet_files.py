@@ -41,7 +41,7 @@ def batches(path: Path) -> Iterator[Any]:
                 yield batch
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read as parquet ({first[:120]})") from None
+        raise DataError(f"{path}: cannot be read as parquet ({first[:120]}); export it again") from None
 
 
 def check(path: Path) -> None:

@@ -96,6 +96,29 @@ def _demo_or_beside(value: str, info: ValidationInfo) -> str:
     return value if value == "demo" else _named_or_beside(value, info)
 
 
+_HUB_PAGE = re.compile(
+    r"(?:(?:https?|hf)://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<data>datasets/|spaces/)?(?P<id>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[\w.-]+)(?P<inner>/\S+)?)?/?(?:[?#]\S*)?"
+)
+
+
+def _model_id(value: str, info: ValidationInfo) -> str:
+    """Say how a pasted address is written as an id."""
+    if match := _HUB_PAGE.fullmatch(value):
+        if match["data"]:
+            raise ValueError(f"{value} is a data set or a space, not a model; write the model's name OWNER/NAME")
+        revision = f" and revision: {match['revision']}" if match["revision"] not in (None, "main") else ""
+        raise ValueError(f"{value} is the address of a page; write id: {match['id']}{revision}")
+    if value.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{value} is an address; for a model on a server write id: NAME and endpoint: {value}, for one on the "
+            "hub id: OWNER/NAME"
+        )
+    if match := re.match(r"([a-z][a-z0-9+.-]{1,9})://", value):
+        raise ValueError(f"{value} is not read from {match[1]}://; fetch the model and name its folder")
+    return _dotted_beside(value, info)
+
+
 def _dotted_beside(value: str, info: ValidationInfo) -> str:
     return _beside_manifest(value, info) if value.startswith(("./", "../")) else value
 
@@ -106,7 +129,7 @@ OwnOrPath = Annotated[ShortText, AfterValidator(_named_or_beside)]
 """``own``, ``hub:OWNER/DATASET`` or a :data:`DataPath`."""
 QuestionsSource = Annotated[ShortText, AfterValidator(_demo_or_beside)]
 """``demo``, or an :data:`OwnOrPath`."""
-ModelId = Annotated[ShortText, AfterValidator(_dotted_beside)]
+ModelId = Annotated[ShortText, AfterValidator(_model_id)]
 """A name on the hub or a folder; one that starts with ``./`` or ``../`` as a :data:`DataPath`."""
 Address = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_address)]
 """URL of a server, without a user, a password or a query."""

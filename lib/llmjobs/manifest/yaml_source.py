@@ -59,9 +59,11 @@ def parse_yaml(text: str, name: str) -> Source:
     try:
         node = loader.get_single_node()
         if node is None:
-            raise ManifestError(f"{name}: the file is empty; a manifest starts with 'models:'")
+            raise ManifestError(f"{name}: the file is empty; write 'models:' and a model first")
         if not isinstance(node, yaml.MappingNode):
-            raise ManifestError(f"{name}:1: a manifest is a mapping (key: value), not a {_kind(node)}")
+            raise ManifestError(
+                f"{name}:1: a manifest is a mapping (key: value), not a {_kind(node)}; write 'models:' first"
+            )
         builder = _Builder(name, loader)
         return Source(name, builder.mapping(node, (), 0), builder.lines)
     except yaml.MarkedYAMLError as error:

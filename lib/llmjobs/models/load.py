@@ -135,16 +135,17 @@ def load_model(spec: ModelSpec) -> LoadedModel:
 
 def _loaded(model_class: Any, located: Located, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Load, without transformers' own table of keys: :func:`check_all_loaded` says in one line what is wrong."""
-    keys = logging.getLogger("transformers.modeling_utils")
-    level = keys.level
-    keys.setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     try:
         found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
             located.source, output_loading_info=True, **arguments
         )
         return found
     finally:
-        keys.setLevel(level)
+        transformers_logging.set_verbosity(level)
 
 
 def _common(spec: ModelSpec, located: Located) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def check_claims(who: str, where: str, config: Mapping[str, Any]) -> None:
         most = next((allowed for names, allowed in ALLOWED if names.search(key)), MAX_SIZE)
         if isinstance(value, int) and abs(value) > most:
             shown = f"{value:,}" if abs(value) < 10**18 else "a number of over 18 digits"
-            raise ModelError(f"{who}: {where}: {key} is {shown}, which no model has (at most {most:,}); not loaded")
+            raise ModelError(f"{who}: {where}: {key} is {shown}, which no model has (at most {most:,}); correct it")
 
 
 def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
