@@ -247,7 +247,7 @@ SERVERS: list[Case] = [
         "nobody there",
         lambda p: ["chat", "--model", "x", "--endpoint", "http://127.0.0.1:9/v1", "--once", "hi"],
         1,
-        "127.0.0.1:9",
+        "cannot be reached",
     ),
 ]
 CASES = [*MODELS, *MANIFESTS, *QUESTIONS, *RESULTS, *SERVERS]
