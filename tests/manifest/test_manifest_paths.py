@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from llmjobs.manifest import Manifest, load_manifest
-from llmjobs.manifest.fields import DataPath, ModelId, OwnOrPath
+from llmjobs.manifest.fields import DataPath, ModelId, OwnOrPath, QuestionsSource
 
 MODEL = {"models": ["llmjobs/demo-base"]}
 OWN = {"file": "here.csv", "question": "q", "answer": "a"}
@@ -37,7 +37,7 @@ def values_of(value: object) -> list[str]:
 
 
 def mentions(annotation: object) -> bool:
-    kinds = (DataPath, OwnOrPath, ModelId)
+    kinds = (DataPath, OwnOrPath, QuestionsSource, ModelId)
     return any(annotation == kind for kind in kinds) or any(mentions(one) for one in get_args(annotation))
 
 
