@@ -83,3 +83,19 @@ def test_the_summary_counts(fake):
 def test_ttft_is_before_the_end(fake):
     reply = Agent(fake).ask("One.")
     assert 0 <= reply.ttft_s <= reply.real_s
+
+
+def test_thinking_is_kept_apart_and_out_of_the_conversation():
+    fake = FakeBackend(say=lambda sent: "<think> A or B? </think> B it is.")
+    agent = Agent(fake)
+    assert "".join(agent.stream("Which?")).strip() == "B it is."
+    assert (agent.last.text, agent.last.thinking) == ("B it is.", "A or B?")
+    agent.ask("Sure?")
+    assert [m.content for m in fake.sent[-1]] == ["Which?", "B it is.", "Sure?"]
+
+
+def test_thinking_without_an_answer_is_said_to_be_so():
+    agent = Agent(FakeBackend(say=lambda sent: "<think> A or B? Perhaps"))
+    with pytest.raises(AnswerError, match="the thinking took all of the 100 tokens .* max_new_tokens"):
+        agent.ask("Which?")
+    assert agent.messages == []
