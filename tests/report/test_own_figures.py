@@ -645,3 +645,14 @@ def test_scores_that_contradict_the_answers_are_told(tmp_path: Path) -> None:
     ]  # fmt: skip
     study = study_of(lm_eval(tmp_path / "t", "t", lines, {"acc,none": 1.0}))
     assert "4 of 4 scores (acc) of org/m are not what the log-likelihoods give" in told(study)
+
+
+def test_two_scorers_in_two_logs_are_no_repeated_run(tmp_path: Path) -> None:
+    dump(tmp_path / "a.json", inspect(epochs([["C"], ["I"]]), {"scores": [scored("match", 0.5, 2)]}))
+    other = [{**sample, "scores": {"judge": {"value": "C", "answer": "x"}}} for sample in epochs([["C"], ["C"]])]
+    dump(tmp_path / "b.json", inspect(other, {"scores": [scored("judge", 1.0, 2)]}))
+    with pytest.raises(DataError, match=r"metric differs \(judge: .*; match: .*\)"):
+        study_of(tmp_path)
+    dump(tmp_path / "b.json", inspect(epochs([["C"], ["C"]]), {"scores": [scored("match", 1.0, 2)]}))
+    study = study_of(tmp_path)
+    assert (len(study.entries), study.repeats[0].questions) == (1, 2)

@@ -252,7 +252,11 @@ def _repeats(entry: RawEntry, other: RawEntry) -> bool:
         and dict(entry.machine) == dict(other.machine)
         and entry.protocol == other.protocol
     )
-    return same and all(
+    scored_alike = all(
+        entry.metric.get(name, "") in {other.metric.get(name, ""), *other.by_metric.get(name, {})}
+        for name in entry.records
+    )
+    return (same and scored_alike) and all(
         _keys(part) <= _keys(other.records.get(benchmark, ())) for benchmark, part in entry.records.items()
     )
 
