@@ -8,8 +8,10 @@ import pytest
 from toy import ToyJob, records_of
 
 from llmjobs.errors import FingerprintError, RunFolderError
+from llmjobs.jobs.study import open_run
+from llmjobs.manifest import load_manifest
 from llmjobs.report.read.run_folder import read_run_folder
-from llmjobs.runfolder import checkpoint
+from llmjobs.runfolder import checkpoint, disk
 from llmjobs.runfolder.folder import RunFolder, read_object
 from llmjobs.runfolder.integrity import check_run, check_unit
 from llmjobs.runner.cursor import progress_of
@@ -214,3 +216,37 @@ def test_an_unfinished_unit_of_any_job_is_named(tmp_path):
     read = read_run_folder(folder.path)
     assert read.partial
     assert "run/converse/tiny/recall.full" in [notice.where for notice in read.notices]
+
+
+@pytest.mark.parametrize("operation", ["write", "fsync", "rename", "fsync_folder"])
+@pytest.mark.parametrize("save", [lambda p: disk.write_whole(p, b"new"), lambda p: checkpoint.save(p, {"n": 2})])
+def test_a_write_that_fails_leaves_no_temporary_file(tmp_path, monkeypatch, operation, save):
+    path = tmp_path / "checkpoint.pkl"
+    checkpoint.save(path, {"n": 1})
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk, operation, fail)
+    with pytest.raises(RunFolderError, match="Earlier results are intact"):
+        save(path)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_a_kill_left_is_swept_by_the_next_start(tmp_path):
+    study = load_manifest_text("name: run\nmodels: [llmjobs/demo-tiny]\neval: {benchmarks: [demo]}\n", tmp_path)
+    left = [
+        tmp_path / "run" / name for name in ("checkpoint.pkl.tmp", "eval/m/u/records.jsonl.tmp", "summary.json.tmp")
+    ]
+    others = [tmp_path / "run" / name for name in ("report.pdf.tmp", "mine.tmp", "figures/a.json.tmp")]
+    for path in (*left, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    with open_run(study, tmp_path, fresh=False):
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in others), "what a report writes now, or a person keeps, stays"
+
+
+def load_manifest_text(text, folder):
+    (folder / "m.yaml").write_text(text)
+    return load_manifest(str(folder / "m.yaml"))

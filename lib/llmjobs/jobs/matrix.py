@@ -43,7 +43,8 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None 
         click.echo(render_matrix(part))
         if outcome.stopped_by:
             print(
-                f"stopped by {outcome.stopped_by}; finished cells are saved, the same command goes on", file=sys.stderr
+                f"Stopped by {outcome.stopped_by}. Finished cells are saved; run the same command to resume.",
+                file=sys.stderr,
             )
         click.echo(f"results: {folder.path} ({len(job_cells)} cells)", err=True)
     return outcome

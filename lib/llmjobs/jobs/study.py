@@ -2,14 +2,18 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from llmjobs.environment import describe_machine
 from llmjobs.jobs.run_date import run_date
 from llmjobs.manifest import Manifest, dump_manifest
+from llmjobs.progress_bar import in_notebook
 from llmjobs.runfolder import leases
 from llmjobs.runfolder.folder import RunFolder, read_object, sweep
 from llmjobs.runfolder.lock import exclusive
@@ -57,8 +61,16 @@ def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
 def tell_end(folder: RunFolder, outcome: Outcome) -> None:
     """Say on standard error whether a signal ended the job, and where the results are."""
     if outcome.stopped_by:
-        print(f"stopped by {outcome.stopped_by}; everything is saved, the same command goes on", file=sys.stderr)
-    print(f"results: {folder.path}", file=sys.stderr)
+        print(f"Stopped by {outcome.stopped_by}. Progress is saved; run the same command to resume.", file=sys.stderr)
+    took = "" if in_notebook() else f" (the command took {_since_start()}, imports and preparation included)"
+    print(f"results: {folder.path}{took}", file=sys.stderr)
+
+
+def _since_start() -> str:
+    """How long this process has run: what the shell's ``time`` calls real."""
+    took_s = max(time.time() - psutil.Process().create_time(), 0.0)
+    minutes, seconds = divmod(round(took_s), 60)
+    return f"{minutes}:{seconds:02d}" if minutes else f"{took_s:.1f} s"
 
 
 def write_summary(folder: RunFolder, study: Manifest, job: str, part: Mapping[str, Any]) -> None:
