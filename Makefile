@@ -11,7 +11,7 @@ DOCKER_BUILD ?= docker build
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/site-cache
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo matrix converse mtbench test test-slow test-oldest dist check golden crash docs links lock audit sbom image-cpu image-cuda clean
+.PHONY: help setup demo matrix converse mtbench test test-slow test-oldest test-newest dist check golden crash docs links lock audit sbom image-cpu image-cuda clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,15 @@ test-oldest: ## Run the tests with the lowest versions that pyproject.toml promi
 	.venv-oldest/bin/pip check
 	.venv-oldest/bin/python -m pytest -q -m "not slow" -o filterwarnings=default --ignore tests/house --ignore tests/docs --ignore tests/packaging
 
+# Warnings stay errors here: what a new version deprecates is what this is for.
+NEWEST ?=
+
+test-newest: ## Run the tests with the newest versions that pyproject.toml allows, before 'make lock'; NEWEST="NAME==VERSION" holds one back.
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[serve,ray]' $(NEWEST) $(TEST_TOOLS)
+	.venv-newest/bin/pip check
+	.venv-newest/bin/python -m pytest -q -m "not slow" --ignore tests/house --ignore tests/docs --ignore tests/packaging
+
 dist: setup ## Build the sdist and the wheel below dist/ and check what they say of themselves.
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
@@ -103,4 +112,4 @@ image-cuda: ## Build llmjobs:cuda (some gigabytes).
 	$(DOCKER_BUILD) -f Dockerfile.cuda $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t llmjobs:cuda .
 
 clean: ## Remove .venv and caches; results stay.
-	rm -rf $(VENV) .venv-audit .venv-clean .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-audit .venv-clean .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

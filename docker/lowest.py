@@ -17,6 +17,11 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def lowest_of(line: str) -> str:
+    """Turn ``torch>=2.11,<3`` into ``torch==2.11``; a marker stays."""
+    return re.sub(r",\s*<=?[^,;]*", "", line).replace(">=", "==")
+
+
 def lowest(arguments: list[str]) -> list[str]:
     """One ``name==version`` for each dependency; an entry without a lower bound is left to pip.
 
@@ -31,7 +36,7 @@ def lowest(arguments: list[str]) -> list[str]:
         if extra not in project["optional-dependencies"]:
             sys.exit(f"lowest.py: {extra!r} is no extra; there are {', '.join(project['optional-dependencies'])}")
         lines += [line for line in project["optional-dependencies"][extra] if not line.startswith("llmjobs")]
-    pins = {canonical(re.split(r"[>=<!~\[; ]", line)[0]): line.replace(">=", "==") for line in lines}
+    pins = {canonical(re.split(r"[>=<!~\[; ]", line)[0]): lowest_of(line) for line in lines}
     if unknown := given.keys() - pins.keys():
         sys.exit(f"lowest.py: {', '.join(sorted(unknown))} is no dependency")
     return sorted((pins | given).values(), key=str.lower)

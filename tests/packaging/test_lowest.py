@@ -27,6 +27,11 @@ def test_no_bound_is_above_what_is_pinned():
     assert not [name for name in found if found[name] > pinned[name]]
 
 
+def test_an_upper_bound_is_no_part_of_the_lowest_version():
+    found = pins_of(lowest("serve").stdout)
+    assert (found["torch"].major, found["transformers"].major) == (2, 5)
+
+
 def test_a_pin_can_be_replaced():
     assert pins_of(lowest("torch==2.13.0").stdout)["torch"] == Version("2.13.0")
 

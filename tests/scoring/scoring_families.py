@@ -41,7 +41,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 PATHS = dict.fromkeys(FAMILIES, "shared") | {
     "falcon": "cached", "falcon-alibi": "cached", "bloom": "cached", "gpt-j": "cached", "mamba": "plain",
 }  # fmt: skip
-"""The most sharing path that each takes: some have an attention of their own, Mamba has no key-value cache."""
+"""The path that each takes with transformers 5.23; a newer one may share more (GPT-J does from 5.24 on)."""
 
 
 def family_config(name: str) -> Any:
