@@ -166,3 +166,20 @@ def test_a_sound_model_passes(folder: Path) -> None:
     loaded = load_model(ModelSpec(id=str(folder), device="cpu"))
     assert loaded.description.parameters > 0
     loaded.close()
+
+
+@pytest.mark.parametrize("values", [{"num_labels": 1 << 25}, {"num_local_experts": 1 << 20}], ids=str)
+def test_numbers_that_take_minutes_to_build_are_refused(folder: Path, values: dict[str, object]) -> None:
+    change(folder, **values)
+    assert "which no model has" in refused(folder)
+
+
+def test_building_a_model_without_memory_has_a_time_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmjobs.measuring.model_shapes.BUILD_S", -1.0)
+    assert "takes over" in refused(folder)
+
+
+def test_a_slow_number_format_is_said_at_the_start(folder: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("llmjobs.models.device.cpu_computes_bfloat16", lambda: False)
+    load_model(ModelSpec(id=str(folder), device="cpu", dtype="bfloat16")).close()
+    assert "has no bfloat16 instructions" in caplog.text
