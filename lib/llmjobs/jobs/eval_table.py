@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmjobs.changed_prompts import ChangedPrompts
+from llmjobs.statistics.rounding import fixed
 
 GIB = 1 << 30
 HEADER = (
@@ -112,4 +113,4 @@ def _accuracy(benchmark: Mapping[str, Any], named: bool) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else f"{fixed(100 * value, 1)}%"

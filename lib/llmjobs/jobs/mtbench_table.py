@@ -7,6 +7,7 @@ from llmjobs.chat.parameters import LEFT_OUT
 from llmjobs.errors import printable
 from llmjobs.jobs.eval_table import table
 from llmjobs.runner.units import Record, Unit
+from llmjobs.statistics.rounding import fixed
 
 Values = Mapping[str, Any]
 SHOWN_CHARACTERS = 400
@@ -39,12 +40,14 @@ def _by_rule(judge: str, summary: Values) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return "–" if value is None else fixed(value, 2)
 
 
 def _score_row(row: Values) -> tuple[str, ...]:
     turns = {part["turn"]: part["score"] for part in row["by_turn"]}
-    score = f"{row['score']:.2f} ({_number(row['low'])}–{_number(row['high'])})" if row["score"] is not None else "–"
+    score = (
+        f"{fixed(row['score'], 2)} ({_number(row['low'])}–{_number(row['high'])})" if row["score"] is not None else "–"
+    )
     return (row["model"], score, _number(turns.get(1)), _number(turns.get(2)), str(row["n"]), str(row["unread"]))
 
 

@@ -34,7 +34,7 @@ def build(measures: Measures) -> Content:
     """Put every run's judges and agents on paper."""
     blocks: list[Block] = [
         Prose(
-            "Two-turn questions in eight categories, rated from 1 to 10 by a judge or compared in pairs. A score is "
+            "Two-turn questions, rated from 1 to 10 by a judge or compared in pairs. A score is "
             "the mean over all turns that were rated; its interval counts questions as independent, not turns (cluster-"
             "robust, Student's t). Pairs are judged in "
             "both orders, and verdicts that disagree are a tie. A judgment that could not be read was asked for "
