@@ -1,5 +1,6 @@
 """Parameters that a server refuses are learned from its answer, once, and said."""
 
+import io
 import json
 
 import chat_stand_in as s
@@ -10,6 +11,8 @@ from llmjobs.chat.backend import Sampling
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
 from llmjobs.chat.errors import CallError, ContextFullError
 from llmjobs.chat.parameters import LEFT_OUT, Parameters
+from llmjobs.cli import main
+from llmjobs.runfolder.journal import read_records
 
 
 def openai(message: str, **more: str | None) -> tuple[int, object]:
@@ -143,3 +146,16 @@ def test_a_server_that_takes_neither_name_is_told():
     with s.stand_in(refuse) as server, pytest.raises(CallError, match="are not supported"):
         agent_for(server, []).ask("Hi.")
     assert len(server.requests) == 2
+
+
+def test_a_chat_writes_down_what_the_server_does_not_take(tmp_path, monkeypatch, capsys):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi.\nAnd?"))
+    behaviour = picky("temperature", openai("'temperature' is not supported"))
+    with s.stand_in(behaviour) as server, pytest.raises(SystemExit) as ended:
+        main(["chat", "--endpoint", server.url, "--model", "m", "--results", str(tmp_path)])
+    assert ended.value.code == 0 and "does not take 'temperature'" in capsys.readouterr().err
+    notes = [r for r in read_records(tmp_path / "chat/chat/001/records.jsonl") if r.get("event") == "parameters"]
+    assert [note["changes"] for note in notes] == [{"temperature": LEFT_OUT}]

@@ -20,6 +20,8 @@ def said_by_rule(model: str, text: str) -> str:
         return f"An answer of the stand-in, number {digest % 10_000}. " + "Word " * (digest % 7)
     if model == "first":
         return "I always take the first. [[A]]"
+    if model == "thinker":
+        return "<think>Hm, a rating of [[7]], or"
     if model == "mute":
         return "I would rather not say."
     if model == "shy":

@@ -174,6 +174,21 @@ def test_the_journal_keeps_what_is_finished_and_drops_a_torn_line(tmp_path):
     assert len(spent_calls(tmp_path)) == 41
 
 
+def test_a_failed_call_is_booked_and_asked_again(tmp_path):
+    journal = CallJournal(tmp_path)
+    journal.add("old", {"name": "e", "text": "", "error": "e: the stream ended", "prompt_tokens": 7, "new_tokens": 0})
+    journal.add("cut", {"name": "e", "failed": "e: the stream ended", "booked": [50, 20]})
+    journal.add("500", {"name": "e", "failed": "e: the server answered 500"})
+    journal.add("good", {"name": "e", "text": "Yes.", "prompt_tokens": 3, "new_tokens": 1})
+    journal.close()
+    again = CallJournal(tmp_path)
+    again.close()
+    assert [again.find(key) is not None for key in ("old", "cut", "500", "good")] == [False, False, False, True]
+    spending = Spending({})
+    spending.book_past(spent_calls(tmp_path))
+    assert (spending.calls, spending.failed, spending.tokens) == (4, 3, 7 + 70 + 4)
+
+
 def test_spending_holds_the_most_that_calls_in_flight_can_take():
     spending = Spending({"e": Rate(10, 100)}, tokens=1000, cost=0.02)
     first = spending.hold("e", 100, 100)

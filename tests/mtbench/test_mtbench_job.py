@@ -130,6 +130,17 @@ def test_a_server_that_gives_no_answers_is_not_asked_for_all_of_them(study, tmp_
     )
 
 
+def test_an_answer_that_is_only_thinking_is_a_result_and_not_asked_for_again(study, tmp_path):
+    with stand_in() as server:
+        path = study(server.url, answers=[], judges=[{"endpoint": server.url, "model": "thinker"}], limit=1)
+        run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r")
+        before = len(server.requests)
+        run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r")
+        assert len(server.requests) == before
+    records = read_records(tmp_path / "r/study/mtbench/judgments/thinker/single/agent/records.jsonl")
+    assert {(record["status"], record.get("final"), record["asked"]) for record in records} == {("error", True, 2)}
+
+
 def test_what_a_server_refuses_is_in_the_summary(study, tmp_path, capsys):
     with stand_in() as server:
         server.refuses = "temperature"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Protocol, TextIO
 
 from llmjobs.chat.agent import Agent
+from llmjobs.chat.endpoint import EndpointBackend
 from llmjobs.chat.meter import meter
 from llmjobs.chat.slash import COMMANDS, Desk
 from llmjobs.chat.store import ChatStore
@@ -79,6 +80,7 @@ class Terminal:
         self.desk = Desk(agent, store)
         self._stopped_at = -TWICE_S
         self._failed = False
+        self._noted: dict[str, str] = {}
 
     def run(self) -> int:
         """Talk; returns the exit code: 0, 1 where a turn from a pipe failed, 130 after two Ctrl-C."""
@@ -123,8 +125,17 @@ class Terminal:
         if self.agent.last is not None:
             with undisturbed():
                 self.store.turn(self.agent)
+                self._note_parameters()
             if self.is_terminal:
                 self._say(f"[{meter(self.agent, self.agent.last)}]", dim=True)
+
+    def _note_parameters(self) -> None:
+        """Write down, once, which parameters the endpoint does not take."""
+        backend = self.agent.backend
+        changes = dict(backend.parameters.changes) if isinstance(backend, EndpointBackend) else {}
+        if changes != self._noted:
+            self._noted = changes
+            self.store.note(self.agent, "parameters", changes=changes)
 
     def _stream(self, pieces: Iterator[str]) -> None:
         has_text = False
