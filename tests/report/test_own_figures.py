@@ -335,6 +335,7 @@ CSV = "model,id,gold,pred\n"
         (CSV + "m,1,T,T\nm,2,F,T\n", [1, 0]),
         ("model,id,choices,gold,pred\n" + 'm,1,"[""red"",""blue""]",blue,B\nm,2,"[""a1"",""b1""]",a1,b1\n', [1, 0]),
         ("model,id,answer,pred\nm,1,B,b\nm,2,A,b\n", [1, 0]),
+        ("\n\nmodel,id,gold,pred\rm,1,A,A\rm,2,B,A\r", [1, 0]),
     ],
 )  # fmt: skip
 def test_answers_in_other_forms(tmp_path: Path, text: str, right: list[int]) -> None:
@@ -537,6 +538,8 @@ def test_questions_that_are_not_the_logs_are_refused(tmp_path: Path) -> None:
         ("t.csv.gz", b"\x1f\x8b", "unpack it first"),
         ("t.csv", b"id,gold,llama,qwen\n1,A,A,B\n", "write a row for each model and question"),
         ("t.csv", b"model,id,gold,pred\nm,1,A,A\nm,1,B,A\n", "nothing to report .*more than once for m"),
+        ("t.csv", b'model,id,gold,pred\nm,1,A,A\nm,2,B,"B\nm,3,A,A\nm,4,A,A\n', "row 3 has further rows in one cell"),
+        ("t.tsv", b'model\tid\tgold\tpred\nm\t1\t"A\tB\nm\t2\tB\tB\n', "a quote is opened and not closed"),
         (f"samples_x_{DATE}.jsonl", b'{"doc_id": 1, "target": "x", "acc": 40.0}\n', "no shares between 0 and 1"),
     ],
 )
@@ -557,12 +560,20 @@ def test_what_cannot_be_read_names_the_reason(tmp_path: Path, name: str, content
             "model,id,gold,ll_A,ll_B,correct\nm,1,A,-1,-2,1\nm,2,B,-1,-2,1\n",
             "not what the largest log-likelihood gives",
         ),
+        ("model,id,gold,ll_A,ll_B\nm,1,A,-1,-2\nm,2,B,oops,-1\n", "log-likelihoods of 1 of 2 rows cannot be read"),
         ("model,id,gold,pred,text\nm,1,A,A,caf\xe9\n", "read as Windows-1252"),
     ],
 )
 def test_what_is_odd_about_a_table_is_told(tmp_path: Path, text: str, notice: str) -> None:
     (tmp_path / "t.csv").write_text(text, encoding="latin-1")
     assert notice in told(study_of(tmp_path / "t.csv"))
+
+
+def test_a_column_of_shares_keeps_its_name_and_all_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("model,id,correct\nm,1,0.5\nm,2,1\n")
+    (tmp_path / "b.csv").write_text("model,id,gold,pred,f1\nm,1,A,A,0.3\nm,2,A,B,0.6\n")
+    assert means(study_of(tmp_path / "a.csv")) == {("m", "a", "score"): 0.75}
+    assert means(study_of(tmp_path / "b.csv")) == pytest.approx({("m", "b", "f1"): 0.45})
 
 
 def test_a_table_of_two_metrics_shows_both(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import codecs
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from llmjobs.errors import DataError, printable
 from llmjobs.report.read.json_files import MAX_LINES_BYTES
@@ -75,22 +75,17 @@ def csv_lines(path: Path, run: RawRun) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path.name}: cannot be read as CSV ({error})") from error
 
 
-def _rows(path: Path, run: RawRun, file: Any) -> Iterator[dict[str, Any]]:
-    first = file.readline()
-    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's own first line
-        first = file.readline()
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    mark = delimiter_of(first, usual)
-    header = [name.strip() for name in next(csv.reader([first], delimiter=mark, skipinitialspace=True), [])]
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    if twice:
-        shown = printable(", ".join(twice[:3]))
-        raise DataError(f"{path.name}: the header names {shown} twice; give each column its own name")
+def _rows(path: Path, run: RawRun, file: TextIO) -> Iterator[dict[str, Any]]:
+    header, mark = _header(path, file)
     wrong: list[int] = []
+    begins: set[str] = set()
     number = 1
     for number, row in enumerate(csv.reader(file, delimiter=mark, skipinitialspace=True), start=2):
         if not any(cell.strip() for cell in row):
             continue
+        begins.add(row[0].strip())
+        if any("\n" in cell and _holds_rows(cell, mark, len(header), begins) for cell in row):
+            raise DataError(f"{path.name}: row {number} has further rows in one cell: a quote is opened and not closed")
         if len(row) < len(header) or any(cell.strip() for cell in row[len(header) :]):
             wrong.append(number)
             continue
@@ -105,6 +100,30 @@ def _rows(path: Path, run: RawRun, file: Any) -> Iterator[dict[str, Any]]:
             f"{len(wrong)} of {number - 1} rows have another number of cells than the header ({len(header)}), as a cut"
             f" file or an unquoted {mark!r} has (row {shown}); not counted",
         )
+
+
+def _header(path: Path, file: TextIO) -> tuple[list[str], str]:
+    """Return the names of the columns and the delimiter; blank lines and Excel's ``sep=;`` before them are passed."""
+    first = file.readline()
+    while first and not first.strip():
+        first = file.readline()
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:
+        first = file.readline()
+    mark = delimiter_of(first, "\t" if path.suffix.lower() == ".tsv" else ",")
+    header = [name.strip() for name in next(csv.reader([first], delimiter=mark, skipinitialspace=True), [])]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        shown = printable(", ".join(twice[:3]))
+        raise DataError(f"{path.name}: the header names {shown} twice; give each column its own name")
+    return header, mark
+
+
+def _holds_rows(cell: str, mark: str, width: int, begins: set[str]) -> bool:
+    """Return whether every further line of a cell but an empty one would be a row by itself, begun as another row."""
+    lines = [line for line in cell.splitlines()[1:] if line.strip()]
+    return bool(lines) and all(
+        line.count(mark) == width - 1 and line.partition(mark)[0].strip() in begins for line in lines
+    )
 
 
 DECIMAL_COMMA = "\0decimal comma"

@@ -109,9 +109,10 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
     if skipped:
         run.notice(path.name, f"{skipped} rows name no model or no question; not counted")
     run.entries = list(entries.values())
-    metric = columns.get("score", "").strip().lower() if not {"correct", "gold"} & set(columns) else ""
+    metric = columns.get("score", "").strip().lower()
+    binary = "" if {"correct", "gold"} & set(columns) else metric
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
-        _benchmark(run, benchmark, [row for row in rows if row.benchmark == benchmark], metric)
+        _benchmark(run, benchmark, [row for row in rows if row.benchmark == benchmark], metric, binary)
     _only_marks(run)
     return run
 
@@ -188,6 +189,8 @@ def _row(
         score=score,
     )
     marked = _mark(values.get("correct"))
+    if marked is not None and score is not None and record.metrics is None:
+        record = record._replace(metrics={"score": score}, score=None)
     if "correct" in values and marked is None and (value := _number(values["correct"], comma)) is not None:
         record = record._replace(score=value)  # a column of shares under the name 'correct'
     return _Row(entries[identity], benchmark, record, marked, choices)
@@ -204,8 +207,11 @@ def _metrics(told: Any, line: Mapping[str, Any], comma: bool) -> dict[str, float
     return kept if len(kept) > 1 else None
 
 
-def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -> None:
-    """Bring the rows of one benchmark to one form, and give them to their models."""
+def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, binary: str) -> None:
+    """Bring the rows of one benchmark to one form, and give them to their models.
+
+    ``metric`` names the column of partial credit, ``binary`` the one of right and wrong where that is all there is.
+    """
     where = f"{run.path.name}, {benchmark}"
     if outside([row.record for row in rows]):
         highest = max(row.record.score for row in rows if row.record.score is not None)
@@ -214,7 +220,8 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -
             f"{where}: scores go from {lowest:g} to {highest:g}; a score is 0 or 1, or a share between them"
             + (" (divide percentages by 100)" if 1 < highest <= 100 and lowest >= 0 else "")
         )
-    graded = is_graded([row.record for row in rows])
+    graded = is_graded([row.record for row in rows if row.marked is None])
+    scored = all(row.record.prediction is None for row in rows) and any(row.record.loglikelihoods for row in rows)
     form = Answers(where, ((row.record, row.choices) for row in rows))
     if form.mixed and not form.places:
         shown = ", ".join(repr(printable(text)[:20]) for text in form.no_letters[:3])
@@ -226,12 +233,12 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -
     told = _Told()
     kept: dict[int, tuple[RawEntry, list[Record]]] = {}
     for row in rows:
-        record = _graded(row) if graded and row.marked is None else _scored(row, form, told)
+        record = _graded(row) if graded else _scored(row, form, told, scored)
         kept.setdefault(id(row.entry), (row.entry, []))[1].append(record)
     for entry, records in kept.values():
         entry.records[benchmark] = settled(one_each(records, run, where, entry.info.id))
-        if graded or (metric and not any(record.metrics for record in records)):
-            entry.metric[benchmark] = metric or "score"
+        if graded or (binary and not any(record.metrics for record in records)):
+            entry.metric[benchmark] = (metric if graded else binary) or "score"
             entry.by_metric[benchmark] = {entry.metric[benchmark]: entry.records[benchmark]}
         elif any(record.metrics for record in records):
             choices = {(row.record.subject, row.record.doc_id): row.choices for row in rows}
@@ -240,6 +247,8 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str) -
 
 
 def _graded(row: _Row) -> Record:
+    if row.marked is not None:
+        return row.record._replace(score=float(row.marked))
     return row.record if row.record.score is not None else row.record._replace(status="error", prediction=None)
 
 
@@ -247,7 +256,7 @@ class _Told:
     """What is odd about the rows of a benchmark, counted."""
 
     def __init__(self) -> None:
-        self.contradicted = self.by_length = self.unread = self.case = self.no_mark = 0
+        self.contradicted = self.by_length = self.unread = self.case = self.no_mark = self.no_scores = 0
         self.example = ""
 
     def tell(self, run: RawRun, where: str, rows: int) -> None:
@@ -276,6 +285,10 @@ class _Told:
                 f"{self.case:,} of {rows:,} predictions differ from the gold answer in case, blanks or the way a number"
                 " is written alone; they count as wrong",
             )
+        if self.no_scores:
+            run.notice(
+                where, f"the log-likelihoods of {self.no_scores:,} of {rows:,} rows cannot be read; they are left out"
+            )
         if self.no_mark:
             run.notice(
                 where,
@@ -283,9 +296,15 @@ class _Told:
             )
 
 
-def _scored(row: _Row, form: Answers, told: _Told) -> Record:
-    """Say whether a row is right: by its letters, else by its mark, else by the same text."""
+def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Record:
+    """Say whether a row is right: by its letters, else by its mark, else by the same text.
+
+    ``by_scores`` says that log-likelihoods are all that the table has of answers: a row without them is an error.
+    """
     raw, choices = row.record, row.choices
+    if by_scores and not raw.loglikelihoods and row.marked is None and raw.score is None:
+        told.no_scores += 1
+        return raw._replace(status="error", gold=form.gold(raw.gold, choices))
     gold = form.gold(raw.gold, choices)
     prediction = form.prediction(raw.prediction, choices)
     marked = row.marked if row.marked is not None else None if raw.score is None else raw.score == 1.0
