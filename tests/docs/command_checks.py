@@ -32,7 +32,9 @@ PLACEHOLDERS = {
     "…": "",
 }
 """Words of a sentence that stand for something, and what a test puts there."""
-DOCKER_FLAGS = {
+DOCKER_FLAGS: dict[str, dict[str, bool]] = {
+    "kill": {},
+    "inspect": {"--format": True},
     "build": {"-f": True, "-t": True, "--build-arg": True, "--network": True},
     "run": {
         "--rm": False,
@@ -54,7 +56,6 @@ DOCKER_FLAGS = {
         "--shm-size": True,
     },
     "stop": {"-t": True},
-    "inspect": {},
     "network": {},
     "compose": {"-f": True},
     "exec": {"-it": False, "-d": False, "-e": True},
