@@ -17,6 +17,7 @@ from llmjobs.report.figures.naming import name_width, short_names
 from llmjobs.report.figures.style import ends
 from llmjobs.report.job import make_report
 from llmjobs.report.pdf.tables import _shared
+from llmjobs.report.write.tables import write_long_tables
 
 
 def write_study(path: Path, models: list[str], subjects: list[str], questions: int, seed: int = 0) -> Path:
@@ -40,6 +41,8 @@ def test_a_hundred_models_make_a_report_of_a_few_pages(tmp_path: Path) -> None:
     made = make_report([study], tmp_path / "out" / "report.pdf", progress=told.append)
     assert made.pdf.read_bytes().count(b"/Type /Page\n") <= 24
     assert any("4,950 pairs" in line for line in told)
+    with (tmp_path / "out" / "letters.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + 100 * 4
     with (tmp_path / "out" / "pairs.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 1 + 4950, "every pair is in the CSV"
 
@@ -66,9 +69,17 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     assert [row[0] for row in table.rows] == ["7", "20", "499"]
     assert table.strong == {2}
     assert table.note == "Shown: 3 of 500 rows (the largest). All of them are in pairs.csv. A note."
-    assert "the first 120 of 500" in Table("All", [Column("n")], rows).printed().note
+    whole = Table("All of it", [Column("n")], rows)
+    assert f"the first 120 of 500 rows. All of them are in {whole.file_name}." in whole.printed().note
     short = Table("All", [Column("n")], rows[:120])
     assert short.printed() is short
+
+
+def test_all_rows_of_a_long_table_are_in_a_file(tmp_path: Path) -> None:
+    short, long = (Table("All of it", [Column("n")], [[str(n)] for n in range(size)]) for size in (120, 121))
+    (path,) = write_long_tables([short, long, Prose("x")], tmp_path)
+    assert path == tmp_path / long.file_name
+    assert path.read_text().split() == ["n", *map(str, range(121))]
 
 
 def test_few_blocks_say_how_many_more() -> None:

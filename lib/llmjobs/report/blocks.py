@@ -1,7 +1,10 @@
 """What a section says, free of any paper: prose, tables, figures, questions. All text is plain text."""
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, Literal
 
 from matplotlib.figure import Figure as Plot
@@ -43,13 +46,14 @@ class Cut:
     """How a table that is too long to read is cut; the files beside the PDF hold every row.
 
     The PDF prints ``most`` rows: the first ones of ``order`` (row numbers, the most telling first), or of the table.
-    ``chosen`` names these rows in words and ``all_in`` the file that has all of them.
+    ``chosen`` names these rows in words and ``all_in`` the file that has all of them: one that is written anyway, or,
+    where it is empty, one of the table's own (:attr:`Table.file_name`).
     """
 
     most: int = MOST_ROWS
     order: Sequence[int] | None = None
     chosen: str = ""
-    all_in: str = "summary.csv"
+    all_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,28 @@ class Table:
     note: str = ""
     cut: Cut = Cut()
 
+    @property
+    def long(self) -> bool:
+        """Whether the PDF prints a part of it only."""
+        return len(self.rows) > self.cut.most
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file with all rows of a long table that are in no other file."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.caption.lower()).strip("-")[:40]
+        rows = json.dumps([[column.title for column in self.columns], *map(list, self.rows)])
+        return f"tables/{words}-{sha256(rows.encode()).hexdigest()[:8]}.csv"
+
     def printed(self) -> "Table":
         """Return the table as it goes on paper: cut to ``cut.most`` rows, and its note says what was left out."""
         most, total = self.cut.most, len(self.rows)
-        if total <= most:
+        if not self.long:
             return self
         kept = sorted((self.cut.order or range(total))[:most])
         chosen = f" ({self.cut.chosen})" if self.cut.chosen else ""
         first = "" if self.cut.chosen else "the first "
-        told = f"Shown: {first}{len(kept)} of {total:,} rows{chosen}. All of them are in {self.cut.all_in}."
+        file = self.cut.all_in or self.file_name
+        told = f"Shown: {first}{len(kept)} of {total:,} rows{chosen}. All of them are in {file}."
         return replace(
             self,
             rows=[self.rows[place] for place in kept],

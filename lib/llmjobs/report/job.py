@@ -21,7 +21,7 @@ from llmjobs.report.wording import count, listed, plural, word
 from llmjobs.report.write.figures import draw_figures
 from llmjobs.report.write.html import write_html
 from llmjobs.report.write.notes import notes_text
-from llmjobs.report.write.tables import write_tables
+from llmjobs.report.write.tables import write_long_tables, write_tables
 from llmjobs.runfolder import disk
 
 FINDINGS_SHOWN = 8
@@ -85,11 +85,12 @@ def make_report(
         disk.make_folder(output.parent)
     files = [*write_tables(measures, findings, output.parent), output.parent / "notes.md"]
     blocks: list[Block] = [*front.blocks, *(block for _, content in contents for block in content.blocks)]
+    files += write_long_tables(blocks, output.parent)
     step(f"drawing {plural(sum(isinstance(block, Figure) for block in blocks), 'figure')}")
     figures = draw_figures(blocks, output.parent / "figures")
     answers = [note for _, content in contents for note in content.notes]
     notes = notes_text(study, front.title, findings, answers, blocks)
-    disk.write_whole(files[-1], notes.encode("utf-8", "replace"))
+    disk.write_whole(output.parent / "notes.md", notes.encode("utf-8", "replace"))
     files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
     if html:
         files.append(write_html(output.with_suffix(".html"), measures, front.title, findings, blocks))

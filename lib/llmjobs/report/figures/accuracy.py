@@ -126,7 +126,7 @@ def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -
         for spine in axes.spines.values():
             spine.set_visible(False)
         if columns < len(labels):
-            style.say(figure, style.left_out(columns, len(labels)))
+            style.say(figure, style.left_out(columns, len(labels), "summary.csv"))
     return figure
 
 
@@ -217,7 +217,7 @@ def reliability(models: Named) -> Figure:
             axes.set_ylim(0, 1.02)
             axes.set_xticks([0, 0.5, 1], ["0", "50", "100"])
             axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
-        more = style.left_out(len(models), total)
+        more = style.left_out(len(models), total, "calibration.csv")
         told = "probability given to the chosen answer, percent" + (f"\n{more}" if more else "")
         figure.supxlabel(told, fontsize=8, color=style.MUTED)
         figure.supylabel("right, percent", fontsize=8, color=style.MUTED)

@@ -86,7 +86,7 @@ def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chan
         ]
         place_labels(axes, named[:MOST_NAMES])
         if len(points) > MOST_NAMES:
-            style.say(figure, "Named: the models on the front. All are in summary.csv.")
+            style.say(figure, "Named: those on the front.")
     return figure
 
 
@@ -136,7 +136,7 @@ def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]]
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(-0.55, len(labels) - 0.45)
         axes.set_xlim(0, largest / unit.factor * 1.18)
-        more = style.left_out(len(labels), total, "the first")
+        more = "" if len(labels) == total else f"The first {len(labels)} of {total:,}."
         axes.set_xlabel(f"{unit.name}\n{more}" if more else unit.name)
         style.light_grid(axes)
         figure.legend(loc="outside upper left", ncols=len(parts), handlelength=1.0)

@@ -51,5 +51,5 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Figure:
             style.light_grid(axes, "y")
             axes.tick_params(axis="x", length=0, labelcolor=style.INK)
         if len(models) < total:
-            style.say(figure, style.left_out(len(models), total))
+            style.say(figure, style.left_out(len(models), total, "letters.csv"))
     return figure

@@ -86,11 +86,9 @@ def say(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.0, ha="left", fontsize=7.5, color=MUTED)
 
 
-def left_out(shown: int, total: int, what: str = "the most accurate") -> str:
-    """Say how many models a plot shows; empty when it shows all."""
-    return (
-        "" if shown >= total else f"{what[:1].upper()}{what[1:]} {shown} of {total:,} models; all are in summary.csv."
-    )
+def left_out(shown: int, total: int, all_in: str) -> str:
+    """Say how many models a plot shows, and which file has all of them; empty when it shows all."""
+    return "" if shown >= total else f"The most accurate {shown} of {total:,} models; all are in {all_in}."
 
 
 def ends(count: int, most: int, last: int) -> list[int | None]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmjobs.report.blocks import Finding
+from llmjobs.report.blocks import Block, Finding, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import Benchmark, Cost
 from llmjobs.report.write.mtbench_table import MTBENCH, mtbench_rows
@@ -26,6 +26,10 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
         "pairs.csv": _csv(PAIRS, _pair_rows(measures)),
         "overlap.csv": _csv(OVERLAP, _overlap_rows(measures)),
     }
+    if letters := list(_letter_rows(measures)):
+        files["letters.csv"] = _csv(LETTERS, letters)
+    if calibrated := list(_calibration_rows(measures)):
+        files["calibration.csv"] = _csv(CALIBRATION, calibrated)
     if rated := list(mtbench_rows(measures.study.runs)):
         files["mtbench.csv"] = _csv(MTBENCH, rated)
     if measures.scores:
@@ -33,6 +37,19 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
     for name, text in files.items():
         disk.write_whole(folder / name, text.encode())
     return [*(folder / name for name in files), _write_summary(measures, findings, folder / "summary.json")]
+
+
+def write_long_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
+    """Write every row of the tables that the PDF cuts and that no other file holds; return the paths."""
+    written = []
+    for block in blocks:
+        if isinstance(block, Table) and block.long and not block.cut.all_in:
+            path = folder / block.file_name
+            with disk.clear_errors(path.parent):
+                disk.make_folder(path.parent)
+            disk.write_whole(path, _csv([column.title for column in block.columns], block.rows).encode())
+            written.append(path)
+    return written
 
 
 def safe_cell(value: Cell) -> Cell:
@@ -177,6 +194,30 @@ def _score_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
             kind = "mean score" if table.graded else "right"
             counts = "yes" if table.counts else "no"
             yield table.benchmark, table.name, counts, kind, entry.label, entry.info.id, model.n, *model.interval
+
+
+LETTERS = ("benchmark", "model", "letter", "chosen", "right")
+
+
+def _letter_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
+    """One row a model and letter: how often it is chosen, and how often it is right."""
+    for benchmark in measures.study.benchmarks:
+        for model in measures.patterns[benchmark.name]:
+            for place, (chosen, right) in enumerate(zip(model.chosen, model.gold, strict=True)):
+                name = measures.label(benchmark, model.row)
+                yield benchmark.name, name, benchmark.letter(place), int(chosen), int(right)
+
+
+CALIBRATION = ("benchmark", "model", "n", "confidence", "accuracy", "ece", "brier", "auroc")
+
+
+def _calibration_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
+    """One row a model whose option probabilities are recorded."""
+    for benchmark in measures.study.benchmarks:
+        for model in measures.patterns[benchmark.name]:
+            if (c := model.calibration) is not None:
+                name = measures.label(benchmark, model.row)
+                yield benchmark.name, name, c.n, c.confidence, c.accuracy, c.ece, c.brier, c.auroc
 
 
 OVERLAP = (
