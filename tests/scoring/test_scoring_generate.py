@@ -232,6 +232,32 @@ def test_a_repetition_penalty_of_the_checkpoint_applies_as_in_generate(monkeypat
     assert found != [one[: len(row)] for one, row in zip(without, found, strict=True)]
 
 
+def refuse(*args: Any, **named: Any) -> Any:
+    raise NotImplementedError("not in this model")
+
+
+def test_a_model_without_generate_code_reads_the_whole_input_for_each_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(family_config("gpt2"))
+    contexts = [PREFIX + one for one in CONTEXTS]
+    expected = [greedy(model, one, 6) for one in contexts]
+    monkeypatch.setattr(decoding, "step", refuse)
+    monkeypatch.setattr(decoding, "prepare", refuse)
+    said: list[str] = []
+    generator = Generator(model, Letters(), warn=said.append)
+    found = [list(one.token_ids) for one in generate(generator, contexts, max_new_tokens=6)]
+    assert found == [one[: len(row)] for one, row in zip(expected, found, strict=True)]
+    assert said[0].startswith("generating on the whole path: the shared path failed: NotImplementedError: not in this")
+
+
+def test_a_model_that_cannot_generate_at_all_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(family_config("gpt2"))
+    monkeypatch.setattr(model, "forward", refuse)
+    with pytest.raises(
+        ModelError, match=r"^GPT2LMHeadModel cannot generate text .*; ask it benchmarks with options only"
+    ):
+        Generator(model, Letters())
+
+
 def test_an_empty_context_is_refused(llama: Any) -> None:
     with pytest.raises(ModelError, match="at least one token"):
         generate(Generator(llama, Letters()), [[1], []])

@@ -55,7 +55,10 @@ def probe_decoding(model: Model) -> DecodeProbe:
     single = _try("single", model, rows, reasons)
     if single is None:
         if plain is None:
-            raise ModelError(f"{type(model).__name__} cannot generate text: {'; '.join(reasons)}")
+            raise ModelError(
+                f"{type(model).__name__} cannot generate text with this transformers ({'; '.join(reasons)}); "
+                "ask it benchmarks with options only, or take another model"
+            )
         return DecodeProbe("whole", None, "; ".join(reasons))
     if plain is not None:
         _compare("single", single, plain, model, reasons, "a plain forward")
