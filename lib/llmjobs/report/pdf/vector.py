@@ -86,6 +86,43 @@ class CanvasRenderer(RendererBase):
             outline.rect(*map(float, box.bounds))
             self.canvas.clipPath(outline, stroke=0, fill=0)
 
+    def draw_quad_mesh(
+        self,
+        gc: GraphicsContextBase,
+        master_transform: Transform,
+        mesh_width: int,
+        mesh_height: int,
+        coordinates: Any,
+        offsets: Any,
+        offset_trans: Transform,
+        facecolors: Any,
+        antialiased: bool,
+        edgecolors: Any,
+    ) -> None:
+        """Fill the cells of an upright grid, neighbours of one colour together: a hundred models have 10,000."""
+        corners = master_transform.transform(np.asarray(coordinates).reshape(-1, 2))
+        grid = corners.reshape(mesh_height + 1, mesh_width + 1, 2)
+        colours = np.asarray(facecolors).reshape(mesh_height, mesh_width, -1)
+        width = float(gc.get_linewidth()) if len(edgecolors) else 0.0
+        inset = width / 2
+        self.canvas.saveState()
+        self._clip(gc)
+        for row in range(mesh_height):
+            start = 0
+            for column in range(mesh_width):
+                more = column + 1 < mesh_width and not width
+                if more and np.array_equal(colours[row, column + 1], colours[row, start]):
+                    continue
+                x0, y0 = map(float, grid[row, start])
+                x1, y1 = map(float, grid[row + 1, column + 1])
+                red, green, blue, alpha = map(float, colours[row, start])
+                left, low = min(x0, x1) + inset, min(y0, y1) + inset
+                if alpha > 0:
+                    self.canvas.setFillColor(Color(red, green, blue, alpha=alpha))
+                    self.canvas.rect(left, low, abs(x1 - x0) - width, abs(y1 - y0) - width, stroke=0, fill=1)
+                start = column + 1
+        self.canvas.restoreState()
+
     def draw_text(
         self,
         gc: GraphicsContextBase,
