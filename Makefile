@@ -41,8 +41,11 @@ converse: setup ## Scripted conversations of the demo model, with history and wi
 mtbench: setup ## MT-Bench with demo models as agents and judge.
 	$(BIN)/llmjobs mtbench manifests/mtbench.yaml
 
+# Processes that tests run in side by side; PARALLEL= runs them in one.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+
 test: setup ## Run the tests.
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-slow: setup ## Run the slower tests: large models, kills, the wheel.
 	$(BIN)/python -m pytest -q -m slow
@@ -77,8 +80,8 @@ check: setup ## Lint, types, import layers and help texts, in seconds.
 	$(BIN)/ruff check --output-format concise
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q --no-header tests/house
-	@$(BIN)/python tests/house/lengths.py
 
 golden: setup ## Make the golden files anew; read the diff before you commit it.
 	for script in $(sort $(wildcard tests/*/make_*golden.py)); do $(BIN)/python $$script || exit 1; done

@@ -20,12 +20,12 @@ from statistics import median
 
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.local.backend import LocalBackend
+from llmjobs.chat.local import LocalBackend
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.engines.transformers.device import set_threads
+from llmjobs.engines.transformers.load import load_model
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest import ModelSpec
-from llmjobs.models.device import set_threads
-from llmjobs.models.load import load_model
 
 EARLY, LATE = 2, 20
 MESSAGE = "My friend number {} lives in Rome."

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 from plan import SIZES, SUBJECTS, make_model
 
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner.cursor import Writer
+from llmjobs.work.cursor import Writer
+from llmjobs.work.folder import RunFolder
 
 SAVING = (
     (Writer, ("__init__", "opened", "step", "finish", "leave", "close")),
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=60, help="of each subject")
     parser.add_argument("--results", type=Path, help="a folder on the disk to measure; default: a temporary one")
     arguments = parser.parse_args()
-    from llmjobs.jobs import evaluate
+    from llmjobs.eval import job as eval_job
     from llmjobs.manifest import load_manifest
 
     with tempfile.TemporaryDirectory(dir=arguments.results) as folder:
@@ -91,7 +91,7 @@ def main() -> None:
         spent = Spent()
         spent.watch()
         real, cpu = time.perf_counter(), time.thread_time()
-        code = evaluate.run(load_manifest(manifest), Path(folder) / "results").exit_code
+        code = eval_job.run(load_manifest(manifest), Path(folder) / "results").exit_code
         real, cpu = time.perf_counter() - real, time.thread_time() - cpu
     figures = {
         "size": arguments.size,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from llmjobs.mtbench import bias, scores
+from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged
 from llmjobs.statistics import intervals, overlap, paired, patterns
 
@@ -265,7 +265,7 @@ def length_spearman(rng: Rng, models: int, clustered: bool) -> bool:
 def length_permuted(rng: Rng, models: int, clustered: bool) -> bool:
     judged = ratings(rng, models, clustered)
     known = lengths(rng, judged, clustered)
-    return bias.length_bias(judged, [], known, permutations=500)["p"] < 0.05
+    return agreement.length_bias(judged, [], known, permutations=500)["p"] < 0.05
 
 
 @test_of("MT-Bench: order of the answers (sign flips of questions)", 1000)
@@ -280,7 +280,7 @@ def order(rng: Rng, models: int, clustered: bool) -> bool:
                 side = lean[question] if clustered and rng.random() < 0.8 else rng.random() < 0.5
                 both = ("first", "second") if side else ("second", "first")
                 found.append(Compared("j", "p", f"m{first}", f"m{second}", str(question), turn, "tie", True, both))
-    return bool(found) and bias.position_bias(found)["p"] < 0.05
+    return bool(found) and agreement.position_bias(found)["p"] < 0.05
 
 
 def holds(ends: tuple[float, float] | intervals.Interval, truth: float) -> bool:

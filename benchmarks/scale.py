@@ -3,7 +3,7 @@
 
     python benchmarks/scale.py [RUN …] [--workers 1 8 64 512] [--models 1000]
 
-Runs the scheduling code itself (``llmjobs.cluster.assignment``) against simulated time. Times come from run folders
+Runs the scheduling code itself (``llmjobs.cluster.run``) against simulated time. Times come from run folders
 (``RUN``: any finished evals of models of several sizes) or from ``scale_measured.json``, which an earlier call with run
 folders wrote; what the driver does for a unit is timed here, on this disk and with Ray. Last line: JSON, a row for each
 number of workers.
@@ -25,12 +25,12 @@ from typing import Any
 
 from scale_costs import Driving, cost_of_a_message, cost_of_a_unit, state_of_the_driver
 
-from llmjobs.benchmarks.mmlu_subjects import CATEGORIES
-from llmjobs.cluster.assignment import Assignment
-from llmjobs.cluster.demand import Demand
-from llmjobs.runfolder.folder import read_json
-from llmjobs.runfolder.journal import read_records
-from llmjobs.runner.units import Unit
+from llmjobs.benchmarks.mmlu import CATEGORIES
+from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.run import Assignment
+from llmjobs.work.folder import read_json
+from llmjobs.work.journal import read_records
+from llmjobs.work.units import Unit
 
 MEASURED = Path(__file__).with_name("scale_measured.json")
 SUBJECTS = [subject for subjects in CATEGORIES.values() for subject in subjects]

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, Self
 from unittest import mock
 
+from llmjobs import disk
 from llmjobs.cluster.connection import connected
-from llmjobs.cluster.demand import Demand
-from llmjobs.cluster.driver import TAKERS, Driver
-from llmjobs.cluster.run import run_on_cluster
-from llmjobs.runfolder import disk, leases
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner.cursor import Cursor, Writer
-from llmjobs.runner.run import load_start
-from llmjobs.runner.units import Saved, Step, Unit
+from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.run import TAKERS, Driver, run_on_cluster
+from llmjobs.work import leases
+from llmjobs.work.cursor import Cursor, Writer
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.run import load_start
+from llmjobs.work.units import Saved, Step, Unit
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Spent:
 
 
 class counted:  # noqa: N801 - a context manager, read as a word
-    """Counts the file operations of :mod:`llmjobs.runfolder.disk`."""
+    """Counts the file operations of :mod:`llmjobs.disk`."""
 
     def __init__(self, calls: Counter[str]) -> None:
         self.patches = [mock.patch.object(disk, name, self._counting(name, calls)) for name in OPERATIONS]

@@ -6,18 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from llmjobs.manifest.chat_section import ChatSection, ConverseSection
-from llmjobs.manifest.eval_section import BenchmarkSpec, EvalSection
-from llmjobs.manifest.matrix_section import MatrixSection
-from llmjobs.manifest.model_section import ModelSpec
-from llmjobs.manifest.mtbench_section import (
-    EndpointLimits,
-    ImportedAnswers,
-    JudgeSpec,
-    MTBenchSection,
-    Price,
-    SpendingLimit,
-)
+from llmjobs.manifest.chat import ChatSection, ConverseSection
+from llmjobs.manifest.eval import BenchmarkSpec, EvalSection
+from llmjobs.manifest.matrix import MatrixSection
+from llmjobs.manifest.models import ModelSpec
+from llmjobs.manifest.mtbench import EndpointLimits, ImportedAnswers, JudgeSpec, MTBenchSection, Price, SpendingLimit
 from llmjobs.manifest.schema import Manifest
 
 PAGE = Path(__file__).with_name("manifest.md")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import yaml
 
-from llmjobs.hub.progress import size_text
-from llmjobs.measuring.model_shapes import model_shapes, on_meta, whole_weight_bytes
+from llmjobs.engines.transformers.shapes import model_shapes, on_meta, whole_weight_bytes
+from llmjobs.hub.files import size_text
 
 PAGE = Path(__file__).with_name("models.md")
 FACTS = PAGE.with_suffix(".yaml")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from random_llama import make_llama
 
 settings.register_profile(
     "llmjobs", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -30,3 +31,23 @@ def shared_cases() -> Path:
     if not path.is_dir():
         pytest.skip(f"no cases at {path}: set LLMJOBS_SHARED to the folder that holds cases/")
     return path
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory) -> Path:
+    return make_llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="session")
+def mmlu_rows(tmp_path_factory) -> Path:
+    """Made-up rows in the original CSV layout, two subjects."""
+    folder = tmp_path_factory.mktemp("mmlu")
+    for subject in ("astronomy", "business_ethics"):
+        for split, count in (("dev", 5), ("test", 30)):
+            (folder / split).mkdir(exist_ok=True)
+            lines = [
+                f'"{subject} {split} {n}: which, ""if any""?",one {n},two {n * 7},three,four,{"ABCD"[n * 7 % 4]}'
+                for n in range(count)
+            ]
+            (folder / split / f"{subject}_{split}.csv").write_text("\n".join(lines) + "\n")
+    return folder

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from llmjobs.cli import main
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.runner import deaths
+from llmjobs.work import memory_kills
 
 TINY = DEMO_MODELS["demo-tiny"]
 EXCEPTION = re.compile(
@@ -257,7 +257,7 @@ CASES = [*MODELS, *MANIFESTS, *QUESTIONS, *RESULTS, *SERVERS]
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(deaths, "oom_kills", lambda: None)
+    monkeypatch.setattr(memory_kills, "oom_kills", lambda: None)
     return Place(tmp_path)
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from llmjobs.cli import main
 from llmjobs.errors import LlmjobsError
-from llmjobs.measuring.child import run_child
+from llmjobs.machine.child import run_child
 from llmjobs.redaction import HUB_TOKENS, SafeFormatter, holds_secret, redacted, without_secrets
-from llmjobs.runner.run import one_line
+from llmjobs.work.run import one_line
 
 PLANTED = {
     "HF_TOKEN": "hf_PlantedHubToken0123456789",
@@ -83,7 +83,7 @@ def test_log_lines_and_their_tracebacks() -> None:
 CHILD = """
 import os
 from pathlib import Path
-from llmjobs.measuring.child import serve
+from llmjobs.machine.child import serve
 def act(task, teller):
     parent = Path(f"/proc/{os.getppid()}/cmdline").read_text()
     teller.tell(environment=dict(os.environ), arguments=Path("/proc/self/cmdline").read_text() + parent)
@@ -179,12 +179,12 @@ def test_whole_commands_that_fail_in_every_way(
 
 
 def test_an_unexpected_exception_with_a_key_in_it(capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
-    import llmjobs.commands.benchmarks as command
+    import llmjobs.commands as command
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"Illegal header value b'Bearer {ALL}'")
 
-    monkeypatch.setattr(command.command, "callback", fail)
+    monkeypatch.setattr(command.benchmarks_command, "callback", fail)
     with pytest.raises(SystemExit):
         main(["-v", "benchmarks"])
     text = capfd.readouterr().err

@@ -13,13 +13,15 @@ from click.testing import CliRunner
 from llmjobs.benchmarks.base import Doc
 from llmjobs.chat.terminal import visible
 from llmjobs.cli import group, main
+from llmjobs.converse import summary as converse_summary
 from llmjobs.errors import LlmjobsError
-from llmjobs.jobs import converse_table, eval_show, mtbench_table
-from llmjobs.jobs.matrix_cell import Remarks
+from llmjobs.eval import summary as eval_summary
+from llmjobs.matrix.cell_process import Remarks
+from llmjobs.mtbench import summary as mtbench_summary
 from llmjobs.report.write.tables import FORMULA
-from llmjobs.runner.progress import Progress
-from llmjobs.runner.run import one_line
-from llmjobs.runner.units import Unit
+from llmjobs.work.progress import Progress
+from llmjobs.work.run import one_line
+from llmjobs.work.units import Unit
 
 ATTACKS = {
     "clipboard": "\x1b]52;c;cm0gLXJmIH4=\x07",
@@ -50,7 +52,7 @@ def test_a_question_that_is_shown(status: str) -> None:
         "status": status, "text": ALL, "error": ALL,
     }  # fmt: skip
     doc = Doc(0, "s", f"{ALL}\n{ALL}", (ALL, "b"), "A", (ALL,), (ALL, ALL))
-    shown = eval_show.render(record, doc)
+    shown = eval_summary.render(record, doc)
     assert is_harmless(shown) and "\\x1b]52;c;" in shown
 
 
@@ -58,9 +60,9 @@ def test_conversations_and_judgments_that_are_shown() -> None:
     lines: list[str] = []
     unit = Unit("converse/m/u", {})
     turn = {"conversation": "c", "question": ALL, "answer": ALL, "expected": ALL, "correct": False, "error": ALL}
-    show = converse_table.shower(lines.append)
+    show = converse_summary.shower(lines.append)
     show(unit, [{**turn, "status": "ok"}, {**turn, "status": "error"}])
-    judged = mtbench_table.shower(lines.append)
+    judged = mtbench_summary.shower(lines.append)
     judged(unit, [{"question_id": ALL, "questions": [ALL], "turns": [ALL]}])
     judged(unit, [{"question_id": "1", "mode": "single", "rating": 1, "turn": 1, "judgment": ALL, "status": "ok"}])
     assert is_harmless("\n".join(lines)) and sum("\\x1b]52" in line for line in lines) >= 6
@@ -80,7 +82,7 @@ def test_errors_failures_progress_and_remarks() -> None:
 
 
 def test_a_line_of_the_doctor() -> None:
-    from llmjobs.jobs.doctor_check import Check, Patient, examined
+    from llmjobs.prepare.doctor_checks import Check, Patient, examined
 
     def check_hub(_: Patient) -> list[Check]:
         return [Check("hub", "ok", f"account {ALL}", f"see {ALL}")]

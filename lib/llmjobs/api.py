@@ -19,17 +19,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmjobs import disk
 from llmjobs.errors import EXIT_RESUMABLE, DataError, ManifestError, StoppedError
-from llmjobs.jobs.result_tables import ROWS, rows_of
 from llmjobs.manifest import Manifest, load_manifest
 from llmjobs.progress_bar import import_quietly, in_notebook
-from llmjobs.runfolder import disk
-from llmjobs.runfolder.folder import RECORDS, read_object
-from llmjobs.runfolder.integrity import check_unit
-from llmjobs.runfolder.journal import read_records
+from llmjobs.result_tables import ROWS, rows_of
+from llmjobs.work.folder import RECORDS, read_object
+from llmjobs.work.integrity import check_unit
+from llmjobs.work.journal import read_records
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 log = logging.getLogger(__name__)
 MOST_ROWS = 60
@@ -64,7 +65,7 @@ def run(
     study = manifest if isinstance(manifest, Manifest) else load_manifest(manifest, overrides)
     parent = Path(results or os.environ.get("LLMJOBS_RESULTS") or "results")
     try:
-        from llmjobs.jobs.sections import run_all
+        from llmjobs.run_all import run_all
 
         code = run_all(study, parent, fresh=fresh, ray=ray)
         if code == EXIT_RESUMABLE:
@@ -167,7 +168,7 @@ class Results:
             DataError: there is nothing to report yet.
 
         """
-        from llmjobs.report.job import make_report
+        from llmjobs.report_job import make_report
 
         return make_report([self.folder], Path(output) if output else self.folder / "report.pdf").pdf
 

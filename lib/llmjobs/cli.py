@@ -16,7 +16,7 @@ from llmjobs import __version__
 from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.redaction import SafeFormatter, redacted
-from llmjobs.runner.signals import StopRequestedError
+from llmjobs.work.signals import StopRequestedError
 
 COMMANDS = {
     "eval": "Accuracy of models on benchmarks, a record for every question.",
@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Finds ``llmjobs.commands.NAME:command`` on use."""
+    """Imports the commands only when one is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the table."""
@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
         """Import a command, or None if there is none of that name."""
         if name not in COMMANDS:
             return None
-        found: click.Command = import_module(f"llmjobs.commands.{name}").command
+        found: click.Command = getattr(import_module("llmjobs.commands"), f"{name}_command")
         found.name = name
         return found
 

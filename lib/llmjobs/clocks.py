@@ -24,7 +24,7 @@ from llmjobs.process_memory import WATCH
 
 
 class DeviceClock(Protocol):
-    """Times spans on a device (see ``llmjobs.models.device``)."""
+    """Times spans on a device (see ``llmjobs.engines.transformers.device``)."""
 
     def start(self) -> None:
         """Begin a span."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+
 NO_WIDGETS = "IProgress not found"
 """How tqdm begins its advice to install ipywidgets, which a text bar does not need."""
 

@@ -14,8 +14,8 @@ from api_runs import OVERRIDES, STUDY, count, once_there_are, records_of
 
 import llmjobs
 from llmjobs.errors import DataError, ManifestError, StoppedError
-from llmjobs.jobs import study as study_module
-from llmjobs.runner.signals import CAUGHT
+from llmjobs.work import run as study_module
+from llmjobs.work.signals import CAUGHT
 
 LIBRARY = Path(llmjobs.__file__).parent
 
@@ -70,7 +70,7 @@ def test_in_another_thread(unbroken, tmp_path):
 def test_nothing_below_the_command_line_ends_the_process():
     """A notebook's kernel is such a process."""
     # os._exit of a child process whose parent is gone, and half a minute after a SIGTERM, which ends a kernel anyhow
-    children = {"measuring/child.py", "runner/signals.py"}
+    children = {"machine/child.py", "work/signals.py"}
     for path in LIBRARY.rglob("*.py"):
         name = str(path.relative_to(LIBRARY))
         if name in {"cli.py", *children}:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llmjobs.benchmarks import row_files
+from llmjobs.benchmarks import rows
 from llmjobs.benchmarks.mmlu import MMLU
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.errors import DataError
@@ -149,40 +149,40 @@ def test_two_files_for_one_subject(tmp_path: Path) -> None:
 def test_a_pipe_or_device_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "test.csv")
     with pytest.raises(DataError, match="is not a regular file"):
-        row_files.read_rows(tmp_path / "test.csv")
+        rows.read_rows(tmp_path / "test.csv")
     with pytest.raises(DataError, match="rows are read from"):
-        row_files.read_rows(Path("/dev/zero"))
+        rows.read_rows(Path("/dev/zero"))
 
 
 def test_large_files_are_refused_before_reading(tmp_path: Path) -> None:
-    for name, size in (("big.csv", row_files.MAX_FILE_BYTES + 1), ("big.json", row_files.MAX_JSON_BYTES + 1)):
+    for name, size in (("big.csv", rows.MAX_FILE_BYTES + 1), ("big.json", rows.MAX_JSON_BYTES + 1)):
         path = tmp_path / name
         with path.open("wb") as stream:
             stream.truncate(size)
         with pytest.raises(DataError, match="MiB is more than the"):
-            row_files.read_rows(path)
+            rows.read_rows(path)
 
 
 def test_parquet_bombs(tmp_path: Path) -> None:
     path = tmp_path / "many.parquet"
     pq.write_table(pa.table({"question": pa.array(["x"]).dictionary_encode().take(pa.array([0] * 1_000_001))}), path)
     with pytest.raises(DataError, match="1,000,001 rows"):
-        row_files.read_rows(path)
+        rows.read_rows(path)
     path = tmp_path / "wide.parquet"
-    large = pa.array(["x" * (row_files.MAX_CELL_CHARS + 1)]).dictionary_encode()
+    large = pa.array(["x" * (rows.MAX_CELL_CHARS + 1)]).dictionary_encode()
     pq.write_table(pa.table({"question": large.take(pa.array([0] * 5000))}), path)
-    assert path.stat().st_size < 2 * row_files.MAX_CELL_CHARS
+    assert path.stat().st_size < 2 * rows.MAX_CELL_CHARS
     with pytest.raises(DataError, match="a cell of about 1 MiB is too large"):
-        row_files.read_rows(path)
+        rows.read_rows(path)
     path = tmp_path / "long.parquet"
-    half = pa.array(["x" * (row_files.MAX_CELL_CHARS // 2)]).dictionary_encode()
+    half = pa.array(["x" * (rows.MAX_CELL_CHARS // 2)]).dictionary_encode()
     pq.write_table(pa.table({"question": half.take(pa.array([0] * 5000))}), path)
     with pytest.raises(DataError, match="unpacks to over 1,0"):
-        row_files.read_rows(path)
+        rows.read_rows(path)
 
 
 def test_a_long_csv_cell_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cell.csv"
-    path.write_text('question\n"' + "x" * (row_files.MAX_CELL_CHARS + 5) + '"\n', encoding="utf-8")
+    path.write_text('question\n"' + "x" * (rows.MAX_CELL_CHARS + 5) + '"\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"cell\.csv:2: is not CSV \(field larger than field limit"):
-        row_files.read_rows(path)
+        rows.read_rows(path)

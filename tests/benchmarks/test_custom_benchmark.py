@@ -14,7 +14,7 @@ from llmjobs.benchmarks.base import Benchmark, Options
 from llmjobs.benchmarks.custom import Columns, Custom, custom_class, normalise
 from llmjobs.benchmarks.rows import RowSet, load_rows
 from llmjobs.errors import DataError
-from llmjobs.manifest.eval_section import BenchmarkSpec
+from llmjobs.manifest.eval import BenchmarkSpec
 
 CSV = """topic,prompt,o1,o2,o3,right
 birds,Which bird runs?,ostrich,swift,wren,A

@@ -11,7 +11,7 @@ from tiny_models import tiny_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmjobs.benchmarks.encoding import Encoder, Text
+from llmjobs.benchmarks.prompting import Encoder, Text
 
 CORPUS = json.dumps(SAMPLES, ensure_ascii=False)
 

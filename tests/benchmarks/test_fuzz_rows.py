@@ -16,7 +16,7 @@ from llmjobs.benchmarks.mmlu import MMLU
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.errors import DataError
-from llmjobs.manifest.eval_section import BenchmarkSpec
+from llmjobs.manifest.eval import BenchmarkSpec
 
 ROW = {"question": "Q", "choices": ["a", "b", "c", "d"], "answer": 1, "subject": "astronomy"}
 JUNK = st.sampled_from([

@@ -6,13 +6,12 @@ import pytest
 from click.testing import CliRunner
 
 from llmjobs.benchmarks.base import Options
-from llmjobs.benchmarks.listing import markdown
-from llmjobs.benchmarks.registry import benchmark_class, names
-from llmjobs.commands.benchmarks import command
+from llmjobs.benchmarks.registry import benchmark_class, markdown, names
+from llmjobs.commands import benchmarks_command
 
 
 def test_the_table_has_a_line_a_benchmark() -> None:
-    lines = CliRunner().invoke(command, []).output.splitlines()
+    lines = CliRunner().invoke(benchmarks_command, []).output.splitlines()
     assert len(lines) == len(names()) + 1
     assert lines[0].split() == ["name", "questions", "subjects", "shots", "answer", "metric", "version", "rows"]
     mmlu = next(line for line in lines if line.startswith("mmlu "))
@@ -20,13 +19,13 @@ def test_the_table_has_a_line_a_benchmark() -> None:
 
 
 def test_one_benchmark_in_full() -> None:
-    output = CliRunner().invoke(command, ["mmlu"]).output
+    output = CliRunner().invoke(benchmarks_command, ["mmlu"]).output
     assert "lm-eval, original, course" in output and "high_school_us_history" in output
     assert "stem, humanities, social_sciences, other" in output
 
 
 def test_a_typo_is_told() -> None:
-    result = CliRunner().invoke(command, ["hellaswg"])
+    result = CliRunner().invoke(benchmarks_command, ["hellaswg"])
     assert result.exit_code == 2 and "did you mean 'hellaswag'?" in result.output
 
 
@@ -42,4 +41,4 @@ def test_the_facts_are_complete(name: str) -> None:
 
 def test_the_documentation_has_the_same_table() -> None:
     text = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert markdown() in text, "copy the output of llmjobs.benchmarks.listing.markdown() into docs/benchmarks.md"
+    assert markdown() in text, "copy the output of llmjobs.benchmarks.registry.markdown() into docs/benchmarks.md"

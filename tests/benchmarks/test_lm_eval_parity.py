@@ -26,8 +26,8 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from llmjobs.benchmarks.base import Benchmark, Doc
 from llmjobs.benchmarks.prompting import ChatStyle, PromptWriter, encode_unit
+from llmjobs.benchmarks.requests import Request, model_input
 from llmjobs.benchmarks.truthfulqa import TruthfulQAMC1
-from llmjobs.scoring.requests import Request, model_input
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TASKS = Path(lm_eval.__file__).parent / "tasks"

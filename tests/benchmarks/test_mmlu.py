@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from llmjobs.benchmarks.base import Options
-from llmjobs.benchmarks.letters import read_letter
 from llmjobs.benchmarks.mmlu import MMLU
+from llmjobs.benchmarks.multiple_choice import read_letter
 
 ROW = {
     "question": " Which metal is liquid at room temperature? ",

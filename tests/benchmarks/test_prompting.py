@@ -10,8 +10,7 @@ from tiny_models import NO_SYSTEM, tiny_tokenizer
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Options, Shots
 from llmjobs.benchmarks.demo import Demo
-from llmjobs.benchmarks.encoding import Encoder, Text
-from llmjobs.benchmarks.prompting import ChatStyle, PromptWriter, encode_unit
+from llmjobs.benchmarks.prompting import ChatStyle, Encoder, PromptWriter, Text, encode_unit
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.errors import ModelError
 

@@ -44,9 +44,9 @@ class FakeBackend:
 
 
 def load_backend(model: Path, **options):
-    from llmjobs.chat.local.backend import LocalBackend
-    from llmjobs.manifest.model_section import ModelSpec
-    from llmjobs.models.load import load_model
+    from llmjobs.chat.local import LocalBackend
+    from llmjobs.engines.transformers.load import load_model
+    from llmjobs.manifest.models import ModelSpec
 
     spec = ModelSpec(id=str(model), name="tiny", dtype="float32", device="cpu")
     return LocalBackend(load_model(spec), **options)

@@ -4,8 +4,7 @@ import pytest
 from chat_fakes import FakeBackend
 
 from llmjobs.chat.agent import Agent
-from llmjobs.chat.backend import Sampling
-from llmjobs.chat.errors import AnswerError, ContextFullError
+from llmjobs.chat.backend import AnswerError, ContextFullError, Sampling
 from llmjobs.chat.messages import Message
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from llmjobs.chat.conversations import SETS, data_hash, make_scripts
-from llmjobs.chat.conversations.script import KINDS, Turn
 from llmjobs.chat.strategies import STRATEGIES
-from llmjobs.manifest.chat_section import SetName, StrategyName
+from llmjobs.converse.conversations import KINDS, SETS, Turn, data_hash, make_scripts
+from llmjobs.manifest.chat import SetName, StrategyName
 
 DISTANCES = [1, 2, 4, 8, 16, 30]
 
@@ -78,6 +77,6 @@ def test_numbers_in_words_and_the_ending():
 def test_the_manifest_knows_the_same_names():
     assert SetName.__args__ == tuple(SETS)
     assert StrategyName.__args__ == tuple(STRATEGIES)
-    from llmjobs.commands.chat import STRATEGIES as OFFERED
+    from llmjobs.commands import STRATEGIES as OFFERED
 
     assert tuple(STRATEGIES) == OFFERED

@@ -9,9 +9,8 @@ import chat_stand_in as s
 import pytest
 
 from llmjobs.chat.agent import Agent
-from llmjobs.chat.backend import Sampling
+from llmjobs.chat.backend import AnswerError, CallError, ContextFullError, Sampling, UnavailableError
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend, WholeAnswers
-from llmjobs.chat.errors import AnswerError, CallError, ContextFullError, UnavailableError
 from llmjobs.chat.messages import Message
 from llmjobs.chat.retry import RetryPolicy, retry_after_s
 from llmjobs.errors import LlmjobsError

@@ -6,7 +6,7 @@ from chat_fakes import load_backend, never_special
 
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.local.kept_keys import KeptKeys
+from llmjobs.chat.local import KeptKeys
 from llmjobs.chat.messages import Message
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.errors import ModelError
@@ -127,7 +127,7 @@ def test_other_architectures(kind, keeps, tmp_path):
 def test_long_prompts_are_read_in_parts(backend, monkeypatch):
     ids = list(range(10, 60))
     whole = KeptKeys(backend._loaded.model, "m").prefill(ids)[0]
-    monkeypatch.setattr("llmjobs.chat.local.kept_keys.CHUNK", 16)
+    monkeypatch.setattr("llmjobs.chat.local.CHUNK", 16)
     torch.testing.assert_close(KeptKeys(backend._loaded.model, "m").prefill(ids)[0], whole, atol=1e-4, rtol=1e-4)
 
 
@@ -138,7 +138,7 @@ def tiny_backend(kind, folder, **options):
 
     import transformers as t
 
-    sys.path.append(str(Path(__file__).parents[1] / "scoring"))
+    sys.path.append(str(Path(__file__).parents[1] / "engines"))
     from every_causal_lm import tiny_model
 
     tokenizer = t.AutoTokenizer.from_pretrained(DEMO_MODELS["demo-base"])

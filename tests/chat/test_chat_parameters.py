@@ -7,12 +7,10 @@ import chat_stand_in as s
 import pytest
 
 from llmjobs.chat.agent import Agent
-from llmjobs.chat.backend import Sampling
-from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
-from llmjobs.chat.errors import CallError, ContextFullError
-from llmjobs.chat.parameters import LEFT_OUT, Parameters
+from llmjobs.chat.backend import CallError, ContextFullError, Sampling
+from llmjobs.chat.endpoint import LEFT_OUT, EndpointAddress, EndpointBackend, Parameters
 from llmjobs.cli import main
-from llmjobs.runfolder.journal import read_records
+from llmjobs.work.journal import read_records
 
 
 def openai(message: str, **more: str | None) -> tuple[int, object]:

@@ -12,19 +12,18 @@ import pytest
 import uvicorn
 from chat_fakes import FakeBackend, load_backend
 
+from llmjobs.chat import server
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
-from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer
-from llmjobs.chat.server_limits import Limits
-from llmjobs.jobs import chat_serve
+from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer, Limits
 
 
 @contextmanager
 def serving(backend, **options):
     server = ChatServer(backend, **options)
     listener = socket.create_server(("127.0.0.1", 0))
-    runner = uvicorn.Server(chat_serve.server_config(server.app(), server.gate.limits))
+    runner = uvicorn.Server(server.server_config(server.app(), server.gate.limits))
     thread = threading.Thread(target=lambda: runner.run(sockets=[listener]), daemon=True)
     thread.start()
     while not runner.started:
@@ -253,5 +252,5 @@ def test_the_servers_own_lines_go_through_our_log(monkeypatch):
     configured = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: configured.append(server.config.log_config))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        chat_serve._listen(None, listener, "tiny", Limits())
+        server._listen(None, listener, "tiny", Limits())
     assert configured == [None], "uvicorn's own handlers take no secrets out"

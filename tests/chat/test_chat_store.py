@@ -17,8 +17,8 @@ from llmjobs.chat.backend import Sampling
 from llmjobs.chat.store import ChatStore
 from llmjobs.cli import main
 from llmjobs.errors import FingerprintError, LockedError, RunFolderError
-from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.journal import read_records
+from llmjobs.work import checkpoint
+from llmjobs.work.journal import read_records
 
 SAID = [f"My name is {name}." for name in ("Ana", "Ben", "Cara", "Dan", "Eva")]
 SETTINGS = {"model": "m", "revision": None, "endpoint": None}
@@ -153,8 +153,8 @@ def test_killed_with_sigkill_the_rest_is_what_it_would_have_been(tiny, tmp_path,
 
 def test_no_key_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("CHAT_KEY", "sk-planted-secret")
-    from llmjobs.jobs.chat_model import identity
-    from llmjobs.manifest.model_section import ModelSpec
+    from llmjobs.chat.session import identity
+    from llmjobs.manifest.models import ModelSpec
 
     spec = ModelSpec(id="x", name="x", endpoint="http://127.0.0.1:9", api_key_env="CHAT_KEY")
     store = ChatStore.create(tmp_path, "t")

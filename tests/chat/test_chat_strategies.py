@@ -7,12 +7,9 @@ from chat_fakes import FakeBackend
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from llmjobs.chat.backend import Sampling
-from llmjobs.chat.errors import ContextFullError, MessageTooLongError
+from llmjobs.chat.backend import ContextFullError, MessageTooLongError, Sampling, room_for
 from llmjobs.chat.messages import Message, split
-from llmjobs.chat.room import room_for
-from llmjobs.chat.strategies import STRATEGIES
-from llmjobs.chat.strategies.retrieve import rank
+from llmjobs.chat.strategies import STRATEGIES, rank
 from llmjobs.errors import DataError, LlmjobsError
 
 WORDS = ["red", "blue", "Ana", "dog", "lives", "in", "Rome", "what", "is", "my", "name"]

@@ -15,14 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llmjobs.cluster.connection import connected
-from llmjobs.cluster.demand import Demand
+from llmjobs.cluster.placement import Demand
 from llmjobs.cluster.run import run_on_cluster
-from llmjobs.runfolder import leases
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runfolder.journal import read_records
-from llmjobs.runfolder.lock import exclusive
-from llmjobs.runner import cursor
-from llmjobs.runner.units import Step, Unit
+from llmjobs.work import cursor, leases
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.journal import read_records
+from llmjobs.work.lock import exclusive
+from llmjobs.work.units import Step, Unit
 
 STEPS, PAUSE_S = 8, 0.1
 

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmjobs.cluster.assignment import Assignment
-from llmjobs.cluster.demand import Demand
-from llmjobs.runner.units import Unit
+from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.run import Assignment
+from llmjobs.work.units import Unit
 
 ONE = Demand()
 

@@ -14,10 +14,10 @@ import pytest
 from local_cluster import LocalCluster
 
 from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError
-from llmjobs.runfolder import checkpoint, leases
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runfolder.journal import read_records
-from llmjobs.runner.run import run_job
+from llmjobs.work import checkpoint, leases
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.journal import read_records
+from llmjobs.work.run import run_job
 
 pytest.importorskip("ray", reason="ray is not installed: no cluster")
 from cluster_toy import STEPS, ClusterToy  # noqa: E402

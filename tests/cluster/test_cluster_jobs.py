@@ -8,7 +8,7 @@ import time
 import pytest
 from local_cluster import LocalCluster
 
-from llmjobs.runfolder.journal import read_records
+from llmjobs.work.journal import read_records
 
 pytestmark = pytest.mark.slow
 MTBENCH = ("mtbench", "mtbench", "--set", "models=[llmjobs/demo-tiny, llmjobs/demo-narrow]")

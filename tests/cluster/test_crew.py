@@ -5,13 +5,13 @@ from concurrent.futures import Future
 import pytest
 
 from llmjobs.errors import RunFolderError
-from llmjobs.runfolder import leases
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner.units import Unit
+from llmjobs.work import leases
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.units import Unit
 
 pytest.importorskip("ray", reason="ray is not installed: the crew is not tested")
 from llmjobs.cluster.crew import Crew, Member  # noqa: E402
-from llmjobs.cluster.demand import Demand  # noqa: E402
+from llmjobs.cluster.placement import Demand  # noqa: E402
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 import pytest
 
-from llmjobs.cluster.demand import Demand
-from llmjobs.jobs import placement
-from llmjobs.jobs.placement import GIB, Nodes, demands
-from llmjobs.jobs.revisions import Revisions
+from llmjobs.cluster import placement
+from llmjobs.cluster.placement import GIB, Demand, Nodes, demands
 from llmjobs.manifest import ModelSpec
-from llmjobs.runfolder.folder import RunFolder
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.revisions import Revisions
 
 H100 = Nodes(cpus=16.0, gpus=8.0, gpu_cpus=4.0, gpu_bytes=80 * GIB)
 CPU = Nodes(cpus=16.0)

@@ -35,7 +35,7 @@ def cells(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (results := place / "results").mkdir()
     model = {"id": "llmjobs/demo-base", "name": "model"}
     if request.param == "125m":
-        helpers = Path(__file__).parents[1] / "jobs"
+        helpers = Path(__file__).parents[1]
         subprocess.run([sys.executable, "-c", MAKE_LLAMA, helpers, place / "llama"], check=True)
         model["id"] = "/study/llama"
     demo = {"name": "demo", "subjects": ["number_size", "calendar_order"], "limit": 10}

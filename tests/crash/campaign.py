@@ -34,7 +34,7 @@ from warm_child import run_warm  # noqa: E402
 
 from llmjobs.chat.retry import RetryPolicy  # noqa: E402
 from llmjobs.errors import EXIT_UNITS_FAILED  # noqa: E402
-from llmjobs.runner import cursor  # noqa: E402
+from llmjobs.work import cursor  # noqa: E402
 
 FLAKY = "flaky"
 SHARES = {"eval": 0.35, "converse": 0.25, "mtbench": 0.15, FLAKY: 0.1, "matrix": 0.08, "report": 0.07}
@@ -78,7 +78,7 @@ class RealJob(SmallJob):
         try:
             os.setsid()
             tell_to(told)
-            from llmjobs.jobs import matrix_job
+            from llmjobs.matrix import job as matrix_job
 
             matrix_job.run_child, cursor.SHARE_OF_TIME = run_warm, float("inf")
             if fault:

@@ -20,12 +20,11 @@ from typing import Any
 import yaml
 from faults import Fault, in_child
 
-sys.path.append(str(Path(__file__).parents[1] / "jobs"))
+sys.path.append(str(Path(__file__).parents[1]))
 from matrix_stand_in import StandIn, probe
 
 from llmjobs.chat.backend import Ending
-from llmjobs.runfolder import checkpoint
-from llmjobs.runner import cursor
+from llmjobs.work import checkpoint, cursor
 
 JOBS = ("eval", "converse", "mtbench", "matrix", "report")
 MODEL = {"id": "llmjobs/demo-tiny", "name": "tiny", "dtype": "float32", "device": "cpu"}
@@ -99,9 +98,9 @@ class Rule:
 
 
 MODULES = [f"llmjobs.commands.{name}" for name in JOBS] + [
-    "llmjobs.chat.local.backend", "llmjobs.jobs.evaluate", "llmjobs.jobs.converse", "llmjobs.jobs.mtbench",
-    "llmjobs.jobs.matrix", "llmjobs.jobs.matrix_cell", "llmjobs.jobs.matrix_questions", "llmjobs.report.job",
-    "matplotlib.backends.backend_agg", "llmjobs.scoring.generate",
+    "llmjobs.chat.local", "llmjobs.eval.job", "llmjobs.converse.job", "llmjobs.mtbench.job",
+    "llmjobs.matrix.job", "llmjobs.matrix.cell_process", "llmjobs.matrix.cell_process", "llmjobs.report_job",
+    "matplotlib.backends.backend_agg", "llmjobs.engines.transformers.generate",
 ]  # fmt: skip
 
 
@@ -110,8 +109,8 @@ def demo_model():
     """The model, loaded once, with everything else that a child needs."""
     import torch
 
+    from llmjobs.engines.transformers.load import load_model
     from llmjobs.manifest import ModelSpec
-    from llmjobs.models.load import load_model
 
     torch.set_num_threads(1)
     for name in MODULES:
@@ -130,8 +129,11 @@ def fast_folder() -> Path:
 
 def play() -> None:
     """Let every job of this process (a fork) take the loaded model, played cells, and a judge by rule."""
-    from llmjobs.chat.local.backend import LocalBackend
-    from llmjobs.jobs import converse_job, eval_job, matrix_job, mtbench_job
+    from llmjobs.chat.local import LocalBackend
+    from llmjobs.converse import job as converse_job
+    from llmjobs.eval import job as eval_job
+    from llmjobs.matrix import job as matrix_job
+    from llmjobs.mtbench import job as mtbench_job
 
     def load(spec):
         return replace(demo_model(), spec=spec)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from llmjobs.runfolder import disk
+from llmjobs import disk
 
 OPERATIONS = ("write", "fsync", "fsync_folder", "rename", "truncate", "make_folder")
 
@@ -36,7 +36,7 @@ class Fault:
     renames: list[tuple[Path, Path, bytes | None]] = field(default_factory=list)
 
     def install(self) -> None:
-        """Wrap the operations of :mod:`llmjobs.runfolder.disk` in this process."""
+        """Wrap the operations of :mod:`llmjobs.disk` in this process."""
         self.real = {name: getattr(disk, name) for name in OPERATIONS}
         for name in OPERATIONS:
             setattr(disk, name, self._wrap(name))

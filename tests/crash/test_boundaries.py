@@ -9,15 +9,14 @@ from random import Random
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runner"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "work"))
 from faults import Fault, in_child
 from toy import ToyJob, records_of
 
 from llmjobs.errors import RunFolderError
-from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner import cursor
-from llmjobs.runner.run import run_job
+from llmjobs.work import checkpoint, cursor
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.run import run_job
 
 SHAPE = {"units": 2, "steps": 3}
 

@@ -12,7 +12,7 @@ import pytest
 from crash_jobs import differences, play, played_once, records_of, state_of, tell_to
 from faults import Fault, in_child
 
-from llmjobs.runfolder import checkpoint
+from llmjobs.work import checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmjobs.measuring.child import Ended, Teller, _read
+from llmjobs.machine.child import Ended, Teller, _read
 
 
 def run_warm(_module: str, task: Mapping[str, Any], **_: Any) -> Ended:
     """Run a cell in a fork and wait for it."""
-    from llmjobs.jobs.matrix_cell import run_cell
+    from llmjobs.matrix.cell_process import run_cell
 
     with tempfile.TemporaryDirectory(prefix="llmjobs-") as folder:
         told, began, parent = Path(folder, "told.jsonl"), time.monotonic(), os.getpid()

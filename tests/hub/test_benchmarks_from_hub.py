@@ -11,13 +11,14 @@ from shipped_world import serve_rows
 from standin_repos import Repo
 from tiny_models import tiny_model, tiny_tokenizer
 
+from llmjobs import fetch
 from llmjobs.benchmarks.base import Generation
 from llmjobs.benchmarks.gsm8k import GSM8K
 from llmjobs.benchmarks.mmlu_pro import MMLUPro
 from llmjobs.benchmarks.registry import names
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.benchmarks.truthfulqa import TruthfulQAMC1
-from llmjobs.jobs import evaluate, fetch
+from llmjobs.eval import job as eval_job
 from llmjobs.manifest import Manifest
 
 
@@ -62,7 +63,7 @@ def test_a_manifest_with_every_benchmark_runs(served: World, tmp_path: Path, mon
         {"name": "every", "models": ["maker/random"], "eval": {"benchmarks": asked, "threads": 1}}
     )
     assert set(SAMPLES) == set(names()) - {"demo"}
-    outcome = evaluate.run(manifest, tmp_path)
+    outcome = eval_job.run(manifest, tmp_path)
     assert outcome.exit_code == 0
     for name, (subject, _) in SAMPLES.items():
         path = tmp_path / "every" / "eval" / "random" / f"{name}.{subject}" / "records.jsonl"
@@ -79,7 +80,7 @@ def test_after_fetch_a_run_needs_no_network(served: World, tmp_path: Path) -> No
     assert fetch.run(manifest) == 0
     served.go_offline()
     before = len(served.hub.seen)
-    assert evaluate.run(manifest, tmp_path).exit_code == 0
+    assert eval_job.run(manifest, tmp_path).exit_code == 0
     assert len(served.hub.seen) == before
     unit = tmp_path / "offline" / "eval" / "random" / "mmlu.astronomy"
     assert len((unit / "records.jsonl").read_text(encoding="utf-8").splitlines()) == len(SAMPLES["mmlu"][1]["test"])
@@ -91,6 +92,6 @@ def test_offline_without_fetch_every_unit_says_what_is_missing(served: World, tm
     served.go_offline()
     asked = [{"name": "mmlu", "subjects": ["astronomy"]}]
     manifest = Manifest.model_validate({"name": "none", "models": ["maker/random"], "eval": {"benchmarks": asked}})
-    outcome = evaluate.run(manifest, tmp_path)
+    outcome = eval_job.run(manifest, tmp_path)
     assert outcome.exit_code == 3
     assert "HF_HUB_OFFLINE is set; run 'llmjobs fetch'" in next(iter(outcome.failed.values()))

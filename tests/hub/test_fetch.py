@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hub_world import DATASET, GATED, MODEL, TOKEN, World, dataset_repo
 
+from llmjobs import fetch
 from llmjobs.benchmarks.mmlu import MMLU
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.errors import DataError
 from llmjobs.hub import repositories as hub
-from llmjobs.hub.progress import DownloadProgress, size_text
-from llmjobs.jobs import fetch
+from llmjobs.hub.files import DownloadProgress, size_text
 from llmjobs.manifest import Manifest
 
 LIB = Path(__file__).parents[2] / "lib"
@@ -155,7 +155,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch
         progress.name("maker/tiny")
         progress.advance(1_000_000)
     assert "maker/tiny" in screen.getvalue() and "\r" in screen.getvalue()
-    monkeypatch.setattr("llmjobs.hub.progress.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("llmjobs.hub.files.PLAIN_INTERVAL_S", 0.0)
     lines = io.StringIO()
     with DownloadProgress(2_000_000, lines) as progress:
         progress.name("maker/tiny")

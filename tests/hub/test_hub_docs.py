@@ -28,7 +28,7 @@ TELLERS = (
 
 def messages() -> list[str]:
     """Every line that the hub's code can tell; ``{}`` where a name or a number goes."""
-    files = [*(LIBRARY / "hub").glob("*.py"), *(LIBRARY / "jobs").glob("fetch*.py")]
+    files = [*(LIBRARY / "hub").glob("*.py"), LIBRARY / "fetch.py"]
     found = (one for path in sorted(files) for one in _messages_of(ast.parse(path.read_text(encoding="utf-8"))))
     return [line for line in dict.fromkeys(found) if re.search(r"\w+ \w+ \w+", line)]
 

@@ -11,7 +11,7 @@ from hub_world import DATASET, ROWS, TOKEN, World, dataset_repo, parquet
 from llmjobs.benchmarks.mmlu import MMLU
 from llmjobs.benchmarks.rows import load_rows
 from llmjobs.errors import DataError
-from llmjobs.hub import parquet_files
+from llmjobs.hub import datasets
 from llmjobs.hub import repositories as hub
 
 
@@ -108,7 +108,7 @@ def test_a_busy_hub_is_asked_again(world: World, no_sleep: list[float]) -> None:
 
 def bomb() -> bytes:
     """A megabyte that unpacks to gigabytes: one long text that every row names."""
-    text = pa.array(["x" * (parquet_files.MAX_CELL_CHARS // 2)]).dictionary_encode()
+    text = pa.array(["x" * (datasets.MAX_CELL_CHARS // 2)]).dictionary_encode()
     stream = io.BytesIO()
     pq.write_table(pa.table({"question": text.take(pa.array([0] * 5000))}), stream)
     return stream.getvalue()

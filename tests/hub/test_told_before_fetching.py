@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hub_world import GATED, MODEL, World, model_repo
 
+from llmjobs import fetch
+from llmjobs.engines.transformers.locate import locate
 from llmjobs.errors import ModelError
 from llmjobs.hub import repositories as hub
 from llmjobs.hub.files import is_whole
-from llmjobs.jobs import fetch
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.models.locate import locate
 
 
 def told(model: str, *, dry_run: bool = True, **options: object) -> tuple[int, str]:

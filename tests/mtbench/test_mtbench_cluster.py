@@ -8,7 +8,7 @@ import pytest
 from mtbench_runs import records_of
 from mtbench_stand_in import stand_in
 
-from llmjobs.runfolder.journal import read_records
+from llmjobs.work.journal import read_records
 
 pytest.importorskip("ray", reason="ray is not installed: no cluster")
 pytestmark = pytest.mark.slow

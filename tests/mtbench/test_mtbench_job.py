@@ -10,7 +10,7 @@ from mtbench_stand_in import repeated, stand_in
 
 from llmjobs.chat.retry import RetryPolicy
 from llmjobs.mtbench.fastchat import read_answers, read_judgments
-from llmjobs.runfolder.journal import read_records
+from llmjobs.work.journal import read_records
 
 
 def test_three_kinds_of_judging_side_by_side(study, tmp_path, capsys):

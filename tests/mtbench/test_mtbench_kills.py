@@ -8,7 +8,7 @@ import time
 from mtbench_runs import records_of, run
 from mtbench_stand_in import repeated, stand_in
 
-from llmjobs.runfolder.journal import read_records
+from llmjobs.work.journal import read_records
 
 KILLS = 10
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from llmjobs.mtbench import agreement, bias, pairwise, scores
-from llmjobs.mtbench.fastchat import Compared, Judged, read_answers, read_judgments
-from llmjobs.mtbench.questions import read_questions, with_references
+from llmjobs.mtbench import agreement, scores
+from llmjobs.mtbench.fastchat import Compared, Judged, read_answers, read_judgments, with_references
+from llmjobs.mtbench.questions import read_questions
 
 FILES = [
     ("selfeval/model_judgment/gpt-4_single.jsonl", 320, 2, 0),
@@ -90,14 +90,14 @@ def test_the_difference_is_of_the_same_questions():
 def test_win_rates_and_bradley_terry():
     games = [compared("a", "b", "first", str(i)) for i in range(6)]
     games += [compared("a", "b", "second", "7"), compared("a", "b", "second", "8"), compared("a", "b", None, "9")]
-    rates = {row["model"]: row for row in pairwise.win_rates(games)}
+    rates = {row["model"]: row for row in scores.win_rates(games)}
     assert rates["a"]["win_rate"] == 0.75 and rates["b"]["unread"] == 1
-    ratings = {row["model"]: row for row in pairwise.bradley_terry(games)}
-    odds = (6 + pairwise.PRIOR) / (2 + pairwise.PRIOR)
+    ratings = {row["model"]: row for row in scores.bradley_terry(games)}
+    odds = (6 + scores.PRIOR) / (2 + scores.PRIOR)
     assert ratings["a"]["rating"] - ratings["b"]["rating"] == pytest.approx(400 * np.log10(odds), abs=0.2)
     assert ratings["a"]["low"] <= ratings["a"]["rating"] <= ratings["a"]["high"]
-    assert np.isfinite([r["rating"] for r in pairwise.bradley_terry([compared("a", "b", "first")])]).all()
-    assert pairwise.bradley_terry([compared("a", "b", None)]) == []
+    assert np.isfinite([r["rating"] for r in scores.bradley_terry([compared("a", "b", "first")])]).all()
+    assert scores.bradley_terry([compared("a", "b", None)]) == []
 
 
 def test_ratings_of_three_equal_a_general_fit():
@@ -113,14 +113,14 @@ def test_ratings_of_three_equal_a_general_fit():
         i, j = "abc".index(one.first), "abc".index(one.second)
         wins[i, j] += {"first": 1, "tie": 0.5, "second": 0}[one.winner]
         wins[j, i] += {"first": 0, "tie": 0.5, "second": 1}[one.winner]
-    wins += pairwise.PRIOR * (1 - np.eye(3))
+    wins += scores.PRIOR * (1 - np.eye(3))
 
     def loss(x):
         return sum(wins[i, j] * np.log1p(np.exp(x[j] - x[i])) for i in range(3) for j in range(3) if i != j)
 
     best = minimize(loss, np.zeros(3)).x
     expected = 1000 + 400 / np.log(10) * (best - best.mean())
-    found = {row["model"]: row["rating"] for row in pairwise.bradley_terry(games)}
+    found = {row["model"]: row["rating"] for row in scores.bradley_terry(games)}
     assert [found[name] for name in "abc"] == pytest.approx(list(expected), abs=0.2)
 
 
@@ -164,7 +164,7 @@ def test_length_is_tested_by_permuting_within_questions():
     ratings, characters = rng.integers(3, 10, (2, 6)), rng.integers(200, 2000, (2, 6))
     lengths = {(m, str(q), 1): int(characters[i, q]) for i, m in enumerate("ab") for q in range(6)}
     both = judged("a", ratings[0].tolist()) + judged("b", ratings[1].tolist())
-    found = bias.length_bias(both, [], lengths)
+    found = agreement.length_bias(both, [], lengths)
     logs = np.log(characters)
     x = stats.rankdata((ratings - ratings.mean(axis=0)).T.ravel()).reshape(6, 2)
     y = stats.rankdata((logs - logs.mean(axis=0)).T.ravel()).reshape(6, 2)
@@ -181,19 +181,19 @@ def test_length_is_tested_by_permuting_within_questions():
 def test_position_length_and_self_preference():
     games = [compared("a", "b", "tie", str(i), ("first", "second")) for i in range(6)]
     games += [compared("a", "b", "first", "7")]
-    found = bias.position_bias(games)
+    found = agreement.position_bias(games)
     assert (found["n"], found["flipped"], found["to_first_place"], found["to_second_place"]) == (7, 6, 6, 0)
     assert found["p"] == pytest.approx(2 * 0.5**6, abs=1e-6)
     lengths = {(m, str(q), 1): n * (q + 1) for m, n in (("a", 10), ("b", 20), ("c", 40)) for q in range(5)}
     longer = judged("a", [3] * 5) + judged("b", [5] * 5) + judged("c", [7] * 5)
-    assert bias.length_bias(longer, games, lengths)["spearman"] > 0.9
-    assert bias.length_bias(longer, games, lengths)["longer_won"] == 0
+    assert agreement.length_bias(longer, games, lengths)["spearman"] > 0.9
+    assert agreement.length_bias(longer, games, lengths)["longer_won"] == 0
     ratings = judged("own", [9, 9], "own") + judged("else", [5, 5], "own")
-    assert bias.self_preference("own", ["own"], ratings) == {
+    assert agreement.self_preference("own", ["own"], ratings) == {
         "gap": 4,
         "preference": None,
         "reason": "no other judge rated the same agents",
     }
     ratings += judged("own", [6, 6], "z") + judged("else", [5, 5], "z")
-    assert bias.self_preference("own", ["own"], ratings)["preference"] == 3
-    assert bias.self_preference("z", [], ratings) is None
+    assert agreement.self_preference("own", ["own"], ratings)["preference"] == 3
+    assert agreement.self_preference("z", [], ratings) is None

@@ -13,15 +13,15 @@ import yaml
 
 from llmjobs.api import Results
 from llmjobs.cli import main
-from llmjobs.jobs.converse_job import ConverseJob
-from llmjobs.jobs.eval_job import EvalJob
-from llmjobs.jobs.mtbench_job import MTBenchJob
+from llmjobs.converse.job import ConverseJob
+from llmjobs.eval.job import EvalJob
 from llmjobs.manifest import load_manifest
+from llmjobs.mtbench.job import MTBenchJob
 from llmjobs.report.read.run_folder import read_run_folder
-from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runfolder.integrity import check_run
-from llmjobs.runfolder.journal import read_records
+from llmjobs.work import checkpoint
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.integrity import check_run
+from llmjobs.work.journal import read_records
 
 HERE = Path(__file__).parent
 JOBS = {"eval": EvalJob, "converse": ConverseJob, "mtbench": MTBenchJob}

@@ -17,10 +17,10 @@ from test_readers import write_lm_eval
 
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.report.assemble import assemble
-from llmjobs.report.job import make_report
 from llmjobs.report.measure import Measures
 from llmjobs.report.read import read
-from llmjobs.report.sections.file_names import file_name
+from llmjobs.report.sections.base import file_name
+from llmjobs.report_job import make_report
 
 SAMPLE = {
     "id": 1, "epoch": 1, "input": "Q", "choices": ["a", "b"], "target": "B", "metadata": {"subject": "s"},

@@ -13,12 +13,12 @@ from run_folders import FakeRun, dump, dump_lines
 from llmjobs.errors import DataError
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Table
-from llmjobs.report.job import make_report
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.scores import mean_interval
 from llmjobs.report.read import inspect_log, read
 from llmjobs.report.sections import making
 from llmjobs.report.study import Study
+from llmjobs.report_job import make_report
 
 DATE = "2026-01-02T03-04-05.678901"
 

@@ -16,7 +16,6 @@ from run_folders import FakeRun, Line, dump
 from llmjobs.cli import group
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.report.assemble import assemble
-from llmjobs.report.job import make_report
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import parse_budget
 from llmjobs.report.read import read
@@ -24,6 +23,7 @@ from llmjobs.report.sections import cost
 from llmjobs.report.study import RawRun
 from llmjobs.report.write.notes import escape
 from llmjobs.report.write.tables import safe_cell
+from llmjobs.report_job import make_report
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Finding, Prose
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
-from llmjobs.report.measure.pairs import MODELS, SETTINGS, leading_group
+from llmjobs.report.measure.overlap import MODELS, SETTINGS, leading_group
 from llmjobs.report.read import read
 from llmjobs.report.sections import ORDER
 from llmjobs.report.study import Cost, Entry, ModelInfo

@@ -1,22 +1,82 @@
-"""MMLU: 57 subjects, four options, asked by letter.
-
-Three prompt forms, because the form moves the score by many points:
-
-``lm-eval``   a header, the question stripped, the options, ``Answer:`` (EleutherAI's harness, task ``mmlu``)
-``original``  the same with **two spaces** before the subject's name and the question unstripped: the authors' script
-              formats the subject with a leading space (hendrycks/test, ``evaluate.py``)
-``course``    no header, no shots; blank lines around the options
-
-Answers are compared as next-token log-probabilities of `` A`` … `` D``; with ``generate_until`` one token is
-generated and read strictly.
-"""
+"""MMLU: 57 subjects in four categories, four options, asked by letter."""
 
 from collections.abc import Sequence
 
 from llmjobs.benchmarks.base import Doc, Example, Generation, HubDataset, Judgement, Options, Row, Shots
-from llmjobs.benchmarks.letters import read_letter
-from llmjobs.benchmarks.mmlu_subjects import CATEGORIES
-from llmjobs.benchmarks.multiple_choice import MultipleChoice
+from llmjobs.benchmarks.multiple_choice import MultipleChoice, read_letter
+
+# The 57 subjects of MMLU in their four categories, as the authors' `categories.py` groups them.
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "stem": (
+        "abstract_algebra",
+        "anatomy",
+        "astronomy",
+        "college_biology",
+        "college_chemistry",
+        "college_computer_science",
+        "college_mathematics",
+        "college_physics",
+        "computer_security",
+        "conceptual_physics",
+        "electrical_engineering",
+        "elementary_mathematics",
+        "high_school_biology",
+        "high_school_chemistry",
+        "high_school_computer_science",
+        "high_school_mathematics",
+        "high_school_physics",
+        "high_school_statistics",
+        "machine_learning",
+    ),
+    "humanities": (
+        "formal_logic",
+        "high_school_european_history",
+        "high_school_us_history",
+        "high_school_world_history",
+        "international_law",
+        "jurisprudence",
+        "logical_fallacies",
+        "moral_disputes",
+        "moral_scenarios",
+        "philosophy",
+        "prehistory",
+        "professional_law",
+        "world_religions",
+    ),
+    "social_sciences": (
+        "econometrics",
+        "high_school_geography",
+        "high_school_government_and_politics",
+        "high_school_macroeconomics",
+        "high_school_microeconomics",
+        "high_school_psychology",
+        "human_sexuality",
+        "professional_psychology",
+        "public_relations",
+        "security_studies",
+        "sociology",
+        "us_foreign_policy",
+    ),
+    "other": (
+        "business_ethics",
+        "clinical_knowledge",
+        "college_medicine",
+        "global_facts",
+        "human_aging",
+        "management",
+        "marketing",
+        "medical_genetics",
+        "miscellaneous",
+        "nutrition",
+        "professional_accounting",
+        "professional_medicine",
+        "virology",
+    ),
+}
+
+
+# MMLU: 57 subjects, four options, asked by letter.
 
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 CHOICE_COLUMNS = (("choice0", "choice1", "choice2", "choice3"), ("A", "B", "C", "D"))

@@ -1,10 +1,13 @@
-"""Multiple choice by log-likelihood: what most benchmarks share."""
+"""Multiple choice: by the log-likelihoods of the options, or by a letter read off a generated reply."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Example, Judgement, Row, Shots, argmax, letter
+
+# Multiple choice by log-likelihood: what most benchmarks share.
 
 
 class MultipleChoice(Benchmark):
@@ -94,3 +97,23 @@ def index_of(value: Any, allowed: list[str]) -> int:
     if text not in allowed:
         raise ValueError(f"answer {str(value)[:40]!r} is not one of {', '.join(allowed)}")
     return allowed.index(text)
+
+
+# Reading a letter off a generated reply, strictly: what is not plainly a letter is unreadable, never a guess.
+
+_OPENING = r"[(\[{\"'“‘]?"
+_AFTER = r"(?=$|\s|[.,:;!)\]}*]|[\"'”’](?!\w))"
+
+
+def read_letter(reply: str, count: int = 4) -> str | None:
+    """Return the letter that stands alone at the start of ``reply``, or None.
+
+    An opening bracket or quote may come before it; a blank, the end or a closing mark must follow. ``"B"``, ``" (C)"``
+    and ``"D. Paris"`` are letters; ``"The CorreCt answer"``, ``"b"`` and ``"Because"`` are not, nor is the article in
+    ``"A good question"``.
+    """
+    last = chr(ord("A") + count - 1)
+    found = re.match(rf"{_OPENING}([A-{last}]){_AFTER}", reply.strip())
+    if not found or re.match(rf"{_OPENING}A [a-z]", reply.strip()):
+        return None
+    return found[1]

@@ -1,9 +1,12 @@
-"""The list of benchmarks by name. A new one is added here in one line."""
+"""The benchmarks by name, and how they are listed. A new benchmark is one line here."""
 
 from functools import cache
 from importlib import import_module
+from textwrap import fill
 
 from llmjobs.benchmarks.base import Benchmark
+
+# The list of benchmarks by name. A new one is added here in one line.
 
 MODULES = {
     "mmlu": "llmjobs.benchmarks.mmlu:MMLU",
@@ -42,3 +45,65 @@ def benchmark_class(name: str) -> type[Benchmark]:
 def names() -> list[str]:
     """All benchmark names, in the order of the registry."""
     return list(MODULES)
+
+
+# The known benchmarks as text: one table, and one benchmark in full.
+
+HEAD = ("name", "questions", "subjects", "shots", "answer", "metric", "version", "rows")
+ANSWERS = {"loglikelihood": "options", "generate_until": "text"}
+
+
+def table() -> str:
+    """One line a benchmark: questions, subjects, shots, kind of answer, metric, version, source of its rows."""
+    lines = [HEAD, *(_line(benchmark_class(name)) for name in names())]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
+    right = {1, 2, 3}
+    return "\n".join(
+        "  ".join(c.rjust(w) if at in right else c.ljust(w) for at, (c, w) in enumerate(zip(line, widths, strict=True)))
+        .rstrip()
+        for line in lines
+    )  # fmt: skip
+
+
+def markdown() -> str:
+    """Return the table for the documentation."""
+    rows = [HEAD, *(_line(benchmark_class(name)) for name in names())]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(HEAD), *lines[1:]])
+
+
+def describe(found: type[Benchmark]) -> str:
+    """Everything that a manifest can say about one benchmark."""
+    hub = found.hub
+    rows = (
+        "come along"
+        if hub is None
+        else f"hub data set {hub.path}" + (f", configuration {hub.config}" if hub.config else "")
+    )
+    splits = "" if hub is None else "; " + ", ".join(f"{own} = {theirs}" for own, theirs in hub.splits.items())
+    lines = [
+        f"{found.name}: {found.title} ({found.source}), version {found.version}",
+        f"questions     {found.test_rows:,}",
+        f"rows          {rows}{splits}",
+        f"prompt        {', '.join(found.prompts)}",
+        f"output_type   {', '.join(found.output_types)}",
+        f"num_fewshot   0 to {found.max_fewshot}, {found.default_num_fewshot} unless told",
+        f"metric        {found.primary_metric}",
+    ]
+    if found.categories:
+        lines.append(f"categories    {', '.join(found.categories)}")
+    subjects = fill(", ".join(found.subjects), 100, initial_indent="subjects      ", subsequent_indent=" " * 14)
+    return "\n".join([*lines, subjects])
+
+
+def _line(found: type[Benchmark]) -> tuple[str, ...]:
+    return (
+        found.name,
+        f"{found.test_rows:,}",
+        str(len(found.subjects)),
+        str(found.default_num_fewshot),
+        " or ".join(ANSWERS[kind] for kind in found.output_types),
+        found.primary_metric,
+        found.version,
+        found.hub.path if found.hub else "come along",
+    )

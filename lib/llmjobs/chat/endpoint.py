@@ -1,27 +1,232 @@
-"""Any OpenAI-compatible server as a backend.
+"""Any OpenAI-compatible server as a chat backend; parameters that it refuses are learned from its answers."""
 
-Nothing that is not a whole answer is taken for one: a stream that ends in the middle, a line that cannot be read, an
-error where text should be. Such a request is sent again (see ``retry``) as long as nothing of its answer was passed
-on; :class:`WholeAnswers` passes nothing on before the answer is whole.
-"""
-
+import json
 import logging
 import math
 import os
+import re
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmjobs.chat.backend import AnswerStream, Ending, FinishReason, Sampling
-from llmjobs.chat.endpoint_answer import Answer
-from llmjobs.chat.errors import CallError, ContextFullError, EmptyCallError, UnavailableError
-from llmjobs.chat.event_stream import StatusError
+from llmjobs.chat.backend import (
+    AnswerStream,
+    CallError,
+    ContextFullError,
+    EmptyCallError,
+    Ending,
+    FinishReason,
+    Sampling,
+    UnavailableError,
+)
+from llmjobs.chat.event_stream import NotCompletionError, StatusError, open_completion
 from llmjobs.chat.messages import Message
-from llmjobs.chat.parameters import Parameters
-from llmjobs.chat.retry import EmptyAnswerError, Failure, RetryPolicy, classify
+from llmjobs.chat.retry import CutAnswerError, EmptyAnswerError, Failure, FilteredError, RetryPolicy, classify
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.redaction import holds_secret, redacted
+
+# One request to an endpoint and what came back: text, how it ended, and the server's count of tokens.
+
+THINKING = ("reasoning_content", "reasoning")
+"""Where servers put what a model thinks before its answer; it keeps the connection alive and is no answer."""
+
+
+class Answer:
+    """One request and its answer, read with suspicion."""
+
+    def __init__(self, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
+        """``sent`` is what of ``wanted`` this server takes."""
+        self.wanted, self.sent = wanted, sent
+        self.finish: str | None = None
+        self.usage: Mapping[str, Any] = {}
+        self.text = ""
+        self.pieces_count = 0
+        self.has_thinking = False
+
+    def pieces(self, url: str, key: str, *, silence_s: float, answer_s: float) -> Iterator[str]:
+        """Send the request; the answer's text in pieces, also empty ones.
+
+        Raises:
+            CutAnswerError: the stream ended in the middle; and what :mod:`llmjobs.chat.event_stream` raises.
+
+        """
+        with open_completion(url, key, self.sent, silence_s=silence_s, answer_s=answer_s) as completion:
+            for event in completion:
+                piece, had_thinking = self.take(event), self.has_thinking
+                if piece or had_thinking:
+                    completion.watch.text_came()
+                self.text += piece
+                self.pieces_count += bool(piece)
+                yield piece
+        if self.finish is None and not (completion.is_done and self.text):
+            raise CutAnswerError
+
+    def take(self, event: Mapping[str, Any]) -> str:
+        """Read one event; returns its text.
+
+        Raises:
+            NotCompletionError: the event is none of a chat completion.
+
+        """
+        self.has_thinking = False
+        if isinstance(usage := event.get("usage"), dict):
+            self.usage = usage
+        choices = event.get("choices") or []
+        if not isinstance(choices, list):
+            raise NotCompletionError("choices that are no list")
+        if not choices:
+            return ""
+        first = choices[0]
+        if not isinstance(first, dict):
+            raise NotCompletionError("a choice that is no object")
+        message = first.get("delta") or first.get("message") or {}
+        if not isinstance(message, dict):
+            raise NotCompletionError("a choice that is no object")
+        finish = first.get("finish_reason")
+        if not isinstance(finish, str | None):
+            raise NotCompletionError("a finish reason that is no text")
+        self.finish = self.finish or finish or None
+        self.has_thinking = any(isinstance(message.get(key), str) and message[key] for key in THINKING)
+        return _text_of(message.get("content") or message.get("refusal") or "")
+
+    def check(self, *, may_be_empty: bool) -> None:
+        """Refuse what ended without being an answer.
+
+        Raises:
+            FilteredError: the server's content filter stopped it.
+            EmptyAnswerError: it has no text.
+
+        """
+        if self.finish == "content_filter":
+            raise FilteredError
+        if not may_be_empty and not self.text.strip():
+            why = ": all its tokens went into thinking, raise max_new_tokens" if self.finish == "length" else ""
+            raise EmptyAnswerError(why)
+
+    def counts(self) -> tuple[int | None, int | None]:
+        """Tokens of prompt and answer as the server counted them."""
+        return _count(self.usage.get("prompt_tokens")), _count(self.usage.get("completion_tokens"))
+
+
+def _text_of(content: Any) -> str:
+    """Text as it is, or joined from parts of the type ``text``; what a model thinks is none."""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        content = "".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))
+    if not isinstance(content, str):
+        raise NotCompletionError("an answer that is no text")
+    return content
+
+
+def _count(value: Any) -> int | None:
+    """A server's count of tokens; None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 else None
+
+
+# Which parameters of a request a server takes, learned from what it refuses.
+
+LEFT_OUT = "left out"
+REFUSALS = frozenset({400, 404, 405, 415, 422, 501})
+OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+OPTIONAL = ("stream_options", "stream", "temperature", "top_p", "seed")
+"""May be left out; ``max_tokens`` may not, since it bounds what an answer costs, and ``stop`` changes the answer."""
+_ABOUT_LENGTH = re.compile(
+    r"context (length|window|size)|too (large|long|many|high)|exceed|at most|maximum (value|of|number)|less than",
+    re.IGNORECASE,
+)
+"""A refused value of ``max_tokens``, not a refused name."""
+_ABOUT_RANGE = re.compile(r"above|below|between|less than|greater than|range|<=|>=|at most|maximum", re.IGNORECASE)
+_REFUSES = re.compile(r"not |n't|un(supported|known|recogni|expected)|extra|invalid|only|instead|must", re.IGNORECASE)
+
+
+class Parameters:
+    """What one server takes; shared by all conversations with it, safe for several threads."""
+
+    def __init__(self) -> None:
+        """Everything is sent until something is refused."""
+        self.changes: dict[str, str] = {}
+        """Parameter → its other name, or :data:`LEFT_OUT`."""
+        self._lock = threading.Lock()
+
+    def apply(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The request as this server takes it."""
+        changes = dict(self.changes)
+        return {changes.get(key, key): value for key, value in wanted.items() if changes.get(key) != LEFT_OUT}
+
+    def learn(self, error: StatusError, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> str | None:
+        """Read a refusal. Returns what to tell the person where the request is worth sending again, else None.
+
+        The text is empty where another thread learned the same in the meantime.
+        """
+        if error.status not in REFUSALS:
+            return None
+        with self._lock:
+            if self.apply(wanted) != sent:
+                return ""
+            name = _refused(error, sent)
+            if name is None:
+                return None
+            if name in OTHER_NAMES:
+                other = OTHER_NAMES[name]
+                if name != "max_tokens":
+                    return None
+                self.changes[name] = other
+                return f"the server does not take {name!r}; {other!r} is sent from now on"
+            self.changes[name] = LEFT_OUT
+            if name == "stream":
+                self.changes["stream_options"] = LEFT_OUT
+            effect = {"temperature": ", so the server chooses its own", "seed": ", so a repetition may differ"}
+            return f"the server does not take {name!r}; it is left out from now on{effect.get(name, '')}"
+
+
+def _refused(error: StatusError, sent: Mapping[str, Any]) -> str | None:
+    """The parameter that a refusal is about: the one that it declares, else the first that its message names."""
+    said, declared = error.said, _declared(error.body)
+    for name in (*OPTIONAL, "max_tokens", "max_completion_tokens"):
+        if name not in sent or not (name in declared or (not declared and _names(name, said))):
+            continue
+        if name in OTHER_NAMES and _ABOUT_LENGTH.search(said):
+            continue
+        if name in ("temperature", "top_p") and sent[name] > 0 and _ABOUT_RANGE.search(said):
+            continue
+        return name
+    return None
+
+
+def _names(name: str, said: str) -> bool:
+    """Whether a message refuses the parameter, and does not just use the word."""
+    alone = {"stream_options": r"\bstream_options\b", "top_p": r"\btop_p\b", "max_tokens": r"\bmax_tokens\b"}
+    word = alone.get(name, rf"[`'\"\[.]{name}[`'\"\]]|\b{name}:? (is |are |must |can|does )|: {name}\b|\w {name}$")
+    return bool(re.search(word, said, re.IGNORECASE) and _REFUSES.search(said))
+
+
+def _declared(body: str) -> set[str]:
+    """Parameters that the error declares: ``param`` in OpenAI's form, ``loc`` in FastAPI's."""
+    found: set[str] = set()
+
+    def walk(value: Any, depth: int = 0) -> None:
+        if depth > 8:
+            return
+        if isinstance(value, dict):
+            if isinstance(value.get("param"), str):
+                found.add(value["param"])
+            if isinstance(value.get("loc"), list):
+                found.update(str(part) for part in value["loc"])
+            for inner in value.values():
+                walk(inner, depth + 1)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner, depth + 1)
+
+    try:
+        walk(json.loads(body))
+    except (ValueError, RecursionError):
+        return set()
+    return found & {*OPTIONAL, *OTHER_NAMES}
+
+
+# Any OpenAI-compatible server as a backend.
 
 log = logging.getLogger(__name__)
 BYTES_A_TOKEN = 3

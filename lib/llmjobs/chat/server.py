@@ -1,11 +1,21 @@
-"""The agent behind an OpenAI-compatible API: one model, one answer at a time, the others wait in a short line."""
+"""``llmjobs serve``: the agent behind an OpenAI-compatible API. One answer at a time; a few requests wait."""
 
+import asyncio
+import contextlib
 import hmac
 import json
 import logging
+import os
+import socket
+import sys
+import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from uuid import uuid4
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -13,16 +23,194 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from llmjobs.chat.answering import Answering
-from llmjobs.chat.backend import Backend, Sampling
-from llmjobs.chat.errors import ContextFullError, MessageTooLongError
-from llmjobs.chat.messages import split
-from llmjobs.chat.server_limits import Gate, Limits
-from llmjobs.chat.server_request import ChatCompletion, Completion, RefusedError, error_body, parse
+from llmjobs.chat.agent import Answering, Reply
+from llmjobs.chat.backend import Backend, ContextFullError, MessageTooLongError, Sampling
+from llmjobs.chat.messages import Message, read_messages, split
+from llmjobs.chat.session import open_backend
 from llmjobs.chat.strategies import STRATEGIES
-from llmjobs.errors import DataError, LlmjobsError, printable
+from llmjobs.errors import EXIT_OK, DataError, LlmjobsError, MissingPackageError, printable
+from llmjobs.manifest.chat import ChatSection
+from llmjobs.manifest.models import ModelSpec
 from llmjobs.redaction import redacted
+from llmjobs.work.signals import StopRequestedError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+
+# What a chat completion request may ask for, and the answers in OpenAI's form.
+
+
+class RefusedError(LlmjobsError):
+    """A request that is refused, with its HTTP status."""
+
+    def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
+        """``retry_after_s`` goes into the header of that name."""
+        super().__init__(message)
+        self.status, self.retry_after_s = status, retry_after_s
+
+
+class StreamOptions(BaseModel):
+    """What else a stream should carry."""
+
+    include_usage: bool = False
+
+
+class ChatCompletion(BaseModel):
+    """The keys that are read; others are ignored, as servers of this kind do."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str = ""
+    messages: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=10)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    n: Literal[1] | None = 1
+
+    def sampling(self, default: Sampling) -> Sampling:
+        """The request's sampling; never a longer answer than the server gives."""
+        wanted = self.max_completion_tokens or self.max_tokens or default.max_new_tokens
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return Sampling(
+            min(wanted, default.max_new_tokens),
+            default.temperature if self.temperature is None else self.temperature,
+            self.top_p or default.top_p,
+            tuple(stop for stop in stops if stop)[:4],
+        )
+
+    def conversation(self, system: str | None) -> list[Message]:
+        """The messages, with the server's system message where the request has none."""
+        found = read_messages([{**value, "content": _text(value.get("content"))} for value in self.messages])
+        return [Message("system", system), *found] if system and found[0].role != "system" else found
+
+
+def parse(body: bytes) -> ChatCompletion:
+    """Read a request.
+
+    Raises:
+        RefusedError: 400, naming the key.
+
+    """
+    try:
+        return ChatCompletion.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise RefusedError(400, f"{where}: {first['msg']}") from None
+
+
+def _text(content: Any) -> Any:
+    """Text as it is, or joined from parts of the type ``text``."""
+    if not isinstance(content, list):
+        return content
+    parts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    return "".join(parts) if len(parts) == len(content) else None
+
+
+class Completion:
+    """The objects that answer one request."""
+
+    def __init__(self, model: str) -> None:
+        """A fresh id."""
+        self.head = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
+
+    def whole(self, reply: Reply) -> dict[str, Any]:
+        """The answer in one object."""
+        message = {"role": "assistant", "content": reply.text}
+        choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": None}
+        return {**self.head, "object": "chat.completion", "choices": [choice], "usage": usage(reply)}
+
+    def chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+        """One piece of a stream."""
+        choice = {"index": 0, "delta": dict(delta), "finish_reason": finish_reason, "logprobs": None}
+        return {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
+
+    def usage_chunk(self, reply: Reply) -> dict[str, Any]:
+        """The last piece, where it was asked for."""
+        return {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage(reply)}
+
+
+def usage(reply: Reply) -> dict[str, Any]:
+    """Tokens of prompt and answer; those of a summary count as prompt."""
+    prompt = reply.prompt_tokens + reply.side_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": reply.new_tokens,
+        "total_tokens": prompt + reply.new_tokens,
+        "prompt_tokens_details": {"cached_tokens": reply.reused_tokens},
+    }
+
+
+def error_body(message: str, status: int) -> dict[str, Any]:
+    """An error in OpenAI's form."""
+    kind = "invalid_request_error" if 400 <= status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
+# How many requests the server takes on: one is answered, a few wait, the rest are sent away.
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes on."""
+
+    waiting: int = 8
+    """Requests that may wait for the one that is answered."""
+    requests_per_minute: int = 0
+    """0: no such limit."""
+    connections: int = 64
+    """Open connections; further ones get a 503."""
+    request_s: float = 20.0
+    """Longest time in which a request, its body included, must have come."""
+    unread_s: float = 30.0
+    """Longest time for which a client may leave its answer unread."""
+
+
+@dataclass
+class Gate:
+    """Lets one request in at a time, a few wait, the rest are sent away."""
+
+    limits: Limits
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _inside: int = 0
+    _began: deque[float] = field(default_factory=deque)
+
+    def enter(self) -> None:
+        """Count a request in.
+
+        Raises:
+            RefusedError: 429 with the seconds to wait.
+
+        """
+        now = time.monotonic()
+        while self._began and now - self._began[0] >= 60:
+            self._began.popleft()
+        if self.limits.requests_per_minute and len(self._began) >= self.limits.requests_per_minute:
+            raise RefusedError(429, "too many requests a minute", int(60 - (now - self._began[0])) + 1)
+        if self._inside > self.limits.waiting:
+            raise RefusedError(429, "too many requests wait", 1)
+        self._began.append(now)
+        self._inside += 1
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the model; counts the request out at the end."""
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self._inside -= 1
+
+
+# The agent behind an OpenAI-compatible API: one model, one answer at a time, the others wait in a short line.
 
 MAX_BODY_BYTES = 1 << 20
 GONE = 499
@@ -185,3 +373,179 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 def _event(value: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+# Connections of the chat server: a limited number at one time, and none that waits for a slow client without end.
+
+_SAYS = b'{"error": {"message": "too many connections", "type": "server_error", "code": 503}}'
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
+    b"content-length: " + str(len(_SAYS)).encode() + b"\r\n\r\n" + _SAYS
+)
+
+
+class BoundedConnection(H11Protocol):
+    """uvicorn's protocol with a limit on connections, on the time of a request, and on that of an unread answer."""
+
+    limits: ClassVar[Limits] = Limits()
+    _timer: asyncio.TimerHandle | None = None
+    _is_refused = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, or refuse it where there are too many."""
+        if len(self.connections) >= self.limits.connections:
+            self._is_refused = True
+            transport.write(_BUSY)
+            transport.close()
+            return
+        super().connection_made(transport)
+        self._within(self.limits.request_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the connection was refused."""
+        if not self._is_refused:
+            super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop()
+        if not self._is_refused:
+            super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Give the next request its time."""
+        super().on_response_complete()
+        self._within(self.limits.request_s)
+
+    def pause_writing(self) -> None:
+        """The client does not read: give it some time."""
+        if not self._is_refused:
+            super().pause_writing()
+            self._within(self.limits.unread_s)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        if not self._is_refused:
+            super().resume_writing()
+            self._stop()
+
+    def _within(self, seconds: float) -> None:
+        self._stop()
+        self._timer = self.loop.call_later(seconds, self._too_slow)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        """Drop a client that has sent no whole request, or does not read; not one that waits for its answer."""
+        cycle = self.cycle
+        is_answered = cycle is not None and not cycle.response_complete and not cycle.more_body
+        if not is_answered or self.flow.write_paused:
+            self.transport.abort()
+
+
+def bounded(limits: Limits) -> type[H11Protocol]:
+    """The protocol with these limits."""
+    return type("BoundedConnection", (BoundedConnection,), {"limits": limits})
+
+
+# `llmjobs serve`: binds, says where, and serves until a signal.
+
+CHAT_SERVE_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """Where to serve, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    limits: Limits = Limits()
+    api_key_env: str | None = None
+
+
+def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
+    """Load the model and answer requests until SIGINT or SIGTERM.
+
+    Raises:
+        LlmjobsError: the address is taken, or the key's variable is empty.
+
+    """
+    server_class = _server_class()
+    key = _key(request.api_key_env)
+    is_loopback = request.host in CHAT_SERVE_LOOPBACK
+    if not is_loopback and key is None:
+        print(f"llmjobs: {request.host} accepts other machines and requires no key (--api-key-env)", file=sys.stderr)
+    listener = _bind(request)
+    backend = open_backend(spec, warn=lambda line: print(f"llmjobs: {line}", file=sys.stderr))
+    try:
+        backend.start(section.seed)
+        sampling = Sampling(section.max_new_tokens + spec.thinking_tokens, section.temperature, section.top_p)
+        server = server_class(
+            backend,
+            strategy=section.strategy if section.history else "none",
+            system=section.system,
+            sampling=sampling,
+            max_context=section.max_context,
+            limits=request.limits,
+            key=key,
+        )
+        _listen(server.app(is_loopback=is_loopback), listener, backend.name, request.limits)
+    except (KeyboardInterrupt, StopRequestedError):  # uvicorn raises the signal again once it has shut down
+        pass
+    finally:
+        listener.close()
+        backend.close()
+    return EXIT_OK
+
+
+def _server_class() -> "type[ChatServer]":
+    try:
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise MissingPackageError("serve needs starlette and uvicorn: pip install 'llmjobs[serve]'") from None
+    return ChatServer
+
+
+def _listen(app: Any, listener: socket.socket, name: str, limits: Limits) -> None:
+    import uvicorn
+
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{name} answers at http://{shown}:{port}/v1 (press Ctrl-C to stop)", flush=True)
+    uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
+
+
+def server_config(app: Any, limits: Limits) -> "uvicorn.Config":
+    """How uvicorn serves: bounded connections, no access log, no header that names it."""
+    import uvicorn
+
+    # no log_config: its lines go through our own handler, which takes secrets out
+    return uvicorn.Config(
+        app,
+        http=bounded(limits),
+        log_config=None,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
+
+
+def _bind(request: ServeRequest) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in request.host else socket.AF_INET
+        return socket.create_server((request.host, request.port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LlmjobsError(f"serve: {request.host}:{request.port}: {reason}; choose another --port or --host") from None
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise LlmjobsError(f"serve: the environment variable {variable} is not set; put the key in it")
+    return key

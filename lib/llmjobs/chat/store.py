@@ -13,10 +13,10 @@ from typing import Any
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.messages import Message
 from llmjobs.errors import FingerprintError, RunFolderError
-from llmjobs.runfolder import checkpoint
-from llmjobs.runfolder.folder import RunFolder, UnitFolder
-from llmjobs.runfolder.journal import Journal, read_lines
-from llmjobs.runfolder.lock import exclusive
+from llmjobs.work import checkpoint
+from llmjobs.work.folder import RunFolder, UnitFolder
+from llmjobs.work.journal import Journal, read_lines
+from llmjobs.work.lock import exclusive
 
 log = logging.getLogger(__name__)
 JOB = "chat"

@@ -13,12 +13,11 @@ import ray
 
 from llmjobs import __version__
 from llmjobs.cluster.connection import gpu_kind, node_name
-from llmjobs.cluster.demand import Demand
-from llmjobs.cluster.events import Greeting
-from llmjobs.cluster.worker import ClusterJob, Errand, Worker
-from llmjobs.runfolder import leases
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner.units import Unit
+from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.worker import ClusterJob, Errand, Greeting, Worker
+from llmjobs.work import leases
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.units import Unit
 
 FEWEST_ASKED = 4
 """So many workers are asked for ahead of Ray's placing them; more where more work already."""

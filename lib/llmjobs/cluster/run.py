@@ -1,20 +1,383 @@
-"""One job's units on a cluster, from the list of units to the outcome: what ``run_job`` is on one machine."""
+"""Run one job's units on a Ray cluster: which worker takes what, and what they wrote into the run's folder."""
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 
 import ray
 
-from llmjobs.cluster.crew import Crew
-from llmjobs.cluster.demand import Demand
-from llmjobs.cluster.driver import SILENCE_S, Driver
-from llmjobs.cluster.worker import ClusterJob
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner.progress import Progress
-from llmjobs.runner.run import OnRecords, Outcome, Start, UnitLoop, items_done, load_start
-from llmjobs.runner.signals import StopRequestedError, stop_switch
-from llmjobs.runner.units import Unit
+from llmjobs.cluster.connection import ClusterError, alive_nodes
+from llmjobs.cluster.crew import Crew, Member
+from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.worker import Advanced, ClusterJob, Ended, Event, Logged, Opened
+from llmjobs.work import cursor as cursors
+from llmjobs.work import leases
+from llmjobs.work.folder import ERROR_FILE, RunFolder
+from llmjobs.work.progress import Progress
+from llmjobs.work.run import OnRecords, Outcome, Start, UnitLoop, items_done, load_start, one_line
+from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
+from llmjobs.work.units import Unit
+
+# Which unit a worker takes next: units of one group (a model) follow each other, so that it is loaded seldom.
+
+
+@dataclass
+class _Group:
+    """The units of one model that nobody has yet, and who works on it."""
+
+    demand: Demand
+    units: deque[Unit] = field(default_factory=deque)
+    items: int = 0
+    holders: set[str] = field(default_factory=set)
+    is_open: bool = False
+    """Whether a holder has loaded it, so that another may join and plan the same."""
+    load_s: float | None = None
+    item_s: float | None = None
+
+    def push(self, unit: Unit, *, first: bool = False) -> None:
+        (self.units.appendleft if first else self.units.append)(unit)
+        self.items += _items(unit)
+
+    def pop(self) -> Unit:
+        unit = self.units.popleft()
+        self.items -= _items(unit)
+        return unit
+
+
+class Assignment:
+    """Units that are still to be given out.
+
+    A worker stays with its group while that has units. A free one takes what has the most work for each worker on it:
+    a group of its own, or a part of one that others have loaded, where that saves more time than loading it takes.
+    """
+
+    def __init__(self, units: Iterable[Unit], demands: Mapping[str, Demand]) -> None:
+        """``demands`` by group."""
+        self._groups: dict[str, _Group] = {}
+        self._given: dict[str, Unit] = {}
+        self._rates: dict[str, float] = {}
+        self._rate = 1.0
+        """Seconds of an item for each unit of weight, over the groups that were measured."""
+        for unit in units:
+            self._groups.setdefault(unit.group, _Group(demands[unit.group])).push(unit)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything was given out and nothing came back."""
+        return not self._given and not any(group.units for group in self._groups.values())
+
+    def demands(self) -> dict[Demand, int]:
+        """What workers are wanted for, and how many more could start at once."""
+        wanted: dict[Demand, int] = {}
+        for group in self._groups.values():
+            if group.units:
+                most = 1 if not group.holders else len(group.units) if self._pays(group) else 0
+                wanted[group.demand] = wanted.get(group.demand, 0) + most
+        return wanted
+
+    def take(self, worker: str, demand: Demand, holds: str | None) -> Unit | None:
+        """Give ``worker``, which has ``holds`` loaded, its next unit; None where there is nothing for it now."""
+        own = self._groups.get(holds or "")
+        if own is not None and own.units:
+            return self._give(own, worker)
+        for group in self._groups.values():
+            group.holders.discard(worker)
+        found = max(
+            (g for g in self._groups.values() if g.demand == demand and g.units and (not g.holders or self._pays(g))),
+            key=lambda group: self._seconds(group) / (len(group.holders) + 1),
+            default=None,
+        )
+        return self._give(found, worker) if found else None
+
+    def ended(self, unit: Unit) -> None:
+        """Forget a unit: it is done, or given up."""
+        self._given.pop(unit.path, None)
+
+    def give_back(self, unit: Unit) -> None:
+        """Put a unit back that did not end; it comes first."""
+        self._given.pop(unit.path, None)
+        self._groups[unit.group].push(unit, first=True)
+
+    def leave(self, worker: str) -> None:
+        """Forget a worker."""
+        for group in self._groups.values():
+            group.holders.discard(worker)
+
+    def learn(self, name: str, *, load_s: float | None = None, item_s: float | None = None) -> None:
+        """Note what was measured of a group: how long it loads, how long an item takes."""
+        group = self._groups[name]
+        group.is_open = True
+        group.load_s = group.load_s if load_s is None else load_s
+        if item_s is not None:
+            group.item_s = item_s
+            self._rates[name] = item_s / group.demand.weight
+            self._rate = sum(self._rates.values()) / len(self._rates)
+
+    def _give(self, group: _Group, worker: str) -> Unit:
+        unit = group.pop()
+        group.holders.add(worker)
+        self._given[unit.path] = unit
+        return unit
+
+    def _pays(self, group: _Group) -> bool:
+        """Whether one more worker on a loaded group saves more than the load that it begins with."""
+        if not group.is_open:
+            return False
+        if group.item_s is None or group.load_s is None:
+            return len(group.units) > 1
+        return self._seconds(group) / (len(group.holders) + 1) > group.load_s
+
+    def _seconds(self, group: _Group) -> float:
+        """What is left of a group; what was not measured is taken for as fast as the others by their weights."""
+        return group.items * (group.item_s or group.demand.weight * self._rate)
+
+
+def _items(unit: Unit) -> int:
+    return max(unit.size, 1)
+
+
+# The driver's loop: units to workers, what they tell to the terminal, what they wrote into the run's folder.
+
+ATTEMPTS = 3
+"""A unit that failed so often, without getting further in between, is recorded as failed."""
+SILENCE_S = 120.0
+"""A worker that did not even say that it is there for so long is given up; a step may take longer, it still beats."""
+LISTEN_S = 0.5
+TAKERS = 4
+"""Threads that take whole units over: a worker need not wait for the disk before its next unit."""
+PATIENCE_S = 30.0
+"""After so long without a worker the terminal says what is waited for, and again each minute."""
+
+
+@dataclass(frozen=True)
+class _Taking:
+    """A whole unit on its way from a lease into the run."""
+
+    unit: Unit
+    member: Member
+    future: "Future[bool]"
+
+
+@dataclass
+class Driver:
+    """Runs units on a crew; everything in the run's folder is written from here."""
+
+    crew: Crew
+    folder: RunFolder
+    demands: Mapping[str, Demand]
+    switch: StopSwitch
+    progress: Progress
+    outcome: Outcome
+    on_records: OnRecords | None = None
+    silence_s: float = SILENCE_S
+    _failures: dict[str, int] = field(default_factory=dict)
+    _quiet_since: float = field(default_factory=time.monotonic)
+    _taking: list[_Taking] = field(default_factory=list)
+    _takers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(TAKERS))
+
+    def run(self, units: Sequence[Unit]) -> None:
+        """Run ``units`` until each is done or has failed.
+
+        Raises:
+            StopRequestedError: a signal came; workers are ended and what they saved is taken over.
+            ClusterError: no node can work for this run.
+
+        """
+        assignment = Assignment(units, self.demands)
+        try:
+            while not assignment.is_over:
+                with self.switch.step():
+                    self._round(assignment)
+                self.switch.check()
+        finally:
+            try:
+                wait([taking.future for taking in self._taking])
+                self._settle(assignment)
+            finally:
+                for member in list(self.crew.busy()):
+                    self._lose(member, assignment, None)
+
+    def _round(self, assignment: Assignment) -> None:
+        wanted = assignment.demands()
+        self.crew.dismiss_idle(wanted)
+        self.crew.hire(wanted)
+        for member in self.crew.members:
+            if member.is_free and (unit := assignment.take(member.name, member.demand, member.group)):
+                self.progress.unit(unit.path)
+                member.start(unit, self._cursor(unit).steps_done, shows=self.on_records is not None)
+        for member in self._ready():
+            self._listen(member, assignment)
+        self._settle(assignment)
+        for member in list(self.crew.busy()):
+            if time.monotonic() - member.heard > self.silence_s:
+                self._lose(member, assignment, f"said nothing for {self.silence_s:g} s")
+        self._tell_waiting(wanted)
+
+    def _ready(self) -> list[Member]:
+        waiting = {m.waits_for: m for m in self.crew.members if m.waits_for is not None}
+        if not waiting:
+            if self._taking:
+                wait([taking.future for taking in self._taking], LISTEN_S)
+            else:
+                time.sleep(LISTEN_S)
+            return []
+        ray.wait(list(waiting), timeout=LISTEN_S, fetch_local=False)
+        ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0, fetch_local=False)
+        return [waiting[one] for one in ready]
+
+    def _listen(self, member: Member, assignment: Assignment) -> None:
+        try:
+            if member.greeting is not None:
+                self._greet(member)
+                return
+            events: list[Event] = ray.get(next(member.events))
+        except (ray.exceptions.RayError, StopIteration) as error:
+            self._lose(member, assignment, _why(error))
+            return
+        member.heard = time.monotonic()
+        for event in events:
+            self._take(member, event, assignment)
+
+    def _greet(self, member: Member) -> None:
+        greeting = ray.get(member.greeting)
+        self.crew.greeted(member, greeting)
+        if greeting.refusal:
+            self.progress.say(f"{member.node}: {greeting.refusal}")
+
+    def _take(self, member: Member, event: Event, assignment: Assignment) -> None:
+        unit = member.unit
+        assert unit is not None
+        match event:
+            case Logged(line):
+                self.progress.say(f"{member.node}: {line}")
+            case Opened(load_s):
+                member.opened_at = time.monotonic()
+                leases.share(self.folder, member.lease)
+                assignment.learn(unit.group, load_s=load_s)
+            case Advanced(items, records):
+                if records and self.on_records:
+                    self.on_records(unit, records)
+                member.items += items
+                self.progress.advance(items, unit.path)
+            case Ended(None):
+                self._finish(member, unit, assignment)
+            case Ended(error):
+                self._keep(member, unit)
+                member.stop()
+                self._failed(unit, f"{error} (on {member.node})", assignment)
+
+    def _finish(self, member: Member, unit: Unit, assignment: Assignment) -> None:
+        """Let a whole unit be taken over, and its worker go on."""
+        if member.items and member.opened_at:
+            assignment.learn(unit.group, item_s=(time.monotonic() - member.opened_at) / member.items)
+        future = self._takers.submit(self._take_over, member.lease, unit)
+        member.taking.add(future)
+        self._taking.append(_Taking(unit, member, future))
+        member.stop()
+
+    def _take_over(self, lease: RunFolder, unit: Unit) -> bool:
+        """Whether the run has the whole unit now. In a thread: nothing but the unit's own files may be touched."""
+        leases.take_over(self.folder, lease, unit.path)
+        whole = self._cursor(unit).done
+        if whole:
+            (self.folder.path / unit.path / ERROR_FILE).unlink(missing_ok=True)
+        return whole
+
+    def _settle(self, assignment: Assignment) -> None:
+        """Count the units that were taken over; where a unit's files cannot be found here it has failed.
+
+        Raises:
+            RunFolderError: the run cannot be written; the lease stays for the next driver.
+
+        """
+        for taking in [one for one in self._taking if one.future.done()]:
+            self._taking.remove(taking)
+            whole = taking.future.result()
+            taking.member.taking.discard(taking.future)
+            if whole:
+                assignment.ended(taking.unit)
+                self.outcome.done += 1
+            else:
+                line = f"is whole on {taking.member.node}, but its files cannot be read here"
+                self._failed(taking.unit, line, assignment)
+
+    def _keep(self, member: Member, unit: Unit) -> None:
+        """Take over what a unit that did not end has on the disk, and count anew from there."""
+        before = self._cursor(unit)
+        if leases.take_over(self.folder, member.lease, unit.path):
+            after = self._cursor(unit)
+            if after.steps_done > before.steps_done:
+                self._failures.pop(unit.path, None)
+            self.progress.advance(after.items_done - before.items_done - member.items, unit.path)
+        else:
+            self.progress.advance(-member.items, unit.path)
+
+    def _lose(self, member: Member, assignment: Assignment, why: str | None) -> None:
+        """Go on without a worker; ``why`` is None where the run itself ends."""
+        unit = member.unit
+        member.stop()
+        self.crew.members.remove(member)
+        with contextlib.suppress(Exception):
+            ray.kill(member.actor, no_restart=True)
+        assignment.leave(member.name)
+        if unit is not None:
+            self._keep(member, unit)
+        self.crew.drop_lease(member)
+        if why is None:
+            return
+        where = member.node or "a worker that was starting"
+        if unit is None:
+            self.progress.say(f"{where}: lost: {why}")
+        else:
+            self._failed(unit, f"its worker on {where} was lost: {why}", assignment)
+
+    def _failed(self, unit: Unit, line: str, assignment: Assignment) -> None:
+        """Give a unit back, or give it up."""
+        count = self._failures[unit.path] = self._failures.get(unit.path, 0) + 1
+        if count < ATTEMPTS:
+            self.progress.say(f"{unit.path}: {line}; attempt {count} of {ATTEMPTS}, it is tried again")
+            assignment.give_back(unit)
+            return
+        assignment.ended(unit)
+        self.outcome.failed[unit.path] = line
+        RunFolder(self.folder.path / unit.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
+        self.progress.say(f"failed: {unit.path}: {line}")
+
+    def _cursor(self, unit: Unit) -> cursors.Cursor:
+        return cursors.load(self.folder.unit(unit.path), unit.declared)[0]
+
+    def _tell_waiting(self, wanted: Mapping[Demand, int]) -> None:
+        """Say aloud what is waited for while nobody works."""
+        if any(True for _ in self.crew.busy()) or not any(wanted.values()):
+            self._quiet_since = time.monotonic()
+            return
+        if time.monotonic() - self._quiet_since < PATIENCE_S:
+            return
+        if any(m.refused for m in self.crew.members):
+            raise ClusterError("no node of the cluster can work for this run (the lines above say why)")
+        self._quiet_since = time.monotonic() - PATIENCE_S + 60.0
+        nodes = [node["Resources"] for node in alive_nodes()]
+        for demand in wanted:
+            fits = any(demand.fits(resources) for resources in nodes)
+            state = "waiting for room" if fits else f"none of {len(nodes)} nodes is large enough; waiting for one"
+            self.progress.say(f"a worker needs {demand}: {state}; Ctrl-C stops, everything is saved")
+
+
+def _why(error: BaseException) -> str:
+    """The first line of what Ray tells of a death that says something."""
+    if isinstance(error, StopIteration):
+        return "it ended without a word"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return one_line(error.cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    found = [line for line in lines if "died" in line or "killed" in line or "memory" in line]
+    return (found or lines or [type(error).__name__])[0][:300]
+
+
+# One job's units on a cluster, from the list of units to the outcome: what `run_job` is on one machine.
 
 CLUSTER_FILE = "cluster.json"
 

@@ -1,4 +1,4 @@
-"""The actor that runs units: the same runner and the same job, in a lease instead of the run's own folder."""
+"""The actor that runs units on a node, and what it tells the driver."""
 
 import contextlib
 import logging
@@ -16,14 +16,62 @@ from typing import Any, Protocol, Self
 import ray
 
 from llmjobs import __version__
-from llmjobs.cluster.events import Advanced, Ended, Event, Greeting, Logged, Opened
 from llmjobs.environment import describe_machine
 from llmjobs.errors import LlmjobsError
-from llmjobs.runfolder import leases
-from llmjobs.runfolder.folder import RunFolder
-from llmjobs.runner.progress import Progress
-from llmjobs.runner.run import one_line, run_job
-from llmjobs.runner.units import Job, Record, Saved, Step, Unit, Work
+from llmjobs.work import leases
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.journal import Record
+from llmjobs.work.progress import Progress
+from llmjobs.work.run import one_line, run_job
+from llmjobs.work.units import Job, Saved, Step, Unit, Work
+
+# What a worker tells the driver while it runs a unit, in order.
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The model is loaded and the unit planned."""
+
+    load_s: float | None
+    """Seconds of loading; None where it was loaded already."""
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Items are on the disk; ``records`` where the driver shows them."""
+
+    items: int
+    records: Sequence[Record] = ()
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A line for the driver's terminal."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The unit is whole, or failed with one line."""
+
+    error: str | None = None
+
+
+Event = Opened | Advanced | Logged | Ended
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """A worker's first answer: where it is, and why it cannot work there if it cannot."""
+
+    node_id: str
+    host: str
+    machine: dict[str, Any]
+    refusal: str | None = None
+
+
+# The actor that runs units: the same runner and the same job, in a lease instead of the run's own folder.
 
 BEAT_S = 5.0
 """A worker that has nothing to tell says so this often."""

@@ -1,10 +1,9 @@
 """The manifest: read, overridden, validated once, written out with every default."""
 
-from llmjobs.manifest.editor_schema import json_schema
-from llmjobs.manifest.eval_section import BenchmarkSpec, EvalSection
+from llmjobs.manifest.eval import BenchmarkSpec, EvalSection
 from llmjobs.manifest.load import dump_manifest, load_manifest
-from llmjobs.manifest.model_section import ModelSpec
-from llmjobs.manifest.schema import Manifest
+from llmjobs.manifest.models import ModelSpec
+from llmjobs.manifest.schema import Manifest, json_schema
 
 __all__ = [
     "BenchmarkSpec",

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from llmjobs.errors import ManifestError
-from llmjobs.manifest.model_section import ModelSpec
+from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.schema import Manifest
 from llmjobs.manifest.suggest import not_one_of
 from llmjobs.manifest.yaml_source import Source, ValuePath

@@ -1,17 +1,19 @@
-"""The whole manifest: one study, a section for each job that it wants."""
+"""The whole manifest: one study with a section for each job, and its JSON schema for editors."""
 
 import datetime
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from llmjobs.manifest.chat_section import ChatSection, ConverseSection
-from llmjobs.manifest.eval_section import EvalSection
+from llmjobs.manifest.chat import ChatSection, ConverseSection
+from llmjobs.manifest.eval import EvalSection
 from llmjobs.manifest.fields import FileName, Section
-from llmjobs.manifest.matrix_section import MatrixSection
-from llmjobs.manifest.model_section import ModelSpec
-from llmjobs.manifest.mtbench_section import MTBenchSection
+from llmjobs.manifest.matrix import MatrixSection
+from llmjobs.manifest.models import ModelSpec
+from llmjobs.manifest.mtbench import MTBenchSection
 from llmjobs.manifest.suggest import one_of
+
+# The whole manifest: one study, a section for each job that it wants.
 
 
 class Manifest(Section):
@@ -49,3 +51,49 @@ class Manifest(Section):
     def named(self, names: list[str] | None) -> list[ModelSpec]:
         """The models of those names, in the manifest's order; all for None."""
         return [m for m in self.models if names is None or m.name in names]
+
+
+# The JSON schema of a manifest as people write it, short forms included: an editor marks only what is wrong.
+
+BY_TEXT = ("ModelSpec", "JudgeSpec", "BenchmarkSpec", "ImportedAnswers")
+"""Sections that a text alone may stand for (``- meta-llama/Llama-3.2-1B``)."""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a manifest, for editors."""
+    whole = Manifest.model_json_schema()
+    sections = whole["$defs"]
+    whole["required"].remove("name")  # else the file's name
+    _name_or_file(sections["BenchmarkSpec"])
+    _judges(sections)
+    for name in ("ModelSpec", "JudgeSpec"):
+        sections[name]["properties"]["thinking"]["anyOf"].append({"type": "boolean"})  # as YAML reads on and off
+    for key, found in sections["MatrixSection"]["properties"].items():
+        if found.get("type") == "array":
+            sections["MatrixSection"]["properties"][key] = _one_or_list(found)
+    for name in BY_TEXT:
+        sections[name] = {"anyOf": [{"type": "string"}, sections[name]]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmjobs manifest"} | whole
+
+
+def _one_or_list(found: dict[str, Any]) -> dict[str, Any]:
+    """One value stands for a list of one."""
+    about = {key: found[key] for key in ("description", "default", "title") if key in found}
+    return about | {"anyOf": [{key: found[key] for key in found if key not in about}, found["items"]]}
+
+
+def _name_or_file(section: dict[str, Any]) -> None:
+    """Take a benchmark's name from its file; one subject stands for a list of one."""
+    section["required"].remove("name")
+    section["anyOf"] = [{"required": ["name"]}, {"required": ["file"]}]
+    section["properties"]["subjects"] = _one_or_list(section["properties"]["subjects"])
+
+
+def _judges(sections: dict[str, Any]) -> None:
+    """Take ``model:`` for ``id:``, ``judge:`` for a list of one, and truth values, as YAML reads ``on`` and ``off``."""
+    judge, bench = sections["JudgeSpec"], sections["MTBenchSection"]["properties"]
+    judge["properties"]["model"] = judge["properties"]["id"]
+    judge["required"].remove("id")
+    judge["anyOf"] = [{"required": ["id"]}, {"required": ["model"]}]
+    bench["judge"] = _one_or_list(bench["judges"])
+    bench["history"] = {"anyOf": [bench["history"], {"type": "boolean"}]}

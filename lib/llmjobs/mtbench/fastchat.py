@@ -8,14 +8,15 @@ dropped in silence: duplicates, failed answers and unread judgments are counted.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llmjobs.benchmarks.row_files import read_rows
+from llmjobs.benchmarks.rows import read_rows
 from llmjobs.errors import DataError
 from llmjobs.mtbench.judging import combine
-from llmjobs.runfolder.journal import encode
+from llmjobs.mtbench.questions import Question
+from llmjobs.work.journal import encode
 
 ERROR_TEXT = "$ERROR$"
 """What FastChat stores in the place of an answer or a judgment that failed."""
@@ -252,3 +253,16 @@ def _number(question_id: str) -> int | str:
 
 def _id(*parts: Sequence[str]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:22]
+
+
+def with_references(questions: Sequence[Question], path: Path) -> list[Question]:
+    """Put the references of a FastChat ``reference_answer`` file in the place of the questions' own.
+
+    Raises:
+        DataError: the file cannot be read, or fits none of the questions.
+
+    """
+    answers = {answer.question_id: answer.turns for answer in read_answers(path).answers if not answer.error}
+    if not answers.keys() & {question.id for question in questions}:
+        raise DataError(f"{path}: has no reference for any of the questions; name the file that belongs to them")
+    return [replace(q, reference=answers.get(q.id)) for q in questions]

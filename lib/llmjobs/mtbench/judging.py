@@ -1,13 +1,145 @@
-"""One judgment: the prompt is filled, the judge asked, the rating read, asked again once where it cannot be read."""
+"""Judging: the judge's prompts, one judgment, and how a rating or verdict is read from the reply."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
-from llmjobs.chat.errors import AnswerError, CallError, ContextFullError, MessageTooLongError, UnavailableError
-from llmjobs.mtbench.judge_prompts import JudgePrompt, PromptSet
+from llmjobs.benchmarks.rows import read_rows
+from llmjobs.chat.backend import AnswerError, CallError, ContextFullError, MessageTooLongError, UnavailableError
+from llmjobs.errors import DataError
 from llmjobs.mtbench.questions import Question
-from llmjobs.mtbench.rating import REMINDER, is_weakly_rated, read_rating, read_verdict
+from llmjobs.work.journal import encode
+
+# Judge prompts in FastChat's form: the project's own words, or a user's file to reproduce published settings.
+
+OWN_FILE = Path(__file__).parent / "data" / "judge_prompts.jsonl"
+BASES = {("single", False): "single-v1", ("single", True): "single-math-v1"} | {
+    ("pairwise", False): "pair-v2",
+    ("pairwise", True): "pair-math-v1",
+}
+_FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+_FIELDS = {
+    "single": {"question", "answer", "question_1", "question_2", "answer_1", "answer_2"},
+    "pairwise": {"question", "answer_a", "answer_b", "question_1", "question_2"}
+    | {f"answer_{side}_{turn}" for side in "ab" for turn in (1, 2)},
+}
+_REFERENCES = {"ref_answer_1", "ref_answer_2"}
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """One prompt of the judge."""
+
+    name: str
+    type: str
+    system: str
+    template: str
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The template with ``{name}`` replaced; braces in the values stay as they are."""
+        return _FIELD.sub(lambda m: values[m[1]] if m[1] else m[0][0], self.template)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """All prompts of one file."""
+
+    source: str
+    prompts: Mapping[str, JudgePrompt]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over their names and texts."""
+        lines = (encode({"n": p.name, "s": p.system, "t": p.template}) for p in self.prompts.values())
+        return hashlib.sha256(b"".join(lines)).hexdigest()[:16]
+
+    def choose(self, mode: str, *, with_reference: bool, turn: int) -> JudgePrompt:
+        """The prompt for a mode, with or without reference, turn 1 or 2.
+
+        Raises:
+            DataError: the file has none of that name.
+
+        """
+        name = BASES[mode, with_reference] + ("-multi-turn" if turn == 2 else "")
+        if name not in self.prompts:
+            raise DataError(f"{self.source}: has no prompt {name!r}; it has {', '.join(self.prompts)}")
+        return self.prompts[name]
+
+
+def read_prompts(source: str) -> PromptSet:
+    """The prompts of ``own`` or of a file.
+
+    Raises:
+        DataError: no such file, a line that is no prompt, or a field that nothing fills.
+
+    """
+    path = OWN_FILE if source == "own" else Path(source)
+    if not path.is_file():
+        raise DataError(f"{source}: there is no such file of judge prompts; name one, or 'own'")
+    found = {}
+    for number, row in read_rows(path):
+        prompt = _prompt(f"{path}:{number}", row)
+        found[prompt.name] = prompt
+    if not found:
+        raise DataError(f"{path}: holds no judge prompt")
+    return PromptSet(source, found)
+
+
+def _prompt(where: str, row: Mapping[str, Any]) -> JudgePrompt:
+    texts = {key: row.get(key) for key in ("name", "type", "system_prompt", "prompt_template")}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise DataError(f"{where}: {key}: must be text")
+    prompt = JudgePrompt(*(str(text) for text in texts.values()))
+    if prompt.type not in _FIELDS:
+        raise DataError(f"{where}: type: '{prompt.type}' is not one of {', '.join(_FIELDS)}")
+    allowed = _FIELDS[prompt.type] | _REFERENCES
+    for name in _FIELD.findall(prompt.template):
+        if name and name not in allowed:
+            raise DataError(f"{where}: prompt_template: {{{name}}} is not one of {', '.join(sorted(allowed))}")
+    return prompt
+
+
+# How a rating or a verdict is read out of a judgment: by the known rules, or not at all.
+
+LOWEST, HIGHEST = 1.0, 10.0
+_RATINGS = (re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]"), re.compile(r"\[(\d+(?:\.\d*)?)\]"))
+"""FastChat's ``\\d+\\.?\\d*``, with one way only to read a row of digits (there: quadratic time)."""
+_VERDICTS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
+REMINDER = {
+    "single": "Your rating could not be read. Write only the rating from 1 to 10 in double brackets, like this: [[4]]",
+    "pairwise": "Your verdict could not be read. Write only [[A]], [[B]] or [[C]].",
+}
+"""What is said when a judge is asked again, once."""
+
+
+def read_rating(text: str) -> float | None:
+    """The rating in a judgment, None where there is none to read."""
+    for pattern in _RATINGS:
+        if match := pattern.search(text):
+            rating = float(match[1])
+            return rating if LOWEST <= rating <= HIGHEST else None
+    return None
+
+
+def is_weakly_rated(text: str) -> bool:
+    """Whether a rating is there in single brackets only, as ``[8]`` or as code like ``a[1]``: it may be no rating."""
+    return not _RATINGS[0].search(text) and read_rating(text) is not None
+
+
+def read_verdict(text: str) -> str | None:
+    """``A``, ``B`` or ``tie``; None where there is none, or where different ones stand.
+
+    FastChat takes the first kind that occurs anywhere, A before B before C; a judgment that names two is not read here.
+    """
+    found = {verdict for mark, verdict in _VERDICTS.items() if mark in text}
+    return found.pop() if len(found) == 1 else None
+
+
+# One judgment: the prompt is filled, the judge asked, the rating read, asked again once where it cannot be read.
 
 Record = dict[str, Any]
 

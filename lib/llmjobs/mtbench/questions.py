@@ -6,13 +6,13 @@ be missing or stand in a file of its own (FastChat's ``reference_answer``).
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmjobs.benchmarks.row_files import read_rows
+from llmjobs.benchmarks.rows import read_rows
 from llmjobs.errors import DataError
-from llmjobs.runfolder.journal import encode
+from llmjobs.work.journal import encode
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
@@ -51,7 +51,7 @@ def read_questions(source: str) -> list[Question]:
 
 
 def _hub_rows(name: str) -> Sequence[Mapping[str, Any]]:
-    from llmjobs.hub.rows import dataset_rows
+    from llmjobs.hub.datasets import dataset_rows
 
     errors = []
     for split in HUB_SPLITS:
@@ -88,21 +88,6 @@ def _question(where: str, row: Mapping[str, Any]) -> Question:
     return Question(
         str(number), str(row.get("category") or "general"), tuple(turns), tuple(reference or ()) if usable else None
     )
-
-
-def with_references(questions: Sequence[Question], path: Path) -> list[Question]:
-    """Put the references of a FastChat ``reference_answer`` file in the place of the questions' own.
-
-    Raises:
-        DataError: the file cannot be read, or fits none of the questions.
-
-    """
-    from llmjobs.mtbench.fastchat import read_answers
-
-    answers = {answer.question_id: answer.turns for answer in read_answers(path).answers if not answer.error}
-    if not answers.keys() & {question.id for question in questions}:
-        raise DataError(f"{path}: has no reference for any of the questions; name the file that belongs to them")
-    return [replace(q, reference=answers.get(q.id)) for q in questions]
 
 
 def select(questions: Sequence[Question], categories: Sequence[str] | None, limit: int | None) -> list[Question]:

@@ -5,21 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmjobs.errors import DataError
-from llmjobs.report.columns import build_benchmark
-from llmjobs.report.comparable import (
+from llmjobs.report.columns import (
     Candidate,
     Key,
+    build_benchmark,
     differing_gold,
     differing_protocol,
     differing_questions,
     few,
     refuse,
 )
-from llmjobs.report.label_notes import read_label_notes
 from llmjobs.report.labels import label_entries
 from llmjobs.report.match import Moved, match
 from llmjobs.report.metric_tables import metric_tables
-from llmjobs.report.questions import attach_questions, fill_gold
+from llmjobs.report.questions import attach_questions, fill_gold, read_label_notes
 from llmjobs.report.read.scored import is_graded, mean_of
 from llmjobs.report.study import (
     Benchmark,

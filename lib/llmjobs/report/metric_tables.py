@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmjobs.report.comparable import Candidate, Key
+from llmjobs.report.columns import Candidate, Key
 from llmjobs.report.match import Moved
 from llmjobs.report.read.scored import is_graded, value_of
 from llmjobs.report.study import MetricTable, Record

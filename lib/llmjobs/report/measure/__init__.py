@@ -6,8 +6,7 @@ from functools import cached_property
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, measure_accuracy
 from llmjobs.report.measure.faulty import without_faulty
 from llmjobs.report.measure.matrix import Cell, read_cells
-from llmjobs.report.measure.overlap import Overlap, measure_overlap
-from llmjobs.report.measure.pairs import Pair, measure_pairs
+from llmjobs.report.measure.overlap import Overlap, Pair, measure_overlap, measure_pairs
 from llmjobs.report.measure.patterns import ModelPatterns, measure_patterns
 from llmjobs.report.measure.scores import MetricScores, measure_scores
 from llmjobs.report.study import Benchmark, Study

@@ -6,7 +6,7 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 
-from llmjobs.report.figures.style import INK, MUTED, ORANGE, RULE
+from llmjobs.report.figure_style import INK, MUTED, ORANGE, RULE
 
 PAGE = A4
 LEFT, RIGHT, TOP, BOTTOM = 22.5 * mm, 22.5 * mm, 26 * mm, 22 * mm

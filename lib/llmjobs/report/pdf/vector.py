@@ -12,7 +12,7 @@ from reportlab.lib.colors import Color
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable
 
-from llmjobs.report.figures.lettering import face_of
+from llmjobs.report.text.lettering import face_of
 from llmjobs.report.text.shaping import draw_line, text_width
 from llmjobs.report.text.visible import visible
 

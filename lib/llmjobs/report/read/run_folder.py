@@ -18,7 +18,7 @@ from llmjobs.report.read.json_files import (
 )
 from llmjobs.report.read.scored import split_metrics
 from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
-from llmjobs.runfolder.integrity import check_run
+from llmjobs.work.integrity import check_run
 
 PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_hash")
 """Fields of a fingerprint that must agree before two models are compared."""

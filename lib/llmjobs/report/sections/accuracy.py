@@ -1,12 +1,19 @@
-"""Accuracy: leaderboard with intervals, micro and macro, by benchmark and subject, calibration."""
+"""Accuracy: leaderboard with intervals, by benchmark and subject, calibration, and their figures."""
 
 import math
 import re
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Plot
+from matplotlib.lines import Line2D
+
+from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
-from llmjobs.report.figures import accuracy as plots
+from llmjobs.report.figure_style import name_width, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import (
     BenchmarkAccuracy,
@@ -16,16 +23,15 @@ from llmjobs.report.measure.accuracy import (
     subjects_together,
 )
 from llmjobs.report.measure.faulty import faulty_columns
-from llmjobs.report.measure.pairs import leading_group, representatives
-from llmjobs.report.sections.base import Section
-from llmjobs.report.sections.calibration import calibration_blocks
-from llmjobs.report.sections.file_names import file_name
+from llmjobs.report.measure.overlap import leading_group, representatives
+from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     DASH,
     TOGETHER,
     all_of,
     count,
+    decimal,
     interval,
     listed,
     p_value,
@@ -35,6 +41,266 @@ from llmjobs.report.wording import (
     sentence,
     word,
 )
+from llmjobs.statistics.calibration import Calibration
+
+# Leaderboard, heat map by subject, and calibration.
+
+MOST_LINES, MOST_COLUMNS, MOST_DOTS = 20, 26, 3
+"""Lines of the leaderboard, columns of the heat map, and models whose subjects get dots with intervals."""
+Named = Sequence[tuple[str, Calibration]]
+
+
+def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Plot:
+    """Draw a line a model, best on top: micro accuracy with its interval, macro as a ring, chance named.
+
+    ``labels`` are in the order of ``found.models``; of a long ranking the first and the last are drawn.
+    """
+    lines = figure_style.ends(len(found.models), MOST_LINES, 4)
+    count = len(lines)
+    with figure_style.styled():
+        figure = figure_style.blank(0.75 + (0.24 if count <= 12 else 0.19) * count)
+        axes = figure.subplots()
+        names = []
+        short = short_names(labels)
+        for y, place in zip(range(count - 1, -1, -1), lines, strict=True):
+            if place is None:
+                names.append(f"… {len(labels) - count + 1:,} more models …")
+                continue
+            names.append(short[place])
+            _line(axes, y, found.models[place])
+        axes.set_yticks(range(count), names[::-1])
+        axes.tick_params(axis="y", labelcolor=figure_style.INK)
+        axes.set_ylim(-0.7, count - 0.3)
+        _span(axes, found, found.benchmark.chance)
+        figure_style.percent_axis(axes)
+        figure_style.light_grid(axes)
+        if None in lines:
+            figure_style.say(figure, "The models between are in the accuracy table and in summary.csv.")
+    return figure
+
+
+def _line(axes: Axes, y: float, model: ModelAccuracy) -> None:
+    """Draw one model of the leaderboard; markers at the edge of the plot are drawn whole."""
+    value, low, high = model.interval
+    if not model.n:
+        axes.text(0.01, y, "no scored answer", va="center", color=figure_style.MUTED, fontsize=8)
+        return
+    axes.plot([low, high], [y, y], color=figure_style.BLUE, linewidth=1.4, solid_capstyle="butt")
+    axes.plot([value], [y], "o", color=figure_style.BLUE, markersize=4.5, clip_on=False)
+    axes.plot([model.macro.value], [y], "o", mfc="none", mec=figure_style.INK, markersize=7, mew=0.7, clip_on=False)
+    axes.text(
+        1.025,
+        y,
+        percent(value),
+        va="center",
+        ha="left",
+        fontsize=8.5,
+        fontweight="bold",
+        transform=axes.get_yaxis_transform(),
+    )
+
+
+def _span(axes: Axes, found: BenchmarkAccuracy, chance: float) -> None:
+    """Limits that hold every interval and the chance line, and the chance line itself."""
+    scored = [model for model in found.models if model.n]
+    ends = [end for model in scored for end in (*model.interval[1:], model.macro.value)] or [0.0, 1.0]
+    ends = [end for end in ends if not np.isnan(end)] or [0.0, 1.0]
+    low, high = min([*ends, chance or 1.0]), max([*ends, chance])
+    margin = max(0.02, 0.06 * (high - low))
+    axes.set_xlim(max(0.0, low - margin) if low > 0.15 else -0.01, min(1.01, high + margin))
+    if chance:
+        axes.axvline(chance, color=figure_style.ORANGE, linewidth=1.1, linestyle=(0, (4, 2)))
+        axes.annotate(
+            f"chance {percent(chance, 0)}",
+            (chance, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 2),
+            textcoords="offset points",
+            color="#a8620a",
+            fontsize=7.5,
+        )
+
+
+def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -> Plot:
+    """Accuracy by subject (rows) and model (columns); the number stands in every cell.
+
+    A few models get a dot and an interval for every subject instead, many models are cut to the first ones.
+    """
+    names = [name.replace("_", " ") for name in found.subjects[subjects]]
+    if len(found.models) <= MOST_DOTS:
+        return _subject_dots(found, labels, subjects, names)
+    order = [model.row for model in found.models][:MOST_COLUMNS]
+    table = found.by_subject[order][:, subjects].T
+    rows, columns = table.shape
+    shown = labels[:columns]
+    slanted = columns > 4 or max(map(name_width, shown)) * columns > 80
+    with figure_style.styled():
+        head = 1.5 if slanted else 0.55
+        row = min(0.19, (figure_style.ROOM_IN - head) / rows)
+        figure = figure_style.blank(row * rows + head)
+        axes = figure.subplots()
+        masked = np.ma.masked_invalid(table)
+        cells = colormaps[figure_style.SEQUENCE]
+        axes.pcolormesh(masked, cmap=cells, vmin=0, vmax=1, edgecolors="white", linewidth=0.8)
+        for y, x in np.argwhere(~np.isnan(table)):
+            value = float(table[y, x])
+            ink = "white" if value < 0.55 else figure_style.INK
+            size = min(7.2 if columns <= 16 else 6.0, 40 * row)
+            axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=size)
+        _name_subjects(axes, found, subjects, names, 0.5, row)
+        axes.xaxis.tick_top()
+        axes.set_xticks(np.arange(columns) + 0.5, short_names(shown, 28), fontsize=7.5)
+        if slanted:
+            for label in axes.get_xticklabels():
+                label.set(rotation=40, ha="left", rotation_mode="anchor")
+        axes.tick_params(length=0, labelcolor=figure_style.INK)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        if columns < len(labels):
+            figure_style.say(figure, figure_style.left_out(columns, len(labels), "summary.csv"))
+    return figure
+
+
+def _name_subjects(
+    axes: Axes, found: BenchmarkAccuracy, subjects: slice, names: Sequence[str], offset: float, row_in: float
+) -> None:
+    sizes = found.subject_sizes[subjects]
+    told = [f"{name}  ({size:,})" for name, size in zip(short_names(names, 38), sizes, strict=True)]
+    axes.set_yticks(np.arange(len(names)) + offset, told, fontsize=min(7.5, 48 * row_in))
+    axes.invert_yaxis()
+
+
+def _subject_dots(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice, names: Sequence[str]) -> Plot:
+    """A dot with Wilson's 95% interval for every subject, a colour a model."""
+    inks = (figure_style.BLUE, figure_style.ORANGE, figure_style.GREEN)
+    count = len(found.models)
+    with figure_style.styled():
+        row = min(0.19 if count < 3 else 0.22, (figure_style.ROOM_IN - 0.55) / len(names))
+        figure = figure_style.blank(0.55 + row * len(names))
+        axes = figure.subplots()
+        for place, model in enumerate(found.models):
+            shift = (place - (count - 1) / 2) * 0.26
+            for y, subject in enumerate(range(len(found.subjects))[subjects]):
+                value, low, high = found.subject_interval(model.row, subject)
+                axes.plot([low, high], [y + shift] * 2, color=inks[place], linewidth=1.1, alpha=0.75)
+                axes.plot([value], [y + shift], "o", color=inks[place], ms=3.6, clip_on=False)
+        _name_subjects(axes, found, subjects, names, 0.0, row)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 1)
+        axes.tick_params(axis="y", labelcolor=figure_style.INK)
+        figure_style.percent_axis(axes)
+        figure_style.light_grid(axes)
+        if found.benchmark.chance:
+            axes.axvline(found.benchmark.chance, color=figure_style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
+            axes.annotate(
+                "chance",
+                (found.benchmark.chance, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 2),
+                textcoords="offset points",
+                color="#a8620a",
+                fontsize=7.5,
+            )
+        if count > 1:
+            handles = [Line2D([], [], color=ink, marker="o", ms=3.6) for ink in inks[:count]]
+            figure.legend(handles, short_names(labels, 30), loc="outside upper right", ncols=count, handlelength=1.4)
+    return figure
+
+
+def reliability(models: Named) -> Plot:
+    """Draw small multiples: how often a model is right against how sure it is."""
+    total, models = len(models), models[: figure_style.MOST_PANELS]
+    columns = min(4, max(len(models), 2))
+    rows = -(-len(models) // columns)
+    names = short_names([label for label, _ in models], 22)
+    with figure_style.styled():
+        figure = figure_style.blank(0.35 + 1.55 * rows)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(models):
+                axes.set_visible(False)
+                continue
+            found = models[place][1]
+            axes.plot([0, 1], [0, 1], color=figure_style.FAINT, linewidth=0.8, linestyle=(0, (3, 2)))
+            largest = max(found.bin_count)
+            sizes = [6 + 60 * n / largest for n in found.bin_count]
+            axes.plot(found.bin_confidence, found.bin_accuracy, color=figure_style.BLUE, linewidth=0.9)
+            axes.scatter(
+                found.bin_confidence,
+                found.bin_accuracy,
+                s=sizes,
+                color=figure_style.BLUE,
+                linewidth=0,
+                zorder=3,
+                clip_on=False,
+            )
+            axes.set_title(names[place], fontsize=8)
+            axes.text(
+                0.97,
+                0.05,
+                f"ECE {found.ece:.3f}",
+                transform=axes.transAxes,
+                ha="right",
+                fontsize=7.5,
+                color=figure_style.MUTED,
+            )
+            axes.set_xlim(0, 1.02)
+            axes.set_ylim(0, 1.02)
+            axes.set_xticks([0, 0.5, 1], ["0", "50", "100"])
+            axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
+        more = figure_style.left_out(len(models), total, "calibration.csv")
+        told = "probability given to the chosen answer, percent" + (f"\n{more}" if more else "")
+        figure.supxlabel(told, fontsize=8, color=figure_style.MUTED)
+        figure.supylabel("right, percent", fontsize=8, color=figure_style.MUTED)
+    return figure
+
+
+# Calibration, a part of the accuracy chapter: whether a model is right as often as it is sure.
+
+
+def calibration_blocks(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
+    """Return plot and table for the models whose option probabilities are recorded."""
+    held = {
+        p.row: p.calibration for p in measures.patterns[name] if p.calibration is not None and p.calibration.n >= 20
+    }
+    kinds = listed(sorted({p.scores_kind for p in measures.patterns[name] if p.row in held}))
+    order = [model.row for model in found.models if model.row in held]
+    if not order:
+        return []
+    models = [(measures.label(found.benchmark, row), held[row]) for row in order]
+    rows = [
+        [
+            label,
+            percent(c.confidence),
+            percent(c.accuracy),
+            decimal(c.ece, 3),
+            decimal(c.brier, 3),
+            decimal(c.auroc, 3),
+        ]
+        for label, c in models
+    ]
+    columns = [
+        Column("Model", "left", 1),
+        Column("Mean confidence"),
+        Column("Right"),
+        Column("ECE"),
+        Column("Brier"),
+        Column("AUROC"),
+    ]
+    note = (
+        f"Confidence is the probability of the chosen option among the options, from {kinds}. ECE: mean gap between"
+        " confidence and accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that"
+        " a right answer is surer than a wrong one (50% tells nothing)."
+    )
+    caption = (
+        "Share right against confidence; the area of a point grows with its number of questions, the dashed"
+        " line is perfect."
+    )
+    figure = Figure(file_name("calibration", name, measures), caption, partial(reliability, models))
+    return [Heading("Calibration"), figure, Table("Confidence and accuracy", columns, rows, note=note)]
+
+
+# Accuracy: leaderboard with intervals, micro and macro, by benchmark and subject, calibration.
 
 HEAT_ROWS = 58
 """Subjects in one figure at most: all of MMLU."""
@@ -151,7 +417,7 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
         more = f" ({part + 1} of {parts})" if parts > 1 else ""
         what = (
             "with 95% intervals (Wilson), number of questions in parentheses"
-            if len(names) <= plots.MOST_DOTS
+            if len(names) <= MOST_DOTS
             else "in percent, number of questions in parentheses. Dark is low, bright is high"
         )
         caption = f"Accuracy by subject{more} {what}."
@@ -159,7 +425,7 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
             Figure(
                 file_name("subjects", name, measures, part if parts > 1 else None),
                 caption,
-                partial(plots.heat_map, found, names, which),
+                partial(heat_map, found, names, which),
             )
         )
     return blocks

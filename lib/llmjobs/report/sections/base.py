@@ -4,6 +4,7 @@ A new section is one file in this folder with ``SECTION = Section(...)``, named 
 :data:`llmjobs.report.sections.ORDER`.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,3 +20,18 @@ class Section:
     title: str
     wanted: Callable[[Measures], bool]
     build: Callable[[Measures], Content]
+
+
+# Names of the figures' files.
+
+MAX_NAME = 60
+
+
+def file_name(kind: str, benchmark: str, measures: Measures, part: int | None = None) -> str:
+    """Return a figure's file name: the benchmark is named only where there are several."""
+    safe = "".join(c if c.isalnum() and c.isascii() or c in "-_" else "-" for c in benchmark)[:MAX_NAME]
+    names = [other.name.lower() for other in measures.study.benchmarks]
+    if safe.lower() != benchmark.lower() or names.count(benchmark.lower()) > 1:
+        safe += f"-{hashlib.sha256(benchmark.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    name = f"{kind}-{safe}" if len(measures.study.benchmarks) > 1 else kind
+    return f"{name}-{part + 1}" if part is not None else name

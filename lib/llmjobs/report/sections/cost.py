@@ -1,14 +1,19 @@
-"""Cost: times, memory and energy of every model, and accuracy against them."""
+"""Cost: time, memory and energy of every model, accuracy against them, and their figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Plot
+
+from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
-from llmjobs.report.figures import cost as plots
+from llmjobs.report.figure_style import place_labels, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import ModelAccuracy
 from llmjobs.report.measure.cost import recommend, spent, time_factor
-from llmjobs.report.measure.pairs import leading_group
+from llmjobs.report.measure.overlap import leading_group
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Cost, Entry
 from llmjobs.report.wording import (
@@ -27,6 +32,150 @@ from llmjobs.report.wording import (
     word,
 )
 from llmjobs.report.write.notes import MACHINES, TIMINGS
+
+# Time and memory, alone and against accuracy.
+
+MOST_NAMES = 24
+"""Points that are named one by one."""
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """A model on the plane of cost and accuracy."""
+
+    label: str
+    cost: float
+    accuracy: float
+    low: float
+    high: float
+
+
+def pareto(points: Sequence[CostPoint]) -> list[CostPoint]:
+    """Return the points that no other one beats in cost and accuracy at once, cheapest first."""
+    front: list[CostPoint] = []
+    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit for an axis: its name and how much of the base unit it is."""
+
+    name: str
+    factor: float
+
+
+SECONDS = (Unit("s", 1), Unit("min", 60), Unit("h", 3600))
+BYTES = (Unit("B", 1), Unit("KiB", 2**10), Unit("MiB", 2**20), Unit("GiB", 2**30))
+
+
+def fitting_unit(largest: float, units: Sequence[Unit]) -> Unit:
+    """Return the largest unit of which there are two at least."""
+    return next((unit for unit in reversed(units) if largest >= 2 * unit.factor), units[0])
+
+
+def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chance: float) -> Plot:
+    """Accuracy against a cost; the models on the Pareto front are filled and joined by steps."""
+    unit = fitting_unit(max(p.cost for p in points), units)
+    at = [(p.cost / unit.factor, p) for p in points]
+    front = pareto(points)
+    with figure_style.styled():
+        figure = figure_style.blank(3.0)
+        axes = figure.subplots()
+        for x, p in at:
+            axes.plot([x, x], [p.low, p.high], color=figure_style.PALE, linewidth=1.2, zorder=1)
+            on = p in front
+            axes.plot(
+                [x],
+                [p.accuracy],
+                "o",
+                mfc=figure_style.BLUE if on else "white",
+                mec=figure_style.BLUE,
+                ms=5.2,
+                zorder=3,
+            )
+        steps = [p.cost / unit.factor for p in front]
+        axes.step(steps, [p.accuracy for p in front], where="post", color=figure_style.BLUE, linewidth=0.8)
+        if chance:
+            _chance_line(axes, chance)
+        if max(x for x, _ in at) > 20 * min(x for x, _ in at):
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter("")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.margins(x=0.16, y=0.14)
+        if axes.get_xscale() == "linear":
+            axes.set_xlim(left=0)
+        axes.set_xlabel(f"{axis}, {unit.name}")
+        axes.set_ylabel("accuracy")
+        figure_style.percent_axis(axes, "y")
+        axes.grid(axis="y")
+        named = [
+            (x, p.accuracy, name)
+            for (x, p), name in zip(at, short_names([p.label for p in points], 26), strict=True)
+            if len(points) <= MOST_NAMES or p in front
+        ]
+        place_labels(axes, named[:MOST_NAMES])
+        if len(points) > MOST_NAMES:
+            figure_style.say(figure, "Named: those on the front.")
+    return figure
+
+
+def _chance_line(axes: Axes, chance: float) -> None:
+    axes.axhline(chance, color=figure_style.ORANGE, linewidth=1, linestyle=(0, (4, 2)))
+    axes.annotate(
+        "chance",
+        (1.0, chance),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        color="#a8620a",
+        fontsize=7.5,
+    )
+
+
+def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]) -> Plot:
+    """Draw bars side by side for each model, a kind of time (or memory) a shade; a missing one is said."""
+    each = 0.14 + 0.13 * len(parts)
+    most = int((figure_style.ROOM_IN - 0.95) / (0.75 * each))
+    total, labels = len(labels), labels[:most]
+    parts = {name: values[:most] for name, values in parts.items()}
+    inks = [figure_style.INK, figure_style.BLUE, figure_style.ORANGE, figure_style.GREEN][: len(parts)]
+    wide = 0.8 / len(parts)
+    largest = max((v for values in parts.values() for v in values if v is not None), default=1.0)
+    with figure_style.styled():
+        unit = fitting_unit(largest, units)
+        figure = figure_style.blank(0.85 + len(labels) * each * (1.0 if len(labels) <= 7 else 0.75))
+        axes = figure.subplots()
+        for series, (name, values) in enumerate(parts.items()):
+            for row, value in enumerate(values):
+                y = len(labels) - 1 - row + 0.4 - wide * (series + 0.5)
+                text = "not measured" if value is None else seconds(value) if units is SECONDS else size(value)
+                x = (value or 0.0) / unit.factor
+                axes.barh(y, x, wide * 0.86, color=inks[series], label=name if row == 0 else None)
+                axes.annotate(
+                    text,
+                    (x, y),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7,
+                    color=figure_style.MUTED,
+                )
+        axes.set_yticks(range(len(labels)), short_names(labels)[::-1])
+        axes.tick_params(axis="y", labelcolor=figure_style.INK)
+        axes.set_ylim(-0.55, len(labels) - 0.45)
+        axes.set_xlim(0, largest / unit.factor * 1.18)
+        more = "" if len(labels) == total else f"The first {len(labels)} of {total:,}."
+        axes.set_xlabel(f"{unit.name}\n{more}" if more else unit.name)
+        figure_style.light_grid(axes)
+        figure.legend(loc="outside upper left", ncols=len(parts), handlelength=1.0)
+    return figure
+
+
+# Cost: times, memory and energy of every model, and accuracy against them.
 
 UNITS = {"memory": size, "time": seconds, "cpu": seconds, "gpu": seconds}
 NAMES = {"memory": "memory", "time": "real time", "cpu": "CPU time", "gpu": "GPU time", "energy": "energy"}
@@ -114,7 +263,7 @@ def _bars(entries: Sequence[Entry]) -> list[Block]:
     blocks: list[Block] = []
     if any(value is not None for value in times["real"]):
         caption = "Real, CPU and GPU time of each model over the whole run."
-        blocks.append(Figure("times", caption, partial(plots.cost_bars, labels, times, plots.SECONDS)))
+        blocks.append(Figure("times", caption, partial(cost_bars, labels, times, SECONDS)))
     return blocks
 
 
@@ -131,23 +280,23 @@ def _tradeoffs(measures: Measures) -> list[Block]:
         if len(points_) < 2:
             continue
         whole = f" of the whole run ({_all_benchmarks(measures)})" if len(measures.study.benchmarks) > 1 else ""
-        units = plots.SECONDS if kind == "time" else plots.BYTES
-        front = listed(p.label for p in plots.pareto(points_))
+        units = SECONDS if kind == "time" else BYTES
+        front = listed(p.label for p in pareto(points_))
         caption = (
             f"Accuracy on {main.name} against {axis}{whole}, with 95% intervals. On the front (no other has both"
             f" more right and a lower {axis} as measured): {front}."
         )
-        blocks.append(Figure(name, caption, partial(plots.tradeoff, points_, axis, units, main.chance)))
+        blocks.append(Figure(name, caption, partial(tradeoff, points_, axis, units, main.chance)))
     return blocks
 
 
-def _points(measures: Measures, benchmark: str, kind: str) -> list[plots.CostPoint]:
+def _points(measures: Measures, benchmark: str, kind: str) -> list[CostPoint]:
     found = []
     for model in measures.accuracy[benchmark].models:
         entry = measures.study.entries[model.entry]
         used = spent(entry.cost, kind)
         if used and model.n:
-            found.append(plots.CostPoint(entry.label, used, *model.interval))
+            found.append(CostPoint(entry.label, used, *model.interval))
     return found
 
 

@@ -1,15 +1,21 @@
-"""Differences: every pair on the same questions."""
+"""Differences: every pair of models on the same questions, and their figures."""
 
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure as Plot
+from matplotlib.patches import Patch
+
+from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Cut, Figure, Finding, Heading, Prose, Table
-from llmjobs.report.figures import difference as plots
+from llmjobs.report.figure_style import name_width, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
-from llmjobs.report.measure.pairs import MODELS, SETTINGS, Pair
-from llmjobs.report.sections.base import Section
-from llmjobs.report.sections.file_names import file_name
+from llmjobs.report.measure.overlap import MODELS, SETTINGS, Pair
+from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.study import Benchmark, Entry
 from llmjobs.report.wording import (
     TOGETHER,
@@ -25,6 +31,103 @@ from llmjobs.report.wording import (
     word,
 )
 from llmjobs.statistics.paired import simultaneous_level, smallest_difference
+
+# Differences between models: each pair a line, or a matrix where there are many.
+
+
+def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Plot:
+    """Each pair's difference with its interval; filled where it stands after Holm's correction."""
+    short = short_names(labels, 24)
+    with figure_style.styled():
+        figure = figure_style.blank(0.6 + 0.21 * len(pairs))
+        axes = figure.subplots()
+        for place, pair in enumerate(pairs):
+            y = len(pairs) - 1 - place
+            result = pair.result
+            ink = figure_style.BLUE if pair.distinguishable else figure_style.FAINT
+            axes.plot([100 * result.low, 100 * result.high], [y, y], color=ink, linewidth=1.3)
+            fill = figure_style.BLUE if pair.distinguishable else "white"
+            axes.plot([100 * result.difference], [y], "o", mfc=fill, mec=ink, ms=4.5)
+        axes.axvline(0, color=figure_style.INK, linewidth=0.7)
+        names = [f"{short[p.first]} – {short[p.second]}" for p in reversed(pairs)]
+        axes.set_yticks(range(len(pairs)), names, fontsize=7.6)
+        axes.tick_params(axis="y", labelcolor=figure_style.INK)
+        axes.set_ylim(-0.7, len(pairs) - 0.3)
+        axes.set_xlabel("difference in accuracy, percentage points")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        figure_style.light_grid(axes)
+    return figure
+
+
+def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Sequence[int]) -> Plot:
+    """Row less column in points; pale where the pair cannot be told apart after Holm's correction.
+
+    The numbers stand in the cells while they can be read.
+    """
+    count = len(order)
+    place = {row: at for at, row in enumerate(order)}
+    shades = np.ones((count, count, 4))
+    with figure_style.styled():
+        figure = figure_style.blank(min(1.2 + 0.3 * count, figure_style.SQUARE_IN))
+        axes = figure.subplots()
+        for pair in pairs:
+            for y, x, sign in ((pair.first, pair.second, 1), (pair.second, pair.first, -1)):
+                value, strong = sign * pair.result.difference, pair.distinguishable
+                shade = (figure_style.PALE if value > 0 else "#f0d9b5") if strong else "#f3f4f6"
+                shades[place[y], place[x]] = to_rgba(shade)
+                if count <= figure_style.MOST_NUMBERED:
+                    axes.text(
+                        place[x] + 0.5,
+                        place[y] + 0.5,
+                        points(value, sign=True),
+                        ha="center",
+                        va="center",
+                        fontsize=7 if count <= 14 else 5.8,
+                        color=figure_style.INK if strong else figure_style.MUTED,
+                        fontweight="bold" if strong else "normal",
+                    )
+        edge = 0.8 if count <= figure_style.MOST_NAMED else 0.0
+        axes.pcolormesh(shades, edgecolors="white", linewidth=edge, zorder=0)
+        axes.set_xlim(0, count)
+        axes.set_ylim(count, 0)
+        name_both(axes, [labels[row] for row in order])
+        _legend(figure)
+    return figure
+
+
+def _legend(figure: Plot) -> None:
+    inks = (figure_style.PALE, "#f0d9b5", "#f3f4f6")
+    told = ("row is better", "row is worse", "cannot be told apart")
+    patches = [Patch(color=ink) for ink in inks]
+    figure.legend(patches, told, loc="outside lower left", ncols=3, handlelength=1.1, handleheight=0.9)
+
+
+def name_both(axes: Axes, names: Sequence[str]) -> None:
+    """Write the same names on both sides of a square; slanted above where they would touch.
+
+    Very many models get their places in the ranking instead of names.
+    """
+    count = len(names)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelcolor=figure_style.INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if count > figure_style.MOST_NAMED:
+        ranks = [*range(1, count + 1, max(1, round(count / 100) * 10))]
+        axes.set_yticks([rank - 0.5 for rank in ranks], list(map(str, ranks)), fontsize=7.5)
+        axes.set_xticks([rank - 0.5 for rank in ranks], list(map(str, ranks)), fontsize=7.5)
+        axes.set_ylabel("place of the model in the ranking by accuracy")
+        return
+    size = 7.5 if count <= figure_style.MOST_NUMBERED else 5.8
+    slanted = count > 4 or max(map(name_width, names)) * count > 90
+    axes.set_yticks(np.arange(count) + 0.5, short_names(names, 28), fontsize=size)
+    axes.set_xticks(np.arange(count) + 0.5, short_names(names, 24), fontsize=size)
+    if slanted:
+        for label in axes.get_xticklabels():
+            label.set(rotation=40 if count <= figure_style.MOST_NUMBERED else 60, ha="left", rotation_mode="anchor")
+
+
+# Differences: every pair on the same questions.
 
 FOREST_LIMIT = 15
 MOST_MODELS = 9
@@ -165,10 +268,10 @@ def _figure(measures: Measures, benchmark: Benchmark, pairs: list[Pair], ranked:
             "Difference in accuracy, first less second, with intervals that hold for all pairs together with 95%."
             " Filled: told apart."
         )
-        return Figure(name, caption, partial(plots.forest, ranked, names))
+        return Figure(name, caption, partial(forest, ranked, names))
     order = [model.row for model in measures.accuracy[benchmark.name].models if model.row in held]
     caption = "Row less column, in percentage points. Bold on colour: told apart; grey: cannot be told apart."
-    return Figure(name, caption, partial(plots.difference_matrix, pairs, names, order))
+    return Figure(name, caption, partial(difference_matrix, pairs, names, order))
 
 
 def _repeats(measures: Measures) -> list[Block]:

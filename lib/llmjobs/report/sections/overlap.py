@@ -1,23 +1,45 @@
-"""Error overlap: whether all models miss the same questions, and with the same wrong answer."""
+"""Error overlap: whether all models miss the same questions, which ones, and with the same wrong answer."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from llmjobs.report import wording
-from llmjobs.report.blocks import Block, Column, Content, Cut, Figure, Finding, Heading, Prose, Table
-from llmjobs.report.figures import overlap as plots
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure as Plot
+
+from llmjobs.report import figure_style, wording
+from llmjobs.report.blocks import (
+    AnsweredQuestion,
+    Block,
+    Column,
+    Content,
+    Cut,
+    Figure,
+    Finding,
+    Heading,
+    Prose,
+    Questions,
+    Table,
+)
+from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.faulty import faulty_columns
 from llmjobs.report.measure.overlap import Overlap, PairOverlap, measure_overlap
-from llmjobs.report.sections.base import Section
-from llmjobs.report.sections.file_names import file_name
-from llmjobs.report.sections.missed import missed_blocks
+from llmjobs.report.sections.base import Section, file_name
+from llmjobs.report.sections.differences import name_both
+from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     DASH,
     all_of,
     count,
     decimal,
     interval,
+    listed,
     p_value,
     percent,
     plain_p,
@@ -28,6 +50,232 @@ from llmjobs.report.wording import (
 )
 from llmjobs.report.write.notes import SAME
 from llmjobs.statistics.intervals import Interval
+
+# The questions that every model misses, readable, with what is known of their labels.
+
+SHOWN = 12
+MMLU_NOTE = (
+    "About 6.5% of MMLU's labels are wrong or doubtful (MMLU-Redux, arXiv 2406.04127; in Virology more than"
+    " half), and questions that every model misses are where such labels gather: read them before calling a"
+    " model wrong."
+)
+
+
+def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
+    """List questions that all models miss, those with the most agreement on one answer first."""
+    benchmark = found.benchmark
+    readable = [column for column in found.all_missed if benchmark.questions[column] is not None]
+    if not found.all_missed:
+        return []
+    blocks: list[Block] = [Heading("Questions that every model misses")]
+    blocks += _label_notes(measures, found)
+    if not readable:
+        blocks.append(Prose("The questions' text is not in these results, so that they cannot be shown.", kind="note"))
+        return blocks
+    shown = sorted(readable, key=lambda column: (-_agreement(found, column), column))[:SHOWN]
+    more = len(found.all_missed) - len(shown)
+    told = (
+        f"{count(len(shown))} of {plural(len(found.all_missed), 'question')}, those first on which the"
+        " models agree most; the gold answer in bold, each wrong option with the models that chose it."
+        + (" The HTML page (--html) shows all of them." if more else "")
+    )
+    items = [question_block(measures, benchmark, column, found.rows) for column in shown]
+    return [*blocks, Prose(told), Questions(items)]
+
+
+def _agreement(found: Overlap, column: int) -> int:
+    answers = Counter(int(a) for a in found.benchmark.answer[list(found.rows), column] if a >= 0)
+    return max(answers.values(), default=0)
+
+
+def _label_notes(measures: Measures, found: Overlap) -> list[Block]:
+    benchmark, notes = found.benchmark, measures.study.label_notes
+    keys = [_key(benchmark, column) for column in found.all_missed]
+    reviewed = [notes[key] for key in keys if key in notes]
+    if not reviewed:
+        return [Prose(MMLU_NOTE, kind="note")] if benchmark.name.startswith(("mmlu", "predictions")) else []
+    faulty = Counter(note for note in reviewed if note != "ok")
+    everywhere = [notes[key] for column in range(benchmark.n) if (key := _key(benchmark, column)) in notes]
+    base = sum(note != "ok" for note in everywhere) / len(everywhere)
+    kinds = listed(f"{kind} ({number})" for kind, number in faulty.most_common())
+    share = faulty.total() / len(reviewed)
+    text = (
+        f"{count(len(reviewed))} of these {count(len(keys))} questions have been reviewed by the label"
+        f" notes given: {count(faulty.total())} ({percent(share, 0)}) are faulty themselves"
+        + (f": {kinds}" if kinds else "")
+        + f". Of all {count(len(everywhere))} reviewed questions {percent(base)} are."
+    )
+    return [Prose(text), Prose(MMLU_NOTE, kind="note")]
+
+
+def _key(benchmark: Benchmark, column: int) -> tuple[str, str, str]:
+    return (benchmark.name, str(benchmark.subject[column]), benchmark.doc_id[column])
+
+
+def question_block(measures: Measures, benchmark: Benchmark, column: int, rows: tuple[int, ...]) -> AnsweredQuestion:
+    """One question with every option and the models that chose it."""
+    question = benchmark.questions[column]
+    subject = str(benchmark.subject[column])
+    where = f"{subject.replace('_', ' ')}, number {benchmark.doc_id[column]}"
+    note = measures.study.label_notes.get(_key(benchmark, column), "")
+    noted = "" if note in ("", "ok") else f"label note: {note}"
+    chosen: dict[int, list[str]] = {}
+    for row in rows:
+        chosen.setdefault(int(benchmark.answer[row, column]), []).append(measures.label(benchmark, row))
+    if not benchmark.options[column] or question is None or not question.choices:
+        options = _written(benchmark, column, chosen)
+        return AnsweredQuestion(where, question.text if question else "", options, "gold", noted)
+    letters = [benchmark.letter(place) for place in range(len(question.choices))]
+    options = [
+        (letter, text, _who(chosen.get(place, []), len(rows)))
+        for place, (letter, text) in enumerate(zip(letters, question.choices, strict=True))
+    ]
+    if -1 in chosen:
+        options.append(("", "no readable answer", _who(chosen[-1], len(rows))))
+    return AnsweredQuestion(where, question.text, options, benchmark.gold[column], noted)
+
+
+def _written(benchmark: Benchmark, column: int, chosen: dict[int, list[str]]) -> list[tuple[str, str, str]]:
+    options = [("gold", benchmark.gold[column], "")]
+    for row_answer, names in chosen.items():
+        row = next(r for r in range(len(benchmark.rows)) if int(benchmark.answer[r, column]) == row_answer)
+        text = benchmark.texts.get((row, column), "") if row_answer >= 0 else "no readable answer"
+        options.append(("", text[:400], ", ".join(names)))
+    return options
+
+
+def _who(names: list[str], models: int) -> str:
+    if not names:
+        return ""
+    return f"all {models}" if len(names) == models and models > 1 else ", ".join(names)
+
+
+# Shared mistakes: how many models miss a question, which sets of models, and how alike pairs are.
+
+UPSET_SETS, MOST_BARS, SHADES = 22, 21, 20
+
+
+def missed_by(found: Overlap) -> Plot:
+    """Draw questions by how many models miss them (bars), against independence (diamonds)."""
+    places = np.arange(len(found.missed_by))
+    with figure_style.styled():
+        figure = figure_style.blank(2.5)
+        axes = figure.subplots()
+        axes.bar(places, found.missed_by, 0.62, color=figure_style.BLUE, label="observed")
+        axes.plot(
+            places,
+            found.expected,
+            "D",
+            color=figure_style.ORANGE,
+            ms=5,
+            mec="white",
+            mew=0.6,
+            label="expected, were the models independent within each subject",
+        )
+        highest = float(max(found.missed_by.max(), found.expected.max()))
+        many = len(places) > MOST_BARS
+        for place in [] if many else places:
+            number = int(found.missed_by[place])
+            inside, low = number > 0.16 * highest, found.expected[place] > 0.5 * number
+            axes.annotate(
+                count(number),
+                (place, (0 if low else number) if inside else max(number, found.expected[place])),
+                xytext=(0, 4 if low or not inside else -11),
+                fontsize=8,
+                textcoords="offset points",
+                ha="center",
+                color="white" if inside else figure_style.INK,
+                fontweight="bold",
+            )
+        step = -(-len(places) // MOST_BARS)
+        told = [str(place) for place in places[::step]]
+        told[0] = "none"
+        if not many:
+            told[-1] = f"all {places[-1]}"
+        axes.set_xticks(places[::step], told)
+        axes.set_xlabel("models that miss the question")
+        axes.set_ylabel("questions")
+        axes.margins(y=0.14)
+        axes.yaxis.set_major_formatter(lambda value, _: count(value))
+        figure_style.light_grid(axes, "y")
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.2)
+    return figure
+
+
+def upset(found: Overlap, labels: Sequence[str]) -> Plot:
+    """Draw the most frequent sets of models that miss a question together, named by ``labels``."""
+    sets = found.combinations[:UPSET_SETS]
+    models = len(labels)
+    with figure_style.styled():
+        figure = figure_style.blank(1.35 + 0.2 * models)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 0.2 * models])
+        for x, (members, number) in enumerate(sets):
+            whole = len(members) == models
+            ink = figure_style.ORANGE if whole else figure_style.BLUE
+            upper.bar(x, number, 0.66, color=ink)
+            upper.annotate(
+                count(number),
+                (x, number),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+            )
+            inside = sorted(members)
+            lower.plot([x] * models, range(models), "o", color="#e3e7eb", ms=4.6)
+            lower.plot([x] * len(inside), inside, "-o", color=ink, ms=4.6, linewidth=1.2)
+        lower.set_yticks(range(models), short_names(labels, 30), fontsize=7.6)
+        lower.set_ylim(models - 0.5, -0.5)
+        lower.set_xlim(-0.7, max(len(sets), 8) - 0.3)
+        lower.set_xticks([])
+        lower.tick_params(length=0, labelcolor=figure_style.INK)
+        upper.tick_params(axis="x", length=0)
+        upper.set_ylabel("questions")
+        upper.margins(y=0.16)
+        for spine in (*lower.spines.values(), upper.spines["bottom"]):
+            spine.set_visible(False)
+    return figure
+
+
+def likeness(found: Overlap, labels: Sequence[str]) -> Plot:
+    """φ of the mistakes below the diagonal, the same-wrong-answer share in percent above it, with their colours."""
+    place = {row: at for at, row in enumerate(found.rows)}
+    models = len(found.rows)
+    values = np.full((models, models), np.nan)
+    told: dict[tuple[int, int], str] = {}
+    for pair in found.pairs:
+        a, b = sorted((place[pair.first], place[pair.second]))
+        values[b, a], values[a, b] = pair.errors.phi, pair.same.share
+        told[b, a] = decimal(pair.errors.phi)
+        told[a, b] = f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"
+    shades = ListedColormap(colormaps["Blues"](0.06 + 0.72 * np.linspace(0, 1, SHADES))).with_extremes(bad="#f3f4f6")
+    with figure_style.styled():
+        figure = figure_style.blank(min(1.5 + 0.32 * models, figure_style.SQUARE_IN))
+        axes = figure.subplots()
+        known = np.ma.masked_invalid(np.clip(values, 0, 1))
+        edge = 0.8 if models <= figure_style.MOST_NAMED else 0.0
+        mesh = axes.pcolormesh(known, cmap=shades, vmin=0, vmax=1, edgecolors="white", linewidth=edge)
+        if models <= figure_style.MOST_NUMBERED:
+            for (y, x), text in told.items():
+                ink = "white" if values[y, x] > 0.72 else figure_style.INK
+                axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7.4, color=ink)
+        axes.set_xlim(0, models)
+        axes.set_ylim(models, 0)
+        name_both(axes, labels)
+        _legend(figure, axes, mesh)
+    return figure
+
+
+def _legend(figure: Plot, axes: Axes, mesh: Any) -> None:
+    """Say what the colours stand for."""
+    bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.5, aspect=38, pad=0.02)
+    bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0 or less", "0.25 · 25%", "0.5 · 50%", "0.75 · 75%", "1 · 100%"])
+    bar.ax.tick_params(labelsize=7, length=0)
+    bar.outline.set_visible(False)
+    bar.set_label("φ below the diagonal · same wrong answer above it", fontsize=7.5)
+
+
+# Error overlap: whether all models miss the same questions, and with the same wrong answer.
 
 MATRIX_LIMIT = 3
 MOST_IN_SETS = 20
@@ -92,10 +340,10 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
     )
     blocks: list[Block] = [
         Prose(text),
-        Figure(file_name("missed", name, measures), caption, partial(plots.missed_by, found)),
+        Figure(file_name("missed", name, measures), caption, partial(missed_by, found)),
     ]
     if found.combinations and models <= MOST_IN_SETS:
-        draw = partial(plots.upset, found, _names(measures, found))
+        draw = partial(upset, found, _names(measures, found))
         blocks.append(Figure(file_name("upset", name, measures), upset_caption, draw))
     return blocks
 
@@ -132,7 +380,7 @@ def _pairs(measures: Measures, name: str, found: Overlap) -> list[Block]:
             "Below the diagonal: φ, the correlation of mistakes. Above: of the questions that both miss,"
             " the share with the same wrong answer."
         )
-        draw = partial(plots.likeness, found, list(names.values()))
+        draw = partial(likeness, found, list(names.values()))
         blocks.append(Figure(file_name("likeness", name, measures), caption, draw))
     order = sorted(range(len(rows)), key=lambda at: -_known(found.pairs[at].errors.phi))
     cut = Cut(MOST_PAIRS, order, "the pairs whose mistakes are most alike, by φ", "overlap.csv")

@@ -4,13 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import numpy as np
+from matplotlib.figure import Figure as Plot
+
+from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table, few
-from llmjobs.report.figures import patterns as plots
+from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
-from llmjobs.report.measure.pairs import representatives
+from llmjobs.report.measure.overlap import representatives
 from llmjobs.report.measure.patterns import ModelPatterns
-from llmjobs.report.sections.base import Section
-from llmjobs.report.sections.file_names import file_name
+from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     DASH,
@@ -29,6 +32,56 @@ from llmjobs.report.wording import (
 )
 from llmjobs.report.write.notes import PATTERNED
 from llmjobs.statistics.intervals import Interval
+
+# Letters chosen against letters right.
+
+
+def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Plot:
+    """Small multiples: how often each letter is chosen (bars) and how often it is right (marks)."""
+    total, models = len(models), models[: figure_style.MOST_PANELS]
+    columns = min(4, max(len(models), 2))
+    rows = -(-len(models) // columns)
+    names = short_names([label for label, _ in models], 22)
+    highest = max(
+        float(max(m.chosen.max() / max(m.chosen.sum(), 1), m.gold.max() / max(m.gold.sum(), 1))) for _, m in models
+    )
+    with figure_style.styled():
+        figure = figure_style.blank(0.35 + 1.3 * rows)
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(models):
+                axes.set_visible(False)
+                continue
+            found = models[place][1]
+            x = np.arange(len(found.chosen))
+            chosen = found.chosen / max(found.chosen.sum(), 1)
+            gold = found.gold / max(found.gold.sum(), 1)
+            ink = figure_style.ORANGE if found.one_letter else figure_style.BLUE
+            axes.bar(x, chosen, 0.62, color=ink)
+            axes.plot(x, gold, "_", color=figure_style.INK, ms=13, mew=1.4)
+            for at, share in enumerate(chosen):
+                inside = share > 0.12 * highest
+                axes.annotate(
+                    f"{100 * share:.0f}",
+                    (at, 0 if inside else max(share, gold[at])),
+                    xytext=(0, 2),
+                    ha="center",
+                    textcoords="offset points",
+                    fontsize=7,
+                    color="white" if inside else figure_style.INK,
+                )
+            axes.set_xticks(x, [chr(ord("A") + letter) for letter in x])
+            axes.set_title(names[place], fontsize=8)
+            axes.set_ylim(0, min(1.12, highest * 1.2))
+            figure_style.percent_axis(axes, "y")
+            figure_style.light_grid(axes, "y")
+            axes.tick_params(axis="x", length=0, labelcolor=figure_style.INK)
+        if len(models) < total:
+            figure_style.say(figure, figure_style.left_out(len(models), total, "letters.csv"))
+    return figure
+
+
+# Patterned or random? Each model's mistakes by subject, letter, position, length and confidence.
 
 MOST_SAID = 20
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -252,7 +305,7 @@ def _letters(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPat
     caption = "How often each letter is chosen, in percent (bars), and how often it is right (marks)."
     return [
         Heading("Letters"),
-        Figure(file_name("letters", benchmark.name, measures), caption, partial(plots.letters, lettered)),
+        Figure(file_name("letters", benchmark.name, measures), caption, partial(letters, lettered)),
     ]
 
 

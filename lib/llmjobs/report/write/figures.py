@@ -7,13 +7,13 @@ from pathlib import Path
 from matplotlib.figure import Figure as Plot
 from reportlab.pdfgen.canvas import Canvas
 
+from llmjobs import disk
 from llmjobs.errors import RunFolderError
 from llmjobs.report.blocks import Figure
-from llmjobs.report.figures.style import styled
+from llmjobs.report.figure_style import styled
 from llmjobs.report.pdf.vector import draw_on
 from llmjobs.report.text.fonts import register_fonts
 from llmjobs.report.text.visible import visible
-from llmjobs.runfolder import disk
 
 DPI = 160
 

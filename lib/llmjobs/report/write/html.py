@@ -7,11 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from llmjobs import disk
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import ERROR, TEXT_CODE, UNPARSED, Benchmark
 from llmjobs.report.text.visible import visible
-from llmjobs.runfolder import disk
 
 TEXT_LIMIT = 4_000
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmjobs import disk
 from llmjobs.report.blocks import Block, Finding, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import Benchmark, Cost
 from llmjobs.report.write.mtbench_table import MTBENCH, mtbench_rows
-from llmjobs.runfolder import disk
 
 Cell = str | int | float | None
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")

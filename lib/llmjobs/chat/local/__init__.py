@@ -1,1 +1,0 @@
-"""A model on this machine as what answers. Torch is imported here, and nowhere else below ``llmjobs.chat``."""

@@ -1,0 +1,352 @@
+"""Context strategies: what is sent when a conversation does not fit (``docs/context-management.md``)."""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmjobs.chat.backend import ContextFullError, MessageTooLongError
+from llmjobs.chat.messages import Exchange, Message, Parts, split
+
+# What a strategy is: messages in, messages to send out, with a token count.
+
+
+class Room(Protocol):
+    """What a strategy may use of the model that will answer."""
+
+    @property
+    def budget(self) -> int:
+        """Tokens that the messages to send may have; the answer's room is taken off already."""
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of these messages as they are sent, template and all."""
+
+    def complete(self, messages: Sequence[Message], max_new_tokens: int) -> tuple[str, int]:
+        """Ask the model on the side, greedily: its answer, and the tokens that prompt and answer took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is sent this time."""
+
+    messages: tuple[Message, ...]
+    tokens: int
+    """Tokens of the messages."""
+    dropped_tokens: int
+    """Tokens of the conversation that are not sent."""
+    side_tokens: int = 0
+    """Tokens that the strategy itself used up by asking the model."""
+
+
+class Strategy(Protocol):
+    """Decides what is sent. Its state is builtins, so that a conversation can be resumed."""
+
+    name: str
+
+    def plan(self, messages: Sequence[Message], room: Room) -> Plan:
+        """Choose from a conversation that ends with the user's message.
+
+        The plan is never over the budget, begins with the system message, keeps the order and alternates the roles.
+
+        Raises:
+            MessageTooLongError: system message and newest message alone are over the budget.
+            ContextFullError: the strategy drops nothing and the conversation is over the budget.
+
+        """
+
+    def state(self) -> Mapping[str, Any]:
+        """What a resume needs."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+class Stateless:
+    """A strategy that decides from the conversation alone."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+def make_plan(room: Room, parts: Parts, kept: Sequence[Exchange], note: str = "", side_tokens: int = 0) -> Plan:
+    """The plan that sends these exchanges."""
+    sent = parts.compose(kept, note)
+    tokens = room.count(sent)
+    originals = room.count(parts.compose(kept)) if note else tokens
+    return Plan(sent, tokens, max(room.count(parts.compose(parts.exchanges)) - originals, 0), side_tokens)
+
+
+def fits(room: Room, parts: Parts, exchanges: Sequence[Exchange], note: str = "", budget: int | None = None) -> bool:
+    """Whether these exchanges can be sent within the budget."""
+    return room.count(parts.compose(exchanges, note)) <= (room.budget if budget is None else budget)
+
+
+def newest(room: Room, parts: Parts, note: str = "", budget: int | None = None) -> int:
+    """How many of the newest exchanges fit (by halving: more exchanges never take fewer tokens)."""
+    low, high = 0, len(parts.exchanges)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(room, parts, parts.exchanges[-middle:], note, budget):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def require_room(room: Room, parts: Parts) -> None:
+    """Refuse a message that does not fit even alone.
+
+    Raises:
+        MessageTooLongError: with both figures and what to do.
+
+    """
+    tokens = room.count(parts.compose(()))
+    if tokens > room.budget:
+        raise MessageTooLongError(
+            f"the message is too long: {tokens:,} tokens with the system prompt, and there is room for "
+            f"{room.budget:,}; shorten it or raise --max-context"
+        )
+
+
+# Everything, until the model's limit: then it says so.
+
+
+class Full(Stateless):
+    """Sends the whole conversation."""
+
+    name = "full"
+
+    def plan(self, messages: Sequence[Message], room: Room) -> Plan:
+        """Send all of it, or raise :class:`ContextFullError`."""
+        parts = split(messages)
+        require_room(room, parts)
+        plan = make_plan(room, parts, parts.exchanges)
+        if plan.tokens > room.budget:
+            raise ContextFullError(
+                f"the conversation is full: {plan.tokens:,} tokens, and there is room for {room.budget:,}; "
+                "choose another strategy (window, summary, retrieve, hybrid), undo, or reset"
+            )
+        return plan
+
+
+# History off: the system message and the newest message.
+
+
+class NoHistory(Stateless):
+    """Sends no earlier turn at all."""
+
+    name = "none"
+
+    def plan(self, messages: Sequence[Message], room: Room) -> Plan:
+        """Drop every exchange."""
+        parts = split(messages)
+        require_room(room, parts)
+        return make_plan(room, parts, ())
+
+
+# The newest turns that fit, whole turns only.
+
+
+class Window(Stateless):
+    """Drops from the oldest on; the system message stays."""
+
+    name = "window"
+
+    def plan(self, messages: Sequence[Message], room: Room) -> Plan:
+        """Send the longest run of newest exchanges within the budget."""
+        parts = split(messages)
+        require_room(room, parts)
+        count = newest(room, parts)
+        return make_plan(room, parts, parts.exchanges[len(parts.exchanges) - count :])
+
+
+# What falls out of the context is summarised by the model itself; the running summary is pinned.
+
+INSTRUCTION = "You summarise conversations. Keep every name, number, wish and decision. Write a few short sentences."
+HEADING = "Summary of the conversation so far: "
+EARLIER = "Earlier summary:"
+TASK = "Write the summary of all of this."
+SHARE = 4
+"""The summary may take one part in so many of the budget."""
+
+
+class Summary:
+    """Sends the running summary and the turns after it.
+
+    When they no longer fit, so many of the oldest turns are folded into the summary that half of the budget is free
+    again: the model is asked rarely, and between two times the beginning of what is sent stays the same.
+    """
+
+    name = "summary"
+
+    def __init__(self) -> None:
+        """Begin without a summary."""
+        self.text = ""
+        self.covered = 0
+
+    def state(self) -> Mapping[str, Any]:
+        """The summary and how many exchanges stand behind it."""
+        return {"text": self.text, "covered": self.covered}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved summary."""
+        self.text, self.covered = str(state.get("text", "")), int(state.get("covered", 0))
+
+    def plan(self, messages: Sequence[Message], room: Room) -> Plan:
+        """Send the summary and everything after it."""
+        parts = split(messages)
+        require_room(room, parts)
+        note, spent = self.update(parts, room)
+        rest = Parts(parts.system, parts.exchanges[self.covered :], parts.question)
+        count = newest(room, rest, note)
+        kept = rest.exchanges[len(rest.exchanges) - count :]
+        return make_plan(room, parts, kept, note, spent)
+
+    def update(self, parts: Parts, room: Room) -> tuple[str, int]:
+        """Fold the oldest exchanges in where they no longer fit; the note to pin and the tokens that it cost."""
+        if self.covered > len(parts.exchanges):  # turns were undone
+            self.text, self.covered = "", 0
+        spent = 0
+        rest = Parts(parts.system, parts.exchanges[self.covered :], parts.question)
+        if not fits(room, rest, rest.exchanges, self._note(room, rest)):
+            keep = newest(room, rest, budget=room.budget // 2)
+            until = len(parts.exchanges) - keep
+            while self.covered < until:
+                spent += self._fold(parts.exchanges[self.covered : until], room)
+        return self._note(room, parts), spent
+
+    def _note(self, room: Room, parts: Parts) -> str:
+        """The summary as it is pinned, cut from its end where even that leaves no room for the question."""
+        text = self.text
+        while text and not fits(room, parts, (), HEADING + text):
+            text = text[: len(text) // 2]
+        return HEADING + text if text else ""
+
+    def _fold(self, exchanges: Sequence[Exchange], room: Room) -> int:
+        """Summarise as many of the exchanges as fit into one call, at least one; the tokens that it cost."""
+        length = max(room.budget // SHARE, 8)
+        written = [_as_text(exchange) for exchange in exchanges]
+        count = len(written)
+        while count > 1 and room.count(self._ask(written[:count])) > room.budget:
+            count = (count + 1) // 2
+        first = written[0]
+        while count == 1 and first and room.count(self._ask([first])) > room.budget:
+            first = first[: len(first) // 2]
+        asked = self._ask(written[:count] if count > 1 else [first])
+        self.covered += count
+        if room.count(asked) > room.budget:
+            return 0  # not even the question for a summary fits: these turns are dropped, as in a window
+        text, spent = room.complete(asked, length)
+        self.text = " ".join(text.split()) or self.text
+        return spent
+
+    def _ask(self, written: Sequence[str]) -> list[Message]:
+        earlier = [f"{EARLIER} {self.text}"] if self.text else []
+        return [Message("system", INSTRUCTION), Message("user", "\n\n".join([*earlier, "\n".join(written), TASK]))]
+
+
+def _as_text(exchange: Exchange) -> str:
+    return f"User: {exchange.user.content}\nAssistant: {exchange.assistant.content}"
+
+
+# Older turns come back when they bear on the question (BM25), before the newest turns, all in their order.
+
+TRIED = 24
+"""Best matches that are tried for room."""
+_WORD = re.compile(r"\w+")
+
+
+class Retrieve(Stateless):
+    """Half of the room for the newest turns, the rest for older ones that match, then for more of the newest."""
+
+    name = "retrieve"
+
+    def plan(self, messages: Sequence[Message], room: Room) -> Plan:
+        """Send everything where it fits, else what :func:`choose` finds."""
+        parts = split(messages)
+        require_room(room, parts)
+        return make_plan(room, parts, choose(room, parts))
+
+
+def choose(room: Room, parts: Parts, note: str = "") -> list[Exchange]:
+    """The exchanges to send, in order: the newest, those that match the question, and what else fits."""
+    everything = parts.exchanges
+    if fits(room, parts, everything, note):
+        return list(everything)
+    older = len(everything) - newest(room, parts, note, room.budget // 2)
+    chosen = set(range(older, len(everything)))
+
+    def take(place: int) -> bool:
+        """Add one exchange if there is room for it."""
+        wanted = [everything[i] for i in sorted(chosen | {place})]
+        if has_room := fits(room, parts, wanted, note):
+            chosen.add(place)
+        return has_room
+
+    for place in rank(parts.question.content, everything[:older])[:TRIED]:
+        take(place)
+    for place in reversed(range(older)):
+        if place not in chosen and not take(place):
+            break
+    return [everything[i] for i in sorted(chosen)]
+
+
+def rank(question: str, exchanges: Sequence[Exchange]) -> list[int]:
+    """Places of the exchanges that share words with the question, best first, of equals the newest first."""
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG when it is imported
+    corpus = [words(f"{exchange.user.content} {exchange.assistant.content}") for exchange in exchanges]
+    asked = words(question)
+    if not asked or not any(corpus):
+        return []
+    index = bm25s.BM25()
+    index.index(corpus, show_progress=False)
+    known = [word for word in asked if word in index.vocab_dict]
+    if not known:
+        return []
+    scores = index.get_scores(known)
+    matching = [place for place in range(len(exchanges)) if scores[place] > 0]
+    return sorted(matching, key=lambda place: (-round(float(scores[place]), 6), -place))
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words; an ending ``s`` goes, so that "lives" meets "live"."""
+    found = _WORD.findall(text.lower())
+    return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in found]
+
+
+# A running summary, older turns that bear on the question, and the newest turns.
+
+
+class Hybrid(Summary):
+    """The summary says what it was about, the retrieved turns say it in their own words."""
+
+    name = "hybrid"
+
+    def plan(self, messages: Sequence[Message], room: Room) -> Plan:
+        """Pin the summary, then choose from all exchanges, summarised or not."""
+        parts = split(messages)
+        require_room(room, parts)
+        note, spent = self.update(parts, room)
+        return make_plan(room, parts, choose(room, parts, note), note, spent)
+
+
+# Context strategies: what of a conversation is sent when not all of it fits (see `docs/context-management.md`).
+
+__all__ = ["STRATEGIES", "Plan", "Room", "Strategy"]
+
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "none": NoHistory,
+    "full": Full,
+    "window": Window,
+    "summary": Summary,
+    "retrieve": Retrieve,
+    "hybrid": Hybrid,
+}
+"""Name → class, in the order in which reports list them."""

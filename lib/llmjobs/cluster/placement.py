@@ -1,0 +1,139 @@
+"""What each model asks of a cluster's nodes, read from its files before anything is loaded."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmjobs.engines.transformers.locate import Located, weight_file_bytes
+from llmjobs.errors import LlmjobsError
+from llmjobs.fetch import model_item
+from llmjobs.manifest import ModelSpec
+from llmjobs.work.revisions import Revisions
+
+# What the units of a group ask of the machine that runs them.
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Ray's resources for one worker, and how heavy an item is beside those of other groups."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """A fraction where several models fit one GPU."""
+    memory_bytes: int = 0
+    weight: float = field(default=1.0, compare=False)
+    """Only ever compared: bytes of the weights will do."""
+
+    def options(self) -> dict[str, float]:
+        """As Ray's ``options`` take it."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory_bytes}
+
+    def fits(self, resources: dict[str, float]) -> bool:
+        """Whether a node with these resources could ever hold it."""
+        asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_bytes}
+        return all(resources.get(name, 0.0) >= amount for name, amount in asked.items())
+
+    def __str__(self) -> str:
+        """``2 CPUs, 0.5 GPU, 1.5 GiB``."""
+        parts = [f"{self.cpus:g} CPU"] + ([f"{self.gpus:g} GPU"] if self.gpus else [])
+        return ", ".join([*parts, f"{self.memory_bytes / 2**30:.1f} GiB"])
+
+
+# What each model asks of a cluster's nodes, before anything is loaded: from its files, as the plan reads them.
+
+GIB = 1 << 30
+RUNTIME_BYTES = 3 * GIB // 2
+"""Python, torch and transformers, with room for a batch."""
+UNKNOWN_BYTES = 2 * GIB
+"""For a model whose files cannot be sized (it will say why when it is loaded)."""
+ON_GPU = {"none": 1.0, "8bit": 0.6, "4bit": 0.4}
+"""Bytes on the GPU for a byte of 16-bit files; what is quantized keeps its embeddings and scales."""
+BESIDE = 1.3
+"""Keys, values and activations on top."""
+PARTS = 8
+"""A GPU is shared in eighths; from a half upwards a model has it alone."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What the cluster's nodes have, as far as demands depend on it."""
+
+    cpus: float
+    """Of the smallest node that has any."""
+    gpus: float = 0.0
+    """Of the largest node."""
+    gpu_cpus: float = 0.0
+    """CPUs for each GPU, on the node with the fewest."""
+    gpu_bytes: int | None = None
+    """Memory of a GPU; None where it is not known."""
+
+    @classmethod
+    def of(cls, resources: list[Mapping[str, float]], gpu_bytes: Callable[[], int | None]) -> "Nodes":
+        """Read them off Ray's resources; ``gpu_bytes`` is asked only where there are GPUs."""
+        cpus = [found["CPU"] for found in resources if found.get("CPU")]
+        having = [found for found in resources if found.get("GPU")]
+        if not having:
+            return cls(min(cpus, default=1.0))
+        shares = [found.get("CPU", 1.0) / found["GPU"] for found in having]
+        return cls(min(cpus, default=1.0), max(found["GPU"] for found in having), min(shares), gpu_bytes())
+
+
+def demands(
+    models: Mapping[str, ModelSpec], threads: int | str, revisions: Revisions, nodes: Nodes, *, whole_nodes: bool
+) -> dict[str, Demand]:
+    """The demand of each group of units; ``whole_nodes`` where nothing else may run beside (the matrix times)."""
+    found = {}
+    for group, spec in models.items():
+        located = None if spec.endpoint else revisions.locate(spec)[0]
+        demand = _demand(spec, _file_bytes(spec, located), threads, nodes)
+        found[group] = Demand(nodes.cpus, math.ceil(demand.gpus), demand.memory_bytes) if whole_nodes else demand
+    return found
+
+
+def _file_bytes(spec: ModelSpec, located: Located | None) -> int:
+    if located is None:
+        return 0
+    try:
+        size = weight_file_bytes(located)
+        item = None if size else model_item(spec)
+    except LlmjobsError:
+        return UNKNOWN_BYTES
+    return size or (item.total_bytes if item else 0) or UNKNOWN_BYTES
+
+
+def _demand(spec: ModelSpec, file_bytes: int, threads: int | str, nodes: Nodes) -> Demand:
+    weight = float(max(file_bytes, 1))
+    if spec.device == "cuda" or (spec.device == "auto" and nodes.gpus):
+        gpus = _gpus(spec, file_bytes, nodes)
+        cpus = float(threads) if isinstance(threads, int) else max(math.floor(nodes.gpu_cpus * gpus), 1.0)
+        return Demand(cpus, gpus, _rounded(2 * RUNTIME_BYTES), weight)
+    cpus = float(threads) if isinstance(threads, int) else nodes.cpus
+    # 16-bit files may be computed in float32; what is quantized keeps its files mapped beside
+    return Demand(cpus, 0.0, _rounded(RUNTIME_BYTES + int(2 * file_bytes)), weight)
+
+
+def _gpus(spec: ModelSpec, file_bytes: int, nodes: Nodes) -> float:
+    """GPUs of one worker: an eighth or more, one, or several where the manifest spreads the model over them."""
+    spreads = spec.device_map == "auto"
+    if not nodes.gpu_bytes:
+        return max(nodes.gpus, 1.0) if spreads else 1.0
+    wide = 2.0 if spec.dtype == "float32" and spec.quantization == "none" else 1.0
+    share = (file_bytes * wide * ON_GPU[spec.quantization] * BESIDE + RUNTIME_BYTES) / nodes.gpu_bytes
+    if share > 1 and spreads:
+        return float(min(math.ceil(share), max(int(nodes.gpus), 1)))
+    return 1.0 if share > 0.5 else math.ceil(share * PARTS) / PARTS
+
+
+def _rounded(size: int) -> int:
+    """Up to a power of two of half a GiB, so that workers of one kind serve models of nearly one size."""
+    steps = math.ceil(math.log2(max(size / (GIB // 2), 1)))
+    return (GIB // 2) << steps
+
+
+def gpu_memory_bytes() -> int | None:
+    """Memory of the GPU that this process may use; run on a node that has one."""
+    import torch
+
+    properties: Any = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    return int(properties.total_memory) if properties else None

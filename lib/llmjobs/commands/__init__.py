@@ -1,1 +1,0 @@
-"""The command line: a thin click command for each job. Nothing heavy is imported before a command runs."""

@@ -1,0 +1,1 @@
+"""The converse job: scripted conversations with history and without."""

@@ -1,0 +1,269 @@
+"""The converse job: scripted conversations with one model and one memory after another, a record per turn."""
+
+import copy
+import datetime
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmjobs.chat.agent import Agent, Reply
+from llmjobs.chat.backend import (
+    AnswerError,
+    Backend,
+    CallError,
+    ContextFullError,
+    EmptyCallError,
+    MessageTooLongError,
+    Sampling,
+)
+from llmjobs.chat.endpoint import WholeAnswers
+from llmjobs.chat.session import open_backend
+from llmjobs.clocks import measured
+from llmjobs.cluster.place import place
+from llmjobs.converse.conversations import Script, Turn
+from llmjobs.converse.summary import render_summary, shower, summarize
+from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, record_head, with_limit
+from llmjobs.engines.transformers.device import DeviceClock, available
+from llmjobs.errors import LlmjobsError
+from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.process_memory import WATCH
+from llmjobs.work.cursor import progress_of
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.journal import Record
+from llmjobs.work.revisions import Revisions
+from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
+from llmjobs.work.run_date import run_date
+from llmjobs.work.units import Saved, Step, Unit, Work
+
+# The converse job as the runner sees it: a conversation a step, a record a turn.
+
+
+class ConverseJob:
+    """Scripted conversations of every model with every memory of a study."""
+
+    name = "converse"
+
+    def __init__(self, study: Manifest, folder: RunFolder) -> None:
+        """Nothing is read before :meth:`units`."""
+        self.study, self.folder = study, folder
+        self.section = converse_section(study)
+        self.tasks: dict[str, ConverseTask] = {}
+        self._backend: tuple[ModelSpec, Backend] | None = None
+        self._failed: dict[str, LlmjobsError] = {}
+        self._load_s: float | None = None
+        self._date: datetime.date | None = None
+
+    def for_worker(self) -> "ConverseJob":
+        """A copy with no model loaded, to be sent to another machine."""
+        other = copy.copy(self)
+        other._backend, other._failed = None, {}
+        return other
+
+    def units(self) -> Sequence[Unit]:
+        """One unit for each model, set and memory, model by model."""
+        self._date = run_date(self.study, self.folder)
+        self.tasks = {task.path: task for task in make_tasks(self.study, Revisions.of(self.folder))}
+        return [task.unit() for task in self.tasks.values()]
+
+    @contextmanager
+    def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
+        """Load the unit's model if it is not there yet."""
+        task = self.tasks[unit.path]
+        if task.error:
+            raise LlmjobsError(task.error)
+        with measured() as span:
+            backend = self._model(task.model)
+        load_s, self._load_s = self._load_s, None
+        opening = {**span.to_record(), "load_s": load_s, "items": 0}
+        yield ConverseWork(task, backend, opening)
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._backend:
+            self._backend[1].close()
+            self._backend = None
+            WATCH.end()
+
+    def _model(self, spec: ModelSpec) -> Backend:
+        if self._backend and self._backend[0] == spec:
+            return self._backend[1]
+        self.close()
+        if spec.name in self._failed:
+            raise self._failed[spec.name]
+        try:
+            WATCH.begin()
+            with measured() as span:
+                backend = open_backend(
+                    spec,
+                    threads=self.section.threads,
+                    timeout_s=self.section.timeout_s,
+                    whole=WholeAnswers(),
+                    date=self._date,
+                )
+        except LlmjobsError as error:
+            self._failed[spec.name] = error
+            raise
+        self._load_s = round(span.real_s, 6)
+        self._backend = (spec, backend)
+        return backend
+
+
+@dataclass
+class ConverseWork:
+    """An opened unit: its conversations, each begun afresh."""
+
+    task: ConverseTask
+    backend: Backend
+    opening: Mapping[str, Any]
+    _clock: DeviceClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the clock of the model's device."""
+        self._clock = DeviceClock(str(self.backend.effective.get("device", "cpu")))
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """What really answers, and the order in which conversations are held."""
+        order = repr([script.id for script in self.task.scripts])
+        return {**self.backend.effective, "steps": {"order": hashlib.sha256(order.encode()).hexdigest()[:16]}}
+
+    @property
+    def steps(self) -> int:
+        """One a conversation."""
+        return len(self.task.scripts)
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing: a conversation begins with its own seed and an empty cache."""
+        return {}
+
+    def step(self, index: int) -> Step:
+        """Hold one conversation.
+
+        Raises:
+            CallError: the endpoint gave no answer; the unit resumes here in the next run.
+
+        """
+        script = self.task.scripts[index]
+        with measured(self._clock) as span:
+            held = _Held(self.task, script, self._agent(script, index))
+            for turn in range(len(script.turns)):
+                held.take(turn)
+        timing = {"items": len(script.turns), "turns": held.times, **span.to_record()}
+        return Step(held.records, timing)
+
+    def _agent(self, script: Script, index: int) -> Agent:
+        task, section = self.task, self.task.section
+        return Agent(
+            self.backend,
+            system=task.model.system or script.system,
+            strategy=task.memory.strategy,
+            history=task.memory.history,
+            max_context=task.memory.context,
+            sampling=Sampling(section.max_new_tokens + task.model.thinking_tokens, section.temperature, section.top_p),
+            seed=section.seed + index,
+        )
+
+
+@dataclass
+class _Held:
+    """A conversation as it is held: its records and times so far."""
+
+    task: ConverseTask
+    script: Script
+    agent: Agent
+    records: list[Record] = field(default_factory=list)
+    times: list[dict[str, Any]] = field(default_factory=list)
+    broken: str | None = None
+    """Why the turns from here on are not asked: a turn without an answer leaves the rest without its history."""
+
+    def take(self, turn: int) -> None:
+        """Ask one turn and judge the answer."""
+        said = self.script.turns[turn]
+        head = record_head(self.task, self.script, turn)
+        if self.broken is not None:
+            self.records.append({**head, **_failed(said, self.broken)})
+            return
+        try:
+            reply = self.agent.ask(said.text)
+        except CallError as error:
+            if not isinstance(error, EmptyCallError):
+                raise  # a failed call is no result: the unit ends here, and the next run asks again
+            self._fail(turn, head, said, error)
+        except (AnswerError, ContextFullError, MessageTooLongError) as error:
+            self._fail(turn, head, said, error)
+        else:
+            self.records.append({**head, **_answered(said, reply)})
+            figures = {"ttft_s": round(reply.ttft_s, 6), "real_s": round(reply.real_s, 6)}
+            self.times.append({"turn": turn + 1, **figures, "reused_tokens": reply.reused_tokens})
+
+    def _fail(self, turn: int, head: Mapping[str, Any], said: Turn, error: LlmjobsError) -> None:
+        self.records.append({**head, **_failed(said, str(error))})
+        self.broken = f"not asked: turn {turn + 1} has no answer"
+
+
+def _answered(said: Turn, reply: Reply) -> dict[str, Any]:
+    return {
+        "answer": reply.text,
+        "expected": said.expected,
+        "correct": said.is_right(reply.text) if said.expected is not None else None,
+        "status": "ok",
+        "tokens_sent": reply.prompt_tokens,
+        "tokens_dropped": reply.dropped_tokens,
+        "tokens_side": reply.side_tokens,
+        "tokens_new": reply.new_tokens,
+        "tokens_counted": reply.counted,
+        "finish_reason": reply.finish_reason,
+        **reply.thinking_record(),
+    }
+
+
+def _failed(said: Turn, why: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("tokens_sent", "tokens_dropped", "tokens_side", "tokens_new", "tokens_counted"))
+    return {
+        "answer": None,
+        "expected": said.expected,
+        "correct": None,
+        "status": "error",
+        **nothing,
+        "finish_reason": None,
+        "error": why,
+    }
+
+
+# The converse job from a manifest to a summary.
+
+__all__ = ["dry_run", "run", "with_limit"]
+
+
+def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
+    """Run (or go on with) the converse job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
+
+    Raises:
+        LlmjobsError: one line; nothing that was saved is lost.
+
+    """
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
+        job = ConverseJob(study, folder)
+        models = {m.name: m for m in study.models}
+        outcome = there.run(job, folder, models, job.section.threads, shower(click.echo) if show else None)
+        part = summarize(folder, list(job.tasks.values()), outcome)
+        write_summary(folder, study, job.name, part)
+        click.echo(render_summary(part))
+        tell_end(folder, outcome)
+    return outcome
+
+
+def dry_run(study: Manifest, results: Path) -> str:
+    """Say what would run and what is done already; loads no model and writes nothing."""
+    folder = RunFolder(results / study.name)
+    run_date(study, folder, writes=False)
+    lines = []
+    for task in make_tasks(study, Revisions.of(folder, writes=False)):
+        state = task.error or progress_of(folder, task.path, task.unit().declared)
+        lines.append(f"{task.model.name}  {task.set_name}  {task.memory}  {task.unit().size} turns  {state}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What runs a model: one engine for each way in which people run it."""

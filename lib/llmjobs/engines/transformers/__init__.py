@@ -1,0 +1,1 @@
+"""Models by transformers: loaded, quantized, scored, generated from. Torch is imported here."""

@@ -1,0 +1,587 @@
+"""What a folder or repository holds, looked at before anything is fetched, parsed or loaded."""
+
+import json
+import math
+import os
+import re
+import stat
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from llmjobs.errors import ModelError
+from llmjobs.hub.files import MAX_CONFIG_BYTES, MAX_TEXT_BYTES, PICKLES, SHARD, read_small
+from llmjobs.hub.repositories import inspect
+from llmjobs.manifest.models import ModelSpec
+
+# Looks at a model's files before anything parses them: sizes, what the config claims, what the weights' headers hold.
+
+PARSED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+WEIGHTS = ("*.safetensors", "*.bin")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MAX_HEADER_BYTES = 100_000_000
+"""As the safetensors library has it."""
+MAX_LAYERS = 4096
+MAX_SIZE = 1 << 26
+MAX_POSITIONS = 1 << 40
+ALLOWED = (
+    (re.compile(r"experts$|^num_experts|^num_labels$"), 1 << 14),
+    (re.compile(r"(num|n)_(\w+_)?layers?$|^depth$"), MAX_LAYERS),
+    (re.compile(r"position|seq|ctx|length|window|theta|token_id|seed|^max_|chunk", re.IGNORECASE), MAX_POSITIONS),
+)
+"""The most that a number of a config may be, by its key; :data:`MAX_SIZE` for all others."""
+_LAYER_OF = re.compile(r"\.(\d+)\.")
+Shapes = dict[str, list[int]]
+
+
+def check_model_files(who: str, folder: Path) -> None:
+    """Refuse files that are too large to be what their names say, and configs that no model has.
+
+    Raises:
+        ModelError: names the file, what it holds and what is allowed.
+
+    """
+    if not folder.is_dir():
+        return
+    for path in sorted({path for pattern in (*PARSED, *WEIGHTS) for path in folder.glob(pattern)}):
+        found = _stat(who, path)
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelError(f"{who}: {path} is not a regular file; remove it, or fetch the model again")
+        if found.st_size < 1024 and path.suffix != ".json":
+            _check_pointer(who, path)
+        if path.match("*.safetensors") or path.match("*.bin"):
+            continue
+        allowed = MAX_CONFIG_BYTES if path.name.endswith("config.json") else MAX_TEXT_BYTES
+        if found.st_size > allowed:
+            size = f"{found.st_size / 1024**2:,.0f} MiB"
+            raise ModelError(f"{who}: {path} has {size}, more than the {allowed >> 20} MiB allowed; take another model")
+    config = folder / "config.json"
+    if config.is_file():
+        check_claims(who, str(config), read_object(who, config))
+
+
+def _stat(who: str, path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise ModelError(f"{who}: {path} is a link to a file that is gone; fetch the model again") from None
+
+
+def _check_pointer(who: str, path: Path) -> None:
+    with path.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ModelError(f"{who}: {path} is a git-lfs pointer, not the file itself; run: git lfs pull")
+
+
+def checked_config(who: str, source: str, revision: str | None, *, trust_remote_code: bool) -> Any:
+    """Load a model's config, from a folder or the hub, once its numbers were looked at.
+
+    Raises:
+        ModelError: it claims what no model has.
+
+    """
+    from transformers import AutoConfig, PretrainedConfig
+
+    plain, _ = PretrainedConfig.get_config_dict(source, revision=revision)
+    check_claims(who, "config.json", plain)
+    return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def check_layers(who: str, folder: Path, layers: int) -> None:
+    """Refuse a config with more ``layers`` than the weight files hold, before the model is built from it.
+
+    Raises:
+        ModelError: the files hold fewer layers than the config describes, or a header that is none.
+
+    """
+    numbers = [int(found[1]) for name, _ in _shapes(who, folder) if (found := _LAYER_OF.search(name))]
+    if numbers and layers > max(numbers) + 1:
+        raise ModelError(
+            f"{who}: config.json describes {layers:,} layers, the weight files hold {max(numbers) + 1:,}; "
+            "fetch the model again, or correct config.json"
+        )
+
+
+def check_weights(who: str, folder: Path, parameters: int) -> None:
+    """Refuse a config that describes more ``parameters`` than the weight files hold.
+
+    Without this, memory would be taken for what the files lack. Says nothing where there are no safetensors.
+
+    Raises:
+        ModelError: the files hold less than the config describes, or a header that is none.
+
+    """
+    held = sum(math.prod(shape) for _, shape in _shapes(who, folder))
+    if held and parameters > held * 1.01:
+        raise ModelError(
+            f"{who}: config.json describes {parameters:,} parameters, the weight files hold {held:,}; "
+            "fetch the model again, or correct config.json"
+        )
+
+
+def read_object(who: str, path: Path) -> dict[str, Any]:
+    """Read a small JSON file that holds an object.
+
+    Raises:
+        ModelError: it cannot be read, is no JSON, or holds something else.
+
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{who}: {path} cannot be read: {error.strerror}; {_remedy(error)}") from None
+    if raw.startswith(LFS_POINTER):
+        raise ModelError(f"{who}: {path} is a git-lfs pointer, not the file itself; run: git lfs pull")
+    try:
+        found = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError):
+        what = "is a web page, not JSON" if raw.lstrip()[:1] == b"<" else "is not JSON"
+        raise ModelError(f"{who}: {path} {what}; fetch the model again") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{who}: {path} holds no JSON object; fetch the model again")
+    return found
+
+
+def _remedy(error: OSError) -> str:
+    return "let this user read it: chmod a+r" if isinstance(error, PermissionError) else "fetch the model again"
+
+
+def check_claims(who: str, where: str, config: Mapping[str, Any]) -> None:
+    """Refuse numbers that no model has.
+
+    Raises:
+        ModelError: names the key, the number and what is allowed.
+
+    """
+    for key, value in _numbers(config):
+        most = next((allowed for names, allowed in ALLOWED if names.search(key)), MAX_SIZE)
+        if isinstance(value, int) and abs(value) > most:
+            shown = f"{value:,}" if abs(value) < 10**18 else "a number of over 18 digits"
+            raise ModelError(f"{who}: {where}: {key} is {shown}, which no model has (at most {most:,}); correct it")
+
+
+def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield key, value
+
+
+def _shapes(who: str, folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Yield name and shape of every tensor, from the headers alone."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            for name, entry in _header(path).items():
+                if name != "__metadata__":
+                    yield name, [int(size) for size in entry["shape"]]
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError, struct.error) as error:
+            what = f" ({error})" if type(error) is ValueError else ""
+            raise ModelError(f"{who}: {path} is not a safetensors file{what[:200]}; fetch the model again") from None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Read the header: eight bytes of length, then JSON (the format's own description, huggingface/safetensors)."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+        header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("a header that is no object")
+    ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    if max(ends, default=0) > size - 8 - length:
+        raise ValueError(f"cut short: {size:,} bytes of {8 + length + max(ends):,}")
+    return header
+
+
+# What a folder or a repository holds, from its file names and small JSON files, before anything is fetched or loaded.
+
+TOKENIZER_FILES = re.compile(
+    r"(tokenizer|tekken|vocab|spiece|sentencepiece|bpe|source|ice_text|qwen|rwkv_vocab)[\w.-]*"
+    r"\.(json|model|txt|tiktoken|bpe|spm)|.*\.tiktoken|.*\.spm|spm\.model"
+)
+"""Files that hold a vocabulary; ``tokenizer_config.json`` alone does not."""
+NO_VOCABULARY = ("ByT5", "Canine", "Perceiver")
+"""Tokenizer classes that read bytes and have no vocabulary file."""
+OTHER_WEIGHTS = {
+    ".gguf": "GGUF (llama.cpp)",
+    ".h5": "TensorFlow",
+    ".msgpack": "Flax",
+    ".onnx": "ONNX",
+    ".pth": "the original PyTorch",
+    ".npz": "NumPy (MLX)",
+    ".ckpt": "Lightning or TensorFlow",
+    ".nemo": "NeMo",
+    ".mlmodel": "Core ML",
+    ".ot": "Rust",
+}
+METHODS: dict[str, tuple[str, ...]] = {
+    "gptq": ("optimum", "gptqmodel"),
+    "awq": ("gptqmodel",),
+    "compressed-tensors": ("compressed_tensors",),
+    "auto-round": ("auto_round",),
+    "intel/auto-round": ("auto_round",),
+    "hqq": ("hqq",),
+    "quanto": ("optimum.quanto",),
+    "torchao": ("torchao",),
+    "aqlm": ("aqlm",),
+    "vptq": ("vptq",),
+    "spqr": ("spqr_quant",),
+    "quark": ("quark",),
+    "eetq": ("kernels",),
+    "higgs": ("flute", "fast_hadamard_transform"),
+    "fp_quant": ("fp_quant",),
+    "fbgemm_fp8": ("fbgemm_gpu",),
+    "bitnet": (),
+    "fp8": (),
+    "mxfp8": (),
+    "mxfp4": (),
+    "nvfp4": (),
+}
+"""How the weights of a checkpoint may be quantized, and the packages that transformers then needs to load it."""
+PACKAGES = {
+    "optimum.quanto": "optimum-quanto",
+    "compressed_tensors": "compressed-tensors",
+    "auto_round": "auto-round",
+    "flute": "flute-kernel",
+    "fbgemm_gpu": "fbgemm-gpu",
+    "quark": "amd-quark",
+}
+"""Import name → name to install, where they differ."""
+SAME_NAME = "the repository that it was made from, often the same name without "
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """File names (``/`` between folders) of a folder or repository, and how to read a small JSON file of it."""
+
+    place: str
+    """The folder's path, or the name on the hub."""
+    files: tuple[str, ...]
+    read: Callable[[str], Mapping[str, Any]]
+
+    @property
+    def root(self) -> list[str]:
+        """Names of the files that do not lie in a subfolder."""
+        return [name for name in self.files if "/" not in name]
+
+
+def check_folder(spec: ModelSpec, folder: Path) -> None:
+    """Check a model folder on this machine.
+
+    Raises:
+        ModelError: it is not a model that can be evaluated; the line names what it is and the remedy.
+
+    """
+    check_model_files(spec.name, folder)
+    names = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    files = tuple(sorted(str(path.relative_to(folder)) for path in names if not path.is_dir()))
+    check_checkpoint(spec, Checkpoint(str(folder), files, lambda name: read_object(spec.name, folder / name)))
+
+
+def check_repository(spec: ModelSpec, commit: str) -> None:
+    """Check a model on the hub at a commit, from its file list and its config; fetches no weights.
+
+    Raises:
+        ModelError: as :func:`check_folder`, or the hub does not let its files be read.
+
+    """
+    from huggingface_hub import constants
+
+    files = _files_on_hub(constants.ENDPOINT, spec.id, commit)
+    check_checkpoint(spec, Checkpoint(spec.id, files, lambda name: _read_on_hub(spec, commit, name)))
+
+
+@lru_cache(maxsize=256)
+def _files_on_hub(_endpoint: str, model_id: str, commit: str) -> tuple[str, ...]:
+    """A commit never changes, so its list of files is asked for once."""
+    return tuple(file.path for file in inspect("model", model_id, commit).files)
+
+
+def _read_on_hub(spec: ModelSpec, commit: str, name: str) -> Mapping[str, Any]:
+    return read_object(spec.name, read_small("model", spec.id, name, commit))
+
+
+def check_checkpoint(spec: ModelSpec, found: Checkpoint) -> None:
+    """Refuse what cannot be evaluated.
+
+    Raises:
+        ModelError: one line that names the thing and the remedy.
+
+    """
+    for problem in _problems(spec, found):
+        raise ModelError(f"{spec.name}: {found.place} {problem}")
+
+
+def _problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
+    if "config.json" not in found.files:
+        yield _without_config(spec, found)
+        return
+    config = found.read("config.json")
+    check_claims(spec.name, "config.json", config)
+    yield from _kind_problems(spec, config)
+    if "adapter_config.json" in found.files:
+        yield (
+            "holds a LoRA adapter (adapter_config.json) beside the base model, and only the base model would be "
+            "evaluated; merge the adapter (peft: merge_and_unload, then save_pretrained) or remove adapter_*"
+        )
+    yield from _quantization_problems(spec, config, found)
+    yield from _weight_problems(spec, found)
+    yield from _tokenizer_problems(spec, found)
+
+
+def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
+    names = found.root
+    suffixes = {PurePosixPath(name).suffix for name in names}
+    if "adapter_config.json" in names:
+        base = str(found.read("adapter_config.json").get("base_model_name_or_path") or "its base model")[:200]
+        return (
+            f"is a LoRA adapter for {base}, not a model; merge it (peft: merge_and_unload, then save_pretrained) and "
+            "name the merged folder"
+        )
+    if "model_index.json" in names:
+        return "is an image or audio pipeline of diffusers, not a language model; take another model"
+    if ".gguf" in suffixes:
+        return f"holds GGUF files (llama.cpp), which are not read here; name {SAME_NAME}-GGUF"
+    if "params.json" in names:
+        return (
+            "holds the maker's original format (params.json), which transformers does not read; take the version for "
+            "transformers, with a config.json"
+        )
+    inner = [name.partition("/")[0] for name in found.files if name.endswith("/config.json")]
+    if inner:
+        shown = ", ".join(inner[-3:])
+        if Path(found.place).is_dir():
+            return f"has no config.json; a subfolder has one, name that: {found.place}/{inner[-1]} (found: {shown})"
+        return f"has no config.json at its top, only in {shown}; fetch the repository and name that folder"
+    if suffixes & {".parquet", ".csv", ".arrow", ".jsonl"}:
+        return "has no config.json; it holds data, not a model: name it under eval.benchmarks"
+    if other := next((told for suffix, told in OTHER_WEIGHTS.items() if suffix in suffixes), None):
+        return f"has no config.json and its weights are in {other} format; take the version for transformers"
+    if suffixes & {".safetensors", ".bin", ".pt"}:
+        return (
+            "has weights but no config.json; copy config.json and the tokenizer files from the model that it was "
+            "trained from, or name the folder that save_pretrained wrote"
+        )
+    return "has no config.json; name the folder that save_pretrained wrote"
+
+
+@lru_cache(maxsize=1)
+def _mappings() -> dict[str, dict[str, str]]:
+    """Model type → class name, for each kind of model that transformers knows."""
+    from transformers.models.auto import modeling_auto as auto
+
+    kinds = {
+        "causal": "CAUSAL_LM",
+        "masked": "MASKED_LM",
+        "seq2seq": "SEQ_TO_SEQ_CAUSAL_LM",
+        "speech": "SPEECH_SEQ_2_SEQ",
+        "image_text": "IMAGE_TEXT_TO_TEXT",
+        "classes": "SEQUENCE_CLASSIFICATION",
+    }
+    return {kind: dict(getattr(auto, f"MODEL_FOR_{name}_MAPPING_NAMES", {})) for kind, name in kinds.items()}
+
+
+def reads_images(config: Mapping[str, Any]) -> bool:
+    """Whether transformers has this model only with its vision part, which is then loaded and given no image."""
+    kinds, kind = _mappings(), str(config.get("model_type"))
+    return kind in kinds["image_text"] and kind not in kinds["causal"]
+
+
+def _kind_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[str]:
+    own_code = isinstance(config.get("auto_map"), Mapping)
+    if own_code and spec.trust_remote_code:
+        return
+    if isinstance(config.get("quantization"), Mapping) and "quantization_config" not in config:
+        yield f"holds weights in MLX's quantized format (Apple); name {SAME_NAME}-4bit or -mlx"
+    kind, names = str(config.get("model_type") or ""), _names(config.get("architectures"))
+    problem = _type_problem(kind) or _architecture_problem(config, kind, names)
+    if problem and own_code and kind not in _mappings()["causal"]:
+        yield "asks to run code of its own: read it first, then trust_remote_code: true allows it"
+    if problem:
+        yield problem
+
+
+def _type_problem(kind: str) -> str | None:
+    if not kind:
+        return "has a config.json without model_type; copy config.json from the model that it was trained from"
+    if kind in _config_types() or any(kind in kinds for kinds in _mappings().values()):
+        return None
+    return (
+        f"is of the type {kind!r}, which this transformers does not know; pip install --upgrade transformers, or "
+        "take another model"
+    )
+
+
+def _architecture_problem(config: Mapping[str, Any], kind: str, names: list[str]) -> str | None:
+    kinds, shown = _mappings(), names[0] if names else kind
+    speech = kind in kinds["speech"]
+    if config.get("is_encoder_decoder") or (
+        (speech or kind in kinds["seq2seq"]) and not _any_ends(names, "ForCausalLM")
+    ):
+        what = "a speech model" if speech else "an encoder-decoder model"
+        return f"is {what} ({shown}); only decoder models can be evaluated, take another model"
+    if _any_ends(names, "ForSequenceClassification"):
+        return f"is a classifier or reward model ({shown}) without a language-model head; take another model"
+    if _is_encoder(config, kind, names):
+        return (
+            f"is an encoder ({shown}) that sees the words on both sides; only decoder models have log-likelihoods, "
+            "take another model"
+        )
+    if names and not config.get("tie_word_embeddings", True) and _has_no_head(names[0]):
+        return (
+            f"is a model without an output head ({shown}), such as one for embeddings; take the model for text "
+            "generation that it was made from"
+        )
+    if kind not in kinds["causal"] and not reads_images(config):
+        return f"is not a language model ({shown}); take a model for text generation"
+    return None
+
+
+@lru_cache(maxsize=1)
+def _config_types() -> frozenset[str]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return frozenset(CONFIG_MAPPING.keys())
+
+
+def _is_encoder(config: Mapping[str, Any], kind: str, names: list[str]) -> bool:
+    """Types for masked words; transformers has some of them as causal models too, which ``is_decoder`` then says."""
+    if config.get("is_decoder") or config.get("causal"):
+        return False
+    kinds = _mappings()
+    if kind in kinds["masked"]:
+        return kind not in kinds["seq2seq"]
+    return any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in names) and kind not in kinds["causal"]
+
+
+def _has_no_head(architecture: str) -> bool:
+    return architecture.endswith("Model") and not architecture.endswith(("LMHeadModel", "HeadsModel"))
+
+
+def _names(value: object) -> list[str]:
+    return [str(name)[:80] for name in value] if isinstance(value, list | tuple) else []
+
+
+def stored_quantization(config: Mapping[str, Any]) -> str | None:
+    """How the weights of a checkpoint are stored: ``8bit``, ``4bit`` (bitsandbytes), another method's name, or None."""
+    text = config.get("text_config")
+    found = config.get("quantization_config") or (
+        text.get("quantization_config") if isinstance(text, Mapping) else None
+    )
+    if not isinstance(found, Mapping):
+        return None
+    method = str(found.get("quant_method") or "")
+    if method in ("", "bitsandbytes") and (found.get("load_in_4bit") or found.get("load_in_8bit")):
+        return "8bit" if found.get("load_in_8bit") else "4bit"
+    return method[:40] or None
+
+
+def _quantization_problems(spec: ModelSpec, config: Mapping[str, Any], found: Checkpoint) -> Iterator[str]:
+    method = stored_quantization(config)
+    if method is None:
+        return
+    if method in ("8bit", "4bit"):
+        if spec.quantization != method:
+            yield f"is stored in {method} (bitsandbytes) already; write quantization: {method} for it"
+        return
+    if spec.quantization != "none":
+        yield f"is quantized already ({method}); leave quantization: out, or take the model that it was made from"
+    if method not in METHODS:
+        yield f"is quantized by {method!r}, which transformers does not load; take the model that it was made from"
+        return
+    missing = [PACKAGES.get(name, name) for name in METHODS[method] if not _is_installed(name)]
+    if missing:
+        yield (
+            f"is quantized by {method}, which needs {' and '.join(missing)}: pip install {' '.join(missing)}, or take "
+            f"the model that it was made from (often the same name without -{method.upper()})"
+        )
+    if spec.device == "mps":
+        yield f"is quantized by {method}, which does not run on Apple's GPU; take the model that it was made from"
+
+
+def missing_package(who: str, error: ImportError) -> str:
+    """Name the package that a model of transformers needs and this environment lacks."""
+    text = " ".join(str(error).split())
+    found = re.search(r"requires (?:the )?([\w.-]+) library|pip install ([\w.-]+)|No module named '([\w-]+)", text)
+    name = next((one for one in found.groups() if one), None) if found else error.name
+    if name is None:
+        return f"{who}: needs a package that is missing: {text[:200]}; install it, or take another model"
+    return f"{who}: needs the package {name}, which is missing: pip install {name}, or take another model"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
+    names = found.root
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = any(PICKLES.fullmatch(name) for name in names)
+        if pickles and not spec.pickle_weights:
+            yield (
+                "has no safetensors weights; pickle_weights: true allows its other files (loading them can run code), "
+                "or take another model"
+            )
+        if not pickles:
+            other = next((told for suffix, told in OTHER_WEIGHTS.items() if _any_ends(names, suffix)), None)
+            weights = f", its weights are in {other} format" if other else ""
+            yield f"has no safetensors weights{weights}; take a version with model.safetensors"
+    missing = _missing_shards(names)
+    for name in names:
+        if name.endswith((".safetensors.index.json", ".bin.index.json")) and _is_used(name, names):
+            shards = found.read(name).get("weight_map")
+            told = {str(one) for one in shards.values()} if isinstance(shards, Mapping) else set()
+            missing |= told - set(found.files)
+    if missing:
+        first, more = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        yield f"lacks a part of its weights: {first[:100]}{more}; fetch it again, or ask its maker to upload it"
+
+
+def _any_ends(names: list[str], suffix: str) -> bool:
+    return any(name.endswith(suffix) for name in names)
+
+
+def _is_used(index: str, names: list[str]) -> bool:
+    """An index of pickles does not matter where there are safetensors, nor one beside a whole ``model.safetensors``."""
+    if index.endswith(".bin.index.json"):
+        return not _any_ends(names, ".safetensors")
+    return index.removesuffix(".index.json") not in names
+
+
+def _missing_shards(names: list[str]) -> set[str]:
+    """``model-00002-of-00004.safetensors`` says how many there are."""
+    safe = _any_ends(names, ".safetensors")
+    found = [m for name in names if (m := SHARD.fullmatch(name)) and (m[4] == "safetensors") == safe]
+    sets = {(m[1], m[3], m[4]) for m in found}
+    wanted = {
+        f"{stem}-{number:05d}-of-{count}.{suffix}"
+        for stem, count, suffix in sets
+        if stem in ("model", "pytorch_model")
+        for number in range(1, min(int(count), 2000) + 1)
+    }
+    return wanted - set(names)
+
+
+def _tokenizer_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
+    names = found.root
+    if any(TOKENIZER_FILES.fullmatch(name) and name != "tokenizer_config.json" for name in names):
+        return
+    settings = found.read("tokenizer_config.json") if "tokenizer_config.json" in names else {}
+    if str(settings.get("tokenizer_class", "")).startswith(NO_VOCABULARY):
+        return
+    if spec.trust_remote_code and settings.get("auto_map"):
+        return
+    yield (
+        "has no tokenizer (tokenizer.json, tokenizer.model or vocab.json); copy the tokenizer files from the model "
+        "that it was trained from"
+    )

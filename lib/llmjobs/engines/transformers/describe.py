@@ -1,0 +1,64 @@
+"""What a loaded model really is, read off its layers and never off the request."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from llmjobs.engines.transformers.locate import Located
+from llmjobs.engines.transformers.quantize import effective_quantization
+from llmjobs.manifest.models import ModelSpec
+
+
+@dataclass(frozen=True)
+class Description:
+    """Effective properties of a loaded model."""
+
+    id: str
+    revision: str | None
+    architecture: str
+    device: str
+    """Type of the device that holds the weights, ``mixed`` where they are spread over several types."""
+    dtype: str
+    """Number format of the floating-point weights (of the largest share of them where they differ)."""
+    quantization: str
+    parameters: int
+    weight_bytes: int
+    attention: str
+    has_chat_template: bool
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for ``model.json``."""
+        return asdict(self)
+
+
+def describe(spec: ModelSpec, model: Any, tokenizer: Any, located: Located) -> Description:
+    """Read a model's effective properties."""
+    weights = [*model.parameters(), *model.buffers()]
+    devices = {w.device.type for w in model.parameters()}
+    floats: Counter[str] = Counter()
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            floats[str(weight.dtype).removeprefix("torch.")] += weight.numel()
+    return Description(
+        id=spec.id,
+        revision=located.revision,
+        architecture=type(model).__name__,
+        device=devices.pop() if len(devices) == 1 else "mixed",
+        dtype=floats.most_common(1)[0][0] if floats else "none",
+        quantization=effective_quantization(model),
+        parameters=count_parameters(model),
+        weight_bytes=sum(w.numel() * w.element_size() for w in weights),
+        attention=str(getattr(model.config, "_attn_implementation", None) or "own"),
+        has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights, a packed 4-bit tensor counted by what it stands for and tied ones once."""
+    total = 0
+    for weight in model.parameters():
+        state = getattr(weight, "quant_state", None)
+        total += int(state.shape.numel()) if state is not None and state.shape is not None else weight.numel()
+    return total

@@ -1,0 +1,81 @@
+"""Refuses a model whose weights alone are larger than the device's memory, from its config, before any download."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+
+from llmjobs.engines.transformers.checkpoint import checked_config, missing_package, stored_quantization
+from llmjobs.engines.transformers.locate import Located
+from llmjobs.engines.transformers.shapes import on_meta, whole_weight_bytes
+from llmjobs.environment import memory_bytes
+from llmjobs.errors import ModelError
+from llmjobs.manifest.models import ModelSpec
+
+log = logging.getLogger(__name__)
+GIB = 1 << 30
+PRECISIONS = ("none", "8bit", "4bit")
+
+
+def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype) -> None:
+    """Compare the weights at the precision asked for with all memory that ``device`` has.
+
+    What runs beside the weights is left to ``plan``: here is refused only what cannot work. A config that tells
+    nothing (remote code, an architecture of its own) lets the model pass, and so does ``device_map: auto``, which
+    spreads over devices.
+
+    Raises:
+        ModelError: it does not fit; the line says which precision would. Or its config claims what no model has.
+
+    """
+    if spec.device_map == "auto" or _is_stored_quantized(spec, located):
+        return
+    try:
+        needs = _weight_bytes(spec, located, dtype)
+    except ModelError:
+        raise
+    except ImportError as error:
+        raise ModelError(missing_package(spec.name, error)) from None
+    except Exception as error:
+        log.debug("%s: its size is not known before loading: %s", spec.name, error)
+        return
+    room = _device_bytes(device)
+    if needs[spec.quantization] <= room:
+        return
+    smaller = [name for name in PRECISIONS[PRECISIONS.index(spec.quantization) + 1 :] if needs[name] <= room]
+    remedy = f"quantization: {smaller[0]} takes {needs[smaller[0]] / GIB:.1f} GiB" if smaller else "use a smaller model"
+    raise ModelError(
+        f"{spec.name}: does not fit: its weights take {needs[spec.quantization] / GIB:.1f} GiB as "
+        f"{_precision(spec, dtype)}, and {device} has {room / GIB:.1f} GiB in all; {remedy}; nothing was loaded"
+    )
+
+
+def _is_stored_quantized(spec: ModelSpec, located: Located) -> bool:
+    """A checkpoint that is quantized already is smaller than its config says."""
+    from transformers import PretrainedConfig
+
+    try:
+        plain, _ = PretrainedConfig.get_config_dict(
+            located.source, revision=None if located.is_local else located.revision
+        )
+    except Exception as error:
+        log.debug("%s: its config cannot be read before loading: %s", spec.name, error)
+        return False
+    return stored_quantization(plain) is not None
+
+
+def _weight_bytes(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Mapping[str, int]:
+    revision = None if located.is_local else located.revision
+    config = checked_config(spec.name, located.source, revision, trust_remote_code=spec.trust_remote_code)
+    model = on_meta(config, dtype, spec.trust_remote_code)
+    return {name: whole_weight_bytes(model, name) for name in PRECISIONS}
+
+
+def _precision(spec: ModelSpec, dtype: torch.dtype) -> str:
+    return spec.quantization if spec.quantization != "none" else str(dtype).removeprefix("torch.")
+
+
+def _device_bytes(device: str) -> int:
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return memory_bytes()

@@ -1,0 +1,329 @@
+"""Batched generation: stop strings, a shared prefix, settings and a seed for each row."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
+from llmjobs.engines.transformers.decoding import (
+    PATHS,
+    Prefix,
+    finite_rows,
+    prepare,
+    start,
+    takes_alike,
+    why_not_finite,
+)
+from llmjobs.engines.transformers.device import is_out_of_memory, memory_free_memory
+from llmjobs.engines.transformers.forward import Model
+from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
+from llmjobs.errors import ModelError
+
+# Choosing the next token, each row by its own settings and seed: the batch around a row does not change its draws.
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """``temperature`` 0 is greedy; ``top_p`` keeps the smallest set of tokens with that much probability."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+def next_tokens(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
+    """Choose a token for each row of ``logits`` [rows, vocabulary]; one uniform number a sampled row and token."""
+    chosen: list[int] = logits.argmax(-1).tolist()
+    drawn = [at for at, one in enumerate(how) if one.temperature > 0]
+    if drawn:
+        sampled = _draw(logits[drawn], [how[at] for at in drawn], [generators[at] for at in drawn])
+        for at, token in zip(drawn, sampled, strict=True):
+            chosen[at] = token
+    return chosen
+
+
+def _draw(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
+    temperatures = torch.tensor([one.temperature for one in how], dtype=torch.float64)[:, None]
+    top_p = torch.tensor([one.top_p for one in how], dtype=torch.float64)[:, None]
+    chances = torch.softmax(logits.double().cpu() / temperatures, -1)
+    ordered, tokens = chances.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    ordered = ordered.masked_fill(before >= top_p, 0.0)
+    ordered[:, 0] = ordered[:, 0].clamp_min(torch.finfo(torch.float64).tiny)
+    reached = ordered.cumsum(-1)
+    draws = torch.stack([torch.rand((), generator=one, dtype=torch.float64) for one in generators])
+    picked = torch.searchsorted(reached, (draws * reached[:, -1])[:, None], right=True)
+    chosen: list[int] = tokens.gather(-1, picked.clamp_max(tokens.shape[-1] - 1))[:, 0].tolist()
+    return chosen
+
+
+# One row of generation: what is asked, what was generated, when it ends.
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A context of token ids and how to continue it; every row of a batch keeps its own settings.
+
+    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are used above 0 only.
+    """
+
+    context: Sequence[int]
+    max_new_tokens: int = 256
+    stop: Sequence[str] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What one row gave.
+
+    ``text`` ends before the stop string; ``token_ids`` are all that were generated, an end token included.
+    ``finish_reason``: ``eos``, ``stop`` (a stop string), ``length``, or ``error`` with a line in ``error``.
+    ``cut_tokens``: how many tokens of the context's beginning the model could not be given.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    new_tokens: int
+    cut_tokens: int = 0
+    error: str | None = None
+
+
+class Row:
+    """A context on its way to a :class:`Generation`; it draws from its own random generator."""
+
+    def __init__(self, asked: Asked, max_length: int) -> None:
+        self.max_new_tokens = max(1, asked.max_new_tokens)
+        room = max(1, max_length - self.max_new_tokens)
+        self.context = tuple(asked.context)[-room:]
+        self.cut_tokens = len(asked.context) - len(self.context)
+        self.sampling = Sampling(asked.temperature, asked.top_p)
+        self.stop = tuple(one for one in asked.stop if one)
+        self.seed = asked.seed
+        self.tail = 4 + 4 * max(map(len, self.stop), default=0)
+        self.restart()
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads at most: the context, and every new token but the last."""
+        return len(self.context) + self.max_new_tokens - 1
+
+    def restart(self) -> None:
+        """Forget what was generated."""
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.token_ids: list[int] = []
+        self.finish_reason = ""
+        self.error: str | None = None
+
+    def append(self, token: int, tokenizer: Any, end_tokens: frozenset[int]) -> None:
+        """Add a token and see whether the row is finished."""
+        self.token_ids.append(token)
+        if token in end_tokens:
+            self.finish_reason = "eos"
+        elif self.stop and self._stops(tokenizer):
+            self.finish_reason = "stop"
+        elif len(self.token_ids) >= self.max_new_tokens:
+            self.finish_reason = "length"
+
+    def fail(self, reason: str) -> None:
+        """End the row without a usable answer."""
+        self.finish_reason, self.error = "error", reason
+
+    def _stops(self, tokenizer: Any) -> bool:
+        """Look in the last 4 n + 4 tokens, which hold a stop string of n characters (4 n bytes) whole."""
+        tail = tokenizer.decode(self.token_ids[-self.tail :], skip_special_tokens=True)
+        return any(one in tail for one in self.stop)
+
+    def generation(self, tokenizer: Any) -> Generation:
+        """Decode, and cut at the first stop string."""
+        ids = self.token_ids[:-1] if self.finish_reason == "eos" else self.token_ids
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        ends = [text.find(one) for one in self.stop if one in text]
+        return Generation(
+            token_ids=tuple(self.token_ids),
+            text=text[: min(ends, default=len(text))],
+            finish_reason=self.finish_reason,
+            prompt_tokens=len(self.context),
+            new_tokens=len(self.token_ids),
+            cut_tokens=self.cut_tokens,
+            error=self.error,
+        )
+
+
+# Batched generation: each row has its own settings and seed; the model decides how rows can be batched.
+
+__all__ = ["Asked", "Generation", "Generator"]
+
+log = logging.getLogger(__name__)
+
+
+class Generator:
+    """Generates on one model.
+
+    ``row_limit`` is how many rows run at once; out of memory halves it, aloud. Checkpoint it with the results: in half
+    precision a batch's size can move a near-tie. ``probe`` is what :func:`probe_decoding` found, where it is known
+    already: it needs a few forwards. ``max_length``: most tokens of a context and what follows it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Any,
+        row_limit: int = 16,
+        warn: Callable[[str], None] = log.warning,
+        *,
+        max_length: int | None = None,
+        probe: DecodeProbe | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.row_limit = row_limit
+        self.warn = warn
+        self.max_length = max_length or most_tokens(model)
+        self.end_tokens = end_tokens(model, tokenizer)
+        model.eval()
+        self.probe = probe or probe_decoding(model)
+        if probe is None and self.probe.path != "shared":
+            warn(f"generating on the {self.probe.path} path: {self.probe.reason}")
+        self.processors = processor_names(model)
+        self._limit = sharing_limit(model)
+        self._kept: Prefix | None = None
+
+    def keep_prefix(self, asked: Sequence[Asked]) -> None:
+        """Compute what all contexts of a unit begin with, once for all calls that follow.
+
+        Which tokens are shared moves the last bit of a logit: give the same contexts again after a restart.
+        """
+        rows = [Row(one, self.max_length) for one in asked]
+        contexts = [row.context for row in rows if self._path(row) == "shared"]
+        self._kept = Prefix(self.model, contexts) if contexts and all(contexts) else None
+
+    def generate(self, asked: Sequence[Asked]) -> list[Generation]:
+        """Return a generation for each, in order.
+
+        A context that leaves no room for its ``max_new_tokens`` is cut from the left, as lm-eval does, and says so in
+        ``cut_tokens``. What all contexts begin with is computed once, or was by :meth:`keep_prefix`. A row for which
+        the model computes no numbers ends with ``error``.
+
+        Raises:
+            ModelError: a context is empty, or not even one row fits into memory.
+
+        """
+        if not all(one.context for one in asked):
+            raise ModelError("generation needs at least one token of context in every row")
+        rows = [Row(one, self.max_length) for one in asked]
+        for path in PATHS:
+            self._generate(path, [row for row in rows if self._path(row) == path])
+        return [row.generation(self.tokenizer) for row in rows]
+
+    def close(self) -> None:
+        """Forget the model and the kept prefix."""
+        self.model = self._kept = None
+        memory_free_memory()
+
+    def _path(self, row: Row) -> str:
+        """Return the path of one row: beyond the length at which positions change it shares nothing."""
+        path = self.probe.path
+        beyond = self._limit is not None and row.length > self._limit
+        return "single" if beyond and path != "whole" else path
+
+    def _generate(self, path: str, rows: list[Row]) -> None:
+        if not rows:
+            return
+        waiting = sorted(rows, key=lambda row: -len(row.context))
+        prefix = None
+        if path == "shared":
+            contexts = [row.context for row in rows]
+            kept = self._kept if self._kept and self._kept.length and self._kept.begins(contexts) else None
+            prefix = kept or Prefix(self.model, contexts)
+        while waiting:
+            limit = 1 if path in ("single", "whole") else self.row_limit
+            batch = waiting[:limit]
+            if takes_alike(path):
+                batch = [row for row in batch if len(row.context) == len(batch[0].context)]
+            if self._fits(path, batch, prefix):
+                waiting = waiting[len(batch) :]
+
+    def _fits(self, path: str, batch: list[Row], prefix: Prefix | None) -> bool:
+        """Run a batch; out of memory, halve the limit and leave the batch as it was."""
+        try:
+            self._run(path, batch, prefix)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise ModelError(f"out of memory with one row: {error}") from error
+            self.row_limit = len(batch) // 2
+        else:
+            return True
+        self.warn(f"out of memory with {len(batch)} rows at once: going on with {self.row_limit}")
+        for row in batch:
+            row.restart()
+        memory_free_memory()
+        return False
+
+    def _run(self, path: str, rows: list[Row], prefix: Prefix | None) -> None:
+        """Prefill, then decode; rows that finish leave the batch."""
+        processors = [self._processors(row) for row in rows]
+        steps = start(path, self.model, [row.context for row in rows], prefix)
+        while True:
+            finite = finite_rows(steps.logits)
+            logits = self._processed(steps.logits, rows, processors)
+            chosen = next_tokens(logits, [row.sampling for row in rows], [row.generator for row in rows])
+            for row, token, good in zip(rows, chosen, finite, strict=True):
+                if good:
+                    row.append(token, self.tokenizer, self.end_tokens)
+                else:
+                    row.fail(f"{why_not_finite(self.model)}, after {len(row.token_ids)} new tokens")
+            going = [at for at, row in enumerate(rows) if not row.finish_reason]
+            if not going:
+                return
+            if len(going) < len(rows):
+                rows, processors = [rows[at] for at in going], [processors[at] for at in going]
+                steps.keep(going)
+            steps.advance([row.token_ids[-1] for row in rows])
+
+    def _processors(self, row: Row) -> Any:
+        """Return what the checkpoint's generation config does to a row's logits, as ``generate`` sets it up."""
+        if not self.processors:
+            return None
+        tokens = torch.tensor([row.context], device=self.model.device)
+        return prepare(self.model, tokens, torch.ones_like(tokens), row.max_new_tokens)[2]
+
+    def _processed(self, logits: Tensor, rows: list[Row], processors: list[Any]) -> Tensor:
+        if not self.processors:
+            return logits
+        done = []
+        for at, (row, change) in enumerate(zip(rows, processors, strict=True)):
+            ids = torch.tensor([[*row.context, *row.token_ids]], device=logits.device)
+            done.append(change(ids, logits[at : at + 1].float()))
+        return torch.cat(done)
+
+
+def end_tokens(model: Model, tokenizer: Any) -> frozenset[int]:
+    """Return the ids that end a text: the generation config's, and the tokenizer's."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return frozenset(one for one in (*several, tokenizer.eos_token_id) if isinstance(one, int))
+
+
+def processor_names(model: Model) -> tuple[str, ...]:
+    """Name what the checkpoint's generation config does to logits (a repetition penalty, say); () where nothing.
+
+    ``transformers.generate`` applies it to greedy decoding too, and so do we.
+    """
+    if not hasattr(model, "generate"):
+        return ()
+    try:
+        tokens = torch.ones(1, 1, dtype=torch.long, device=model.device)
+        found = prepare(model, tokens, tokens, 1)[2]
+    except Exception:  # a model without generate code of its own decodes on the whole path
+        return ()
+    return tuple(type(one).__name__.removesuffix("LogitsProcessor") for one in found)

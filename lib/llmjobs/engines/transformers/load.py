@@ -1,0 +1,372 @@
+"""Load a model and its tokenizer, and check that what is in memory is what was asked for."""
+
+import gc
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from llmjobs.engines.transformers.checkpoint import (
+    METHODS,
+    check_layers,
+    check_model_files,
+    check_weights,
+    checked_config,
+    missing_package,
+)
+from llmjobs.engines.transformers.describe import Description, describe
+from llmjobs.engines.transformers.device import dtype_remark, free_memory, resolve_device, resolve_dtype
+from llmjobs.engines.transformers.fit import check_fit
+from llmjobs.engines.transformers.locate import DEMO_PREFIX, Located, locate
+from llmjobs.engines.transformers.quantize import quantization_config
+from llmjobs.engines.transformers.templates import bound_template
+from llmjobs.engines.transformers.tokenizer_trial import bound_tokenizer, try_tokenizer
+from llmjobs.errors import LlmjobsError, ModelError, printable
+from llmjobs.hub.files import ensure_model
+from llmjobs.hub.repositories import cached_snapshot
+from llmjobs.library_warnings import quiet_repeats
+from llmjobs.manifest.models import ModelSpec
+
+# Refuses a model of which some weights did not come from its files: transformers makes them up at random.
+
+SHOWN = 3
+BUFFERS = re.compile(
+    r"(^|\.)(rotary_emb\.inv_freq|inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|num_batches_tracked"
+    r"|rotary_emb\.(cos|sin)_cached|attention\.masked_bias|causal_mask)$"
+)
+"""Older checkpoints store these tables, which are computed and not trained."""
+EXTRA_HEADS = re.compile(r"(^|\.)(mtp|mtp_layers|nextn|eh_proj|enorm|hnorm|shared_head)\.")
+"""Heads that predict further tokens (DeepSeek, GLM, Qwen): used for speculative decoding only."""
+OTHER_SENSES = re.compile(
+    r"(^|\.)(vision\w*|visual\w*|image\w*|audio\w*|speech\w*|multi_modal_projector|multimodal\w*|mm_\w+|vit|vqmodel"
+    r"|embed_vision|embed_audio|\w*vision_tower|\w*_projector|connector|aligner|resampler|talker|token2wav)\."
+)
+"""The parts of a model for images or sound that its text part does not have."""
+
+
+def check_all_loaded(who: str, model: Any, report: Mapping[str, Any]) -> None:
+    """Compare the keys of the weight files with those of the model; tied weights and known buffers are exempt.
+
+    ``report`` is what ``from_pretrained(…, output_loading_info=True)`` returns.
+
+    Raises:
+        ModelError: names the first three weights that are missing, of another shape, or not part of the model.
+
+    """
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    missing = sorted(set(report.get("missing_keys") or ()) - tied)
+    mismatched = sorted(_name(key) for key in report.get("mismatched_keys") or ())
+    unexpected = sorted(key for key in report.get("unexpected_keys") or () if not _is_known_extra(str(key), model))
+    remedy = "nothing was evaluated: check that config.json belongs to these weights, or fetch the model again"
+    kind = type(model).__name__
+    if missing:
+        also = f", and hold others that it does not have ({_listed(unexpected)})" if unexpected else ""
+        raise ModelError(
+            f"{who}: the weight files lack {len(missing)} of the model's weights ({_listed(missing)}){also}; they "
+            f"would be random numbers in {kind}; {remedy}"
+        )
+    if mismatched:
+        raise ModelError(
+            f"{who}: {len(mismatched)} weights are of another shape than config.json says ({_listed(mismatched)}); "
+            f"{remedy}"
+        )
+    if unexpected:
+        raise ModelError(
+            f"{who}: the weight files hold {len(unexpected)} weights that {kind} does not have "
+            f"({_listed(unexpected)}), so another model would be evaluated than was trained; {remedy}"
+        )
+    if errors := report.get("error_msgs"):
+        raise ModelError(f"{who}: the weights could not be loaded: {str(errors[0])[:200]}; {remedy}")
+
+
+def check_reads_forward(who: str, model: Any) -> None:
+    """Refuse a model whose logits change with tokens that come later: its log-likelihoods would mean nothing.
+
+    transformers' class for images and text holds decoders, and others (PaliGemma) that read a prompt in both
+    directions; its name does not tell them apart.
+
+    Raises:
+        ModelError: an earlier logit changed with a later token.
+
+    """
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    tokens = torch.arange(8).remainder(max(vocabulary // 2, 1)) + vocabulary // 4
+    other = tokens.clone()
+    other[-1] = (other[-1] + 1) % vocabulary
+    with torch.inference_mode():
+        first, second = (
+            model(input_ids=row[None].to(model.device), use_cache=False).logits[0, :-1].float()
+            for row in (tokens, other)
+        )
+    if not torch.allclose(first, second, rtol=1e-2, atol=1e-2 * float(first.abs().max())):
+        raise ModelError(
+            f"{who}: {type(model).__name__} reads its prompt in both directions; only decoder models have "
+            "log-likelihoods, take another model"
+        )
+
+
+def _is_known_extra(key: str, model: Any) -> bool:
+    if BUFFERS.search(key) or EXTRA_HEADS.search(key):
+        return True
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if (found := re.search(r"\.layers\.(\d+)\.", key)) and _next_token_layers(model) and isinstance(layers, int):
+        return layers <= int(found[1]) < layers + _next_token_layers(model)
+    return bool(OTHER_SENSES.search(key)) and _is_text_part(model)
+
+
+def _next_token_layers(model: Any) -> int:
+    """Layers behind the last one that only predict further tokens (DeepSeek-V3: one)."""
+    found = getattr(model.config.get_text_config(), "num_nextn_predict_layers", 0)
+    return found if isinstance(found, int) else 0
+
+
+def _is_text_part(model: Any) -> bool:
+    """Whether the model is the text part of a checkpoint that also reads images or sound: it has no such part."""
+    return not any(OTHER_SENSES.search(f"{name}.") for name, _ in model.named_modules())
+
+
+def _name(key: Any) -> str:
+    return str(key[0]) if isinstance(key, tuple | list) and key else str(key)
+
+
+def _listed(keys: Iterable[str]) -> str:
+    names = [str(key)[:80] for key in keys]
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+# Loads one model and its tokenizer, and checks that what is in memory is what was asked for.
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class LoadedModel:
+    """A model ready to score: weights on their device, tokenizer, and what they really are."""
+
+    spec: ModelSpec
+    model: Any
+    tokenizer: Any
+    description: Description
+
+    @property
+    def device(self) -> str:
+        """Type of the device that holds the weights."""
+        return self.description.device
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens that the model was made for."""
+        config = self.model.config.get_text_config()
+        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx"):
+            length = getattr(config, name, None)
+            if isinstance(length, int) and length > 0:
+                return length
+        length = getattr(self.tokenizer, "model_max_length", None)
+        return length if isinstance(length, int) and length < 10**7 else 2048
+
+    def close(self) -> None:
+        """Free the weights."""
+        device = self.device
+        self.model = None
+        gc.collect()
+        free_memory(device)
+
+
+def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:
+    """Load a tokenizer alone (no torch weights).
+
+    Raises:
+        ModelError: it cannot be loaded; the line says why.
+
+    """
+    from transformers import AutoTokenizer
+
+    where = located or locate(spec)
+    _check_files(spec, where)
+    folder = files_of(where)
+    if folder and not spec.id.startswith(DEMO_PREFIX):
+        try_tokenizer(spec.name, folder)
+    with _one_line(spec, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(where.source, **_common(spec, where))
+    # the demo models' template is this project's own: no need to guard against it, nor to wait for the guard
+    if spec.id.startswith(DEMO_PREFIX):
+        return tokenizer
+    return bound_template(bound_tokenizer(tokenizer, spec.name), spec.name)
+
+
+def load_model(spec: ModelSpec) -> LoadedModel:
+    """Load ``spec`` as it says: device, dtype, quantization.
+
+    Raises:
+        ModelError: not found, no access, no memory, or not what was asked for once loaded.
+
+    """
+    from transformers.utils import logging as transformers_logging
+
+    quiet_repeats()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    located = locate(spec)
+    device = resolve_device(spec.device, spec.quantization)
+    dtype = resolve_dtype(spec.dtype, device)
+    if remark := dtype_remark(dtype, device):
+        log.warning("%s: %s", spec.name, remark)
+    check_fit(spec, located, device, dtype)
+    if located.revision and not located.is_local:
+        code, pickles = spec.trust_remote_code, spec.pickle_weights
+        ensure_model(spec.id, located.revision, pickle_weights=pickles, code=code)
+    tokenizer = load_tokenizer(spec, located)
+    model_class = _check_weights(spec, located, dtype)
+    arguments: dict[str, Any] = {
+        "dtype": dtype,
+        "use_safetensors": None if spec.pickle_weights else True,
+        "low_cpu_mem_usage": True,
+        **_common(spec, located),
+    }
+    if config := quantization_config(spec.quantization, dtype):
+        arguments["quantization_config"] = config
+    if spec.device_map == "auto":
+        arguments["device_map"] = "auto"
+    elif config or device == "cuda":
+        arguments["device_map"] = {"": device}
+    with _one_line(spec, "model"):
+        model, report = _loaded(model_class, located, arguments)
+        check_all_loaded(spec.name, model, report)
+        if model_class.__name__ != "AutoModelForCausalLM":
+            check_reads_forward(spec.name, model)
+        if not getattr(model, "hf_device_map", None):
+            model = model.to(device)
+    model.eval()
+    model.requires_grad_(False)
+    description = describe(spec, model, tokenizer, located)
+    _check(spec, device, dtype, description)
+    return LoadedModel(spec, model, tokenizer, description)
+
+
+def _loaded(model_class: Any, located: Located, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Load, without transformers' own table of keys: :func:`check_all_loaded` says in one line what is wrong."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
+            located.source, output_loading_info=True, **arguments
+        )
+        return found
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _common(spec: ModelSpec, located: Located) -> dict[str, Any]:
+    revision = {} if located.is_local else {"revision": located.revision}
+    return {"trust_remote_code": spec.trust_remote_code, **revision}
+
+
+def files_of(located: Located) -> Path | None:
+    """Return where a model's files are by now; None where nothing of them is on this machine."""
+    return Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)
+
+
+def _check_files(spec: ModelSpec, located: Located) -> None:
+    if folder := files_of(located):
+        check_model_files(spec.name, folder)
+
+
+def _check_weights(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Any:
+    """Compare what the config describes with what the weight files hold, before memory is taken for either.
+
+    Returns the class of transformers that loads it.
+    """
+    from llmjobs.engines.transformers.shapes import model_class_of, on_meta
+
+    folder, remote = files_of(located), spec.trust_remote_code
+    with _one_line(spec, "model"):
+        revision = None if located.is_local else located.revision
+        config = checked_config(spec.name, located.source, revision, trust_remote_code=remote)
+        if folder is None or getattr(config, "quantization_config", None) or remote:
+            return model_class_of(config)
+        check_layers(spec.name, folder, int(config.get_text_config().num_hidden_layers))
+        parameters = sum(weight.numel() for weight in on_meta(config, dtype).parameters())
+        check_weights(spec.name, folder, parameters)
+        return model_class_of(config)
+
+
+def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description) -> None:
+    """Refuse a model that is not what its manifest says: nothing falls back in silence."""
+    asked = {"device": device, "quantization": spec.quantization}
+    if spec.quantization == "none" and found.quantization in METHODS:
+        asked["quantization"] = found.quantization  # as its maker stored it
+    elif spec.quantization == "none":
+        asked["dtype"] = str(dtype).removeprefix("torch.")
+    for name, value in asked.items():
+        if (is_now := getattr(found, name)) != value:
+            raise ModelError(
+                f"{spec.name}: asked for {name} {value}, but the loaded weights are {is_now}; not running it. "
+                f"Write {name}: {is_now} if that is what you want"
+            )
+
+
+class _one_line:  # noqa: N801 - reads as a statement
+    """Turn what transformers raises into one line with the model's name and a remedy."""
+
+    def __init__(self, spec: ModelSpec, what: str) -> None:
+        self.spec, self.what = spec, what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, LlmjobsError) or not isinstance(error, Exception):
+            return
+        from llmjobs.hub.explain import explain
+
+        if isinstance(error, ImportError):
+            raise ModelError(missing_package(self.spec.name, error)) from error
+        raise ModelError(explain(self.spec.name, self.spec.id, self.what, error) or self._general(error)) from error
+
+    def _general(self, error: Exception) -> str:
+        if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower():
+            return f"{self.spec.name}: does not fit into memory; use quantization: 4bit or a smaller model"
+        return (
+            f"{self.spec.name}: the {self.what} {self.spec.id} cannot be loaded by transformers: {_reason(error)}; "
+            "check its files, or take another model (llmjobs -v shows more)"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What a library says, on one line and without the names of its classes."""
+    text = " ".join(str(error).split()) or "no reason given"
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"\b(?:\w+\.)*\w+(?:Error|Exception)\b:?\s*", "", text)
+    return printable(text)[:300].rstrip(" .:;")
+
+
+# Reads the next model's files into the page cache while the last one still runs.
+
+SHARE_OF_FREE_MEMORY = 0.5
+
+
+def prefetch(folder: Path) -> int:
+    """Ask the kernel to read the weights in ``folder`` ahead; returns the bytes asked for.
+
+    Does nothing where they would take more than half of the free memory, or where the system has no such call.
+    """
+    files = [p.resolve() for p in sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
+    total = sum(p.stat().st_size for p in files)
+    if not hasattr(os, "posix_fadvise") or total > psutil.virtual_memory().available * SHARE_OF_FREE_MEMORY:
+        return 0
+    for path in files:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
+    return total

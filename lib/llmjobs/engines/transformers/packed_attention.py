@@ -1,0 +1,270 @@
+"""Attention over a tree of token segments packed into one row, each part with its log-sum-exp."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
+from llmjobs.engines.transformers.packed_varlen import VarlenLayout, varlen_attention, varlen_fits, varlen_layout
+
+# One attention call that also gives its log-sum-exp.
+
+MAX_SCORES = 1 << 26
+"""The most attention scores that the matrix-product path holds at once (fp32: 256 MiB)."""
+
+
+HALF_KEYS = 64
+HALF_CAUSAL_KEYS = 320
+"""From how many keys on two matrix products beat the CPU's flash attention in half precision."""
+HALF_BLOCK = 128
+"""Queries of causal attention in one product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a layer asks for: the scale of q·k, its sliding window in tokens, its soft cap on scores."""
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+
+
+def attend(
+    call: Call,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    causal: bool = False,
+    distance: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return outputs [batch, heads, queries, size] and log-sum-exps [batch, heads, queries] (fp32).
+
+    Key and value may have fewer heads (grouped queries). ``causal``: query i sees keys 0 … i, as many keys
+    as queries. ``distance`` [queries]: how far each query stands after key 0; needed for a window, not with
+    ``causal``. A query that sees no key gives 0 and -inf.
+    """
+    window = _window(call, query, key, distance)
+    if window is None and call.softcap is None and _flash_fits(query, value):
+        if query.dtype != torch.float32 and key.shape[2] >= (HALF_CAUSAL_KEYS if causal else HALF_KEYS):
+            return _half_products(call, query, key, value, causal)
+        return _flash_cpu(call, query, key, value, causal)
+    step = max(1, MAX_SCORES // (query.shape[0] * query.shape[1] * key.shape[2]))
+    parts = []
+    for first in range(0, query.shape[2], step):
+        rows = torch.arange(first, min(first + step, query.shape[2]), device=query.device)
+        seen = _seen(key.shape[2], rows if causal else _at(distance, rows), window, causal)
+        parts.append(_products(call, query[:, :, rows], key, value, seen))
+    return torch.cat([part[0] for part in parts], 2), torch.cat([part[1] for part in parts], 2)
+
+
+def _window(call: Call, query: Tensor, key: Tensor, distance: Tensor | None) -> int | None:
+    """Return the window where it hides a key from a query."""
+    if call.window is None:
+        return None
+    farthest = query.shape[2] - 1 if distance is None else int(distance.max())
+    return call.window if farthest >= call.window else None
+
+
+def _at(distance: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if distance is None else distance[rows]
+
+
+def _seen(keys: int, distance: Tensor | None, window: int | None, causal: bool) -> Tensor | None:
+    """Return which keys each query sees [queries, keys], or None for all."""
+    if distance is None or not (causal or window):
+        return None
+    behind = distance[:, None] - torch.arange(keys, device=distance.device)
+    seen = behind >= 0
+    return seen & (behind < window) if window else seen
+
+
+def _flash_fits(query: Tensor, value: Tensor) -> bool:
+    return query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
+
+
+def _flash_cpu(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """Run grouped queries as a batch over views of the same keys, or, in a batch, over copies of them."""
+    batch, heads, queries, size = query.shape
+    groups = heads // key.shape[1]
+    if groups > 1 and batch == 1:
+        query = query[0].unflatten(0, (key.shape[1], groups)).transpose(0, 1)
+        key, value = key.expand(groups, -1, -1, -1), value.expand(groups, -1, -1, -1)
+    elif groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, scale=call.scale
+    )
+    if groups > 1 and batch == 1:
+        out = out.transpose(0, 1).reshape(1, heads, queries, size)
+        lse = lse.transpose(0, 1).reshape(1, heads, queries)
+    return out, lse
+
+
+def _products(call: Call, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Attention by two matrix products; softmax in fp32 as transformers' eager attention does."""
+    groups = query.shape[1] // key.shape[1]
+    grouped = query.unflatten(1, (key.shape[1], groups))
+    scores = (grouped @ key[:, :, None].transpose(-1, -2)).float() * call.scale
+    if call.softcap is not None:
+        scores = call.softcap * torch.tanh(scores / call.softcap)
+    if seen is not None:
+        scores = scores.masked_fill(~seen, -torch.inf)
+    lse = torch.logsumexp(scores, -1)
+    weights = torch.exp(scores - lse.nan_to_num(neginf=0.0)[..., None])
+    out = weights.to(value.dtype) @ value[:, :, None]
+    return out.flatten(1, 2), lse.flatten(1, 2)
+
+
+def _half_products(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """Attend a head and a block of queries at a time, so that the scores stay in the processor's cache."""
+    batch, heads, queries, _ = query.shape
+    groups = heads // key.shape[1]
+    step = HALF_BLOCK if causal else queries
+    hidden = torch.ones(step, step, dtype=torch.bool, device=query.device).triu(1) if causal else None
+    out = query.new_empty(batch, queries, heads, value.shape[3]).transpose(1, 2)
+    lse = torch.empty(batch, heads, queries, device=query.device)
+    for row, head, first in product(range(batch), range(heads), range(0, queries, step)):
+        last = min(first + step, queries)
+        keys = slice(0, last if causal else key.shape[2])
+        kept = head // groups
+        scores = (query[row, head, first:last] @ key[row, kept, keys].T).float().mul_(call.scale)
+        if hidden is not None:
+            scores[:, first:].masked_fill_(hidden[: last - first, : last - first], -torch.inf)
+        weights = torch.softmax(scores, -1)
+        lse[row, head, first:last] = scores.amax(-1) - weights.amax(-1).log()
+        out[row, head, first:last] = weights.to(value.dtype) @ value[row, kept, keys]
+    return out, lse
+
+
+# Attention over a tree of token segments packed into one row.
+
+NAME = "llmjobs_tree"
+KeysValues = dict[int, tuple[Tensor, Tensor]]
+"""Keys and values [1, heads, tokens, head size] of every attention module, by the module's ``id``."""
+
+
+@dataclass
+class Run:
+    """What the attention function needs to know of the forward it runs in, and what it leaves behind.
+
+    ``kept``: keys and values of the kept prefixes; ``keep``: whether to leave this forward's own in
+    ``produced``; ``windows``: the sliding windows (0: none) that the layers asked for; ``calls``: how many
+    layers ran here.
+    """
+
+    layout: Layout
+    positions: Tensor
+    kept: dict[int, KeysValues] = field(default_factory=dict)
+    keep: bool = False
+    produced: KeysValues = field(default_factory=dict)
+    windows: set[int] = field(default_factory=set)
+    calls: int = 0
+
+    @cached_property
+    def varlen(self) -> VarlenLayout:
+        """The layout for the variable-length kernel."""
+        return varlen_layout(self.layout, self.positions.device)
+
+    def reaches_back(self, window: int | None) -> bool:
+        """Say whether a window hides some earlier part's key from a row."""
+        return window is not None and bool(self.layout.cross) and max(self.layout.positions) >= window
+
+
+_RUN: ContextVar[Run | None] = ContextVar("llmjobs_tree_run", default=None)
+
+
+@contextmanager
+def running(run: Run) -> Iterator[None]:
+    """Make ``run`` the one that attention modules see."""
+    token = _RUN.set(run)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend as the current :class:`Run` lays out: [1, heads, rows, size] gives [1, rows, heads, size]."""
+    run = _RUN.get()
+    if run is None:
+        raise RuntimeError(f"attention {NAME!r} works inside a scoring forward only")
+    run.calls += 1
+    run.windows.add(sliding_window or 0)
+    if run.keep:
+        # Contiguous: a view would keep the whole of a fused query-key-value projection alive.
+        run.produced[id(module)] = (key.contiguous(), value.contiguous())
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    call = Call(scale, sliding_window, softcap)
+
+    def kept(prefix: int) -> tuple[Tensor, Tensor]:
+        return run.kept[prefix][id(module)]
+
+    if varlen_fits(query, value) and softcap is None and not run.reaches_back(sliding_window):
+        out, lse = varlen_attention(run.varlen, (query, key, value), kept, scale, sliding_window)
+    else:
+        out, lse = _causal_parts(run, call, query, key, value)
+        for part in run.layout.cross:
+            source = kept(part.prefix) if part.prefix >= 0 else (key, value)
+            _merge_cross(run, call, part, query, source, out, lse)
+    if s_aux is not None:
+        out *= torch.sigmoid(lse - s_aux.float()[:, None])[..., None]
+    return out.to(query.dtype).transpose(0, 1)[None], None
+
+
+def _causal_parts(run: Run, call: Call, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return fp32 outputs [heads, rows, size] and log-sum-exps [heads, rows] of each segment on itself."""
+    heads, rows, size = query.shape[1], query.shape[2], value.shape[3]
+    out = torch.empty(rows, heads, size, dtype=torch.float32, device=query.device).transpose(0, 1)
+    lse = torch.empty(heads, rows, dtype=torch.float32, device=query.device)
+    for part in run.layout.causal:
+        end = part.first + part.length * part.count
+        found, found_lse = attend(call, _rows(query, part), _rows(key, part), _rows(value, part), causal=True)
+        out[:, part.first : end] = found.transpose(0, 1).reshape(heads, end - part.first, size)
+        lse[:, part.first : end] = found_lse.transpose(0, 1).reshape(heads, end - part.first)
+    return out, lse
+
+
+def _rows(tensor: Tensor, part: Causal) -> Tensor:
+    """View [1, heads, rows, size] as [count, heads, length, size]."""
+    end = part.first + part.length * part.count
+    rows: Tensor = tensor[0, :, part.first : end].unflatten(1, (part.count, part.length))
+    return rows.transpose(0, 1)
+
+
+def _merge_cross(
+    run: Run, call: Call, part: Cross, query: Tensor, source: tuple[Tensor, Tensor], out: Tensor, lse: Tensor
+) -> None:
+    """Attend to one earlier part and merge in place: weights are the softmax of the two log-sum-exps."""
+    rows = slice(part.first, part.last)
+    keys = slice(part.key_first, part.key_last)
+    positions = run.positions[rows]
+    found = attend(
+        call, query[:, :, rows], source[0][:, :, keys], source[1][:, :, keys],
+        distance=positions - part.key_start if call.window else None,
+    )  # fmt: skip
+    weight = torch.sigmoid(found[1][0] - lse[:, rows])
+    out[:, rows].lerp_(found[0][0].float(), weight[..., None])
+    lse[:, rows] = torch.logaddexp(lse[:, rows], found[1][0])
+
+
+AttentionInterface.register(NAME, tree_attention)

@@ -1,0 +1,180 @@
+"""Is the shared path right for this model? A few inputs are scored by it and by a plain forward."""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
+from llmjobs.engines.transformers.plan import Option, UnitPlan, plan_unit
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+"""The largest difference of a log-likelihood (nats a scored token) that rounding explains."""
+QUANTIZED_TOLERANCE = 0.05
+"""The same for quantized weights in float32: a layer's output depends a little on the rows beside (LLM.int8 takes
+outliers over the batch; 4-bit kernels change with the number of rows), so that a plain forward differs from itself in
+batches of another shape; up to 0.015 was measured."""
+NOISE, MOST_NOISE = 2.0, 1.0
+"""A quantized model in 16 bits is further off itself: a path may differ from a plain forward by twice as much as plain
+forwards in batches of two shapes differ, and by one nat at most. Measured only where the fixed allowance is passed."""
+ROUNDINGS = 3
+"""So many units in the last place of a log-likelihood are rounding too: in 16 bits a logit of 20 is itself a tenth
+off, and unlikely tokens have large ones. A demo model's plain forward in bfloat16 is 2.1 units off its float32 one."""
+PROBE_TOKENS, TOGETHER_TOKENS = 96, 4096
+"""Of a batch when paths are compared, and when a plain forward is compared with itself."""
+
+ScoreBy = Callable[[str, UnitPlan], list[Score]]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Which path a model takes and why; ``max_difference`` in nats a scored token, None where nothing ran."""
+
+    path: str
+    max_difference: float | None
+    reason: str
+
+    def to_builtin(self) -> dict[str, object]:
+        """Return it for a record."""
+        return asdict(self)
+
+
+def probe_paths(
+    model: Any,
+    refusals: Mapping[str, str | None],
+    score_by: ScoreBy,
+    docs: Sequence[Sequence[Request]],
+) -> ProbeResult:
+    """Try the paths in order and take the first that equals ``plain`` on ``docs`` or on random tokens."""
+    max_length = sharing_limit(model) or most_tokens(model)
+    docs = docs or made_up_docs(model.config.get_text_config().vocab_size, max_length)
+    plan = plan_unit(docs, max_length=max_length, batch_tokens=PROBE_TOKENS)
+    plain = score_by("plain", plan)
+    if not all(math.isfinite(one.loglikelihood) for one in plain):
+        return ProbeResult("plain", None, "a plain forward gives values that are not numbers")
+    noise = _Noise(model, docs, plan, plain, score_by)
+    reasons: list[str] = []
+    for path in ("shared", "cached"):
+        differences, reason = None, refusals[path]
+        if reason is None:
+            differences, reason = _compare(path, plan, plain, score_by, model)
+        if differences is None:
+            reasons.append(str(reason))
+            continue
+        worst = max(differences, key=lambda one: one.nats / one.allowed)
+        largest = max(one.nats for one in differences)
+        if worst.nats > worst.allowed:
+            differences = [replace(one, allowed=max(one.allowed, noise.allowed)) for one in differences]
+            worst = max(differences, key=lambda one: one.nats / one.allowed)
+        if worst.nats <= worst.allowed:
+            right = f"equal to a plain forward within {max(largest, allowed_difference(model)):.3g}{noise.said}"
+            return ProbeResult(path, largest, "; ".join([*reasons, right]))
+        reasons.append(f"the {path} path differs by {worst.nats:.3g}, rounding allows {worst.allowed:.3g}")
+    return ProbeResult("plain", max(one.nats for one in differences) if differences else None, "; ".join(reasons))
+
+
+class _Noise:
+    """How far a quantized model's plain forward is from itself in batches of another shape; measured when asked."""
+
+    def __init__(
+        self, model: Any, docs: Sequence[Sequence[Request]], plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy
+    ) -> None:
+        self._docs, self._plan, self._plain, self._score_by = docs, plan, plain, score_by
+        self._quantized = is_quantized(model)
+        self.said = ""
+
+    @cached_property
+    def allowed(self) -> float:
+        """What the noise explains, in nats a scored token; 0 for a model that is not quantized."""
+        if not self._quantized:
+            return 0.0
+        together = plan_unit(self._docs, max_length=self._plan.max_length, batch_tokens=TOGETHER_TOKENS)
+        once, again = _by_option(self._plan, self._plain), _by_option(together, self._score_by("plain", together))
+        difference = max(abs(once[at].loglikelihood - again[at].loglikelihood) / once[at].tokens for at in once)
+        self.said = f"; in batches of another shape it differs from itself by {difference:.3g}"
+        return own_noise(difference)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    loglikelihood: float
+    tokens: int
+
+
+def _by_option(plan: UnitPlan, scores: Sequence[Score]) -> dict[Option, _Scored]:
+    """Return the scores of a plan by doc and option."""
+    sizes = {
+        option: len(reading.targets)
+        for batch in plan.batches
+        for option, reading in zip(batch.options, batch.readings, strict=True)
+    }
+    order = [
+        option for batch in plan.batches for doc in batch.docs for option in sorted(batch.options) if option[0] == doc
+    ]
+    pairs = zip(order, scores, strict=True)
+    return {option: _Scored(score.loglikelihood, sizes[option]) for option, score in pairs}
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Of one request between two paths, in nats a scored token."""
+
+    nats: float
+    allowed: float
+    """What rounding explains of a token as likely as this."""
+
+
+def _compare(
+    path: str, plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy, model: Any
+) -> tuple[list[_Difference] | None, str | None]:
+    """Return the differences of all requests, or None and why there are none."""
+    try:
+        found = score_by(path, plan)
+    except Exception as error:  # whatever a foreign model's code raises: the plain path is still there
+        return None, f"the {path} path failed: {type(error).__name__}: {error}"
+    lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
+    pairs = zip(found, plain, lengths, strict=True)
+    least, unit = allowed_difference(model), ROUNDINGS * torch.finfo(model.dtype).eps
+    return [
+        _Difference(
+            abs(one.loglikelihood - other.loglikelihood) / size, max(least, unit * abs(other.loglikelihood) / size)
+        )
+        for one, other, size in pairs
+    ], None
+
+
+def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
+    """Make docs of every shape: few-shot prefixes, several endings, one suffix after two contexts."""
+    rng = random.Random(0)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(vocabulary) for _ in range(min(count, max(1, max_length // 4))))
+
+    shots = tokens(160)
+    letters = [tokens(1) for _ in range(4)]
+    docs = [[Request(shots + question, letter) for letter in letters] for question in map(tokens, (5, 23, 40, 31))]
+    context, suffix = tokens(30), tokens(6)
+    docs.append([Request(context, tokens(count)) for count in (3, 9, 1, 7)])
+    docs.append([Request(context + option, suffix) for option in (tokens(2), tokens(3))])
+    return docs
+
+
+def allowed_difference(model: Any) -> float:
+    """Return the difference a scored token that rounding explains at the model's precision, however likely it is."""
+    allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
+    return max(allowed, QUANTIZED_TOLERANCE) if is_quantized(model) else allowed
+
+
+def is_quantized(model: Any) -> bool:
+    """Say whether some weights are whole numbers."""
+    return not all(weight.is_floating_point() for weight in model.parameters())
+
+
+def own_noise(self_difference: float) -> float:
+    """Return what a model that differs so much from itself, by batch shape alone, may differ on another path."""
+    return min(NOISE * self_difference, MOST_NOISE) if math.isfinite(self_difference) else 0.0

@@ -1,0 +1,322 @@
+"""Score a unit's plan batch by batch, on the shared, the cached or the plain path."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.engines.transformers.device import is_out_of_memory, memory_free_memory
+from llmjobs.engines.transformers.forward import (
+    Model,
+    PackedForward,
+    cache_argument,
+    cached_forward,
+    pad_right,
+    padded_logits,
+)
+from llmjobs.engines.transformers.lengths import reset_frequencies, sharing_limit
+from llmjobs.engines.transformers.packed_layout import Leaves, find_leaves, layout_batch, layout_prefix
+from llmjobs.engines.transformers.plan import Batch, Option, Reading, UnitPlan, build_batch, plan_unit
+from llmjobs.engines.transformers.probe import ProbeResult, probe_paths
+from llmjobs.errors import ModelError
+
+# Three ways through a batch, from most to least sharing; the probe chooses one for each model.
+
+Kept = dict[int, Any]
+"""What a path keeps of each kept prefix between batches."""
+
+
+class Path(Protocol):
+    """A way to get the logits of a batch's packed rows."""
+
+    def refuses(self, model: Model) -> str | None:
+        """Say why a model cannot take this path, or None."""
+
+    def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
+        """Compute a kept prefix after those that it hangs on."""
+
+    def logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int], kept: Kept) -> Tensor:
+        """Return logits [len(rows), vocabulary]."""
+
+
+class SharedPath:
+    """Packed trees of segments."""
+
+    def __init__(self, model: Model) -> None:
+        self._packed = PackedForward(model)
+
+    def refuses(self, model: Model) -> str | None:
+        """Say what packing needs and the model lacks."""
+        return PackedForward.refuses(model)
+
+    def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
+        """Keep keys and values as the attention modules see them."""
+        return self._packed.keys_values(layout_prefix(plan, prefix), kept)
+
+    def logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int], kept: Kept) -> Tensor:
+        """Run the batch as one row of tokens."""
+        return self._packed.logits(layout_batch(plan, batch), rows, kept)
+
+
+class CachedPath:
+    """Rows of whole leaves after copies of transformers' own cache; one forward for each kept prefix."""
+
+    def __init__(self, model: Model, pad_token_id: int) -> None:
+        self._model, self._pad = model, pad_token_id
+
+    def refuses(self, model: Model) -> str | None:
+        """Need a key-value cache."""
+        has = cache_argument(model) in ("cache", "past_key_values")
+        return None if has else f"{type(model).__name__} has no key-value cache"
+
+    def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
+        """Keep the cache that the prefix leaves."""
+        segment = plan.prefixes[prefix]
+        before = kept.get(segment.parent)
+        _, cache = cached_forward(self._model, torch.tensor([segment.tokens]), [0], before, segment.start)
+        return cache
+
+    def logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int], kept: Kept) -> Tensor:
+        """Run the leaves of each kept prefix, and put the rows into order."""
+        leaves = find_leaves(plan, batch)
+        order: list[int] = []
+        parts: list[Tensor] = []
+        for prefix in sorted(set(leaves.prefixes)):
+            mine = [row for row in rows if leaves.prefixes[leaves.cells[row][0]] == prefix]
+            if mine:
+                order += mine
+                parts.append(self._group(plan, leaves, prefix, mine, kept))
+        place = {row: at for at, row in enumerate(order)}
+        whole = torch.cat(parts)
+        return whole[torch.tensor([place[row] for row in rows], device=whole.device)]
+
+    def _group(self, plan: UnitPlan, leaves: Leaves, prefix: int, rows: Sequence[int], kept: Kept) -> Tensor:
+        start = plan.prefixes[prefix].end if prefix >= 0 else 0
+        members = [at for at, home in enumerate(leaves.prefixes) if home == prefix]
+        line = {leaf: at for at, leaf in enumerate(members)}
+        grid = pad_right([leaves.inputs[at][start:] for at in members], self._pad)
+        where = ((line[leaves.cells[row][0]], leaves.cells[row][1] - start) for row in rows)
+        cells = [at * grid.shape[1] + position for at, position in where]
+        return cached_forward(self._model, grid, cells, kept.get(prefix), start)[0]
+
+
+class PlainPath:
+    """Whole inputs, padded on the right: what every causal model can do.
+
+    Where positions change with the length of the longest input, inputs of another length do not run beside it.
+    """
+
+    def __init__(self, model: Model, pad_token_id: int) -> None:
+        self._model, self._pad = model, pad_token_id
+        self._limit = sharing_limit(model)
+
+    def refuses(self, model: Model) -> str | None:
+        """Refuse nothing."""
+        return None
+
+    def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
+        """Keep nothing."""
+
+    def logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int], kept: Kept) -> Tensor:
+        """Write out every leaf; a row is read in the first leaf that it leads to."""
+        leaves = find_leaves(plan, batch)
+        width = max(map(len, leaves.inputs))
+        if self._limit is not None and width > self._limit:
+            return self._by_length(leaves, rows)
+        reset_frequencies(self._model)
+        cells = [leaves.cells[row][0] * width + leaves.cells[row][1] for row in rows]
+        return padded_logits(self._model, leaves.inputs, cells, self._pad)
+
+    def _by_length(self, leaves: Leaves, rows: Sequence[int]) -> Tensor:
+        """Run leaves of equal length together, and put the rows into order."""
+        order: list[int] = []
+        parts: list[Tensor] = []
+        for length in sorted(set(map(len, leaves.inputs))):
+            members = [at for at, tokens in enumerate(leaves.inputs) if len(tokens) == length]
+            line = {leaf: at for at, leaf in enumerate(members)}
+            mine = [row for row in rows if leaves.cells[row][0] in line]
+            if mine:
+                reset_frequencies(self._model)
+                order += mine
+                cells = [line[leaves.cells[row][0]] * length + leaves.cells[row][1] for row in mine]
+                parts.append(padded_logits(self._model, [leaves.inputs[at] for at in members], cells, self._pad))
+        place = {row: at for at, row in enumerate(order)}
+        whole = torch.cat(parts)
+        return whole[torch.tensor([place[row] for row in rows], device=whole.device)]
+
+
+# From logits to log-likelihoods.
+
+CHUNK = 1 << 21
+"""Logits that are turned into probabilities at once: what fits into a processor's cache."""
+
+
+def read_scores(logits: Tensor, rows: Sequence[int], readings: Sequence[Reading]) -> list[Score]:
+    """Read each option's score off ``logits`` [len(rows), vocabulary]; log-softmax in fp32, sums in double.
+
+    ``rows`` names the packed row of each line of logits.
+    """
+    where = {row: at for at, row in enumerate(rows)}
+    cells = [
+        (where[row], target) for reading in readings for row, target in zip(reading.rows, reading.targets, strict=True)
+    ]
+    at, targets = torch.tensor(cells, device=logits.device).T
+    best, total = _best_and_total(logits)
+    greedy = (best[at] == targets).tolist()
+    picked = (logits[at, targets].float() - total[at]).tolist()
+    scores, first = [], 0
+    for reading in readings:
+        last = first + len(reading.targets)
+        scores.append(Score(sum(picked[first:last]), all(greedy[first:last])))
+        first = last
+    return scores
+
+
+def _best_and_total(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's best token and log-sum-exp, a few rows at a time, with no second copy of it all."""
+    chunks = (chunk.float() for chunk in logits.split(max(1, CHUNK // logits.shape[-1])))
+    pairs = [(chunk.argmax(-1), torch.logsumexp(chunk, -1)) for chunk in chunks]
+    return torch.cat([best for best, _ in pairs]), torch.cat([total for _, total in pairs])
+
+
+# Runs a unit's plan batch by batch and reads the log-likelihoods.
+
+__all__ = ["ProbeResult", "Scorer"]
+
+log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Scores batches of a plan on one model.
+
+    ``pad_token_id`` fills rows on the plain path; any token does. ``warn`` gets one line for whatever is
+    not as asked (default: this module's logger). ``path`` is ``shared``, ``cached`` or ``plain`` (``paths``
+    says what they do), set by :meth:`probe`; ``token_limit`` is the batch size that out-of-memory errors
+    left (None: no limit). A run that is resumed sets both back, to compute what the unbroken run would.
+    """
+
+    def __init__(self, model: Model, pad_token_id: int = 0, warn: Callable[[str], None] = log.warning) -> None:
+        self.model = model
+        self.pad_token_id = pad_token_id
+        self.warn = warn
+        self.token_limit: int | None = None
+        self._paths: dict[str, Path] = {
+            "shared": SharedPath(model),
+            "cached": CachedPath(model, pad_token_id),
+            "plain": PlainPath(model, pad_token_id),
+        }
+        self.path = next(name for name, path in self._paths.items() if not path.refuses(model))
+        self._plan: UnitPlan | None = None
+        self._kept: Kept = {}
+        model.eval()
+
+    def probe(self, docs: Sequence[Sequence[Request]] = ()) -> ProbeResult:
+        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud."""
+        refusals = {name: path.refuses(self.model) for name, path in self._paths.items()}
+        found = probe_paths(self.model, refusals, self._score_by, docs)
+        self.path, self._plan = found.path, None
+        if found.path != "shared":
+            self.warn(f"scoring on the {found.path} path: {found.reason}")
+        return found
+
+    def plan(
+        self,
+        docs: Sequence[Sequence[Request]],
+        *,
+        max_length: int,
+        batch_tokens: int,
+        prefix_token_id: int | None = None,
+    ) -> UnitPlan:
+        """Plan a unit (arguments as for ``plan_unit``) for the path that this model takes at the unit's lengths."""
+        limit = sharing_limit(self.model)
+        read = (max(len(one.context), 1) + len(one.continuation) - 1 for doc in docs for one in doc)
+        longest = min(max(read, default=0), max_length)
+        beyond = limit is not None and longest > limit
+        if beyond and self.path != "plain":
+            self.warn(f"inputs of up to {longest} tokens: positions change beyond {limit}, so nothing is shared")
+        return plan_unit(
+            docs,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            prefix_token_id=prefix_token_id,
+            sharing=self.path != "plain" and not beyond,
+            in_batch=self.path == "shared" and not beyond,
+        )
+
+    def path_of(self, plan: UnitPlan) -> str:
+        """Return the path that a plan runs on: one that shares nothing is for the plain path."""
+        return self.path if plan.sharing else "plain"
+
+    def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
+        """Return the scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
+
+        The result does not depend on which batches ran before. Raises ModelError where not even one option
+        fits into memory.
+        """
+        self._follow(plan, at)
+        scores = self._score(plan, plan.batches[at])
+        by_doc: dict[int, list[Score]] = {doc: [] for doc in plan.batches[at].docs}
+        for doc, option in sorted(scores):
+            by_doc[doc].append(scores[doc, option])
+        return list(by_doc.values())
+
+    def close(self) -> None:
+        """Free every cache and forget the model."""
+        self._kept.clear()
+        self._paths.clear()
+        self._plan = self.model = None
+        memory_free_memory()
+
+    def _follow(self, plan: UnitPlan, at: int) -> None:
+        """Drop the prefixes that no batch from ``at`` on needs."""
+        if plan is not self._plan:
+            self._plan, self._kept = plan, {}
+        last = plan.last_uses
+        self._kept = {prefix: kept for prefix, kept in self._kept.items() if last[prefix] >= at}
+
+    def _score(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
+        """Run a batch; where it is too large, run its halves."""
+        too_large = self.token_limit is not None and batch.tokens > self.token_limit
+        if too_large and len(batch.options) > 1:
+            return self._score_halves(plan, batch)
+        try:
+            return dict(zip(batch.options, self._run(plan, batch), strict=True))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch.options) == 1:
+                raise ModelError(f"out of memory with one option of {batch.tokens} tokens: {error}") from error
+        self.token_limit = max(1, batch.tokens // 2)
+        self.warn(f"out of memory with {batch.tokens} tokens in a batch: going on with {self.token_limit}")
+        memory_free_memory()
+        return self._score_halves(plan, batch)
+
+    def _score_halves(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
+        """Split by docs, or by the options of the only doc."""
+        docs = batch.docs
+        first = set(docs[: len(docs) // 2])
+        cut = sum(doc in first for doc, _ in batch.options) or len(batch.options) // 2
+        halves = (batch.options[:cut], batch.options[cut:])
+        scores: dict[Option, Score] = {}
+        for options in halves:
+            scores |= self._score(plan, build_batch(options, plan.placed, plan.in_batch))
+        return scores
+
+    def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
+        path = self._paths[self.path_of(plan)]
+        reset_frequencies(self.model)
+        for prefix in batch.prefixes:
+            for piece in plan.prefix_chain(prefix):
+                if piece not in self._kept:
+                    self._kept[piece] = path.keep(plan, piece, self._kept)
+        rows = sorted({row for reading in batch.readings for row in reading.rows})
+        return read_scores(path.logits(plan, batch, rows, self._kept), rows, batch.readings)
+
+    def _score_by(self, path: str, plan: UnitPlan) -> list[Score]:
+        """Return all scores of a plan by one path."""
+        self.path, self._plan = path, None
+        scored = (self.score_batch(plan, at) for at in range(len(plan.batches)))
+        return [score for batch in scored for doc in batch for score in doc]

@@ -1,0 +1,89 @@
+"""Prefill and decode of a loaded model, apart.
+
+prefill_tokens_per_s   prompt tokens of all rows / time of the one forward that reads them (synchronized)
+ttft_s                 from prompt tokens on the host to the first new token on the host: that forward and its argmax
+decode_tokens_per_s    new tokens of all rows after the first / time of their forwards, greedy, one token a row a step
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmjobs.engines.transformers.decode_probe import probe_decoding
+from llmjobs.engines.transformers.decoding import start
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Figures at one context length; None with a reason where the model cannot read so much."""
+
+    context_tokens: int
+    ttft_s: float | None = None
+    prefill_tokens_per_s: float | None = None
+    decode_tokens_per_s: float | None = None
+    reason: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def measure_speed(
+    model: Any, device: str, max_length: int, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1
+) -> list[Speed]:
+    """Measure each context length once warm; ``tries`` > 1 takes the median of that many.
+
+    Decodes as ``eval`` does: the way that is right for the model, one row at a time where it cannot batch.
+    """
+    path = probe_decoding(model).path
+    rows = 1 if path in ("single", "whole") else rows
+    found = []
+    for length in contexts:
+        if length + new_tokens > max_length:
+            reason = f"the model reads {max_length} tokens, not {length} and {new_tokens} new ones"
+            found.append(Speed(length, reason=reason))
+            continue
+        runs = [_once(model, device, path, length, rows, new_tokens) for _ in range(tries)]
+        prefill, decode = (statistics.median(one[at] for one in runs) for at in (0, 1))
+        found.append(
+            Speed(
+                length,
+                ttft_s=round(prefill, 6),
+                prefill_tokens_per_s=round(rows * length / prefill, 3),
+                decode_tokens_per_s=round(rows * (new_tokens - 1) / decode, 3) if new_tokens > 1 else None,
+            )
+        )
+    return found
+
+
+def prompt(vocabulary: int, rows: int, length: int) -> Tensor:
+    """Made-up tokens [rows, length] that differ from row to row; which ones does not matter for time."""
+    first = max(min(vocabulary // 8, 1000), 1)
+    return first + (torch.arange(rows * length).reshape(rows, length) * 7) % max(vocabulary - first, 1)
+
+
+def _once(model: Any, device: str, path: str, length: int, rows: int, new_tokens: int) -> tuple[float, float]:
+    """Return seconds until the first token and seconds of all the others."""
+    tokens = prompt(model.config.get_text_config().vocab_size, rows, length)
+    synchronize(device)
+    began = time.perf_counter()
+    steps = start(path, model, tokens.tolist())
+    chosen = steps.logits.argmax(-1).tolist()
+    first = time.perf_counter()
+    for _ in range(new_tokens - 1):
+        steps.advance(chosen)
+        chosen = steps.logits.argmax(-1).tolist()
+    return first - began, time.perf_counter() - first
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done all that it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,1 @@
+"""The eval job: accuracy of models on benchmarks."""

@@ -1,0 +1,513 @@
+"""The eval job: load each model once, score or generate for each subject, and write a record per question."""
+
+import copy
+import datetime
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmjobs import disk
+from llmjobs.benchmarks.base import Doc, Judgement
+from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
+from llmjobs.benchmarks.requests import Score
+from llmjobs.clocks import measured
+from llmjobs.cluster.place import place
+from llmjobs.engines.transformers.budget import batch_tokens_for
+from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
+from llmjobs.engines.transformers.decoding import PATHS as DECODING_PATHS
+from llmjobs.engines.transformers.decoding import why_not_finite
+from llmjobs.engines.transformers.device import DeviceClock, available, set_threads
+from llmjobs.engines.transformers.generate import Asked, Generation, Generator
+from llmjobs.engines.transformers.load import LoadedModel, files_of, load_model, prefetch
+from llmjobs.engines.transformers.plan import UnitPlan
+from llmjobs.engines.transformers.score import Scorer
+from llmjobs.errors import LlmjobsError
+from llmjobs.eval.summary import render_summary, shower, summarize
+from llmjobs.eval.tasks import Task, docs_record, eval_section, make_tasks, with_limit
+from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.memory import mapped_weight_bytes
+from llmjobs.process_memory import WATCH
+from llmjobs.prompt_format import PromptFormat
+from llmjobs.work.cursor import progress_of
+from llmjobs.work.folder import RunFolder, read_object
+from llmjobs.work.journal import Record, encode
+from llmjobs.work.memory_kills import MemoryLimits
+from llmjobs.work.revisions import Revisions
+from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
+from llmjobs.work.run_date import run_date
+from llmjobs.work.units import Saved, Step, Unit, Work
+
+# An opened eval unit: a plan of batches, and the records of each.
+
+DECIMALS = 6
+"""Log-likelihoods are kept to 1e-6 nats: below what float32 resolves, so that a record reads the same everywhere."""
+DOCS_A_STEP = 16
+"""Replies that are generated between two checkpoints. A unit that was begun with another number goes on with it."""
+
+STEPS_BEFORE = {"docs_a_step": 16}
+"""Steps of units whose checkpoint does not name them yet."""
+
+
+def record_of(task: Task, doc: Doc, judgement: Judgement | None, **extra: Any) -> Record:
+    """One line of ``records.jsonl``."""
+    record: Record = {
+        "model": task.model.name,
+        "benchmark": task.data.spec.name,
+        "subject": task.data.subject,
+        "doc_id": doc.doc_id,
+        "gold": doc.gold,
+        "prediction": judgement.prediction if judgement else None,
+        "correct": judgement.correct if judgement else None,
+        "loglikelihoods": None,
+        "status": "ok" if judgement else "error",
+        "metrics": dict(judgement.metrics) if judgement else {},
+    }
+    if judgement and judgement.prediction is None:
+        record["status"] = "unparsed"
+    return record | extra
+
+
+def asked_as(encoded: EncodedUnit, at: int) -> dict[str, Any]:
+    """The shots that fitted, and a mark for each way in which this prompt is not what was asked for."""
+    marks = {"truncated": encoded.truncated, "shortened": encoded.shortened, "joined": encoded.joined}
+    return {"num_fewshot": encoded.shots_used[at]} | {name: True for name, found in marks.items() if found[at]}
+
+
+@dataclass
+class LoglikelihoodWork:
+    """Every option's log-likelihood, a batch of the plan a step; docs that cannot be scored are the last step."""
+
+    task: Task
+    docs: Sequence[Doc]
+    encoded: EncodedUnit
+    plan: UnitPlan
+    scorer: Scorer
+    clock: DeviceClock
+    effective: Mapping[str, Any]
+    opening: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Batches, and one more where docs were refused."""
+        return len(self.plan.batches) + bool(self.plan.refused)
+
+    def step(self, index: int) -> Step:
+        """Score one batch and judge its docs."""
+        if index == len(self.plan.batches):
+            refused = sorted(self.plan.refused.items())
+            records = [record_of(self.task, self.docs[at], None, error=reason) for at, reason in refused]
+            return Step(records, {"items": len(records)})
+        batch = self.plan.batches[index]
+        with measured(self.clock) as span:
+            scores = self.scorer.score_batch(self.plan, index)
+        pairs = zip(batch.docs, scores, strict=True)
+        records = [self._record(self.docs[at], row) for at, row in pairs]
+        return Step(records, {"items": len(records), "tokens": batch.tokens, **span.to_record()})
+
+    def state(self) -> Mapping[str, Any]:
+        """The batch size that out-of-memory errors left."""
+        return {"token_limit": self.scorer.token_limit}
+
+    def _record(self, doc: Doc, scores: Sequence[Score]) -> Record:
+        values = [score.loglikelihood for score in scores]
+        shots = asked_as(self.encoded, doc.doc_id)
+        if not all(map(math.isfinite, values)):
+            return record_of(self.task, doc, None, error=why_not_finite(self.scorer.model), **shots)
+        rounded = [round(value, DECIMALS) for value in values]
+        judgement = self.task.data.benchmark.judge(doc, rounded, [score.is_greedy for score in scores])
+        return record_of(self.task, doc, judgement, loglikelihoods=rounded, **shots)
+
+
+@dataclass
+class GenerationWork:
+    """A reply for each doc, some of them a step. The docs of a step are kept with the checkpoint."""
+
+    task: Task
+    docs: Sequence[Doc]
+    encoded: EncodedUnit
+    generator: Generator
+    clock: DeviceClock
+    seed: int
+    effective: Mapping[str, Any]
+    opening: Mapping[str, Any] = field(default_factory=dict)
+    docs_a_step: int = field(default_factory=lambda: DOCS_A_STEP)
+    _ready: bool = False
+
+    def take_up(self, saved: Saved | None) -> None:
+        """Go on with the steps that the unit was begun with, whatever this version would plan."""
+        if saved is not None and saved.effective:
+            steps = saved.effective.get("steps") or {}
+            self.docs_a_step = int(steps.get("docs_a_step", STEPS_BEFORE["docs_a_step"]))
+        order = hashlib.sha256(repr([doc.doc_id for doc in self.docs]).encode()).hexdigest()[:16]
+        self.effective = {**self.effective, "steps": {"docs_a_step": self.docs_a_step, "order": order}}
+
+    @property
+    def steps(self) -> int:
+        """Docs in groups."""
+        return math.ceil(len(self.docs) / self.docs_a_step)
+
+    def step(self, index: int) -> Step:
+        """Generate for one group of docs, each with its own settings, and judge the replies."""
+        docs = self.docs[index * self.docs_a_step : (index + 1) * self.docs_a_step]
+        with measured(self.clock) as span:
+            if not self._ready:
+                self.generator.keep_prefix([self._asked(doc) for doc in self.docs])
+                self._ready = True
+            replies = self.generator.generate([self._asked(doc) for doc in docs])
+        records = [self._record(doc, reply) for doc, reply in zip(docs, replies, strict=True)]
+        tokens = sum(reply.prompt_tokens + reply.new_tokens for reply in replies)
+        return Step(records, {"items": len(records), "tokens": tokens, **span.to_record()})
+
+    def state(self) -> Mapping[str, Any]:
+        """The rows that run at once after out-of-memory errors, and how they are decoded."""
+        return {"row_limit": self.generator.row_limit, "decoding_path": self.generator.probe.path}
+
+    def _asked(self, doc: Doc) -> Asked:
+        how = self.encoded.generations[doc.doc_id]
+        return Asked(
+            self.encoded.contexts[doc.doc_id],
+            max_new_tokens=how.max_new_tokens,
+            stop=how.stop,
+            temperature=how.temperature,
+            seed=self.seed + doc.doc_id,
+        )
+
+    def _record(self, doc: Doc, reply: Generation) -> Record:
+        thinking = self.encoded.format.split(reply.token_ids, reply.text, self._stop(doc))
+        judgement = None if reply.error else self.task.data.benchmark.judge_text(doc, thinking.answer)
+        extra: dict[str, Any] = asked_as(self.encoded, doc.doc_id)
+        if thinking.thinking is not None:
+            extra |= {"thinking": thinking.thinking, "thinking_tokens": thinking.tokens}
+        if reply.error:
+            extra["error"] = reply.error
+        if reply.cut_tokens:
+            extra["cut_tokens"] = reply.cut_tokens
+        return record_of(
+            self.task,
+            doc,
+            judgement,
+            text=thinking.answer,
+            finish_reason=reply.finish_reason,
+            new_tokens=reply.new_tokens,
+            **extra,
+        )
+
+    def _stop(self, doc: Doc) -> tuple[str, ...]:
+        """What ends an answer, looked for behind the thinking."""
+        return (*self.task.data.benchmark.generation(doc).stop, *self.encoded.format.ends[1])
+
+
+# The eval job as the runner sees it: loads each model once, opens one unit after the other on it.
+
+log = logging.getLogger(__name__)
+
+
+class EvalJob:
+    """Accuracy of every model of a study on every subject of its benchmarks."""
+
+    name = "eval"
+
+    def __init__(self, study: Manifest, folder: RunFolder) -> None:
+        """Nothing is read before :meth:`units`."""
+        self.study, self.folder = study, folder
+        self.section = eval_section(study)
+        self.tasks: dict[str, Task] = {}
+        self._bench: _Bench | None = None
+        self._failed: dict[str, LlmjobsError] = {}
+        self._prefetches = True
+        self._date: datetime.date | None = None
+
+    def for_worker(self) -> "EvalJob":
+        """A copy with no model loaded, to be sent to another machine; which model comes next is not known there."""
+        other = copy.copy(self)
+        other._bench, other._failed, other._prefetches = None, {}, False
+        return other
+
+    def units(self) -> Sequence[Unit]:
+        """One unit for each model and subject, model by model."""
+        self._date = run_date(self.study, self.folder)
+        units = []
+        for task in make_tasks(self.study, Revisions.of(self.folder)):
+            unit = task.unit(self.section.seed)
+            self.tasks[unit.path] = task
+            units.append(unit)
+        return units
+
+    @contextmanager
+    def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
+        """Load the unit's model if it is not there yet, encode its prompts, plan its batches."""
+        task = self.tasks[unit.path]
+        if task.error:
+            raise LlmjobsError(task.error)
+        with measured() as span:
+            bench = self._model(task.model)
+            work = self._work(task, bench, saved)
+        self._write_docs(task)
+        if saved and saved.killed_for_memory:
+            log.warning("%s: going on with less at once: %s", unit.path, dict(work.state()))
+        limits = bench.limits.to_record()
+        mapped = {"mapped_weight_bytes": bench.mapped_weight_bytes}
+        work.opening = {**span.to_record(), "load_s": bench.take_load_s(), **mapped, "items": 0, **limits}
+        yield work
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._bench:
+            self._bench.close()
+            self._bench = None
+
+    def _model(self, spec: ModelSpec) -> "_Bench":
+        if self._bench and self._bench.spec == spec:
+            return self._bench
+        self.close()
+        if spec.name in self._failed:
+            raise self._failed[spec.name]
+        try:
+            self._bench = _Bench(spec, self.study, self.folder)
+        except LlmjobsError as error:
+            self._failed[spec.name] = error
+            raise
+        self._prefetch_after(spec)
+        return self._bench
+
+    def _prefetch_after(self, spec: ModelSpec) -> None:
+        if not self._prefetches:
+            return
+        names = [m.name for m in self.study.models]
+        following = names[names.index(spec.name) + 1 :][:1]
+        for task in self.tasks.values():
+            if task.model.name in following and task.located and (files := files_of(task.located)):
+                prefetch(files)
+                return
+
+    def _work(self, task: Task, bench: "_Bench", saved: Saved | None) -> LoglikelihoodWork | GenerationWork:
+        spec, data = task.model, task.data
+        generates = data.benchmark.output_type(data.subject) == "generate_until"
+        encoded = encode_unit(
+            data.benchmark,
+            data.docs,
+            data.shots,
+            bench.loaded.tokenizer,
+            max_length=bench.loaded.max_length,
+            chat_template=spec.chat_template,
+            fewshot_as_turns=spec.fewshot_as_turns,
+            system=spec.system,
+            thinking=None if generates and _began_before_prompts_were_kept(saved) else spec.thinking,
+            date=self._date,
+            who=spec.name,
+        )
+        bench.tell_added(encoded.format, spec.system or "")
+        effective = {
+            **bench.effective,
+            "bos": encoded.bos,
+            "system_message": encoded.system,
+            **encoded.format.to_record(spec.system or ""),
+        }
+        clock = DeviceClock(bench.loaded.device)
+        if generates:
+            effective |= {"prompts": encoded.digest()}
+            generator = bench.generator(saved)
+            generator.end_tokens = generator.end_tokens | encoded.format.ends[0]
+            bench.write()
+            work = GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
+            work.take_up(saved)
+            return work
+        plan = bench.scorer.plan(
+            encoded.requests,
+            max_length=bench.loaded.max_length,
+            batch_tokens=bench.batch_tokens,
+            prefix_token_id=bench.prefix_token_id,
+        )
+        log.info("%s: %s", data.key, plan.describe())
+        bench.scorer.token_limit = bench.limits.tokens(saved, plan)
+        bench.write()
+        effective |= {
+            "prompts": encoded.digest(),
+            "plan": plan.to_builtin(),
+            "scoring_path": bench.scorer.path_of(plan),
+        }
+        return LoglikelihoodWork(task, data.docs, encoded, plan, bench.scorer, clock, effective)
+
+    def _write_docs(self, task: Task) -> None:
+        assert task.data.test is not None
+        lines = b"".join(encode(docs_record(doc, task.data.test.hash)) for doc in task.data.docs)
+        relative = f"docs/{task.data.key}.jsonl"
+        path = self.folder.path / relative
+        if not disk.is_there(path) or _content(path) != lines:
+            self.folder.write_text(relative, lines.decode())
+
+
+class _Bench:
+    """One loaded model with its scorer, and what is recorded of it."""
+
+    def __init__(self, spec: ModelSpec, study: Manifest, folder: RunFolder) -> None:
+        section = eval_section(study)
+        self.spec = spec
+        threads = set_threads(section.threads)
+        WATCH.begin()
+        with measured() as span:
+            self.loaded: LoadedModel = load_model(spec)
+        model = self.loaded.model
+        on_cpu = self.loaded.device == "cpu"
+        self.mapped_weight_bytes = mapped_weight_bytes([*model.parameters(), *model.buffers()]) if on_cpu else 0
+        self._load_s: float | None = span.real_s
+        self.scorer = Scorer(self.loaded.model, _pad_token_id(self.loaded.tokenizer), warn=log.warning)
+        self.probe = self.scorer.probe()
+        self.prefix_token_id = _prefix_token_id(self.loaded.tokenizer)
+        description = self.loaded.description
+        self.effective: dict[str, Any] = {
+            "device": description.device,
+            "dtype": description.dtype,
+            "quantization": description.quantization,
+            "scoring_path": self.scorer.path,
+            "threads": threads,
+        }
+        self._folder, self._file = folder, f"eval/{spec.name}/model.json"
+        earlier = read_object(folder.path / self._file)
+        self.batch_tokens = self._budget(section.batch_tokens, earlier)
+        self.limits = MemoryLimits.read(earlier)
+        self._decoding: DecodeProbe | None = None
+        self._processors: tuple[str, ...] = ()
+        self._written: dict[str, Any] = {}
+        self._prompts: dict[str, Any] | None = None
+        self.write()
+
+    def tell_added(self, prompt_format: PromptFormat, system: str) -> None:
+        """Say once, and note in ``model.json``, what the chat template makes of the prompts."""
+        if self._prompts is not None:
+            return
+        self._prompts = prompt_format.to_record(system)
+        if added := self._prompts.get("template_system"):
+            log.warning("%s: its chat template adds to every prompt: %r", self.spec.name, _short(added))
+        if self._prompts.get("thinking", "none") != "none":
+            log.warning("%s: thinking is %s", self.spec.name, self._prompts["thinking"])
+
+    def generator(self, saved: Saved | None) -> Generator:
+        """A generator for one unit; how rows are decoded is found out once a model, and a resumed unit goes on so."""
+        if self._decoding is None:
+            self._decoding = probe_decoding(self.loaded.model)
+            if self._decoding.path != "shared":
+                log.warning(
+                    "%s: generating on the %s path: %s", self.spec.name, self._decoding.path, self._decoding.reason
+                )
+        probe = self._decoding
+        if saved and (path := saved.state.get("decoding_path")) in DECODING_PATHS and path != probe.path:
+            probe = DecodeProbe(path, None, "as this unit was begun")
+        model, tokenizer, length = self.loaded.model, self.loaded.tokenizer, self.loaded.max_length
+        generator = Generator(model, tokenizer, warn=log.warning, max_length=length, probe=probe)
+        generator.row_limit = self.limits.rows(saved, generator.row_limit)
+        self._processors = generator.processors
+        return generator
+
+    def write(self) -> None:
+        """Bring ``model.json`` up to date: what was loaded, and with which limits it runs."""
+        record = self.loaded.description.to_record() | self.effective | {"probe": self.probe.to_builtin()}
+        record |= {"chat_template": self.spec.chat_template, "batch_tokens": self.batch_tokens}
+        record |= self.limits.to_record() | (self._prompts or {})
+        if self._decoding:
+            record["decoding"] = {**self._decoding.to_builtin(), "logits_processors": list(self._processors)}
+        if record != self._written:
+            self._folder.write_json(self._file, record)
+            self._written = record
+
+    def _budget(self, wanted: int | str, earlier: Mapping[str, Any]) -> int:
+        """The run's own earlier measurement first: batches must not change between attempts."""
+        if isinstance(wanted, int):
+            return wanted
+        known = earlier.get("batch_tokens")
+        if isinstance(known, int) and known > 0:
+            return known
+        key = {**self.effective, "weights": self.loaded.description.revision, "id": self.spec.id}
+        return batch_tokens_for(self.loaded.model, key, shared=self.scorer.path == "shared")
+
+    def take_load_s(self) -> float | None:
+        """Seconds of loading, for the first unit that asks."""
+        taken, self._load_s = self._load_s, None
+        return None if taken is None else round(taken, 6)
+
+    def close(self) -> None:
+        self.scorer.close()
+        self.loaded.close()
+        WATCH.end()
+
+
+def _content(path: Path) -> bytes | None:
+    """What a file holds; None for what cannot be read, which is then written anew."""
+    try:
+        return disk.read_whole(path)
+    except OSError:
+        return None
+
+
+def _began_before_prompts_were_kept(saved: Saved | None) -> bool:
+    """Whether a unit goes on that an older llmjobs began: its template wrote the thinking as it wished."""
+    return saved is not None and bool(saved.effective) and "prompts" not in saved.effective
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+def _pad_token_id(tokenizer: Any) -> int:
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return found if isinstance(found, int) else 0
+
+
+def _prefix_token_id(tokenizer: Any) -> int | None:
+    """What stands in for an empty context, as lm-eval has it: BOS, else EOS."""
+    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return found if isinstance(found, int) else None
+
+
+# The eval job from a manifest to a summary.
+
+__all__ = ["dry_run", "run", "with_limit"]
+
+
+def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
+    """Run (or go on with) the eval job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
+
+    Raises:
+        LlmjobsError: one line; nothing that was saved is lost.
+
+    """
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
+        job = EvalJob(study, folder)
+        on_records = shower(lambda path: _docs(job, path), click.echo) if show else None
+        outcome = there.run(job, folder, {m.name: m for m in study.models}, job.section.threads, on_records)
+        units = [task.unit(job.section.seed) for task in job.tasks.values()]
+        part = summarize(folder, units, outcome)
+        outcome.in_error = sum(model["errors"] for model in part["models"])
+        write_summary(folder, study, job.name, part)
+        click.echo(render_summary(part))
+        tell_end(folder, outcome)
+    return outcome
+
+
+def dry_run(study: Manifest, results: Path) -> str:
+    """Say what would run and what is done already; loads no model and writes nothing.
+
+    Raises:
+        FingerprintError: the run was begun with other settings, so that it would be refused.
+
+    """
+    folder = RunFolder(results / study.name)
+    run_date(study, folder, writes=False)
+    lines = []
+    seed = eval_section(study).seed
+    for task in make_tasks(study, Revisions.of(folder, writes=False)):
+        unit = task.unit(seed)
+        state = task.error or progress_of(folder, unit.path, unit.declared)
+        lines.append(f"{task.model.name}  {task.data.key}  {task.data.count} questions  {state}")
+    return "\n".join(lines)
+
+
+def _docs(job: EvalJob, path: str) -> list[Doc]:
+    return job.tasks[path].data.docs

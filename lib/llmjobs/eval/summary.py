@@ -1,0 +1,291 @@
+"""The summary of an eval: accuracy with intervals and times per model, its table, and ``--show``."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from llmjobs.benchmarks.base import LETTERS, Benchmark, Doc
+from llmjobs.benchmarks.registry import benchmark_class, names
+from llmjobs.changed_prompts import ChangedPrompts, count_changed
+from llmjobs.engines.transformers.device import NO_GPU_TIME
+from llmjobs.errors import printable
+from llmjobs.process_memory import needed_bytes
+from llmjobs.statistics.intervals import wilson
+from llmjobs.statistics.rounding import fixed
+from llmjobs.terminal_table import GIB, seconds, table
+from llmjobs.work import cursor as cursors
+from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
+from llmjobs.work.journal import Record, read_records
+from llmjobs.work.run import Outcome
+from llmjobs.work.units import Unit
+
+# The summary of an eval: accuracy with intervals, and real, CPU and GPU time of each model, from the records alone.
+
+CONFIDENCE = "95% Wilson"
+
+
+def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dict[str, Any]:
+    """The ``eval`` part of ``summary.json``; times add up over all attempts."""
+    groups: dict[str, list[Unit]] = defaultdict(list)
+    for unit in units:
+        groups[unit.group].append(unit)
+    missing = [unit.path for unit in units if not cursors.is_done(folder, unit.path, unit.declared)]
+    return {
+        "status": "partial" if missing else "complete",
+        "models": [_model(folder, name, members) for name, members in groups.items()],
+        "units_missing": [path for path in missing if path not in outcome.failed],
+        "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
+    }
+
+
+def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any]:
+    records: dict[tuple[str, str], list[Record]] = {}
+    asked = {(str(u.declared["benchmark"]), str(u.declared["subject"])): int(u.declared["num_fewshot"]) for u in units}
+    timings: list[Record] = []
+    attempts, real_s, memory_kills = 1, 0.0, 0
+    for unit in units:
+        place = folder.path / unit.path
+        if not (place / CHECKPOINT).exists():
+            continue
+        cursor, _ = cursors.load(folder.unit(unit.path), unit.declared)
+        key = (str(unit.declared["benchmark"]), str(unit.declared["subject"]))
+        records[key] = read_records(place / "records.jsonl", allow_torn=True)
+        timings += read_records(place / "timings.jsonl", allow_torn=True)
+        attempts, real_s = max(attempts, cursor.attempts), real_s + cursor.real_s
+        memory_kills += cursor.memory_kills
+    everything = [record for part in records.values() for record in part]
+    scoring_s = sum(line["real_s"] for line in timings if line.get("phase") == "run" and "real_s" in line)
+    return {
+        "model": name,
+        **_times(folder, name, timings, real_s),
+        "questions": len(everything),
+        "scoring_s": round(scoring_s, 3),
+        "questions_per_s": round(len(everything) / scoring_s, 3) if scoring_s else None,
+        "attempts": attempts,
+        "memory_kills": memory_kills,
+        "errors": sum(record["status"] == "error" for record in everything),
+        "unparsed": sum(record["status"] == "unparsed" for record in everything),
+        "benchmarks": _benchmarks(records, asked),
+        **_prompts(folder, name),
+    }
+
+
+def _prompts(folder: RunFolder, name: str) -> dict[str, Any]:
+    """What the chat template makes of the prompts, where one is used."""
+    found = read_object(folder.path / "eval" / name / "model.json")
+    return {key: found[key] for key in ("thinking", "prompt_date", "template_system") if found.get(key)}
+
+
+def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: float) -> dict[str, Any]:
+    gpu = [line["gpu_s"] for line in timings if line.get("gpu_s") is not None]
+    device_peaks = [line["peak_device_bytes"] for line in timings if line.get("peak_device_bytes")]
+    anon = max((line["peak_anon_bytes"] for line in timings if line.get("peak_anon_bytes")), default=None)
+    mapped = max((n for line in timings if (n := line.get("mapped_weight_bytes")) is not None), default=None)
+    device = str(read_object(folder.path / "eval" / name / "model.json").get("device", "unknown"))
+    return {
+        "real_s": round(real_s, 3),
+        "user_s": round(_sum(timings, "user_s"), 3),
+        "system_s": round(_sum(timings, "system_s"), 3),
+        "gpu_s": round(sum(gpu), 3) if gpu else None,
+        "gpu_s_reason": None if gpu else NO_GPU_TIME.get(device, "no model was loaded"),
+        "load_s": round(_sum(timings, "load_s"), 3),
+        "peak_rss_bytes": max((line.get("peak_rss_bytes") or 0 for line in timings), default=0) or None,
+        "needed_bytes": needed_bytes(anon, mapped),
+        "peak_device_bytes": max(device_peaks, default=None),
+        **_each_device(timings),
+    }
+
+
+def _each_device(timings: Sequence[Record]) -> dict[str, Any]:
+    """Peak and time of each GPU, where a model was spread over several."""
+    rows = [line for line in timings if line.get("peak_device_bytes_each")]
+    if not rows:
+        return {}
+    columns = list(zip_longest(*(line["peak_device_bytes_each"] for line in rows), fillvalue=0))
+    seconds = list(zip_longest(*(line["gpu_s_each"] for line in rows), fillvalue=0.0))
+    return {
+        "peak_device_bytes_each": [max(column) for column in columns],
+        "gpu_s_each": [round(sum(column), 3) for column in seconds],
+    }
+
+
+def _sum(lines: Iterable[Mapping[str, Any]], key: str) -> float:
+    return sum(line.get(key) or 0.0 for line in lines)
+
+
+def _benchmarks(
+    records: Mapping[tuple[str, str], Sequence[Record]], asked: Mapping[tuple[str, str], int]
+) -> list[dict[str, Any]]:
+    by_benchmark: dict[str, dict[str, Sequence[Record]]] = defaultdict(dict)
+    for (benchmark, subject), part in records.items():
+        by_benchmark[benchmark][subject] = part
+    return [
+        _benchmark(name, subjects, {subject: asked[name, subject] for subject in subjects})
+        for name, subjects in by_benchmark.items()
+    ]
+
+
+def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]], asked: Mapping[str, int]) -> dict[str, Any]:
+    rows = [
+        {"subject": subject, **_accuracy(part), **count_changed(part, asked[subject]).to_record()}
+        for subject, part in subjects.items()
+    ]
+    scored = [row["acc"] for row in rows if row["acc"] is not None]
+    together = [record for part in subjects.values() for record in part]
+    return {
+        "benchmark": name,
+        **_accuracy(together),
+        "macro_acc": round(sum(scored) / len(scored), 6) if scored else None,
+        "metrics": _metrics(name, together),
+        "interval": CONFIDENCE,
+        **count_changed(together, max(asked.values(), default=0)).to_record(),
+        "subjects": rows,
+    }
+
+
+def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
+    """Micro accuracy over what was scored; an error is counted apart, an unreadable reply is not right."""
+    scored = [record for record in records if record["status"] != "error"]
+    n, right = len(scored), sum(bool(record["correct"]) for record in scored)
+    if not n:
+        return {"n": 0, "correct": 0, "acc": None, "stderr": None, "low": None, "high": None}
+    low, high = wilson(right, n)
+    acc = right / n
+    stderr = math.sqrt(acc * (1 - acc) / (n - 1)) if n > 1 else None
+    figures = {"acc": acc, "stderr": stderr, "low": float(low), "high": float(high)}
+    return {"n": n, "correct": right} | {k: None if v is None else round(v, 6) for k, v in figures.items()}
+
+
+def _metrics(benchmark: str, records: Sequence[Record]) -> dict[str, float]:
+    """Each metric over all records, put together as the benchmark defines it."""
+    aggregate = (benchmark_class(benchmark) if benchmark in names() else Benchmark).aggregate
+    values: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, value in record["metrics"].items():
+            values[name].append(value)
+    return {name: round(aggregate(name, found), 6) for name, found in values.items()}
+
+
+# The eval summary as it stands on the terminal.
+
+HEADER = (
+    "model", "accuracy (95% interval)", "macro", "questions", "q/s", "real", "CPU", "GPU", "memory", "resident",
+)  # fmt: skip
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """A table of models, and what failed or is missing."""
+    rows = [_row(model) for model in summary["models"]]
+    lines = table([HEADER, *rows])
+    for model in summary["models"]:
+        if model["unparsed"] or model["errors"]:
+            lines.append(f"{model['model']}: {model['unparsed']} replies unread, {model['errors']} questions in error")
+        lines += _changed(model)
+    lines += failed_lines(summary["units_failed"])
+    if summary["units_missing"]:
+        lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
+    reasons = {m["gpu_s_reason"] for m in summary["models"] if m["gpu_s"] is None and m["gpu_s_reason"]}
+    lines += [f"GPU –: {reason}" for reason in sorted(reasons)]
+    lines.append(
+        "q/s counts the time of scoring alone; real is loading, planning, scoring and saving, in all attempts."
+    )
+    lines.append("CPU is user + system time of all threads: with several threads it passes real time.")
+    if any(model.get("needed_bytes") for model in summary["models"]):
+        lines.append("memory is what must stay; resident counts file pages too, which the system can take back.")
+    return "\n".join(lines)
+
+
+def _changed(model: Mapping[str, Any]) -> list[str]:
+    """What was not asked as the manifest says: shots that did not fit, prompts that were cut, by benchmark."""
+    found = []
+    for benchmark in model["benchmarks"]:
+        if text := str(ChangedPrompts.from_record(benchmark)):
+            subjects = [row["subject"] for row in benchmark["subjects"] if str(ChangedPrompts.from_record(row))]
+            named = f" ({', '.join(subjects[:3])}{f' and {len(subjects) - 3} more' if len(subjects) > 3 else ''})"
+            where = named if len(benchmark["subjects"]) > 1 else ""
+            found.append(f"{model['model']}: {benchmark['benchmark']}: {text}{where}")
+    return found
+
+
+def failed_lines(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What failed and why, units that failed for the same reason on one line."""
+    units: dict[str, list[str]] = {}
+    for one in failed:
+        units.setdefault(one["error"], []).append(one["unit"])
+    return [
+        f"failed: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {error}"
+        for error, names in units.items()
+    ]
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    needed = model["peak_device_bytes"] or model.get("needed_bytes")
+    return (
+        model["model"],
+        "; ".join(_eval_table_accuracy(b, len(model["benchmarks"]) > 1) for b in model["benchmarks"]) or "–",
+        "; ".join(_percent(b["macro_acc"]) for b in model["benchmarks"]) or "–",
+        f"{model['questions']:,}",
+        f"{model['questions_per_s']:.1f}" if model["questions_per_s"] else "–",
+        seconds(model["real_s"]),
+        seconds(model["user_s"] + model["system_s"]),
+        seconds(model["gpu_s"]),
+        gib(needed),
+        gib(model["peak_rss_bytes"]),
+    )
+
+
+def gib(size: float | None) -> str:
+    """Bytes as GiB, MiB below a tenth of one; a dash for none."""
+    if not size:
+        return "–"
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
+
+
+def _eval_table_accuracy(benchmark: Mapping[str, Any], named: bool) -> str:
+    name = f"{benchmark['benchmark']} " if named else ""
+    if benchmark["acc"] is None:
+        return f"{name}–"
+    return f"{name}{_percent(benchmark['acc'])} ({_percent(benchmark['low'])}–{_percent(benchmark['high'])})"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{fixed(100 * value, 1)}%"
+
+
+# `--show`: each question, the model's answer, right or wrong.
+
+
+def shower(
+    docs_of: Callable[[str], Sequence[Doc]], write: Callable[[str], Any]
+) -> Callable[[Unit, Sequence[Record]], None]:
+    """Return what the runner calls with each step's records."""
+
+    def show(unit: Unit, records: Sequence[Record]) -> None:
+        docs = docs_of(unit.path)
+        for record in records:
+            write(render(record, docs[record["doc_id"]]))
+
+    return show
+
+
+def render(record: Record, doc: Doc) -> str:
+    """A block of lines for one question; foreign control characters are written out."""
+    lines = [f"── {record['model']} · {record['benchmark']} · {record['subject']} · question {record['doc_id']}"]
+    lines += [f"   {printable(line)}" for line in doc.question.splitlines()]
+    for letter, choice in zip(LETTERS, doc.choices, strict=False):
+        mark = "→" if record["prediction"] == letter else " "
+        lines.append(f" {mark} {letter}. {printable(choice)}")
+    return "\n".join([*lines, f"   {verdict(record)}", ""])
+
+
+def verdict(record: Record) -> str:
+    """``answered B, right`` and its kin."""
+    gold = printable(str(record["gold"]))
+    if record["status"] == "error":
+        return f"not scored: {printable(str(record.get('error', 'no reason recorded')))}"
+    if record["status"] == "unparsed":
+        return f"no answer could be read from {printable(str(record.get('text')))!r} (right: {gold})"
+    answer = printable(str(record["prediction"]))
+    return f"answered {answer}, right" if record["correct"] else f"answered {answer}, wrong (right: {gold})"

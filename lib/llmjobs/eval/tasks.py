@@ -1,0 +1,171 @@
+"""From a manifest's ``eval`` section to tasks: one model on one subject, with everything that decides its records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from llmjobs.benchmarks.base import Benchmark, Doc, Shots
+from llmjobs.benchmarks.rows import RowSet, load_rows
+from llmjobs.engines.transformers.locate import Located
+from llmjobs.errors import DataError, ManifestError, ModelError
+from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
+from llmjobs.work.revisions import Revisions
+from llmjobs.work.units import Unit
+
+
+@dataclass(frozen=True)
+class SubjectData:
+    """The rows of one subject, read once for all models; ``error`` where they could not be read."""
+
+    spec: BenchmarkSpec
+    benchmark: Benchmark
+    subject: str
+    test: RowSet | None
+    fewshot: RowSet | None
+    error: str | None = None
+
+    @property
+    def key(self) -> str:
+        """``mmlu.astronomy``: name of the docs file and of the unit's folder."""
+        return f"{self.spec.name}.{self.subject}"
+
+    @property
+    def count(self) -> int:
+        """Questions that will be asked."""
+        rows = len(self.test.rows) if self.test else 0
+        return min(rows, self.spec.limit or rows)
+
+    @cached_property
+    def docs(self) -> list[Doc]:
+        """The questions, in the order of the rows.
+
+        Raises:
+            DataError: a row is not of the benchmark's form; the line names it.
+
+        """
+        assert self.test is not None
+        docs = []
+        for index, row in enumerate(self.test.rows[: self.count]):
+            try:
+                docs.append(self.benchmark.doc(row, index, self.subject))
+            except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+                raise DataError(
+                    f"{self.test.origin}: row {index + 1} is not of the form of {self.spec.name}: "
+                    f"{type(error).__name__} {error}; see 'llmjobs benchmarks'"
+                ) from None
+        return docs
+
+    @cached_property
+    def shots(self) -> Shots:
+        """The worked examples before each question."""
+        rows = self.fewshot.rows if self.fewshot else []
+        if len(rows) < self.benchmark.options.num_fewshot:
+            raise DataError(
+                f"{self.key}: num_fewshot is {self.benchmark.options.num_fewshot}, but there are {len(rows)} rows"
+            )
+        return self.benchmark.shots(rows, self.subject)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of the eval job."""
+
+    model: ModelSpec
+    located: Located | None
+    data: SubjectData
+    error: str | None
+    """Why it cannot run, where that is known before anything is loaded."""
+
+    def unit(self, seed: int) -> Unit:
+        """The unit that the runner sees."""
+        spec, bench = self.model, self.data.benchmark
+        declared: dict[str, Any] = {
+            "model": spec.id,
+            "revision": self.located.revision if self.located else None,
+            "device_asked": spec.device,
+            "dtype_asked": spec.dtype,
+            "quantization_asked": spec.quantization,
+            "chat_template": spec.chat_template,
+            "fewshot_as_turns": spec.fewshot_as_turns if spec.chat_template else None,
+            "system": spec.system if spec.chat_template else None,
+            "thinking_asked": spec.thinking if spec.chat_template else None,
+            "benchmark": self.data.spec.name,
+            "benchmark_version": bench.version,
+            "subject": self.data.subject,
+            "prompt": bench.options.prompt,
+            "output_type": bench.output_type(self.data.subject),
+            "num_fewshot": bench.options.num_fewshot,
+            "questions": self.data.count,
+            "data_hash": self.data.test.hash if self.data.test else None,
+            "fewshot_hash": self.data.fewshot.hash if self.data.fewshot else None,
+            "seed": seed,
+        }
+        return Unit(f"eval/{spec.name}/{self.data.key}", declared, spec.name, self.data.count)
+
+
+def make_tasks(study: Manifest, revisions: Revisions) -> list[Task]:
+    """All tasks in order: model by model, benchmark by benchmark. What cannot run carries its error."""
+    section = eval_section(study)
+    data = [
+        _load(spec, spec.benchmark()(spec.options()), subject, revisions)
+        for spec in section.benchmarks
+        for subject in spec.subject_names()
+    ]
+    tasks = []
+    for model in study.models:
+        located, error = revisions.locate(model)
+        tasks += [Task(model, located, one, error or one.error) for one in data]
+    return tasks
+
+
+def eval_section(study: Manifest) -> EvalSection:
+    """The manifest's ``eval`` section.
+
+    Raises:
+        ManifestError: it has none.
+
+    """
+    if study.eval is None:
+        raise ManifestError(f"{study.name}: the manifest has no 'eval:' section; add one with the benchmarks to run")
+    return study.eval
+
+
+def _load(spec: BenchmarkSpec, benchmark: Benchmark, subject: str, revisions: Revisions) -> SubjectData:
+    try:
+        test = _rows(spec, benchmark, subject, "test", revisions)
+        fewshot = None
+        if benchmark.options.num_fewshot and benchmark.fewshot_split:
+            fewshot = _rows(spec, benchmark, subject, benchmark.fewshot_split, revisions)
+    except (DataError, ModelError) as error:
+        return SubjectData(spec, benchmark, subject, None, None, str(error))
+    return SubjectData(spec, benchmark, subject, test, fewshot)
+
+
+def _rows(spec: BenchmarkSpec, benchmark: Benchmark, subject: str, split: str, revisions: Revisions) -> RowSet:
+    local = spec.data or spec.file
+    if local or benchmark.hub is None:
+        return load_rows(type(benchmark), subject, split, data=local, revision=None)
+    hub = benchmark.hub.path
+    revision = revisions.known_commit("dataset", hub, spec.revision) or spec.revision
+    found = load_rows(type(benchmark), subject, split, data=None, revision=revision)
+    revisions.record("dataset", hub, spec.revision, found.revision)
+    return found
+
+
+def with_limit(study: Manifest, limit: int) -> Manifest:
+    """Return the study with ``limit`` questions of each subject at most."""
+    section = eval_section(study)
+    benchmarks = [b.model_copy(update={"limit": min(limit, b.limit or limit)}) for b in section.benchmarks]
+    return study.model_copy(update={"eval": section.model_copy(update={"benchmarks": benchmarks})})
+
+
+def docs_record(doc: Doc, digest: str) -> Mapping[str, Any]:
+    """One line of ``docs/BENCHMARK.SUBJECT.jsonl``: the question as people read it."""
+    return {
+        "doc_id": doc.doc_id,
+        "question": doc.question,
+        "choices": list(doc.choices),
+        "gold": doc.gold,
+        "hash": digest,
+    }

@@ -1,1 +1,0 @@
-"""The jobs: each turns a manifest into units of work and hands them to the runner."""

@@ -1,0 +1,1 @@
+"""Measuring the machine: child processes, energy, CPU counters, probes."""

@@ -1,0 +1,303 @@
+"""Run a Python module in a fresh process, measure it as the shell's ``time`` does, and say why it ended."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llmjobs.errors import LlmjobsError, printable
+from llmjobs.redaction import redacted, without_secrets
+
+# Runs a Python module in a fresh process and measures the whole of it as the shell's `time` does. No torch.
+
+TAIL_BYTES = 4000
+LOOK_S = 0.25
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended and what it used."""
+
+    lines: tuple[Mapping[str, Any], ...]
+    """What it told, in order; a torn last line is left out."""
+    exit_status: int
+    """Exit code, or minus the signal's number."""
+    real_s: float
+    """Wall time from before the process was made until it was waited for."""
+    user_s: float
+    system_s: float
+    """CPU seconds of the child and of all children that it waited for (``wait4``)."""
+    peak_bytes: int
+    """Largest resident memory that was seen from outside, four times a second."""
+    timed_out: bool
+    stderr_tail: str
+
+    @property
+    def result(self) -> Any:
+        """The child's result, or None."""
+        return next((line["result"] for line in self.lines if "result" in line), None)
+
+    @property
+    def error(self) -> str | None:
+        """The one line of an error that the child could tell, or None."""
+        return next((str(line["error"]) for line in self.lines if "error" in line), None)
+
+    @property
+    def phase(self) -> str:
+        """What it was doing last."""
+        return next((str(line["phase"]) for line in reversed(self.lines) if "phase" in line), "start")
+
+    def time_record(self) -> dict[str, float]:
+        """``real_s``, ``user_s`` and ``system_s`` of the whole process."""
+        return {name: round(getattr(self, name), 6) for name in ("real_s", "user_s", "system_s")}
+
+
+def run_child(
+    module: str,
+    task: Mapping[str, Any],
+    *,
+    timeout_s: float | None = None,
+    under: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    secrets: Collection[str] = (),
+) -> Ended:
+    """Run ``python -m module`` with ``task``; ``under`` is a command to run it under.
+
+    Of the environment's keys and tokens it gets those in ``secrets`` only. It is killed with whatever ends
+    this call (a signal's exception too).
+    """
+    with tempfile.TemporaryDirectory(prefix="llmjobs-") as folder:
+        told, stderr = Path(folder, "told.jsonl"), Path(folder, "stderr")
+        command = [*under, sys.executable, "-P", "-m", module, str(told)]
+        with stderr.open("wb") as stream:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                env=without_secrets(keep=secrets) | dict(environment or {}),
+            )
+            leash = _Leash(process, timeout_s)
+            with leash:
+                leash.give(json.dumps(task))
+                _, status, usage = os.wait4(process.pid, 0)
+                real_s = time.monotonic() - began
+                process.returncode = os.waitstatus_to_exitcode(status)
+        return Ended(
+            lines=tuple(_read(told)),
+            exit_status=process.returncode,
+            real_s=real_s,
+            user_s=usage.ru_utime,
+            system_s=usage.ru_stime,
+            peak_bytes=leash.peak_bytes,
+            timed_out=leash.timed_out,
+            stderr_tail=_tail(stderr),
+        )
+
+
+class _Leash:
+    """The child's stdin, its time limit, and its end with this one's."""
+
+    def __init__(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
+        self.process, self.timed_out, self.peak_bytes = process, False, 0
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._timer = threading.Timer(timeout_s, self._expire) if timeout_s else None
+
+    def give(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+
+    def __enter__(self) -> None:
+        self._watch.start()
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._timer:
+            self._timer.cancel()
+        if self.process.returncode is None:
+            self._kill()
+            self.process.wait()
+        if self.process.stdin:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+
+    def _look(self) -> None:
+        """Follow its memory: ``wait4`` counts the parent's of the moment of the fork with it (see ``memory``)."""
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.process.pid)
+            while not self._over.wait(LOOK_S):
+                self.peak_bytes = max(self.peak_bytes, process.memory_info().rss)
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _read(path: Path) -> list[Mapping[str, Any]]:
+    lines = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                lines.append(json.loads(line))
+    return lines
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+        return redacted(stream.read().decode("utf-8", "replace"))
+    return ""
+
+
+class Teller:
+    """The child's side: tells phases and the result."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to ``path``."""
+        self._path = path
+
+    def tell(self, **line: Any) -> None:
+        """Append one line."""
+        with self._path.open("ab") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+    def phase(self, name: str) -> None:
+        """Say what is done from here on."""
+        self.tell(phase=name)
+
+
+def serve(work: Callable[[Any, Teller], Any]) -> None:
+    """Be the child: read the task, call ``work``, tell its result; an error becomes one line."""
+    teller = Teller(Path(sys.argv[1]))
+    task = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        teller.tell(result=work(task, teller))
+    except LlmjobsError as error:
+        teller.tell(error=str(error))
+    except Exception as error:
+        text = printable(redacted(str(error).strip()))[:400]
+        teller.tell(error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
+        raise
+
+
+def _end_with_parent() -> None:
+    # not through sys.stdin: a buffered reader held by a thread cannot be closed at exit
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
+# Why a child process ended, in words, and what the kernel says about memory. No torch.
+
+GIB = 1 << 30
+_CGROUPS = Path("/sys/fs/cgroup")
+_OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+
+
+def describe_end(ended: Ended) -> str:
+    """``was killed by SIGKILL during load``, ``crashed with SIGSEGV …``, ``ended with code 1 …: last line``."""
+    if ended.timed_out:
+        return f"took longer than its time limit during {ended.phase}"
+    if ended.exit_status < 0:
+        name = _signal_name(-ended.exit_status)
+        verb = "was killed by" if ended.exit_status == -signal.SIGKILL else "crashed with"
+        return f"{verb} {name} during {ended.phase}"
+    if ended.error:
+        return f"failed during {ended.phase}: {ended.error}"
+    return f"ended with code {ended.exit_status} during {ended.phase}: {last_line(ended.stderr_tail)}"
+
+
+def was_killed(ended: Ended) -> bool:
+    """Whether the kernel (or a person) ended it by SIGKILL, not this program's time limit."""
+    return ended.exit_status == -signal.SIGKILL and not ended.timed_out
+
+
+def out_of_memory(ended: Ended, oom_kills_before: int | None) -> str:
+    """The line of a killed child: how much it had, and whether the kernel counted a kill for memory."""
+    after = oom_kills()
+    counted = after is not None and oom_kills_before is not None and after > oom_kills_before
+    who = "by the kernel for lack of memory" if counted else "by SIGKILL, most likely for lack of memory"
+    return f"killed {who} during {ended.phase}, with {ended.peak_bytes / GIB:.2f} GiB resident"
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel killed for memory since it started, anybody's; None where it does not say."""
+    return _count_in(Path("/proc/vmstat"))
+
+
+def own_oom_kills() -> tuple[str, int] | None:
+    """How many processes of this one's own control group the kernel killed for memory, with the group's identity.
+
+    The count is of the group alone, whoever ran out of memory (cgroups(7), ``memory.events`` and
+    ``memory.oom_control``). None where there is no such group: macOS, the root group, no access.
+    """
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            places = [(_CGROUPS / path.strip("/"), "memory.events"), (_CGROUPS, "memory.events")]
+        elif "memory" in controllers.split(",") and path != "/":
+            places = [(_CGROUPS / "memory" / path.strip("/"), "memory.oom_control")]
+        else:
+            continue
+        for place, name in places:
+            if (count := _count_in(place / name)) is not None:
+                return f"{place}:{place.stat().st_ino}", count
+    return None
+
+
+def _count_in(file: Path) -> int | None:
+    try:
+        found = _OOM_KILLS.search(file.read_text())
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def boot_id() -> str | None:
+    """Name of this start of the machine; None where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def last_line(text: str) -> str:
+    """The last line of a child's stderr that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return printable(lines[-1])[:200] if lines else "it said nothing"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,81 @@
+"""Asks a child process what this machine computes; a probe that crashes it is an answer too. No torch here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmjobs.errors import LlmjobsError
+from llmjobs.machine.child import Ended, describe_end, run_child
+
+MODULE = "llmjobs.machine.probes"
+Layer = tuple[str, str, str]
+"""Device, dtype (may be ``auto``), quantization."""
+PROBE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether something works here; ``dtype`` in which it computed, ``reason`` where it does not."""
+
+    ok: bool
+    reason: str = ""
+    dtype: str | None = None
+    figure: float | None = None
+
+
+@dataclass
+class Machine:
+    """What the probes found."""
+
+    devices: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    layers: dict[Layer, Verdict] = field(default_factory=dict)
+    parity: dict[str, Verdict] = field(default_factory=dict)
+    torch: str | None = None
+
+    def available(self) -> list[str]:
+        """Devices that are there."""
+        return [name for name, found in self.devices.items() if "reason" not in found]
+
+
+def probe_machine(layers: Sequence[Layer], parity: Sequence[str] = ()) -> Machine:
+    """Try every layer and parity check.
+
+    Raises:
+        LlmjobsError: not even torch can be imported; the line says why.
+
+    """
+    machine = Machine()
+    layers, parity = list(dict.fromkeys(layers)), list(dict.fromkeys(parity))
+    while True:
+        todo = [one for one in layers if one not in machine.layers]
+        left = [one for one in parity if one not in machine.parity]
+        ended = run_child(MODULE, {"layers": todo, "parity": left}, timeout_s=PROBE_S)
+        _take(machine, ended)
+        if ended.result is not None:
+            machine.torch = str(ended.result["torch"])
+            return machine
+        trying = next((line["trying"] for line in reversed(ended.lines) if "trying" in line), None)
+        why = describe_end(ended)
+        if trying is None or not machine.devices:
+            raise LlmjobsError(f"this machine cannot be probed: {why}; see 'python -m pip check'")
+        if trying[0] == "parity":
+            machine.parity[trying[1]] = Verdict(False, f"the check {why}")
+        else:
+            machine.layers[tuple(trying)] = Verdict(False, f"the probe {why}")
+
+
+def _take(machine: Machine, ended: Ended) -> None:
+    for line in ended.lines:
+        if "devices" in line:
+            machine.devices = dict(line["devices"])
+        elif "layer" in line:
+            device, dtype, quantization = line["layer"]
+            found = line["verdict"]
+            machine.layers[device, dtype, quantization] = Verdict(
+                found["ok"], found.get("reason", ""), found.get("dtype"), found.get("error")
+            )
+        elif "parity" in line:
+            found = line["verdict"]
+            machine.parity[line["parity"]] = Verdict(
+                found["ok"], found.get("reason", ""), figure=found.get("max_difference_nats")
+            )

@@ -1,0 +1,1 @@
+"""The matrix job: devices and precisions side by side, each cell in its own process."""

@@ -1,0 +1,215 @@
+"""One matrix cell in its own process (``python -m llmjobs.matrix.cell_process``): load, warm up, time, ask."""
+
+import datetime
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmjobs.clocks import Span, measured
+from llmjobs.engines.transformers.device import NO_GPU_TIME, DeviceClock, gpu_uuid, warm_up_seconds
+from llmjobs.engines.transformers.speed import Speed, measure_speed
+from llmjobs.errors import LlmjobsError, printable
+from llmjobs.eval.job import EvalJob
+from llmjobs.machine.child import Teller, serve
+from llmjobs.machine.cpu_counters import CpuCounters
+from llmjobs.machine.energy import EnergyMeter
+from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
+from llmjobs.memory import own_peak_bytes
+from llmjobs.process_memory import WATCH
+from llmjobs.redaction import redacted
+from llmjobs.work.folder import RunFolder
+
+# What happens in a cell's process once torch is there: the model, its speed, and the eval job's questions.
+
+
+class CellEval(EvalJob):
+    """The eval job of one model, driven unit by unit, its model open to look at."""
+
+    def bench(self) -> Any:
+        """The loaded model with its scorer."""
+        return self._model(self.study.models[0])
+
+
+class Asker:
+    """One cell at work."""
+
+    def __init__(self, task: Mapping[str, Any], folder: Path) -> None:
+        """Take the task as the parent sent it; ``folder`` is thrown away afterwards."""
+        self.task = task
+        # built as the parent validated it: a grid may hold pairs that a manifest refuses
+        self.spec = ModelSpec.model_construct(**task["model"])
+        benchmarks = [BenchmarkSpec.model_validate(one) for one in task["benchmarks"]]
+        section = EvalSection(
+            benchmarks=benchmarks, seed=task["seed"], batch_tokens=task["batch_tokens"], threads=task["threads"]
+        )
+        date = datetime.date.fromisoformat(task["date"]) if task.get("date") else None
+        study = Manifest.model_construct(name="cell", description="", date=date, models=[self.spec], eval=section)
+        self.job = CellEval(study, RunFolder(folder))
+        self.clock = DeviceClock(self.spec.device)
+        self.effective: dict[str, Any] = {}
+        self.load_s = self.probe_s = 0.0
+        self.load_gpu_s: float | None = None
+        self.load_peak_device_bytes: int | None = None
+
+    @property
+    def gpu_s_reason(self) -> str | None:
+        """Why there is no GPU time, where there is none."""
+        return NO_GPU_TIME.get(self.spec.device)
+
+    def load(self) -> Any:
+        """Load the model, after the device was woken; what the scoring paths' check takes counts as warm-up."""
+        self.probe_s = warm_up_seconds(self.spec.device)
+        with measured(self.clock) as span:
+            bench = self.job.bench()
+        self.load_s = float(bench.take_load_s() or 0.0)
+        self.probe_s += span.real_s - self.load_s
+        self.load_gpu_s, self.load_peak_device_bytes = span.gpu_s, span.peak_device_bytes
+        found = bench.loaded.description
+        for key in ("device", "quantization"):
+            if (asked := getattr(self.spec, key)) != (is_now := getattr(found, key)):
+                raise LlmjobsError(f"{key} should be {asked}, but the loaded weights are {is_now}; not run")
+        self.effective = dict(bench.effective)
+        return bench
+
+    def warm_up(self, tokens: int) -> None:
+        """Run a short prompt once through prefill and decode."""
+        self._speed([tokens], rows=1, new_tokens=4)
+
+    def measure_speed(self) -> list[Speed]:
+        """Time prefill and decode at the context lengths asked for."""
+        task = self.task
+        return self._speed(task["context_lengths"], rows=task["batch_size"], new_tokens=task["new_tokens"])
+
+    def energy_meter(self) -> EnergyMeter:
+        """Energy of processor and device."""
+        return EnergyMeter(self.spec.device, self.task.get("uuid") or gpu_uuid())
+
+    def ask(self, teller: Teller) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Ask every question; returns the records, and the time of their batches added up."""
+        records: list[dict[str, Any]] = []
+        total, gpu, peaks, tokens = Span(), [], [0], 0
+        plans = {}
+        for unit in self.job.units():
+            teller.tell(phase=f"questions {unit.path.rpartition('/')[2]}")
+            with self.job.open(unit, None) as work:
+                plans[unit.path.rpartition("/")[2]] = work.effective.get("plan")
+                for index in range(work.steps):
+                    step = work.step(index)
+                    timing = step.timing
+                    records += step.records
+                    tokens += timing.get("tokens", 0)
+                    for name in ("real_s", "user_s", "system_s"):
+                        setattr(total, name, getattr(total, name) + timing.get(name, 0.0))
+                    gpu.append(timing.get("gpu_s"))
+                    peaks.append(timing.get("peak_device_bytes") or 0)
+        self.effective["plans"] = plans
+        seen = [one for one in gpu if one is not None]
+        total.gpu_s = sum(seen) if seen else None
+        total.peak_device_bytes = max(peaks) or None
+        return records, total.to_record() | {"questions": len(records), "tokens": tokens}
+
+    def _speed(self, contexts: list[int], *, rows: int, new_tokens: int) -> list[Speed]:
+        loaded = self.job.bench().loaded
+        return measure_speed(loaded.model, loaded.device, loaded.max_length, contexts, rows=rows, new_tokens=new_tokens)
+
+
+# One cell in a process of its own (`python -m llmjobs.matrix.cell_process`): load, warm up, time, ask.
+
+WARM_UP_TOKENS = 16
+NOISE = ("will be cast from", "gemm_4bit_forward")
+"""Lines that a back end repeats for every layer and that change nothing."""
+
+
+class Remarks(logging.Handler):
+    """Collects warnings, each once, so that a halved batch is told with the cell's result."""
+
+    def __init__(self) -> None:
+        """Collect from warnings upwards."""
+        super().__init__(logging.WARNING)
+        self.lines: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one line."""
+        line = printable(redacted(record.getMessage()))
+        if not any(noise in line for noise in NOISE):
+            self.lines[line[:300]] = None
+
+
+def run_cell(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
+    """Measure one cell; returns what it is, its figures and its answers.
+
+    Raises:
+        LlmjobsError: it cannot be loaded, or is not what was asked for.
+
+    """
+    remarks = Remarks()
+    logging.basicConfig(level=logging.WARNING, handlers=[remarks], force=True)
+    with CpuCounters() as counters, tempfile.TemporaryDirectory(prefix="llmjobs-cell-") as folder:
+        teller.phase("import")
+        with measured() as importing:
+            asker = _import_everything(task, Path(folder))
+        phases = _Phases(teller, asker.clock)
+        teller.phase("load")
+        bench = asker.load()
+        with phases.timed("warmup"):
+            asker.warm_up(WARM_UP_TOKENS)
+        with phases.timed("speed"):
+            speed = asker.measure_speed()
+        with asker.energy_meter() as energy:
+            records, questions = asker.ask(teller)
+        return {
+            "effective": asker.effective,
+            "scoring_path": asker.effective["scoring_path"],
+            "model": bench.loaded.description.to_record(),
+            "import_s": round(importing.real_s, 6),
+            "load_s": asker.load_s,
+            "warmup_s": round(asker.probe_s + phases.spans["warmup"].real_s, 6),
+            "gpu_s": phases.gpu_s(asker.load_gpu_s, questions["gpu_s"]),
+            "gpu_s_reason": asker.gpu_s_reason,
+            "speed": [one.to_record() for one in speed],
+            "questions": questions,
+            "energy": {"joules": dict(energy.joules.by_source), "reasons": dict(energy.joules.reasons)},
+            "peak_rss_bytes": own_peak_bytes(),
+            "peak_anon_bytes": WATCH.peaks().anon_bytes,
+            "mapped_weight_bytes": bench.mapped_weight_bytes,
+            "peak_device_bytes": phases.peak_device_bytes(asker.load_peak_device_bytes, questions["peak_device_bytes"]),
+            "cpu": vars(counters.read()),
+            "remarks": list(remarks.lines),
+            "records": records,
+        }
+
+
+def _import_everything(task: Mapping[str, Any], folder: Path) -> "Asker":
+    """Import what the cell needs, bitsandbytes only where it is quantized."""
+    if task["model"]["quantization"] != "none":
+        import bitsandbytes  # noqa: F401
+    return Asker(task, folder)
+
+
+class _Phases:
+    """Spans by name, told to the parent as they begin."""
+
+    def __init__(self, teller: Teller, clock: Any) -> None:
+        self.teller, self.clock = teller, clock
+        self.spans: dict[str, Span] = {}
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        self.teller.phase(name)
+        with measured(self.clock) as span:
+            yield
+        self.spans[name] = span
+
+    def gpu_s(self, *others: float | None) -> float | None:
+        found = [s for s in (*(span.gpu_s for span in self.spans.values()), *others) if s is not None]
+        return round(sum(found), 6) if found else None
+
+    def peak_device_bytes(self, *others: int | None) -> int | None:
+        return max((p for p in (*(s.peak_device_bytes for s in self.spans.values()), *others) if p), default=None)
+
+
+if __name__ == "__main__":
+    serve(run_cell)

@@ -1,0 +1,620 @@
+"""The mtbench job: answers first, then judgments; what a run would do and cost; FastChat's files."""
+
+import copy
+import datetime
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmjobs.chat.agent import Agent, Reply
+from llmjobs.chat.backend import (
+    AnswerError,
+    Backend,
+    CallError,
+    ContextFullError,
+    MessageTooLongError,
+    Sampling,
+    UnavailableError,
+)
+from llmjobs.chat.endpoint import BYTES_A_TOKEN, Parameters, WholeAnswers
+from llmjobs.chat.session import open_backend
+from llmjobs.clocks import measured
+from llmjobs.cluster.place import place
+from llmjobs.engines.transformers.device import DeviceClock, available
+from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
+from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
+from llmjobs.mtbench.judging import Said, Talk, judge_pair, judge_single
+from llmjobs.mtbench.questions import Question, temperature_of
+from llmjobs.mtbench.retry import ask_again, failed_call, failed_calls, is_endpoint, what_failed
+from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
+from llmjobs.mtbench.rule_judge import RuleTalk
+from llmjobs.mtbench.spending import Ahead, CallJournal, MinuteLimit, PaidBackend, Rate, Spending, spent_calls
+from llmjobs.mtbench.summary import collect, render_summary, shower, summarize
+from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section, with_limit
+from llmjobs.process_memory import WATCH
+from llmjobs.work import cursor as cursors
+from llmjobs.work.cursor import progress_of
+from llmjobs.work.folder import ERROR_FILE, RECORDS, RunFolder
+from llmjobs.work.journal import Record, encode, read_records
+from llmjobs.work.revisions import Revisions
+from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
+from llmjobs.work.run_date import run_date
+from llmjobs.work.units import Saved, Step, Unit, Work
+
+# The opened units of the mtbench job. An agent's turns that failed are records in error and are never judged.
+
+OpenBackend = Callable[[str], Backend]
+"""A conversation's label → its backend."""
+FAILED_IN_A_ROW = 3
+"""So many questions without an answer, one after the other, end a unit: the server is not asked for the rest."""
+
+
+class _AheadWork:
+    """What the works share: steps that may be computed some ahead."""
+
+    def __init__(
+        self, count: int, workers: int, backend: OpenBackend | None, opening: Mapping[str, Any], *, is_endpoint: bool
+    ) -> None:
+        self.steps, self.opening, self._backend = count, opening, backend
+        self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
+        self._ahead: Ahead[tuple[Record, dict[str, Any]]] = Ahead(self._measured, count, workers)
+        self._effective = dict(backend("effective").effective if backend else RULES)
+        self._clock = DeviceClock(str(self._effective.get("device", "cpu"))) if workers == 1 else None
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """What really answers."""
+        return self._effective
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing: every step begins a conversation of its own."""
+        return {}
+
+    def step(self, index: int) -> Step:
+        """Take one record.
+
+        Raises:
+            UnavailableError: the endpoint cannot be used; the unit goes on here another time.
+            SpendingLimitError: the next call could pass the limit.
+
+        """
+        record, timing = self._ahead.result(index)
+        why = failed_call(record) if self._is_endpoint else None
+        self._failed_in_a_row = self._failed_in_a_row + 1 if why else 0
+        if self._failed_in_a_row >= FAILED_IN_A_ROW:
+            raise UnavailableError(f"{FAILED_IN_A_ROW} questions in a row gave no answer, the last one: {why}")
+        return Step([record], timing)
+
+    def close(self) -> None:
+        """Wait for the calls in flight: they are paid."""
+        self._ahead.close()
+
+    def _measured(self, index: int) -> tuple[Record, dict[str, Any]]:
+        with measured(self._clock) as span:
+            record, figures = self.record(index)
+        return record, {"items": 1, **figures, **span.to_record()}
+
+    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+        """Record ``index``, and what was measured."""
+        raise NotImplementedError
+
+
+class AnswerWork(_AheadWork):
+    """A model's two-turn answers through the chat agent."""
+
+    def __init__(
+        self, bench: Bench, task: AgentTask, backend: OpenBackend, opening: Mapping[str, Any], workers: int
+    ) -> None:
+        """A question a step."""
+        self.bench, self.task = bench, task
+        super().__init__(len(bench.questions), workers, backend, opening, is_endpoint=is_endpoint(task))
+        self._effective["steps"] = _order([question.id for question in bench.questions])
+
+    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+        """Ask one question's turns; a turn after a failed one is not asked."""
+        question = self.bench.questions[index]
+        agent = self._agent(question, index)
+        replies: list[Reply] = []
+        error, is_final = None, False
+        for text in question.turns:
+            try:
+                replies.append(agent.ask(text))
+            except UnavailableError:
+                raise
+            except (AnswerError, ContextFullError, MessageTooLongError) as failure:
+                error = f"turn {len(replies) + 1}: {failure}"
+                is_final = not isinstance(failure, CallError)
+                break
+        head = answer_head(self.task.name, question)
+        settings = {"temperature": agent.sampling.temperature, "seed": agent.seed, "history": agent.history}
+        figures = {"ttft_s": [round(r.ttft_s, 6) for r in replies], "turn_s": [round(r.real_s, 6) for r in replies]}
+        return head | _answered(replies, error, is_final) | settings | {"strategy": agent.strategy}, figures
+
+    def _agent(self, question: Question, index: int) -> Agent:
+        section, spec = self.bench.section, self.task.spec
+        assert isinstance(spec, ModelSpec) and self._backend is not None
+        return Agent(
+            self._backend(question.id),
+            system=spec.system or section.system,
+            strategy=section.strategy,
+            history=self.task.history,
+            max_context=section.max_context,
+            sampling=Sampling(
+                section.max_new_tokens + spec.thinking_tokens,
+                temperature_of(question.category, section.temperatures),
+                section.top_p,
+            ),
+            seed=section.seed + index,
+        )
+
+
+def _order(items: Sequence[object]) -> dict[str, str]:
+    """What each step is, in order, for the fingerprint."""
+    return {"order": hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]}
+
+
+def answer_head(name: str, question: Question) -> Record:
+    """The keys of an answer record that are known before it is asked."""
+    return {
+        "model": name,
+        "question_id": question.id,
+        "category": question.category,
+        "questions": list(question.turns),
+    }
+
+
+def _answered(replies: Sequence[Reply], error: str | None, is_final: bool) -> Record:
+    return {
+        "turns": [reply.text for reply in replies],
+        "status": "error" if error else "ok",
+        **({"error": error} if error else {}),
+        **({"final": True} if is_final else {}),
+        "tokens_sent": [reply.prompt_tokens for reply in replies],
+        "tokens_dropped": [reply.dropped_tokens for reply in replies],
+        "tokens_side": [reply.side_tokens for reply in replies],
+        "tokens_new": [reply.new_tokens for reply in replies],
+        "tokens_counted": [reply.counted for reply in replies],
+        "finish_reasons": [reply.finish_reason for reply in replies],
+        **_thinking(replies),
+    }
+
+
+def _thinking(replies: Sequence[Reply]) -> Record:
+    """What was thought before each turn; no key where nothing was."""
+    if all(reply.thinking is None for reply in replies):
+        return {}
+    return {
+        "thinking": [reply.thinking for reply in replies],
+        "thinking_tokens": [reply.thinking_tokens for reply in replies],
+    }
+
+
+@dataclass
+class ImportedWork:
+    """Answers of a file as records, so that everything after reads one form."""
+
+    bench: Bench
+    task: AgentTask
+    effective: Mapping[str, Any] = field(default_factory=lambda: {"imported": True})
+    opening: Mapping[str, Any] = field(default_factory=lambda: {"items": 0})
+
+    @property
+    def steps(self) -> int:
+        """One a question."""
+        return len(self.bench.questions)
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def step(self, index: int) -> Step:
+        """One answer of the file; a question that it leaves out, or answers in fewer turns, is an error."""
+        question = self.bench.questions[index]
+        answer = self.task.imported.get(question.id)
+        error = "the file has no answer to this question" if answer is None else answer.error
+        turns = list(answer.turns[: len(question.turns)]) if answer and not error else []
+        if not error and len(turns) < len(question.turns):
+            error = f"turn {len(turns) + 1}: the file has none"
+        told = {"turns": turns, "status": "error" if error else "ok", **({"error": error} if error else {})}
+        return Step([answer_head(self.task.name, question) | told | {"imported": True}], {"items": 1})
+
+
+class JudgeWork(_AheadWork):
+    """One judge's judgments of one agent, or of two side by side."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        task: JudgeTask,
+        answers: Sequence[Sequence[Record]],
+        backend: OpenBackend | None,
+        opening: Mapping[str, Any],
+        workers: int,
+    ) -> None:
+        """A judgment a step; ``answers`` are each agent's records."""
+        self.bench, self.task = bench, task
+        self._items = bench.turns()
+        self._answers = [{record["question_id"]: record for record in part} for part in answers]
+        super().__init__(len(self._items), workers, backend, opening, is_endpoint=is_endpoint(task))
+        text = b"".join(encode({"q": r["question_id"], "t": r["turns"]}) for part in answers for r in part)
+        self._effective["steps"] = _order([(question.id, turn) for question, turn in self._items])
+        self._effective["answers"] = hashlib.sha256(text).hexdigest()[:16]
+
+    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+        """Judge one turn of one question; an answer that failed is not judged."""
+        question, turn = self._items[index]
+        talk = partial(self._talk, question, turn)
+        answers = [part[question.id] for part in self._answers]
+        missing = [answer["model"] for answer in answers if len(answer["turns"]) < turn]
+        guided = self.bench.has_reference(question, turn)
+        if missing:
+            judged = _not_judged(self.task.mode, f"{' and '.join(missing)}: there is no answer to judge")
+        elif self.task.mode == "single":
+            judged = judge_single(
+                self.bench.prompts, question, answers[0]["turns"], turn, with_reference=guided, talk=talk
+            )
+        else:
+            first, second = (answer["turns"] for answer in answers)
+            judged = judge_pair(self.bench.prompts, question, first, second, turn, with_reference=guided, talk=talk)
+        return self._head(question, turn) | judged, {}
+
+    def _head(self, question: Question, turn: int) -> Record:
+        names = [agent.name for agent in self.task.agents]
+        who = {"model": names[0]} if self.task.mode == "single" else {"first": names[0], "second": names[1]}
+        place = {"question_id": question.id, "category": question.category, "turn": turn}
+        return {"judge": self.task.judge.name, "mode": self.task.mode, **who, **place}
+
+    def _talk(self, question: Question, turn: int, system: str, label: str) -> Talk:
+        judge = self.task.judge
+        assert self._backend is not None
+        sampling = Sampling(judge.max_new_tokens + judge.thinking_tokens, judge.temperature)
+        seed = self.bench.section.seed
+        return _AgentTalk(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
+
+
+class RuleJudgeWork(JudgeWork):
+    """Judgments by rule (see ``mtbench.rule_judge``): nothing is loaded or asked."""
+
+    def __init__(self, bench: Bench, task: JudgeTask, answers: Sequence[Sequence[Record]]) -> None:
+        """A judgment a step."""
+        super().__init__(bench, task, answers, None, {"items": 0, "load_s": None}, 1)
+
+    def _talk(self, question: Question, turn: int, system: str, label: str) -> Talk:
+        turns = [part[question.id]["turns"][turn - 1] for part in self._answers]
+        return RuleTalk(question, turn, turns[::-1] if label.endswith("order2") else turns)
+
+
+def _not_judged(mode: str, why: str) -> Record:
+    pair: Record = {"winner": None, "flipped": None, "orders": []}
+    nothing: Record = {"rating": None, "judgment": None} if mode == "single" else pair
+    return {"prompt": None, **nothing, "status": "not_judged", "why": why}
+
+
+@dataclass
+class _AgentTalk:
+    """A judge's conversation by the chat agent."""
+
+    agent: Agent
+
+    def ask(self, text: str) -> Said:
+        """Ask with everything said before."""
+        reply = self.agent.ask(text)
+        return Said(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted, reply.thinking)
+
+
+# The mtbench job as the runner sees it: answers first, then judgments; a question or a judgment a step.
+
+
+class MTBenchJob:
+    """Agents' answers and judges' ratings of a study."""
+
+    name = FOLDER
+
+    def __init__(self, study: Manifest, folder: RunFolder) -> None:
+        """Nothing is read before :meth:`units`."""
+        self.study, self.folder = study, folder
+        self.section = mtbench_section(study)
+        self.bench: Bench | None = None
+        self.spending = make_spending(study)
+        self._minutes: dict[str, MinuteLimit] = {}
+        self._parameters: dict[tuple[str, str], Parameters] = {}
+        self._loaded: tuple[ModelSpec, Backend] | None = None
+        self._failed: dict[ModelSpec, LlmjobsError] = {}
+        self._load_s: float | None = None
+        self._date: datetime.date | None = None
+
+    def for_worker(self) -> "MTBenchJob":
+        """A copy with no model loaded, for another machine; money is counted in the command's process alone."""
+        other = copy.copy(self)
+        other._loaded, other._failed, other._minutes, other._parameters = None, {}, {}, {}
+        del other.spending
+        return other
+
+    def units(self) -> Sequence[Unit]:
+        """Every agent's answers, then every judge's judgments."""
+        self._date = run_date(self.study, self.folder)
+        self.bench = make_bench(self.study, Revisions.of(self.folder))
+        ask_again(self.folder, self.bench)
+        self.spending.book_past(spent_calls(self.folder.path / FOLDER))
+        return [task.unit() for task in self.bench.tasks.values()]
+
+    @contextmanager
+    def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
+        """Make ready what answers, a local model loaded only where it is not there yet."""
+        assert self.bench is not None
+        task = self.bench.tasks[unit.path]
+        if task.error:
+            raise LlmjobsError(task.error)
+        with ExitStack() as stack:
+            yield self._agent(task, stack) if isinstance(task, AgentTask) else self._judge(task, stack)
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._loaded:
+            self._loaded[1].close()
+            self._loaded = None
+            WATCH.end()
+
+    def _agent(self, task: AgentTask, stack: ExitStack) -> Work:
+        assert self.bench is not None
+        if task.spec is None:
+            return ImportedWork(self.bench, task)
+        limits = self.section.endpoints.get(task.spec.name, EndpointLimits())
+        backend, opening = self._opener(task.spec, task.spec.name, limits, task.path, stack)
+        work = AnswerWork(self.bench, task, backend, opening, limits.concurrency if task.spec.endpoint else 1)
+        stack.callback(work.close)
+        return work
+
+    def _judge(self, task: JudgeTask, stack: ExitStack) -> Work:
+        assert self.bench is not None
+        answers = [whole_answers(self.folder, agent) for agent in task.agents]
+        judge = task.judge
+        if judge.is_rules:
+            return RuleJudgeWork(self.bench, task, answers)
+        backend, opening = self._opener(judge, account(judge), judge, task.path, stack)
+        work = JudgeWork(self.bench, task, answers, backend, opening, judge.concurrency if judge.endpoint else 1)
+        stack.callback(work.close)
+        return work
+
+    def _opener(
+        self, spec: ModelSpec, name: str, limits: EndpointLimits | JudgeSpec, path: str, stack: ExitStack
+    ) -> tuple[OpenBackend, Mapping[str, Any]]:
+        """What gives each conversation its backend: the one local model, or a paid call's own."""
+        if not spec.endpoint:
+            with measured() as span:
+                local = self._model(spec)
+            load_s, self._load_s = self._load_s, None
+            return (lambda label: local), {**span.to_record(), "load_s": load_s, "items": 0}
+        open_backend(spec, timeout_s=self.section.timeout_s).close()
+        journal = CallJournal(self.folder.path / path)
+        stack.callback(journal.close)
+        minute = self._minutes.setdefault(name, MinuteLimit(limits.requests_per_minute, limits.tokens_per_minute))
+
+        parameters = self._parameters.setdefault((str(spec.endpoint), spec.id), Parameters())
+
+        def paid(label: str) -> Backend:
+            def endpoint(whole: WholeAnswers) -> Backend:
+                return open_backend(spec, timeout_s=self.section.timeout_s, parameters=parameters, whole=whole)
+
+            return PaidBackend(
+                endpoint,
+                label,
+                journal,
+                account=name,
+                spending=self.spending,
+                minute=minute,
+                changes=parameters.changes,
+            )
+
+        return paid, {"items": 0, "load_s": None}
+
+    def _model(self, spec: ModelSpec) -> Backend:
+        plain = ModelSpec.model_validate(spec.model_dump(include=set(ModelSpec.model_fields)))
+        same = plain.model_copy(update={"name": "model"})
+        if self._loaded and self._loaded[0] == same:
+            return self._loaded[1]
+        self.close()
+        if same in self._failed:
+            raise self._failed[same]
+        try:
+            WATCH.begin()
+            with measured() as span:
+                backend = open_backend(
+                    plain, threads=self.section.threads, timeout_s=self.section.timeout_s, date=self._date
+                )
+        except LlmjobsError as error:
+            self._failed[same] = error
+            raise
+        self._load_s = round(span.real_s, 6)
+        self._loaded = (same, backend)
+        return backend
+
+
+def account(judge: JudgeSpec) -> str:
+    """The name under which a judge's calls are booked; an agent may have the same name."""
+    return f"judge {judge.name}"
+
+
+def make_spending(study: Manifest) -> Spending:
+    """Prices and limits of a study, nothing spent yet."""
+    section = mtbench_section(study)
+    prices: dict[str, Price | None] = {account(judge): judge.price for judge in section.judges}
+    prices |= {name: limits.price for name, limits in section.endpoints.items()}
+    rates = {name: Rate(price.prompt, price.completion) for name, price in prices.items() if price}
+    limit = section.spending
+    return Spending(rates, tokens=limit.tokens, cost=limit.cost, currency=section.currency)
+
+
+def whole_answers(folder: RunFolder, agent: AgentTask) -> list[Record]:
+    """An agent's answer records.
+
+    Raises:
+        DataError: they are not whole yet.
+
+    """
+    path: Path = folder.path / agent.path / RECORDS
+    if not path.exists() or not cursors.load(folder.unit(agent.path), agent.declared)[0].done:
+        raise DataError(f"{agent.name}: its answers are not whole; what failed there has to be mended first")
+    return read_records(path)
+
+
+# What an mtbench run would do and cost, before anything is asked: calls, tokens, price.
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Calls and about how many tokens they take."""
+
+    calls: int
+    prompt_tokens: int
+    new_tokens: int
+
+
+def plan(study: Manifest, folder: RunFolder) -> list[Figures]:
+    """One row a unit: what would run, what is done, about how many tokens and what cost (None without a price)."""
+    bench = make_bench(study, Revisions.of(folder, writes=False))
+    rates = make_spending(study).rates
+    rows = []
+    for path, task in bench.tasks.items():
+        estimate = _answers(bench, task) if isinstance(task, AgentTask) else _judgments(bench, task)
+        rate = rates.get(task.name if isinstance(task, AgentTask) else account(task.judge))
+        rows.append(
+            {
+                "unit": path,
+                "state": task.error or _state(folder, path, task),
+                "endpoint": is_endpoint(task),
+                "calls": estimate.calls,
+                "prompt_tokens": estimate.prompt_tokens,
+                "new_tokens": estimate.new_tokens,
+                "cost": _cost(rate, estimate),
+            }
+        )
+    return rows
+
+
+def render_plan(study: Manifest, rows: list[Figures]) -> str:
+    """The plan for the terminal: a line a unit, then what the endpoints would take together."""
+    assert study.mtbench is not None
+    currency = study.mtbench.currency
+    lines = [_line(row, currency) for row in rows]
+    paid = [row for row in rows if row["endpoint"]]
+    if paid:
+        tokens = sum(row["prompt_tokens"] + row["new_tokens"] for row in paid)
+        known = [row["cost"] for row in paid if row["cost"] is not None]
+        cost = f", {sum(known):.2f} {currency}" if known else ""
+        without = ", and what has no price" if known and len(known) < len(paid) else ""
+        calls = sum(row["calls"] for row in paid)
+        lines.append(f"endpoints together: {calls:,} calls, about {tokens:,} tokens{cost}{without}")
+    return "\n".join(lines)
+
+
+def _state(folder: RunFolder, path: str, task: AgentTask | JudgeTask) -> str:
+    failed = len(failed_calls(folder, task))
+    return progress_of(folder, path, task.declared) + (f", {failed} failed, to be asked again" if failed else "")
+
+
+def _line(row: Mapping[str, Any], currency: str) -> str:
+    if not row["calls"]:
+        return f"{row['unit']}  read from a file  {row['state']}"
+    cost = f", {row['cost']:.2f} {currency}" if row["cost"] is not None else ""
+    tokens = row["prompt_tokens"] + row["new_tokens"]
+    return f"{row['unit']}  {row['calls']:,} calls, about {tokens:,} tokens{cost}  {row['state']}"
+
+
+def _tokens(text: str) -> int:
+    return math.ceil(len(text.encode()) / BYTES_A_TOKEN)
+
+
+def _answers(bench: Bench, task: AgentTask) -> Estimate:
+    if task.spec is None:
+        return Estimate(0, 0, 0)
+    longest, prompt = bench.section.max_new_tokens, 0
+    for question in bench.questions:
+        sent = 0
+        for turn, text in enumerate(question.turns):
+            sent += _tokens(text) + (longest if turn and task.history else 0)
+            prompt += sent if task.history else _tokens(text)
+    calls = sum(len(question.turns) for question in bench.questions)
+    return Estimate(calls, prompt, calls * longest)
+
+
+def _judgments(bench: Bench, task: JudgeTask) -> Estimate:
+    orders, sides = (1, 1) if task.mode == "single" else (2, 2)
+    prompt = calls = 0
+    for question, turn in bench.turns():
+        chosen = bench.prompts.choose(task.mode, with_reference=bench.has_reference(question, turn), turn=turn)
+        shown = [*question.turns[:turn], *(question.reference or ())[:turn], chosen.system, chosen.template]
+        answers = sides * turn * bench.section.max_new_tokens
+        prompt += orders * (sum(map(_tokens, shown)) + answers)
+        calls += orders
+    return Estimate(calls, prompt, calls * task.judge.max_new_tokens)
+
+
+def _cost(rate: Rate | None, estimate: Estimate) -> float | None:
+    return round(rate.cost(estimate.prompt_tokens, estimate.new_tokens), 4) if rate else None
+
+
+# The mtbench job from a manifest to a summary and to FastChat's files.
+
+__all__ = ["dry_run", "run", "with_limit"]
+
+
+def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
+    """Run (or go on with) the mtbench job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
+
+    Raises:
+        LlmjobsError: one line; nothing that was saved is lost.
+
+    """
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
+        job = MTBenchJob(study, folder)
+        models = {m.name: m for m in study.models} | {f"judge {judge.name}": judge for judge in job.section.judges}
+        outcome = there.run(job, folder, models, job.section.threads, shower(click.echo) if show else None)
+        if job.bench is not None:
+            note_failed_calls(folder, job.bench, outcome)
+            part = summarize(folder, job.bench, outcome, job.spending)
+            write_summary(folder, study, job.name, part)
+            write_fastchat(folder, job.bench)
+            click.echo(render_summary(part))
+        tell_end(folder, outcome)
+    return outcome
+
+
+def note_failed_calls(folder: RunFolder, bench: Bench, outcome: Outcome) -> None:
+    """Count units with failed calls as failed: the reason is printed and kept, the exit code is not 0."""
+    for path, line in what_failed(folder, bench).items():
+        if path not in outcome.failed:
+            outcome.failed[path] = line
+            RunFolder(folder.path / path).write_json(ERROR_FILE, {"unit": path, "error": line})
+
+
+def dry_run(study: Manifest, results: Path) -> str:
+    """Say what would run, what is done already, and what it could cost; loads no model and writes nothing."""
+    return render_plan(study, plan(study, RunFolder(results / study.name)))
+
+
+def write_fastchat(folder: RunFolder, bench: Bench) -> None:
+    """Write answers and judgments in FastChat's form below ``mtbench/fastchat``."""
+    found = collect(folder, bench)
+    files = {f"model_answer/{name}.jsonl": answer_lines(name, records) for name, records in found.answers.items()}
+    writers = {"single": single_lines, "pairwise": pair_lines}
+    for judge in bench.section.judges:
+        for mode in bench.section.modes:
+            tasks = [task for task in bench.judges if task.judge is judge and task.mode == mode]
+            records = [record for task in tasks for record in found.judgments[task.path]]
+            name = f"model_judgment/{judge.name}_{'single' if mode == 'single' else 'pair'}.jsonl"
+            files[name] = writers[mode](records)
+    for name, data in files.items():
+        if data:
+            folder.write_bytes(f"{FOLDER}/fastchat/{name}", data)

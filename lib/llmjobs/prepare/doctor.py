@@ -1,0 +1,61 @@
+"""``doctor``: what this machine can do, and whether it can do what a manifest asks. Works offline and says so."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from llmjobs.errors import EXIT_ERROR, EXIT_OK
+from llmjobs.manifest import Manifest
+from llmjobs.prepare import doctor_hub as hub
+from llmjobs.prepare import doctor_machine as devices
+from llmjobs.prepare import doctor_machine as machine
+from llmjobs.prepare.doctor_checks import Check, Examine, Patient, examined, to_json
+
+CHECKS: tuple[Examine, ...] = (
+    machine.check_packages,
+    machine.check_processor,
+    machine.check_memory,
+    devices.check_devices,
+    devices.check_number_formats,
+    devices.check_quantization,
+    devices.check_agreement,
+    devices.check_manifest_precisions,
+    hub.check_network,
+    hub.check_token,
+    hub.check_models,
+    hub.check_data,
+    hub.check_disk,
+    machine.check_results_folder,
+    machine.check_clocks,
+    machine.check_energy,
+)
+MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
+
+
+def run(study: Manifest | None, results: Path, *, as_json: bool = False) -> int:
+    """Examine the machine, print a line a check; returns 1 where something that is needed is missing."""
+    checks = examine(study, results)
+    click.echo(json.dumps(to_json(checks), ensure_ascii=False, indent=2) if as_json else render(checks))
+    return EXIT_ERROR if any(check.status == "failed" for check in checks) else EXIT_OK
+
+
+def examine(study: Manifest | None, results: Path) -> list[Check]:
+    """Run every check."""
+    patient = Patient(study, results)
+    patient.hub_silent = hub.hub_silence()
+    with hub.from_the_cache(patient.hub_silent):
+        devices.probe(patient)
+        return [check for one in CHECKS for check in examined(one, patient)]
+
+
+def render(checks: Sequence[Check]) -> str:
+    """A line a check, then the count."""
+    width = max((len(check.name) for check in checks), default=0)
+    lines = []
+    for check in checks:
+        remedy = f"; {check.remedy}" if check.remedy else ""
+        lines.append(f"{MARKS[check.status]}  {check.name.ljust(width)}  {check.line}{remedy}")
+    counts = [sum(check.status == status for check in checks) for status in ("ok", "warning", "failed")]
+    return "\n".join([*lines, "{} ok, {} warnings, {} failed".format(*counts)])

@@ -1,0 +1,187 @@
+"""Checks of what comes from the hub: network, token, access to each model, data, room on the disk."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from llmjobs.engines.transformers.locate import DEMO_PREFIX, is_on_hub, local_folder, locate
+from llmjobs.errors import LlmjobsError
+from llmjobs.fetch import ROOM_TO_SPARE_BYTES, data_item, model_item, walk
+from llmjobs.hub.explain import network_reason, page
+from llmjobs.hub.files import is_whole, size_text
+from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
+from llmjobs.manifest import BenchmarkSpec, ModelSpec
+from llmjobs.prepare.doctor_checks import Check, Patient
+
+ANSWER_S = 5.0
+OFFLINE = "HF_HUB_OFFLINE is set"
+FETCH = "run 'llmjobs fetch MANIFEST' with network"
+
+
+def hub_silence() -> str | None:
+    """Why the hub is not to be asked; None where it answers. One short try."""
+    from huggingface_hub import constants
+
+    get_session: Any = import_module("huggingface_hub.utils").get_session
+    if is_offline():
+        return OFFLINE
+    try:
+        answer = get_session().head(constants.ENDPOINT, timeout=ANSWER_S)
+    except Exception as error:
+        return f"{constants.ENDPOINT} cannot be reached ({network_reason(error)})"
+    return f"{constants.ENDPOINT} answers {answer.status_code}" if answer.status_code >= 500 else None
+
+
+@contextmanager
+def from_the_cache(silence: str | None) -> Iterator[None]:
+    """Keep the body, and the processes that it starts, off a network where nobody answers: nothing waits for it."""
+    if silence is None or is_offline():
+        yield
+        return
+    from datasets import config
+    from huggingface_hub import constants
+
+    places: list[Any] = [constants, config]
+    before = [place.HF_HUB_OFFLINE for place in places]
+    said = os.environ.get("HF_HUB_OFFLINE")
+    try:
+        for place in places:
+            place.HF_HUB_OFFLINE = True
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+        os.environ.pop("HF_HUB_OFFLINE")
+        if said is not None:
+            os.environ["HF_HUB_OFFLINE"] = said
+
+
+def check_network(patient: Patient) -> Iterator[Check]:
+    """Whether the hub answers."""
+    hub_models = [model for model in patient.models if is_on_hub(model)]
+    if patient.hub_silent is None:
+        yield Check("hub", "ok", "the hub answers")
+    elif patient.hub_silent == OFFLINE:
+        yield Check("hub", "ok", "offline by HF_HUB_OFFLINE: only what is cached is used")
+    else:
+        needed = any(not _cached(model) for model in hub_models)
+        line = f"{patient.hub_silent}; working offline, from the cache"
+        remedy = "check the network, proxy or firewall; or fetch on another machine and copy the cache"
+        yield Check("hub", "failed" if needed else "warning", line, remedy)
+
+
+def check_token(patient: Patient) -> Iterator[Check]:
+    """Whether there is a token, where from and whose; never the token."""
+    state = token_state(ask=patient.hub_silent is None)
+    if state.error:
+        yield Check(
+            "token", "failed", _without(state.error, "token: "), "make a new one on the hub, then: hf auth login"
+        )
+    elif state.source is None:
+        remedy = "only gated or private models need one: hf auth login, or set HF_TOKEN"
+        yield Check("token", "ok", "there is no token", remedy)
+    elif state.account:
+        yield Check("token", "ok", f"from {state.source}, of the account {state.account}")
+    else:
+        yield Check("token", "ok", f"from {state.source}; whose it is cannot be asked offline")
+
+
+def check_models(patient: Patient) -> Iterator[Check]:
+    """Each model of the manifest: found, allowed, cached or how much to fetch."""
+    seen = set()
+    for model in patient.models:
+        if (model.id, model.revision) in seen:
+            continue
+        seen.add((model.id, model.revision))
+        name = f"weights of {model.name}"
+        try:
+            yield _hub_model(name, model, patient) if is_on_hub(model) else _local_model(name, model)
+        except LlmjobsError as error:
+            line = _without(_without(str(error), f"{model.id}: "), f"{model.name}: ")
+            yield Check(name, "failed", line)
+
+
+def _local_model(name: str, model: ModelSpec) -> Check:
+    if model.id.startswith(DEMO_PREFIX):
+        locate(model)
+        return Check(name, "ok", "bundled")
+    return Check(name, "ok", f"in the folder {local_folder(model)}")
+
+
+def _hub_model(name: str, model: ModelSpec, patient: Patient) -> Check:
+    if patient.hub_silent:
+        local_folder(model)
+        if _cached(model):
+            locate(model)
+            return Check(name, "ok", "whole in the cache")
+        return Check(name, "failed", f"{model.id} is not whole in the cache, and there is no hub to ask", FETCH)
+    item = model_item(model)
+    if item is None or item.repo is None:
+        return Check(name, "ok", "whole in the cache")
+    patient.missing_bytes += item.missing_bytes
+    gated = f"gated, and access is granted ({page(model.id, 'model')}); " if item.repo.gated else ""
+    left = f"{size_text(item.missing_bytes)} of {size_text(item.total_bytes)} to fetch"
+    return Check(name, "ok", f"{gated}{left if item.missing_bytes else 'cached'}")
+
+
+def check_data(patient: Patient) -> Iterator[Check]:
+    """The rows of each benchmark: they come along, lie in a folder, are cached or on the hub."""
+    for spec in walk(patient.study, BenchmarkSpec) if patient.study else ():
+        name = f"rows of {spec.name}"
+        local = spec.data or spec.file
+        if local:
+            there = Path(local).expanduser().exists()
+            remedy = "" if there else "name a folder or file that exists"
+            yield Check(name, "ok" if there else "failed", f"{local}{'' if there else ' does not exist'}", remedy)
+            continue
+        try:
+            yield _hub_data(name, spec, patient)
+        except LlmjobsError as error:
+            yield Check(name, "failed", str(error), FETCH if patient.hub_silent else "")
+
+
+def _hub_data(name: str, spec: BenchmarkSpec, patient: Patient) -> Check:
+    hub = spec.benchmark().hub
+    if hub is None:
+        return Check(name, "ok", "come along")
+    if patient.hub_silent and cached_snapshot("dataset", hub.path, spec.revision) is None:
+        return Check(name, "failed", f"{hub.path} is not in the cache, and there is no hub to ask", FETCH)
+    item = data_item(spec)
+    if item is None or not item.missing_bytes:
+        return Check(name, "ok", "come along" if item is None else "cached")
+    if patient.hub_silent:
+        return Check(name, "failed", item.offline_line())
+    patient.missing_bytes += item.missing_bytes
+    return Check(name, "ok", f"about {size_text(item.missing_bytes)} to fetch")
+
+
+def check_disk(patient: Patient) -> Iterator[Check]:
+    """Free room in the cache against what the downloads need, and among the results."""
+    cache = repo_folder("model", "x").parent
+    for what, folder, need in (("cache", cache, patient.missing_bytes), ("results", patient.results, 0)):
+        free = shutil.disk_usage(_existing(folder)).free
+        line = f"{size_text(free)} free for {folder}"
+        if need + ROOM_TO_SPARE_BYTES > free:
+            wanted = f", {size_text(need)} to fetch" if need else ""
+            remedy = "free some, or set HF_HOME to another disk" if what == "cache" else "free some, or use --results"
+            yield Check(f"disk ({what})", "failed" if need else "warning", line + wanted, remedy)
+        else:
+            yield Check(f"disk ({what})", "ok", line + (f", {size_text(need)} needed" if need else ""))
+
+
+def _existing(folder: Path) -> Path:
+    return next((f for f in (folder, *folder.absolute().parents) if f.exists()), Path("/"))
+
+
+def _cached(model: ModelSpec) -> bool:
+    found = cached_snapshot("model", model.id, model.revision)
+    return found is not None and is_whole(model.id, found.name)
+
+
+def _without(text: str, start: str) -> str:
+    return text.removeprefix(start)

@@ -1,0 +1,254 @@
+"""Doctor's checks of the machine: devices, number formats, quantization, packages, memory, clocks, counters."""
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from llmjobs import __version__
+from llmjobs.environment import cpu_name, memory_bytes
+from llmjobs.errors import LlmjobsError
+from llmjobs.machine.cpu_counters import CpuCounters
+from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
+from llmjobs.machine.probing import Layer, probe_machine
+from llmjobs.matrix.cells import make_cells
+from llmjobs.matrix.job import gib
+from llmjobs.memory import available_bytes
+from llmjobs.prepare.doctor_checks import Check, Patient, settle
+
+# Checks of what computes: devices, number formats, quantization, agreement with the CPU; probed, not looked up.
+
+DEVICES = ("cuda", "mps", "cpu")
+DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZATIONS = ("8bit", "4bit")
+NAMES = {"cuda": "CUDA", "mps": "Apple GPU", "cpu": "CPU"}
+
+
+def probe(patient: Patient) -> None:
+    """Fill in what this machine computes; a machine that cannot be probed is told by :func:`check_devices`."""
+    general = [(device, dtype, "none") for device in DEVICES for dtype in DTYPES]
+    general += [(device, "auto", quantization) for device in DEVICES for quantization in QUANTIZATIONS]
+    asked = [settle(model, [device]) for model in patient.models for device in DEVICES]
+    try:
+        patient.machine = probe_machine([*general, *asked], DEVICES[:2])
+    except LlmjobsError as error:
+        patient.probe_error = str(error)
+
+
+def check_devices(patient: Patient) -> Iterator[Check]:
+    """Each device with its memory, or why it is not there."""
+    if patient.probe_error:
+        yield Check("devices", "failed", patient.probe_error, "install torch anew, in a fresh environment")
+        return
+    wanted = {device: name for (device, _, _), name in patient.needed().items()}
+    for device in DEVICES[:2]:
+        found = patient.machine.devices[device]
+        if "reason" not in found:
+            yield Check(NAMES[device], "ok", _describe(device, patient))
+        elif device in wanted:
+            remedy = f"device: auto or cpu for {wanted[device]}, or a machine that has it"
+            yield Check(NAMES[device], "failed", f"{found['reason']}, and {wanted[device]} asks for it", remedy)
+        elif device == "cuda" and _driver_is_here():
+            line = f"{found['reason']}, but an NVIDIA driver is installed"
+            yield Check(
+                NAMES[device], "warning", line, "install a torch built for CUDA, or give the container --gpus all"
+            )
+        else:
+            yield Check(NAMES[device], "ok", f"not here: {found['reason'].partition(': ')[2] or found['reason']}")
+
+
+def _describe(device: str, patient: Patient) -> str:
+    found = patient.machine.devices[device]
+    line = f"{found['name']}, {gib(found.get('memory_bytes'))}"
+    if device == "cuda":
+        several = f", {found['count']} of them" if found["count"] > 1 else ""
+        bfloat16 = "computes" if found["bfloat16"] else "does not compute"
+        line += f" ({gib(found['free_bytes'])} free), compute capability {found['capability']}, "
+        line += f"{bfloat16} bfloat16{several}"
+    return line
+
+
+def _driver_is_here() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def check_number_formats(patient: Patient) -> Iterator[Check]:
+    """Which number formats each device computes."""
+    for device in patient.machine.available():
+        verdicts = {dtype: patient.machine.layers[device, dtype, "none"] for dtype in DTYPES}
+        works = [dtype for dtype, verdict in verdicts.items() if verdict.ok]
+        broken = [verdict.reason for verdict in verdicts.values() if not verdict.ok]
+        name = f"{NAMES[device]} number formats"
+        if broken:
+            yield Check(name, "warning", f"{', '.join(works) or 'none'}; {'; '.join(broken)}", "use dtype: auto")
+        else:
+            yield Check(name, "ok", f"computes {', '.join(works)}")
+
+
+def check_quantization(patient: Patient) -> Iterator[Check]:
+    """One layer quantized and run, on each device."""
+    needed = patient.needed()
+    for device in patient.machine.available():
+        for quantization in QUANTIZATIONS:
+            verdict = patient.machine.layers[device, "auto", quantization]
+            name = f"{NAMES[device]} {quantization}"
+            users = [m for (d, _, q), m in needed.items() if (d, q) == (device, quantization)]
+            if verdict.ok:
+                yield Check(name, "ok", f"a layer was quantized and ran, {verdict.figure or 0:.1%} off float32")
+            elif users:
+                yield Check(name, "failed", f"{verdict.reason}; {users[0]} asks for it", "quantization: none for it")
+            elif device == "mps":
+                yield Check(name, "ok", f"not to be had: {verdict.reason}")
+            else:
+                yield Check(name, "warning", verdict.reason, "pip install --upgrade bitsandbytes")
+
+
+def check_agreement(patient: Patient) -> Iterator[Check]:
+    """A small model on each GPU against the CPU: a wrong kernel gives wrong scores without a word."""
+    for device, verdict in patient.machine.parity.items():
+        if device not in patient.machine.available():
+            continue
+        name = f"{NAMES[device]} against CPU"
+        if verdict.ok:
+            line = f"a small model gives the same log-probabilities (largest difference {verdict.figure:.1g} nats)"
+            yield Check(name, "ok", line)
+        else:
+            far = f"differs by {verdict.figure:.3g} nats" if verdict.figure is not None else verdict.reason
+            used = any(layer[0] == device for layer in patient.needed())
+            yield Check(
+                name,
+                "failed" if used else "warning",
+                f"a small model {far}",
+                "do not trust scores from it; device: cpu",
+            )
+
+
+def _computes(patient: Patient, dtype: str) -> bool:
+    return dtype == "bfloat16" and bool(patient.machine.devices.get("cpu", {}).get("bfloat16"))
+
+
+def check_manifest_precisions(patient: Patient) -> Iterator[Check]:
+    """What each model of the manifest will run on, and the cells of its matrix that will stay empty."""
+    for model in patient.models:
+        layer = settle(model, patient.machine.available())
+        verdict = patient.machine.layers.get(layer)
+        where = f"{NAMES[layer[0]]}, {layer[2] if layer[2] != 'none' else 'not quantized'}"
+        slow = model.dtype in ("bfloat16", "float16") and layer[0] == "cpu" and layer[2] == "none"
+        if verdict and verdict.ok and slow and not _computes(patient, model.dtype):
+            line = f"will run on {where}, {model.dtype}, which this processor has no instructions for"
+            yield Check(f"model {model.name}", "warning", line, "dtype: auto or float32 is several times faster")
+        elif verdict and verdict.ok:
+            yield Check(f"model {model.name}", "ok", f"will run on {where}, {verdict.dtype}")
+        elif verdict and layer[0] in patient.machine.available():
+            yield Check(f"model {model.name}", "failed", verdict.reason, "choose another device, dtype or quantization")
+    if patient.study and patient.study.matrix:
+        layers: dict[Layer, None] = {cell.layer: None for cell in make_cells(patient.study)}
+        known = patient.machine.layers
+        empty = [layer for layer in layers if layer in known and not known[layer].ok]
+        line = f"{len(layers) - len(empty)} of {len(layers)} kinds of cells can run here; the others will say why"
+        yield Check("matrix", "ok" if len(empty) < len(layers) else "failed", line)
+
+
+# Checks of the machine itself: packages, processor, memory, clocks, counters, the results' folder.
+
+LITTLE_MEMORY = 4 << 30
+
+
+def check_packages(_: Patient) -> Iterator[Check]:
+    """Every package that llmjobs needs, at the version that it needs."""
+    wrong, shown = [], []
+    for text in requires("llmjobs") or ():
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            wrong.append(f"{wanted.name} is missing")
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            wrong.append(f"{wanted.name} is {found}, needed: {wanted.specifier}")
+        if wanted.name in ("torch", "transformers", "bitsandbytes"):
+            shown.append(f"{wanted.name} {found}")
+    if wrong:
+        yield Check("packages", "failed", "; ".join(wrong), "pip install --upgrade llmjobs, in a fresh environment")
+        return
+    yield Check("packages", "ok", f"llmjobs {__version__}, Python {platform.python_version()}, {', '.join(shown)}")
+
+
+def check_processor(patient: Patient) -> Iterator[Check]:
+    """Name, cores and what its instructions compute."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = min(psutil.cpu_count(logical=False) or allowed, allowed)
+    found = patient.machine.devices.get("cpu", {})
+    abilities = f", {found['capability']}" if found.get("capability") else ""
+    bfloat16 = ", bfloat16 in hardware" if found.get("bfloat16") else ""
+    yield Check("processor", "ok", f"{cpu_name()}, {allowed} threads on {physical} cores{abilities}{bfloat16}")
+
+
+def check_memory(_: Patient) -> Iterator[Check]:
+    """What the machine or its container has, and what is free now."""
+    total, free = memory_bytes(), available_bytes()
+    line = f"{gib(free)} of {gib(total)} free"
+    if free < LITTLE_MEMORY:
+        yield Check("memory", "warning", line, "close other programs; models up to about 1 B in 4bit fit")
+    else:
+        yield Check("memory", "ok", line)
+
+
+def check_clocks(_: Patient) -> Iterator[Check]:
+    """The clocks that times are read from, and the processor's own counters."""
+    resolution = time.get_clock_info("monotonic").resolution
+    if resolution > 1e-3:
+        yield Check(
+            "clock", "warning", f"wall time in steps of {resolution:g} s", "measure longer, or on another machine"
+        )
+    else:
+        yield Check("clock", "ok", f"wall time in steps of {resolution:g} s, CPU time in steps of 0.01 s")
+    with CpuCounters() as counters:
+        found = counters.read()
+    if found.reason:
+        yield Check(
+            "CPU cycles", "warning", f"not readable: {found.reason}", "results say null; times are not affected"
+        )
+    else:
+        where = "user and kernel mode" if found.kernel_included else "user mode"
+        yield Check("CPU cycles", "ok", f"cycles and instructions are readable, {where}")
+
+
+def check_energy(patient: Patient) -> Iterator[Check]:
+    """The energy counters of processor and GPU."""
+    try:
+        packages = len(rapl_counters())
+        yield Check("CPU energy", "ok", f"RAPL counters of {packages} processor package{'s'[: packages > 1]}")
+    except Unreadable as error:
+        yield Check("CPU energy", "warning", str(error), "results say null; nothing is estimated")
+    if "cuda" in patient.machine.available():
+        try:
+            nvml_counter(str(patient.machine.devices["cuda"].get("uuid") or "") or None)
+            yield Check("GPU energy", "ok", "NVML's energy counter")
+        except Unreadable as error:
+            yield Check("GPU energy", "warning", str(error), "results say null; nothing is estimated")
+
+
+def check_results_folder(patient: Patient) -> Iterator[Check]:
+    """Whether results can be written where they will go."""
+    folder = patient.results
+    there = next((f for f in (folder, *folder.absolute().parents) if f.exists()), Path("/"))
+    try:
+        with tempfile.TemporaryFile(dir=there) as stream:
+            stream.write(b"\0" * 4096)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        line = f"{there} cannot be written: {error.strerror or error}"
+        yield Check("results folder", "failed", line, "free space there, or name another folder with --results")
+    else:
+        yield Check("results folder", "ok", f"{folder} can be written")

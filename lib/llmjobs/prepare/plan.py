@@ -1,0 +1,187 @@
+"""``plan``: estimate tokens, time, memory and disk per model without running anything."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmjobs.errors import EXIT_ERROR, EXIT_OK, DataError
+from llmjobs.eval.tasks import Task, make_tasks
+from llmjobs.fetch import ROOM_TO_SPARE_BYTES
+from llmjobs.hub.files import size_text
+from llmjobs.hub.repositories import repo_folder
+from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.matrix.cells import make_cells, matrix_benchmarks, questions_study
+from llmjobs.matrix.job import DASH, gib
+from llmjobs.prepare.doctor_hub import from_the_cache, hub_silence
+from llmjobs.prepare.plan_model import Devices, ModelPlan, plan_model
+from llmjobs.terminal_table import seconds, table
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.revisions import Revisions
+
+# The plan as it stands on the terminal.
+
+MOST_UNITS = 12
+"""Units of a model that are listed without being asked for."""
+
+
+def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
+    """A row a model, what stands in the way, the units, the total."""
+    models = plan["models"]
+    rows = [_row(model) for model in models]
+    lines = table([HEADER, *rows])
+    for model in models:
+        lines += [f"{model['model']}: {line}" for line in _told(model)]
+    for model in models:
+        known = [unit for unit in model["units"] if unit["tokens"] or unit["error"]]
+        if known and (units or len(known) <= MOST_UNITS):
+            lines += ["", *_units(model, known)]
+        elif known:
+            lines.append(f"{model['model']}: {len(known)} units; --units lists them")
+    lines += [f"note: {line}" for line in plan["notes"]]
+    lines.append("memory is what must stay, and what 'fits' judges by; resident counts file pages too.")
+    missing = sum(model["missing_bytes"] or 0 for model in models)
+    times = [model["time_s"] for model in models if model["time_s"] is not None]
+    total = f"about {seconds(sum(times))}" if times else "time unknown"
+    lines.append(f"in all: {total}, {size_text(missing)} to fetch; nothing was run")
+    return "\n".join(lines)
+
+
+HEADER = (
+    "model", "runs on", "download", "weights", "key-value cache", "memory", "resident", "fits", "questions",
+    "tokens", "computed", "time",
+)  # fmt: skip
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = [unit["tokens"] for unit in model["units"] if unit["tokens"]]
+
+    def add(name: str) -> str:
+        return f"{sum(one[name] for one in counts):,}" if counts else DASH
+
+    precision = model["dtype"] if model["quantization"] == "none" else f"{model['quantization']}, {model['dtype']}"
+    return (
+        model["model"],
+        f"{model['device']} ({precision})" if model["device"] else DASH,
+        _download(model),
+        gib(model["weight_bytes"]),
+        gib(model["cache_bytes"]),
+        gib(model["needed_bytes"]),
+        gib(model["peak_bytes"]),
+        {True: "yes", False: "NO", None: DASH}[model["fits"]],
+        add("questions"),
+        add("total_tokens"),
+        add("distinct_tokens"),
+        seconds(model["time_s"]) if counts else DASH,
+    )
+
+
+def _download(model: Mapping[str, Any]) -> str:
+    if model["download_bytes"] is None:
+        return DASH
+    gated = ", gated" if model["gated"] else ""
+    if not model["missing_bytes"]:
+        return f"cached{gated}"
+    return f"{size_text(model['missing_bytes'])}{gated}"
+
+
+def _told(model: Mapping[str, Any]) -> list[str]:
+    lines = [model["error"]] if model["error"] else []
+    lines = [line.removeprefix(f"{model['model']}: ") for line in lines]
+    if model["fits"] is False:
+        others = [f"{name} needs {gib(size)}" for name, size in model["fits_with"].items()]
+        remedy = "; ".join(others) or "no quantization makes it fit; take a smaller model"
+        lines.append(f"does not fit: {gib(model['needed_bytes'])} of {gib(model['room_bytes'])}; {remedy}")
+    lines += model["notes"]
+    return lines + [f"{unit['key']}: {unit['error']}" for unit in model["units"] if unit["error"]]
+
+
+def _units(model: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> list[str]:
+    head = (f"{model['model']}: unit", "questions", "tokens", "computed", "cached at most", "time")
+    rows = []
+    for unit in units:
+        counts = unit["tokens"]
+        if counts is None:
+            rows.append((unit["key"], *[DASH] * 5))
+            continue
+        numbers = [f"{counts[n]:,}" for n in ("questions", "total_tokens", "distinct_tokens", "peak_cache_tokens")]
+        rows.append((unit["key"], *numbers, seconds(unit["time_s"])))
+    return table([head, *rows])
+
+
+# `plan`: before the first hour. What would run, how much of it, and what stands in the way; runs no model.
+
+
+def run(study: Manifest, results: Path, *, as_json: bool = False, units: bool = False) -> int:
+    """Print the plan; returns 1 where a model cannot be had or does not fit."""
+    plan = make_plan(study, results)
+    click.echo(json.dumps(plan, ensure_ascii=False, indent=2) if as_json else render_plan(plan, units=units))
+    bad = any(model["error"] or model["fits"] is False or _unread(model) for model in plan["models"])
+    return EXIT_ERROR if bad else EXIT_OK
+
+
+def _unread(model: dict[str, Any]) -> bool:
+    return any(unit["error"] for unit in model["units"])
+
+
+def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
+    """Plan every model of the manifest: for its ``eval``, and for the questions of its ``matrix``.
+
+    Raises:
+        DataError: the manifest names no local model.
+
+    """
+    local = [model for model in study.models if not model.endpoint]
+    if not local:
+        raise DataError(f"{study.name}: names no local model; there is nothing to plan")
+    silent = hub_silence()
+    devices: Devices = {}
+    with from_the_cache(silent):
+        plans = [_plan(study, model, results, silent, devices) for model in local]
+    notes = [f"{silent}: sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
+    notes += _notes(study, plans)
+    return {"run": study.name, "models": [plan.to_record() for plan in plans], "notes": notes}
+
+
+def _plan(study: Manifest, model: ModelSpec, results: Path, silent: str | None, devices: Devices) -> ModelPlan:
+    if study.eval:
+        tasks, section = _tasks(study.model_copy(update={"models": [model]}), results), study.eval
+        return plan_model(
+            model, tasks, batch_tokens=section.batch_tokens, threads=section.threads, silent=silent, devices=devices
+        )
+    if study.matrix:
+        tasks = _tasks(questions_study(study, model, matrix_benchmarks(study), "auto"), results)
+        return plan_model(
+            model, tasks, batch_tokens=study.matrix.batch_tokens, threads="auto", silent=silent, devices=devices
+        )
+    return plan_model(model, [], batch_tokens="auto", threads="auto", silent=silent, devices=devices)
+
+
+def _tasks(study: Manifest, results: Path) -> list[Task]:
+    return make_tasks(study, Revisions.of(RunFolder(results / study.name), writes=False))
+
+
+def _asks_hub(models: list[ModelSpec]) -> bool:
+    return any(not Path(model.id).expanduser().is_dir() and not model.id.startswith("llmjobs/") for model in models)
+
+
+def _notes(study: Manifest, plans: list[ModelPlan]) -> list[str]:
+    notes = []
+    if study.matrix:
+        cells = len(make_cells(study))
+        notes.append(
+            f"matrix: {cells} cells × {study.matrix.repetitions} repetitions, each with all of its questions; "
+            "'llmjobs doctor' says which this machine can run"
+        )
+    for name in ("converse", "mtbench"):
+        if getattr(study, name):
+            notes.append(f"{name}: its tokens depend on what is answered; not planned")
+    missing = sum(plan.missing_bytes or 0 for plan in plans)
+    cache = repo_folder("model", "x").parent
+    free = shutil.disk_usage(next(f for f in (cache, *cache.parents) if f.exists())).free
+    if missing and missing + ROOM_TO_SPARE_BYTES > free:
+        notes.append(f"disk: {size_text(missing)} to fetch, {size_text(free)} free for {cache}; set HF_HOME to another")
+    return notes

@@ -1,0 +1,159 @@
+"""How many tokens a unit has and how many of them are computed; counted once, then read from the cache."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from llmjobs import disk
+from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
+from llmjobs.engines.transformers.budget import cache_folder
+from llmjobs.engines.transformers.locate import Located
+from llmjobs.engines.transformers.plan import plan_unit
+from llmjobs.errors import RunFolderError
+from llmjobs.eval.job import DOCS_A_STEP
+from llmjobs.eval.tasks import Task
+from llmjobs.manifest import ModelSpec
+
+VERSION = 2
+"""Of the counting; another one does not read this one's cache."""
+LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+DEFAULT_LENGTH = 2048
+ROWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """A unit's tokens; generated ones are the most that the benchmark allows."""
+
+    questions: int
+    total_tokens: int
+    """Distinct inputs run one by one."""
+    distinct_tokens: int
+    """What the plan computes, shared beginnings once."""
+    peak_cache_tokens: int
+    batches: int
+    prefix_tokens: int
+    """Kept between batches."""
+    scored_rows: int
+    """Positions whose logits are read."""
+    new_tokens: int = 0
+    """Generated tokens at most, over all questions."""
+    decode_steps: int = 0
+    """Forwards that generate them, rows side by side."""
+    refused: int = 0
+
+
+class TokenCounter:
+    """Counts for one model; its tokenizer is loaded only where the cache does not know."""
+
+    def __init__(self, spec: ModelSpec, located: Located, batch_tokens: int) -> None:
+        """Nothing is loaded yet."""
+        self.spec, self.located, self.batch_tokens = spec, located, batch_tokens
+
+    def count(self, task: Task) -> TokenCount:
+        """Count one unit.
+
+        Raises:
+            LlmjobsError: the tokenizer cannot be loaded, or a row is not of its benchmark's form.
+
+        """
+        path = self._path(task)
+        if known := _read(path):
+            return known
+        counted = self._counted(task)
+        with contextlib.suppress(OSError, RunFolderError):
+            disk.make_folder(path.parent)
+            disk.write_whole(path, json.dumps(asdict(counted)).encode())
+        return counted
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from llmjobs.engines.transformers.load import load_tokenizer
+
+        return load_tokenizer(self.spec, self.located)
+
+    @cached_property
+    def max_length(self) -> int:
+        """The most tokens that the model reads, from its config."""
+        from llmjobs.engines.transformers.checkpoint import checked_config
+
+        revision, remote = None if self.located.is_local else self.located.revision, self.spec.trust_remote_code
+        found = checked_config(self.spec.name, self.located.source, revision, trust_remote_code=remote)
+        config = found.get_text_config()
+        return next((n for name in LENGTHS if isinstance(n := getattr(config, name, None), int)), DEFAULT_LENGTH)
+
+    def _counted(self, task: Task) -> TokenCount:
+        spec, data = self.spec, task.data
+        encoded = encode_unit(
+            data.benchmark,
+            data.docs,
+            data.shots,
+            self._tokenizer,
+            max_length=self.max_length,
+            chat_template=spec.chat_template,
+            fewshot_as_turns=spec.fewshot_as_turns,
+            system=spec.system,
+            thinking=spec.thinking,
+            who=spec.name,
+        )
+        if data.benchmark.output_type(data.subject) == "generate_until":
+            return _generated(encoded)
+        tokenizer = self._tokenizer
+        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        plan = plan_unit(
+            encoded.requests, max_length=self.max_length, batch_tokens=self.batch_tokens, prefix_token_id=prefix
+        )
+        return TokenCount(
+            questions=len(data.docs),
+            total_tokens=plan.total_tokens,
+            distinct_tokens=plan.distinct_tokens,
+            peak_cache_tokens=plan.peak_cache_tokens,
+            batches=len(plan.batches),
+            prefix_tokens=sum(len(one.tokens) for one in plan.prefixes),
+            scored_rows=sum(len({r for one in batch.readings for r in one.rows}) for batch in plan.batches),
+            refused=len(plan.refused),
+        )
+
+    def _path(self, task: Task) -> Path:
+        declared = dict(task.unit(0).declared)
+        asked = {key: declared[key] for key in declared if not key.endswith("_asked") and key != "seed"}
+        key: Mapping[str, Any] = {
+            "version": VERSION,
+            "tokenizer": [self.located.source, self.located.revision],
+            "batch_tokens": self.batch_tokens,
+            **asked,
+        }
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        return cache_folder() / "tokens" / f"{digest}.json"
+
+
+def _generated(encoded: EncodedUnit) -> TokenCount:
+    lengths = [len(context) for context in encoded.contexts]
+    most = [generation.max_new_tokens for generation in encoded.generations]
+    steps = sum(
+        max(most[at : at + ROWS_AT_ONCE], default=0) for at in range(0, len(most), min(ROWS_AT_ONCE, DOCS_A_STEP))
+    )
+    widest = max(lengths, default=0) + max(most, default=0)
+    return TokenCount(
+        questions=len(lengths),
+        total_tokens=sum(lengths),
+        distinct_tokens=sum(lengths),
+        peak_cache_tokens=widest * min(ROWS_AT_ONCE, len(lengths)),
+        batches=-(-len(lengths) // ROWS_AT_ONCE),
+        prefix_tokens=0,
+        scored_rows=len(lengths),
+        new_tokens=sum(most),
+        decode_steps=steps,
+    )
+
+
+def _read(path: Path) -> TokenCount | None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found = json.loads(path.read_bytes())
+        return TokenCount(**{f.name: int(found[f.name]) for f in fields(TokenCount) if f.name in found})
+    return None

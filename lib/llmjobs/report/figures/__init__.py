@@ -1,1 +1,0 @@
-"""The plots: each function takes figures that are computed and returns a matplotlib figure."""

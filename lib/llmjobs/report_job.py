@@ -1,0 +1,204 @@
+"""Makes the report: read, line up, measure, write."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+from llmjobs import disk
+from llmjobs.converse import report as converse_report
+from llmjobs.errors import LlmjobsError
+from llmjobs.matrix import report as matrix_report
+from llmjobs.mtbench import report as mtbench_report
+from llmjobs.report.assemble import assemble
+from llmjobs.report.blocks import Block, Figure, Finding
+from llmjobs.report.measure import Measures
+from llmjobs.report.pdf.document import Chapter, Figures, FrontPage, make_pdf
+from llmjobs.report.read import read
+from llmjobs.report.sections import accuracy, cost, differences, making, overlap, patterns, scores
+from llmjobs.report.sections.accuracy import labels, leaderboard
+from llmjobs.report.sections.base import Section
+from llmjobs.report.study import Notice, Study
+from llmjobs.report.wording import count, listed, plural, word
+from llmjobs.report.write.figures import draw_figures
+from llmjobs.report.write.html import write_html
+from llmjobs.report.write.notes import notes_text
+from llmjobs.report.write.tables import write_long_tables, write_tables
+
+ORDER: tuple[Section, ...] = (
+    accuracy.SECTION,
+    scores.SECTION,
+    cost.SECTION,
+    matrix_report.SECTION,
+    differences.SECTION,
+    overlap.SECTION,
+    patterns.SECTION,
+    converse_report.SECTION,
+    mtbench_report.SECTION,
+    making.SECTION,
+)
+"""The chapters, in order. A new one is added here."""
+FINDINGS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written, what it found, and what to know about the input."""
+
+    pdf: Path
+    files: tuple[Path, ...]
+    findings: tuple[Finding, ...]
+    notices: tuple[Notice, ...]
+    partial: bool
+
+
+def make_report(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    html: bool = False,
+    budget: Mapping[str, float] | None = None,
+    common: bool = False,
+    where: Mapping[str, str] | None = None,
+    questions: Path | None = None,
+    label_notes: Path | None = None,
+    name: str | None = None,
+    any_prompt: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> ReportResult:
+    """Write the report on ``paths`` to ``output`` (a PDF) and everything else beside it.
+
+    ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. ``progress`` gets a line before each part
+    of a long report. Each file is replaced in one step: a report that was there before is never half of a new one. The
+    tables come first and the PDF last, so that whatever goes wrong with a page costs no figure.
+
+    Raises:
+        DataError: nothing can be read, or the results are not comparable and neither ``common`` (for unlike questions)
+            nor ``any_prompt`` (for another prompt, number of shots or version) is set.
+
+    """
+    step = _Progress(progress)
+    step("reading the results")
+    runs = [run for path in paths for run in read(path, name)]
+    study = assemble(
+        runs,
+        common=common,
+        where=where,
+        budget=budget,
+        questions=questions,
+        label_notes=label_notes,
+        any_prompt=any_prompt,
+    )
+    measures = Measures(study)
+    step.big(study)
+    step(f"comparing {_size(study)}")
+    contents = [(section, section.build(measures)) for section in ORDER if section.wanted(measures)]
+    findings = rank([finding for _, content in contents for finding in content.findings])
+    front = _front(measures, findings)
+    with disk.clear_errors(output):
+        disk.make_folder(output.parent)
+    files = [*write_tables(measures, findings, output.parent), output.parent / "notes.md"]
+    blocks: list[Block] = [*front.blocks, *(block for _, content in contents for block in content.blocks)]
+    files += write_long_tables(blocks, output.parent)
+    step(f"drawing {plural(sum(isinstance(block, Figure) for block in blocks), 'figure')}")
+    figures = draw_figures(blocks, output.parent / "figures")
+    answers = [note for _, content in contents for note in content.notes]
+    notes = notes_text(study, front.title, findings, answers, blocks)
+    disk.write_whole(output.parent / "notes.md", notes.encode("utf-8", "replace"))
+    files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
+    if html:
+        files.append(write_html(output.with_suffix(".html"), measures, front.title, findings, blocks))
+    step("writing the PDF")
+    disk.write_whole(output, _pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures))
+    return ReportResult(output, (output, *files), tuple(findings), study.notices, study.partial)
+
+
+def _pdf(output: Path, front: FrontPage, chapters: Sequence[Chapter], figures: Figures) -> bytes:
+    """Lay the pages out; an LlmjobsError that says what is there when that fails."""
+    try:
+        return make_pdf(front, chapters, figures)
+    except Exception as error:
+        raise LlmjobsError(
+            f"{output}: the pages could not be laid out ({type(error).__name__}), which is a fault of llmjobs."
+            f" The tables (CSV), figures and notes of this report are complete in {output.parent}"
+            + (f"; {output.name} there is an earlier one" if output.exists() else "")
+        ) from error
+
+
+LONG_S = 3.0
+BIG_ANSWERS, BIG_PAIRS = 200_000, 400
+
+
+class _Progress:
+    """Prints a line before each part of a report that is large, or that already takes long."""
+
+    def __init__(self, print_line: Callable[[str], None] | None) -> None:
+        self.print_line, self.started_s, self.large = print_line, monotonic(), False
+
+    def big(self, study: Study) -> None:
+        """Take note of how much there is to do."""
+        answers = sum(len(benchmark.rows) * benchmark.n for benchmark in study.benchmarks)
+        self.large = answers > BIG_ANSWERS or _pairs(study) > BIG_PAIRS
+
+    def __call__(self, what: str) -> None:
+        """Say what comes next."""
+        if self.print_line and (self.large or monotonic() - self.started_s > LONG_S):
+            self.print_line(f"{what} …")
+
+
+def _pairs(study: Study) -> int:
+    return max((len(benchmark.rows) * (len(benchmark.rows) - 1) // 2 for benchmark in study.benchmarks), default=0)
+
+
+def _size(study: Study) -> str:
+    questions = sum(benchmark.n for benchmark in study.benchmarks)
+    return f"{plural(len(study.entries), 'model')} ({plural(_pairs(study), 'pair')}) on {plural(questions, 'question')}"
+
+
+def rank(findings: Sequence[Finding]) -> list[Finding]:
+    """Order findings by weight; what weighs the same stays in order."""
+    return sorted(findings, key=lambda finding: -finding.weight)
+
+
+def _front(measures: Measures, findings: Sequence[Finding]) -> FrontPage:
+    study, main = measures.study, measures.study.main
+    blocks: list[Block] = []
+    if main is not None:
+        found = measures.accuracy[main.name]
+        caption = (
+            f"Accuracy on {main.name}: point and bar, micro accuracy with its 95% interval; ring, macro"
+            " accuracy (every subject counts the same)."
+        )
+        blocks.append(Figure("leaderboard", caption, partial(leaderboard, found, labels(measures, found))))
+    return FrontPage(_title(study), _subtitle(study), findings[:FINDINGS_SHOWN], blocks, _warning(study))
+
+
+def _title(study: Study) -> str:
+    models = len({entry.info.id for entry in study.entries})
+    asked = [*(benchmark.name for benchmark in study.benchmarks), *(table.benchmark for table in study.graded)]
+    names = listed(asked, limit=3)
+    who = f"{word(models).capitalize()} {'model' if models == 1 else 'models'}"
+    return f"{who} on {names}" if asked else f"Report on {study.title}"
+
+
+def _subtitle(study: Study) -> list[str]:
+    asked = sum(b.n for b in study.benchmarks) + sum(table.values.shape[1] for table in study.graded)
+    lines = [listed(dict.fromkeys(entry.label for entry in study.entries), limit=6)]
+    machines = listed(dict.fromkeys(str(e.machine.get("cpu")) for e in study.entries if e.machine.get("cpu")), limit=3)
+    devices = listed(sorted({entry.info.device for entry in study.entries if entry.info.device}))
+    parts = [f"{plural(asked, 'question')}, the same for every model"] if asked else []
+    parts += [part for part in (f"on {devices}" if devices else "", machines) if part]
+    return [*lines, " · ".join([*parts, f"from {study.title}"])]
+
+
+def _warning(study: Study) -> str:
+    parts = []
+    if study.partial:
+        parts.append("Partial: the study was not finished when this report was made.")
+    if study.notices:
+        number = len(study.notices)
+        what = "One thing" if number == 1 else f"{count(number)} things"
+        verb = "stands" if number == 1 else "stand"
+        parts.append(f"{what} to know about the input {verb} under How it was made; the first: {study.notices[0]}.")
+    return " ".join(parts)

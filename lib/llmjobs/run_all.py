@@ -1,0 +1,45 @@
+"""Every job that a manifest can ask for, in the order in which ``llmjobs run`` takes them."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, ManifestError
+from llmjobs.manifest import Manifest
+
+JOBS = {
+    "eval": "llmjobs.eval.job",
+    "matrix": "llmjobs.matrix.job",
+    "converse": "llmjobs.converse.job",
+    "mtbench": "llmjobs.mtbench.job",
+}
+"""Section of the manifest → module with ``run(study, results, *, fresh, ray) -> Outcome``."""
+
+
+def wanted(study: Manifest) -> list[str]:
+    """The manifest's sections that are jobs, in order.
+
+    Raises:
+        ManifestError: it has none.
+
+    """
+    found = [name for name in JOBS if getattr(study, name, None) is not None]
+    if not found:
+        raise ManifestError(
+            f"{study.name}: the manifest asks for no job; add one of {', '.join(f'{j}:' for j in JOBS)}"
+        )
+    return found
+
+
+def run_all(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None = None) -> int:
+    """Run each section's job; returns an exit code: 75 ends the row at once, 3 is remembered to the end."""
+    code = EXIT_OK
+    for name in wanted(study):
+        job: Callable[..., Any] = import_module(JOBS[name]).run
+        outcome = job(study, results, fresh=fresh, ray=ray)
+        fresh = False
+        if outcome.exit_code == EXIT_RESUMABLE:
+            return EXIT_RESUMABLE
+        code = code or outcome.exit_code
+    return EXIT_UNITS_FAILED if code else EXIT_OK

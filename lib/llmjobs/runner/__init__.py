@@ -1,1 +1,0 @@
-"""The one loop under every job: units of work into a run folder, restartable anywhere."""

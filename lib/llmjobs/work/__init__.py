@@ -1,0 +1,1 @@
+"""The restartable run: units of work into a run folder."""

@@ -1,0 +1,157 @@
+"""The cursor of a unit: a small pickle with a checksum and one previous generation.
+
+The pickle holds builtins only. Before it is loaded its opcodes are read against a short list, so a foreign file runs
+nothing and allocates nothing; there is no opcode in that list that imports, calls or builds. What it then holds is
+counted with every repetition, because a list that holds itself, or one that doubles at each level, has no end.
+"""
+
+import hashlib
+import pickle
+import pickletools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmjobs import disk
+from llmjobs.errors import RunFolderError
+
+VERSION = 1
+_MAGIC = b"llmjobs checkpoint %d\n" % VERSION
+_ANY_MAGIC = re.compile(rb"llmjobs checkpoint (\d{1,9})\n")
+_DIGEST_BYTES = 32
+MAX_BYTES = 1 << 26
+MAX_VALUES = 1 << 21
+MAX_DEPTH = 100
+_PLAIN_OPCODES = """
+    PROTO FRAME STOP MARK MEMOIZE BINGET LONG_BINGET NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT
+    SHORT_BINUNICODE BINUNICODE SHORT_BINBYTES BINBYTES EMPTY_DICT EMPTY_LIST EMPTY_TUPLE SETITEM SETITEMS
+    APPEND APPENDS TUPLE TUPLE1 TUPLE2 TUPLE3
+"""
+_OPCODES = frozenset(_PLAIN_OPCODES.split())
+
+
+class DamagedCheckpointError(Exception):
+    """The file is not a whole checkpoint of this version; the text says why."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's state, and a remark where the newest generation could not be used."""
+
+    state: dict[str, Any]
+    remark: str | None
+
+
+def previous_of(path: Path) -> Path:
+    """Where the generation before ``path`` lies."""
+    return path.with_name(path.name + ".previous")
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a new generation; the one before stays as ``checkpoint.pkl.previous``.
+
+    Raises:
+        RunFolderError: the disk is full, read-only, gone or failing.
+
+    """
+    payload = pickle.dumps(dict(state), protocol=5)
+    temporary = path.with_name(path.name + ".tmp")
+    with disk.clear_errors(path), disk.taken_back(temporary):
+        with disk.open_new(temporary) as stream:
+            disk.write(stream, _MAGIC + hashlib.sha256(payload).digest() + payload)
+            disk.fsync(stream)
+        if path.exists():
+            disk.rename(path, previous_of(path))
+        disk.rename(temporary, path)
+        disk.fsync_folder(path.parent)
+
+
+def load(path: Path) -> Loaded | None:
+    """Read the newest usable generation; None where there is none at all.
+
+    Raises:
+        RunFolderError: files are there but none is usable (the text says why); the records may still serve.
+
+    """
+    reasons = []
+    for candidate in (path, previous_of(path)):
+        if not disk.is_there(candidate):
+            continue
+        try:
+            state = read(candidate)
+        except DamagedCheckpointError as error:
+            reasons.append(f"{candidate.name} {error}")
+            continue
+        remark = (
+            f"{path}: {'; '.join(reasons) or 'missing'}; going on from {candidate.name}" if candidate != path else None
+        )
+        return Loaded(state, remark)
+    if reasons:
+        raise RunFolderError(f"{path}: {'; '.join(reasons)}")
+    return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read one generation.
+
+    Raises:
+        DamagedCheckpointError: wrong version, wrong checksum, anything but builtins in it, or unreadable.
+
+    """
+    try:
+        with disk.open_to_read(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise DamagedCheckpointError("is larger than any checkpoint")
+    except OSError as error:
+        raise DamagedCheckpointError(f"cannot be read ({error.strerror})") from None
+    if not data.startswith(_MAGIC):
+        raise DamagedCheckpointError(_foreign(data))
+    digest, payload = data[len(_MAGIC) :][:_DIGEST_BYTES], data[len(_MAGIC) + _DIGEST_BYTES :]
+    if hashlib.sha256(payload).digest() != digest:
+        raise DamagedCheckpointError("is damaged (its checksum differs)")
+    return _loads(payload)
+
+
+def _foreign(data: bytes) -> str:
+    if other := _ANY_MAGIC.match(data):
+        return f"is of version {int(other[1])}, and this llmjobs reads version {VERSION}"
+    return "is empty or cut off" if _MAGIC.startswith(data) else "does not begin as a checkpoint does"
+
+
+def _loads(payload: bytes) -> dict[str, Any]:
+    try:
+        for opcode, _, _ in pickletools.genops(payload):
+            if opcode.name not in _OPCODES:
+                raise DamagedCheckpointError(
+                    f"holds something else than plain values ({opcode.name}) and was not opened"
+                )
+        state = pickle.loads(payload)  # noqa: S301 - only opcodes that build plain values, checked above
+        _check_size(state)
+    except DamagedCheckpointError:
+        raise
+    except Exception as error:
+        raise DamagedCheckpointError(f"is no valid pickle ({type(error).__name__})") from None
+    if not isinstance(state, dict):
+        raise DamagedCheckpointError("holds no mapping")
+    return state
+
+
+def _check_size(state: Any) -> None:
+    """Count the values, level by level, as they would be written out."""
+    level, count = [state], 1
+    for _ in range(MAX_DEPTH):
+        following: list[Any] = []
+        for value in level:
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            if isinstance(value, dict | list | tuple):
+                count += len(inner)
+                if count > MAX_VALUES:
+                    raise DamagedCheckpointError("holds more values than any checkpoint")
+                following += inner
+        if not following:
+            return
+        level = following
+    raise DamagedCheckpointError("holds itself, or is deeper than any checkpoint")

@@ -1,0 +1,327 @@
+"""A unit's progress on disk: its journals and its checkpoint, moved forward together."""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from llmjobs import disk
+from llmjobs.errors import DataError, RunFolderError, printable
+from llmjobs.work import checkpoint, memory_kills
+from llmjobs.work.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_object, to_json
+from llmjobs.work.integrity import check_state
+from llmjobs.work.journal import Journal, Record, read_lines
+from llmjobs.work.units import Saved, Step, Work, compare
+
+SHARE_OF_TIME = 0.005
+"""Most of a unit's time that goes into saving its steps, as long as :data:`MOST_WAIT_S` allows it. With what a run's
+and a unit's beginning and end take, that is less than a hundredth."""
+MOST_WAIT_S = 10.0
+"""Longest time between two saves, a step's own aside: what a kill can cost besides the step at hand."""
+
+
+@dataclass
+class Cursor:
+    """What the checkpoint of a unit holds; builtins only.
+
+    ``records_bytes`` and ``timings_bytes`` are the lengths at which the journals are cut on resume, ``records_sha256``
+    and ``timings_sha256`` what these bytes must then be (None in runs of an older version). ``steps`` is how many steps
+    the unit has in all (None until it is opened, and in older runs). ``real_s`` is the
+    time used so far in all attempts, loading included. ``running`` is the note of an attempt that is under way (see
+    ``deaths``), ``vanished`` counts attempts that ended unseen in the step at hand, ``memory_kills`` those that the
+    kernel ended for lack of memory; ``saves`` numbers the generations.
+    """
+
+    declared: dict[str, Any]
+    effective: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    steps_done: int = 0
+    items_done: int = 0
+    records_bytes: int = 0
+    timings_bytes: int = 0
+    records_sha256: str | None = None
+    timings_sha256: str | None = None
+    steps: int | None = None
+    attempts: int = 0
+    real_s: float = 0.0
+    done: bool = False
+    running: memory_kills.Note | None = None
+    vanished: int = 0
+    memory_kills: int = 0
+    saves: int = 0
+
+    def saved(self, *, killed_for_memory: bool = False) -> Saved | None:
+        """What :meth:`Job.open` needs to go on; None before the first step was planned."""
+        return Saved(self.effective, self.state, self.steps_done, killed_for_memory) if self.effective else None
+
+    def count_unseen_end(self) -> bool:
+        """Count an attempt that left its note; returns whether the kernel ended it for lack of memory."""
+        if self.running is None or self.done:
+            return False
+        self.vanished += 1
+        killed = memory_kills.was_killed_for_memory(self.running, self.vanished)
+        self.memory_kills += killed
+        return killed
+
+
+def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | None]:
+    """Read a unit's cursor, or start one; the remark says what had to be made good.
+
+    Raises:
+        FingerprintError: the folder holds something else than what is asked for.
+        DataError: no checkpoint can be used, and a line of the records is damaged.
+
+    """
+    try:
+        loaded = checkpoint.load(unit.checkpoint)
+        cursor = _cursor_of(unit, loaded.state) if loaded else Cursor(dict(declared))
+    except RunFolderError as error:
+        cursor = _from_records(unit, declared)
+        return cursor, f"{error}; going on from {unit.records.name} ({cursor.steps_done} steps)"
+    if loaded is None:
+        return cursor, None
+    compare(unit, "declared", cursor.declared, declared)
+    cursor.declared = dict(declared)  # equal but for fields that an older version did not know
+    return cursor, loaded.remark or _remark_on_age(unit, cursor)
+
+
+def _cursor_of(unit: UnitFolder, state: Mapping[str, Any]) -> Cursor:
+    kinds = {"declared": dict, "effective": dict, "state": dict, "steps_done": int, "records_bytes": int}
+    names = {f.name for f in fields(Cursor)}
+    cursor = Cursor(**{"declared": {}} | {key: value for key, value in state.items() if key in names})
+    counts = (getattr(cursor, name) for name in _COUNTS)
+    digests = (cursor.records_sha256, cursor.timings_sha256)
+    fits = all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    fits &= all(isinstance(value, int) and value >= 0 for value in counts)
+    fits &= all(value is None or isinstance(value, str) for value in digests)
+    fits &= cursor.steps is None or isinstance(cursor.steps, int)
+    if not fits or not 0 <= cursor.real_s < float("inf"):
+        raise RunFolderError(f"{unit.checkpoint}: is whole, but not the checkpoint of a unit")
+    return cursor
+
+
+_COUNTS = (
+    "steps_done", "items_done", "records_bytes", "timings_bytes", "attempts", "vanished", "memory_kills", "saves",
+)  # fmt: skip
+
+
+def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
+    """Whether the unit at ``path`` is whole; one that never started leaves no trace."""
+    started = (folder.path / path / CHECKPOINT).exists()
+    return started and load(folder.unit(path), declared)[0].done
+
+
+def progress_of(folder: RunFolder, path: str, declared: Mapping[str, Any] | None = None) -> str:
+    """``to do``, ``12 done`` or ``done``, for a dry run: read only.
+
+    Raises:
+        FingerprintError: ``declared`` is given and is not what the unit was made with, so that a run would be refused.
+        RunFolderError: the unit is whole, but its files are not what was saved.
+
+    """
+    place = folder.path / path
+    loaded = checkpoint.load(place / CHECKPOINT) if place.is_dir() else None
+    if loaded is None:
+        return "to do"
+    if declared is not None:
+        compare(UnitFolder(place), "declared", loaded.state.get("declared", {}), declared)
+        check_state(place, loaded.state)
+    return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"
+
+
+def _remark_on_age(unit: UnitFolder, cursor: Cursor) -> str | None:
+    """Each save has a number: a checkpoint that is not newer than the one before it was put back from outside."""
+    try:
+        before = checkpoint.read(checkpoint.previous_of(unit.checkpoint)).get("saves")
+    except checkpoint.DamagedCheckpointError:
+        return None
+    if cursor.done or not isinstance(before, int) or before < cursor.saves:
+        return None
+    return (
+        f"{unit.checkpoint}: is older than {checkpoint.previous_of(unit.checkpoint).name}; "
+        f"going on from step {cursor.steps_done}, as it says"
+    )
+
+
+def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
+    """Rebuild a cursor from the journals alone: every step before the last one seen is whole.
+
+    Raises:
+        DataError: a line in the middle is damaged; it names file and line.
+        FingerprintError: ``unit.json`` says that the records were made with other settings.
+
+    """
+    unit_file = _unit_file(unit)
+    known, asked = unit_file.get("fingerprint", {}), json.loads(to_json(dict(declared)))
+    both = [key for key in asked if key in known]
+    compare(unit, "declared", {key: known[key] for key in both}, {key: asked[key] for key in both})
+    records_bytes, last, ends = 0, -1, {-1: 0}
+    if unit.records.exists():
+        for number, end, record in read_lines(unit.records, allow_torn=True):
+            step = record.get("step", 0)
+            if not isinstance(step, int) or step < max(last, 0):
+                raise DataError(
+                    f"{unit.records}:{number}: 'step' is {printable(str(step))[:40]!r}, not a number that follows the "
+                    "one before; restore the file or run with --fresh"
+                )
+            if step != last:
+                ends[step - 1] = records_bytes
+                last = step
+            records_bytes = end
+    steps = max(last, 0)
+    cursor = Cursor(dict(declared), steps_done=steps, records_bytes=ends.get(steps - 1, 0))
+    cursor.effective = unit_file.get("effective", {})
+    for _, end, line in read_lines(unit.timings, allow_torn=True) if unit.timings.exists() else ():
+        if _number(line.get("step", -1)) >= steps:
+            break
+        cursor.timings_bytes = end
+        cursor.real_s += max(_number(line.get("real_s")), 0.0)
+        cursor.items_done += max(int(_number(line.get("items"))), 0)
+        cursor.attempts = max(cursor.attempts, int(_number(line.get("attempt"))))
+    return cursor
+
+
+def _number(value: Any) -> float:
+    """A measured figure of a line that somebody may have edited; 0 for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if -1e15 < value < 1e15 else 0.0
+
+
+def _unit_file(unit: UnitFolder) -> dict[str, dict[str, Any]]:
+    """What ``unit.json`` holds of the settings; empty where it cannot be read."""
+    with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
+        found = read_object(unit.path / UNIT_FILE)
+        return {key: dict(found[key]) for key in ("fingerprint", "effective")}
+    return {}
+
+
+def rewind(unit: UnitFolder, cursor: Cursor, step: int, *, forget_effective: bool = False) -> None:
+    """Move a unit back before ``step``, so that it and all later steps run again; the journals are cut when it opens.
+
+    The time used so far stays counted. ``forget_effective``: what was loaded may differ from now on.
+
+    Raises:
+        RunFolderError: the journals are not what was saved.
+
+    """
+    Journal(unit.records, cursor.records_bytes, cursor.records_sha256).close()
+    Journal(unit.timings, cursor.timings_bytes, cursor.timings_sha256).close()
+    step = min(step, cursor.steps_done)
+    cursor.records_bytes = _end_before(unit.records, step, cursor.records_bytes)
+    cursor.timings_bytes = _end_before(unit.timings, step, cursor.timings_bytes)
+    cursor.records_sha256 = _digest(unit.records, cursor.records_bytes)
+    cursor.timings_sha256 = _digest(unit.timings, cursor.timings_bytes)
+    cursor.items_done = sum(
+        int(_number(line.get("items")))
+        for _, end, line in (read_lines(unit.timings, allow_torn=True) if cursor.timings_bytes else ())
+        if end <= cursor.timings_bytes
+    )
+    cursor.steps_done, cursor.done, cursor.running = step, False, None
+    cursor.effective = {} if forget_effective else cursor.effective
+    cursor.saves += 1
+    checkpoint.save(unit.checkpoint, dict(vars(cursor)))
+
+
+def _digest(path: Path, size: int) -> str:
+    return hashlib.sha256(disk.read_whole(path)[:size]).hexdigest()
+
+
+def _end_before(path: Path, step: int, size: int) -> int:
+    """Length of the lines of a journal that belong to steps before ``step``, of its first ``size`` bytes."""
+    before = 0
+    for _, end, line in read_lines(path, allow_torn=True) if size else ():
+        if end > size or _number(line.get("step", -1)) >= step:
+            break
+        before = end
+    return before
+
+
+class Writer:
+    """Appends steps to a unit's journals and moves its checkpoint after them."""
+
+    def __init__(self, unit: UnitFolder, cursor: Cursor) -> None:
+        """Open the journals at the cursor, cutting what was not saved."""
+        self.unit, self.cursor = unit, cursor
+        self.records = Journal(unit.records, cursor.records_bytes, cursor.records_sha256)
+        try:
+            self.timings = Journal(unit.timings, cursor.timings_bytes, cursor.timings_sha256)
+        except RunFolderError:
+            self.records.close()
+            raise
+        self._clock = time.monotonic()
+        self._saved: dict[str, Any] = {}
+        self._records: list[Record] = []
+        self._timings: list[Record] = []
+        self._saving_s = 0.0
+
+    def opened(self, work: Work) -> None:
+        """Note that an attempt has opened the unit; the time since the writer was made counts for it."""
+        opening, effective, state = work.opening, work.effective, work.state()
+        self.cursor.attempts += 1
+        self.cursor.steps = work.steps
+        self.cursor.running = memory_kills.note_of_attempt()
+        self.cursor.effective, self.cursor.state = dict(effective), dict(state)
+        kills = {"memory_kills": self.cursor.memory_kills} if self.cursor.memory_kills else {}
+        self._timings.append({"step": -1, "phase": "open", "attempt": self.cursor.attempts, **opening, **kills})
+        self._save()
+
+    def step(self, index: int, step: Step, state: Mapping[str, Any], *, last: bool) -> None:
+        """Take one step's records and timing, and save; the ``last`` step makes the unit whole.
+
+        Where the steps are shorter than two hundred times what saving takes, some are saved together, after
+        :data:`MOST_WAIT_S` at the latest: saving takes less than a hundredth of the time, whatever model and disk.
+        """
+        self._records += [{**record, "step": index} for record in step.records]
+        self._timings.append({"step": index, "phase": "run", "attempt": self.cursor.attempts, **step.timing})
+        self.cursor.steps_done = index + 1
+        self.cursor.items_done += int(step.timing.get("items", len(step.records)))
+        self.cursor.state, self.cursor.vanished = dict(state), 0
+        if last:
+            self.cursor.done, self.cursor.running = True, None
+        if last or time.monotonic() - self._clock >= min(self._saving_s / SHARE_OF_TIME, MOST_WAIT_S):
+            self._save()
+
+    def finish(self) -> None:
+        """Mark a unit without steps as whole."""
+        self.cursor.done, self.cursor.running = True, None
+        self._save()
+
+    def leave(self) -> None:
+        """Save what waits, and take the note of this attempt away: it ends in sight, by a signal or an error told.
+
+        Where an end came in the middle of a save, what the checkpoint held stays.
+        """
+        if self._timings:
+            self.cursor.running = None
+            self._save()
+        elif self._saved.get("running") is not None:
+            saves = self._saved["saves"] + 1
+            checkpoint.save(self.unit.checkpoint, self._saved | {"running": None, "vanished": 0, "saves": saves})
+
+    def close(self) -> None:
+        """Close the journals."""
+        self.records.close()
+        self.timings.close()
+
+    def _save(self) -> None:
+        """Records first, then their timings, then the checkpoint that stands for both."""
+        began = time.monotonic()
+        self.cursor.real_s += max(began - self._clock, 0.0)
+        self._clock = began
+        records, timings = self._records, self._timings
+        self._records, self._timings = [], []
+        self.records.append(records)
+        self.timings.append(timings)
+        self.records.check_alone()
+        self.timings.check_alone()
+        self.cursor.records_bytes, self.cursor.timings_bytes = self.records.size, self.timings.size
+        self.cursor.records_sha256, self.cursor.timings_sha256 = self.records.digest, self.timings.digest
+        self.cursor.saves += 1
+        state = dict(vars(self.cursor))
+        checkpoint.save(self.unit.checkpoint, state)
+        self._saved, self._saving_s = state, time.monotonic() - began

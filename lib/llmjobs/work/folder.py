@@ -1,0 +1,174 @@
+"""Where everything of a run lies.
+
+results/RUN/
+  manifest.yaml  environment.json  summary.json
+  docs/BENCHMARK.SUBJECT.jsonl
+  JOB/…/UNIT/{records.jsonl, timings.jsonl, checkpoint.pkl, unit.json, error.json}
+"""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmjobs import disk
+from llmjobs.errors import DataError, RunFolderError
+
+RECORDS, TIMINGS, CHECKPOINT = "records.jsonl", "timings.jsonl", "checkpoint.pkl"
+UNIT_FILE, ERROR_FILE = "unit.json", "error.json"
+
+
+@dataclass(frozen=True)
+class UnitFolder:
+    """The files of one unit."""
+
+    path: Path
+
+    @property
+    def records(self) -> Path:
+        """Deterministic lines: predictions only."""
+        return self.path / RECORDS
+
+    @property
+    def timings(self) -> Path:
+        """Measured lines: time and memory of each step."""
+        return self.path / TIMINGS
+
+    @property
+    def checkpoint(self) -> Path:
+        """The cursor."""
+        return self.path / CHECKPOINT
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder below the results."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, results: Path, name: str) -> "RunFolder":
+        """Make (or find) ``results/name``.
+
+        Raises:
+            RunFolderError: ``name`` is no folder's name, or it cannot be made, or leads out of the results by a link.
+
+        """
+        if "\0" in name or Path(name).name != name:
+            raise RunFolderError(f"{name[:60]!r} cannot be a run's name; give the name of one folder below {results}")
+        path = results / name
+        with disk.clear_errors(path):
+            if results.resolve() not in path.resolve().parents:
+                raise RunFolderError(
+                    f"{path}: leads out of {results} through a link; remove the link or choose another name"
+                )
+            disk.make_folder(path)
+        return cls(path)
+
+    def unit(self, unit_path: str) -> UnitFolder:
+        """The folder of a unit such as ``eval/llama/mmlu.astronomy``; created where missing.
+
+        Raises:
+            RunFolderError: a link in it leads out of the run.
+
+        """
+        path = self.path / unit_path
+        with disk.clear_errors(path):
+            if self.path.resolve() not in path.resolve().parents:
+                raise RunFolderError(f"{path}: leads out of the run through a link; remove the link")
+            disk.make_folder(path)
+        return UnitFolder(path)
+
+    def write_json(self, relative: str, value: Any) -> None:
+        """Replace a JSON file of the run, readable and with keys in the order given."""
+        self.write_bytes(relative, to_json(value))
+
+    def write_text(self, relative: str, text: str) -> None:
+        """Replace a text file of the run."""
+        self.write_bytes(relative, text.encode("utf-8", "replace"))
+
+    def write_bytes(self, relative: str, data: bytes) -> None:
+        """Replace a file of the run.
+
+        Raises:
+            RunFolderError: it would not be inside of the run, or cannot be written.
+
+        """
+        path = self.path / relative
+        with disk.clear_errors(path):
+            own, parent = self.path.resolve(), path.parent.resolve()
+            if own not in (parent, *parent.parents):
+                raise RunFolderError(f"{path}: leads out of the run through a link or '..'; remove the link")
+            disk.make_folder(path.parent)
+        disk.write_whole(path, data)
+
+    def move_aside(self) -> Path | None:
+        """Rename the whole folder to ``NAME.1``, ``NAME.2``, … so that a fresh run loses nothing.
+
+        Returns the new path, or None where there was nothing to keep.
+        """
+        if not any(self.path.iterdir()):
+            return None
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        with disk.clear_errors(self.path):
+            disk.rename(self.path, target)
+            disk.make_folder(self.path)
+        return target
+
+
+def sweep(folder: RunFolder) -> None:
+    """Remove the temporary files of writes that a kill cut off; only under the run's lock, where nobody writes."""
+    for path in folder.path.rglob("*.tmp"):
+        if Path(path.stem).suffix in _SWEPT and "figures" not in path.parts:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+_SWEPT = (".json", ".jsonl", ".pkl", ".yaml")
+"""Kinds of files that jobs write; what a report writes beside them, perhaps now, is not theirs to remove."""
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON with a final newline."""
+    return json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False).encode("utf-8", "replace") + b"\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        DataError: missing or damaged.
+
+    """
+    try:
+        return json.loads(disk.read_whole(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not valid JSON; restore it, or delete it and run the same command again") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run that holds an object; empty where the file is missing.
+
+    Raises:
+        DataError: damaged, or anything but an object.
+
+    """
+    if not disk.is_there(path):
+        return {}
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path}: holds {_kind(found)} where an object was expected; restore it, or delete it and run the same "
+            "command again"
+        )
+    return found
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")

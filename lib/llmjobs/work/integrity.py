@@ -1,0 +1,128 @@
+"""Whether a unit's records and timings are still what its checkpoint stands for: read before their numbers are used.
+
+The checkpoint of a unit holds the length and the SHA-256 of both files as they were when it was saved. A whole unit
+has exactly these bytes; one that is being written, or was cut off, may have more behind them. Runs made before digests
+were kept have lengths alone: these are compared, and each line is read, but a line that was edited to the same length
+goes unnoticed; such units are named as unverified.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmjobs import disk
+from llmjobs.errors import DataError, RunFolderError
+from llmjobs.work import checkpoint
+from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS
+from llmjobs.work.journal import changed, read_lines
+
+_FILES = ((RECORDS, "records"), (TIMINGS, "timings"))
+_PART_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a unit's files."""
+
+    done: bool
+    """Whether the unit is whole."""
+    verified: bool
+    """Whether digests were there to compare with; lengths and form alone where not."""
+
+
+def check_unit(unit: Path) -> Checked | None:
+    """Compare a unit's files with its checkpoint; None where it has none that can be read.
+
+    Raises:
+        RunFolderError: a file is not what was saved; the line names it and how to recompute the unit.
+
+    """
+    if not disk.is_there(unit / CHECKPOINT) and not disk.is_there(checkpoint.previous_of(unit / CHECKPOINT)):
+        return None
+    try:
+        loaded = checkpoint.load(unit / CHECKPOINT)
+    except RunFolderError:
+        return None  # the runner starts again from the records, and says so
+    return check_state(unit, loaded.state) if loaded else None
+
+
+def check_state(unit: Path, state: Mapping[str, Any]) -> Checked:
+    """Compare a unit's files with what its checkpoint holds (see :func:`check_unit`)."""
+    done, verified = bool(state.get("done")), True
+    for name, kind in _FILES:
+        size, digest = state.get(f"{kind}_bytes"), state.get(f"{kind}_sha256")
+        if not isinstance(size, int) or size < 0:
+            return Checked(done, verified=False)
+        _check_file(unit / name, size, digest if isinstance(digest, str) else None, whole=done)
+        verified &= isinstance(digest, str)
+    return Checked(done, verified)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run's units, by their paths below it."""
+
+    unverified: list[str]
+    """Those with no digest to compare with: an older llmjobs made them, or the folder was copied in part."""
+    unfinished: list[str]
+
+
+def check_run(run: Path) -> RunState:
+    """Check every unit of a run folder.
+
+    Raises:
+        RunFolderError: a file of a unit is not what was saved.
+
+    """
+    found = {unit.relative_to(run).as_posix(): check_unit(unit) for unit in units_of(run)}
+    return RunState(
+        unverified=[path for path, one in found.items() if one is None or (one.done and not one.verified)],
+        unfinished=[path for path, one in found.items() if one is not None and not one.done],
+    )
+
+
+def units_of(run: Path) -> list[Path]:
+    """Folders of units below a run, in order, without what workers hold in leases and without chats."""
+    found = {file.parent for name in (RECORDS, CHECKPOINT) for file in run.rglob(name)}
+    return sorted(unit for unit in found if not _is_elsewhere(unit.relative_to(run).parts))
+
+
+def _is_elsewhere(parts: tuple[str, ...]) -> bool:
+    return parts[:1] == ("chat",) or any(part.startswith(".") for part in parts)
+
+
+def _check_file(path: Path, size: int, digest: str | None, *, whole: bool) -> None:
+    try:
+        stream = disk.open_to_read(path)
+    except FileNotFoundError:
+        if size:
+            raise changed(path, f"is missing, but {size} bytes were saved") from None
+        return
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror}") from None
+    found, left = hashlib.sha256(), size
+    with stream:
+        while left and (part := stream.read(min(left, _PART_BYTES))):
+            found.update(part)
+            left -= len(part)
+        more = bool(stream.read(1))
+    if left:
+        raise changed(path, f"has {size - left} bytes, but {size} were saved")
+    if more and whole:
+        raise changed(path, f"has {path.stat().st_size} bytes, but {size} were saved")
+    if digest is None:
+        if whole:
+            _check_lines(path)
+    elif found.hexdigest() != digest:
+        raise changed(path, "is not what was saved")
+
+
+def _check_lines(path: Path) -> None:
+    number = 0
+    try:
+        for number, _, _ in read_lines(path):  # noqa: B007 - the last whole line
+            pass
+    except DataError:
+        raise changed(path, f"line {number + 1} is not a whole JSON object") from None

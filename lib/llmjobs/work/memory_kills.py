@@ -1,0 +1,93 @@
+"""Kills for lack of memory: how one is noticed, and the smaller batches that the next attempt uses."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llmjobs.engines.transformers.plan import UnitPlan
+from llmjobs.errors import ModelError
+from llmjobs.machine.child import boot_id, oom_kills, own_oom_kills
+from llmjobs.work.units import Saved
+
+# Whether the kernel ended the attempt before this one for lack of memory.
+
+Note = dict[str, Any]
+MOST_VANISHED = 5
+"""Ends in a row that nobody saw, where the kernel does not count: as many as for a cell of the matrix."""
+MOST_COUNTED = 2
+"""The same where the machine's count has grown, which another process of the machine may have caused."""
+
+
+def note_of_attempt() -> Note:
+    """What the kernel says as an attempt begins; builtins only."""
+    group, kills = own_oom_kills() or (None, None)
+    return {"boot": boot_id(), "oom_kills": oom_kills(), "group": group, "group_kills": kills}
+
+
+def was_killed_for_memory(left: Mapping[str, Any], vanished: int) -> bool:
+    """Judge an attempt that left its note; ``vanished`` counts such ends since the last save, this one included."""
+    group, kills = own_oom_kills() or (None, None)
+    same_boot = left.get("boot") == boot_id()
+    if kills is not None and same_boot and left.get("group") == group and isinstance(left.get("group_kills"), int):
+        return bool(kills > left["group_kills"])
+    before, now = left.get("oom_kills"), oom_kills()
+    if before is None or now is None:
+        return vanished % MOST_VANISHED == 0
+    return same_boot and bool(now > before) and vanished % MOST_COUNTED == 0
+
+
+# What a kill for lack of memory leaves behind: smaller batches, for the unit at hand and the model's units after it.
+
+
+@dataclass
+class MemoryLimits:
+    """Limits of one model in a run; they stand in its ``model.json``."""
+
+    token_limit: int | None = None
+    """Most tokens of a batch when scoring; None: as planned."""
+    row_limit: int | None = None
+    """Most replies that are generated at once; None: the generator's own."""
+
+    @classmethod
+    def read(cls, model_file: Mapping[str, Any]) -> "MemoryLimits":
+        """Take what an earlier attempt left."""
+        found = {name: model_file.get(name) for name in ("token_limit", "row_limit")}
+        return cls(**{name: value for name, value in found.items() if isinstance(value, int) and value > 0})
+
+    def to_record(self) -> dict[str, int]:
+        """Those that are set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def tokens(self, saved: Saved | None, plan: UnitPlan) -> int | None:
+        """The limit for a unit that scores; half of the batch at hand after a kill.
+
+        Raises:
+            ModelError: there is nothing left to halve.
+
+        """
+        limit = saved.state.get("token_limit") if saved else self.token_limit
+        if saved and saved.killed_for_memory and saved.steps_done < len(plan.batches):
+            at_hand = plan.batches[saved.steps_done].tokens
+            limit = self.token_limit = _half(min(limit or at_hand, at_hand))
+        return limit
+
+    def rows(self, saved: Saved | None, usual: int) -> int:
+        """The limit for a unit that generates; half of it after a kill.
+
+        Raises:
+            ModelError: there is nothing left to halve.
+
+        """
+        limit = int((saved.state.get("row_limit") if saved else self.row_limit) or usual)
+        if saved and saved.killed_for_memory:
+            limit = self.row_limit = _half(limit)
+        return limit
+
+
+def _half(limit: int) -> int:
+    if limit <= 1:
+        raise ModelError(
+            "was killed for lack of memory with the smallest batch there is; use quantization: 4bit, a smaller model, "
+            "or a machine with more memory"
+        )
+    return limit // 2

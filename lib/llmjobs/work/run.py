@@ -1,0 +1,287 @@
+"""Run a job's units into a run folder: skip what is done, resume what was cut off, show what fails."""
+
+import contextlib
+import logging
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llmjobs import disk
+from llmjobs.environment import describe_machine
+from llmjobs.errors import (
+    EXIT_OK,
+    EXIT_RESUMABLE,
+    EXIT_UNITS_FAILED,
+    FingerprintError,
+    LlmjobsError,
+    RunFolderError,
+    printable,
+)
+from llmjobs.manifest import Manifest, dump_manifest
+from llmjobs.progress_bar import in_notebook
+from llmjobs.redaction import redacted
+from llmjobs.work import cursor as cursors
+from llmjobs.work import leases
+from llmjobs.work.cursor import Cursor, Writer
+from llmjobs.work.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder, read_object, sweep
+from llmjobs.work.integrity import check_state
+from llmjobs.work.journal import Record, read_lines
+from llmjobs.work.lock import exclusive
+from llmjobs.work.progress import Progress
+from llmjobs.work.run_date import run_date
+from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
+from llmjobs.work.units import Job, Step, Unit, compare
+
+# Runs the units of a job into a run folder: what is done is skipped, what was cut off goes on, what fails is shown.
+
+log = logging.getLogger(__name__)
+OnRecords = Callable[[Unit, Sequence[Record]], None]
+MakeProgress = Callable[[str, int, int], Progress]
+
+
+@dataclass
+class Outcome:
+    """How a job ended."""
+
+    units: int = 0
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    """Unit path → the one line that says why."""
+    stopped_by: str | None = None
+    """Name of the signal that ended it."""
+    in_error: int = 0
+    """Questions of finished units that ended in an error; the job counts them."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 all units done, 3 some failed or questions are in error, 75 stopped and resumable."""
+        if self.stopped_by:
+            return EXIT_RESUMABLE
+        return EXIT_UNITS_FAILED if self.failed or self.in_error else EXIT_OK
+
+
+def run_job(
+    job: Job, folder: RunFolder, on_records: OnRecords | None = None, make_progress: MakeProgress = Progress
+) -> Outcome:
+    """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records, of earlier attempts too.
+
+    Raises:
+        FingerprintError: a unit on disk was made with other settings (all are compared before the first one runs).
+        RunFolderError: the folder cannot be written; what was saved stays whole.
+
+    """
+    outcome = Outcome()
+    try:
+        with stop_switch() as switch:
+            units = job.units()
+            outcome.units = len(units)
+            starts = [load_start(folder, unit) for unit in units]
+            done = items_done(units, starts)
+            with contextlib.closing(make_progress(job.name, sum(unit.size for unit in units), done)) as progress:
+                loop, waiting = UnitLoop(job, switch, progress, outcome, on_records), deque(starts)
+                del starts
+                for unit in units:
+                    loop.unit(unit, waiting.popleft())  # a finished unit's cursor is kept by nobody
+    except StopRequestedError as stop:
+        outcome.stopped_by = str(stop)
+    finally:
+        job.close()
+    return outcome
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a unit stands as the job starts."""
+
+    folder: UnitFolder
+    cursor: Cursor
+    killed_for_memory: bool
+
+
+def load_start(folder: RunFolder, unit: Unit) -> Start:
+    """A unit's folder and how far it is.
+
+    Raises:
+        FingerprintError: it was made with other settings.
+        RunFolderError: it is whole, but its records are not what was saved.
+
+    """
+    unit_folder = folder.unit(unit.path)
+    cursor, remark = cursors.load(unit_folder, unit.declared)
+    if remark:
+        log.warning("%s", remark)
+    if cursor.done:
+        check_state(unit_folder.path, vars(cursor))
+    return Start(unit_folder, cursor, cursor.count_unseen_end())
+
+
+def items_done(units: Sequence[Unit], starts: Sequence[Start]) -> int:
+    """How many items earlier attempts finished."""
+    cursors_of = [(unit, start.cursor) for unit, start in zip(units, starts, strict=True)]
+    return sum(unit.size if cursor.done else cursor.items_done for unit, cursor in cursors_of)
+
+
+@dataclass
+class UnitLoop:
+    """What the units of one job have in common while they run in this process."""
+
+    job: Job
+    switch: StopSwitch
+    progress: Progress
+    outcome: Outcome
+    on_records: OnRecords | None
+
+    def unit(self, unit: Unit, start: Start) -> None:
+        """Run one unit; its own failure is noted and the job goes on."""
+        self.switch.check()
+        folder, error_file = start.folder, start.folder.path / ERROR_FILE
+        try:
+            self._replay(unit, start)
+            if not start.cursor.done:
+                self.progress.unit(unit.path)
+                self._steps(unit, start)
+            with disk.clear_errors(error_file):
+                error_file.unlink(missing_ok=True)
+            self.outcome.done += 1
+        except (FingerprintError, RunFolderError):
+            raise
+        except Exception as error:
+            log.debug("%s", traceback.format_exc())
+            line = one_line(error)
+            known = line in self.outcome.failed.values()
+            self.outcome.failed[unit.path] = line
+            RunFolder(folder.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
+            if not known:  # a model that cannot be loaded fails in every unit; the summary counts them
+                self.progress.say(f"failed: {unit.path}: {line}")
+
+    def _steps(self, unit: Unit, start: Start) -> None:
+        folder, cursor = start.folder, start.cursor
+        if start.killed_for_memory:
+            log.warning("%s: the kernel ended the last attempt for lack of memory", unit.path)
+        with (
+            contextlib.closing(Writer(folder, cursor)) as writer,
+            _in_sight(writer),
+            self.job.open(unit, cursor.saved(killed_for_memory=start.killed_for_memory)) as work,
+        ):
+            if cursor.effective:
+                compare(folder, "as loaded", cursor.effective, work.effective)
+            if cursor.steps is not None and cursor.steps_done:
+                compare(folder, "as planned", {"steps": cursor.steps}, {"steps": work.steps})
+            fingerprint = {**unit.declared, **work.effective}
+            unit_file = {"unit": unit.path, "fingerprint": fingerprint, "effective": dict(work.effective)}
+            RunFolder(folder.path).write_json(UNIT_FILE, unit_file)
+            writer.opened(work)
+            for index in range(cursor.steps_done, work.steps):
+                self.switch.check()
+                with self.switch.step():
+                    step = work.step(index)
+                    writer.step(index, step, work.state(), last=index + 1 == work.steps)
+                self._tell(unit, step)
+            if not work.steps:
+                writer.finish()
+
+    def _replay(self, unit: Unit, start: Start) -> None:
+        """Show what earlier attempts recorded, step by step, to who wants to see records."""
+        if self.on_records is None or not start.cursor.records_bytes:
+            return
+        saved = ((end, record) for _, end, record in read_lines(start.folder.records, allow_torn=True))
+        records = (record for end, record in saved if end <= start.cursor.records_bytes)
+        for _, step in groupby(records, lambda record: record.get("step")):
+            self.on_records(unit, list(step))
+
+    def _tell(self, unit: Unit, step: Step) -> None:
+        if self.on_records:
+            self.on_records(unit, step.records)
+        self.progress.advance(int(step.timing.get("items", len(step.records))), unit.path)
+
+
+@contextlib.contextmanager
+def _in_sight(writer: Writer) -> Iterator[None]:
+    """Tell the checkpoint of an end by a signal or an error, lest it be taken for a kill; a hurry writes nothing."""
+    try:
+        yield
+    except BaseException as error:
+        if not (isinstance(error, StopRequestedError) and error.at_once):
+            with contextlib.suppress(RunFolderError):
+                writer.leave()
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """What to tell a person about an exception."""
+    if isinstance(error, LlmjobsError):
+        return str(error)
+    text = printable(redacted(str(error).strip()))[:500]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# What every job does around its units: the run folder, the lock, the manifest, the environment, the summary.
+
+MANIFEST_FILE, ENVIRONMENT_FILE, SUMMARY_FILE = "manifest.yaml", "environment.json", "summary.json"
+
+
+@contextmanager
+def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] | None = None) -> Iterator[RunFolder]:
+    """Lock the run's folder and write what the run is made of.
+
+    Raises:
+        LockedError: another process works in it.
+        RunFolderError: it cannot be written.
+        FingerprintError: the manifest's date is not the one that the run began with.
+
+    """
+    folder_path = results / study.name
+    with exclusive(folder_path):
+        folder = RunFolder.create(results, study.name)
+        if fresh and (old := folder.move_aside()):
+            print(f"--fresh: the old run is kept as {old}", file=sys.stderr)
+        sweep(folder)
+        leases.collect(folder)
+        dated = study.model_copy(update={"date": run_date(study, folder)})
+        folder.write_text(MANIFEST_FILE, dump_manifest(dated))
+        _write_environment(folder, devices)
+        yield folder
+
+
+def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
+    """The machine of the first attempt, and any other one that a later attempt ran on."""
+    now = describe_machine() | ({"devices": devices} if devices else {})
+    if first := read_object(folder.path / ENVIRONMENT_FILE):
+        others = first.pop("later_attempts", [])
+        others = others if isinstance(others, list) else []
+        if now != first and now not in others:
+            others.append(now)
+        now = first | ({"later_attempts": others} if others else {})
+    folder.write_json(ENVIRONMENT_FILE, now)
+
+
+def tell_end(folder: RunFolder, outcome: Outcome) -> None:
+    """Say on standard error whether a signal ended the job, and where the results are."""
+    if outcome.stopped_by:
+        print(f"Stopped by {outcome.stopped_by}. Progress is saved; run the same command to resume.", file=sys.stderr)
+    took = "" if in_notebook() else f" (the command took {_since_start()}, imports and preparation included)"
+    print(f"results: {folder.path}{took}", file=sys.stderr)
+
+
+def _since_start() -> str:
+    """How long this process has run: what the shell's ``time`` calls real."""
+    took_s = max(time.time() - psutil.Process().create_time(), 0.0)
+    minutes, seconds = divmod(round(took_s), 60)
+    return f"{minutes}:{seconds:02d}" if minutes else f"{took_s:.1f} s"
+
+
+def write_summary(folder: RunFolder, study: Manifest, job: str, part: Mapping[str, Any]) -> None:
+    """Put a job's part into ``summary.json`` and leave the others as they are."""
+    whole = read_object(folder.path / SUMMARY_FILE)
+    folder.write_json(
+        SUMMARY_FILE, {"run": study.name, **{k: v for k, v in whole.items() if k != "run"}, job: dict(part)}
+    )

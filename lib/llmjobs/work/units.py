@@ -1,0 +1,146 @@
+"""What a job gives to the runner: an ordered list of units, and the settings that a resumed unit must share."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llmjobs.errors import FingerprintError
+from llmjobs.work.folder import UnitFolder
+from llmjobs.work.journal import Record
+
+# What a job gives to the runner: an ordered list of units, and for each a piece of work in numbered steps.
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One restartable piece of a job, with a folder of its own."""
+
+    path: str
+    """Folder below the run, unique: ``eval/llama/mmlu.astronomy``."""
+    declared: Mapping[str, Any]
+    """Everything known before a model is loaded that decides the records; compared on every start."""
+    group: str = ""
+    """Units of one group follow each other and share what the job loads for them (a model)."""
+    size: int = 0
+    """Items (questions, turns, cells) for the progress bar, where known."""
+    needs: tuple[str, ...] = ()
+    """Units whose records this one reads; they stand before it in the list."""
+    stays: bool = False
+    """On a cluster it runs in the command's own process all the same: what it counts (money) counts for the run."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step yields; records are deterministic, timing is measured."""
+
+    records: Sequence[Record]
+    timing: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Work(Protocol):
+    """An opened unit. Step ``i`` gives the same records whether or not the steps before it ran in this process."""
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """What was really loaded and planned (builtins only); a resume with another value is refused."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps the unit has."""
+
+    @property
+    def opening(self) -> Mapping[str, Any]:
+        """Timing of opening the unit, as a line of ``timings.jsonl``."""
+
+    def step(self, index: int) -> Step:
+        """Run step ``index`` (from 0)."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Builtins that a resume needs besides the number of finished steps."""
+
+
+class Job(Protocol):
+    """One job over one manifest."""
+
+    name: str
+
+    def units(self) -> Sequence[Unit]:
+        """All units, in order; loads no model."""
+
+    def open(self, unit: Unit, saved: "Saved | None") -> AbstractContextManager[Work]:
+        """Make ready to run ``unit``, from what a checkpoint saved if there is one."""
+
+    def close(self) -> None:
+        """Free what was loaded."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds for :meth:`Job.open`."""
+
+    effective: Mapping[str, Any]
+    state: Mapping[str, Any]
+    steps_done: int
+    killed_for_memory: bool = False
+    """The kernel ended the attempt before for lack of memory, in step ``steps_done``."""
+
+
+# A run goes on only with the settings that it was begun with; the field that differs is named.
+
+OF_NAMES = ("questions",)
+"""Fields whose keys are names (of benchmarks' subjects): one more or less is another set of questions."""
+_PROMPTS = "the prompts would not be those that the unit began with"
+_EXPLAINED = {
+    "template_hash": f"the model's chat template has changed, so {_PROMPTS}",
+    "prompt_date": f"the chat template prints the date, so {_PROMPTS}",
+    "thinking": f"the chat template's thinking is set in another way, so {_PROMPTS}",
+    "template_system": f"the chat template adds another system message, so {_PROMPTS}",
+    "prompts": f"{_PROMPTS}: the tokenizer, its chat template, or the version of transformers or llmjobs has changed",
+    "plan": "the batches would not be those that the unit began with: another version of llmjobs plans them in another"
+    " way, or the model's probe came out differently",
+    "steps": "the steps would not be those that the unit began with: another version of llmjobs orders the questions in"
+    " another way",
+}
+"""Fields whose values say nothing to people."""
+
+
+def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings.
+
+    Raises:
+        FingerprintError: names the first field that differs.
+
+    """
+    if found := _difference(saved, asked):
+        key, was, now = found
+        if why := _EXPLAINED.get(key.partition(".")[0]):
+            raise FingerprintError(
+                f"{unit.path}: {why} ({key}: {_short(was)}, now {_short(now)}). Go on with the versions in"
+                " environment.json, give the run another name (--set name=…), or start anew with --fresh"
+            )
+        raise FingerprintError(
+            f"{unit.path}: {key} was {_short(was)} and is now {_short(now)}; "
+            f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"
+        )
+
+
+def _difference(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], *, names: bool = False
+) -> tuple[str, Any, Any] | None:
+    """The first field that differs, of mappings within by their path (``questions.mmlu.astronomy.data_hash``)."""
+    for key in dict.fromkeys([*saved, *(asked if names else ())]):
+        was, now = saved.get(key), asked.get(key)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            if inner := _difference(was, now, names=key in OF_NAMES):
+                return f"{key}.{inner[0]}", *inner[1:]
+            continue
+        return key, was, now
+    return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,158 @@
+"""Plan: tokens as eval plans them, sizes as loaded, what does not fit, what cannot be had."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from random_llama import make_llama
+
+from llmjobs.cli import main
+from llmjobs.manifest import load_manifest
+from llmjobs.prepare import plan_model
+from llmjobs.prepare.plan import make_plan
+
+sys.path.append(str(Path(__file__).parents[1] / "hub"))
+
+from hub_world import GATED, MODEL, World, no_sleep, world  # noqa: E402
+
+__all__ = ["no_sleep", "world"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMJOBS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan_model, "SPEED_S", 0.1)
+
+
+SHAPES = {
+    "parameters": 10**10, "weight_bytes": 40 << 30, "layers": 32, "hidden": 4096, "vocabulary": 32000,
+    "max_length": 1024, "cache_token_bytes": 1000, "device": "cpu", "dtype": "float32", "device_memory_bytes": None,
+    "memory_by_quantization": {"none": 40 << 30, "8bit": 11 << 30, "4bit": 6 << 30},
+}  # fmt: skip
+SPEED = {
+    "path": "shared",
+    "runtime_bytes": 1 << 29, "pass_bytes": 1 << 29, "layer_token_s": 1e-3, "head_row_s": 1e-3, "decode_layer_s": 1e-3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """A forecast without its process: a model of ten billion parameters on a machine with 64 GiB."""
+    monkeypatch.setattr(plan_model, "_forecast", lambda *_: {"shapes": SHAPES, "speed": SPEED, "why": None})
+    monkeypatch.setattr(plan_model, "memory_bytes", lambda: 64 << 30)
+
+
+@pytest.fixture
+def manifest(tmp_path, llama, mmlu_rows):
+    def write(*models, **changes) -> Path:
+        benchmark = {"name": "mmlu", "subjects": ["astronomy", "business_ethics"], "data": str(mmlu_rows)}
+        spec = {"id": str(llama), "name": "tiny", "device": "cpu", "dtype": "float32"}
+        section = {"benchmarks": [benchmark | {"num_fewshot": 5}], "batch_tokens": 512} | changes
+        path = tmp_path / "p.yaml"
+        path.write_text(yaml.safe_dump({"models": list(models) or [spec], "eval": section}))
+        return path
+
+    return write
+
+
+def run(*arguments) -> int:
+    with pytest.raises(SystemExit) as done:
+        main([str(a) for a in arguments])
+    return int(done.value.code)
+
+
+def test_tokens_are_those_that_eval_computes(manifest, tmp_path, capsys):
+    path = manifest()
+    assert run("plan", path, "--json", "--results", tmp_path / "r") == 0
+    model = json.loads(capsys.readouterr().out)["models"][0]
+    assert not (tmp_path / "r").exists(), "a plan leaves no trace among the results"
+    assert run("eval", path, "--results", tmp_path / "r") == 0
+    loaded = json.loads((tmp_path / "r" / "p" / "eval" / "tiny" / "model.json").read_text())
+    assert (model["parameters"], model["weight_bytes"]) == (loaded["parameters"], loaded["weight_bytes"])
+    assert (model["device"], model["dtype"]) == (loaded["device"], loaded["dtype"])
+    for unit in model["units"]:
+        file = tmp_path / "r" / "p" / "eval" / "tiny" / unit["key"] / "unit.json"
+        real = json.loads(file.read_text())["effective"]["plan"]
+        for name in ("total_tokens", "distinct_tokens", "peak_cache_tokens", "batches"):
+            assert unit["tokens"][name] == real[name]
+        assert unit["tokens"]["questions"] == 30
+        assert unit["time_s"] > 0
+    assert model["fits"] is True and model["peak_bytes"] > model["weight_bytes"]
+
+
+def test_the_table(manifest, played, tmp_path, capsys):
+    assert run("plan", manifest()) == 0
+    shown = capsys.readouterr().out
+    assert "cpu (float32)" in shown and "mmlu.astronomy" in shown and "nothing was run" in shown
+
+
+def test_counts_are_kept(manifest, played, monkeypatch):
+    study = load_manifest(manifest())
+    first = make_plan(study, Path("results"))["models"][0]["units"]
+    monkeypatch.setattr(plan_model.TokenCounter, "_counted", None)
+    again = make_plan(study, Path("results"))["models"][0]["units"]
+    assert [unit["tokens"] for unit in again] == [unit["tokens"] for unit in first]
+
+
+def test_what_does_not_fit_and_what_would(manifest, played, monkeypatch, capsys):
+    monkeypatch.setattr(plan_model, "memory_bytes", lambda: 8 << 30)
+    assert run("plan", manifest()) == 1
+    assert "tiny: does not fit: 41.0" in (shown := capsys.readouterr().out)
+    assert "of 8.00 GiB; 4bit needs 7.0" in shown
+    monkeypatch.setattr(plan_model, "memory_bytes", lambda: 2 << 30)
+    assert run("plan", manifest()) == 1
+    assert "no quantization makes it fit; take a smaller model" in capsys.readouterr().out
+
+
+def test_a_gated_model_and_one_to_fetch(world: World, manifest, monkeypatch, capsys):
+    monkeypatch.setattr(plan_model, "_forecast", None)
+    assert run("plan", manifest({"id": GATED, "name": "gated"}, {"id": MODEL, "name": "open"}), "--json") == 1
+    gated, free = json.loads(capsys.readouterr().out)["models"]
+    assert gated["gated"] and gated["error"].startswith(f"{GATED} is gated and there is no token: ask for access at")
+    config = 2_000  # was read already, to see what kind of model it is
+    assert free["download_bytes"] - config < free["missing_bytes"] <= free["download_bytes"] > 100_000
+
+
+def test_no_network_is_said_once_and_not_waited_for(world: World, manifest, no_sleep, capsys):
+    world.patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert run("plan", manifest({"id": MODEL, "name": "far"})) == 1
+    shown = capsys.readouterr().out
+    assert "far: maker/tiny is not whole in the cache and the hub cannot be reached; run 'llmjobs fetch'" in shown
+    assert no_sleep == []
+
+
+def test_a_model_that_is_not_there_stops_no_other(manifest, played, llama, capsys):
+    here = {"id": str(llama), "name": "tiny", "device": "cpu", "dtype": "float32"}
+    assert run("plan", manifest({"id": "./nowhere", "name": "lost"}, here)) == 1
+    shown = capsys.readouterr().out
+    assert "lost: there is no folder ./nowhere" in shown and "tiny   cpu (float32)" in shown
+
+
+def test_the_demo_with_generated_answers(played, capsys):
+    """Units without options are counted by the longest reply that they allow."""
+    overrides = ("--set", "models=[llmjobs/demo-base]", "--set", "eval.benchmarks=[{name: demo, limit: 5}]")
+    assert run("plan", "demo", *overrides, "--json") == 0
+    units = {u["key"]: u for u in json.loads(capsys.readouterr().out)["models"][0]["units"]}
+    assert units["demo.sort_numbers"]["tokens"]["new_tokens"] > 0 < units["demo.sort_numbers"]["time_s"]
+    assert units["demo.number_size"]["tokens"]["new_tokens"] == 0
+
+
+@pytest.mark.slow
+def test_all_57_subjects_in_seconds(shared_data, tmp_path, capsys):
+    """Real rows, five shots: 14,042 questions; the second time they are read from the cache."""
+    folder = make_llama(tmp_path / "llama", length=8192)
+    spec = {"id": str(folder), "name": "tiny", "device": "cpu", "dtype": "float32"}
+    benchmark = {"name": "mmlu", "num_fewshot": 5, "data": str(shared_data / "mmlu")}
+    path = tmp_path / "all.yaml"
+    path.write_text(yaml.safe_dump({"models": [spec], "eval": {"benchmarks": [benchmark], "batch_tokens": 1024}}))
+    took = []
+    for _ in range(2):
+        began = time.monotonic()
+        assert run("plan", path, "--json") == 0
+        took.append(time.monotonic() - began)
+        units = json.loads(capsys.readouterr().out)["models"][0]["units"]
+        assert len(units) == 57 and sum(unit["tokens"]["questions"] for unit in units) == 14_042
+    assert took[0] < 180 and took[1] < 40
