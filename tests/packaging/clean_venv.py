@@ -10,7 +10,30 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-clean"
 PINS = [ROOT / "docker" / name for name in ("requirements-run.txt", "requirements-dev.txt")]
-COLAB = ["torch", "numpy", "transformers", "pandas", "scipy", "matplotlib", "tqdm", "ipykernel", "ipywidgets>=8.1"]
+BROUGHT = {
+    "numpy": "2.0.2",
+    "torch": "2.11.0",
+    "transformers": "5.15.0",
+    "tokenizers": "0.22.2",
+    "pandas": "2.2.2",
+    "scipy": "1.16.3",
+    "matplotlib": "3.10.0",
+    "accelerate": "1.13.0",
+    "packaging": "26.2",
+    "psutil": "5.9.5",
+    "pydantic": "2.12.3",
+    "PyYAML": "6.0.3",
+    "tqdm": "4.67.3",
+}
+"""What of llmjobs' dependencies a Colab had in summer 2026 and need not be replaced, from the public list of its
+packages (transformers as of August). Others are older there than llmjobs needs; pip replaces them."""
+PINNED = {"torch"}
+"""Taken in the pinned version: Colab's own torch brings gigabytes of CUDA."""
+COLAB = [
+    *(name if name in PINNED else f"{name}=={version}" for name, version in BROUGHT.items()),
+    "ipykernel",
+    "ipywidgets>=8.1",
+]
 """What is there before llmjobs is installed; everything else that it needs, its own metadata must bring."""
 
 
@@ -21,7 +44,9 @@ def clean_python() -> Path:
     if not stamp.exists() or stamp.read_text() != made_of:
         shutil.rmtree(FOLDER, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
-        constraints = [part for pins in PINS for part in ("-c", str(pins))]
+        pinned = [line for pins in PINS for line in pins.read_text().splitlines() if line.partition("==")[0] in PINNED]
+        (FOLDER / "pins.txt").write_text("\n".join(pinned))
+        constraints = ["-c", str(FOLDER / "pins.txt")]
         index = ["--extra-index-url", found] if (found := os.environ.get("TORCH_INDEX")) else []
         pip(python, "install", *index, *constraints, *COLAB)
         stamp.write_text(made_of)

@@ -2,15 +2,19 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import psutil
 import pytest
-from clean_venv import clean_python, versions
+from clean_venv import BROUGHT, ROOT, clean_python, versions
+from packaging.requirements import Requirement
 
 from llmjobs.manifest import load_manifest
 
@@ -19,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "api"))
 from api_runs import count, once_there_are, records_of  # noqa: E402
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "colab.ipynb"
-KEPT = ("torch", "numpy", "transformers")
+KEPT = ("torch", "numpy", "transformers", "tokenizers", "pandas", "scipy", "matplotlib")
 RUNNER = Path(__file__).with_name("run_notebook.py")
 TIMEOUT_S = 1200
 COLAB = {
@@ -114,7 +118,8 @@ def clean(monkeypatch) -> Path:
 @pytest.mark.slow
 def test_from_end_to_end_outside_colab(notebook, dist, clean, tmp_path):
     before = versions(clean, *KEPT)
-    done = execute(prepared(notebook, MANIFEST="demo", INSTALL=str(dist.wheel)), clean, tmp_path)
+    shutil.copy(dist.wheel, tmp_path)
+    done = execute(prepared(notebook, MANIFEST="demo"), clean, tmp_path)
     said = printed(done)
     assert versions(clean, *KEPT) == before
     for line in ("no Colab secrets", "no Drive to mount", "nothing was run", "no download: the report is"):
@@ -156,8 +161,52 @@ def test_a_killed_runtime_goes_on_from_the_drive(notebook, dist, clean, tmp_path
     assert "hf_ofTheSecrets" not in json.dumps(done)
 
 
-@pytest.mark.slow
-def test_the_placeholder_is_named(notebook, clean, tmp_path):
-    process = start(prepared(notebook, MANIFEST="demo"), clean, tmp_path)
-    said, _ = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode != 0 and "edit INSTALL in the cell above" in said
+@pytest.mark.parametrize("name", BROUGHT)
+def test_what_a_colab_brings_is_new_enough(name):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (wanted,) = [one for one in map(Requirement, project["dependencies"]) if one.name == name]
+    assert wanted.specifier.contains(BROUGHT[name]), f"{wanted}: pip would replace Colab's {name} {BROUGHT[name]}"
+
+
+def tiny_wheel(folder: Path, *, named: str = "llmjobs-9.9-py3-none-any.whl", needs: str = "") -> None:
+    """A wheel without code that pip installs in a moment."""
+    requirement = f"Requires-Dist: {needs}\n" if needs else ""
+    info = "llmjobs-9.9.dist-info"
+    with zipfile.ZipFile(folder / named, "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: llmjobs\nVersion: 9.9\n{requirement}")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def install(notebook: Any, folder: Path, monkeypatch) -> subprocess.CompletedProcess[str]:
+    """Run the parameters and the install cell as they are committed, without a network, into ``folder``/target."""
+    monkeypatch.setenv("PIP_TARGET", str(folder / "target"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (cell,) = [cell for cell in notebook.cells if "def uploaded" in cell.source]
+    code = f"{parameters_of(notebook).source}\n{cell.source}"
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)
+
+
+def test_without_a_wheel_the_cell_says_how_to_make_one(notebook, tmp_path, monkeypatch):
+    done = install(notebook, tmp_path, monkeypatch)
+    assert done.returncode != 0
+    for words in ("make dist", "upload dist/llmjobs-", "Run this cell again"):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("named", ["llmjobs-9.9-py3-none-any.whl", "llmjobs-9.9-py3-none-any (1).whl"])
+def test_an_uploaded_wheel_is_found_and_installed(named, notebook, tmp_path, monkeypatch):
+    tiny_wheel(tmp_path, named=named)
+    done = install(notebook, tmp_path, monkeypatch)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "target" / "llmjobs-9.9.dist-info").is_dir()
+    assert "from llmjobs-9.9-py3-none-any.whl" in done.stdout and "Replaced: nothing" in done.stdout
+
+
+def test_the_output_of_a_pip_that_fails_is_shown(notebook, tmp_path, monkeypatch):
+    tiny_wheel(tmp_path, needs="no-such-package-of-anyone>=7")
+    done = install(notebook, tmp_path, monkeypatch)
+    assert done.returncode != 0 and "its output above says why" in done.stderr
+    assert "no-such-package-of-anyone>=7" in done.stdout and "ERROR" in done.stdout
