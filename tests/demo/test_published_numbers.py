@@ -1,4 +1,4 @@
-"""What the README and docs/demo.md print of ``make demo`` is what it gives, whatever this processor computes fastest."""
+"""What the README and docs/demo.md print of ``make demo`` is what it gives, whatever this processor computes best."""
 
 import json
 import re
