@@ -167,3 +167,40 @@ def test_broken_files_do_not_raise(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json", run, "a") == {}
     assert list(read_lines(tmp_path / "b.jsonl", run, "b")) == [{"a": 1}]
     assert json.dumps([str(notice) for notice in run.notices]).count("b:") == 2
+
+
+def accuracies(folder: Path, text: str) -> dict[str, tuple[int, int]]:
+    """Right answers and questions of each model in a table."""
+    folder.mkdir(exist_ok=True)
+    (folder / "t.csv").write_text(text, encoding="utf-8")
+    study = assemble(read(folder / "t.csv"))
+    found = Measures(study).accuracy["t"]
+    return {study.entries[model.entry].info.id: (model.right, model.n) for model in found.models}
+
+
+def test_marks_count_where_no_prediction_is_known(tmp_path: Path) -> None:
+    """A prediction column under an unknown name, or none, must not turn answers marked right into wrong ones."""
+    rows = [(f"q{n}", "ABCD"[n % 4], n % 3 > 0) for n in range(24)]
+    marked = [f"m,{q},{gold},x,{right}" for q, gold, right in rows]
+    assert accuracies(tmp_path, "\n".join(["model,id,gold,my_answer,is_correct", *marked])) == {"m": (16, 24)}
+    scored = [f"m,{q},{gold},{int(right)}" for q, gold, right in rows]
+    assert accuracies(tmp_path, "\n".join(["model,id,gold,score", *scored])) == {"m": (16, 24)}
+    (run,) = read(tmp_path / "t.csv")
+    assert any("no answers" in notice.what for notice in run.notices)
+
+
+def test_a_mark_without_an_answer_is_told(tmp_path: Path) -> None:
+    rows = [f"m,q{n},B,{'B' if n else ''},1" for n in range(8)]
+    assert accuracies(tmp_path, "\n".join(["model,id,gold,predicted_answer,correct", *rows])) == {"m": (7, 8)}
+    (run,) = read(tmp_path / "t.csv")
+    assert any("contradicts" in notice.what and "1 of 8" in notice.what for notice in run.notices)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_places_written_as_floats(tmp_path: Path, first: int) -> None:
+    """Data frames write whole numbers as ``1.0`` where another row of the column is empty."""
+    rows = [f"m,q{n},{n % 4 + first}.0,{'ABCD'[n % 4 if n % 3 else (n + 1) % 4]}" for n in range(24)]
+    header = "model,id,gold,prediction"
+    assert accuracies(tmp_path, "\n".join([header, *rows, "m,q24,,A"])) == {"m": (16, 24)}
+    turned = [",".join((m, q, b, a)) for m, q, a, b in (row.split(",") for row in rows)]
+    assert accuracies(tmp_path, "\n".join([header, *turned])) == {"m": (16, 24)}

@@ -14,6 +14,8 @@ from llmjobs.report.study import Record
 OPTION_LETTERS = "ABCDEFGHIJ"
 LETTER = re.compile(r"(?:answer\s*[:=]?\s*)?[(\[]?([A-Za-z])[)\].:,]?", re.IGNORECASE)
 LETTER_AND_TEXT = re.compile(r"\(?([A-J])(?:[).:]\s+\S|[).:]?\s*\n)", re.DOTALL)
+PLACE = re.compile(r"(\d{1,2})(?:\.0+)?")
+"""A place among the options; spreadsheets and data frames write ``1.0`` where another row of the column is empty."""
 NOTHING = ("nan", "none", "null", "n/a", "na", "-")
 
 
@@ -22,6 +24,12 @@ def letter_of(text: str) -> str | None:
     match = LETTER.fullmatch(text.strip())
     letter = match[1].upper() if match else ""
     return letter if letter and letter in OPTION_LETTERS else None
+
+
+def place_of(text: str) -> int | None:
+    """Return the number that a whole answer is, if it can be an option's place: ``1``, ``01``, ``1.0``."""
+    match = PLACE.fullmatch(text.strip())
+    return int(match[1]) if match else None
 
 
 def said_letter(text: str) -> str | None:
@@ -45,34 +53,33 @@ class Answers:
         widest, options = 0, False
         for record, choices in records:
             if record.gold and record.gold.lower() not in NOTHING:
-                own = None if record.gold.isdecimal() else _by_text(record.gold, choices)
+                own = None if place_of(record.gold) is not None else _by_text(record.gold, choices)
                 golds[own or record.gold] += 1
             if record.prediction:
                 said[_by_text(record.prediction, choices) or record.prediction] += 1
             widest = max(widest, len(record.loglikelihoods or ()), len(choices))
             options = options or bool(record.loglikelihoods or choices)
+        self.answered = bool(said)
         letters = sum(count for text, count in said.items() if said_letter(text))
         self.letters = bool(golds) and all(letter_of(text) for text in golds)
         self.no_letters = sorted(text for text in golds if not letter_of(text))
         unlike = sum(golds[text] for text in self.no_letters)
         words = any(len(text) > 1 or not text.isalpha() for text in self.no_letters)  # T and F, Y and N are no mixture
         self.mixed = words and (2 * unlike <= sum(golds.values()) or letters > sum(said.values()) / 2)
-        places = bool(golds) and all(text.isdecimal() and len(text) < 3 for text in golds)
+        places = bool(golds) and all(place_of(text) is not None for text in golds)
         mostly = letters > sum(said.values()) / 2
-        self.places = places and (mostly or (options and not said) or (options and all(map(str.isdecimal, said))))
+        self.places = places and (
+            mostly or (options and not said) or (options and all(place_of(text) is not None for text in said))
+        )
         self.gold_from = self.said_from = 0
         if self.places:
             width = max(widest, *(1 + OPTION_LETTERS.index(x) for text in said if (x := said_letter(text))), 0)
-            self.gold_from = _first_place(where, "gold answers", {int(text) for text in golds}, width)
-        digits = [text for text in said if not said_letter(text) and text.isdecimal() and len(text) < 3]
+            self.gold_from = _first_place(where, "gold answers", _places(golds), width)
+        digits = _places(said)
         self.said_places = (self.letters or self.places) and bool(digits)
         if self.said_places:
             width = max(widest, *(1 + OPTION_LETTERS.index(x) for text in golds if (x := letter_of(text))), 0)
-            self.said_from = (
-                self.gold_from
-                if self.places
-                else _first_place(where, "predictions", {int(text) for text in digits}, width)
-            )
+            self.said_from = self.gold_from if self.places else _first_place(where, "predictions", digits, width)
 
     @property
     def of_options(self) -> bool:
@@ -95,7 +102,7 @@ class Answers:
             return None
         if self.of_options:
             read = said_letter(text) or _by_text(text, choices)
-            if not read and self.said_places and text.isdecimal():
+            if not read and self.said_places:
                 read = _at(text, self.said_from)
             return read
         return _by_text(text, choices) or (said_letter(text) if choices else None) or text
@@ -114,8 +121,13 @@ def _first_place(where: str, what: str, used: set[int], width: int) -> int:
 
 
 def _at(text: str, first: int) -> str | None:
-    place = int(text) - first if text.isdecimal() and len(text) < 3 else -1
+    written = place_of(text)
+    place = -1 if written is None else written - first
     return OPTION_LETTERS[place] if 0 <= place < len(OPTION_LETTERS) else None
+
+
+def _places(texts: Iterable[str]) -> set[int]:
+    return {place for text in texts if (place := place_of(text)) is not None}
 
 
 def _by_text(text: str, choices: Sequence[str]) -> str | None:

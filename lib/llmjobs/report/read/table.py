@@ -36,7 +36,19 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         "ground_truth",
         "expected",
     ),
-    "prediction": ("prediction", "pred", "predicted", "model_answer", "response", "answer"),
+    "prediction": (
+        "prediction",
+        "pred",
+        "predicted",
+        "predicted_answer",
+        "predicted_label",
+        "predicted_letter",
+        "model_answer",
+        "model_prediction",
+        "model_response",
+        "response",
+        "answer",
+    ),
     "correct": ("correct", "is_correct"),
     "score": ("score", "acc", "acc_norm", "exact_match", "em", "f1", "mc2"),
     "text": ("raw_completion", "completion", "raw", "text", "output"),
@@ -324,7 +336,7 @@ def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Record:
             record._replace(status="ok", correct=True) if marked else record._replace(status="unparsed", correct=False)
         )
     if prediction is None:
-        return record._replace(status="unparsed", correct=False)
+        return _without_answer(record, marked, form, told)
     right = prediction == gold
     if marked is None:
         told.case += not right and _alike(prediction, gold)
@@ -336,6 +348,14 @@ def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Record:
         told.contradicted += 1
         return record._replace(correct=right)
     return record._replace(correct=marked)
+
+
+def _without_answer(record: Record, marked: bool | None, form: Answers, told: _Told) -> Record:
+    """Take the mark where the table has no answers at all; else a row without an answer is an unreadable reply."""
+    if marked is not None and not form.answered:
+        return record._replace(correct=marked)
+    told.contradicted += marked is True
+    return record._replace(status="unparsed", correct=False)
 
 
 def _alike(prediction: str, gold: str) -> bool:
@@ -418,7 +438,9 @@ def _only_marks(run: RawRun) -> None:
     """Say it when a log holds right and wrong but no answers: some analyses need the answers."""
     for entry in run.entries:
         records = [record for part in entry.records.values() for record in part]
-        if records and all(not record.gold and record.prediction is None for record in records):
+        if records and all(
+            record.prediction is None and (record.status == "ok" or not record.gold) for record in records
+        ):
             what = "scores are" if any(map(is_graded, entry.records.values())) else "right and wrong are"
             run.notice(
                 entry.source,
