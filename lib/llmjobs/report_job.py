@@ -157,8 +157,17 @@ def _size(study: Study) -> str:
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:
-    """Order findings by weight; what weighs the same stays in order."""
-    return sorted(findings, key=lambda finding: -finding.weight)
+    """Order findings by weight; what weighs the same stays in order.
+
+    What is shown on the first page comes first. Warnings get up to half of its places: with several benchmarks the
+    sentences on who is best would fill it, and a model at chance or with unreadable replies would go unmentioned.
+    """
+    ordered = sorted(findings, key=lambda finding: -finding.weight)
+    warnings = [finding for finding in ordered if finding.alarm][: FINDINGS_SHOWN // 2]
+    others = [finding for finding in ordered if not any(finding is warning for warning in warnings)]
+    chosen = [*warnings, *others[: FINDINGS_SHOWN - len(warnings)]]
+    shown = [finding for finding in ordered if any(finding is one for one in chosen)]
+    return [*shown, *(finding for finding in ordered if not any(finding is one for one in chosen))]
 
 
 def _front(measures: Measures, findings: Sequence[Finding]) -> FrontPage:

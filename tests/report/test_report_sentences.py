@@ -18,9 +18,9 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
 from llmjobs.report.measure.overlap import MODELS, SETTINGS, leading_group
 from llmjobs.report.read import read
-from llmjobs.report.sections import ORDER
 from llmjobs.report.study import Cost, Entry, ModelInfo
 from llmjobs.report.wording import all_of, decimal, percent, points, strength
+from llmjobs.report_job import FINDINGS_SHOWN, ORDER, rank
 
 Answers = dict[str, dict[tuple[str, str], tuple[str, str]]]
 
@@ -232,6 +232,20 @@ def test_single_short_runs_are_not_compared_in_time() -> None:
     assert time_factor(replace(long, machine={"cpu": "d"}), slow) is None
 
 
+def test_waiting_for_other_programs_is_no_difference_in_time() -> None:
+    """Two runs on one busy processor: one took 2.3 times as long, for 1.5 times the CPU time at most."""
+    info = ModelInfo("m", device="cpu")
+
+    def entry(real_s: float, cpu_s: float) -> Entry:
+        return Entry("m", info, "", Cost(real_s=real_s, user_s=cpu_s, questions=100), {"cpu": "c"}, {})
+
+    assert time_factor(entry(98.8, 14.6), entry(42.6, 10.0)) is None
+    assert time_factor(entry(42.6, 10.0), entry(98.8, 14.6)) is None
+    assert time_factor(entry(98.8, 24.0), entry(42.6, 10.0)) == pytest.approx(98.8 / 42.6)
+    on_gpu = [replace(e, info=replace(info, device="cuda")) for e in (entry(98.8, 14.6), entry(42.6, 10.0))]
+    assert time_factor(*on_gpu) == pytest.approx(98.8 / 42.6)
+
+
 def test_questions_a_second_are_the_summarys(tmp_path: Path) -> None:
     run = FakeRun().write(tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
@@ -289,3 +303,29 @@ def test_the_intervals_of_a_models_patterns_agree_with_their_tests(biased: Measu
         assert test.size.low <= test.size.value <= test.size.high
         if model.p_holm[name] >= 0.05:
             assert test.size.low == 0
+
+
+def test_warnings_reach_the_first_page() -> None:
+    """Sentences on who is best on each of many benchmarks leave room for what is wrong with the figures."""
+    best = [Finding("60%", f"best on {n}", 100) for n in range(12)]
+    warnings = [Finding("25%", f"at chance on {n}", 93, alarm=True) for n in range(6)]
+    ranked = rank([*best, Finding("1", "a detail", 40), *warnings])
+    assert [finding.sentence for finding in ranked[:FINDINGS_SHOWN]] == [
+        *(f"best on {n}" for n in range(4)),
+        *(f"at chance on {n}" for n in range(4)),
+    ]
+    assert len(ranked) == 19
+    assert ranked[-1].sentence == "a detail"
+    assert rank(best[:2] + warnings[:1]) == best[:2] + warnings[:1]
+
+
+def test_the_time_of_a_whole_run_is_not_put_beside_a_part_of_it(shared_data: Path) -> None:
+    """lm-eval records one time for all tasks of a run; ``--where`` takes one of them."""
+    logs = shared_data.parent / "cases" / "lm_eval_real"
+    if not logs.is_dir():
+        pytest.skip("the lm-eval logs are not here")
+    whole = sentences(Measures(assemble(read(logs))))
+    assert "2.3 times as long as gemma-2-2b-it for the same 802 questions of gsm8k, hellaswag and 2 more: " in whole
+    part = sentences(Measures(assemble(read(logs), where={"benchmark": "gsm8k"})))
+    assert "for the same 802 questions of the whole run, more than this report is on: " in part
+    assert "loading included (one run each)" not in part

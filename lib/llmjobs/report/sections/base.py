@@ -1,7 +1,7 @@
 """What a section is: a key, a title, whether the data has it, and what it says.
 
 A new section is one file in this folder with ``SECTION = Section(...)``, named in
-:data:`llmjobs.report.sections.ORDER`.
+:data:`llmjobs.report_job.ORDER`.
 """
 
 import hashlib

@@ -418,10 +418,14 @@ def _findings(measures: Measures, entries: Sequence[Entry]) -> list[Finding]:
         return []
     quick, late = timed[0], timed[-1]
     fast, slow = (seconds(e.cost.real_s if e.cost else None) for e in (quick, late))
-    of = listed([benchmark.name for benchmark in measures.study.benchmarks], limit=3)
+    study = measures.study
+    asked = quick.cost.questions if quick.cost else 0
+    shown = sum(b.n for b in study.benchmarks) + sum(table.values.shape[1] for table in study.graded)
+    names = listed([*(b.name for b in study.benchmarks), *(table.benchmark for table in study.graded)], limit=3)
+    of = names if asked == shown else "the whole run, more than this report is on"
     text = (
         f"{late.label} took {ratio(factor)} times as long as {quick.label} for the same"
-        f" {plural(quick.cost.questions if quick.cost else 0, 'question')} of {of}: {slow} against {fast}, loading"
+        f" {plural(asked, 'question')} of {of}: {slow} against {fast}, loading"
         " included, one run each."
     )
     return [Finding(f"{ratio(factor)}×", text, 65)]

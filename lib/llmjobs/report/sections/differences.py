@@ -60,7 +60,7 @@ def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Plot:
 
 
 def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Sequence[int]) -> Plot:
-    """Row less column in points; pale where the pair cannot be told apart after Holm's correction.
+    """Row minus column in points; pale where the pair cannot be told apart after Holm's correction.
 
     The numbers stand in the cells while they can be read.
     """
@@ -172,7 +172,8 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
     ranked = sorted(pairs, key=lambda p: (order.index(p.first), order.index(p.second)))
     apart = sum(pair.distinguishable for pair in pairs)
     told = (
-        f"{sentence(word(apart))} of {count(len(pairs))} pairs can be told apart at the 5% level after the correction."
+        f"{sentence(word(apart)) if apart else 'None'} of the {count(len(pairs))} pairs can be told apart at the 5%"
+        " level after the correction."
         if len(pairs) > 1
         else f"The pair {'can' if apart else 'cannot'} be told apart at the 5% level."
     )
@@ -265,12 +266,12 @@ def _figure(measures: Measures, benchmark: Benchmark, pairs: list[Pair], ranked:
     held = {row for pair in pairs for row in (pair.first, pair.second)}
     if len(pairs) <= FOREST_LIMIT:
         caption = (
-            "Difference in accuracy, first less second, with intervals that hold for all pairs together with 95%."
+            "Difference in accuracy, first minus second, with intervals that hold for all pairs together with 95%."
             " Filled: told apart."
         )
         return Figure(name, caption, partial(forest, ranked, names))
     order = [model.row for model in measures.accuracy[benchmark.name].models if model.row in held]
-    caption = "Row less column, in percentage points. Bold on colour: told apart; grey: cannot be told apart."
+    caption = "Row minus column, in percentage points. Bold on colour: told apart; grey: cannot be told apart."
     return Figure(name, caption, partial(difference_matrix, pairs, names, order))
 
 
@@ -306,12 +307,14 @@ def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
     alike = [p for p in pairs if not p.distinguishable]
     if alike and len(order) > 2:
         told = (f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike)
-        names = "; ".join(told) if len(alike) <= 3 else ""
-        which = f": {names}" if names else ""
+        which = f": {'; '.join(told)}" if len(alike) <= 3 else ""
+        of_all = f"of the {word(len(pairs))} pairs of models"
+        who = f"{word(len(alike))} {of_all} cannot be told apart{which}"
+        if len(alike) == len(pairs):
+            who = f"none {of_all} can be told apart"
         text = (
-            f"On {benchmark.name}, {word(len(alike))} of {word(len(pairs))} pairs of models cannot be told apart{which}"
-            " (McNemar's exact test, Holm over the pairs). Their difference may be small or none, or too small for"
-            f" {plural(benchmark.n, 'question')}."
+            f"On {benchmark.name}, {who} (McNemar's exact test, Holm over the pairs). Their difference may be small or"
+            f" none, or too small for {plural(benchmark.n, 'question')}."
         )
         findings.append(Finding(f"{len(alike)} of {len(pairs)}", text, 62))
     return findings
@@ -340,8 +343,8 @@ def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
     """Return "; it takes 3.1 times as long" where both were timed on the same machine and the gap is beyond noise."""
     a, b = (measures.study.entries[benchmark.rows[row]] for row in (pair.first, pair.second))
     factor = time_factor(a, b)
-    if factor is None or len(measures.study.benchmarks) > 1:
-        return ""
+    if factor is None or not a.cost or a.cost.questions != benchmark.n:
+        return ""  # the time is that of the whole run, and this benchmark or its selected part is not all of it
     if factor >= 1:
         return f"; it took {ratio(factor)} times as long, loading included (one run each)"
     return f"; it was {ratio(1 / factor)} times as fast, loading included (one run each)"

@@ -451,8 +451,8 @@ def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:
         rows.append([f"At least one of {many} blind guessers is right", percent(found.guessers), DASH])
     columns = [Column("Who answers", "left", 1), Column("Right"), Column("95% interval")]
     note = (
-        f"Majority vote less {best}: {points(gain.difference, sign=True)} points on the same questions (95%:"
-        f" {interval(gain.low, gain.high)}; {p_value(gain.p)}, McNemar's exact test)."
+        f"Majority vote minus the best single model: {points(gain.difference, sign=True)} points on the same questions"
+        f" (95%: {interval(gain.low, gain.high)}; {p_value(gain.p)}, McNemar's exact test)."
     )
     return [Table("What the models would score together", columns, rows, note=note)]
 
