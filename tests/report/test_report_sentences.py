@@ -319,11 +319,9 @@ def test_warnings_reach_the_first_page() -> None:
     assert rank(best[:2] + warnings[:1]) == best[:2] + warnings[:1]
 
 
-def test_the_time_of_a_whole_run_is_not_put_beside_a_part_of_it(shared_data: Path) -> None:
+def test_the_time_of_a_whole_run_is_not_put_beside_a_part_of_it(shared_cases: Path) -> None:
     """lm-eval records one time for all tasks of a run; ``--where`` takes one of them."""
-    logs = shared_data.parent / "cases" / "lm_eval_real"
-    if not logs.is_dir():
-        pytest.skip("the lm-eval logs are not here")
+    logs = shared_cases / "lm_eval_real"
     whole = sentences(Measures(assemble(read(logs))))
     assert "2.3 times as long as gemma-2-2b-it for the same 802 questions of gsm8k, hellaswag and 2 more: " in whole
     part = sentences(Measures(assemble(read(logs), where={"benchmark": "gsm8k"})))

@@ -316,7 +316,7 @@ def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
             f"On {benchmark.name}, {who} (McNemar's exact test, Holm over the pairs). Their difference may be small or"
             f" none, or too small for {plural(benchmark.n, 'question')}."
         )
-        findings.append(Finding(f"{len(alike)} of {len(pairs)}", text, 62))
+        findings.append(Finding(f"{count(len(alike))} of {count(len(pairs))}", text, 62))
     return findings
 
 
