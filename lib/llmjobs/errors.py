@@ -13,6 +13,7 @@
 Every message is one line: where, what, what is allowed, what to do.
 """
 
+import re
 from typing import Final
 
 from llmjobs.redaction import redacted
@@ -73,6 +74,16 @@ class LockedError(RunFolderError):
 
 class FingerprintError(RunFolderError):
     """What is asked for differs from what the run folder holds."""
+
+
+def plain_reason(error: BaseException, most: int = 300) -> str:
+    """What another library's exception says: on one line, without the names of classes and without secrets."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) and text:
+        text = f"there is no {text}"
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"\b(?:\w+\.)*\w+(?:Error|Exception)\b:?\s*", "", text)
+    return printable(redacted(text))[:most].rstrip(" .:;") or "no reason given"
 
 
 def printable(text: str) -> str:

@@ -4,13 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from every_causal_lm import CANNOT_BE_BUILT, NAMES, tiny_model
 from safetensors.torch import load_file, save_file
 
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.engines.transformers.load import load_model
+from llmjobs.engines.transformers.checkpoint import _mappings
+from llmjobs.engines.transformers.load import check_reads_forward, load_model
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
 
@@ -85,3 +88,47 @@ def test_tied_weights_and_old_tables_are_no_reason(folder: Path) -> None:
     if not config.get("tie_word_embeddings"):
         change(folder, lambda weights: weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()})
     load_model(ModelSpec(id=str(folder), device="cpu")).close()
+
+
+def kind_of(folder: Path, kind: str, **config: Any) -> str:
+    """Put a tiny model of ``kind`` beside the demo's tokenizer."""
+    tiny_model(kind, **{"vocab_size": 2048} | config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [("xlnet", {}), ("cpmant", {}), ("gemma3_text", {"use_bidirectional_attention": True})]
+)
+def test_a_causal_class_that_reads_in_both_directions(folder: Path, kind: str, config: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="reads its prompt in both directions; only decoder models"):
+        load_model(ModelSpec(id=kind_of(folder, kind, **config), device="cpu", dtype="float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["gemma3_text", "mamba", "mixtral", "openai-gpt"])
+def test_models_that_read_forward_are_loaded(folder: Path, kind: str, dtype: Any) -> None:
+    load_model(ModelSpec(id=kind_of(folder, kind), device="cpu", dtype=dtype)).close()
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow) for one in NAMES])
+def test_which_way_every_causal_class_reads(name: str) -> None:
+    if name in CANNOT_BE_BUILT:
+        pytest.skip(CANNOT_BE_BUILT[name])
+    model = tiny_model(name)
+    always = {"cpmant", "xlm", "xlnet", "xmod", "prophetnet"}
+    encoders = {*_mappings()["masked"], "bert-generation"} - {"reformer", "mvp", "bart"}
+    if name in always or (name in encoders and getattr(model.config, "is_decoder", None) is False):
+        with pytest.raises(ModelError, match="both directions"):
+            check_reads_forward(name, model)
+    else:
+        check_reads_forward(name, model)
+
+
+def test_weights_that_are_not_numbers_say_nothing_about_directions(folder: Path) -> None:
+    change(folder, lambda weights: {name: value * float("nan") for name, value in weights.items()})
+    load_model(ModelSpec(id=str(folder), device="cpu")).close()
+
+
+def test_a_number_format_that_a_model_cannot_compute_in(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"XLNetLMHeadModel cannot be computed in bfloat16 .*; write dtype: float32"):
+        load_model(ModelSpec(id=kind_of(folder, "xlnet"), device="cpu", dtype="bfloat16"))

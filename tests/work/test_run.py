@@ -44,7 +44,9 @@ def test_a_failing_unit_does_not_stop_the_others(folder):
     job = ToyJob(names=["toy/a", "toy/broken", "toy/c"])
     outcome = run_job(job, folder)
     assert outcome.exit_code == EXIT_UNITS_FAILED
-    assert outcome.failed == {"toy/broken": "ValueError: this unit always fails"}
+    assert outcome.failed == {
+        "toy/broken": "an error that was not foreseen: this unit always fails (llmjobs -v shows where)"
+    }
     assert (folder.path / "toy/broken/error.json").exists()
     assert len(read_records(folder.path / "toy/c/records.jsonl")) == 18
     assert [name for name, _ in job.opened] == job.names

@@ -16,6 +16,7 @@ from llmjobs.chat.event_stream import (
     TooSlowError,
     WebPageError,
 )
+from llmjobs.errors import plain_reason
 
 TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 ABOUT_SERVER = frozenset({401, 402, 403, 404, 405, 429})
@@ -99,7 +100,7 @@ def classify(error: Exception, timeout_s: float, *, has_begun: bool = False) -> 
             return Failure(text.format(error), "ask again" if has_begun else remedy, is_temporary, may_cost=may_cost)
     if isinstance(error, httpx2.InvalidURL):
         return Failure(f"the address is not valid ({error})", "correct the URL", False, True, may_cost=False)
-    return Failure(f"{type(error).__name__}: {error}", "look at the server", False)
+    return Failure(plain_reason(error), "look at the server", False)
 
 
 def _by_status(error: StatusError) -> Failure:

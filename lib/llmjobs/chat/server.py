@@ -30,10 +30,9 @@ from llmjobs.chat.backend import Backend, ContextFullError, MessageTooLongError,
 from llmjobs.chat.messages import Message, read_messages, split
 from llmjobs.chat.session import open_backend
 from llmjobs.chat.strategies import STRATEGIES
-from llmjobs.errors import EXIT_OK, DataError, LlmjobsError, MissingPackageError, printable
+from llmjobs.errors import EXIT_OK, DataError, LlmjobsError, MissingPackageError, plain_reason
 from llmjobs.manifest.chat import ChatSection
 from llmjobs.manifest.models import ModelSpec
-from llmjobs.redaction import redacted
 from llmjobs.work.signals import StopRequestedError
 
 if TYPE_CHECKING:
@@ -306,7 +305,7 @@ class ChatServer:
             except LlmjobsError as error:
                 raise RefusedError(500, str(error)) from None
             except Exception as error:
-                line = f"{type(error).__name__}: {printable(redacted(str(error)))[:300]}"
+                line = plain_reason(error)
                 log.error("%s: the answer failed: %s", self.backend.name, line)
                 raise RefusedError(500, f"the answer failed: {line}") from None
             finally:

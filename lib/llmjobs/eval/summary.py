@@ -66,6 +66,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
         "attempts": attempts,
         "memory_kills": memory_kills,
         "errors": sum(record["status"] == "error" for record in everything),
+        "first_error": next((str(r.get("error")) for r in everything if r["status"] == "error"), None),
         "unparsed": sum(record["status"] == "unparsed" for record in everything),
         "benchmarks": _benchmarks(records, asked),
         **_prompts(folder, name),
@@ -180,8 +181,12 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     rows = [_row(model) for model in summary["models"]]
     lines = table([HEADER, *rows])
     for model in summary["models"]:
-        if model["unparsed"] or model["errors"]:
-            lines.append(f"{model['model']}: {model['unparsed']} replies unread, {model['errors']} questions in error")
+        if model["unparsed"]:
+            lines.append(f"{model['model']}: {model['unparsed']} of the replies could not be parsed")
+        if model["errors"]:
+            lines.append(
+                f"{model['model']}: {model['errors']} of the questions ended in an error: {model['first_error']}"
+            )
         lines += _changed(model)
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:

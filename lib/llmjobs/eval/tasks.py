@@ -8,7 +8,7 @@ from typing import Any
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
 from llmjobs.engines.transformers.locate import Located
-from llmjobs.errors import DataError, ManifestError, ModelError
+from llmjobs.errors import DataError, ManifestError, ModelError, plain_reason
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.units import Unit
@@ -52,7 +52,7 @@ class SubjectData:
             except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
                 raise DataError(
                     f"{self.test.origin}: row {index + 1} is not of the form of {self.spec.name}: "
-                    f"{type(error).__name__} {error}; see 'llmjobs benchmarks'"
+                    f"{plain_reason(error)}; see 'llmjobs benchmarks'"
                 ) from None
         return docs
 

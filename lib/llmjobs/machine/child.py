@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from llmjobs.errors import LlmjobsError, printable
+from llmjobs.errors import LlmjobsError, plain_reason, printable
 from llmjobs.redaction import redacted, without_secrets
 
 # Runs a Python module in a fresh process and measures the whole of it as the shell's `time` does. No torch.
@@ -200,8 +200,7 @@ def serve(work: Callable[[Any, Teller], Any]) -> None:
     except LlmjobsError as error:
         teller.tell(error=str(error))
     except Exception as error:
-        text = printable(redacted(str(error).strip()))[:400]
-        teller.tell(error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
+        teller.tell(error=plain_reason(error, 400))
         raise
 
 

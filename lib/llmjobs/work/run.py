@@ -24,11 +24,10 @@ from llmjobs.errors import (
     FingerprintError,
     LlmjobsError,
     RunFolderError,
-    printable,
+    plain_reason,
 )
 from llmjobs.manifest import Manifest, dump_manifest
 from llmjobs.progress_bar import in_notebook
-from llmjobs.redaction import redacted
 from llmjobs.work import cursor as cursors
 from llmjobs.work import leases
 from llmjobs.work.cursor import Cursor, Writer
@@ -220,8 +219,7 @@ def one_line(error: BaseException) -> str:
     """What to tell a person about an exception."""
     if isinstance(error, LlmjobsError):
         return str(error)
-    text = printable(redacted(str(error).strip()))[:500]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"an error that was not foreseen: {plain_reason(error, 500)} (llmjobs -v shows where)"
 
 
 # What every job does around its units: the run folder, the lock, the manifest, the environment, the summary.
