@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from llmjobs import __version__
+from llmjobs.cluster import when_gone
 from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.redaction import SafeFormatter, redacted
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
             signal.signal(signal.SIGHUP, _stop)
+    when_gone.do = end_at_once
     try:
         code: Any = group.main(list(arguments) if arguments is not None else None, "llmjobs", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -120,6 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _stop(number: int, _frame: object) -> NoReturn:
     """Leave before and after the steps of a job too; as process 1 of a container nothing else would end it."""
     raise StopRequestedError(number)
+
+
+def end_at_once(line: str) -> NoReturn:
+    """End the process from a thread, whatever the main thread waits for; the run's folder is as after a kill."""
+    os.write(2, f"\nllmjobs: {line}\n".encode())
+    os._exit(EXIT_ERROR)
 
 
 def _end(line: str, code: int) -> NoReturn:

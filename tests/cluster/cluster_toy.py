@@ -14,6 +14,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmjobs.cli import end_at_once
+from llmjobs.cluster import when_gone
 from llmjobs.cluster.connection import connected
 from llmjobs.cluster.placement import Demand
 from llmjobs.cluster.run import run_on_cluster
@@ -82,6 +84,7 @@ class ClusterToy:
 
 
 def main(address, run, names):
+    when_gone.do = end_at_once
     target = Path(run)
     with connected(address), exclusive(target):
         folder = RunFolder.create(target.parent, target.name)

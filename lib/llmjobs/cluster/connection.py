@@ -12,7 +12,8 @@ import ray
 from ray._private import worker
 from ray._private.utils import read_ray_address
 
-from llmjobs.errors import EXIT_ERROR, LlmjobsError
+from llmjobs.cluster import when_gone
+from llmjobs.errors import LlmjobsError
 
 T = TypeVar("T")
 PROBE_S = 120.0
@@ -20,6 +21,9 @@ CONNECT_S = 10.0
 LOOK_S = 0.5
 MOST_MISSED = 6
 """Looks in a row that find no head before the cluster is taken to be gone: a head that starts again is quicker."""
+
+_gone: list[str] = []
+"""The line that says that the cluster is gone, once it is."""
 
 
 class ClusterError(LlmjobsError):
@@ -60,12 +64,13 @@ def connected(address: str) -> Iterator[None]:
 
 @contextmanager
 def _watched(address: str) -> Iterator[None]:
-    """End this process with one line when the cluster is gone.
+    """Say in one line that the cluster is gone; :data:`llmjobs.cluster.when_gone` says what comes of it.
 
     Ray ends a driver whose node or head is lost from within its own library, after a minute of log lines: no exception
     comes that could be told. What is in the run's folder is as after a kill, which the next start goes on from.
     """
     over = threading.Event()
+    _gone.clear()
     threading.Thread(target=_look_after, args=(address, over), name="cluster", daemon=True).start()
     try:
         yield
@@ -82,11 +87,18 @@ def _look_after(address: str, over: threading.Event) -> None:
             continue
         what = f"its head at {head} no longer answers" if missed else "this machine's node has ended"
         line = (
-            f"\nllmjobs: --ray {address}: the cluster is gone: {what}. Progress is saved; start the cluster and run "
-            "the same command again, or run it without --ray to go on here\n"
+            f"--ray {address}: the cluster is gone: {what}. Progress is saved; start the cluster and run "
+            "the same command again, or run it without --ray to go on here"
         )
-        os.write(2, line.encode())
-        os._exit(EXIT_ERROR)
+        _gone.append(line)
+        when_gone.do(line)
+        return
+
+
+def check_there() -> None:
+    """Raise ClusterError once the cluster was found to be gone."""
+    if _gone:
+        raise ClusterError(_gone[0])
 
 
 def _places() -> tuple[str | None, str | None]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import ray
 
-from llmjobs.cluster.connection import ClusterError, alive_nodes
+from llmjobs.cluster.connection import ClusterError, alive_nodes, check_there
 from llmjobs.cluster.crew import Crew, Member
 from llmjobs.cluster.placement import Demand
 from llmjobs.cluster.worker import Advanced, ClusterJob, Ended, Event, Logged, Opened
+from llmjobs.errors import plain_reason
 from llmjobs.work import cursor as cursors
 from llmjobs.work import leases
 from llmjobs.work.folder import ERROR_FILE, RunFolder
@@ -183,12 +184,13 @@ class Driver:
 
         Raises:
             StopRequestedError: a signal came; workers are ended and what they saved is taken over.
-            ClusterError: no node can work for this run.
+            ClusterError: no node can work for this run, or the cluster is gone.
 
         """
         assignment = Assignment(units, self.demands)
         try:
             while not assignment.is_over:
+                check_there()
                 with self.switch.step():
                     self._round(assignment)
                 self.switch.check()
@@ -374,7 +376,7 @@ def _why(error: BaseException) -> str:
         return one_line(error.cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     found = [line for line in lines if "died" in line or "killed" in line or "memory" in line]
-    return (found or lines or [type(error).__name__])[0][:300]
+    return (found or lines or [plain_reason(error)])[0][:300]
 
 
 # One job's units on a cluster, from the list of units to the outcome: what `run_job` is on one machine.
@@ -396,7 +398,7 @@ def run_on_cluster(
     Raises:
         FingerprintError: a unit on disk was made with other settings (all are compared before the first one runs).
         RunFolderError: the folder cannot be written; what was saved stays whole.
-        ClusterError: no node can work for this run.
+        ClusterError: no node can work for this run, or the cluster is gone.
 
     """
     outcome, began = Outcome(), time.monotonic()
