@@ -16,14 +16,14 @@ from llmjobs.chat import server
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
-from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer, Limits
+from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer, Limits, server_config
 
 
 @contextmanager
 def serving(backend, **options):
     server = ChatServer(backend, **options)
     listener = socket.create_server(("127.0.0.1", 0))
-    runner = uvicorn.Server(server.server_config(server.app(), server.gate.limits))
+    runner = uvicorn.Server(server_config(server.app(), server.gate.limits))
     thread = threading.Thread(target=lambda: runner.run(sockets=[listener]), daemon=True)
     thread.start()
     while not runner.started:
