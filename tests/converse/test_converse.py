@@ -229,7 +229,7 @@ def test_dry_run_limit_and_changed_settings(study, tmp_path, reader, capsys):
 def test_a_manifest_without_the_section(tmp_path, llama, capsys):
     path = tmp_path / "none.yaml"
     path.write_text(f"models: ['{llama}']\n")
-    run(path, expect=1)
+    run(path, expect=2)
     assert "no 'converse:' section" in capsys.readouterr().err
     path.write_text(f"models: ['{llama}']\nconverse: {{sets: [recal]}}\n")
     run(path, expect=2)

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from faults import Fault, in_child
 
-sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "matrix"))
 from matrix_stand_in import StandIn, probe
 
 from llmjobs.chat.backend import Ending
@@ -97,9 +97,9 @@ class Rule:
         pass
 
 
-MODULES = [f"llmjobs.commands.{name}" for name in JOBS] + [
-    "llmjobs.chat.local", "llmjobs.eval.job", "llmjobs.converse.job", "llmjobs.mtbench.job",
-    "llmjobs.matrix.job", "llmjobs.matrix.cell_process", "llmjobs.matrix.cell_process", "llmjobs.report_job",
+MODULES = [
+    "llmjobs.commands", "llmjobs.chat.local", "llmjobs.eval.job", "llmjobs.converse.job", "llmjobs.mtbench.job",
+    "llmjobs.matrix.job", "llmjobs.matrix.cell_process", "llmjobs.report_job",
     "matplotlib.backends.backend_agg", "llmjobs.engines.transformers.generate",
 ]  # fmt: skip
 

@@ -247,4 +247,4 @@ def test_course_form_counts_unreadable_replies(study, tmp_path, capsys):
     assert len(records) == 60
     assert unparsed, "a random model writes letters by chance only"
     assert all(r["prediction"] is None and r["correct"] is False and "text" in r for r in unparsed)
-    assert f"{len(unparsed)} replies unread" in capsys.readouterr().out
+    assert f"{len(unparsed)} replies could not be parsed" in capsys.readouterr().out

@@ -207,13 +207,14 @@ def test_a_check_that_breaks_is_a_line():
         raise KeyError("x")
 
     (found,) = examined(check_something_odd, Patient(None, Path("results")))
-    assert (found.name, found.status) == ("something odd", "warning") and "KeyError" in found.line
+    assert (found.name, found.status) == ("something odd", "warning") and "could not be checked" in found.line
 
 
 def test_packages_that_are_too_old(monkeypatch):
-    monkeypatch.setattr(doctor_machine, "version", lambda name: "0.1" if name == "torch" else "99")
+    installed = doctor_machine.version
+    monkeypatch.setattr(doctor_machine, "version", lambda name: "0.1" if name == "torch" else installed(name))
     (found,) = doctor_machine.check_packages(Patient(None, Path("results")))
-    assert found.status == "failed" and "torch is 0.1, needed: >=" in found.line
+    assert found.status == "failed" and "torch is 0.1, needed: " in found.line
 
 
 def test_json_and_exit_codes(world: World, probed, tmp_path, capsys):

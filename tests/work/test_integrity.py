@@ -138,7 +138,7 @@ def test_other_steps_are_refused(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_job(ToyJob(units=1, steps=6), folder, stop)
-    with pytest.raises(FingerprintError, match="steps was 6 and is now 3"):
+    with pytest.raises(FingerprintError, match="steps: 6, now 3"):
         run_job(ToyJob(units=1, steps=3), folder)
 
 

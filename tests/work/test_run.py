@@ -142,8 +142,12 @@ def test_times_are_never_negative(folder, monkeypatch):
 
 
 def test_time_adds_up_over_attempts(folder):
+    shown: list[object] = []
+
     def stop(unit, records):
-        os.kill(os.getpid(), signal.SIGTERM)
+        if new := [record for record in records if record not in shown]:  # a resumed unit shows its records again
+            shown.extend(new)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     began = time.monotonic()
     while run_job(ToyJob(units=1, steps=3, pause_s=0.05), folder, stop).stopped_by:

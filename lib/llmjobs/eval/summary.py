@@ -182,11 +182,9 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     lines = table([HEADER, *rows])
     for model in summary["models"]:
         if model["unparsed"]:
-            lines.append(f"{model['model']}: {model['unparsed']} of the replies could not be parsed")
+            lines.append(f"{model['model']}: {model['unparsed']} replies could not be parsed")
         if model["errors"]:
-            lines.append(
-                f"{model['model']}: {model['errors']} of the questions ended in an error: {model['first_error']}"
-            )
+            lines.append(f"{model['model']}: {model['errors']} questions ended in an error: {model.get('first_error')}")
         lines += _changed(model)
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
