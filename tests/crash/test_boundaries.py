@@ -39,7 +39,7 @@ def attempt(folder: Path, fault: Fault | None, share: float = EVERY_STEP) -> int
 def cursors_of(folder: Path) -> dict[str, dict]:
     """Every checkpoint without what is measured."""
     found = {str(p.relative_to(folder)): checkpoint.read(p) for p in sorted(folder.rglob("checkpoint.pkl"))}
-    measured = ("real_s", "attempts", "timings_bytes", "saves")
+    measured = ("real_s", "attempts", "timings_bytes", "timings_sha256", "saves")
     return {path: {k: v for k, v in state.items() if k not in measured} for path, state in found.items()}
 
 

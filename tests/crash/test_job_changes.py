@@ -41,7 +41,7 @@ def change_answers(content: dict, section: str, folder: Path) -> None:
 CASES = {
     "eval, model file": ("eval", change_model_file, "revision was 'sha256:"),
     "eval, data": ("eval", change_data, "data_hash was "),
-    "eval, manifest": ("eval", change_section("batch_tokens", 31), "plan.kind was "),
+    "eval, manifest": ("eval", change_section("batch_tokens", 31), "batch_tokens has changed"),
     "converse, model file": ("converse", change_model_file, "revision was 'sha256:"),
     "converse, manifest": ("converse", change_section("max_new_tokens", 5), "max_new_tokens was 4 and is now 5"),
     "mtbench, model file": ("mtbench", change_model_file, "revision was 'sha256:"),
@@ -91,7 +91,7 @@ def test_what_differs_is_named(case, folder):
     write(manifest, changed)
     assert job.run(folder / "r", told=told) == 1, told.read_text()
     line = told.read_text().strip().splitlines()[-1]
-    assert says in line and "put it back, give the run another name (--set name=…), or start anew with --fresh" in line
+    assert says in line and "give the run another name (--set name=…), or start anew with --fresh" in line
     for path, data in kept.items():
         path.write_bytes(data)
     shutil.rmtree(folder / "model")

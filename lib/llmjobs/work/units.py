@@ -97,8 +97,8 @@ _EXPLAINED = {
     "thinking": f"the chat template's thinking is set in another way, so {_PROMPTS}",
     "template_system": f"the chat template adds another system message, so {_PROMPTS}",
     "prompts": f"{_PROMPTS}: the tokenizer, its chat template, or the version of transformers or llmjobs has changed",
-    "plan": "the batches would not be those that the unit began with: another version of llmjobs plans them in another"
-    " way, or the model's probe came out differently",
+    "plan": "the batches would not be those that the unit began with: batch_tokens has changed, another version of"
+    " llmjobs plans them in another way, or the model's probe came out differently",
     "steps": "the steps would not be those that the unit began with: another version of llmjobs orders the questions in"
     " another way",
 }
@@ -116,7 +116,7 @@ def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mappin
         key, was, now = found
         if why := _EXPLAINED.get(key.partition(".")[0]):
             raise FingerprintError(
-                f"{unit.path}: {why} ({key}: {_short(was)}, now {_short(now)}). Go on with the versions in"
+                f"{unit.path}: {why} ({key}: {_short(was)}, now {_short(now)}). Put it back or use the versions in"
                 " environment.json, give the run another name (--set name=…), or start anew with --fresh"
             )
         raise FingerprintError(
