@@ -99,7 +99,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseExceptio
             return run(self, plan, batch)
 
         monkeypatch.setattr(score.Scorer, "_run", guarded)
-        monkeypatch.setattr(score, "memory_free_memory", lambda: None)
+        monkeypatch.setattr(score, "free_memory", lambda: None)
         return ran
 
     return limit

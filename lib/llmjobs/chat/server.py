@@ -215,7 +215,7 @@ MAX_BODY_BYTES = 1 << 20
 GONE = 499
 """The status, as other servers use it, of a request whose client is no longer there; nobody sees it."""
 log = logging.getLogger(__name__)
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1", "testserver")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]", "::1", "testserver")
 
 
 class ChatServer:
@@ -239,7 +239,7 @@ class ChatServer:
 
     def app(self, *, is_loopback: bool = True) -> Starlette:
         """The application; on loopback a foreign Host header is refused, so that no web page can reach it."""
-        hosts = list(LOOPBACK) if is_loopback else ["*"]
+        hosts = list(LOOPBACK_HOSTS) if is_loopback else ["*"]
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self.completions, methods=["POST"]),
@@ -452,7 +452,7 @@ def bounded(limits: Limits) -> type[H11Protocol]:
 
 # `llmjobs serve`: binds, says where, and serves until a signal.
 
-CHAT_SERVE_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -474,7 +474,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
     """
     server_class = _server_class()
     key = _key(request.api_key_env)
-    is_loopback = request.host in CHAT_SERVE_LOOPBACK
+    is_loopback = request.host in LOOPBACK_ADDRESSES
     if not is_loopback and key is None:
         print(f"llmjobs: {request.host} accepts other machines and requires no key (--api-key-env)", file=sys.stderr)
     listener = _bind(request)

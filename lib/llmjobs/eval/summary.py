@@ -227,7 +227,7 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     needed = model["peak_device_bytes"] or model.get("needed_bytes")
     return (
         model["model"],
-        "; ".join(_eval_table_accuracy(b, len(model["benchmarks"]) > 1) for b in model["benchmarks"]) or "–",
+        "; ".join(_accuracy_cell(b, len(model["benchmarks"]) > 1) for b in model["benchmarks"]) or "–",
         "; ".join(_percent(b["macro_acc"]) for b in model["benchmarks"]) or "–",
         f"{model['questions']:,}",
         f"{model['questions_per_s']:.1f}" if model["questions_per_s"] else "–",
@@ -246,7 +246,7 @@ def gib(size: float | None) -> str:
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
-def _eval_table_accuracy(benchmark: Mapping[str, Any], named: bool) -> str:
+def _accuracy_cell(benchmark: Mapping[str, Any], named: bool) -> str:
     name = f"{benchmark['benchmark']} " if named else ""
     if benchmark["acc"] is None:
         return f"{name}–"

@@ -597,7 +597,7 @@ def render_matrix(part: Mapping[str, Any]) -> str:
             lines.append(f"{names[cell['cell']]}: {cell['status']}: {cell['reason']}")
     lines += [f"{names[cell['cell']]}: the repetitions gave different answers" for cell in done if _differs(cell)]
     lines += [f"{names[cell['cell']]}: {remark}" for cell in done for remark in cell["remarks"]]
-    lines += [_matrix_table_flip(one, several) for one in part["flips"]]
+    lines += [_flip_line(one, several) for one in part["flips"]]
     lines += _nulls(done)
     if done:
         counts = sorted({cell["repetitions"] for cell in done})
@@ -632,7 +632,7 @@ def _row(cell: Mapping[str, Any], name: str) -> tuple[str, ...]:
         _number(get("prefill_tokens_per_s")),
         _number(get("decode_tokens_per_s")),
         _number(get("questions_per_s")),
-        _matrix_table_accuracy(cell["accuracy"]),
+        _accuracy_cell(cell["accuracy"]),
         gib(get("peak_device_bytes") or get("needed_bytes") or get("peak_rss_bytes")),
         _number(get("joules_per_1000_questions")),
     )
@@ -644,7 +644,7 @@ def _spread(value: Mapping[str, float]) -> str:
     return f"{seconds(value['median'])} ({value['low']:.1f}–{value['high']:.1f})"
 
 
-def _matrix_table_accuracy(found: Mapping[str, Any]) -> str:
+def _accuracy_cell(found: Mapping[str, Any]) -> str:
     if found["acc"] is None:
         return DASH
     return f"{found['acc']:.1%} ({found['low']:.1%}–{found['high']:.1%})"
@@ -654,7 +654,7 @@ def _differs(cell: Mapping[str, Any]) -> bool:
     return not cell["repetitions_agree"]
 
 
-def _matrix_table_flip(flip: Mapping[str, Any], several: bool) -> str:
+def _flip_line(flip: Mapping[str, Any], several: bool) -> str:
     model = f"{flip['model']} " if several else ""
     return (
         f"{model}{flip['cell']} against {flip['against']}: {flip['changed']} of {flip['n']} answers are others "

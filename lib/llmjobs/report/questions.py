@@ -199,7 +199,7 @@ def read_label_notes(folder: Path, study: Study) -> dict[tuple[str, str, str], s
     if not folder.is_dir():
         raise DataError(f"--label-notes {folder}: no such folder")
     subjects = {str(subject) for benchmark in study.benchmarks for subject in benchmark.subject}
-    notes = {subject: _label_notes_read(folder, subject) for subject in subjects}
+    notes = {subject: _read_notes(folder, subject) for subject in subjects}
     found = {}
     for benchmark in study.benchmarks:
         for column, question in enumerate(benchmark.questions):
@@ -215,7 +215,7 @@ def _fold(text: str, choices: Sequence[str] = ()) -> str:
     return re.sub(r"\W+", "", " ".join((text, *choices)).lower())
 
 
-def _label_notes_read(folder: Path, subject: str) -> dict[str, str]:
+def _read_notes(folder: Path, subject: str) -> dict[str, str]:
     for name in (f"mmlu_{subject}.csv", f"{subject}.csv"):
         path = folder / name
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from llmjobs import disk
-from llmjobs.engines.transformers.device import is_out_of_memory, memory_free_memory
+from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.forward import Model, PackedForward, padded_logits
 from llmjobs.engines.transformers.lengths import most_tokens
 from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
@@ -60,7 +60,7 @@ def measure_batch_tokens(
         if not is_out_of_memory(error):
             raise
         best = max(SEGMENT_TOKENS, best // 2)
-    memory_free_memory()
+    free_memory()
     return best
 
 

@@ -136,14 +136,6 @@ def gpu_uuid() -> str | None:
     return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else None
 
 
-def free_memory(device: str) -> None:
-    """Give cached memory of the device back."""
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    elif device == "mps":
-        torch.mps.empty_cache()
-
-
 def set_threads(wanted: int | str) -> int:
     """Set torch's CPU threads; ``auto`` takes the physical cores that this process may use. Returns the number."""
     count = wanted if isinstance(wanted, int) else min(physical_cores(), int(os.environ.get(MAX_THREADS, "1024")))
@@ -176,7 +168,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
 
 
-def memory_free_memory() -> None:
+def free_memory() -> None:
     """Collect what nothing refers to and hand cached device memory back."""
     gc.collect()
     if torch.cuda.is_available():

@@ -18,7 +18,7 @@ from llmjobs.engines.transformers.decoding import (
     takes_alike,
     why_not_finite,
 )
-from llmjobs.engines.transformers.device import is_out_of_memory, memory_free_memory
+from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.forward import Model
 from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
@@ -226,7 +226,7 @@ class Generator:
     def close(self) -> None:
         """Forget the model and the kept prefix."""
         self.model = self._kept = None
-        memory_free_memory()
+        free_memory()
 
     def _path(self, row: Row) -> str:
         """Return the path of one row: beyond the length at which positions change it shares nothing."""
@@ -266,7 +266,7 @@ class Generator:
         self.warn(f"out of memory with {len(batch)} rows at once: going on with {self.row_limit}")
         for row in batch:
             row.restart()
-        memory_free_memory()
+        free_memory()
         return False
 
     def _run(self, path: str, rows: list[Row], prefix: Prefix | None) -> None:

@@ -1,6 +1,5 @@
 """Load a model and its tokenizer, and check that what is in memory is what was asked for."""
 
-import gc
 import logging
 import os
 import re
@@ -200,10 +199,8 @@ class LoadedModel:
 
     def close(self) -> None:
         """Free the weights."""
-        device = self.device
         self.model = None
-        gc.collect()
-        free_memory(device)
+        free_memory()
 
 
 def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.transformers.device import is_out_of_memory, memory_free_memory
+from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.forward import (
     Model,
     PackedForward,
@@ -268,7 +268,7 @@ class Scorer:
         self._kept.clear()
         self._paths.clear()
         self._plan = self.model = None
-        memory_free_memory()
+        free_memory()
 
     def _follow(self, plan: UnitPlan, at: int) -> None:
         """Drop the prefixes that no batch from ``at`` on needs."""
@@ -291,7 +291,7 @@ class Scorer:
                 raise ModelError(f"out of memory with one option of {batch.tokens} tokens: {error}") from error
         self.token_limit = max(1, batch.tokens // 2)
         self.warn(f"out of memory with {batch.tokens} tokens in a batch: going on with {self.token_limit}")
-        memory_free_memory()
+        free_memory()
         return self._score_halves(plan, batch)
 
     def _score_halves(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
