@@ -63,7 +63,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zamba2": ZAMBA | {"attention_head_dim": 32, "attention_hidden_size": 128},
     "zaya": {"num_experts_per_tok": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 32},
-    "reformer": {"is_decoder": True, "axial_pos_embds": False},
+    "reformer": {"is_decoder": True, "axial_pos_embds": False, "hash_seed": 0},
     "xlstm": {"qk_dim_factor": 1.0},
     "xmod": {"default_language": "en_XX"},
     "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"]},
