@@ -130,6 +130,7 @@ def fast_folder() -> Path:
 def play() -> None:
     """Let every job of this process (a fork) take the loaded model, played cells, and a judge by rule."""
     from llmjobs.chat.local import LocalBackend
+    from llmjobs.cluster import place
     from llmjobs.converse import job as converse_job
     from llmjobs.eval import job as eval_job
     from llmjobs.matrix import job as matrix_job
@@ -144,7 +145,8 @@ def play() -> None:
     cursor.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
     eval_job.load_model = load
     converse_job.open_backend = mtbench_job.open_backend = backend
-    matrix_job.run_child, matrix_job.probe_machine = StandIn(), probe
+    matrix_job.run_child = StandIn()
+    matrix_job.probe_machine = place.probe_machine = probe
 
 
 def tell_to(path: Path | None) -> None:
