@@ -38,6 +38,7 @@ def real_shapes(world: World, tmp_path, monkeypatch) -> World:
         monkeypatch.setenv(name, str(value))  # the forecast is a process of its own
     monkeypatch.setenv("LLMJOBS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(plan_model, "SPEED_S", 0.1)
+    monkeypatch.setattr(plan_model, "ROWS_AT_ONCE", 0)  # sizes are looked at here; decoding in bfloat16 takes minutes
     return world
 
 
