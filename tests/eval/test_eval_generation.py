@@ -83,7 +83,7 @@ def test_a_question_keeps_its_room_beside_longer_ones(llama, tmp_path):
 def test_a_recurrent_model_killed_at_a_step_goes_on_to_equal_bytes(kind, llama, tmp_path):
     from transformers import AutoTokenizer
 
-    sys.path.append(str(ROOT / "tests/scoring"))
+    sys.path.append(str(ROOT / "tests/engines"))
     from every_causal_lm import tiny_model
 
     tokenizer = AutoTokenizer.from_pretrained(llama)
@@ -95,8 +95,8 @@ def test_a_recurrent_model_killed_at_a_step_goes_on_to_equal_bytes(kind, llama, 
     quiet = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "capture_output": True, "check": False, "timeout": 600}
     assert subprocess.run([*command, str(tmp_path / "whole")], **quiet).returncode == 0
     stopping = (
-        "import os; from llmjobs.jobs import eval_work; step = eval_work.GenerationWork.step\n"
-        "eval_work.GenerationWork.step = lambda work, at: os._exit(9) if at == 2 else step(work, at)\n"
+        "import os; from llmjobs.eval import job; step = job.GenerationWork.step\n"
+        "job.GenerationWork.step = lambda work, at: os._exit(9) if at == 2 else step(work, at)\n"
         f"from llmjobs.cli import main; main(['eval', {str(study)!r}, '--results', {str(tmp_path / 'cut')!r}])"
     )
     assert subprocess.run([sys.executable, "-c", stopping], **quiet).returncode == 9

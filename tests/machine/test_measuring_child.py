@@ -58,7 +58,7 @@ def test_a_child_ends_with_its_parent(tmp_path):
     """SIGKILL of the parent leaves no process behind."""
     code = """
         from pathlib import Path
-        from llmjobs.measuring import child
+        from llmjobs.machine import child
         child.tempfile.tempdir = {folder!r}
         child.run_child("measuring_child", {{"sleep_s": 60}}, environment={here!r})
     """
