@@ -8,8 +8,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from demo_training.measure import accuracy, load_demo, recall, recall_cases, stored_questions
 from llmjobs import demo
-from llmjobs.demo.measure import accuracy, load_demo, recall, recall_cases, stored_questions
 
 SIZE_LIMIT_BYTES = 4_000_000
 QUESTIONS = 60

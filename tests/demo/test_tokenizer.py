@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from demo_training.build import MAX_LENGTH
+from demo_training.measure import chat_text
+from demo_training.tokenizer import BOS, SPECIALS, build_tokenizer, save_tokenizer
 from llmjobs import demo
-from llmjobs.demo.build import MAX_LENGTH
 from llmjobs.demo.conversation import conversation
-from llmjobs.demo.measure import chat_text
-from llmjobs.demo.tokenizer import BOS, SPECIALS, build_tokenizer, save_tokenizer
 
 TOKENIZER: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(demo.DEMO_MODELS["demo-base"])
 

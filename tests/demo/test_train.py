@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmjobs.demo import train as training
-from llmjobs.demo.train import RECIPES, Recipe, Stage, learning_rate, stage_at, train
+from demo_training import train as training
+from demo_training.train import RECIPES, Recipe, Stage, learning_rate, stage_at, train
 
 STAGES = (Stage(2, 0.5, 0.2, 0.3, words_share=0.5, length=64, exchanges=4), Stage(4, 1.0, 0.0, 0.0, length=64))
 

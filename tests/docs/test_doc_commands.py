@@ -72,7 +72,7 @@ BROKEN = {
     "pip install lm_eval==0.0.1": "not what is pinned",
     "pip install 'llmjobs[everything]'": "no extra",
     "python benchmarks/none.py": "is not there",
-    "python -m llmjobs.demo.train --speed 3": "unrecognized",
+    "python -m demo_training.train --speed 3": "unrecognized",
     "mkdir -p elsewhere": "say here",
     "docker compose -f docker/none.yaml up -d": "no such file",
     "docker exec CONTAINER llmjobs-entrypoint evl demo": "there is no llmjobs evl",

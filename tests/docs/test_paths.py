@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-ROOTS = ("lib", "jobs", "tests", "docker", "benchmarks", "notebooks", "manifests", "docs")
+ROOTS = ("lib", "jobs", "tests", "docker", "benchmarks", "notebooks", "manifests", "docs", "tools")
 MADE_UP = re.compile(r"NAME|BENCHMARK|copa\.py|…|\*|^jobs/sbom\.json$")
 """Placeholders, the file that docs/adding-a-benchmark.md has its reader write, and one that only the images have."""
 NAMES = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("*.py")} | {

@@ -1,4 +1,4 @@
-"""The embedded demo: a benchmark made by rule and three tiny models trained on it. No torch here."""
+"""The embedded demo: a benchmark made by rule and three tiny models trained on it; tools/demo_training made them."""
 
 import json
 from pathlib import Path

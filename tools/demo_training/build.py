@@ -1,12 +1,12 @@
-"""Writes the demo benchmark's data files and the models' tokenizer files: `python -m llmjobs.demo.build`."""
+"""Writes the demo benchmark's data files and the models' tokenizer files (docs/demo.md)."""
 
 import json
 from pathlib import Path
 
+from demo_training.rules import RULES
+from demo_training.tokenizer import build_tokenizer, save_tokenizer
+from demo_training.world import DEV_ROWS, TEST_ROWS, draw_distinct
 from llmjobs.demo import DATA, DEMO_MODELS
-from llmjobs.demo.rules import RULES
-from llmjobs.demo.tokenizer import build_tokenizer, save_tokenizer
-from llmjobs.demo.world import DEV_ROWS, TEST_ROWS, draw_distinct
 
 SEED = 2026
 MAX_LENGTH = 2048

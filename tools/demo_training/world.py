@@ -1,18 +1,16 @@
-"""The demo benchmark: how a question reads, which split it falls into, how questions are drawn.
+"""The demo benchmark: how questions are drawn.
 
 A question's split is a hash of the question itself, so a generator that asks for "train" can never give a test
 question, whatever its seed.
 """
 
-import hashlib
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from llmjobs.demo.rules import RULES, Draft
+from demo_training.rules import RULES, Draft
+from llmjobs.demo.questions import LETTERS, split_of
 
-LETTERS = "ABCD"
-STOP = "\n"
 TEST_ROWS = 100
 DEV_ROWS = 5
 SPLITS = ("train", "dev", "test")
@@ -38,22 +36,10 @@ class Question:
         return f" {LETTERS[self.answer]}" if isinstance(self.answer, int) else f" {self.answer}"
 
 
-def prompt(question: str, choices: tuple[str, ...] | list[str] = ()) -> str:
-    """The prompt, byte for byte: question, `A. …` to `D. …` where there are options, `Answer:`, a line each."""
-    options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    return "\n".join([question, *options, "Answer:"])
-
-
 def canonical(draft: Draft) -> str:
     """The question as an identity: lower case, single spaces; with its options sorted where they are what is asked."""
     options = sorted((draft.answer, *draft.wrong)) if draft.by_options else []
     return " ".join(" | ".join([draft.question, *options]).lower().split())
-
-
-def split_of(identity: str) -> str:
-    """`test` for a tenth of all questions, `dev` for a twentieth, else `train`; by SHA-256 of the identity."""
-    bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % 20
-    return "test" if bucket < 2 else "dev" if bucket == 2 else "train"
 
 
 def draw_draft(subject: str, split: str, rng: Random) -> Draft:

@@ -10,11 +10,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
+from demo_training.tokenizer import ASSISTANT, BOS, END, SYSTEM, USER
+from demo_training.world import Question
 from llmjobs.demo import DEMO_MODELS, subjects
 from llmjobs.demo import rows as demo_rows
 from llmjobs.demo.conversation import Kind, Turn, conversation
-from llmjobs.demo.tokenizer import ASSISTANT, BOS, END, SYSTEM, USER
-from llmjobs.demo.world import LETTERS, STOP, Question, prompt
+from llmjobs.demo.questions import LETTERS, STOP, prompt
 
 BATCH_ROWS = 25
 KINDS: tuple[Kind, ...] = ("recall", "corrected")

@@ -1,4 +1,4 @@
-"""Trains the demo models: `python -m llmjobs.demo.train [NAME ...]`. Seeded; killed, it goes on at its last checkpoint.
+"""Trains the demo models (docs/demo.md). Seeded; a killed training resumes at its last checkpoint.
 
 A step's rows depend on the model's name and the step alone, so nothing but weights and optimizer has to be kept.
 """
@@ -15,14 +15,14 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from demo_training.build import MAX_LENGTH
+from demo_training.build import main as build
+from demo_training.lessons import Row, Teacher
+from demo_training.measure import accuracy, recall, recall_cases
+from demo_training.rules import RULES
+from demo_training.tokenizer import BOS, END, EOS, PAD, token_id
+from demo_training.world import draw_distinct
 from llmjobs.demo import DEMO_MODELS, LEFT_OUT
-from llmjobs.demo.build import MAX_LENGTH
-from llmjobs.demo.build import main as build
-from llmjobs.demo.lessons import Row, Teacher
-from llmjobs.demo.measure import accuracy, recall, recall_cases
-from llmjobs.demo.rules import RULES
-from llmjobs.demo.tokenizer import BOS, END, EOS, PAD, token_id
-from llmjobs.demo.world import draw_distinct
 
 HEADS = 4
 WARMUP_STEPS = 200

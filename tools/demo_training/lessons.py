@@ -10,10 +10,11 @@ from random import Random
 
 from tokenizers import Tokenizer
 
+from demo_training.tokenizer import ASSISTANT, BOS, END, EOS, SYSTEM, USER, token_id
+from demo_training.world import Question, draw
 from llmjobs.demo import words
 from llmjobs.demo.conversation import SYSTEMS, Kind, conversation
-from llmjobs.demo.tokenizer import ASSISTANT, BOS, END, EOS, SYSTEM, USER, token_id
-from llmjobs.demo.world import Question, draw, prompt
+from llmjobs.demo.questions import prompt
 
 ANSWER_WEIGHT = 1.0
 REPLY_WEIGHT = 0.2

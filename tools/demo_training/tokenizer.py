@@ -10,9 +10,10 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from demo_training.rules import RULES
+from demo_training.world import draw
 from llmjobs.demo import conversation, words
-from llmjobs.demo.rules import RULES
-from llmjobs.demo.world import draw, prompt
+from llmjobs.demo.questions import prompt
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"

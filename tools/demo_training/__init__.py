@@ -1,0 +1,1 @@
+"""How the demo's questions, tokenizer and models were made; not part of the library."""
