@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
+from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, Rate, Spending, SpendingLimitError, call_key, spent_calls
 from llmjobs.errors import DataError
 from llmjobs.mtbench.agreement import read_votes
 from llmjobs.mtbench.fastchat import read_answers, read_judgments
 from llmjobs.mtbench.judging import combine, is_weakly_rated, read_prompts, read_rating, read_verdict
 from llmjobs.mtbench.questions import CATEGORIES, data_hash, read_questions, select, temperature_of
-from llmjobs.mtbench.spending import CallJournal, MinuteLimit, Rate, Spending, SpendingLimitError, call_key, spent_calls
 
 
 def test_the_own_bench():

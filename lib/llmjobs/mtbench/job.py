@@ -24,6 +24,7 @@ from llmjobs.chat.backend import (
     UnavailableError,
 )
 from llmjobs.chat.endpoint import BYTES_A_TOKEN, Parameters, WholeAnswers
+from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Rate, Spending, spent_calls
 from llmjobs.chat.session import open_backend
 from llmjobs.clocks import measured
 from llmjobs.cluster.place import place
@@ -31,13 +32,13 @@ from llmjobs.engines.transformers.device import DeviceClock, available
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
+from llmjobs.mtbench.ahead import Ahead
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
 from llmjobs.mtbench.judging import Said, Talk, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
 from llmjobs.mtbench.retry import ask_again, failed_call, failed_calls, is_endpoint, what_failed
 from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
 from llmjobs.mtbench.rule_judge import RuleTalk
-from llmjobs.mtbench.spending import Ahead, CallJournal, MinuteLimit, PaidBackend, Rate, Spending, spent_calls
 from llmjobs.mtbench.summary import collect, render_summary, shower, summarize
 from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section, with_limit
 from llmjobs.process_memory import WATCH

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llmjobs.chat.endpoint import LEFT_OUT
+from llmjobs.chat.paid_calls import Spending
 from llmjobs.errors import printable
 from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
-from llmjobs.mtbench.spending import Spending
 from llmjobs.mtbench.tasks import NO_HISTORY, AgentTask, Bench
 from llmjobs.statistics.rounding import fixed
 from llmjobs.terminal_table import table
