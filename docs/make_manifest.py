@@ -1,4 +1,4 @@
-"""Writes ``manifest.md``: every key of a manifest, from the schema (``make docs``). The words stand in the schema."""
+"""Writes ``manifest.md``: every key of a manifest, from the schema (``make docs``). The texts are in the schema."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +29,12 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("mtbench.spending", SpendingLimit),
     ("price", Price),
 )
-HEAD = """<!-- Written by docs/make_manifest.py from the schema; change the words there, then: make docs -->
+HEAD = """<!-- Generated from the schema by docs/make_manifest.py; edit the texts there, then run: make docs -->
 # The manifest
 
-One YAML file describes a study: `models:` once, then a section for each job that you want. Every key stands here with
-what it may be, what it is when you leave it out, and what it does. The same comes as a JSON schema for your editor from
-`llmjobs manifest --schema`, and `llmjobs manifest FILE` prints a manifest with every default written out.
+One YAML file describes a study: a list of `models:`, and a section for each job that you want to run. This page lists
+every key with its allowed values, its default and its meaning. `llmjobs manifest --schema` prints the same as a JSON
+schema for your editor, and `llmjobs manifest FILE` prints a manifest with all defaults filled in.
 
 ```yaml
 models:
@@ -49,11 +49,11 @@ eval:
       num_fewshot: 5
 ```
 
-- An unknown key, a value that is not allowed or a key that is given twice ends in one line with file, line, what is
-  allowed and the nearest name; exit code 2.
-- `--set 'models[1].quantization=none'` changes one value for one call. What was really run is in the run's own
-  `manifest.yaml`.
-- Paths are taken from the working folder; where nothing is there, from the manifest's own.
+- If a key is unknown or given twice, or a value is not allowed, you get one line with the file, the line, the allowed
+  values and the closest name. The exit code is 2.
+- `--set 'models[1].quantization=none'` changes one value for one call. `manifest.yaml` in the run's folder shows the
+  values that were used.
+- Relative paths start at the working folder. If nothing is there, they start at the folder of the manifest.
 """
 
 
@@ -66,9 +66,9 @@ def _section(title: str, model: type[BaseModel]) -> str:
     heading = title if title == "The study" else f"`{title}`"
     about = " ".join((model.__doc__ or "").replace("``", "`").split())
     inherited = model.__mro__[1].model_fields if model is JudgeSpec else {}
-    more = "\n\nEvery key of [`models`](#models) besides." if inherited else ""
+    more = "\n\nIt also takes every key of [`models`](#models)." if inherited else ""
     rows = [row for name, row in _rows(model) if name not in inherited]
-    head = "| key | may be | left out | does |\n|---|---|---|---|"
+    head = "| key | allowed values | default | meaning |\n|---|---|---|---|"
     return f"## {heading}\n\n{about}{more}\n\n{head}\n" + "\n".join(rows) + "\n"
 
 
@@ -77,7 +77,7 @@ def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     schema = whole if model is Manifest else whole["$defs"][model.__name__]
     for name, field in model.model_fields.items():
         found = schema["properties"][name]
-        needed = "from the file's name" if name == "name" else "**needed**"
+        needed = "from the file's name" if name == "name" else "**required**"
         left_out = needed if field.is_required() else _default(field.get_default(call_default_factory=True))
         words = " ".join((field.description or "").split()).replace("|", "\\|")
         yield name, f"| `{name}` | {_type(found)} | {left_out} | {words} |"
@@ -116,8 +116,8 @@ def _link(name: str) -> str:
 
 
 def _number(schema: dict[str, Any]) -> str:
-    """``whole number, 1 to 1,024``; bounds that are only there against nonsense are told too."""
-    kind = "whole number" if schema["type"] == "integer" else "number"
+    """``integer, 1 to 1,024``."""
+    kind = "integer" if schema["type"] == "integer" else "number"
     low, high = schema.get("minimum"), schema.get("maximum")
     above = schema.get("exclusiveMinimum")
     if above is not None:

@@ -14,39 +14,41 @@ PAGE = Path(__file__).with_name("models.md")
 FACTS = PAGE.with_suffix(".yaml")
 MANIFESTS = PAGE.parents[1] / "manifests"
 PRECISIONS = ("float32", "bfloat16", "8bit", "4bit", "cache")
-HEAD = """<!-- Written by docs/make_models.py from docs/models.yaml; change the words there, then: make docs -->
+HEAD = """<!-- Generated from docs/models.yaml by docs/make_models.py; edit the texts there, then run: make docs -->
 # Models
 
-Which models the manifests name, which others people choose, and what each of them needs. **Base** models continue a
-text; ask them benchmarks. **Instruct** models answer; take them for chat, conversations and MT-Bench, and set
-`chat_template: true` to ask them benchmarks in their own form. Quantized or not, the whole files are downloaded.
+This page lists the models of the bundled manifests and other common choices, and what each of them needs. **Base**
+models continue a text; use them for benchmarks. **Instruct** models answer; use them for chat, conversations and
+MT-Bench. To run benchmarks on an instruct model in its own prompt format, set `chat_template: true`. Quantization does
+not make the download smaller.
 """
 FACTS_HEAD = "| model | parameters | context | licence | gated | instruct |\n|---|--:|--:|---|---|---|"
 MEMORY_HEAD = "| model | download | float32 | bfloat16 | 8bit | 4bit | keys and values |\n|---|--:|--:|--:|--:|--:|--:|"
 NOTES = """## How to read it
 
-- **float32 … 4bit** is the memory of the weights, with the scales of quantized ones, in decimal units; float16 takes
-  what bfloat16 takes. Runtime and passes come on top, about 1 GB on a CPU.
-- **keys and values** is what 1,000 tokens of context add in bfloat16, for each sequence that is kept.
-- **instruct** is the model of the same maker and size that answers, with the same licence and gate.
-- **download** is the safetensors files in the number format in which they are stored. OLMo 2's base models are stored
-  in float32, twice as large as they are loaded.
-- **context** is the largest that the base model's config allows. The instruct models of Qwen2.5 say 32,768.
-- **gated** models want your consent once, on their page, and a token: [The hub](hub.md).
-- An empty cell was not known for certain. `llmjobs doctor MANIFEST` asks the hub, for the models of a manifest.
+- **float32 … 4bit** is the memory of the weights in decimal units, including the scales of quantized weights. float16
+  needs as much as bfloat16. Add about 1 GB on a CPU for the runtime and the forward passes.
+- **keys and values** is the memory that 1,000 tokens of context add in bfloat16, per sequence.
+- **instruct** is the instruct model of the same maker and size. Licence and gating are the same.
+- **download** is the size of the safetensors files as stored. The base models of OLMo 2 are stored in float32, twice
+  the size at which they are usually loaded.
+- **context** is the maximum in the base model's config. The instruct models of Qwen2.5 allow 32,768.
+- **gated** models need your consent, once, on their page, and a token: [The hub](hub.md).
+- An empty cell means that we could not confirm the value. `llmjobs doctor MANIFEST` asks the hub about the models of a
+  manifest.
 
-What fits where, with 2 GB to spare for the rest: 8 GB of memory take every small model in bfloat16. A GPU with 16 GB,
-such as a Colab's T4, takes the small ones whole (in float16) and the medium ones in 4bit or 8bit. 24 GB take the models
-of 7 to 9 billion parameters in bfloat16. `llmjobs plan MANIFEST` measures it on your machine before anything runs.
+What fits, leaving 2 GB for everything else: with 8 GB of memory, every small model in bfloat16; on a GPU with 16 GB, such
+as Colab's T4, the small models unquantized (in float16) and the medium models in 4bit or 8bit; with 24 GB, models of 7 to
+9 billion parameters in bfloat16. `llmjobs plan MANIFEST` measures this on your machine before anything runs.
 
-## Where it comes from
+## Sources
 
-Parameters and memory are computed, by the same code as in `llmjobs plan`: transformers builds each architecture from
-its published configuration on the device `meta`, where tensors have shapes and no memory, and the tensors are added up
-(`docs/make_models.py`). The count must equal the one that the hub shows for the files, else this page is not written.
+`docs/make_models.py` computes parameters and memory with the same code as `llmjobs plan`. transformers builds each
+architecture from its published configuration on the device `meta`, where tensors have shapes but use no memory, and the
+script adds up the tensors. If the count differs from the one that the hub shows for the files, the page is not written.
 Configurations, counts, licences and gating were compared with public copies of the models' pages and configurations on
-{checked}; the hub itself could not be reached from there. A licence or a gate can have changed since: the model's page
-counts. Mistral's page asked for contact details in 2024; whether it still does was not checked.
+{checked}, without access to the hub itself. Licences and gating may have changed since; the model's page is
+authoritative. In 2024 Mistral's page asked for contact details; we did not check whether it still does.
 """
 
 

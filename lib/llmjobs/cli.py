@@ -1,4 +1,4 @@
-"""The ``llmjobs`` command: a thin group that imports a job only when it is called."""
+"""The ``llmjobs`` command: a thin click group that imports a job only when it is called."""
 
 import logging
 import os
@@ -20,21 +20,21 @@ from llmjobs.redaction import SafeFormatter, redacted
 from llmjobs.work.signals import StopRequestedError
 
 COMMANDS = {
-    "eval": "Accuracy of models on benchmarks, a record for every question.",
-    "matrix": "One grid of devices and precisions: time, memory, energy, accuracy.",
-    "chat": "Talk with a model in the terminal; --resume goes on.",
-    "converse": "Scripted conversations with history and without, one memory against another.",
-    "mtbench": "MT-Bench: agents answer two-turn questions, judges rate them.",
-    "serve": "The chat agent as an OpenAI-compatible server.",
-    "report": "One PDF from the results of one or more runs.",
-    "benchmarks": "List the benchmarks that are known by name.",
-    "fetch": "Bring a manifest's models and data into the cache.",
-    "run": "Every section of a manifest in order, then the report.",
-    "plan": "Before the first hour: tokens, time, memory and disk of each model; runs nothing.",
-    "doctor": "What this machine can do, and what to do about the rest.",
-    "manifest": "Check a manifest, print it with every default, or its JSON schema.",
+    "eval": "Measure the accuracy of models on benchmarks.",
+    "matrix": "Compare devices and precisions: time, memory, energy, accuracy.",
+    "chat": "Chat with a model in the terminal.",
+    "converse": "Measure how much answers depend on the conversation history.",
+    "mtbench": "Run MT-Bench: agents answer two-turn questions, judges rate them.",
+    "serve": "Serve the chat agent behind an OpenAI-compatible API.",
+    "report": "Write a PDF report on one or more runs.",
+    "benchmarks": "List the built-in benchmarks.",
+    "fetch": "Download the models and data of a manifest.",
+    "run": "Run every job of a manifest, then write the report.",
+    "plan": "Estimate tokens, time, memory and disk per model without running anything.",
+    "doctor": "Check what this machine can do and what is missing.",
+    "manifest": "Check a manifest, print it with all defaults, or print the JSON schema.",
 }
-"""Name → help line. Held here so that ``--help`` imports no job."""
+"""Name → help line. They are here so that ``--help`` does not import any job."""
 
 
 class LazyGroup(click.Group):
@@ -70,15 +70,15 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="llmjobs")
-@click.option("-v", "--verbose", is_flag=True, help="Say more, with the traceback of an error.")
+@click.option("-v", "--verbose", is_flag=True, help="Print more messages, and the traceback of an error.")
 def group(verbose: bool) -> None:
-    """Say which language model, at which precision, to run on the machine you have.
+    """Find out which language model, at which precision, to run on your machine.
 
-    A manifest (YAML) names models, benchmarks and settings; each job takes one, writes below results/ and goes on
-    where it was after a kill.
+    A manifest (a YAML file) lists models, benchmarks and settings. Jobs write their results below results/. If a job
+    was stopped or killed, run the same command again to resume it.
 
-    Exit codes: 0 done, 1 error, 2 wrong manifest or option, 3 done but some units or questions failed, 75 stopped by a
-    signal with everything saved (the same command goes on).
+    Exit codes: 0 done, 1 error, 2 invalid manifest or option, 3 finished but some units or questions failed, 75 stopped
+    by a signal with progress saved (run the same command to resume).
     """
     level = logging.DEBUG if verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "llmjobs"
         _end(f"{where}: {printable(redacted(error.format_message()))}; see '{where} --help'", error.exit_code)
     except StopRequestedError as stop:
-        _end(f"llmjobs: stopped by {stop}; the same command goes on", EXIT_RESUMABLE)
+        _end(f"llmjobs: stopped by {stop}; run the same command to resume", EXIT_RESUMABLE)
     except (click.Abort, KeyboardInterrupt):
         _end("llmjobs: stopped", 130)
     except LlmjobsError as error:
@@ -114,18 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(EXIT_ERROR)
     except Exception as error:
         text = printable(redacted(" ".join(str(error).split())))[:300] or "no reason given"
-        _end(
-            f"llmjobs: an error that was not foreseen: {text}; 'llmjobs -v …' shows where, please report it", EXIT_ERROR
-        )
+        _end(f"llmjobs: unexpected error: {text}; please report it with the output of 'llmjobs -v …'", EXIT_ERROR)
 
 
 def _stop(number: int, _frame: object) -> NoReturn:
-    """Leave before and after the steps of a job too; as process 1 of a container nothing else would end it."""
+    """Also stop outside of a job's steps; as process 1 of a container, the command would otherwise ignore SIGTERM."""
     raise StopRequestedError(number)
 
 
 def end_at_once(line: str) -> NoReturn:
-    """End the process from a thread, whatever the main thread waits for; the run's folder is as after a kill."""
+    """End the process from a thread, even if the main thread is waiting; the run's folder is left as after a kill."""
     os.write(2, f"\nllmjobs: {line}\n".encode())
     os._exit(EXIT_ERROR)
 

@@ -1,4 +1,4 @@
-"""The commands of ``llmjobs``: options in, one call of a job out. A command imports its job when it runs."""
+"""The commands of ``llmjobs``. Each one reads its options, imports its job and calls it."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ set_option: Decorator = click.option(
     "overrides",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Change one value of the manifest: models[0].quantization=4bit. May be given often.",
+    help="Change one value of the manifest, e.g. models[0].quantization=4bit. Can be repeated.",
 )
 results_option: Decorator = click.option(
     "--results",
@@ -26,20 +26,20 @@ results_option: Decorator = click.option(
     envvar="LLMJOBS_RESULTS",
     default=Path("results"),
     show_default=True,
-    help="Folder of all runs (LLMJOBS_RESULTS).",
+    help="Folder that contains the runs. Environment variable: LLMJOBS_RESULTS.",
 )
 fresh_option: Decorator = click.option(
-    "--fresh", is_flag=True, help="Start anew; the old run is moved aside to NAME.1, NAME.2, …, not deleted."
+    "--fresh", is_flag=True, help="Start over. The old run is kept as NAME.1, NAME.2, …"
 )
 ray_option: Decorator = click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Run on the Ray cluster that this machine is part of (auto), or on the one at HOST:PORT: docs/cluster.md.",
+    help="Run on a Ray cluster: 'auto' for the one this machine belongs to, 'local', or HOST:PORT.",
 )
 
 
 def job_options(*, limit: str, show: str, dry_run: str) -> Decorator:
-    """Everything that a job over a manifest takes, with the help of what differs between jobs."""
+    """Add the options that every job over a manifest takes; the help texts of three of them differ between jobs."""
     options: list[Decorator] = [
         manifest_argument,
         set_option,
@@ -89,12 +89,12 @@ def run_job_command(
 
 @click.command()
 @job_options(
-    limit="First questions of each subject only.",
+    limit="Ask only the first N questions of each subject.",
     show="Print each question, the model's answer, and whether it is right.",
-    dry_run="Say what would run, load no model.",
+    dry_run="Show what would run, without loading a model.",
 )
 def eval_command(**options: Any) -> int:
-    """Evaluate the models of MANIFEST on its benchmarks; go on where a stopped run was."""
+    """Evaluate the models of MANIFEST on its benchmarks. Resumes a run that was stopped."""
     from llmjobs.eval import job as eval_job
 
     return run_job_command(eval_job, **options)
@@ -109,14 +109,16 @@ def eval_command(**options: Any) -> int:
 @results_option
 @fresh_option
 @ray_option
-@click.option("--dry-run", is_flag=True, help="Probe the machine and say which cells would run, load no model.")
+@click.option(
+    "--dry-run", is_flag=True, help="Probe the machine and show which cells would run, without loading a model."
+)
 def matrix_command(
     manifest: str, overrides: tuple[str, ...], results: Path, fresh: bool, ray: str | None, dry_run: bool
 ) -> int:
-    """Time the models of MANIFEST on every device and precision, each cell in its own process.
+    """Measure the models of MANIFEST on every device and precision, each in its own process.
 
-    Time, memory, energy and accuracy side by side, and which answers a precision changes. A cell that this machine
-    cannot run is in the grid with the reason. Go on where a stopped run was.
+    The table shows time, memory, energy and accuracy side by side, and which answers a precision changes. If this
+    machine cannot run a combination, the table gives the reason. Resumes a run that was stopped.
     """
     from llmjobs.manifest import load_manifest
     from llmjobs.matrix import job as matrix_job
@@ -137,22 +139,40 @@ STRATEGIES = ("none", "full", "window", "summary", "retrieve", "hybrid")
 @click.argument("model", required=False)
 @set_option
 @results_option
-@click.option("--name", help="Folder of the conversations below the results; the manifest's name, else 'chat'.")
-@click.option("--resume", is_flag=True, help="Go on with the last conversation, or with --conversation N.")
-@click.option("--conversation", type=click.IntRange(1), metavar="N", help="Which conversation to resume.")
-@click.option("--once", metavar="QUESTION", help="Answer one question and leave.")
+@click.option(
+    "--name", help="Name of the run that stores the conversations. Default: the manifest's name, else 'chat'."
+)
+@click.option("--resume", is_flag=True, help="Continue the last conversation, or the one given by --conversation.")
+@click.option("--conversation", type=click.IntRange(1), metavar="N", help="Number of the conversation to continue.")
+@click.option("--once", metavar="QUESTION", help="Answer one question and exit.")
 @click.option("--system", help="System message.")
-@click.option("--history/--no-history", default=None, help="Answer with the turns before, or each message alone.")
-@click.option("--strategy", type=click.Choice(STRATEGIES), help="What is sent when the context is full.")
-@click.option("--max-context", type=click.IntRange(16), help="Tokens of prompt and answer together.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer.")
-@click.option("--temperature", type=click.FloatRange(0, 10), help="0 (the default) takes the likeliest token.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Smallest set with so much probability.")
-@click.option("--seed", type=click.IntRange(0), help="Of the random numbers.")
-@click.option("--endpoint", metavar="URL", help="An OpenAI-compatible server instead of a local model.")
-@click.option("--model", "model_name", metavar="NAME", help="The model's name on the endpoint, or a local model.")
-@click.option("--api-key-env", metavar="VARIABLE", help="Environment variable that holds the endpoint's key.")
-@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Longest silence of an endpoint, in s.")
+@click.option("--history/--no-history", default=None, help="Use the earlier turns, or answer each message alone.")
+@click.option(
+    "--strategy", type=click.Choice(STRATEGIES), help="What to send when the conversation no longer fits the context."
+)
+@click.option("--max-context", type=click.IntRange(16), help="Maximum tokens of prompt and answer together.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Maximum tokens of an answer.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 10),
+    help="Sampling temperature. 0 (the default) always takes the most likely token.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Sample from the smallest set of tokens whose probability reaches this value.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Random seed; only used when the temperature is above 0.")
+@click.option("--endpoint", metavar="URL", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--model", "model_name", metavar="NAME", help="Name of the model on the endpoint, or a local model.")
+@click.option("--api-key-env", metavar="VARIABLE", help="Environment variable that contains the endpoint's API key.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for an endpoint that sends no text.",
+)
 def chat_command(
     model: str | None,
     overrides: tuple[str, ...],
@@ -167,10 +187,10 @@ def chat_command(
     timeout_s: float,
     **settings: Any,
 ) -> int:
-    """Talk with MODEL: a hub id, a folder, a demo model, or a manifest.
+    """Chat with MODEL: a hub id, a folder, a demo model, or a manifest.
 
-    Without MODEL: a small instruct model that is in the cache, else the demo model. Input from a pipe is taken a line
-    a turn. The conversation is on disk after every turn; --resume goes on with it.
+    Without MODEL, llmjobs uses a small instruct model from the cache, or the demo model. Piped input is read line by
+    line, one turn per line. The conversation is saved after every turn; --resume continues it.
     """
     from llmjobs.chat.session import chat, make_request
 
@@ -195,12 +215,15 @@ def chat_command(
 
 @click.command()
 @job_options(
-    limit="First conversations of each set only.",
+    limit="Use only the first N conversations of each set.",
     show="Print the conversations with every answer, right or wrong.",
-    dry_run="Say what would run, load no model.",
+    dry_run="Show what would run, without loading a model.",
 )
 def converse_command(**options: Any) -> int:
-    """Hold the scripted conversations of MANIFEST with every memory; go on where a stopped run was."""
+    """Hold the scripted conversations of MANIFEST, with and without history, under each context strategy.
+
+    Resumes a run that was stopped.
+    """
     from llmjobs.converse import job as converse_job
 
     return run_job_command(converse_job, **options)
@@ -211,14 +234,14 @@ def converse_command(**options: Any) -> int:
 
 @click.command()
 @job_options(
-    limit="First questions of each category only.",
+    limit="Ask only the first N questions of each category.",
     show="Print every answer and every judgment.",
-    dry_run="Say what would run and could cost; ask nobody.",
+    dry_run="Show what would run and what it could cost, without calling any model.",
 )
 def mtbench_command(**options: Any) -> int:
-    """Let the agents of MANIFEST answer and its judges rate; go on where a stopped run was.
+    """Let the agents of MANIFEST answer the questions, and its judges rate them. Resumes a run that was stopped.
 
-    Answers and judgments are written in FastChat's form too, below mtbench/fastchat in the run's folder.
+    Answers and judgments are also written in FastChat's format, to mtbench/fastchat in the run's folder.
     """
     from llmjobs.mtbench import job as mtbench_job
 
@@ -232,13 +255,19 @@ def mtbench_command(**options: Any) -> int:
 @click.argument("model", required=False)
 @set_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free port.")
 @click.option(
-    "--max-waiting", type=click.IntRange(0), default=8, show_default=True, help="Requests that may wait for their turn."
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks a free one."
 )
-@click.option("--requests-per-minute", type=click.IntRange(0), default=0, help="No limit by default.")
 @click.option(
-    "--max-connections", type=click.IntRange(1), default=64, show_default=True, help="Open connections at one time."
+    "--max-waiting", type=click.IntRange(0), default=8, show_default=True, help="Maximum number of queued requests."
+)
+@click.option("--requests-per-minute", type=click.IntRange(0), default=0, help="Rate limit. Default: none.")
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Maximum number of open connections.",
 )
 @click.option("--api-key-env", metavar="VARIABLE", help="Environment variable with the API key that clients must send.")
 def serve_command(
@@ -253,7 +282,8 @@ def serve_command(
 ) -> int:
     """Serve MODEL: a hub id, a folder, a demo model, or a manifest with a ``chat:`` section.
 
-    POST /v1/chat/completions (whole or streamed) and GET /v1/models, one answer at a time.
+    It offers POST /v1/chat/completions (with or without streaming) and GET /v1/models, and answers one request at a
+    time.
     """
     from llmjobs.chat.server import Limits, ServeRequest, serve
     from llmjobs.chat.session import make_request
@@ -280,26 +310,36 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=("The PDF to write; figures, tables and notes go beside it.  [default: report.pdf in the first folder]"),
+    help=("PDF to write. Figures, tables and notes go beside it.  [default: report.pdf in the first folder]"),
 )
-@click.option("--html", is_flag=True, help="Write report.html too: every question with every model's answer.")
+@click.option("--html", is_flag=True, help="Also write report.html: every question with every model's answer.")
 @click.option(
     "--budget",
     multiple=True,
     metavar="LIMIT",
-    help="Recommend within memory=8GiB, time=1h, cpu=, gpu=, energy=.",
+    help="Recommend a model within a limit: memory=8GiB, time=1h, cpu=, gpu= or energy=. Can be repeated.",
 )
-@click.option("--common", is_flag=True, help="Compare on the questions that all models were asked.")
-@click.option("--any-prompt", is_flag=True, help="Compare across prompts, shots and versions; says what differs.")
+@click.option("--common", is_flag=True, help="Compare only the questions that all models were asked.")
+@click.option(
+    "--any-prompt",
+    is_flag=True,
+    help="Compare even if prompt, shots or versions differ; the report names the differences.",
+)
 @click.option(
     "--where",
     multiple=True,
     metavar="COLUMN=VALUE",
-    help="Take a part: study, run, model, device, quantization, metric, …",
+    help="Use only matching results: study, run, model, device, quantization, metric, … Can be repeated.",
 )
-@click.option("--questions", type=click.Path(path_type=Path), help="Folder of SUBJECT.csv: texts and answers.")
-@click.option("--label-notes", type=click.Path(path_type=Path), help="Folder of MMLU-Redux's notes on wrong labels.")
-@click.option("--name", help="Name of the benchmark in tables that have no such column.")
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path),
+    help="Folder of SUBJECT.csv files with the texts and answers of the questions.",
+)
+@click.option(
+    "--label-notes", type=click.Path(path_type=Path), help="Folder with MMLU-Redux's CSV files on wrong labels."
+)
+@click.option("--name", help="Name of the benchmark, for tables without a benchmark column.")
 def report_command(
     results: tuple[Path, ...],
     output: Path | None,
@@ -312,10 +352,10 @@ def report_command(
     label_notes: Path | None,
     name: str | None,
 ) -> int:
-    """Write one PDF on RESULTS: run folders, or logs of lm-eval, inspect_ai or HELM, or tables of answers.
+    """Write a PDF report on RESULTS: run folders, logs of lm-eval, inspect_ai or HELM, or tables of answers.
 
-    Accuracy with intervals, cost, paired differences, shared mistakes, patterns, and how all of it was
-    made. Results that are not comparable are refused with what differs.
+    The report shows accuracy with intervals, cost, paired differences, shared mistakes, patterns, and how everything
+    was measured. If results cannot be compared, the command says what differs and writes nothing.
     """
     from llmjobs.errors import printable
     from llmjobs.report.measure.cost import parse_budget
@@ -338,7 +378,7 @@ def report_command(
     for notice in made.notices:
         click.echo(printable(f"note: {notice}"), err=True)
     if made.partial:
-        click.echo("note: the study is not finished; the report is marked as partial", err=True)
+        click.echo("note: the study is not finished, so the report is marked as partial", err=True)
     for finding in made.findings[:5]:
         click.echo(printable(f"- {finding.sentence}"))
     click.echo(f"wrote {made.pdf} and {len(made.files) - 1} files beside it")
@@ -351,7 +391,7 @@ def report_command(
 @click.command()
 @click.argument("name", required=False)
 def benchmarks_command(name: str | None) -> None:
-    """List the benchmarks; with NAME, tell one of them: subjects, prompt forms, where its rows come from."""
+    """List the benchmarks, or describe the benchmark NAME: subjects, prompt forms, data set."""
     from llmjobs.benchmarks.registry import benchmark_class, describe, names, table
     from llmjobs.manifest.suggest import not_one_of
 
@@ -369,12 +409,12 @@ def benchmarks_command(name: str | None) -> None:
 @click.command()
 @manifest_argument
 @set_option
-@click.option("--dry-run", is_flag=True, help="Tell the sizes, fetch nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the sizes without downloading anything.")
 def fetch_command(manifest: str, overrides: tuple[str, ...], dry_run: bool) -> int:
-    """Bring the models and the rows of MANIFEST into the hub's cache, sizes first.
+    """Download the models and benchmark rows of MANIFEST into the hub's cache, after printing their sizes.
 
-    Only safetensors, unless a model says pickle_weights: true. A stopped fetch goes on where it was. Afterwards
-    HF_HUB_OFFLINE=1 keeps the jobs off the network.
+    Only safetensors weights are downloaded, unless a model sets pickle_weights: true. If you stop it, the same command
+    resumes. Afterwards you can run the jobs offline with HF_HUB_OFFLINE=1.
     """
     from llmjobs import fetch
     from llmjobs.manifest import load_manifest
@@ -392,7 +432,7 @@ def fetch_command(manifest: str, overrides: tuple[str, ...], dry_run: bool) -> i
 @fresh_option
 @ray_option
 def run_command(manifest: str, overrides: tuple[str, ...], results: Path, fresh: bool, ray: str | None) -> int:
-    """Run every job that MANIFEST has a section for, in order, and write the report."""
+    """Run every job that MANIFEST has a section for, in order, then write the report."""
     from llmjobs.errors import EXIT_RESUMABLE
     from llmjobs.manifest import load_manifest
     from llmjobs.report_job import make_report
@@ -407,20 +447,20 @@ def run_command(manifest: str, overrides: tuple[str, ...], results: Path, fresh:
     return code
 
 
-# `llmjobs plan`: before the first hour.
+# `llmjobs plan`: an estimate before anything runs.
 
 
 @click.command()
 @manifest_argument
 @set_option
 @results_option
-@click.option("--units", is_flag=True, help="List every unit, however many there are.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--units", is_flag=True, help="List every unit, even if there are many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(manifest: str, overrides: tuple[str, ...], results: Path, units: bool, as_json: bool) -> int:
-    """Say what MANIFEST would run: questions, tokens, download, memory, and about how long. Runs no model.
+    """Estimate questions, tokens, download, memory and time of MANIFEST without running a model.
 
-    Time and memory come from a few layers of each model's shape with made-up weights, timed for a second. Exit code 1:
-    a model cannot be had, or does not fit.
+    Time and memory are measured on a few layers in the shape of each model, with random weights, for about a second.
+    The exit code is 1 if a model is not available or does not fit.
     """
     from llmjobs.manifest import load_manifest
     from llmjobs.prepare import plan as prepare_plan
@@ -435,12 +475,12 @@ def plan_command(manifest: str, overrides: tuple[str, ...], results: Path, units
 @click.argument("manifest", metavar="[MANIFEST]", required=False)
 @set_option
 @results_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor_command(manifest: str | None, overrides: tuple[str, ...], results: Path, as_json: bool) -> int:
-    """Say what this machine can do, and whether it can do what MANIFEST asks: a line a check, with the remedy.
+    """Check what this machine can do, and whether it can run MANIFEST. Prints one line per check, with the remedy.
 
-    Devices, number formats and quantization are tried, not looked up; token, access to gated models, disk, clocks and
-    counters are checked. Works offline. Exit code 1: something that is needed is missing.
+    Doctor tries devices, number formats and quantization, and checks the token, access to gated models, disk, clocks
+    and counters. It works offline. The exit code is 1 if something required is missing.
     """
     from llmjobs.manifest import load_manifest
     from llmjobs.prepare import doctor
@@ -455,9 +495,9 @@ def doctor_command(manifest: str | None, overrides: tuple[str, ...], results: Pa
 @click.command()
 @click.argument("manifest", required=False)
 @set_option
-@click.option("--schema", is_flag=True, help="Print the JSON schema of manifests, for editors.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of manifests, for your editor.")
 def manifest_command(manifest: str | None, overrides: tuple[str, ...], schema: bool) -> None:
-    """Check MANIFEST and print it with every default written out."""
+    """Check MANIFEST and print it with all defaults filled in."""
     from llmjobs.errors import printable
     from llmjobs.manifest import dump_manifest, json_schema, load_manifest
 

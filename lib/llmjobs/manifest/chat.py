@@ -16,49 +16,51 @@ class ChatSection(Section):
     """The chat agent, in the terminal and behind `llmjobs serve`."""
 
     system: str | None = None
-    """System message, pinned under every strategy."""
+    """System message. Every strategy keeps it."""
     strategy: StrategyName = "full"
-    """What is sent when the conversation outgrows the context."""
+    """What to send when the conversation no longer fits the context."""
     history: bool = True
-    """Off: every message is answered without the turns before it."""
+    """If false, each message is answered without the earlier turns."""
     max_context: Context | None = None
-    """Tokens of prompt and answer together; the model's own limit when not given."""
+    """Maximum tokens of prompt and answer together. Default: the model's own limit."""
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 20)] = 256
-    """Longest answer in tokens; its room is reserved, at most half of the context."""
+    """Maximum tokens of an answer. This room is reserved in the context, up to half of it."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """0 takes the likeliest token every time."""
+    """Sampling temperature. 0 always takes the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Smallest set of tokens with that much probability."""
+    """Sample from the smallest set of tokens whose probability reaches this value (nucleus sampling)."""
     seed: Seed = 0
-    """Of the random numbers; matters where `temperature` is above 0."""
+    """Random seed; only used when `temperature` is above 0."""
 
 
 class ConverseSection(Section):
-    """Scripted conversations with history and without, under each strategy and context size."""
+    """Scripted conversations with and without history, for each strategy and context size."""
 
     models: list[ShortText] | None = None
-    """Names of the models that talk; all when not given."""
+    """Names of the models that take part. Default: all."""
     sets: list[SetName] = Field(default=["recall"], min_length=1)
-    """`recall` in the demo models' words, `everyday` by rule for any model, `written` by hand."""
+    """`recall`: generated, in words that the demo models know. `everyday`: generated, for any model. `written`: written
+    by hand."""
     conversations: Annotated[int, Field(ge=1, le=100_000)] = 24
-    """Conversations of each set."""
+    """Number of conversations in each set."""
     distances: list[Annotated[int, Field(ge=1, le=30)]] = Field(default=[1, 2, 4, 8, 16, 30], min_length=1)
-    """Turns between telling and asking, taken in turn."""
+    """Number of turns between stating a fact and asking for it. Conversations take these values in turn."""
     strategies: list[StrategyName] = Field(
         default=["none", "full", "window", "summary", "retrieve", "hybrid"], min_length=1
     )
-    """`none` is history off; `none` and `full` run once, at the model's own limit, the others at each context."""
+    """Strategies to compare. `none` turns the history off. `none` and `full` run once, at the model's own limit; the
+    others run at each context size."""
     contexts: list[Context] = Field(default=[128, 256], min_length=1)
-    """Context sizes in tokens, the answer's room included."""
+    """Context sizes in tokens, including the room for the answer."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Longest answer in tokens."""
+    """Maximum tokens of an answer."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """0 takes the likeliest token every time."""
+    """Sampling temperature. 0 always takes the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Smallest set of tokens with that much probability."""
+    """Sample from the smallest set of tokens whose probability reaches this value (nucleus sampling)."""
     seed: Seed = 0
-    """Of the conversations and of the sampling."""
+    """Random seed for the conversations and for sampling."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """CPU threads; `auto` takes the physical cores."""
+    """CPU threads. `auto` uses the physical cores."""
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Longest silence of an endpoint."""
+    """How long to wait for an endpoint that sends no text, in seconds."""

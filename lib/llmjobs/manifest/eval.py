@@ -12,32 +12,34 @@ from llmjobs.manifest.suggest import one_of
 
 
 class BenchmarkSpec(Section):
-    """One benchmark: a known one by ``name``, or a file of your own by ``file``."""
+    """One benchmark: a built-in one by ``name``, or your own questions by ``file``."""
 
     name: FileName
-    """Name of a known benchmark (`llmjobs benchmarks` lists them), or how your own is called; needed without `file`."""
+    """Name of a built-in benchmark (`llmjobs benchmarks` lists them), or a name for your own. Required unless `file` is
+    given."""
     subjects: list[ShortText] = Field(default_factory=lambda: ["all"], min_length=1)
-    """Subjects or categories by name, or `all`."""
+    """Names of subjects or categories, or `all`."""
     num_fewshot: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Worked examples before the question; the benchmark's own default when not given."""
+    """Number of worked examples before each question. Default: the benchmark's own."""
     prompt: ShortText | None = None
-    """Prompt form; the benchmark's first when not given."""
+    """Prompt form. Default: the first one that the benchmark lists."""
     output_type: OutputType | None = None
-    """`loglikelihood` compares the options; `generate_until` reads a reply."""
+    """`loglikelihood` compares the log-likelihoods of the options; `generate_until` generates a reply and reads the
+    answer from it."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """First questions of each subject only."""
+    """Use only the first N questions of each subject."""
     data: DataPath | None = None
-    """Local folder or file with the rows; from the hub when not given."""
+    """Local folder or file with the rows. Default: download them from the hub."""
     revision: Revision | None = None
-    """Revision of the hub data set."""
+    """Revision of the data set on the hub."""
     file: DataPath | None = None
-    """Your own benchmark: CSV, JSONL or parquet."""
+    """Your own questions: a CSV, JSONL or parquet file."""
     question: ShortText | None = None
-    """Column of the question in `file`."""
+    """Column of `file` that contains the question."""
     choices: list[ShortText] | ShortText | None = None
-    """Columns of the options, or one column that holds a list; none for short answers."""
+    """Columns that contain the options, or one column that contains a list. Leave it out for short answers."""
     answer: ShortText | None = None
-    """Column of the right answer: a letter, an index from 0, or the option's text."""
+    """Column that contains the right answer: a letter, an index from 0, or the text of the option."""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,13 +112,13 @@ class EvalSection(Section):
     """Accuracy of every model on every benchmark."""
 
     benchmarks: list[BenchmarkSpec] = Field(min_length=1)
-    """What is asked; a name alone takes the benchmark's defaults."""
+    """The benchmarks. A name alone uses the benchmark's defaults."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    """Of the sampling, where a benchmark generates with a temperature above 0."""
+    """Random seed; only used by benchmarks that generate with a temperature above 0."""
     batch_tokens: Annotated[int, Field(ge=16, le=1 << 20)] | Literal["auto"] = "auto"
-    """Tokens of a forward pass; `auto` measures once at the start."""
+    """Tokens per forward pass. `auto` measures a good value once at the start."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """CPU threads; `auto` takes the physical cores."""
+    """CPU threads. `auto` uses the physical cores."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

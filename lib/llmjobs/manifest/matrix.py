@@ -13,32 +13,34 @@ Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
 
 class MatrixSection(Section):
-    """Every model of `models:` in every cell, which stands in for its own `device`, `dtype` and `quantization`."""
+    """Every model of `models:` in every cell, with the device, number format and quantization of the cell."""
 
     devices: list[CellDevice] = Field(default=["cuda", "mps", "cpu"], min_length=1)
-    """Where the model runs; one that this machine does not have is in the grid with the reason."""
+    """Devices. One that this machine does not have appears in the table with the reason."""
     quantizations: list[Quantization] = Field(default=["none", "8bit", "4bit"], min_length=1)
     """Precisions of the weights, as under `models:`."""
     dtypes: list[DType] = Field(default=["auto"], min_length=1)
     """Number formats, as under `models:`."""
     threads: list[Threads] = Field(default=["auto"], min_length=1)
-    """CPU threads; `auto` takes the physical cores."""
+    """CPU threads. `auto` uses the physical cores."""
     batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[1], min_length=1)
-    """Rows at once where prefill and decode are timed; questions always run in batches of `batch_tokens`."""
+    """Number of prompts that are processed at once when prefill and decode are timed. Questions always run in batches
+    of `batch_tokens`."""
     context_lengths: list[Annotated[int, Field(ge=1, le=1 << 20)]] = Field(default=[256, 1024], min_length=1)
-    """Prompt tokens at which prefill and decode are timed; the first one stands in the tables."""
+    """Prompt lengths in tokens at which prefill and decode are timed. The tables show the first one."""
     new_tokens: Annotated[int, Field(ge=2, le=4096)] = 32
-    """Tokens that are decoded after each prompt."""
+    """Tokens to generate after each prompt."""
     repetitions: Annotated[int, Field(ge=1, le=100)] = 3
-    """Times that each cell runs, each in a fresh process; medians are shown with their spread."""
+    """How often each cell runs, each time in a new process. Tables show the median and the range."""
     benchmarks: list[BenchmarkSpec] = Field(default_factory=list)
-    """The same questions in every cell; those of `eval:` when not given."""
+    """The questions to ask in every cell. Default: the benchmarks of `eval:`."""
     batch_tokens: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
-    """Tokens of a forward pass over the questions, the same in every cell."""
+    """Tokens per forward pass over the questions, the same in every cell."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    """Shuffles the cells of each repetition, so that a drifting machine favours none."""
+    """Seed for the order of the cells in each repetition. The order is random so that a machine that slows down does
+    not favour any cell."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """A cell that takes longer has failed."""
+    """Time limit of a cell, in seconds. A cell that takes longer has failed."""
 
     @model_validator(mode="before")
     @classmethod

@@ -13,39 +13,41 @@ Quantization = Literal["none", "8bit", "4bit"]
 
 
 class ModelSpec(Section):
-    """One model as the manifest asks for it; what was really loaded is recorded beside the results."""
+    """One model and how to load it. The settings that were actually loaded are recorded with the results."""
 
     id: ModelId
-    """Hub id (`meta-llama/Llama-3.2-1B`), a folder, or a demo model that comes along (`llmjobs/demo-base`)."""
+    """Hub id (`meta-llama/Llama-3.2-1B`), a folder, or a bundled demo model (`llmjobs/demo-base`)."""
     name: FileName = Field(default="", validate_default=False)
-    """How results and reports call it; made from the id and the quantization when not given."""
+    """Name of the model in results and reports. Default: derived from the id and the quantization."""
     revision: Revision | None = None
-    """Branch, tag or commit on the hub; resolved to a commit at the start and recorded."""
+    """Branch, tag or commit on the hub. It is resolved to a commit when the run starts, and recorded."""
     device: Device = "auto"
-    """`auto` takes the first of cuda, mps, cpu that works."""
+    """`auto` uses the first of cuda, mps, cpu that works."""
     dtype: DType = "auto"
-    """`auto`: bfloat16 where the hardware computes it, float16 on a GPU without, float32 otherwise."""
+    """Number format. `auto` uses bfloat16 if the hardware supports it, else float16 on a GPU and float32 on a CPU."""
     quantization: Quantization = "none"
-    """`8bit` (LLM.int8) or `4bit` (NF4, double quantization) by bitsandbytes; CUDA and CPU only."""
+    """`8bit` (LLM.int8) or `4bit` (NF4 with double quantization), using bitsandbytes. On CUDA and CPU only."""
     device_map: Literal["none", "auto"] = "none"
-    """`auto` spreads a model over all GPUs of the machine by accelerate."""
+    """`auto` spreads the model over all GPUs of the machine, using accelerate."""
     chat_template: bool = False
-    """Ask through the tokenizer's chat template (instruct models)."""
+    """Format prompts with the tokenizer's chat template, for instruct models."""
     fewshot_as_turns: bool = True
-    """With the chat template: each shot is a user and an assistant turn, instead of one long message."""
+    """With a chat template, send each worked example as a user turn and an assistant turn. If false, send everything as
+    one message."""
     system: str | None = None
     """System message for the chat template."""
     thinking: Literal["off", "on"] | Annotated[int, Field(ge=1, le=1 << 20)] = "off"
-    """For models that think before they answer. `off` uses the template's own switch, or an empty thinking block. `on`
-    (2048 tokens) or a number of tokens makes room for the thinking; the answer is what comes after it."""
+    """For models that think before they answer. `off` turns thinking off, with the template's own switch or an empty
+    thinking block. `on` allows 2048 tokens of thinking; a number sets another limit. Only the text after the
+    thinking counts as the answer."""
     trust_remote_code: bool = False
-    """Allow code of the model's repository to run. Off unless you read that code."""
+    """Allow Python code from the model's repository to run. Turn this on only if you have read that code."""
     pickle_weights: bool = False
-    """Allow weights that are not safetensors (loading them can run code)."""
+    """Allow weights that are not in safetensors format. Loading them can run code."""
     endpoint: Address | None = None
-    """URL of an OpenAI-compatible server instead of a local model (chat, converse, mtbench)."""
+    """URL of an OpenAI-compatible server to use instead of a local model (chat, converse, mtbench)."""
     api_key_env: VariableName | None = None
-    """Name of the environment variable that holds the endpoint's key; the key itself never stands in a manifest."""
+    """Name of the environment variable that contains the API key. Never put the key itself into a manifest."""
 
     @model_validator(mode="before")
     @classmethod

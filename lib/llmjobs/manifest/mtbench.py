@@ -14,36 +14,36 @@ Positive = Annotated[int, Field(ge=1, le=1 << 40)]
 
 
 class Price(Section):
-    """What an endpoint charges, in the currency of `currency:`, for a million tokens."""
+    """What an endpoint charges per million tokens, in the currency of `currency:`."""
 
     prompt: Annotated[float, Field(ge=0)]
-    """For a million tokens of prompt."""
+    """Price of a million prompt tokens."""
     completion: Annotated[float, Field(ge=0)]
-    """For a million generated tokens."""
+    """Price of a million generated tokens."""
 
 
 RULE_JUDGE = "llmjobs/rule-judge"
-"""The judge that is no model (see ``mtbench.rule_judge``)."""
+"""The judge that is not a model (see ``mtbench.rule_judge``)."""
 
 
 class JudgeSpec(ModelSpec):
-    """A judge: a local model as under `models:`, or an endpoint by `endpoint`, `model` and `api_key_env`.
+    """A judge: a local model as under `models:`, or an endpoint, given by `endpoint`, `model` and `api_key_env`.
 
-    `llmjobs/rule-judge` is no model: it compares words with the references, for the demo.
+    `llmjobs/rule-judge` is not a model. It compares words with the references and exists for the demo.
     """
 
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 16)] = 2048
-    """Longest judgment in tokens."""
+    """Maximum tokens of a judgment."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """0, as in MT-Bench, takes the likeliest token every time."""
+    """Sampling temperature. 0, as in MT-Bench, always takes the most likely token."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 1
-    """Requests at one time to an endpoint; after a kill that many may be asked again."""
+    """Number of parallel requests to an endpoint. After a kill, up to this many requests may be sent again."""
     requests_per_minute: Positive | None = None
-    """Limit that the endpoint's owner set; requests wait for their turn."""
+    """The endpoint's rate limit. Requests wait until it allows them."""
     tokens_per_minute: Positive | None = None
-    """The same for tokens, prompt and answer together."""
+    """The endpoint's rate limit in tokens, prompt and answer together."""
     price: Price | None = None
-    """What the endpoint charges; needed for `spending: {cost: …}`."""
+    """What the endpoint charges. Required for `spending: {cost: …}`."""
 
     @property
     def is_rules(self) -> bool:
@@ -67,12 +67,12 @@ class JudgeSpec(ModelSpec):
 
 
 class ImportedAnswers(Section):
-    """Answers of somebody else's agent."""
+    """Answers of another agent, read from a file."""
 
     file: DataPath
-    """A `model_answer` file in FastChat's JSONL form."""
+    """A `model_answer` file in FastChat's JSONL format."""
     name: FileName = Field(default="", validate_default=False)
-    """How results call the agent; the file's `model_id` when not given."""
+    """Name of the agent in the results. Default: the file's `model_id`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,83 +82,84 @@ class ImportedAnswers(Section):
 
 
 class EndpointLimits(Section):
-    """What one of the `models:` with an endpoint allows."""
+    """Limits and price of a model of `models:` that is an endpoint."""
 
     concurrency: Annotated[int, Field(ge=1, le=256)] = 1
-    """Requests at one time; after a kill that many may be asked again."""
+    """Number of parallel requests. After a kill, up to this many requests may be sent again."""
     requests_per_minute: Positive | None = None
-    """Limit that the endpoint's owner set; requests wait for their turn."""
+    """The endpoint's rate limit. Requests wait until it allows them."""
     tokens_per_minute: Positive | None = None
-    """The same for tokens, prompt and answer together."""
+    """The endpoint's rate limit in tokens, prompt and answer together."""
     price: Price | None = None
-    """What the endpoint charges; needed for `spending: {cost: …}`."""
+    """What the endpoint charges. Required for `spending: {cost: …}`."""
 
 
 class SpendingLimit(Section):
-    """What all calls to endpoints of a run may take together; checked before each call."""
+    """Spending limit for all calls to endpoints in a run. It is checked before each call."""
 
     tokens: Positive | None = None
-    """Of prompts and answers together; no limit when not given."""
+    """Maximum tokens, prompts and answers together. Default: no limit."""
     cost: Annotated[float, Field(gt=0)] | None = None
-    """In `currency:`, by the prices given; every endpoint then needs a price."""
+    """Maximum cost in `currency:`, computed from the prices. Every endpoint must have a price."""
 
 
 class MTBenchSection(Section):
     """Two-turn questions, answered by agents and rated by judges."""
 
     questions: QuestionsSource = "own"
-    """`own` (bundled), `demo` (bundled, in the words that the demo models know), a file in FastChat's form, or
+    """`own` (bundled), `demo` (bundled, in words that the demo models know), a file in FastChat's format, or
     `hub:OWNER/DATASET`."""
     references: DataPath | None = None
-    """A `reference_answer` file in FastChat's form."""
+    """A `reference_answer` file in FastChat's format."""
     reference_categories: list[ShortText] = Field(default=["reasoning", "math", "coding", "extraction"])
-    """Where a judge is shown the reference, if there is one."""
+    """Categories in which the judge sees the reference answer, if there is one."""
     prompts: OwnOrPath = "own"
-    """`own`, or a file in FastChat's `judge_prompts.jsonl` form."""
+    """`own`, or a file in FastChat's `judge_prompts.jsonl` format."""
     categories: list[ShortText] | None = None
-    """Only these categories; all when not given."""
+    """Use only these categories. Default: all."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """First questions of each category only."""
+    """Use only the first N questions of each category."""
     answers: list[ImportedAnswers] = Field(default_factory=list)
-    """Agents whose answers are read from files, beside `models:`."""
+    """Files with answers of other agents, to judge in addition to `models:`."""
     agents: Literal["models", "none"] = "models"
-    """`none`: only imported answers and judgments; `models:` answers nothing here."""
+    """`none` uses only imported answers and judgments; the models of `models:` do not answer."""
     judgments: list[DataPath] = Field(default_factory=list)
-    """`model_judgment` files in FastChat's form, shown beside the judges' own and compared with them."""
+    """`model_judgment` files in FastChat's format. They are shown beside the judges' own ratings and compared with
+    them."""
     votes: list[DataPath] = Field(default_factory=list)
-    """Files of people's votes (`question_id`, `model_a`, `model_b`, `winner`, `turn`)."""
+    """Files with human votes (`question_id`, `model_a`, `model_b`, `winner`, `turn`)."""
     judges: list[JudgeSpec] = Field(default_factory=list)
-    """Who rates; several may. `judge:` is a list of one. Without any, answers are only collected."""
+    """One or more judges; `judge:` takes a single one. Without judges, answers are collected but not rated."""
     modes: list[Mode] = Field(default=["single"], min_length=1)
-    """`single` rates each answer from 1 to 10; `pairwise` compares two agents in both orders."""
+    """`single` rates each answer from 1 to 10; `pairwise` compares two agents, in both orders."""
     baseline: FileName | None = None
-    """Pairwise against this agent only; all pairs when not given."""
+    """In pairwise mode, compare every agent with this one only. Default: compare all pairs."""
     history: History = "on"
-    """`off`: turn two is asked without turn one; `both`: each model answers once with and once without."""
+    """`off` asks the second turn without the first; `both` lets each model answer once with and once without it."""
     strategy: StrategyName = "full"
-    """What the agents send when a conversation outgrows the context, as under `chat:`."""
+    """What the agents send when a conversation no longer fits the context, as under `chat:`."""
     max_context: Context | None = None
-    """Tokens of prompt and answer together; each model's own limit when not given."""
+    """Maximum tokens of prompt and answer together. Default: each model's own limit."""
     system: str | None = None
-    """System message of the agents."""
+    """System message for the agents."""
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 16)] = 1024
-    """Longest answer in tokens."""
+    """Maximum tokens of an answer."""
     temperatures: dict[str, Annotated[float, Field(ge=0, le=10)]] = Field(default_factory=dict)
-    """By category, in place of MT-Bench's own (writing, roleplay .7; stem, humanities .1; else 0)."""
+    """Temperature per category. Default: MT-Bench's own (writing, roleplay .7; stem, humanities .1; else 0)."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Smallest set of tokens with that much probability, for the agents."""
+    """For the agents: sample from the smallest set of tokens whose probability reaches this value."""
     seed: Seed = 0
-    """Of the random numbers; each question has its own from it."""
+    """Random seed; each question derives its own from it."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """CPU threads; `auto` takes the physical cores."""
+    """CPU threads. `auto` uses the physical cores."""
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Longest silence of an endpoint."""
+    """How long to wait for an endpoint that sends no text, in seconds."""
     endpoints: dict[str, EndpointLimits] = Field(default_factory=dict)
-    """Limits and prices of `models:` that are endpoints, by name."""
+    """Limits and prices, by name, of the models of `models:` that are endpoints."""
     spending: SpendingLimit = Field(default_factory=SpendingLimit)
-    """What the paid calls of a run may take."""
+    """Spending limit for the paid calls of a run."""
     currency: ShortText = "USD"
-    """Of the prices and of `spending: {cost: …}`; a name only, nothing is converted."""
+    """Currency of the prices and of `spending: {cost: …}`. It is only a label; nothing is converted."""
 
     @model_validator(mode="before")
     @classmethod

@@ -17,27 +17,27 @@ from llmjobs.manifest.suggest import one_of
 
 
 class Manifest(Section):
-    """A study: models once, then what is done with them."""
+    """A study: a list of models, and one section for each job to run on them."""
 
     name: FileName
-    """Name of the run's folder under the results."""
+    """Name of the run's folder below the results folder."""
     description: str = ""
-    """One line for people."""
+    """A short description, shown to readers."""
     date: datetime.date | None = None
-    """What chat templates print as today's date, in every prompt of the run; the day of the run's first start when not
-    given."""
+    """The date that chat templates print as today's date in every prompt of the run. Default: the day on which the run
+    was first started."""
     models: list[ModelSpec] = Field(min_length=1)
-    """The models that every job takes; an id alone takes the defaults."""
+    """The models that every job uses. An id alone uses the defaults."""
     eval: EvalSection | None = None
     """Accuracy on benchmarks (`llmjobs eval`)."""
     chat: ChatSection | None = None
-    """How the chat agent talks (`llmjobs chat`, `llmjobs serve`)."""
+    """Settings of the chat agent (`llmjobs chat`, `llmjobs serve`)."""
     converse: ConverseSection | None = None
     """Scripted conversations (`llmjobs converse`)."""
     mtbench: MTBenchSection | None = None
     """MT-Bench (`llmjobs mtbench`)."""
     matrix: MatrixSection | None = None
-    """Devices and precisions side by side (`llmjobs matrix`)."""
+    """Comparison of devices and precisions (`llmjobs matrix`)."""
 
     @model_validator(mode="after")
     def _distinct_models(self) -> Self:
