@@ -37,9 +37,9 @@ NOTES = """## How to read it
 - An empty cell means that we could not confirm the value. `llmjobs doctor MANIFEST` asks the hub about the models of a
   manifest.
 
-What fits, leaving 2 GB for everything else: with 8 GB of memory, every small model in bfloat16; on a GPU with 16 GB, such
-as Colab's T4, the small models unquantized (in float16) and the medium models in 4bit or 8bit; with 24 GB, models of 7 to
-9 billion parameters in bfloat16. `llmjobs plan MANIFEST` measures this on your machine before anything runs.
+What fits, leaving 2 GB for everything else: with 8 GB of memory, every small model in bfloat16; on a GPU with 16 GB,
+such as Colab's T4, the small models unquantized (in float16) and the medium models in 4bit or 8bit; with 24 GB, models
+of 7 to 9 billion parameters in bfloat16. `llmjobs plan MANIFEST` measures this on your machine before anything runs.
 
 ## Sources
 
