@@ -54,7 +54,7 @@ ANSWERS = {"loglikelihood": "options", "generate_until": "text"}
 
 
 def table() -> str:
-    """One line a benchmark: questions, subjects, shots, kind of answer, metric, version, source of its rows."""
+    """One line per benchmark: questions, subjects, shots, kind of answer, metric, version, source of its rows."""
     lines = [HEAD, *(_line(benchmark_class(name)) for name in names())]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
     right = {1, 2, 3}
@@ -76,7 +76,7 @@ def describe(found: type[Benchmark]) -> str:
     """Everything that a manifest can say about one benchmark."""
     hub = found.hub
     rows = (
-        "come along"
+        "bundled"
         if hub is None
         else f"hub data set {hub.path}" + (f", configuration {hub.config}" if hub.config else "")
     )
@@ -87,7 +87,7 @@ def describe(found: type[Benchmark]) -> str:
         f"rows          {rows}{splits}",
         f"prompt        {', '.join(found.prompts)}",
         f"output_type   {', '.join(found.output_types)}",
-        f"num_fewshot   0 to {found.max_fewshot}, {found.default_num_fewshot} unless told",
+        f"num_fewshot   0–{found.max_fewshot} (default {found.default_num_fewshot})",
         f"metric        {found.primary_metric}",
     ]
     if found.categories:
@@ -105,5 +105,5 @@ def _line(found: type[Benchmark]) -> tuple[str, ...]:
         " or ".join(ANSWERS[kind] for kind in found.output_types),
         found.primary_metric,
         found.version,
-        found.hub.path if found.hub else "come along",
+        found.hub.path if found.hub else "bundled",
     )
