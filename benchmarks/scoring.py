@@ -125,7 +125,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         few = [doc for unit in units[:: max(1, len(units) // 8)] for doc in unit[: max(1, 16 // len(units))]]
         size = best_batch_size(model, tokenizer, few, args.lm_eval_batch)
         harness = lm_eval_scorer(model, tokenizer, size)
-    batch_tokens = args.batch_tokens or measure_batch_tokens(model)
+    batch_tokens = args.batch_tokens or measure_batch_tokens(model).batch_tokens
     scorer = Scorer(model)
     path = scorer.probe().path
     theirs, ours = Clock(), Clock()

@@ -33,6 +33,14 @@ def shared_cases() -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_cache_folder(tmp_path_factory, monkeypatch) -> Path:
+    """What one test finds out about a model, another one does not know."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LLMJOBS_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory) -> Path:
     return make_llama(tmp_path_factory.mktemp("models") / "llama")

@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,23 +17,31 @@ import click
 from llmjobs import disk
 from llmjobs.benchmarks.base import Doc, Judgement
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
-from llmjobs.benchmarks.requests import Score
+from llmjobs.benchmarks.requests import Score, common_length
 from llmjobs.clocks import measured
 from llmjobs.cluster.place import place
-from llmjobs.engines.transformers.budget import batch_tokens_for
+from llmjobs.engines.known import Known
+from llmjobs.engines.transformers.budget import (
+    FEW_S,
+    PREFIX_TOKENS,
+    Budget,
+    candidate_sizes,
+    measure_batch_tokens,
+)
 from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
 from llmjobs.engines.transformers.decoding import PATHS as DECODING_PATHS
 from llmjobs.engines.transformers.decoding import why_not_finite
-from llmjobs.engines.transformers.device import DeviceClock, available, set_threads
+from llmjobs.engines.transformers.device import DeviceClock, available, device_name, set_threads
 from llmjobs.engines.transformers.generate import Asked, Generation, Generator
 from llmjobs.engines.transformers.load import LoadedModel, files_of, load_model, prefetch
 from llmjobs.engines.transformers.plan import UnitPlan
+from llmjobs.engines.transformers.probe import ProbeResult, made_up_tokens
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.summary import render_summary, shower, summarize
 from llmjobs.eval.tasks import Task, docs_record, eval_section, make_tasks, with_limit
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.memory import mapped_weight_bytes
+from llmjobs.memory import available_bytes, mapped_weight_bytes
 from llmjobs.process_memory import WATCH
 from llmjobs.prompt_format import PromptFormat
 from llmjobs.work.cursor import progress_of
@@ -254,7 +263,8 @@ class EvalJob:
             log.warning("%s: going on with less at once: %s", unit.path, dict(work.state()))
         limits = bench.limits.to_record()
         mapped = {"mapped_weight_bytes": bench.mapped_weight_bytes}
-        work.opening = {**span.to_record(), "load_s": bench.take_load_s(), **mapped, "items": 0, **limits}
+        took = {"load_s": bench.take_load_s(), "prepare_s": bench.take_prepare_s()}
+        work.opening = {**span.to_record(), **took, **mapped, "items": 0, **limits}
         yield work
 
     def close(self) -> None:
@@ -304,6 +314,8 @@ class EvalJob:
             who=spec.name,
         )
         bench.tell_added(encoded.format, spec.system or "")
+        if not generates:
+            bench.prepare_scoring(_extent(encoded, [one for one in self.tasks.values() if one.model == spec]))
         effective = {
             **bench.effective,
             "bos": encoded.bos,
@@ -312,6 +324,8 @@ class EvalJob:
         }
         clock = DeviceClock(bench.loaded.device)
         if generates:
+            if saved and "scoring_path" in saved.effective:  # another unit may have found it since
+                effective["scoring_path"] = saved.effective["scoring_path"]
             effective |= {"prompts": encoded.digest()}
             generator = bench.generator(saved)
             generator.end_tokens = generator.end_tokens | encoded.format.ends[0]
@@ -319,6 +333,7 @@ class EvalJob:
             work = GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
             work.take_up(saved)
             return work
+        assert bench.batch_tokens is not None
         plan = bench.scorer.plan(
             encoded.requests,
             max_length=bench.loaded.max_length,
@@ -344,8 +359,34 @@ class EvalJob:
             self.folder.write_text(relative, lines.decode())
 
 
+@dataclass(frozen=True)
+class _Extent:
+    """How much a model has to score in all, judged by its first unit."""
+
+    study_tokens: int
+    """Tokens that are computed, what is shared once a unit."""
+    unit_tokens: int
+    """Of one unit, behind what its questions share."""
+    prefix_tokens: int
+
+
+def _extent(encoded: EncodedUnit, tasks: Sequence[Task]) -> _Extent:
+    docs = [max(doc, key=lambda one: len(one.context)) for doc in encoded.requests if doc]
+    if not docs:
+        return _Extent(0, 0, 0)
+    prefix = min((common_length(docs[0].context, one.context) for one in docs[1:]), default=0)
+    own = sum(len(one.context) - prefix + len(one.continuation) for one in docs)
+    questions = sum(task.data.count for task in tasks)
+    return _Extent(prefix * len(tasks) + own * max(questions, len(docs)) // len(docs), own, prefix)
+
+
 class _Bench:
-    """One loaded model with its scorer, and what is recorded of it."""
+    """One loaded model with its scorer, and what is recorded of it.
+
+    What has to be tried (which path is right, how large batches should be) is tried when a unit needs it, in proportion
+    to the study, and kept for the next run of the same model on this machine. What this run recorded comes first: it
+    goes on as it began.
+    """
 
     def __init__(self, spec: ModelSpec, study: Manifest, folder: RunFolder) -> None:
         section = eval_section(study)
@@ -359,7 +400,6 @@ class _Bench:
         self.mapped_weight_bytes = mapped_weight_bytes([*model.parameters(), *model.buffers()]) if on_cpu else 0
         self._load_s: float | None = span.real_s
         self.scorer = Scorer(self.loaded.model, _pad_token_id(self.loaded.tokenizer), warn=log.warning)
-        self.probe = self.scorer.probe()
         self.prefix_token_id = _prefix_token_id(self.loaded.tokenizer)
         description = self.loaded.description
         self.effective: dict[str, Any] = {
@@ -370,14 +410,76 @@ class _Bench:
             "threads": threads,
         }
         self._folder, self._file = folder, f"eval/{spec.name}/model.json"
-        earlier = read_object(folder.path / self._file)
-        self.batch_tokens = self._budget(section.batch_tokens, earlier)
-        self.limits = MemoryLimits.read(earlier)
+        self._earlier = read_object(folder.path / self._file)
+        self._known = Known(
+            id=spec.id,
+            revision=description.revision,
+            device_name=device_name(description.device),
+            device_map=spec.device_map,
+            **{key: value for key, value in self.effective.items() if key != "scoring_path"},
+        )
+        self._known.put("load", {"load_s": round(span.real_s, 3)})
+        self.limits = MemoryLimits.read(self._earlier)
+        self.probe: ProbeResult | None = None
+        self.budget: Budget | None = None
+        self.batch_tokens: int | None = self._given_budget(section.batch_tokens)
+        self._prepare_s = 0.0
         self._decoding: DecodeProbe | None = None
         self._processors: tuple[str, ...] = ()
         self._written: dict[str, Any] = {}
         self._prompts: dict[str, Any] | None = None
+        if (mine := ProbeResult.from_builtin(self._own("probe"))) is not None:
+            self.scorer.take(mine)
+            self._take_probe(mine)
         self.write()
+
+    def prepare_scoring(self, extent: _Extent) -> None:
+        """Find out by which path to score and how large batches should be, where this run does not know yet."""
+        began = time.monotonic()
+        if self.probe is None:
+            self._take_probe(self._probed(extent))
+        if self.batch_tokens is None:
+            self.budget = self._measured_budget(extent, time.monotonic() - began)
+            self.batch_tokens = self.budget.batch_tokens
+        self._prepare_s += time.monotonic() - began
+
+    def _probed(self, extent: _Extent) -> ProbeResult:
+        if (kept := ProbeResult.from_builtin(self._known.get("probe"))) is not None:
+            self.scorer.take(kept)
+            return kept
+        found = self.scorer.probe(most_tokens=extent.study_tokens)
+        self._known.put("probe", found.to_builtin())
+        return found
+
+    def _take_probe(self, found: ProbeResult) -> None:
+        self.probe = found
+        self.effective["scoring_path"] = found.path
+
+    def _measured_budget(self, extent: _Extent, probe_s: float) -> Budget:
+        sizes = candidate_sizes(self.loaded.model, extent.unit_tokens, available_bytes())
+        kept = Budget.from_builtin(self._known.get("budget"))
+        if (
+            kept is not None
+            and kept.time is not None
+            and (kept.largest >= sizes[-1] or kept.batch_tokens < kept.largest)
+        ):
+            return kept
+        found = measure_batch_tokens(
+            self.loaded.model,
+            shared=self.scorer.path == "shared",
+            sizes=sizes,
+            seconds=max(FEW_S - probe_s, FEW_S / 4),
+            most_tokens=max(extent.study_tokens - made_up_tokens(extent.study_tokens), 0),
+            study_tokens=extent.study_tokens,
+            prefix_tokens=min(extent.prefix_tokens, PREFIX_TOKENS),
+        )
+        if found.time is not None:
+            self._known.put("budget", found.to_builtin())
+        return found
+
+    def _own(self, name: str) -> Any:
+        """What this run recorded on this machine, with this build."""
+        return self._earlier.get(name) if self._earlier.get("measured_on") == self._known.digest else None
 
     def tell_added(self, prompt_format: PromptFormat, system: str) -> None:
         """Say once, and note in ``model.json``, what the chat template makes of the prompts."""
@@ -392,7 +494,9 @@ class _Bench:
     def generator(self, saved: Saved | None) -> Generator:
         """A generator for one unit; how rows are decoded is found out once a model, and a resumed unit goes on so."""
         if self._decoding is None:
-            self._decoding = probe_decoding(self.loaded.model)
+            began = time.monotonic()
+            self._decoding = self._probed_decoding()
+            self._prepare_s += time.monotonic() - began
             if self._decoding.path != "shared":
                 log.warning(
                     "%s: generating on the %s path: %s", self.spec.name, self._decoding.path, self._decoding.reason
@@ -406,26 +510,42 @@ class _Bench:
         self._processors = generator.processors
         return generator
 
+    def _probed_decoding(self) -> DecodeProbe:
+        for earlier in (self._own("decoding"), self._known.get("decoding")):
+            if (kept := DecodeProbe.from_builtin(earlier)) is not None:
+                return kept
+        found = probe_decoding(self.loaded.model)
+        self._known.put("decoding", found.to_builtin())
+        return found
+
     def write(self) -> None:
         """Bring ``model.json`` up to date: what was loaded, and with which limits it runs."""
-        record = self.loaded.description.to_record() | self.effective | {"probe": self.probe.to_builtin()}
-        record |= {"chat_template": self.spec.chat_template, "batch_tokens": self.batch_tokens}
+        record = self.loaded.description.to_record() | self.effective | {"chat_template": self.spec.chat_template}
+        record |= {"measured_on": self._known.digest}
+        if self.probe:
+            record["probe"] = self.probe.to_builtin()
+        if self.batch_tokens:
+            record["batch_tokens"] = self.batch_tokens
+        if budget := self.budget.to_builtin() if self.budget else self._own("budget"):
+            record["budget"] = budget
         record |= self.limits.to_record() | (self._prompts or {})
+        if self._decoding is None and (decoding := self._own("decoding")):
+            record["decoding"] = decoding
         if self._decoding:
             record["decoding"] = {**self._decoding.to_builtin(), "logits_processors": list(self._processors)}
         if record != self._written:
             self._folder.write_json(self._file, record)
             self._written = record
 
-    def _budget(self, wanted: int | str, earlier: Mapping[str, Any]) -> int:
-        """The run's own earlier measurement first: batches must not change between attempts."""
-        if isinstance(wanted, int):
-            return wanted
-        known = earlier.get("batch_tokens")
-        if isinstance(known, int) and known > 0:
-            return known
-        key = {**self.effective, "weights": self.loaded.description.revision, "id": self.spec.id}
-        return batch_tokens_for(self.loaded.model, key, shared=self.scorer.path == "shared")
+    def _given_budget(self, wanted: int | str) -> int | None:
+        """Return the manifest's, or what this run measured before: batches must not change between attempts."""
+        known = wanted if isinstance(wanted, int) else self._earlier.get("batch_tokens")
+        return known if isinstance(known, int) and known > 0 else None
+
+    def take_prepare_s(self) -> float:
+        """Seconds of finding out since this was last asked."""
+        taken, self._prepare_s = self._prepare_s, 0.0
+        return round(taken, 6)
 
     def take_load_s(self) -> float | None:
         """Seconds of loading, for the first unit that asks."""

@@ -60,7 +60,7 @@ class Asker:
         return NO_GPU_TIME.get(self.spec.device)
 
     def load(self) -> Any:
-        """Load the model, after the device was woken; what the scoring paths' check takes counts as warm-up."""
+        """Load the model, after the device was woken."""
         self.probe_s = warm_up_seconds(self.spec.device)
         with measured(self.clock) as span:
             bench = self.job.bench()
@@ -105,7 +105,7 @@ class Asker:
                         setattr(total, name, getattr(total, name) + timing.get(name, 0.0))
                     gpu.append(timing.get("gpu_s"))
                     peaks.append(timing.get("peak_device_bytes") or 0)
-        self.effective["plans"] = plans
+        self.effective |= {**self.job.bench().effective, "plans": plans}
         seen = [one for one in gpu if one is not None]
         total.gpu_s = sum(seen) if seen else None
         total.peak_device_bytes = max(peaks) or None

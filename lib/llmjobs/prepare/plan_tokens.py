@@ -11,7 +11,7 @@ from typing import Any
 
 from llmjobs import disk
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
-from llmjobs.engines.transformers.budget import cache_folder
+from llmjobs.engines.known import cache_folder
 from llmjobs.engines.transformers.locate import Located
 from llmjobs.engines.transformers.plan import plan_unit
 from llmjobs.errors import RunFolderError

@@ -1,84 +1,197 @@
-"""How many tokens a batch should have on this machine: measured briefly, and kept for the next run."""
+"""How many tokens a batch should have on this machine: a few passes are timed, a fitted line says the rest."""
 
-import contextlib
-import hashlib
-import json
-import os
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from llmjobs import disk
+from llmjobs.engines.pass_time import PassTime, best_size, fit
 from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
+from llmjobs.engines.transformers.first_layers import enough_layers, first_layers, layers_of
 from llmjobs.engines.transformers.forward import Model, PackedForward, padded_logits
-from llmjobs.engines.transformers.lengths import most_tokens
+from llmjobs.engines.transformers.lengths import most_tokens as longest_input
 from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
-from llmjobs.environment import describe_machine
-from llmjobs.errors import RunFolderError
-
-# How many tokens a batch should have on this machine: a short measurement.
+from llmjobs.environment import memory_bytes
 
 SEGMENT_TOKENS, PREFIX_TOKENS = 128, 512
 """Of a trial batch: each row's own tokens, and the kept ones before them, as a few-shot question has them."""
 CPU_SIZES = (256, 512, 1024, 2048, 4096)
 GPU_SIZES = (1024, 2048, 4096, 8192, 16384, 32768)
-ENOUGH_GAIN = 1.03
+USUAL = {"cpu": 1024, "cuda": 8192, "mps": 2048}
+"""Taken where nothing may be tried; what the trial usually comes to."""
+FIRST_TOKENS = 64
+"""The first pass is too small for a batch: it shows what a pass costs whatever it reads."""
+FEW_S, SHARE = 5.0, 0.1
+"""Finding out may take this long, or this share of the questions' time, whichever is more."""
+TWICE_S = 0.3
+"""A quicker pass is timed twice: the faster one counts."""
+TRIAL_SLOW_S, TRIAL_SHORT_S = 0.25, 0.1
+"""A trial reads far more tokens than a probe: the first layers stand for all where 64 tokens take a quarter second."""
+MEMORY_SHARE = 0.25
+"""Of the free memory, that a batch may take."""
 HOPELESS = 0.8
 """A size this much slower than the best ends the search; a little slower may be what else the machine does."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Tokens of a batch, what was found about passes (None: nothing was tried), and how."""
+
+    batch_tokens: int
+    largest: int
+    """Of the sizes that it was chosen from; a longer unit may want a larger one."""
+    time: PassTime | None
+    reason: str
+
+    def to_builtin(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        found = self.time.to_builtin() if self.time else {}
+        return {"batch_tokens": self.batch_tokens, "largest": self.largest, "reason": self.reason, **found}
+
+    @classmethod
+    def from_builtin(cls, found: Mapping[str, Any] | None) -> "Budget | None":
+        """Read it back; None for what is none."""
+        if not isinstance(found, Mapping) or not isinstance(found.get("reason"), str):
+            return None
+        tokens, largest = found.get("batch_tokens"), found.get("largest")
+        if not all(type(one) is int and 0 < one <= 1 << 20 for one in (tokens, largest)):
+            return None
+        return cls(int(tokens or 0), int(largest or 0), PassTime.from_builtin(found), found["reason"])
+
+
+def candidate_sizes(model: Model, unit_tokens: int | None = None, free_bytes: int | None = None) -> tuple[int, ...]:
+    """Return the batch sizes to choose from: up to the first that holds a whole unit, and what memory allows.
+
+    ``free_bytes`` of the machine (default: all that it has); a CUDA device is asked.
+    """
+    device = model.device.type
+    sizes = CPU_SIZES if device == "cpu" else GPU_SIZES
+    room = torch.cuda.mem_get_info()[0] if device == "cuda" else free_bytes or memory_bytes()
+    most = MEMORY_SHARE * room / bytes_a_token(model)
+    enough = next((size for size in sizes if unit_tokens is not None and size >= unit_tokens), sizes[-1])
+    return tuple(size for size in sizes if size <= min(most, enough)) or sizes[:1]
+
+
+def bytes_a_token(model: Model) -> int:
+    """About what a pass holds for each of its tokens: hidden states, an MLP's inner ones, queries, keys and values."""
+    config = model.config.get_text_config()
+    hidden = int(getattr(config, "hidden_size", 0) or 1024)
+    inner = getattr(config, "intermediate_size", None)
+    return int((12 * hidden + 4 * (inner if isinstance(inner, int) else 4 * hidden)) * model.dtype.itemsize)
 
 
 def measure_batch_tokens(
     model: Model,
     *,
     shared: bool = True,
-    seconds: float = 10.0,
     sizes: Sequence[int] | None = None,
+    seconds: float = FEW_S,
+    most_tokens: float = math.inf,
+    study_tokens: int = 0,
+    prefix_tokens: int = PREFIX_TOKENS,
     clock: Callable[[], float] = time.perf_counter,
-) -> int:
-    """Return the smallest tried size whose tokens a second no larger one beats by 3 %.
+) -> Budget:
+    """Time a few passes and choose the smallest size whose tokens a second no larger one beats by 3 %.
 
     Measured, so it differs from run to run: record it and plan a resumed unit with the recorded value.
-    ``seconds``: no larger size is tried after that long. Out of memory ends the search.
+    ``seconds``: no larger size is tried after that long, or after a tenth of what ``study_tokens`` will take.
+    ``most_tokens``: as many are read at most. What was not tried follows from the passes that were. Where passes are
+    slow the model's first layers stand for all. Out of memory ends the search.
     """
-    device = model.device.type
-    sizes = sizes or (CPU_SIZES if device == "cpu" else GPU_SIZES)
-    begun = clock()
-    best, best_rate = sizes[0], 0.0
-    try:
-        run = _runner(model, shared)
-        run(sizes[0])
-        for size in sizes:
-            rate = size / _fastest(run, size, device, clock)
-            if rate > best_rate * ENOUGH_GAIN:
-                best, best_rate = size, rate
-            if clock() - begun > seconds or rate < best_rate * HOPELESS:
-                break
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        best = max(SEGMENT_TOKENS, best // 2)
+    sizes = tuple(sizes or candidate_sizes(model))
+    most = int(min(most_tokens, 1 << 30))
+    prefix = min(prefix_tokens, most // 4) if shared else 0
+    if len(sizes) == 1 or most < 3 * FIRST_TOKENS + prefix:
+        why = "one batch holds a whole unit" if len(sizes) == 1 else "the study is too small for a trial"
+        usual = USUAL.get(model.device.type, sizes[0])
+        return Budget(max((size for size in sizes if size <= usual), default=sizes[0]), sizes[-1], None, why)
+    trial = _Trial(model.device.type, most - prefix, clock)
+    out_of_memory = False
+    with _trial_layers(model) as (scale, said):
+        try:
+            trial.search(_runner(model, shared, prefix), sizes, seconds, study_tokens, scale)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            out_of_memory = True
     free_memory()
-    return best
+    points = trial.points
+    if not points:
+        return Budget(max(SEGMENT_TOKENS, sizes[0] // 2), sizes[-1], None, "out of memory with the smallest batch")
+    best = best_size(points, sizes)
+    if out_of_memory:
+        best = max(min(best, points[-1][0]) // 2, SEGMENT_TOKENS)
+    tried = ", ".join(f"{size}" for size, _ in points)
+    return Budget(best, sizes[-1], fit(points).scaled(scale), f"passes of {tried} tokens timed{said}")
 
 
-def _fastest(run: Callable[[int], None], size: int, device: str, clock: Callable[[], float]) -> float:
-    times = []
-    for _ in range(2):
-        begun = clock()
-        run(size)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(clock() - begun)
-    return min(times)
+class _Trial:
+    """The passes that were timed, and how many tokens may still be read."""
+
+    def __init__(self, device: str, left: int, clock: Callable[[], float]) -> None:
+        self.device, self.left, self.clock = device, left, clock
+        self.points: list[tuple[int, float]] = []
+        """Tokens and seconds."""
+
+    def search(
+        self, run: Callable[[int], None], sizes: Sequence[int], seconds: float, study_tokens: int, scale: float
+    ) -> None:
+        """Time one size after the other, until time or tokens are used up or larger ones gain nothing."""
+        begun = self.clock()
+        run(min(FIRST_TOKENS, sizes[0]))
+        self.left -= FIRST_TOKENS
+        for size in _steps(sizes, self.left):
+            if size > self.left:
+                return
+            if len(self.points) > 1:
+                whole = fit(self.points).scaled(scale).seconds(study_tokens, study_tokens / sizes[-1])
+                if self.clock() - begun + fit(self.points[-2:]).seconds(size) > max(seconds, SHARE * whole):
+                    return
+            self.points.append((size, self._fastest(run, size)))
+            best = max(n / took for n, took in self.points)
+            if self.points[-1][0] / self.points[-1][1] < HOPELESS * best:
+                return
+
+    def _fastest(self, run: Callable[[int], None], size: int) -> float:
+        """Return the seconds of the faster of two passes, or of one where it is long or no more may be read."""
+        times: list[float] = []
+        while not times or (len(times) == 1 and times[0] < TWICE_S and size <= self.left):
+            begun = self.clock()
+            run(size)
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            times.append(self.clock() - begun)
+            self.left -= size
+        return max(min(times), 1e-9)
 
 
-def _runner(model: Model, shared: bool) -> Callable[[int], None]:
+def _steps(sizes: Sequence[int], left: int) -> list[int]:
+    """Return the sizes to time: a small pass, then larger ones; where few tokens are left, one that they allow."""
+    first = FIRST_TOKENS if sizes[0] > FIRST_TOKENS else None
+    steps = [size for size in (first, *sizes) if size is not None]
+    if first and left < first + sizes[0]:
+        steps = [first, (left - 2 * first) // SEGMENT_TOKENS * SEGMENT_TOKENS] if left >= 4 * first else [first]
+    return steps
+
+
+@contextmanager
+def _trial_layers(model: Model) -> Iterator[tuple[float, str]]:
+    """Leave so many layers in the model as a trial needs; say how many times more it has, and in words."""
+    count = enough_layers(model, tokens=FIRST_TOKENS, slow_s=TRIAL_SLOW_S, short_s=TRIAL_SHORT_S)
+    found = layers_of(model) if count is not None else None
+    whole = len(found[2]) if found else 0
+    with first_layers(model, count) if found and count else nullcontext():
+        yield (whole / count, f", on {count} of {whole} layers") if found and count else (1.0, "")
+
+
+def _runner(model: Model, shared: bool, prefix_tokens: int) -> Callable[[int], None]:
     """Return a forward of ``size`` tokens in rows of 128, each read at its end, behind a kept prefix if ``shared``."""
     packed = PackedForward(model)
-    before = max(0, min(PREFIX_TOKENS, most_tokens(model) - SEGMENT_TOKENS)) if shared else 0
+    before = max(0, min(prefix_tokens, longest_input(model) - SEGMENT_TOKENS)) if shared else 0
     kept = {}
     if before:
         prefix = Layout(_made_up(before), tuple(range(before)), (Causal(0, before, 1),))
@@ -103,30 +216,3 @@ def _runner(model: Model, shared: bool) -> Callable[[int], None]:
 
 def _made_up(count: int) -> tuple[int, ...]:
     return tuple(at % 97 for at in range(count))
-
-
-# The measured batch size is kept for a machine and model, so that two runs on one machine have the same batches.
-
-
-def cache_folder() -> Path:
-    """``LLMJOBS_CACHE``, else ``llmjobs`` in the user's cache folder."""
-    if own := os.environ.get("LLMJOBS_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "llmjobs"
-
-
-def batch_tokens_for(model: Any, key: Mapping[str, Any], *, shared: bool) -> int:
-    """Tokens of a batch for ``model``: measured on this machine once, then read from the cache.
-
-    ``key`` says what was loaded (weights, precision, device, threads). A cache that cannot be written is no error.
-    """
-    whole = json.dumps([dict(key), describe_machine()], sort_keys=True)
-    path = cache_folder() / "batch_tokens" / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if isinstance(known := json.loads(path.read_bytes())["batch_tokens"], int) and known > 0:
-            return known
-    measured = measure_batch_tokens(model, shared=shared)
-    with contextlib.suppress(OSError, RunFolderError):
-        disk.make_folder(path.parent)
-        disk.write_whole(path, json.dumps({"batch_tokens": measured, "for": json.loads(whole)}, indent=1).encode())
-    return measured

@@ -2,16 +2,17 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from llmjobs.engines.transformers.decoding import Prefix, refuses, start
+from llmjobs.engines.transformers.decoding import PATHS, Prefix, refuses, start
 from llmjobs.engines.transformers.device import is_out_of_memory
+from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import Model, padded_logits
 from llmjobs.engines.transformers.lengths import most_tokens, reset_frequencies, sharing_limit
-from llmjobs.engines.transformers.probe import ROUNDINGS, allowed_difference, is_quantized, own_noise
+from llmjobs.engines.transformers.probe import ROUNDINGS, ProbeResult, allowed_difference, is_quantized, own_noise
 from llmjobs.errors import ModelError, printable
 
 PREFIX_TOKENS, OWN_TOKENS, NEW_TOKENS = 40, (9, 3, 9), 2
@@ -22,16 +23,10 @@ COMPARED = 8
 
 
 @dataclass(frozen=True)
-class DecodeProbe:
+class DecodeProbe(ProbeResult):
     """How a model decodes (``decoding.PATHS``) and why; ``max_difference`` in nats, None where nothing was compared."""
 
-    path: str
-    max_difference: float | None
-    reason: str
-
-    def to_builtin(self) -> dict[str, object]:
-        """Return it for a record."""
-        return asdict(self)
+    PATHS = PATHS
 
 
 def probe_decoding(model: Model) -> DecodeProbe:
@@ -39,12 +34,18 @@ def probe_decoding(model: Model) -> DecodeProbe:
 
     The reference is a plain forward over whole inputs. Where the shared path differs from it, what the model's own
     ``generate`` code computes for one row at a time is the reference for the others: text should be what
-    ``transformers.generate`` gives.
+    ``transformers.generate`` gives. Where a pass is slow, the model's first layers are compared (``first_layers``).
 
     Raises:
         ModelError: not even a plain forward works.
 
     """
+    layers = None if refuses("shared", model) else enough_layers(model)
+    found = try_on(model, layers, lambda: _probe(model), lambda one: one.path == "shared")
+    return replace(found, layers=layers) if layers is not None and found.path == "shared" else found
+
+
+def _probe(model: Model) -> DecodeProbe:
     rows = _made_up_rows(model)
     reasons: list[str] = []
     plain = _try("plain", model, rows, reasons)

@@ -131,6 +131,11 @@ def used_gpus() -> list[int]:
     return held or [torch.cuda.current_device()]
 
 
+def device_name(device: str) -> str | None:
+    """Name of the GPU that computes; None for the CPU, which the machine's own description names."""
+    return torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None
+
+
 def gpu_uuid() -> str | None:
     """Name of the first GPU that this process may use, as NVML has it; None where there is none."""
     return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else None

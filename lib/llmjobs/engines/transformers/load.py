@@ -1,5 +1,6 @@
 """Load a model and its tokenizer, and check that what is in memory is what was asked for."""
 
+import contextlib
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ from llmjobs.engines.transformers.device import (
     resolve_device,
     resolve_dtype,
 )
+from llmjobs.engines.transformers.first_layers import enough_layers, first_layers
 from llmjobs.engines.transformers.fit import check_fit
 from llmjobs.engines.transformers.locate import DEMO_PREFIX, Located, locate
 from llmjobs.engines.transformers.quantize import quantization_config
@@ -104,12 +106,22 @@ def check_reads_forward(who: str, model: Any) -> None:
     No class or type tells: transformers has XLNet, XLM and X-MOD among the causal models and PaliGemma among the
     decoders with images, all of which read a prompt in both directions; so does a Gemma whose config says so. Two
     prompts that differ in their last token are read in one batch. A router's tie may fall either way by rounding, so
-    most of the earlier positions have to differ.
+    most of the earlier positions have to differ. Where a pass is slow, the model's first layers are asked; a model that
+    fails on them is asked whole.
 
     Raises:
         ModelError: logits of earlier tokens changed with a later one.
 
     """
+    count = enough_layers(model)
+    if count is not None:
+        with contextlib.suppress(ModelError), first_layers(model, count):
+            _check_reads_forward(who, model)
+            return
+    _check_reads_forward(who, model)
+
+
+def _check_reads_forward(who: str, model: Any) -> None:
     vocabulary = int(model.config.get_text_config().vocab_size)
     tokens = torch.arange(LOOKED_AT).remainder(max(vocabulary // 2, 1)) + vocabulary // 4
     other = tokens.clone()

@@ -5,12 +5,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 
 from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
+from llmjobs.engines.transformers.lengths import most_tokens as longest_input
+from llmjobs.engines.transformers.lengths import sharing_limit
 from llmjobs.engines.transformers.plan import Option, UnitPlan, plan_unit
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
@@ -27,6 +28,8 @@ ROUNDINGS = 3
 off, and unlikely tokens have large ones. A demo model's plain forward in bfloat16 is 2.1 units off its float32 one."""
 PROBE_TOKENS, TOGETHER_TOKENS = 96, 4096
 """Of a batch when paths are compared, and when a plain forward is compared with itself."""
+USUAL_TOKENS, FEW_TOKENS, FEW_PROBE_TOKENS = 1300, 500, 20
+"""Tokens that made-up docs come to, read plainly and shared: usually, and for a small study; then of its batch."""
 
 ScoreBy = Callable[[str, UnitPlan], list[Score]]
 
@@ -35,13 +38,28 @@ ScoreBy = Callable[[str, UnitPlan], list[Score]]
 class ProbeResult:
     """Which path a model takes and why; ``max_difference`` in nats a scored token, None where nothing ran."""
 
+    PATHS: ClassVar[Sequence[str]] = ("shared", "cached", "plain")
+
     path: str
     max_difference: float | None
     reason: str
+    layers: int | None = None
+    """How many of the model's first layers were compared; None: all of them."""
 
     def to_builtin(self) -> dict[str, object]:
         """Return it for a record."""
         return asdict(self)
+
+    @classmethod
+    def from_builtin(cls, found: object) -> Self | None:
+        """Read a record back; None where a field is missing or not what a probe writes."""
+        if not isinstance(found, Mapping) or found.get("path") not in cls.PATHS:
+            return None
+        difference, reason, layers = (found.get(name) for name in ("max_difference", "reason", "layers"))
+        numbers = all(
+            one is None or (isinstance(one, int | float) and math.isfinite(one)) for one in (difference, layers)
+        )
+        return cls(found["path"], difference, reason, layers) if numbers and isinstance(reason, str) else None
 
 
 def probe_paths(
@@ -49,11 +67,17 @@ def probe_paths(
     refusals: Mapping[str, str | None],
     score_by: ScoreBy,
     docs: Sequence[Sequence[Request]],
+    *,
+    most_tokens: int | None = None,
 ) -> ProbeResult:
-    """Try the paths in order and take the first that equals ``plain`` on ``docs`` or on random tokens."""
-    max_length = sharing_limit(model) or most_tokens(model)
-    docs = docs or made_up_docs(model.config.get_text_config().vocab_size, max_length)
-    plan = plan_unit(docs, max_length=max_length, batch_tokens=PROBE_TOKENS)
+    """Try the paths in order and take the first that equals ``plain`` on ``docs`` or on random tokens.
+
+    ``most_tokens``: with fewer than :data:`USUAL_TOKENS` smaller docs are made up.
+    """
+    max_length = sharing_limit(model) or longest_input(model)
+    few = most_tokens is not None and most_tokens < USUAL_TOKENS
+    docs = docs or made_up_docs(model.config.get_text_config().vocab_size, max_length, few=few)
+    plan = plan_unit(docs, max_length=max_length, batch_tokens=FEW_PROBE_TOKENS if few else PROBE_TOKENS)
     plain = score_by("plain", plan)
     if not all(math.isfinite(one.loglikelihood) for one in plain):
         return ProbeResult("plain", None, "a plain forward gives values that are not numbers")
@@ -148,18 +172,27 @@ def _compare(
     ], None
 
 
-def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
-    """Make docs of every shape: few-shot prefixes, several endings, one suffix after two contexts."""
+def made_up_tokens(most_tokens: int | None) -> int:
+    """About how many tokens a comparison reads that may read so many."""
+    return USUAL_TOKENS if most_tokens is None or most_tokens >= USUAL_TOKENS else FEW_TOKENS
+
+
+def made_up_docs(vocabulary: int, max_length: int, *, few: bool = False) -> list[list[Request]]:
+    """Make docs of every shape: few-shot prefixes, several endings, one suffix after two contexts.
+
+    ``few`` of them read about :data:`FEW_TOKENS`, plainly and shared, instead of :data:`USUAL_TOKENS`.
+    """
     rng = random.Random(0)
 
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(rng.randrange(vocabulary) for _ in range(min(count, max(1, max_length // 4))))
 
-    shots = tokens(160)
+    shots = tokens(40 if few else 160)
     letters = [tokens(1) for _ in range(4)]
-    docs = [[Request(shots + question, letter) for letter in letters] for question in map(tokens, (5, 23, 40, 31))]
+    questions = (5, 20, 30) if few else (5, 23, 40, 31)
+    docs = [[Request(shots + question, letter) for letter in letters] for question in map(tokens, questions)]
     context, suffix = tokens(30), tokens(6)
-    docs.append([Request(context, tokens(count)) for count in (3, 9, 1, 7)])
+    docs.append([Request(context, tokens(count)) for count in ((3, 7) if few else (3, 9, 1, 7))])
     docs.append([Request(context + option, suffix) for option in (tokens(2), tokens(3))])
     return docs
 

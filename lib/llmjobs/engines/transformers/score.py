@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from llmjobs.benchmarks.requests import Request, Score
 from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
+from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import (
     Model,
     PackedForward,
@@ -213,14 +215,30 @@ class Scorer:
         self._kept: Kept = {}
         model.eval()
 
-    def probe(self, docs: Sequence[Sequence[Request]] = ()) -> ProbeResult:
-        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud."""
+    def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
+        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud.
+
+        ``most_tokens``: about what the comparison may read. Where a pass is slow, the model's first layers are compared
+        (``first_layers``).
+        """
         refusals = {name: path.refuses(self.model) for name, path in self._paths.items()}
-        found = probe_paths(self.model, refusals, self._score_by, docs)
+        best = next(name for name, refusal in refusals.items() if refusal is None)
+        layers = enough_layers(self.model) if best != "plain" else None
+
+        def compare() -> ProbeResult:
+            return probe_paths(self.model, refusals, self._score_by, docs, most_tokens=most_tokens)
+
+        found = try_on(self.model, layers, compare, lambda one: one.path == best)
+        if layers is not None and found.path == best:
+            found = replace(found, layers=layers)
+        self.take(found)
+        return found
+
+    def take(self, found: ProbeResult) -> None:
+        """Score by the path that was found right, a refusal aloud."""
         self.path, self._plan = found.path, None
         if found.path != "shared":
             self.warn(f"scoring on the {found.path} path: {found.reason}")
-        return found
 
     def plan(
         self,

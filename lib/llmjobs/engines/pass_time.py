@@ -1,0 +1,75 @@
+"""How long a pass takes by its number of tokens, and how many tokens a batch should have for it. No torch.
+
+A pass costs something whatever it reads (weights that are unpacked or fetched, launches of kernels) and something for
+each token: ``seconds(n) = pass_s + token_s * n``. Where the first part is large, few large batches are best.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ENOUGH_GAIN = 1.03
+"""A larger batch is worth it where it computes 3 % more tokens a second."""
+
+
+@dataclass(frozen=True)
+class PassTime:
+    """Seconds of a pass through the whole model: fixed, and a token."""
+
+    pass_s: float
+    token_s: float
+
+    def seconds(self, tokens: float, passes: float = 1) -> float:
+        """Seconds of ``passes`` that read ``tokens`` together."""
+        return passes * self.pass_s + tokens * self.token_s
+
+    def rate(self, tokens: int) -> float:
+        """Tokens a second of a pass of ``tokens``."""
+        return tokens / max(self.seconds(tokens), 1e-9)
+
+    def scaled(self, by: float) -> "PassTime":
+        """The same for so many times the layers."""
+        return PassTime(self.pass_s * by, self.token_s * by)
+
+    def to_builtin(self) -> dict[str, float]:
+        """Plain values."""
+        return {name: float(f"{value:.4g}") for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_builtin(cls, found: Mapping[str, Any] | None) -> "PassTime | None":
+        """Read it back; None for what is none."""
+        values = [found.get(name) for name in ("pass_s", "token_s")] if isinstance(found, Mapping) else [None]
+        fits = all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in values)
+        return cls(*map(float, values)) if fits else None  # type: ignore[arg-type]
+
+
+def fit(points: Sequence[tuple[int, float]]) -> PassTime:
+    """Fit the line through ``points`` (tokens, seconds) by least squares; neither part is below 0.
+
+    Each point counts by its relative error, as timings are noisy in proportion.
+    """
+    weights = [1 / max(seconds, 1e-9) ** 2 for _, seconds in points]
+    total = sum(weights)
+    mean_n = sum(w * n for w, (n, _) in zip(weights, points, strict=True)) / total
+    mean_s = sum(w * s for w, (_, s) in zip(weights, points, strict=True)) / total
+    spread = sum(w * (n - mean_n) ** 2 for w, (n, _) in zip(weights, points, strict=True))
+    slope = sum(w * (n - mean_n) * (s - mean_s) for w, (n, s) in zip(weights, points, strict=True))
+    token_s = max(slope / spread, 0.0) if spread else mean_s / max(mean_n, 1)
+    pass_s = mean_s - token_s * mean_n
+    return PassTime(pass_s, token_s) if pass_s >= 0 else PassTime(0.0, mean_s / max(mean_n, 1e-9))
+
+
+def best_size(points: Sequence[tuple[int, float]], sizes: Sequence[int]) -> int:
+    """Return the smallest of ``sizes`` that none beats by 3 %: by what was measured, larger ones by the fitted line.
+
+    Only where each larger batch that was measured gained something are larger ones reckoned with.
+    """
+    rates = {size: size / max(seconds, 1e-9) for size, seconds in points if size in sizes}
+    largest = max(size for size, _ in points)
+    measured_best = max(rates.values(), default=0.0)
+    if not rates or rates.get(largest, measured_best) >= measured_best:
+        line = fit(points[-2:])
+        rates |= {size: line.rate(size) for size in sizes if size > largest or not rates}
+    top = max(rates.values())
+    return min(size for size, rate in rates.items() if rate * ENOUGH_GAIN >= top)
