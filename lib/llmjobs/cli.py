@@ -102,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "llmjobs"
-        _end(f"{where}: {printable(redacted(error.format_message()))}; see '{where} --help'", error.exit_code)
+        said = printable(redacted(error.format_message())).removesuffix(".")
+        _end(f"{where}: {said}; see '{where} --help'", error.exit_code)
     except StopRequestedError as stop:
         _end(f"llmjobs: stopped by {stop}; run the same command to resume", EXIT_RESUMABLE)
     except (click.Abort, KeyboardInterrupt):

@@ -156,12 +156,45 @@ def test_overrides_of_the_short_forms(load):
         ("models[9].id=x", "there is no entry 9 to set here; the list has 2 entries"),
         ("models[1].quantization", "write path=value"),
         ("models[x].id=1", "not a path"),
-        ("eval.seed=-1", "eval.seed: input should be greater than or equal to 0"),
+        ("eval.seed=-1", "eval.seed: must be 0 or more, not -1"),
         ("eval.seed=[", "the value is not valid YAML"),
         ("models.id=x", "there is no 'id' to set here"),
     ],
 )
 def test_wrong_overrides(load, override, line):
+    with pytest.raises(ManifestError) as caught:
+        load(GOOD, override)
+    assert line in str(caught.value)
+
+
+def test_a_date_is_written_with_or_without_quotes(load):
+    plain, quoted = (load(f"date: {text}\n{GOOD}") for text in ("2026-07-26", "'2026-07-26'"))
+    assert plain.date == quoted.date == load(GOOD, "date=2026-07-26").date
+    assert load(GOOD, "models[1].revision=2024-01-01").models[1].revision == "2024-01-01"
+
+
+@pytest.mark.parametrize("date", ["2026-07-32", "26 July", "20260726", "2026-07-26 10:00"])
+def test_another_date_is_told_how_to_be_written(load, date):
+    for arguments in ((f"date: {date}\n{GOOD}",), (GOOD, f"date={date}")):
+        with pytest.raises(ManifestError, match="date: must be a date written as YYYY-MM-DD"):
+            load(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("eval.threads=yes", "eval.threads: yes (true, on) is not a number"),
+        ("eval.seed=no", "eval.seed: no (false, off) is not a number"),
+        ("matrix={threads: [on]}", "matrix.threads: yes (true, on) is not a number"),
+        ("eval.threads=many", "eval.threads: must be auto, or a whole number, not 'many'"),
+        ("models[1].thinking=-5", "models[1].thinking: must be off, on, or 1 or more, not -5"),
+        ("models=[]", "models: must be a list of 1 or more, not an empty list"),
+        ("models[0]=null", "models[0]: must be a mapping (key: value), not nothing"),
+        ("eval.benchmarks[0].limit=1.5", "limit: must be a whole number, not 1.5"),
+        ("models[1].chat_template=perhaps", "chat_template: must be true or false, not 'perhaps'"),
+    ],
+)
+def test_a_wrong_value_is_told_what_is_allowed_without_python(load, override, line):
     with pytest.raises(ManifestError) as caught:
         load(GOOD, override)
     assert line in str(caught.value)

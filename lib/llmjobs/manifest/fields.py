@@ -1,11 +1,12 @@
 """Base and field types shared by every section of a manifest."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
@@ -22,6 +23,32 @@ class Section(BaseModel):
     """A frozen mapping that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any) -> Any:
+        """Refuse ``threads: yes``: YAML reads it as true, which Python would take for 1."""
+        for key, one in value.items() if isinstance(value, dict) else ():
+            field = cls.model_fields.get(key)
+            for given in one if isinstance(one, list) else one.values() if isinstance(one, dict) else [one]:
+                if isinstance(given, bool) and field and _takes_numbers(field.annotation):
+                    was = "yes (true, on)" if given else "no (false, off)"
+                    raise ValueError(f"{key}: {was} is not a number; write a number")
+        return value
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    """Whether a field holds numbers, alone or in a list, and no ``true`` or ``false``."""
+    kinds = set(_kinds_in(annotation))
+    return bool(kinds & {int, float}) and bool not in kinds
+
+
+def _kinds_in(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    elif get_origin(annotation) is not Literal:
+        for inner in get_args(annotation):
+            yield from _kinds_in(inner)
 
 
 def _file_name(value: str) -> str:

@@ -41,7 +41,8 @@ def validate(source: Source, base: Path) -> Manifest:
     except ValidationError as error:
         # an unknown key explains a missing one
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        raise ManifestError(_describe(source, problems[0])) from None
+        same = [one for one in problems[1:] if _place(one) == _place(problems[0])]
+        raise ManifestError(_describe(source, problems[0], same)) from None
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -61,8 +62,12 @@ def _find(path: Path) -> Path:
     return path
 
 
-def _describe(source: Source, problem: ErrorDetails) -> str:
-    path: ValuePath = tuple(p for p in problem["loc"] if not _is_branch(p))
+def _place(problem: ErrorDetails) -> ValuePath:
+    return tuple(p for p in problem["loc"] if not _is_branch(p))
+
+
+def _describe(source: Source, problem: ErrorDetails, other_branches: Sequence[ErrorDetails]) -> str:
+    path = _place(problem)
     where = source.where(path)
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "value_error":
@@ -75,12 +80,58 @@ def _describe(source: Source, problem: ErrorDetails) -> str:
         path, message = path[:-1], f"unknown key {not_one_of(path[-1], _fields_at(path[:-1]))}"
     elif kind == "literal_error":
         allowed = [a.strip("' ") for a in context["expected"].replace(" or ", ",").split(",")]
-        message = not_one_of(problem["input"], allowed)
+        numbers = next((wanted for one in other_branches if (wanted := _wanted(one))), None)
+        if numbers:
+            message = f"must be {', '.join(allowed)}, or {numbers}, not {_short(problem['input'])}"
+        else:
+            message = not_one_of(problem["input"], allowed)
     elif kind == "missing":
         path, message = path[:-1], f"{path[-1]!r} is missing; add it"
+    elif branch := next((one for one in other_branches if one["type"] == "literal_error"), None):
+        return _describe(source, branch, [problem])
+    elif wanted := _wanted(problem):
+        message = f"must be {wanted}, not {_short(problem['input'])}"
     else:
         message = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {_short(problem['input'])}"
     return f"{where}: {render_path(path)}{': ' if path else ''}{message}"
+
+
+WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "string_too_short": "at least {min_length} characters of text",
+    "string_too_long": "at most {max_length} characters of text",
+    "list_type": "a list",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of at most {max_length}",
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    **dict.fromkeys(
+        ("date_type", "date_parsing", "date_from_datetime_parsing", "date_from_datetime_inexact"),
+        "a date written as YYYY-MM-DD",
+    ),
+}
+"""What pydantic's kinds of error ask for, in words without Python in them."""
+
+
+def _wanted(problem: ErrorDetails) -> str | None:
+    text = WANTED.get(problem["type"])
+    context = problem.get("ctx", {})
+    shown = {key: f"{value:,}".removesuffix(".0") for key, value in context.items() if isinstance(value, int | float)}
+    return text.format_map(shown) if text else None
 
 
 def _is_branch(step: str | int) -> bool:
@@ -115,6 +166,8 @@ def render_path(path: ValuePath) -> str:
 
 
 def _short(value: object) -> str:
+    if value is None:
+        return "nothing"
     if isinstance(value, Mapping | list):
-        return f"a {'mapping' if isinstance(value, Mapping) else 'list'}"
+        return f"{'a' if value else 'an empty'} {'mapping' if isinstance(value, Mapping) else 'list'}"
     return repr(value)[:60]

@@ -13,7 +13,7 @@ from llmjobs.errors import ManifestError
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.schema import Manifest
 from llmjobs.manifest.suggest import not_one_of
-from llmjobs.manifest.yaml_source import Source, ValuePath
+from llmjobs.manifest.yaml_source import ManifestLoader, Source, ValuePath
 
 MAX_LENGTH = 10_000
 SHORT_FOR = {"models": "id", "judges": "id", "benchmarks": "name", "answers": "file"}
@@ -80,7 +80,7 @@ def parse_path(text: str) -> ValuePath:
 
 def _parse_value(assignment: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text) if text.strip() else None
+        return yaml.load(text, ManifestLoader) if text.strip() else None  # noqa: S506 - it is a safe loader
     except (yaml.YAMLError, ValueError, RecursionError):
         raise ManifestError(f"--set {assignment}: the value is not valid YAML; quote it") from None
 

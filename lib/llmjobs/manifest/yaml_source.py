@@ -23,6 +23,15 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "in
 ValuePath = tuple[str | int, ...]
 
 
+class ManifestLoader(yaml.SafeLoader):
+    """The safe loader, which leaves dates as the text that was written: the field that holds one reads it."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 @dataclass(frozen=True)
 class Source:
     """A parsed file: ``values`` as plain Python, ``lines`` from a path to its 1-based line."""
@@ -55,7 +64,7 @@ def parse_yaml(text: str, name: str) -> Source:
     if bad := _NOT_IN_YAML.search(text):
         line = text.count("\n", 0, bad.start()) + 1
         raise ManifestError(f"{name}:{line}: the character {bad.group()!r} is not allowed in YAML; remove it")
-    loader = yaml.SafeLoader(text)
+    loader = ManifestLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -113,7 +122,7 @@ def _kind(node: yaml.Node) -> str:
 class _Builder:
     """Turns YAML nodes into values, counting as aliases expand."""
 
-    def __init__(self, name: str, loader: yaml.SafeLoader) -> None:
+    def __init__(self, name: str, loader: ManifestLoader) -> None:
         self.name, self.loader = name, loader
         self.lines: dict[ValuePath, int] = {}
         self.count = 0
