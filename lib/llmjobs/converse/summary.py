@@ -13,7 +13,7 @@ from llmjobs.errors import printable
 from llmjobs.eval.summary import failed_lines
 from llmjobs.statistics.intervals import clustered_interval, wilson
 from llmjobs.statistics.paired import clustered_comparison
-from llmjobs.terminal_table import seconds, table
+from llmjobs.terminal_text import seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import Record, read_records

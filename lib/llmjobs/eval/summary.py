@@ -13,8 +13,7 @@ from llmjobs.engines.transformers.device import NO_GPU_TIME
 from llmjobs.errors import printable
 from llmjobs.process_memory import needed_bytes
 from llmjobs.statistics.intervals import wilson
-from llmjobs.statistics.rounding import fixed
-from llmjobs.terminal_table import GIB, seconds, table
+from llmjobs.terminal_text import DASH, fixed, gib, seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.work.journal import Record, read_records
@@ -227,10 +226,10 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     needed = model["peak_device_bytes"] or model.get("needed_bytes")
     return (
         model["model"],
-        "; ".join(_accuracy_cell(b, len(model["benchmarks"]) > 1) for b in model["benchmarks"]) or "–",
-        "; ".join(_percent(b["macro_acc"]) for b in model["benchmarks"]) or "–",
+        "; ".join(_accuracy_cell(b, len(model["benchmarks"]) > 1) for b in model["benchmarks"]) or DASH,
+        "; ".join(_percent(b["macro_acc"]) for b in model["benchmarks"]) or DASH,
         f"{model['questions']:,}",
-        f"{model['questions_per_s']:.1f}" if model["questions_per_s"] else "–",
+        f"{model['questions_per_s']:.1f}" if model["questions_per_s"] else DASH,
         seconds(model["real_s"]),
         seconds(model["user_s"] + model["system_s"]),
         seconds(model["gpu_s"]),
@@ -239,22 +238,15 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def gib(size: float | None) -> str:
-    """Bytes as GiB, MiB below a tenth of one; a dash for none."""
-    if not size:
-        return "–"
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
-
-
 def _accuracy_cell(benchmark: Mapping[str, Any], named: bool) -> str:
     name = f"{benchmark['benchmark']} " if named else ""
     if benchmark["acc"] is None:
-        return f"{name}–"
+        return f"{name}{DASH}"
     return f"{name}{_percent(benchmark['acc'])} ({_percent(benchmark['low'])}–{_percent(benchmark['high'])})"
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{fixed(100 * value, 1)}%"
+    return DASH if value is None else f"{fixed(100 * value, 1)}%"
 
 
 # `--show`: each question, the model's answer, right or wrong.

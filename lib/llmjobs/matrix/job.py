@@ -38,7 +38,7 @@ from llmjobs.report.measure.matrix import Flips, find_flips, read_cells
 from llmjobs.report.study import RawRun
 from llmjobs.report.write.figures import draw_figures
 from llmjobs.statistics.intervals import wilson
-from llmjobs.terminal_table import GIB, seconds, table
+from llmjobs.terminal_text import DASH, gib, seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS, RunFolder, read_object
@@ -581,7 +581,6 @@ def _flip(flip: Flips) -> dict[str, Any]:
 
 # The grid as it stands on the terminal.
 
-DASH = "–"
 Show = Callable[[float | None], str]
 
 
@@ -669,13 +668,6 @@ def _nulls(done: Sequence[Mapping[str, Any]]) -> list[str]:
         for name, why in cell["reasons"].items():
             reasons.setdefault(f"{name} {DASH}: {why}", {})[cell["row"]] = None
     return [line if len(rows) == len(done) else f"{', '.join(rows)}: {line}" for line, rows in reasons.items()]
-
-
-def gib(size: float | None) -> str:
-    """Bytes as GiB, MiB below a tenth of one."""
-    if size is None:
-        return DASH
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _number(value: float | None) -> str:

@@ -11,8 +11,7 @@ from llmjobs.errors import printable
 from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
 from llmjobs.mtbench.tasks import NO_HISTORY, AgentTask, Bench
-from llmjobs.statistics.rounding import fixed
-from llmjobs.terminal_table import table
+from llmjobs.terminal_text import fixed, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records

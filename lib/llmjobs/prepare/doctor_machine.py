@@ -19,9 +19,9 @@ from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
 from llmjobs.machine.probing import Layer, probe_machine
 from llmjobs.matrix.cells import make_cells
-from llmjobs.matrix.job import gib
 from llmjobs.memory import available_bytes
 from llmjobs.prepare.doctor_checks import Check, Patient, settle
+from llmjobs.terminal_text import gib
 
 # Checks of what computes: devices, number formats, quantization, agreement with the CPU; probed, not looked up.
 

@@ -15,10 +15,9 @@ from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import repo_folder
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.matrix.cells import make_cells, matrix_benchmarks, questions_study
-from llmjobs.matrix.job import DASH, gib
 from llmjobs.prepare.doctor_hub import from_the_cache, hub_silence
 from llmjobs.prepare.plan_model import Devices, ModelPlan, plan_model
-from llmjobs.terminal_table import seconds, table
+from llmjobs.terminal_text import DASH, gib, seconds, table
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.revisions import Revisions
 

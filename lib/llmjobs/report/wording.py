@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from llmjobs.statistics.rounding import fixed
+from llmjobs.terminal_text import DASH as DASH
+from llmjobs.terminal_text import fixed
 
 MINUS = "\u2212"
-DASH = "\u2013"
 TOGETHER = "95% for all pairs together"
 """How a sentence names an interval that holds at the same time as those of the other pairs."""
 

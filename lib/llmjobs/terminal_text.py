@@ -1,0 +1,58 @@
+"""How figures and tables are written as text: rounding, seconds, bytes, columns."""
+
+import math
+from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+GIB = 1 << 30
+DASH = "–"
+"""Printed where nothing was measured, which is not zero."""
+SIGNIFICANT = 12
+"""Digits that are trusted: a mean of a million figures still has them."""
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align columns: the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    out = []
+    for number, row in enumerate(rows):
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        out.append("  ".join(cells).rstrip())
+        if number == 0:
+            out.append("  ".join("─" * w for w in widths))
+    return out
+
+
+def fixed(value: float, digits: int = 0, *, thousands: bool = False) -> str:
+    """Write ``value`` with ``digits`` decimals, half up, without a minus before a zero; ``nan`` and ``inf`` as text.
+
+    Half up as people do: 9.175 becomes 9.18 and 0.5475 becomes 54.8 %. A binary number is seldom exactly the decimal
+    that it stands for (5.475 is stored as 5.47499999999999964), so the last digits, which hold no information, are
+    dropped before rounding.
+    """
+    if not math.isfinite(value):
+        return str(float(value))
+    number = Decimal(f"{float(value):.{SIGNIFICANT}g}").quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+    if number == 0:
+        number = abs(number)
+    return f"{number:,f}" if thousands else f"{number:f}"
+
+
+def seconds(value: float | None) -> str:
+    """``0.42 s``, ``12.3 s``, ``4:05``, ``2:03:20``; a dash for None."""
+    if value is None:
+        return DASH
+    if value < 60:
+        return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def gib(size: float | None) -> str:
+    """Bytes as GiB, MiB below a tenth of one; a dash for None."""
+    if size is None:
+        return DASH
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
