@@ -11,11 +11,13 @@ from llmjobs.cli import main
 from llmjobs.cluster import place
 from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError, ManifestError
 from llmjobs.manifest import load_manifest
+from llmjobs.matrix import attempts
 from llmjobs.matrix import job as matrix_job
+from llmjobs.matrix.attempts import AttemptsFile
 from llmjobs.matrix.cells import make_cells, shuffled
-from llmjobs.matrix.job import AttemptsFile
-from llmjobs.report.measure.matrix import find_flips, read_cells
-from llmjobs.report.study import RawRun
+from llmjobs.matrix.summary import find_flips, summarize
+from llmjobs.records import CellRecord, as_record
+from llmjobs.report.read.run_folder import read_run_folder
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
 
@@ -84,7 +86,7 @@ def test_the_grid(manifest, cells, tmp_path, capsys):
     flips = {flip["cell"]: flip for flip in summary["flips"]}
     assert summary["status"] == "complete" and set(flips) == {"CPU 4-bit", "CPU 8-bit"}
     assert (flips["CPU 4-bit"]["changed"], flips["CPU 4-bit"]["lost"], flips["CPU 4-bit"]["gained"]) == (3, 3, 0)
-    assert "CPU 4-bit against CPU none: 3 of 10 answers are others (3 lost, 0 gained, -30.0 points" in shown
+    assert "CPU 4-bit against CPU none: 3 of 10 answers changed (3 lost, 0 gained, -30.0 points" in shown
     assert "GPU none: unavailable: no cuda here" in shown
     for figure in ("matrix-times", "matrix-accuracy-time", "matrix-memory-speed"):
         for kind in ("pdf", "png"):
@@ -93,12 +95,31 @@ def test_the_grid(manifest, cells, tmp_path, capsys):
 
 def test_the_report_reads_the_grid_from_the_folder_alone(manifest, cells, tmp_path):
     run(manifest(), "--results", tmp_path / "r")
-    found = {c.name: c for c in read_cells([RawRun(tmp_path / "r" / "grid", "llmjobs run")])}
+    found = {c.row: c for c in read_run_folder(tmp_path / "r" / "grid").cells}
     assert len(found) == 9
     assert found["CPU 4-bit"].value("decode_tokens_per_s") == 20
     assert found["CPU 4-bit"].accuracy.value == pytest.approx(0.7)
     assert found["GPU 4-bit"].reason == "no cuda here"
-    assert len(find_flips([c for c in found.values() if c.status == "done"])) == 2
+    assert len(find_flips(list(found.values()))) == 2
+
+
+def test_the_report_has_the_very_cells_of_the_job(manifest, cells, tmp_path, monkeypatch):
+    """What is written and read again is what the job's own summary and table were made from."""
+    made = []
+    monkeypatch.setattr(matrix_job, "summarize", lambda found, failed: made.extend(found) or real(found, failed))
+    real = summarize
+    run(manifest(), "--results", tmp_path / "r")
+    read = {cell.cell: cell for cell in read_run_folder(tmp_path / "r" / "grid").cells}
+    assert len(made) == 9
+    for cell in made:
+        assert read[cell.cell] == cell
+    assert [one.to_json() for one in find_flips(list(read.values()))] == real(made, {})["flips"]
+
+
+def test_records_are_what_their_kind_says(manifest, cells, tmp_path):
+    run(manifest(), "--results", tmp_path / "r")
+    lines = read_records(tmp_path / "r" / "grid" / "matrix" / "tiny.cpu-8bit" / "records.jsonl")
+    assert len([as_record(line, CellRecord) for line in lines]) == 10
 
 
 def test_records_say_their_cell(manifest, cells, tmp_path):
@@ -161,8 +182,8 @@ def test_one_kill_and_then_a_result(manifest, cells, tmp_path):
 def test_a_run_that_dies_with_its_cell(tmp_path, monkeypatch, counts, given_up_after):
     """Nobody saw the end: the kernel's count of kills decides; a run that a person killed is never given up."""
     count = iter([kills for kills in counts for _ in (0, 1)][1:])
-    monkeypatch.setattr(matrix_job, "oom_kills", lambda: next(count))
-    monkeypatch.setattr(matrix_job, "own_oom_kills", lambda: None)
+    monkeypatch.setattr(attempts, "oom_kills", lambda: next(count))
+    monkeypatch.setattr(attempts, "own_oom_kills", lambda: None)
     folder = RunFolder(tmp_path)
     starts = 0
     while starts < 8 and not (file := AttemptsFile(folder, "matrix/x")).attempts.given_up:
@@ -209,8 +230,7 @@ def test_what_the_section_refuses(manifest, section, says):
 
 def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, monkeypatch):
     """Weights on another device than asked for end the cell, whatever the loader let through."""
-    from dataclasses import replace
-
+    
     from llmjobs.eval import job as eval_job
     from llmjobs.matrix.cell_process import Asker
 

@@ -61,7 +61,7 @@ def test_the_cpu_cells_have_figures_and_the_others_reasons(grid):
             assert cell["parameters"] > 100e6
     for cell in (cell for name, cell in found.items() if not name.startswith("cpu")):
         assert cell["status"] == "done" or cell["reason"]
-    assert "answers are others" in shown
+    assert "answers changed" in shown
 
 
 @pytest.mark.cuda

@@ -15,12 +15,13 @@ from run_folders import FakeRun, Line, dump
 
 from llmjobs.cli import group
 from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.matrix.summary import find_flips
 from llmjobs.report.assemble import assemble
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import parse_budget
 from llmjobs.report.read import read
+from llmjobs.report.read.run_folder import read_run_folder
 from llmjobs.report.sections import cost
-from llmjobs.report.study import RawRun
 from llmjobs.report.write.notes import escape
 from llmjobs.report.write.tables import safe_cell
 from llmjobs.report_job import make_report
@@ -246,9 +247,7 @@ def test_cells_keep_apart_what_two_benchmarks_number_alike(tmp_path: Path) -> No
     dump(folder / "cell.json", {"row": "CPU", "model": "m", "device": "cpu"})
     lines = [{"benchmark": name, "subject": "all", "doc_id": 0, "correct": name == "arc"} for name in ("arc", "piqa")]
     (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    from llmjobs.report.measure.matrix import read_cells
-
-    (cell,) = read_cells([RawRun(tmp_path / "run", "llmjobs run")])
+    (cell,) = read_run_folder(tmp_path / "run").cells
     assert cell.accuracy is not None
     assert (len(cell.answers), cell.accuracy.value) == (2, 0.5)
 
@@ -264,10 +263,8 @@ def test_flips_of_a_quantized_cell(tmp_path: Path) -> None:
         lines = [{"doc_id": i, "prediction": "A" if r else "B", "correct": bool(r)} for i, r in enumerate(right)]
         (run / "matrix" / row / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "eval").mkdir()
-    from llmjobs.report.measure.matrix import find_flips, read_cells
-
-    (flip,) = find_flips(read_cells(read(run)))
-    assert (flip.cell.name, flip.against.name, flip.changed) == ("CPU-4-bit", "CPU", 3)
+    (flip,) = find_flips([cell for one in read(run) for cell in one.cells])
+    assert (flip.cell.row, flip.against.row, flip.changed) == ("CPU-4-bit", "CPU", 3)
     assert (flip.result.only_first, flip.result.only_second) == (1, 2)
 
 

@@ -1,14 +1,12 @@
-"""The matrix job: one unit per repetition of a cell, the summary of the grid, and its table on the terminal."""
+"""The matrix job: each repetition of a cell is a unit and runs in a process of its own."""
 
-import contextlib
 import copy
 import datetime
 import logging
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,129 +14,39 @@ import click
 
 from llmjobs.cluster.place import place
 from llmjobs.engines.transformers.load import prefetch
-from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task, docs_record, make_tasks
 from llmjobs.machine.child import (
     Ended,
-    boot_id,
     describe_end,
     oom_kills,
     out_of_memory,
-    own_oom_kills,
     run_child,
     was_killed,
 )
 from llmjobs.machine.probing import Layer, Machine, probe_machine
 from llmjobs.manifest import Manifest
+from llmjobs.matrix.attempts import AttemptsFile
 from llmjobs.matrix.cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
 from llmjobs.matrix.report import matrix_figures
-from llmjobs.process_memory import needed_bytes
+from llmjobs.matrix.summary import Repetition, cell_result, render_matrix, summarize
+from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
 from llmjobs.redaction import HUB_TOKENS
-from llmjobs.report.measure.matrix import Flips, find_flips, read_cells
-from llmjobs.report.study import RawRun
 from llmjobs.report.write.figures import draw_figures
-from llmjobs.statistics.intervals import wilson
-from llmjobs.terminal_text import DASH, gib, seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
-from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS, RunFolder, read_object
-from llmjobs.work.journal import Record, encode, read_records
+from llmjobs.work.folder import RECORDS, TIMINGS, RunFolder
+from llmjobs.work.journal import encode, read_records
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import Outcome, open_run, write_summary
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
-# How often a cell was started and never heard of again, kept before each start.
-
-FILE = "attempts.json"
-MOST_KILLS = 2
-"""A cell that was killed for memory this often is recorded so and left alone."""
-MOST_VANISHED = 5
-"""The same where the kernel does not count such kills and nobody came back to tell."""
-
-
-@dataclass
-class Attempts:
-    """What is known of earlier starts of a cell, since it last had a result."""
-
-    kills: int = 0
-    """Starts that ended by a kill for memory: the cell's own, or that of the whole run with it."""
-    vanished: int = 0
-    """Starts whose end nobody saw, where the kernel counts no kills."""
-    running: bool = False
-    boot: str | None = None
-    oom_kills: int | None = None
-    """Of this process's control group where it has a count of its own, else of the machine."""
-    group: str | None = None
-
-    @property
-    def given_up(self) -> str | None:
-        """Why it is not tried again, or None."""
-        if self.kills >= MOST_KILLS:
-            return f"killed for lack of memory {self.kills} times"
-        if self.vanished >= MOST_VANISHED:
-            return f"{self.vanished} attempts ended without a word while it ran, most likely for lack of memory"
-        return None
-
-
-class AttemptsFile:
-    """The attempts of one cell, in its folder."""
-
-    def __init__(self, folder: RunFolder, cell_folder: str) -> None:
-        """Read what earlier runs left, and count a start that nobody saw the end of."""
-        self._folder, self._file = folder, f"{cell_folder}/{FILE}"
-        self.attempts = self._read()
-        if self.attempts.running:
-            self._count_unseen_end()
-            self._write()
-
-    def start(self) -> None:
-        """Note a start, before it happens."""
-        self.attempts.running = True
-        self.attempts.boot = boot_id()
-        self.attempts.group, self.attempts.oom_kills = own_oom_kills() or (None, oom_kills())
-        self._write()
-
-    def end(self, *, killed: bool) -> None:
-        """Note that its end was seen."""
-        self.attempts.running = False
-        self.attempts.kills += killed
-        self._write()
-
-    def clear(self) -> None:
-        """Forget earlier ends: it has a result."""
-        self.attempts = Attempts()
-        self._write()
-
-    def _count_unseen_end(self) -> None:
-        group, now = own_oom_kills() or (None, oom_kills())
-        before = self.attempts.oom_kills if self.attempts.group == group else None
-        self.attempts.running = False
-        if before is None or now is None:
-            self.attempts.vanished += 1
-        elif self.attempts.boot == boot_id() and now > before:
-            self.attempts.kills += 1
-
-    def _read(self) -> Attempts:
-        known, empty = {}, Attempts()
-        with contextlib.suppress(DataError):
-            known = read_object(self._folder.path / self._file)
-        texts, flags = ("boot", "group"), ("running",)
-        for one in fields(Attempts):
-            kind = str if one.name in texts else bool if one.name in flags else int
-            if type(known.get(one.name)) is kind:
-                setattr(empty, one.name, known[one.name])
-        return empty
-
-    def _write(self) -> None:
-        self._folder.write_json(self._file, asdict(self.attempts))
-
-
 # The matrix as the runner sees it: a unit for each repetition of each cell that this machine can run.
 
 log = logging.getLogger(__name__)
 CHILD = "llmjobs.matrix.cell_process"
-DONE, KILLED, FAILED, UNAVAILABLE, MISSING = "done", "killed", "failed", "unavailable", "missing"
+CELL_FILE = "cell.json"
 
 
 @dataclass
@@ -299,6 +207,20 @@ class MatrixJob:
             for model in self.study.models
         }
 
+    def repetitions(self, cell: Cell) -> dict[int, Repetition]:
+        """Read the finished repetitions of a cell from its folder, by number."""
+        found: dict[int, Repetition] = {}
+        for number in range(1, self.section.repetitions + 1) if cell.name not in self.unavailable else ():
+            unit = self.unit(cell, number)
+            if not cursors.is_done(self.folder, unit.path, unit.declared):
+                continue
+            place = self.folder.path / unit.path
+            runs = [line for line in read_records(place / TIMINGS, allow_torn=True) if line.get("phase") == "run"]
+            if runs:
+                records = read_records(place / RECORDS, allow_torn=True)
+                found[number] = Repetition(runs[-1], as_records(records, CellRecord))
+        return found
+
     def _probe(self) -> None:
         """Find out which cells this machine cannot run; one that has run already keeps its result."""
         open_cells = [cell for cell in self.cells if not self._is_done(cell)]
@@ -382,330 +304,52 @@ def _finished(cell: Cell, repetition: int, ended: Ended) -> CellWork:
     return CellWork(Step(records, timing), effective)
 
 
-# What a matrix found: `cell.json` for each cell, and the grid for `summary.json`; from the folders alone.
-
-CELL_FILE = "cell.json"
-CONFIDENCE = "95% Wilson"
-
-
-def summarize(job: MatrixJob, outcome: Outcome) -> dict[str, Any]:
-    """Write every cell's ``cell.json``; return the ``matrix`` part of ``summary.json``."""
-    cells = [_cell(job, cell, outcome) for cell in job.cells]
-    for cell, found in zip(job.cells, cells, strict=True):
-        job.folder.write_json(f"{cell.folder}/{CELL_FILE}", found)
-    missing = [found["cell"] for found in cells if found["status"] == MISSING]
-    return {
-        "status": "partial" if missing else "complete",
-        "cells": cells,
-        "flips": [_flip(one) for one in find_flips([c for c in read_cells([raw_run(job.folder)]) if c.status == DONE])],
-        "units_missing": missing,
-        "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
-    }
-
-
-def raw_run(folder: RunFolder) -> RawRun:
-    """The run as the report's reader of cells takes it."""
-    return RawRun(folder.path, "llmjobs run")
-
-
-def killed_units(job: MatrixJob) -> dict[str, str]:
-    """Units whose result is that the kernel killed them, with the reason."""
-    found = {}
-    for cell in job.cells:
-        for repetition in range(1, job.section.repetitions + 1):
-            timing, _ = _repetition(job, cell, repetition)
-            if timing and timing["status"] == KILLED:
-                found[cell.path(repetition)] = str(timing["reason"])
-    return found
-
-
-def _repetition(job: MatrixJob, cell: Cell, number: int) -> tuple[Record | None, list[Record]]:
-    """The figures and answers of one finished repetition."""
-    if cell.name in job.unavailable:
-        return None, []
-    unit = job.unit(cell, number)
-    place = job.folder.path / unit.path
-    if not (place / CHECKPOINT).exists() or not cursors.load(job.folder.unit(unit.path), unit.declared)[0].done:
-        return None, []
-    runs = [line for line in read_records(place / TIMINGS, allow_torn=True) if line.get("phase") == "run"]
-    return (runs[-1] if runs else None), read_records(place / RECORDS, allow_torn=True)
-
-
-def _cell(job: MatrixJob, cell: Cell, outcome: Outcome) -> dict[str, Any]:
-    section = matrix_section(job.study)
-    found = [_repetition(job, cell, n) for n in range(1, section.repetitions + 1)]
-    timings = [timing for timing, _ in found if timing and timing["status"] == DONE]
-    answers = [records for timing, records in found if timing and timing["status"] == DONE]
-    status, reason = _status(job, cell, outcome, [timing for timing, _ in found if timing], len(timings))
-    head = {"row": cell.row, "cell": cell.name, "model": cell.model.name}
-    asked = {
-        "device": cell.model.device,
-        "quantization": cell.model.quantization,
-        "dtype": cell.model.dtype,
-        "threads": cell.threads,
-        "batch_size": cell.batch_size,
-    }
-    state = {"status": status, "reason": reason, "repetitions": len(timings)}
-    if not timings:
-        return head | asked | state
-    model = timings[0]["model"]
-    return {
-        **head,
-        **asked,
-        **{key: model[key] for key in ("device", "quantization", "dtype", "architecture", "parameters", "revision")},
-        "scoring_path": timings[0]["scoring_path"],
-        **state,
-        "accuracy": _accuracy(answers[0]),
-        "repetitions_agree": all(_answers(one) == _answers(answers[0]) for one in answers),
-        "measures": _measures(timings),
-        "by_context": _by_context(timings),
-        "reasons": _reasons(timings[0]),
-        "remarks": list(dict.fromkeys(remark for timing in timings for remark in timing["remarks"])),
-    }
-
-
-def _status(
-    job: MatrixJob, cell: Cell, outcome: Outcome, timings: Sequence[Record], done: int
-) -> tuple[str, str | None]:
-    wanted = job.section.repetitions
-    killed = next((str(timing["reason"]) for timing in timings if timing["status"] == KILLED), None)
-    paths = (cell.path(n) for n in range(1, wanted + 1))
-    failed = next((outcome.failed[path] for path in paths if path in outcome.failed), None)
-    if cell.name in job.unavailable:
-        return UNAVAILABLE, job.unavailable[cell.name]
-    if done == wanted:
-        return DONE, None
-    if done and (killed or failed):
-        return DONE, f"{done} of {wanted} repetitions: {killed or failed}"
-    if killed:
-        return KILLED, killed
-    if failed:
-        return FAILED, failed
-    return MISSING, f"{done} of {wanted} repetitions; the same command goes on"
-
-
-def _answers(records: Sequence[Record]) -> list[tuple[Any, ...]]:
-    return [(r["benchmark"], r["subject"], r["doc_id"], r["prediction"]) for r in records]
-
-
-def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
-    """Micro accuracy; a question in error is counted apart."""
-    scored = [record for record in records if record["status"] != "error"]
-    right = sum(bool(record["correct"]) for record in scored)
-    errors = len(records) - len(scored)
-    if not scored:
-        return {"n": 0, "correct": 0, "acc": None, "low": None, "high": None, "errors": errors}
-    low, high = wilson(right, len(scored))
-    figures = {"acc": right / len(scored), "low": low, "high": high}
-    rounded = {key: round(value, 6) for key, value in figures.items()}
-    return {"n": len(scored), "correct": right, **rounded, "errors": errors, "interval": CONFIDENCE}
-
-
-def _measures(timings: Sequence[Record]) -> dict[str, Any]:
-    return spreads([_figures(timing) for timing in timings])
-
-
-def _figures(timing: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures of one repetition, under the names of ``docs/measuring.md``."""
-    questions, first = timing["questions"], timing["speed"][0]
-    count, asked_s = questions["questions"], questions["real_s"]
-    energy = timing["energy"]["joules"]
-    energy_j = round(sum(energy.values()), 3) if energy else None
-    plain = ("import_s", "load_s", "warmup_s", "real_s", "user_s", "system_s", "gpu_s", "peak_rss_bytes")
-    return {
-        **{name: timing[name] for name in plain},
-        "needed_bytes": needed_bytes(timing.get("peak_anon_bytes"), timing.get("mapped_weight_bytes")),
-        "peak_device_bytes": timing["peak_device_bytes"],
-        "weight_bytes": timing["model"]["weight_bytes"],
-        "cycles": timing["cpu"]["cycles"],
-        "instructions": timing["cpu"]["instructions"],
-        **{name: first[name] for name in ("ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s")},
-        "questions_real_s": asked_s,
-        "questions_cpu_s": round(questions["user_s"] + questions["system_s"], 6),
-        "questions_gpu_s": questions["gpu_s"],
-        "questions_per_s": round(count / asked_s, 4) if asked_s else None,
-        "energy_j": energy_j,
-        "joules_per_1000_questions": round(1000 * energy_j / count, 3) if energy_j is not None and count else None,
-    }
-
-
-def spreads(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
-    """Median, lowest, highest and number of each figure; None where no repetition has it."""
-    found: dict[str, Any] = {}
-    for name in rows[0]:
-        values = [value for row in rows if (value := row.get(name)) is not None]
-        median = statistics.median(values) if values else None
-        found[name] = values and {"median": median, "low": min(values), "high": max(values), "n": len(values)} or None
-    return found
-
-
-def _by_context(timings: Sequence[Record]) -> list[dict[str, Any]]:
-    names = ("ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s")
-    rows = []
-    for at, first in enumerate(timings[0]["speed"]):
-        figures = spreads([{name: timing["speed"][at][name] for name in names} for timing in timings])
-        rows.append({"context_tokens": first["context_tokens"], **figures, "reason": first["reason"]})
-    return rows
-
-
-def _reasons(timing: Mapping[str, Any]) -> dict[str, str]:
-    """Why a figure is null, by its name."""
-    cpu, device = timing["cpu"], timing["model"]["device"]
-    found = {
-        "gpu_s": timing["gpu_s_reason"] if timing["gpu_s"] is None else None,
-        "cycles": cpu["reason"],
-        "peak_device_bytes": None if timing["peak_device_bytes"] else f"no separate device memory on the {device}",
-        "ttft_s": timing["speed"][0]["reason"],
-        **{f"energy_j ({source})": why for source, why in timing["energy"]["reasons"].items()},
-    }
-    return {name: why for name, why in found.items() if why}
-
-
-def _flip(flip: Flips) -> dict[str, Any]:
-    result = flip.result
-    return {
-        "model": flip.cell.model,
-        "cell": flip.cell.name,
-        "against": flip.against.name,
-        "n": result.n,
-        "changed": flip.changed,
-        "lost": result.only_second,
-        "gained": result.only_first,
-        "difference": round(result.difference, 6),
-        "low": round(result.low, 6),
-        "high": round(result.high, 6),
-        "p": round(result.p, 6),
-        "test": "McNemar, exact",
-    }
-
-
-# The grid as it stands on the terminal.
-
-Show = Callable[[float | None], str]
-
-
-def render_matrix(part: Mapping[str, Any]) -> str:
-    """The grid, why cells have no figures, which answers change, and what the columns mean."""
-    cells = part["cells"]
-    several = len({cell["model"] for cell in cells}) > 1
-    names = {cell["cell"]: f"{cell['model']} {cell['row']}" if several else cell["row"] for cell in cells}
-    done = [cell for cell in cells if cell.get("measures")]
-    lines = table([HEADER, *(_row(cell, names[cell["cell"]]) for cell in done)]) if done else []
-    for cell in cells:
-        if cell["reason"]:
-            lines.append(f"{names[cell['cell']]}: {cell['status']}: {cell['reason']}")
-    lines += [f"{names[cell['cell']]}: the repetitions gave different answers" for cell in done if _differs(cell)]
-    lines += [f"{names[cell['cell']]}: {remark}" for cell in done for remark in cell["remarks"]]
-    lines += [_flip_line(one, several) for one in part["flips"]]
-    lines += _nulls(done)
-    if done:
-        counts = sorted({cell["repetitions"] for cell in done})
-        lines.append(
-            f"Medians of {' or '.join(map(str, counts))} repetitions. real and CPU are those of the whole process, as "
-            "'time' has them; CPU is user + system time of all threads and passes real time with several."
-        )
-    return "\n".join(lines)
-
-
-HEADER = (
-    "cell", "weights", "load", "real", "CPU", "GPU", "first token", "prefill t/s", "decode t/s",
-    "questions/s", "accuracy (95% interval)", "memory", "J/1000 q",
-)  # fmt: skip
-
-
-def _row(cell: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    measures = cell["measures"]
-
-    def get(key: str) -> float | None:
-        return measures[key]["median"] if measures.get(key) else None
-
-    user, system = get("user_s") or 0.0, get("system_s") or 0.0
-    return (
-        f"{name} ({cell['dtype']})",
-        gib(get("weight_bytes")),
-        seconds(get("load_s")),
-        _spread(measures["real_s"]),
-        seconds(user + system),
-        seconds(get("gpu_s")),
-        seconds(get("ttft_s")),
-        _number(get("prefill_tokens_per_s")),
-        _number(get("decode_tokens_per_s")),
-        _number(get("questions_per_s")),
-        _accuracy_cell(cell["accuracy"]),
-        gib(get("peak_device_bytes") or get("needed_bytes") or get("peak_rss_bytes")),
-        _number(get("joules_per_1000_questions")),
-    )
-
-
-def _spread(value: Mapping[str, float]) -> str:
-    if value["n"] < 2:
-        return seconds(value["median"])
-    return f"{seconds(value['median'])} ({value['low']:.1f}–{value['high']:.1f})"
-
-
-def _accuracy_cell(found: Mapping[str, Any]) -> str:
-    if found["acc"] is None:
-        return DASH
-    return f"{found['acc']:.1%} ({found['low']:.1%}–{found['high']:.1%})"
-
-
-def _differs(cell: Mapping[str, Any]) -> bool:
-    return not cell["repetitions_agree"]
-
-
-def _flip_line(flip: Mapping[str, Any], several: bool) -> str:
-    model = f"{flip['model']} " if several else ""
-    return (
-        f"{model}{flip['cell']} against {flip['against']}: {flip['changed']} of {flip['n']} answers are others "
-        f"({flip['lost']} lost, {flip['gained']} gained, {100 * flip['difference']:+.1f} points, p = {flip['p']:.3f})"
-    )
-
-
-def _nulls(done: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line for each reason that figures are missing."""
-    reasons: dict[str, dict[str, None]] = {}
-    for cell in done:
-        for name, why in cell["reasons"].items():
-            reasons.setdefault(f"{name} {DASH}: {why}", {})[cell["row"]] = None
-    return [line if len(rows) == len(done) else f"{', '.join(rows)}: {line}" for line, rows in reasons.items()]
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return DASH
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 # The matrix job from a manifest to a grid.
 
 
 def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None = None) -> Outcome:
-    """Run (or go on with) the matrix of ``study`` below ``results``, on the cluster ``ray`` if given; prints the grid.
+    """Run (or resume) the matrix of ``study`` below ``results``, on the cluster ``ray`` if given; prints the grid.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    job_cells = make_cells(study)
     with place(ray) as there, open_run(study, results, fresh=fresh) as folder:
         job = MatrixJob(study, folder, there.probe)
         outcome = there.run(job, folder, {cell.name: cell.model for cell in job.cells}, "auto", whole_nodes=True)
         if not outcome.units and not job.unavailable:
             print(f"stopped by {outcome.stopped_by} before the first cell", file=sys.stderr)
             return outcome
-        outcome.failed |= killed_units(job)
-        part = summarize(job, outcome)
-        write_summary(folder, study, job.name, part)
-        if figures := matrix_figures(read_cells([raw_run(folder)])):
+        cells = _results(job, outcome)
+        write_summary(folder, study, job.name, summarize(cells, outcome.failed))
+        if figures := matrix_figures(cells):
             draw_figures(figures, folder.path / "figures")
-        click.echo(render_matrix(part))
+        click.echo(render_matrix(cells))
         if outcome.stopped_by:
             print(
                 f"Stopped by {outcome.stopped_by}. Finished cells are saved; run the same command to resume.",
                 file=sys.stderr,
             )
-        click.echo(f"results: {folder.path} ({len(job_cells)} cells)", err=True)
+        click.echo(f"results: {folder.path} ({len(job.cells)} cells)", err=True)
     return outcome
+
+
+def _results(job: MatrixJob, outcome: Outcome) -> list[CellResult]:
+    """Put every cell together and write its ``cell.json``; cells that the kernel killed count as failed units."""
+    wanted, results = job.section.repetitions, []
+    found = {cell.name: job.repetitions(cell) for cell in job.cells}
+    for cell in job.cells:
+        for number, repetition in found[cell.name].items():
+            if not repetition.is_done:
+                outcome.failed[cell.path(number)] = str(repetition.timing["reason"])
+    for cell in job.cells:
+        paths = (cell.path(number) for number in range(1, wanted + 1))
+        failed = next((outcome.failed[path] for path in paths if path in outcome.failed), None)
+        repetitions, unavailable = list(found[cell.name].values()), job.unavailable.get(cell.name)
+        result = cell_result(cell, repetitions, wanted, unavailable=unavailable, failed=failed)
+        job.folder.write_json(f"{cell.folder}/{CELL_FILE}", result.to_json())
+        results.append(result)
+    return results
 
 
 def dry_run(study: Manifest, results: Path) -> str:

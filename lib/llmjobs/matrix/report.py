@@ -5,12 +5,13 @@ from functools import partial
 
 from matplotlib.figure import Figure as Plot
 
+from llmjobs.matrix.summary import Flips, cell_names, find_flips
+from llmjobs.records import DONE, CellResult
 from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
 from llmjobs.report.figure_style import place_labels, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import FAR_APART, LONG_ENOUGH_S
-from llmjobs.report.measure.matrix import DONE, Cell, Flips, cell_names, find_flips
 from llmjobs.report.sections import cost as plots
 from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import (
@@ -32,14 +33,14 @@ from llmjobs.statistics.paired import difference_from_counts, simultaneous_level
 # The timing matrix in pictures: bars, accuracy against time, memory against speed.
 
 
-def matrix_figures(cells: Sequence[Cell]) -> list[Figure]:
+def matrix_figures(cells: Sequence[CellResult]) -> list[Figure]:
     """Return the pictures that the cells which ran allow."""
     done = [cell for cell in cells if cell.status == DONE and cell.measures]
     names = cell_names(done)
     return [*_times(done, names), *_tradeoff(done, names), *_memory(done, names)]
 
 
-def _times(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
+def _times(cells: Sequence[CellResult], names: Sequence[str]) -> list[Figure]:
     parts = {
         "load": [cell.value("load_s") for cell in cells],
         "real": [cell.value("real_s") for cell in cells],
@@ -53,7 +54,7 @@ def _times(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
     return [Figure("matrix-times", f"Time ({listed(kept)}) of the whole process of every cell that ran.", draw)]
 
 
-def _tradeoff(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
+def _tradeoff(cells: Sequence[CellResult], names: Sequence[str]) -> list[Figure]:
     points = [
         plots.CostPoint(name, asked_s, *right)
         for cell, name in zip(cells, names, strict=True)
@@ -67,7 +68,7 @@ def _tradeoff(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
     return [Figure("matrix-accuracy-time", caption, draw)]
 
 
-def _memory(cells: Sequence[Cell], names: Sequence[str]) -> list[Figure]:
+def _memory(cells: Sequence[CellResult], names: Sequence[str]) -> list[Figure]:
     points = [
         (memory, speed, name)
         for cell, name in zip(cells, names, strict=True)
@@ -101,13 +102,17 @@ def memory_against_speed(points: Sequence[tuple[float, float, str]]) -> Plot:
 # The timing matrix: the grid, its bars, accuracy against time, and which answers a setting changes.
 
 
+def _cells(measures: Measures) -> list[CellResult]:
+    return [cell for run in measures.study.runs for cell in run.cells]
+
+
 def _wanted(measures: Measures) -> bool:
-    return bool(measures.cells)
+    return bool(_cells(measures))
 
 
 def build(measures: Measures) -> Content:
     """Put the grid on paper."""
-    cells = measures.cells
+    cells = _cells(measures)
     done = [cell for cell in cells if cell.status == DONE]
     flips, named = find_flips(done), dict(zip(map(id, done), cell_names(done), strict=True))
     blocks: list[Block] = [
@@ -122,7 +127,7 @@ def build(measures: Measures) -> Content:
     return Content(blocks, findings, [(TIMINGS, finding.sentence) for finding in findings])
 
 
-def _explained(cells: Sequence[Cell]) -> Prose:
+def _explained(cells: Sequence[CellResult]) -> Prose:
     repeated = sorted({cell.repetitions for cell in cells if cell.repetitions})
     times = f" Medians of {listed(map(str, repeated))} repetitions." if repeated and repeated[-1] > 1 else ""
     return Prose(
@@ -132,7 +137,7 @@ def _explained(cells: Sequence[Cell]) -> Prose:
     )
 
 
-def _grid(cells: Sequence[Cell]) -> list[Block]:
+def _grid(cells: Sequence[CellResult]) -> list[Block]:
     if not cells:
         return []
     columns = [
@@ -177,7 +182,7 @@ def _grid(cells: Sequence[Cell]) -> list[Block]:
     return blocks
 
 
-def _without_result(cells: Sequence[Cell]) -> list[Block]:
+def _without_result(cells: Sequence[CellResult]) -> list[Block]:
     named = zip(cells, cell_names(cells), strict=True)
     rows = [[name, cell.status, cell.reason or "no reason recorded"] for cell, name in named if cell.status != DONE]
     columns = [Column("Cell", "left", 1), Column("State", "left"), Column("Reason", "left", 2)]
@@ -218,7 +223,7 @@ def _flips(flips: Sequence[Flips], named: Mapping[int, str]) -> Table:
     return Table("Answers that a setting changes", columns, rows, note=note)
 
 
-def _speed(cells: Sequence[Cell], named: Mapping[int, str]) -> list[Finding]:
+def _speed(cells: Sequence[CellResult], named: Mapping[int, str]) -> list[Finding]:
     """Say of every quantized cell whether it is faster than the plain one on the same device."""
     findings = []
     for cell in cells:
@@ -241,15 +246,15 @@ def _speed(cells: Sequence[Cell], named: Mapping[int, str]) -> list[Finding]:
             memory = f", with {size(cell.memory_bytes)} of memory against {size(plain.memory_bytes)}"
         runs = f"medians of {count(few)} repetitions, which do not overlap" if few > 1 else "one run each"
         times = f"({seconds(mine)} against {seconds(theirs)}, {runs})"
-        text = f"{named[id(cell)]} {verb} {much} {plain.name} for the same questions {times}{memory}."
+        text = f"{named[id(cell)]} {verb} {much} {plain.row} for the same questions {times}{memory}."
         findings.append(Finding(f"{ratio(factor)}×", text, 80))
     return findings
 
 
-def _overlap(first: Cell, second: Cell) -> bool:
+def _overlap(first: CellResult, second: CellResult) -> bool:
     """Whether the repetitions of two cells lie within each other's range."""
     a, b = first.measures["questions_real_s"], second.measures["questions_real_s"]
-    return a.low <= b.high and b.low <= a.high
+    return a is not None and b is not None and a.low <= b.high and b.low <= a.high
 
 
 def _loss(flips: Sequence[Flips], named: Mapping[int, str]) -> list[Finding]:
@@ -265,9 +270,9 @@ def _loss(flips: Sequence[Flips], named: Mapping[int, str]) -> list[Finding]:
         apart = result.p * pairs < 0.05 and not wide.low <= 0 <= wide.high
         verb = "loses" if result.difference < 0 else "gains"
         change = (
-            f"{verb} {points(abs(result.difference))} points against {flip.against.name} ({ends})"
+            f"{verb} {points(abs(result.difference))} points against {flip.against.row} ({ends})"
             if apart
-            else f"cannot be told apart in accuracy from {flip.against.name}:"
+            else f"cannot be told apart in accuracy from {flip.against.row}:"
             f" {points(result.difference, sign=True)} points ({ends})"
         )
         text = (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmjobs.changed_prompts import ChangedPrompts
+from llmjobs.records import CellResult
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -164,6 +165,8 @@ class RawRun:
     notices: list[Notice] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+    cells: list[CellResult] = field(default_factory=list)
+    """Of a timing matrix."""
     partial: bool = False
     checks: tuple[int, int] = (0, 0)
 

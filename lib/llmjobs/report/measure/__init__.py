@@ -5,7 +5,6 @@ from functools import cached_property
 
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, measure_accuracy
 from llmjobs.report.measure.faulty import without_faulty
-from llmjobs.report.measure.matrix import Cell, read_cells
 from llmjobs.report.measure.overlap import Overlap, Pair, measure_overlap, measure_pairs
 from llmjobs.report.measure.patterns import ModelPatterns, measure_patterns
 from llmjobs.report.measure.scores import MetricScores, measure_scores
@@ -49,11 +48,6 @@ class Measures:
     def scores(self) -> list[MetricScores]:
         """Means of every metric, where a benchmark has several or partial credit."""
         return [measure_scores(table) for table in self.study.metrics]
-
-    @cached_property
-    def cells(self) -> list[Cell]:
-        """Cells of the timing matrix, of all runs."""
-        return read_cells(self.study.runs)
 
     def label(self, benchmark: Benchmark, row: int) -> str:
         """Return the name of a benchmark's row."""

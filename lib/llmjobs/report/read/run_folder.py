@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.changed_prompts import MARKS, ChangedPrompts, count_changed
+from llmjobs.records import CellResult
 from llmjobs.report.read.json_files import (
     each,
     listed,
@@ -52,6 +53,7 @@ def read_run_folder(path: Path) -> RawRun:
     place = path / "eval"
     for unit in sorted(unit for unit in place.rglob("*") if _is_unit(unit)) if place.is_dir() else []:
         _unit(path, unit, run)
+    _cells(path, run)
     _metrics(run)
     _costs(run)
     _completeness(path, run, state.unfinished)
@@ -122,6 +124,16 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     error = unit / "error.json"
     if error.exists():
         run.notice(where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}")
+
+
+def _cells(path: Path, run: RawRun) -> None:
+    for file in sorted((path / "matrix").glob("*/cell.json")):
+        folder = file.parent
+        where = f"{path.name}/matrix/{folder.name}"
+        if raw := read_json(file, run, f"{where}/cell.json"):
+            records = folder / "records.jsonl"
+            lines = read_lines(records, run, where) if records.exists() else ()
+            run.cells.append(CellResult.from_json(raw, folder.name, lines))
 
 
 def _with_marks(lines: Iterable[dict[str, Any]], marks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

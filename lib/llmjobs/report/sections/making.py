@@ -52,10 +52,9 @@ def _sources(measures: Measures) -> list[Block]:
     study = measures.study
     rows = []
     for place, run in enumerate(study.runs):
-        cells = [cell for cell in measures.cells if cell.run == run.path]
-        models = len(run.entries) or len({cell.model for cell in cells})
+        models = len(run.entries) or len({cell.model for cell in run.cells})
         records = sum(len(r) for e in run.entries for r in e.records.values())
-        records += sum(len(cell.answers) for cell in cells)
+        records += sum(len(cell.answers) for cell in run.cells)
         taken = study.taken[place] if study.where and place < len(study.taken) else (models, records)
         state = "partial" if run.partial else "whole"
         equal, checked = run.checks

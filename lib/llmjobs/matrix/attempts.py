@@ -1,0 +1,91 @@
+"""How often a cell was started without a result: kept in its folder before each start, so that kills are counted."""
+
+import contextlib
+from dataclasses import asdict, dataclass, fields
+
+from llmjobs.errors import DataError
+from llmjobs.machine.child import boot_id, oom_kills, own_oom_kills
+from llmjobs.work.folder import RunFolder, read_object
+
+FILE = "attempts.json"
+MOST_KILLS = 2
+"""A cell that was killed for memory this often is recorded so and left alone."""
+MOST_VANISHED = 5
+"""The same where the kernel does not count such kills and nobody came back to tell."""
+
+
+@dataclass
+class Attempts:
+    """What is known of earlier starts of a cell, since it last had a result."""
+
+    kills: int = 0
+    """Starts that ended by a kill for memory: the cell's own, or that of the whole run with it."""
+    vanished: int = 0
+    """Starts whose end nobody saw, where the kernel counts no kills."""
+    running: bool = False
+    boot: str | None = None
+    oom_kills: int | None = None
+    """Of this process's control group where it has a count of its own, else of the machine."""
+    group: str | None = None
+
+    @property
+    def given_up(self) -> str | None:
+        """Why it is not tried again, or None."""
+        if self.kills >= MOST_KILLS:
+            return f"killed for lack of memory {self.kills} times"
+        if self.vanished >= MOST_VANISHED:
+            return f"{self.vanished} attempts ended without a word while it ran, most likely for lack of memory"
+        return None
+
+
+class AttemptsFile:
+    """The attempts of one cell, in its folder."""
+
+    def __init__(self, folder: RunFolder, cell_folder: str) -> None:
+        """Read what earlier runs left, and count a start that nobody saw the end of."""
+        self._folder, self._file = folder, f"{cell_folder}/{FILE}"
+        self.attempts = self._read()
+        if self.attempts.running:
+            self._count_unseen_end()
+            self._write()
+
+    def start(self) -> None:
+        """Note a start, before it happens."""
+        self.attempts.running = True
+        self.attempts.boot = boot_id()
+        self.attempts.group, self.attempts.oom_kills = own_oom_kills() or (None, oom_kills())
+        self._write()
+
+    def end(self, *, killed: bool) -> None:
+        """Note that its end was seen."""
+        self.attempts.running = False
+        self.attempts.kills += killed
+        self._write()
+
+    def clear(self) -> None:
+        """Forget earlier ends: it has a result."""
+        self.attempts = Attempts()
+        self._write()
+
+    def _count_unseen_end(self) -> None:
+        group, now = own_oom_kills() or (None, oom_kills())
+        before = self.attempts.oom_kills if self.attempts.group == group else None
+        self.attempts.running = False
+        if before is None or now is None:
+            self.attempts.vanished += 1
+        elif self.attempts.boot == boot_id() and now > before:
+            self.attempts.kills += 1
+
+    def _read(self) -> Attempts:
+        known, empty = {}, Attempts()
+        with contextlib.suppress(DataError):
+            known = read_object(self._folder.path / self._file)
+        texts, flags = ("boot", "group"), ("running",)
+        for one in fields(Attempts):
+            kind = str if one.name in texts else bool if one.name in flags else int
+            if type(known.get(one.name)) is kind:
+                setattr(empty, one.name, known[one.name])
+        return empty
+
+    def _write(self) -> None:
+        self._folder.write_json(self._file, asdict(self.attempts))

@@ -1,0 +1,315 @@
+"""What a timing matrix found: a result for each cell, which answers a setting changes, and the grid on the terminal."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmjobs.matrix.cells import Cell
+from llmjobs.process_memory import needed_bytes
+from llmjobs.records import (
+    DONE,
+    FAILED,
+    KILLED,
+    MISSING,
+    UNAVAILABLE,
+    CellRecord,
+    CellResult,
+    Spread,
+    answers_of,
+)
+from llmjobs.statistics.paired import PairedDifference, paired_difference
+from llmjobs.terminal_text import DASH, gib, seconds, table
+from llmjobs.work.journal import Record
+
+
+def summarize(cells: Sequence[CellResult], failed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the ``matrix`` part of ``summary.json``; ``failed`` maps units to the reason in one line."""
+    missing = [cell.cell for cell in cells if cell.status == MISSING]
+    return {
+        "status": "partial" if missing else "complete",
+        "cells": [cell.to_json() for cell in cells],
+        "flips": [flip.to_json() for flip in find_flips(cells)],
+        "units_missing": missing,
+        "units_failed": [{"unit": path, "error": line} for path, line in failed.items()],
+    }
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One finished repetition of a cell, as it was recorded."""
+
+    timing: Record
+    records: Sequence[CellRecord]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has figures: one that was killed for memory has a result, but none."""
+        return bool(self.timing["status"] == DONE)
+
+    @property
+    def predictions(self) -> list[tuple[Any, ...]]:
+        """Every answer with its question, in order."""
+        return [(r["benchmark"], r["subject"], r["doc_id"], r["prediction"]) for r in self.records]
+
+
+def cell_result(
+    cell: Cell, repetitions: Sequence[Repetition], wanted: int, *, unavailable: str | None, failed: str | None
+) -> CellResult:
+    """Put the finished repetitions of a cell together.
+
+    ``wanted`` is how many the manifest asks for; ``unavailable`` and ``failed`` say why there are fewer.
+    """
+    done = [repetition for repetition in repetitions if repetition.is_done]
+    killed = next((str(one.timing["reason"]) for one in repetitions if not one.is_done), None)
+    status, reason = _status(len(done), wanted, unavailable, killed, failed)
+    found: dict[str, Any] = {
+        "device": cell.model.device,
+        "quantization": cell.model.quantization,
+        "dtype": cell.model.dtype,
+    }
+    if done:
+        first, timings = done[0], [one.timing for one in done]
+        model = first.timing["model"]
+        loaded = ("device", "quantization", "dtype", "architecture", "parameters", "revision")
+        found = {
+            **{key: model[key] for key in loaded},
+            "scoring_path": first.timing["scoring_path"],
+            "errors": sum(record["status"] == "error" for record in first.records),
+            "repetitions_agree": all(one.predictions == first.predictions for one in done),
+            "measures": _spreads([_figures(timing) for timing in timings]),
+            "by_context": _by_context(timings),
+            "reasons": _reasons(first.timing),
+            "remarks": list(dict.fromkeys(remark for timing in timings for remark in timing["remarks"])),
+            "answers": answers_of(first.records),
+        }
+    return CellResult(
+        row=cell.row,
+        cell=cell.name,
+        model=cell.model.name,
+        threads=cell.threads,
+        batch_size=cell.batch_size,
+        status=status,
+        reason=reason,
+        repetitions=len(done),
+        **found,
+    )
+
+
+def _status(
+    done: int, wanted: int, unavailable: str | None, killed: str | None, failed: str | None
+) -> tuple[str, str | None]:
+    if unavailable:
+        return UNAVAILABLE, unavailable
+    if done == wanted:
+        return DONE, None
+    if done and (killed or failed):
+        return DONE, f"{done} of {wanted} repetitions: {killed or failed}"
+    if killed:
+        return KILLED, killed
+    if failed:
+        return FAILED, failed
+    return MISSING, f"{done} of {wanted} repetitions are finished; run the same command to resume"
+
+
+def _figures(timing: Mapping[str, Any]) -> dict[str, float | None]:
+    """The figures of one repetition, under the names of ``docs/measuring.md``."""
+    questions, first = timing["questions"], timing["speed"][0]
+    count, asked_s = questions["questions"], questions["real_s"]
+    energy = timing["energy"]["joules"]
+    energy_j = round(sum(energy.values()), 3) if energy else None
+    plain = ("import_s", "load_s", "warmup_s", "real_s", "user_s", "system_s", "gpu_s", "peak_rss_bytes")
+    return {
+        **{name: timing[name] for name in plain},
+        "needed_bytes": needed_bytes(timing.get("peak_anon_bytes"), timing.get("mapped_weight_bytes")),
+        "peak_device_bytes": timing["peak_device_bytes"],
+        "weight_bytes": timing["model"]["weight_bytes"],
+        "cycles": timing["cpu"]["cycles"],
+        "instructions": timing["cpu"]["instructions"],
+        **{name: first[name] for name in SPEEDS},
+        "questions_real_s": asked_s,
+        "questions_cpu_s": round(questions["user_s"] + questions["system_s"], 6),
+        "questions_gpu_s": questions["gpu_s"],
+        "questions_per_s": round(count / asked_s, 4) if asked_s else None,
+        "energy_j": energy_j,
+        "joules_per_1000_questions": round(1000 * energy_j / count, 3) if energy_j is not None and count else None,
+    }
+
+
+SPEEDS = ("ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s")
+
+
+def _spreads(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:
+    """Each figure over the repetitions; None where no repetition has it."""
+    found: dict[str, Spread | None] = {}
+    for name in rows[0]:
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        found[name] = Spread(statistics.median(values), min(values), max(values), len(values)) if values else None
+    return found
+
+
+def _by_context(timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for at, first in enumerate(timings[0]["speed"]):
+        found = _spreads([{name: timing["speed"][at][name] for name in SPEEDS} for timing in timings])
+        figures = {name: spread and vars(spread) for name, spread in found.items()}
+        rows.append({"context_tokens": first["context_tokens"], **figures, "reason": first["reason"]})
+    return rows
+
+
+def _reasons(timing: Mapping[str, Any]) -> dict[str, str]:
+    """Why a figure is null, by its name."""
+    cpu, device = timing["cpu"], timing["model"]["device"]
+    found = {
+        "gpu_s": timing["gpu_s_reason"] if timing["gpu_s"] is None else None,
+        "cycles": cpu["reason"],
+        "peak_device_bytes": None if timing["peak_device_bytes"] else f"no separate device memory on the {device}",
+        "ttft_s": timing["speed"][0]["reason"],
+        **{f"energy_j ({source})": why for source, why in timing["energy"]["reasons"].items()},
+    }
+    return {name: why for name, why in found.items() if why}
+
+
+# Which answers a setting changes.
+
+
+@dataclass(frozen=True)
+class Flips:
+    """What a cell's settings change on the same questions, against the cell it is compared with.
+
+    ``changed`` counts other answers, right or wrong; the difference is this cell's accuracy less the other's.
+    """
+
+    cell: CellResult
+    against: CellResult
+    changed: int
+    result: PairedDifference
+
+    def to_json(self) -> dict[str, Any]:
+        """The flips as ``summary.json`` holds them."""
+        result = self.result
+        return {
+            "model": self.cell.model,
+            "cell": self.cell.row,
+            "against": self.against.row,
+            "n": result.n,
+            "changed": self.changed,
+            "lost": result.only_second,
+            "gained": result.only_first,
+            "difference": round(result.difference, 6),
+            "low": round(result.low, 6),
+            "high": round(result.high, 6),
+            "p": round(result.p, 6),
+            "test": "McNemar, exact",
+        }
+
+
+def find_flips(cells: Sequence[CellResult]) -> list[Flips]:
+    """Compare each finished cell with the unquantized one of its model, on its own device where there is one.
+
+    Cells are taken by name, so that the summary of a run and a report on it compare the same ones.
+    """
+    done = sorted((cell for cell in cells if cell.status == DONE and cell.answers), key=lambda cell: cell.cell)
+    places = {id(cell): at for at, cell in enumerate(done)}
+    found = []
+    for cell in done:
+        plain = [one for one in done if one.model == cell.model and one.quantization == "none" and one is not cell]
+        plain.sort(key=lambda one: (one.device != cell.device, one.cell))
+        if not plain or (cell.quantization == "none" and places[id(cell)] < places[id(plain[0])]):
+            continue
+        against = plain[0]
+        keys = sorted(set(cell.answers) & set(against.answers))
+        if keys:
+            mine, theirs = [cell.answers[key] for key in keys], [against.answers[key] for key in keys]
+            changed = sum(a[0] != b[0] for a, b in zip(mine, theirs, strict=True))
+            result = paired_difference([right for _, right in mine], [right for _, right in theirs])
+            found.append(Flips(cell, against, changed, result))
+    return found
+
+
+def cell_names(cells: Sequence[CellResult]) -> list[str]:
+    """Return what each cell is called beside the others: its row, with the model where there are several."""
+    several = len({cell.model for cell in cells}) > 1
+    return [f"{cell.model} {cell.row}" if several else cell.row for cell in cells]
+
+
+# The grid on the terminal.
+
+
+def render_matrix(cells: Sequence[CellResult]) -> str:
+    """The grid, why cells have no figures, which answers change, and what the columns mean."""
+    named = list(zip(cells, cell_names(cells), strict=True))
+    done = [(cell, name) for cell, name in named if cell.repetitions]
+    lines = table([HEADER, *(_row(cell, name) for cell, name in done)]) if done else []
+    lines += [f"{name}: {cell.status}: {cell.reason}" for cell, name in named if cell.reason]
+    lines += [f"{name}: the repetitions gave different answers" for cell, name in done if not cell.repetitions_agree]
+    lines += [f"{name}: {remark}" for cell, name in done for remark in cell.remarks]
+    several = len({cell.model for cell in cells}) > 1
+    lines += [_flip_line(flip, several) for flip in find_flips(cells)]
+    lines += _missing_figures([cell for cell, _ in done])
+    if done:
+        counts = sorted({cell.repetitions for cell, _ in done})
+        lines.append(
+            f"Medians of {' or '.join(map(str, counts))} repetitions. Like those of 'time', real and CPU time cover the"
+            " whole process. CPU is user + system time of all threads, so it can exceed real time."
+        )
+    return "\n".join(lines)
+
+
+HEADER = (
+    "cell", "weights", "load", "real", "CPU", "GPU", "first token", "prefill t/s", "decode t/s",
+    "questions/s", "accuracy (95% interval)", "memory", "J/1000 q",
+)  # fmt: skip
+
+
+def _row(cell: CellResult, name: str) -> tuple[str, ...]:
+    return (
+        f"{name} ({cell.dtype})",
+        gib(cell.value("weight_bytes")),
+        seconds(cell.value("load_s")),
+        _spread(cell.measures.get("real_s")),
+        seconds(cell.cpu_s),
+        seconds(cell.value("gpu_s")),
+        seconds(cell.value("ttft_s")),
+        _number(cell.value("prefill_tokens_per_s")),
+        _number(cell.value("decode_tokens_per_s")),
+        _number(cell.value("questions_per_s")),
+        _accuracy(cell),
+        gib(cell.memory_bytes),
+        _number(cell.value("joules_per_1000_questions")),
+    )
+
+
+def _spread(found: Spread | None) -> str:
+    if found is None or found.n < 2:
+        return seconds(None if found is None else found.median)
+    return f"{seconds(found.median)} ({found.low:.1f}–{found.high:.1f})"
+
+
+def _accuracy(cell: CellResult) -> str:
+    found = cell.accuracy
+    return DASH if found is None else f"{found.value:.1%} ({found.low:.1%}–{found.high:.1%})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _flip_line(flip: Flips, several: bool) -> str:
+    result, model = flip.result, f"{flip.cell.model} " if several else ""
+    return (
+        f"{model}{flip.cell.row} against {flip.against.row}: {flip.changed} of {result.n} answers changed "
+        f"({result.only_second} lost, {result.only_first} gained, {100 * result.difference:+.1f} points, "
+        f"p = {result.p:.3f})"
+    )
+
+
+def _missing_figures(done: Sequence[CellResult]) -> list[str]:
+    """One line for each reason that figures are missing."""
+    reasons: dict[str, dict[str, None]] = {}
+    for cell in done:
+        for name, why in cell.reasons.items():
+            reasons.setdefault(f"{name} {DASH}: {why}", {})[cell.row] = None
+    return [line if len(rows) == len(done) else f"{', '.join(rows)}: {line}" for line, rows in reasons.items()]
