@@ -60,9 +60,9 @@ def test_conversations_and_judgments_that_are_shown() -> None:
     lines: list[str] = []
     unit = Unit("converse/m/u", {})
     turn = {"conversation": "c", "question": ALL, "answer": ALL, "expected": ALL, "correct": False, "error": ALL}
-    show = converse_summary.shower(lines.append)
+    show = converse_summary.record_printer(lines.append)
     show(unit, [{**turn, "status": "ok"}, {**turn, "status": "error"}])
-    judged = mtbench_summary.shower(lines.append)
+    judged = mtbench_summary.record_printer(lines.append)
     judged(unit, [{"question_id": ALL, "questions": [ALL], "turns": [ALL]}])
     judged(unit, [{"question_id": "1", "mode": "single", "rating": 1, "turn": 1, "judgment": ALL, "status": "ok"}])
     assert is_harmless("\n".join(lines)) and sum("\\x1b]52" in line for line in lines) >= 6

@@ -15,7 +15,29 @@ from typing import Any, NotRequired, TypedDict, TypeVar, cast, get_args, get_ori
 from llmjobs.statistics.intervals import Interval, wilson
 
 
-class EvalRecord(TypedDict):
+class EvalDetails(TypedDict, total=False):
+    """What a record of an eval holds only where it applies."""
+
+    num_fewshot: int
+    """Shots that fitted into the prompt."""
+    truncated: bool
+    """The beginning of the prompt was cut off."""
+    shortened: bool
+    """The reply had less room than the benchmark gives it."""
+    joined: bool
+    """The tokenizer joins the end of the prompt with the answer."""
+    thinking: str
+    thinking_tokens: int | None
+    error: str
+    cut_tokens: int
+    """Tokens of the prompt that were cut off to make room for the reply."""
+    text: str
+    """A generated reply, without its thinking."""
+    finish_reason: str
+    new_tokens: int
+
+
+class EvalRecord(EvalDetails):
     """One model's answer to one question of a benchmark."""
 
     model: str
@@ -32,22 +54,6 @@ class EvalRecord(TypedDict):
     status: str
     """``ok``, ``unparsed`` (no answer could be read from the reply) or ``error``."""
     metrics: dict[str, float]
-    num_fewshot: NotRequired[int]
-    """Shots that fitted into the prompt."""
-    truncated: NotRequired[bool]
-    """The beginning of the prompt was cut off."""
-    shortened: NotRequired[bool]
-    """The reply had less room than the benchmark gives it."""
-    joined: NotRequired[bool]
-    """The tokenizer joins the end of the prompt with the answer."""
-    thinking: NotRequired[str]
-    thinking_tokens: NotRequired[int | None]
-    error: NotRequired[str]
-    cut_tokens: NotRequired[int]
-    text: NotRequired[str]
-    """A generated reply, without its thinking."""
-    finish_reason: NotRequired[str]
-    new_tokens: NotRequired[int]
 
 
 class CellRecord(EvalRecord):
@@ -57,21 +63,26 @@ class CellRecord(EvalRecord):
     repetition: int
 
 
-class TurnRecord(TypedDict):
-    """One turn of a scripted conversation."""
+class TurnAsked(TypedDict):
+    """What is known of a turn before it is asked."""
 
     model: str
     set: str
     conversation: str
     turn: int
     """From 1."""
-    kind: str
+    kind: str | None
     distance: int | None
     """Turns between telling a fact and asking for it; None where nothing is asked for."""
     strategy: str
     history: bool
     context: int | None
     question: str
+
+
+class TurnOutcome(TypedDict):
+    """What came of a turn."""
+
     answer: str | None
     expected: str | None
     correct: bool | None
@@ -88,6 +99,10 @@ class TurnRecord(TypedDict):
     thinking: NotRequired[str]
     thinking_tokens: NotRequired[int | None]
     error: NotRequired[str]
+
+
+class TurnRecord(TurnAsked, TurnOutcome):
+    """One turn of a scripted conversation."""
 
 
 class AnswerRecord(TypedDict):

@@ -230,7 +230,8 @@ def test_what_the_section_refuses(manifest, section, says):
 
 def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, monkeypatch):
     """Weights on another device than asked for end the cell, whatever the loader let through."""
-    
+    from dataclasses import replace
+
     from llmjobs.eval import job as eval_job
     from llmjobs.matrix.cell_process import Asker
 

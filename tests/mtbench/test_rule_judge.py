@@ -8,7 +8,7 @@ from mtbench_runs import part_of, records_of, run
 
 from llmjobs.mtbench.judging import read_rating, read_verdict
 from llmjobs.mtbench.questions import Question, read_questions
-from llmjobs.mtbench.rule_judge import RuleTalk, rate
+from llmjobs.mtbench.rule_judge import RuleJudge, rate
 
 MANIFEST = Path(__file__).parents[2] / "manifests/mtbench.yaml"
 ASKED = "What is my name?"
@@ -31,7 +31,7 @@ def test_a_rating_is_the_agreement_with_the_reference(answer, rating):
 
 
 def test_a_question_without_a_reference_gets_no_rating():
-    said = RuleTalk(Question("1", "x", (ASKED,)), 1, ["Ben."]).ask("").text
+    said = RuleJudge(Question("1", "x", (ASKED,)), 1, ["Ben."]).ask("").text
     assert read_rating(said) is None and read_verdict(said) is None
 
 

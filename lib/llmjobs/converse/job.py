@@ -26,15 +26,15 @@ from llmjobs.chat.session import open_backend
 from llmjobs.clocks import measured
 from llmjobs.cluster.place import place
 from llmjobs.converse.conversations import Script, Turn
-from llmjobs.converse.summary import render_summary, shower, summarize
-from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, record_head, with_limit
+from llmjobs.converse.summary import render_summary, record_printer, summarize
+from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, turn_asked, with_limit
 from llmjobs.engines.transformers.device import DeviceClock, available
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.process_memory import WATCH
+from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder
-from llmjobs.work.journal import Record
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
 from llmjobs.work.run_date import run_date
@@ -150,11 +150,11 @@ class ConverseWork:
         """
         script = self.task.scripts[index]
         with measured(self._clock) as span:
-            held = _Held(self.task, script, self._agent(script, index))
+            conversation = _Conversation(self.task, script, self._agent(script, index))
             for turn in range(len(script.turns)):
-                held.take(turn)
-        timing = {"items": len(script.turns), "turns": held.times, **span.to_record()}
-        return Step(held.records, timing)
+                conversation.ask(turn)
+        timing = {"items": len(script.turns), "turns": conversation.times, **span.to_record()}
+        return Step(conversation.records, timing)
 
     def _agent(self, script: Script, index: int) -> Agent:
         task, section = self.task, self.task.section
@@ -170,47 +170,49 @@ class ConverseWork:
 
 
 @dataclass
-class _Held:
+class _Conversation:
     """A conversation as it is held: its records and times so far."""
 
     task: ConverseTask
     script: Script
     agent: Agent
-    records: list[Record] = field(default_factory=list)
+    records: list[TurnRecord] = field(default_factory=list)
     times: list[dict[str, Any]] = field(default_factory=list)
     broken: str | None = None
     """Why the turns from here on are not asked: a turn without an answer leaves the rest without its history."""
 
-    def take(self, turn: int) -> None:
-        """Ask one turn and judge the answer."""
-        said = self.script.turns[turn]
-        head = record_head(self.task, self.script, turn)
+    def ask(self, turn: int) -> None:
+        """Ask one turn and check the answer."""
+        message = self.script.turns[turn]
         if self.broken is not None:
-            self.records.append({**head, **_failed(said, self.broken)})
+            self._add(turn, _failed(message, self.broken))
             return
         try:
-            reply = self.agent.ask(said.text)
+            reply = self.agent.ask(message.text)
         except CallError as error:
             if not isinstance(error, EmptyCallError):
                 raise  # a failed call is no result: the unit ends here, and the next run asks again
-            self._fail(turn, head, said, error)
+            self._fail(turn, error)
         except (AnswerError, ContextFullError, MessageTooLongError) as error:
-            self._fail(turn, head, said, error)
+            self._fail(turn, error)
         else:
-            self.records.append({**head, **_answered(said, reply)})
+            self._add(turn, _answered(message, reply))
             figures = {"ttft_s": round(reply.ttft_s, 6), "real_s": round(reply.real_s, 6)}
             self.times.append({"turn": turn + 1, **figures, "reused_tokens": reply.reused_tokens})
 
-    def _fail(self, turn: int, head: Mapping[str, Any], said: Turn, error: LlmjobsError) -> None:
-        self.records.append({**head, **_failed(said, str(error))})
+    def _fail(self, turn: int, error: LlmjobsError) -> None:
+        self._add(turn, _failed(self.script.turns[turn], str(error)))
         self.broken = f"not asked: turn {turn + 1} has no answer"
 
+    def _add(self, turn: int, outcome: TurnOutcome) -> None:
+        self.records.append({**turn_asked(self.task, self.script, turn), **outcome})
 
-def _answered(said: Turn, reply: Reply) -> dict[str, Any]:
-    return {
+
+def _answered(message: Turn, reply: Reply) -> TurnOutcome:
+    outcome: TurnOutcome = {
         "answer": reply.text,
-        "expected": said.expected,
-        "correct": said.is_right(reply.text) if said.expected is not None else None,
+        "expected": message.expected,
+        "correct": message.is_right(reply.text) if message.expected is not None else None,
         "status": "ok",
         "tokens_sent": reply.prompt_tokens,
         "tokens_dropped": reply.dropped_tokens,
@@ -218,18 +220,24 @@ def _answered(said: Turn, reply: Reply) -> dict[str, Any]:
         "tokens_new": reply.new_tokens,
         "tokens_counted": reply.counted,
         "finish_reason": reply.finish_reason,
-        **reply.thinking_record(),
     }
+    if reply.thinking is not None:
+        outcome["thinking"] = reply.thinking
+        outcome["thinking_tokens"] = reply.thinking_tokens
+    return outcome
 
 
-def _failed(said: Turn, why: str) -> dict[str, Any]:
-    nothing = dict.fromkeys(("tokens_sent", "tokens_dropped", "tokens_side", "tokens_new", "tokens_counted"))
+def _failed(message: Turn, why: str) -> TurnOutcome:
     return {
         "answer": None,
-        "expected": said.expected,
+        "expected": message.expected,
         "correct": None,
         "status": "error",
-        **nothing,
+        "tokens_sent": None,
+        "tokens_dropped": None,
+        "tokens_side": None,
+        "tokens_new": None,
+        "tokens_counted": None,
         "finish_reason": None,
         "error": why,
     }
@@ -250,7 +258,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
     with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
         job = ConverseJob(study, folder)
         models = {m.name: m for m in study.models}
-        outcome = there.run(job, folder, models, job.section.threads, shower(click.echo) if show else None)
+        outcome = there.run(job, folder, models, job.section.threads, record_printer(click.echo) if show else None)
         part = summarize(folder, list(job.tasks.values()), outcome)
         write_summary(folder, study, job.name, part)
         click.echo(render_summary(part))

@@ -11,6 +11,7 @@ import numpy as np
 from llmjobs.converse.tasks import ConverseTask
 from llmjobs.errors import printable
 from llmjobs.eval.summary import failed_lines
+from llmjobs.records import TurnRecord, as_records
 from llmjobs.statistics.intervals import clustered_interval, wilson
 from llmjobs.statistics.paired import clustered_comparison
 from llmjobs.terminal_text import seconds, table
@@ -43,7 +44,7 @@ def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome
 
 
 def _group(folder: RunFolder, model: str, set_name: str, tasks: Sequence[ConverseTask]) -> dict[str, Any]:
-    records = {str(task.memory): _read(folder, task, "records.jsonl") for task in tasks}
+    records = {str(task.memory): as_records(_read(folder, task, "records.jsonl"), TurnRecord) for task in tasks}
     timings = {str(task.memory): _turns(_read(folder, task, "timings.jsonl")) for task in tasks}
     pairs = [("full", "none"), *(("full", name) for name in records if name not in ("full", "none"))]
     return {
@@ -68,7 +69,7 @@ def _turns(timings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [turn for line in timings for turn in line.get("turns", ())]
 
 
-def _memory(task: ConverseTask, records: Sequence[Record], timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _memory(task: ConverseTask, records: Sequence[TurnRecord], timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     asked = [record for record in records if record["expected"] is not None]
     answered = [record for record in records if record["status"] == "ok"]
     return {
@@ -90,14 +91,14 @@ def _memory(task: ConverseTask, records: Sequence[Record], timings: Sequence[Map
     }
 
 
-def _by(records: Sequence[Record], key: Callable[[Record], Any], name: str) -> list[dict[str, Any]]:
-    parts: dict[Any, list[Record]] = defaultdict(list)
+def _by(records: Sequence[TurnRecord], key: Callable[[TurnRecord], Any], name: str) -> list[dict[str, Any]]:
+    parts: dict[Any, list[TurnRecord]] = defaultdict(list)
     for record in records:
         parts[key(record)].append(record)
     return [{name: value, **_accuracy(parts[value])} for value in sorted(parts)]
 
 
-def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
+def _accuracy(records: Sequence[TurnRecord]) -> dict[str, Any]:
     scored = [record for record in records if record["status"] == "ok"]
     n, right = len(scored), sum(bool(record["correct"]) for record in scored)
     low, high = _ends(right, scored) if n else (None, None)
@@ -111,7 +112,7 @@ def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _ends(right: int, scored: Sequence[Record]) -> tuple[float, float]:
+def _ends(right: int, scored: Sequence[TurnRecord]) -> tuple[float, float]:
     """Return the wider of Wilson's interval and the cluster-robust one, end by end.
 
     Answers of one conversation hang together; where all conversations agree, the second interval collapses.
@@ -124,11 +125,11 @@ def _ends(right: int, scored: Sequence[Record]) -> tuple[float, float]:
     return max(0.0, min(low, wide_low)), min(1.0, max(high, wide_high))
 
 
-def _growth(answered: Sequence[Record], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _growth(answered: Sequence[TurnRecord], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Tokens and time a turn as the conversation grows: medians over conversations."""
     sent, first, real = defaultdict(list), defaultdict(list), defaultdict(list)
     for record in answered:
-        sent[record["turn"]].append(record["tokens_sent"])
+        sent[record["turn"]].append(record["tokens_sent"] or 0)
     for turn in timings:
         first[turn["turn"]].append(turn["ttft_s"])
         real[turn["turn"]].append(turn["real_s"])
@@ -149,7 +150,7 @@ def _median(values: Iterable[float]) -> float | None:
     return round(median(found), 6) if found else None
 
 
-def _paired(first: Sequence[Record] | None, second: Sequence[Record] | None) -> dict[str, Any] | None:
+def _paired(first: Sequence[TurnRecord] | None, second: Sequence[TurnRecord] | None) -> dict[str, Any] | None:
     """The difference on the questions that both answered."""
     one, other = _scored(first or ()), _scored(second or ())
     both = [key for key in one if key in other]
@@ -165,7 +166,7 @@ def _paired(first: Sequence[Record] | None, second: Sequence[Record] | None) -> 
     }
 
 
-def _scored(records: Iterable[Record]) -> dict[tuple[str, int], bool]:
+def _scored(records: Iterable[TurnRecord]) -> dict[tuple[str, int], bool]:
     return {
         (record["conversation"], record["turn"]): bool(record["correct"])
         for record in records
@@ -215,10 +216,10 @@ def _sentence(pair: Mapping[str, Any]) -> str:
     )
 
 
-def shower(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], None]:
+def record_printer(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[TurnRecord]], None]:
     """Return what the runner calls with each conversation's records."""
 
-    def show(unit: Unit, records: Sequence[Record]) -> None:
+    def show(unit: Unit, records: Sequence[TurnRecord]) -> None:
         write(f"── {unit.path} · {records[0]['conversation']}" if records else unit.path)
         for record in records:
             write(f"   user  {printable(record['question'])}")
@@ -227,7 +228,7 @@ def shower(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], No
     return show
 
 
-def _verdict(record: Record) -> str:
+def _verdict(record: TurnRecord) -> str:
     if record["status"] == "error":
         return f"[no answer: {printable(record['error'])}]"
     if record["expected"] is None:

@@ -1,6 +1,5 @@
 """From a manifest's ``converse`` section to tasks: one model on one set of conversations with one memory."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from llmjobs.engines.transformers.locate import Located
 from llmjobs.errors import ManifestError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.chat import ConverseSection
+from llmjobs.records import TurnAsked
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.units import Unit
 
@@ -128,18 +128,18 @@ def with_limit(study: Manifest, limit: int) -> Manifest:
     return study.model_copy(update={"converse": section.model_copy(update={"conversations": count})})
 
 
-def record_head(task: ConverseTask, script: Script, turn: int) -> Mapping[str, Any]:
+def turn_asked(task: ConverseTask, script: Script, turn: int) -> TurnAsked:
     """The keys of a record that are known before the turn is asked."""
-    said = script.turns[turn]
+    message = script.turns[turn]
     return {
         "model": task.model.name,
         "set": task.set_name,
         "conversation": script.id,
         "turn": turn + 1,
-        "kind": said.kind,
-        "distance": said.distance,
+        "kind": message.kind,
+        "distance": message.distance,
         "strategy": task.memory.strategy,
         "history": task.memory.history,
         "context": task.memory.context,
-        "question": said.text,
+        "question": message.text,
     }

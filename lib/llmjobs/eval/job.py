@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import click
 
@@ -38,15 +38,16 @@ from llmjobs.engines.transformers.plan import UnitPlan
 from llmjobs.engines.transformers.probe import ProbeResult, made_up_tokens
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.errors import LlmjobsError
-from llmjobs.eval.summary import render_summary, shower, summarize
+from llmjobs.eval.summary import render_summary, record_printer, summarize
 from llmjobs.eval.tasks import Task, docs_record, eval_section, make_tasks, with_limit
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.memory import available_bytes, mapped_weight_bytes
 from llmjobs.process_memory import WATCH
 from llmjobs.prompt_format import PromptFormat
+from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder, read_object
-from llmjobs.work.journal import Record, encode
+from llmjobs.work.journal import encode
 from llmjobs.work.memory_kills import MemoryLimits
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
@@ -64,9 +65,17 @@ STEPS_BEFORE = {"docs_a_step": 16}
 """Steps of units whose checkpoint does not name them yet."""
 
 
-def record_of(task: Task, doc: Doc, judgement: Judgement | None, **extra: Any) -> Record:
-    """One line of ``records.jsonl``."""
-    record: Record = {
+def record_of(
+    task: Task,
+    doc: Doc,
+    judgement: Judgement | None,
+    *,
+    loglikelihoods: list[float] | None = None,
+    **details: Unpack[EvalDetails],
+) -> EvalRecord:
+    """One line of ``records.jsonl``; without a judgement the question is in error."""
+    status = "error" if judgement is None else "unparsed" if judgement.prediction is None else "ok"
+    return {
         "model": task.model.name,
         "benchmark": task.data.spec.name,
         "subject": task.data.subject,
@@ -74,19 +83,23 @@ def record_of(task: Task, doc: Doc, judgement: Judgement | None, **extra: Any) -
         "gold": doc.gold,
         "prediction": judgement.prediction if judgement else None,
         "correct": judgement.correct if judgement else None,
-        "loglikelihoods": None,
-        "status": "ok" if judgement else "error",
+        "loglikelihoods": loglikelihoods,
+        "status": status,
         "metrics": dict(judgement.metrics) if judgement else {},
+        **details,
     }
-    if judgement and judgement.prediction is None:
-        record["status"] = "unparsed"
-    return record | extra
 
 
-def asked_as(encoded: EncodedUnit, at: int) -> dict[str, Any]:
+def asked_as(encoded: EncodedUnit, at: int) -> EvalDetails:
     """The shots that fitted, and a mark for each way in which this prompt is not what was asked for."""
-    marks = {"truncated": encoded.truncated, "shortened": encoded.shortened, "joined": encoded.joined}
-    return {"num_fewshot": encoded.shots_used[at]} | {name: True for name, found in marks.items() if found[at]}
+    asked: EvalDetails = {"num_fewshot": encoded.shots_used[at]}
+    if encoded.truncated[at]:
+        asked["truncated"] = True
+    if encoded.shortened[at]:
+        asked["shortened"] = True
+    if encoded.joined[at]:
+        asked["joined"] = True
+    return asked
 
 
 @dataclass
@@ -124,11 +137,12 @@ class LoglikelihoodWork:
         """The batch size that out-of-memory errors left."""
         return {"token_limit": self.scorer.token_limit}
 
-    def _record(self, doc: Doc, scores: Sequence[Score]) -> Record:
+    def _record(self, doc: Doc, scores: Sequence[Score]) -> EvalRecord:
         values = [score.loglikelihood for score in scores]
         shots = asked_as(self.encoded, doc.doc_id)
         if not all(map(math.isfinite, values)):
-            return record_of(self.task, doc, None, error=why_not_finite(self.scorer.model), **shots)
+            details: EvalDetails = {"error": why_not_finite(self.scorer.model), **shots}
+            return record_of(self.task, doc, None, **details)
         rounded = [round(value, DECIMALS) for value in values]
         judgement = self.task.data.benchmark.judge(doc, rounded, [score.is_greedy for score in scores])
         return record_of(self.task, doc, judgement, loglikelihoods=rounded, **shots)
@@ -188,25 +202,23 @@ class GenerationWork:
             seed=self.seed + doc.doc_id,
         )
 
-    def _record(self, doc: Doc, reply: Generation) -> Record:
+    def _record(self, doc: Doc, reply: Generation) -> EvalRecord:
         thinking = self.encoded.format.split(reply.token_ids, reply.text, self._stop(doc))
         judgement = None if reply.error else self.task.data.benchmark.judge_text(doc, thinking.answer)
-        extra: dict[str, Any] = asked_as(self.encoded, doc.doc_id)
+        details: EvalDetails = {
+            "text": thinking.answer,
+            "finish_reason": reply.finish_reason,
+            "new_tokens": reply.new_tokens,
+            **asked_as(self.encoded, doc.doc_id),
+        }
         if thinking.thinking is not None:
-            extra |= {"thinking": thinking.thinking, "thinking_tokens": thinking.tokens}
+            details["thinking"] = thinking.thinking
+            details["thinking_tokens"] = thinking.tokens
         if reply.error:
-            extra["error"] = reply.error
+            details["error"] = reply.error
         if reply.cut_tokens:
-            extra["cut_tokens"] = reply.cut_tokens
-        return record_of(
-            self.task,
-            doc,
-            judgement,
-            text=thinking.answer,
-            finish_reason=reply.finish_reason,
-            new_tokens=reply.new_tokens,
-            **extra,
-        )
+            details["cut_tokens"] = reply.cut_tokens
+        return record_of(self.task, doc, judgement, **details)
 
     def _stop(self, doc: Doc) -> tuple[str, ...]:
         """What ends an answer, looked for behind the thinking."""
@@ -600,7 +612,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
     """
     with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
         job = EvalJob(study, folder)
-        on_records = shower(lambda path: _docs(job, path), click.echo) if show else None
+        on_records = record_printer(lambda path: _docs(job, path), click.echo) if show else None
         outcome = there.run(job, folder, {m.name: m for m in study.models}, job.section.threads, on_records)
         units = [task.unit(job.section.seed) for task in job.tasks.values()]
         part = summarize(folder, units, outcome)

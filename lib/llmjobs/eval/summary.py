@@ -12,6 +12,7 @@ from llmjobs.changed_prompts import ChangedPrompts, count_changed
 from llmjobs.engines.transformers.device import NO_GPU_TIME
 from llmjobs.errors import printable
 from llmjobs.process_memory import needed_bytes
+from llmjobs.records import EvalRecord, as_records
 from llmjobs.statistics.intervals import wilson
 from llmjobs.terminal_text import DASH, fixed, gib, seconds, table
 from llmjobs.work import cursor as cursors
@@ -40,7 +41,7 @@ def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dic
 
 
 def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any]:
-    records: dict[tuple[str, str], list[Record]] = {}
+    records: dict[tuple[str, str], list[EvalRecord]] = {}
     asked = {(str(u.declared["benchmark"]), str(u.declared["subject"])): int(u.declared["num_fewshot"]) for u in units}
     timings: list[Record] = []
     attempts, real_s, memory_kills = 1, 0.0, 0
@@ -50,7 +51,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
             continue
         cursor, _ = cursors.load(folder.unit(unit.path), unit.declared)
         key = (str(unit.declared["benchmark"]), str(unit.declared["subject"]))
-        records[key] = read_records(place / "records.jsonl", allow_torn=True)
+        records[key] = as_records(read_records(place / "records.jsonl", allow_torn=True), EvalRecord)
         timings += read_records(place / "timings.jsonl", allow_torn=True)
         attempts, real_s = max(attempts, cursor.attempts), real_s + cursor.real_s
         memory_kills += cursor.memory_kills
@@ -116,9 +117,9 @@ def _sum(lines: Iterable[Mapping[str, Any]], key: str) -> float:
 
 
 def _benchmarks(
-    records: Mapping[tuple[str, str], Sequence[Record]], asked: Mapping[tuple[str, str], int]
+    records: Mapping[tuple[str, str], Sequence[EvalRecord]], asked: Mapping[tuple[str, str], int]
 ) -> list[dict[str, Any]]:
-    by_benchmark: dict[str, dict[str, Sequence[Record]]] = defaultdict(dict)
+    by_benchmark: dict[str, dict[str, Sequence[EvalRecord]]] = defaultdict(dict)
     for (benchmark, subject), part in records.items():
         by_benchmark[benchmark][subject] = part
     return [
@@ -127,7 +128,7 @@ def _benchmarks(
     ]
 
 
-def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]], asked: Mapping[str, int]) -> dict[str, Any]:
+def _benchmark(name: str, subjects: Mapping[str, Sequence[EvalRecord]], asked: Mapping[str, int]) -> dict[str, Any]:
     rows = [
         {"subject": subject, **_accuracy(part), **count_changed(part, asked[subject]).to_record()}
         for subject, part in subjects.items()
@@ -145,7 +146,7 @@ def _benchmark(name: str, subjects: Mapping[str, Sequence[Record]], asked: Mappi
     }
 
 
-def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
+def _accuracy(records: Sequence[EvalRecord]) -> dict[str, Any]:
     """Micro accuracy over what was scored; an error is counted apart, an unreadable reply is not right."""
     scored = [record for record in records if record["status"] != "error"]
     n, right = len(scored), sum(bool(record["correct"]) for record in scored)
@@ -158,7 +159,7 @@ def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
     return {"n": n, "correct": right} | {k: None if v is None else round(v, 6) for k, v in figures.items()}
 
 
-def _metrics(benchmark: str, records: Sequence[Record]) -> dict[str, float]:
+def _metrics(benchmark: str, records: Sequence[EvalRecord]) -> dict[str, float]:
     """Each metric over all records, put together as the benchmark defines it."""
     aggregate = (benchmark_class(benchmark) if benchmark in names() else Benchmark).aggregate
     values: dict[str, list[float]] = defaultdict(list)
@@ -252,12 +253,12 @@ def _percent(value: float | None) -> str:
 # `--show`: each question, the model's answer, right or wrong.
 
 
-def shower(
+def record_printer(
     docs_of: Callable[[str], Sequence[Doc]], write: Callable[[str], Any]
-) -> Callable[[Unit, Sequence[Record]], None]:
+) -> Callable[[Unit, Sequence[EvalRecord]], None]:
     """Return what the runner calls with each step's records."""
 
-    def show(unit: Unit, records: Sequence[Record]) -> None:
+    def show(unit: Unit, records: Sequence[EvalRecord]) -> None:
         docs = docs_of(unit.path)
         for record in records:
             write(render(record, docs[record["doc_id"]]))
@@ -265,7 +266,7 @@ def shower(
     return show
 
 
-def render(record: Record, doc: Doc) -> str:
+def render(record: EvalRecord, doc: Doc) -> str:
     """A block of lines for one question; foreign control characters are written out."""
     lines = [f"── {record['model']} · {record['benchmark']} · {record['subject']} · question {record['doc_id']}"]
     lines += [f"   {printable(line)}" for line in doc.question.splitlines()]
@@ -275,7 +276,7 @@ def render(record: Record, doc: Doc) -> str:
     return "\n".join([*lines, f"   {verdict(record)}", ""])
 
 
-def verdict(record: Record) -> str:
+def verdict(record: EvalRecord) -> str:
     """``answered B, right`` and its kin."""
     gold = printable(str(record["gold"]))
     if record["status"] == "error":

@@ -87,9 +87,9 @@ class Asker:
         """Energy of processor and device."""
         return EnergyMeter(self.spec.device, self.task.get("uuid") or gpu_uuid())
 
-    def ask(self, teller: Teller) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def ask(self, teller: Teller) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
         """Ask every question; returns the records, and the time of their batches added up."""
-        records: list[dict[str, Any]] = []
+        records: list[Mapping[str, Any]] = []
         total, gpu, peaks, tokens = Span(), [], [0], 0
         plans = {}
         for unit in self.job.units():

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import click
 
@@ -34,14 +34,15 @@ from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
 from llmjobs.mtbench.ahead import Ahead
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
-from llmjobs.mtbench.judging import Said, Talk, judge_pair, judge_single
+from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
 from llmjobs.mtbench.retry import ask_again, failed_call, failed_calls, is_endpoint, what_failed
 from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
-from llmjobs.mtbench.rule_judge import RuleTalk
-from llmjobs.mtbench.summary import collect, render_summary, shower, summarize
+from llmjobs.mtbench.rule_judge import RuleJudge
+from llmjobs.mtbench.summary import collect, render_summary, record_printer, summarize
 from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section, with_limit
 from llmjobs.process_memory import WATCH
+from llmjobs.records import AnswerRecord, Judgment, as_records
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import ERROR_FILE, RECORDS, RunFolder
@@ -59,22 +60,46 @@ FAILED_IN_A_ROW = 3
 """So many questions without an answer, one after the other, end a unit: the server is not asked for the rest."""
 
 
-class _AheadWork:
-    """What the works share: steps that may be computed some ahead."""
-
-    def __init__(
-        self, count: int, workers: int, backend: OpenBackend | None, opening: Mapping[str, Any], *, is_endpoint: bool
-    ) -> None:
-        self.steps, self.opening, self._backend = count, opening, backend
-        self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
-        self._ahead: Ahead[tuple[Record, dict[str, Any]]] = Ahead(self._measured, count, workers)
-        self._effective = dict(backend("effective").effective if backend else RULES)
-        self._clock = DeviceClock(str(self._effective.get("device", "cpu"))) if workers == 1 else None
+class Recorder(Protocol):
+    """Makes the records of one unit: an agent's answers, or a judge's judgments."""
 
     @property
-    def effective(self) -> Mapping[str, Any]:
-        """What really answers."""
-        return self._effective
+    def count(self) -> int:
+        """How many records the unit has."""
+
+    @property
+    def steps(self) -> Mapping[str, Any]:
+        """What decides the order and content of the steps, for the fingerprint."""
+
+    def record(self, index: int) -> tuple[AnswerRecord | Judgment, dict[str, Any]]:
+        """Make record ``index``; returns it with what was measured.
+
+        Raises:
+            UnavailableError: the endpoint cannot be used; the unit resumes here in the next run.
+            SpendingLimitError: the next call could pass the limit.
+
+        """
+
+
+class RecorderWork:
+    """An opened unit: a record a step. The records of an endpoint may be computed some ahead."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        effective: Mapping[str, Any],
+        opening: Mapping[str, Any],
+        *,
+        workers: int = 1,
+        is_endpoint: bool = False,
+    ) -> None:
+        """``effective`` is what really answers, ``workers`` how many records are computed at the same time."""
+        self.steps, self.opening, self._recorder = recorder.count, opening, recorder
+        self.effective = {**effective, **recorder.steps}
+        self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
+        self._clock = DeviceClock(str(effective.get("device", "cpu"))) if workers == 1 else None
+        self._ahead: Ahead[tuple[AnswerRecord | Judgment, dict[str, Any]]]
+        self._ahead = Ahead(self._measured, self.steps, workers)
 
     def state(self) -> Mapping[str, Any]:
         """Nothing: every step begins a conversation of its own."""
@@ -84,7 +109,7 @@ class _AheadWork:
         """Take one record.
 
         Raises:
-            UnavailableError: the endpoint cannot be used; the unit goes on here another time.
+            UnavailableError: the endpoint cannot be used; the unit resumes here in the next run.
             SpendingLimitError: the next call could pass the limit.
 
         """
@@ -99,28 +124,31 @@ class _AheadWork:
         """Wait for the calls in flight: they are paid."""
         self._ahead.close()
 
-    def _measured(self, index: int) -> tuple[Record, dict[str, Any]]:
+    def _measured(self, index: int) -> tuple[AnswerRecord | Judgment, dict[str, Any]]:
         with measured(self._clock) as span:
-            record, figures = self.record(index)
+            record, figures = self._recorder.record(index)
         return record, {"items": 1, **figures, **span.to_record()}
 
-    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
-        """Record ``index``, and what was measured."""
-        raise NotImplementedError
 
+@dataclass(frozen=True)
+class Answers:
+    """A model's two-turn answers through the chat agent, a question a record."""
 
-class AnswerWork(_AheadWork):
-    """A model's two-turn answers through the chat agent."""
+    bench: Bench
+    task: AgentTask
+    backend: OpenBackend
 
-    def __init__(
-        self, bench: Bench, task: AgentTask, backend: OpenBackend, opening: Mapping[str, Any], workers: int
-    ) -> None:
-        """A question a step."""
-        self.bench, self.task = bench, task
-        super().__init__(len(bench.questions), workers, backend, opening, is_endpoint=is_endpoint(task))
-        self._effective["steps"] = _order([question.id for question in bench.questions])
+    @property
+    def count(self) -> int:
+        """One a question."""
+        return len(self.bench.questions)
 
-    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+    @property
+    def steps(self) -> Mapping[str, Any]:
+        """The order of the questions."""
+        return {"steps": _order([question.id for question in self.bench.questions])}
+
+    def record(self, index: int) -> tuple[AnswerRecord, dict[str, Any]]:
         """Ask one question's turns; a turn after a failed one is not asked."""
         question = self.bench.questions[index]
         agent = self._agent(question, index)
@@ -135,16 +163,17 @@ class AnswerWork(_AheadWork):
                 error = f"turn {len(replies) + 1}: {failure}"
                 is_final = not isinstance(failure, CallError)
                 break
-        head = answer_head(self.task.name, question)
-        settings = {"temperature": agent.sampling.temperature, "seed": agent.seed, "history": agent.history}
+        record = _answered(self.task.name, question, replies, error, is_final)
+        record["temperature"], record["seed"] = agent.sampling.temperature, agent.seed
+        record["history"], record["strategy"] = agent.history, agent.strategy
         figures = {"ttft_s": [round(r.ttft_s, 6) for r in replies], "turn_s": [round(r.real_s, 6) for r in replies]}
-        return head | _answered(replies, error, is_final) | settings | {"strategy": agent.strategy}, figures
+        return record, figures
 
     def _agent(self, question: Question, index: int) -> Agent:
         section, spec = self.bench.section, self.task.spec
-        assert isinstance(spec, ModelSpec) and self._backend is not None
+        assert isinstance(spec, ModelSpec)
         return Agent(
-            self._backend(question.id),
+            self.backend(question.id),
             system=spec.system or section.system,
             strategy=section.strategy,
             history=self.task.history,
@@ -163,61 +192,47 @@ def _order(items: Sequence[object]) -> dict[str, str]:
     return {"order": hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]}
 
 
-def answer_head(name: str, question: Question) -> Record:
-    """The keys of an answer record that are known before it is asked."""
-    return {
+def _answered(
+    name: str, question: Question, replies: Sequence[Reply], error: str | None, is_final: bool
+) -> AnswerRecord:
+    record: AnswerRecord = {
         "model": name,
         "question_id": question.id,
         "category": question.category,
         "questions": list(question.turns),
-    }
-
-
-def _answered(replies: Sequence[Reply], error: str | None, is_final: bool) -> Record:
-    return {
         "turns": [reply.text for reply in replies],
         "status": "error" if error else "ok",
-        **({"error": error} if error else {}),
-        **({"final": True} if is_final else {}),
-        "tokens_sent": [reply.prompt_tokens for reply in replies],
-        "tokens_dropped": [reply.dropped_tokens for reply in replies],
-        "tokens_side": [reply.side_tokens for reply in replies],
-        "tokens_new": [reply.new_tokens for reply in replies],
-        "tokens_counted": [reply.counted for reply in replies],
-        "finish_reasons": [reply.finish_reason for reply in replies],
-        **_thinking(replies),
     }
+    if error:
+        record["error"] = error
+    if is_final:
+        record["final"] = True
+    record["tokens_sent"] = [reply.prompt_tokens for reply in replies]
+    record["tokens_dropped"] = [reply.dropped_tokens for reply in replies]
+    record["tokens_side"] = [reply.side_tokens for reply in replies]
+    record["tokens_new"] = [reply.new_tokens for reply in replies]
+    record["tokens_counted"] = [reply.counted for reply in replies]
+    record["finish_reasons"] = [reply.finish_reason for reply in replies]
+    if any(reply.thinking is not None for reply in replies):
+        record["thinking"] = [reply.thinking for reply in replies]
+        record["thinking_tokens"] = [reply.thinking_tokens for reply in replies]
+    return record
 
 
-def _thinking(replies: Sequence[Reply]) -> Record:
-    """What was thought before each turn; no key where nothing was."""
-    if all(reply.thinking is None for reply in replies):
-        return {}
-    return {
-        "thinking": [reply.thinking for reply in replies],
-        "thinking_tokens": [reply.thinking_tokens for reply in replies],
-    }
-
-
-@dataclass
-class ImportedWork:
+@dataclass(frozen=True)
+class ImportedAnswers:
     """Answers of a file as records, so that everything after reads one form."""
 
     bench: Bench
     task: AgentTask
-    effective: Mapping[str, Any] = field(default_factory=lambda: {"imported": True})
-    opening: Mapping[str, Any] = field(default_factory=lambda: {"items": 0})
+    steps: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def steps(self) -> int:
+    def count(self) -> int:
         """One a question."""
         return len(self.bench.questions)
 
-    def state(self) -> Mapping[str, Any]:
-        """Nothing."""
-        return {}
-
-    def step(self, index: int) -> Step:
+    def record(self, index: int) -> tuple[AnswerRecord, dict[str, Any]]:
         """One answer of the file; a question that it leaves out, or answers in fewer turns, is an error."""
         question = self.bench.questions[index]
         answer = self.task.imported.get(question.id)
@@ -225,48 +240,59 @@ class ImportedWork:
         turns = list(answer.turns[: len(question.turns)]) if answer and not error else []
         if not error and len(turns) < len(question.turns):
             error = f"turn {len(turns) + 1}: the file has none"
-        told = {"turns": turns, "status": "error" if error else "ok", **({"error": error} if error else {})}
-        return Step([answer_head(self.task.name, question) | told | {"imported": True}], {"items": 1})
+        record: AnswerRecord = {
+            "model": self.task.name,
+            "question_id": question.id,
+            "category": question.category,
+            "questions": list(question.turns),
+            "turns": turns,
+            "status": "error" if error else "ok",
+        }
+        if error:
+            record["error"] = error
+        record["imported"] = True
+        return record, {}
 
 
-class JudgeWork(_AheadWork):
+class Judgments:
     """One judge's judgments of one agent, or of two side by side."""
 
     def __init__(
-        self,
-        bench: Bench,
-        task: JudgeTask,
-        answers: Sequence[Sequence[Record]],
-        backend: OpenBackend | None,
-        opening: Mapping[str, Any],
-        workers: int,
+        self, bench: Bench, task: JudgeTask, answers: Sequence[Sequence[AnswerRecord]], backend: OpenBackend | None
     ) -> None:
-        """A judgment a step; ``answers`` are each agent's records."""
-        self.bench, self.task = bench, task
-        self._items = bench.turns()
+        """A judgment a record; ``answers`` are each agent's records. Without ``backend`` it judges by rule."""
+        self.bench, self.task, self._backend = bench, task, backend
+        self._turns = bench.turns()
         self._answers = [{record["question_id"]: record for record in part} for part in answers]
-        super().__init__(len(self._items), workers, backend, opening, is_endpoint=is_endpoint(task))
         text = b"".join(encode({"q": r["question_id"], "t": r["turns"]}) for part in answers for r in part)
-        self._effective["steps"] = _order([(question.id, turn) for question, turn in self._items])
-        self._effective["answers"] = hashlib.sha256(text).hexdigest()[:16]
+        self.steps = {
+            "steps": _order([(question.id, turn) for question, turn in self._turns]),
+            "answers": hashlib.sha256(text).hexdigest()[:16],
+        }
 
-    def record(self, index: int) -> tuple[Record, dict[str, Any]]:
+    @property
+    def count(self) -> int:
+        """One a turn of each question."""
+        return len(self._turns)
+
+    def record(self, index: int) -> tuple[Judgment, dict[str, Any]]:
         """Judge one turn of one question; an answer that failed is not judged."""
-        question, turn = self._items[index]
-        talk = partial(self._talk, question, turn)
+        question, turn = self._turns[index]
+        open_judge = partial(self._open_judge, question, turn)
         answers = [part[question.id] for part in self._answers]
         missing = [answer["model"] for answer in answers if len(answer["turns"]) < turn]
         guided = self.bench.has_reference(question, turn)
+        prompts = self.bench.prompts
         if missing:
             judged = _not_judged(self.task.mode, f"{' and '.join(missing)}: there is no answer to judge")
         elif self.task.mode == "single":
             judged = judge_single(
-                self.bench.prompts, question, answers[0]["turns"], turn, with_reference=guided, talk=talk
+                prompts, question, answers[0]["turns"], turn, with_reference=guided, open_judge=open_judge
             )
         else:
             first, second = (answer["turns"] for answer in answers)
-            judged = judge_pair(self.bench.prompts, question, first, second, turn, with_reference=guided, talk=talk)
-        return self._head(question, turn) | judged, {}
+            judged = judge_pair(prompts, question, first, second, turn, with_reference=guided, open_judge=open_judge)
+        return cast(Judgment, self._head(question, turn) | judged), {}
 
     def _head(self, question: Question, turn: int) -> Record:
         names = [agent.name for agent in self.task.agents]
@@ -274,24 +300,14 @@ class JudgeWork(_AheadWork):
         place = {"question_id": question.id, "category": question.category, "turn": turn}
         return {"judge": self.task.judge.name, "mode": self.task.mode, **who, **place}
 
-    def _talk(self, question: Question, turn: int, system: str, label: str) -> Talk:
+    def _open_judge(self, question: Question, turn: int, system: str, label: str) -> JudgeConversation:
         judge = self.task.judge
-        assert self._backend is not None
+        if self._backend is None:
+            turns = [part[question.id]["turns"][turn - 1] for part in self._answers]
+            return RuleJudge(question, turn, turns[::-1] if label.endswith("order2") else turns)
         sampling = Sampling(judge.max_new_tokens + judge.thinking_tokens, judge.temperature)
         seed = self.bench.section.seed
-        return _AgentTalk(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
-
-
-class RuleJudgeWork(JudgeWork):
-    """Judgments by rule (see ``mtbench.rule_judge``): nothing is loaded or asked."""
-
-    def __init__(self, bench: Bench, task: JudgeTask, answers: Sequence[Sequence[Record]]) -> None:
-        """A judgment a step."""
-        super().__init__(bench, task, answers, None, {"items": 0, "load_s": None}, 1)
-
-    def _talk(self, question: Question, turn: int, system: str, label: str) -> Talk:
-        turns = [part[question.id]["turns"][turn - 1] for part in self._answers]
-        return RuleTalk(question, turn, turns[::-1] if label.endswith("order2") else turns)
+        return AgentJudge(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
 
 
 def _not_judged(mode: str, why: str) -> Record:
@@ -301,15 +317,15 @@ def _not_judged(mode: str, why: str) -> Record:
 
 
 @dataclass
-class _AgentTalk:
+class AgentJudge:
     """A judge's conversation by the chat agent."""
 
     agent: Agent
 
-    def ask(self, text: str) -> Said:
+    def ask(self, text: str) -> JudgeAnswer:
         """Ask with everything said before."""
         reply = self.agent.ask(text)
-        return Said(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted, reply.thinking)
+        return JudgeAnswer(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted, reply.thinking)
 
 
 # The mtbench job as the runner sees it: answers first, then judgments; a question or a judgment a step.
@@ -368,23 +384,20 @@ class MTBenchJob:
     def _agent(self, task: AgentTask, stack: ExitStack) -> Work:
         assert self.bench is not None
         if task.spec is None:
-            return ImportedWork(self.bench, task)
+            return RecorderWork(ImportedAnswers(self.bench, task), {"imported": True}, {"items": 0})
         limits = self.section.endpoints.get(task.spec.name, EndpointLimits())
         backend, opening = self._opener(task.spec, task.spec.name, limits, task.path, stack)
-        work = AnswerWork(self.bench, task, backend, opening, limits.concurrency if task.spec.endpoint else 1)
-        stack.callback(work.close)
-        return work
+        return _ahead(Answers(self.bench, task, backend), task, backend, opening, limits.concurrency, stack)
 
     def _judge(self, task: JudgeTask, stack: ExitStack) -> Work:
         assert self.bench is not None
         answers = [whole_answers(self.folder, agent) for agent in task.agents]
         judge = task.judge
         if judge.is_rules:
-            return RuleJudgeWork(self.bench, task, answers)
+            return RecorderWork(Judgments(self.bench, task, answers, None), RULES, {"items": 0, "load_s": None})
         backend, opening = self._opener(judge, account(judge), judge, task.path, stack)
-        work = JudgeWork(self.bench, task, answers, backend, opening, judge.concurrency if judge.endpoint else 1)
-        stack.callback(work.close)
-        return work
+        judgments = Judgments(self.bench, task, answers, backend)
+        return _ahead(judgments, task, backend, opening, judge.concurrency, stack)
 
     def _opener(
         self, spec: ModelSpec, name: str, limits: EndpointLimits | JudgeSpec, path: str, stack: ExitStack
@@ -440,6 +453,22 @@ class MTBenchJob:
         return backend
 
 
+def _ahead(
+    recorder: Recorder,
+    task: AgentTask | JudgeTask,
+    backend: OpenBackend,
+    opening: Mapping[str, Any],
+    concurrency: int,
+    stack: ExitStack,
+) -> RecorderWork:
+    """Open a unit of a model: with an endpoint up to ``concurrency`` records are computed at the same time."""
+    paid = is_endpoint(task)
+    workers = concurrency if paid else 1
+    work = RecorderWork(recorder, backend("effective").effective, opening, workers=workers, is_endpoint=paid)
+    stack.callback(work.close)
+    return work
+
+
 def account(judge: JudgeSpec) -> str:
     """The name under which a judge's calls are booked; an agent may have the same name."""
     return f"judge {judge.name}"
@@ -455,7 +484,7 @@ def make_spending(study: Manifest) -> Spending:
     return Spending(rates, tokens=limit.tokens, cost=limit.cost, currency=section.currency)
 
 
-def whole_answers(folder: RunFolder, agent: AgentTask) -> list[Record]:
+def whole_answers(folder: RunFolder, agent: AgentTask) -> list[AnswerRecord]:
     """An agent's answer records.
 
     Raises:
@@ -464,8 +493,8 @@ def whole_answers(folder: RunFolder, agent: AgentTask) -> list[Record]:
     """
     path: Path = folder.path / agent.path / RECORDS
     if not path.exists() or not cursors.load(folder.unit(agent.path), agent.declared)[0].done:
-        raise DataError(f"{agent.name}: its answers are not whole; what failed there has to be mended first")
-    return read_records(path)
+        raise DataError(f"{agent.name}: some answers are missing; fix what failed there first")
+    return as_records(read_records(path), AnswerRecord)
 
 
 # What an mtbench run would do and cost, before anything is asked: calls, tokens, price.
@@ -581,7 +610,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
     with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
         job = MTBenchJob(study, folder)
         models = {m.name: m for m in study.models} | {f"judge {judge.name}": judge for judge in job.section.judges}
-        outcome = there.run(job, folder, models, job.section.threads, shower(click.echo) if show else None)
+        outcome = there.run(job, folder, models, job.section.threads, record_printer(click.echo) if show else None)
         if job.bench is not None:
             note_failed_calls(folder, job.bench, outcome)
             part = summarize(folder, job.bench, outcome, job.spending)

@@ -145,8 +145,8 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a judge said, and its tokens."""
+class JudgeAnswer:
+    """A judge's reply, and its tokens."""
 
     text: str
     prompt_tokens: int
@@ -156,25 +156,25 @@ class Said:
     """What the judge wrote for itself before it; nothing is read there."""
 
 
-class Talk(Protocol):
+class JudgeConversation(Protocol):
     """A conversation with a judge; :meth:`ask` keeps what was said before."""
 
-    def ask(self, text: str) -> Said:
+    def ask(self, text: str) -> JudgeAnswer:
         """Ask, and take the whole answer."""
 
 
-OpenTalk = Callable[[str, str], Talk]
+OpenJudge = Callable[[str, str], JudgeConversation]
 """System prompt and a label of the call → a conversation."""
 Turns = Sequence[str]
 
 
 def judge_single(
-    prompts: PromptSet, question: Question, answer: Turns, turn: int, *, with_reference: bool, talk: OpenTalk
+    prompts: PromptSet, question: Question, answer: Turns, turn: int, *, with_reference: bool, open_judge: OpenJudge
 ) -> Record:
     """Rate turn ``turn`` (from 1) of an answer; the record's ``status`` is ``ok``, ``unread`` or ``error``."""
     prompt = prompts.choose("single", with_reference=with_reference, turn=turn)
     values = _questions(question) | {"answer": answer[0]} | {f"answer_{i + 1}": text for i, text in enumerate(answer)}
-    found = _ask(prompt, values, talk, f"{question.id}.{turn}", read_rating)
+    found = _ask(prompt, values, open_judge, f"{question.id}.{turn}", read_rating)
     rating = found.pop("read")
     weak = {"single_brackets": True} if rating is not None and is_weakly_rated(found["judgment"] or "") else {}
     return {"prompt": prompt.name, "rating": rating, **weak, **found}
@@ -188,7 +188,7 @@ def judge_pair(
     turn: int,
     *,
     with_reference: bool,
-    talk: OpenTalk,
+    open_judge: OpenJudge,
 ) -> Record:
     """Compare two answers in both orders; verdicts that disagree are a tie.
 
@@ -201,7 +201,7 @@ def judge_pair(
         values |= {
             f"answer_{side}_{i + 1}": text for side, turns in (("a", a), ("b", b)) for i, text in enumerate(turns)
         }
-        found = _ask(prompt, values, talk, f"{question.id}.{turn}.order{place}", read_verdict)
+        found = _ask(prompt, values, open_judge, f"{question.id}.{turn}.order{place}", read_verdict)
         orders.append({"verdict": found.pop("read"), **found})
     winners = [_winner(orders[0]["verdict"], "first", "second"), _winner(orders[1]["verdict"], "second", "first")]
     return {"prompt": prompt.name, **combine(winners), "orders": orders, "status": _worst(orders)}
@@ -230,14 +230,16 @@ def _questions(question: Question) -> dict[str, str]:
     return values | {f"ref_answer_{i + 1}": text for i, text in enumerate(question.reference or ())}
 
 
-def _ask(prompt: JudgePrompt, values: dict[str, str], talk: OpenTalk, label: str, read: Callable[[str], Any]) -> Record:
+def _ask(
+    prompt: JudgePrompt, values: dict[str, str], open_judge: OpenJudge, label: str, read: Callable[[str], Any]
+) -> Record:
     """Ask, and once more where nothing can be read or a local judge said nothing."""
-    opened = talk(prompt.system, label)
+    judge = open_judge(prompt.system, label)
     found = _Found()
     for asked in (1, 2):
         found.asked = asked
         try:
-            answer = opened.ask(prompt.fill(values) if not found.said else REMINDER[prompt.type])
+            answer = judge.ask(prompt.fill(values) if not found.said else REMINDER[prompt.type])
         except UnavailableError:
             raise
         except (ContextFullError, MessageTooLongError) as failure:
@@ -268,7 +270,7 @@ class _Found:
     error: str | None = None
     is_final: bool = False
 
-    def take(self, answer: Said) -> None:
+    def take(self, answer: JudgeAnswer) -> None:
         self.said.append(answer.text)
         self.thought.append(answer.thinking)
         self.tokens = (self.tokens[0] + answer.prompt_tokens, self.tokens[1] + answer.new_tokens)

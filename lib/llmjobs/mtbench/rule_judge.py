@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmjobs.mtbench.judging import Said
+from llmjobs.mtbench.judging import JudgeAnswer
 from llmjobs.mtbench.questions import Question
 
 RULES_VERSION = 1
@@ -38,7 +38,7 @@ def rate(answer: str, reference: str, question: str) -> int:
 
 
 @dataclass(frozen=True)
-class RuleTalk:
+class RuleJudge:
     """What is asked of the rules about one turn of one question; they look at the answers, not at the prompt."""
 
     question: Question
@@ -46,18 +46,18 @@ class RuleTalk:
     answers: Sequence[str]
     """One to rate, or two to compare, in the order of the prompt."""
 
-    def ask(self, _: str) -> Said:
+    def ask(self, _: str) -> JudgeAnswer:
         """The rating or the verdict with its reason."""
         references = self.question.reference or ()
         if len(references) < self.turn:
-            return _said("By rule: this question has no reference to compare the answer with, so there is no rating.")
+            return _answer("By rule: this question has no reference to compare the answer with, so there is no rating.")
         asked, right = self.question.turns[self.turn - 1], references[self.turn - 1]
         ratings = [rate(answer, right, asked) for answer in self.answers]
         if len(ratings) == 1:
-            return _said(f"By rule: the words of the answer beside those of the reference. Rating: [[{ratings[0]}]]")
+            return _answer(f"By rule: the words of the answer beside those of the reference. Rating: [[{ratings[0]}]]")
         verdict = "C" if ratings[0] == ratings[1] else "A" if ratings[0] > ratings[1] else "B"
-        return _said(f"By rule: A {ratings[0]}, B {ratings[1]} by the words of the reference. [[{verdict}]]")
+        return _answer(f"By rule: A {ratings[0]}, B {ratings[1]} by the words of the reference. [[{verdict}]]")
 
 
-def _said(text: str) -> Said:
-    return Said(text, 0, 0, "none")
+def _answer(text: str) -> JudgeAnswer:
+    return JudgeAnswer(text, 0, 0, "none")

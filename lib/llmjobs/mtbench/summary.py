@@ -11,6 +11,7 @@ from llmjobs.errors import printable
 from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
 from llmjobs.mtbench.tasks import NO_HISTORY, AgentTask, Bench
+from llmjobs.records import AnswerRecord, Judgment, Kind, as_records
 from llmjobs.terminal_text import fixed, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RECORDS, RunFolder
@@ -29,8 +30,8 @@ STATUSES = ("ok", "unread", "error", "not_judged")
 class Collected:
     """Everything that a run and its imported files hold, in one form."""
 
-    answers: dict[str, list[Record]] = field(default_factory=dict)
-    judgments: dict[str, list[Record]] = field(default_factory=dict)
+    answers: dict[str, list[AnswerRecord]] = field(default_factory=dict)
+    judgments: dict[str, list[Judgment]] = field(default_factory=dict)
     """By the unit's path."""
     single: list[Judged] = field(default_factory=list)
     pairs: list[Compared] = field(default_factory=list)
@@ -49,13 +50,13 @@ def collect(folder: RunFolder, bench: Bench) -> Collected:
     """Read all records; judgments of files stand beside the judges' own under their judge's name."""
     found = Collected(categories={question.id: question.category for question in bench.questions})
     for agent in bench.agents:
-        records = found.answers[agent.name] = _read(folder.path / agent.path)
+        records = found.answers[agent.name] = _read(folder.path / agent.path, AnswerRecord)
         for record in records:
             for turn, text in enumerate(record["turns"], start=1):
                 found.lengths[agent.name, record["question_id"], turn] = len(text)
     for task in bench.judges:
-        records = found.judgments[task.path] = _read(folder.path / task.path)
-        kept = [record for record in records if record["status"] != "not_judged"]
+        judgments = found.judgments[task.path] = _read(folder.path / task.path, Judgment)
+        kept = [record for record in judgments if record["status"] != "not_judged"]
         found.single += [judged_of(record) for record in kept if record["mode"] == "single"]
         found.pairs += [compared_of(record) for record in kept if record["mode"] == "pairwise"]
     own = {judge.name for judge in bench.section.judges}
@@ -76,11 +77,11 @@ def _renamed(one: AnyJudgment, own: Collection[str]) -> AnyJudgment:
     return replace(one, judge=f"{one.judge} (file)") if one.judge in own else one
 
 
-def judged_of(record: Mapping[str, Any]) -> Judged:
+def judged_of(record: Judgment) -> Judged:
     """A single judgment's record as the scores take it."""
     return Judged(
         judge=record["judge"],
-        prompt=record["prompt"],
+        prompt=record["prompt"] or "",
         model=record["model"],
         question_id=record["question_id"],
         turn=record["turn"],
@@ -89,13 +90,13 @@ def judged_of(record: Mapping[str, Any]) -> Judged:
     )
 
 
-def compared_of(record: Mapping[str, Any]) -> Compared:
+def compared_of(record: Judgment) -> Compared:
     """A comparison's record as the scores take it."""
-    a, b = (order["verdict"] for order in record["orders"])
+    a, b = (order["verdict"] or "" for order in record["orders"])
     orders = {"A": "first", "B": "second", "tie": "tie"}.get(a), {"A": "second", "B": "first", "tie": "tie"}.get(b)
     return Compared(
         judge=record["judge"],
-        prompt=record["prompt"],
+        prompt=record["prompt"] or "",
         first=record["first"],
         second=record["second"],
         question_id=record["question_id"],
@@ -106,9 +107,9 @@ def compared_of(record: Mapping[str, Any]) -> Compared:
     )
 
 
-def _read(folder: Path) -> list[Record]:
+def _read(folder: Path, kind: Callable[..., Kind]) -> list[Kind]:
     path = folder / RECORDS
-    return read_records(path, allow_torn=True) if path.exists() else []
+    return as_records(read_records(path, allow_torn=True), kind) if path.exists() else []
 
 
 def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spending) -> Figures:
@@ -144,7 +145,7 @@ def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spend
     }
 
 
-def _agent(agent: AgentTask, records: Sequence[Record]) -> Figures:
+def _agent(agent: AgentTask, records: Sequence[AnswerRecord]) -> Figures:
     new = [count for record in records for count in record.get("tokens_new", ())]
     spec = agent.spec
     kind = "imported" if spec is None else "endpoint" if spec.endpoint else "local"
@@ -177,13 +178,13 @@ def _judges(bench: Bench, found: Collected) -> list[Figures]:
     return rows
 
 
-def _weak(records: Sequence[Record]) -> Figures:
+def _weak(records: Sequence[Judgment]) -> Figures:
     """Ratings in single brackets, which may be code such as ``a[1]``: read as FastChat does, and counted."""
     found = [f"{record['question_id']}.{record['turn']}" for record in records if record.get("single_brackets")]
     return {"single_brackets": len(found), "single_brackets_in": found[:20]} if found else {}
 
 
-def _asked_again(record: Record) -> bool:
+def _asked_again(record: Judgment) -> bool:
     return any(part.get("asked", 1) > 1 for part in (record, *record.get("orders", ())))
 
 
@@ -367,7 +368,7 @@ def _parameters_line(name: str, changed: Mapping[str, str]) -> str:
     return f"{name}: the server does not take every parameter: {', '.join(told)}"
 
 
-def shower(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], None]:
+def record_printer(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], None]:
     """Return what the runner calls with each record."""
 
     def show(unit: Unit, records: Sequence[Record]) -> None:

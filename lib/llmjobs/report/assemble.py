@@ -21,6 +21,7 @@ from llmjobs.report.metric_tables import metric_tables
 from llmjobs.report.questions import attach_questions, fill_gold, read_label_notes
 from llmjobs.report.read.scored import is_graded, mean_of
 from llmjobs.report.study import (
+    Answer,
     Benchmark,
     Entry,
     MetricTable,
@@ -28,7 +29,6 @@ from llmjobs.report.study import (
     Question,
     RawEntry,
     RawRun,
-    Record,
     Repeat,
     Study,
 )
@@ -128,7 +128,7 @@ def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRu
 def _part(entry: RawEntry, where: Mapping[str, str]) -> RawEntry:
     """Return an entry cut to the benchmark, the subject and the metric asked for."""
 
-    def cut(records: Sequence[Record]) -> list[Record]:
+    def cut(records: Sequence[Answer]) -> list[Answer]:
         return [record for record in records if where.get("subject", record.subject) == record.subject]
 
     names = [name for name in entry.records if where.get("benchmark", name) == name]
@@ -273,7 +273,7 @@ def _compare(entry: RawEntry, first: RawEntry) -> list[Repeat]:
     return found
 
 
-def _same_answer(one: Record, other: Record) -> bool:
+def _same_answer(one: Answer, other: Answer) -> bool:
     """Compare two answers to one question; where a log holds only right or wrong, that."""
     if one.gold and other.gold:
         return one.prediction == other.prediction
@@ -343,7 +343,7 @@ def _benchmarks(
     return benchmarks, metrics
 
 
-def _one_metric(name: str, members: Named) -> tuple[str, list[list[Record]], list[str], list[str]]:
+def _one_metric(name: str, members: Named) -> tuple[str, list[list[Answer]], list[str], list[str]]:
     """Return the metric that a benchmark is compared by, each member's records, what to tell, and what is unlike.
 
     A table of answers names no metric and goes with any; logs that name unlike ones are compared by one that all of
@@ -385,7 +385,7 @@ def _candidate(
     run: RawRun,
     entry: RawEntry,
     benchmark: str,
-    records: Sequence[Record],
+    records: Sequence[Answer],
     texts: Mapping[Key, Question],
 ) -> Candidate:
     found = {(record.subject, record.doc_id): record for record in records}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmjobs.errors import DataError
-from llmjobs.report.study import ABSENT, STATUS, TEXT_CODE, Benchmark, Question, RawEntry, RawRun, Record
+from llmjobs.report.study import ABSENT, STATUS, TEXT_CODE, Answer, Benchmark, Question, RawEntry, RawRun
 
 # Refuses to compare what is not comparable, and says what differs.
 
@@ -26,7 +26,7 @@ class Candidate:
     entry: RawEntry
     run: RawRun
     asked: frozenset[Key]
-    records: Mapping[Key, Record]
+    records: Mapping[Key, Answer]
     questions: Mapping[Key, Question]
 
     @property
@@ -200,7 +200,7 @@ class _Coder:
 
 
 def _options(
-    lined: Sequence[Sequence[Record | None]], gold: Sequence[str], questions: Sequence[object]
+    lined: Sequence[Sequence[Answer | None]], gold: Sequence[str], questions: Sequence[object]
 ) -> NDArray[np.int64]:
     """Return the number of options of each question: from choices, log-likelihoods, or letters used."""
     counts = np.zeros(len(gold), dtype=np.int64)
@@ -219,7 +219,7 @@ def _options(
     return counts
 
 
-def _loglikelihoods(line: Sequence[Record | None], options: NDArray[np.int64]) -> NDArray[np.float64] | None:
+def _loglikelihoods(line: Sequence[Answer | None], options: NDArray[np.int64]) -> NDArray[np.float64] | None:
     width = max((len(r.loglikelihoods) for r in line if r is not None and r.loglikelihoods), default=0)
     if not width:
         return None
@@ -230,7 +230,7 @@ def _loglikelihoods(line: Sequence[Record | None], options: NDArray[np.int64]) -
     return table
 
 
-def _metrics(lined: Sequence[Sequence[Record | None]]) -> dict[str, NDArray[np.float64]]:
+def _metrics(lined: Sequence[Sequence[Answer | None]]) -> dict[str, NDArray[np.float64]]:
     names = sorted(
         {name for line in lined for record in line if record is not None and record.metrics for name in record.metrics}
     )

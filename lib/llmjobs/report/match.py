@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from llmjobs.report.columns import Candidate, Key, fold
 from llmjobs.report.read.scored import LETTERS
-from llmjobs.report.study import Question, Record
+from llmjobs.report.study import Answer, Question
 
 MOST = 0.5
 """Share of a log's questions that must be found by their text before its ids are given up for it."""
@@ -22,7 +22,7 @@ class Moved:
         """Return the question's key in the reference."""
         return self.keys.get(key, key)
 
-    def record(self, record: Record) -> Record:
+    def record(self, record: Answer) -> Answer:
         """Return the record under the reference's key, its letters in the reference's order of options."""
         key = record.subject, record.doc_id
         subject, doc_id = self.key(key)

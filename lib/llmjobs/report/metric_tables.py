@@ -7,7 +7,7 @@ import numpy as np
 from llmjobs.report.columns import Candidate, Key
 from llmjobs.report.match import Moved
 from llmjobs.report.read.scored import is_graded, value_of
-from llmjobs.report.study import MetricTable, Record
+from llmjobs.report.study import Answer, MetricTable
 
 
 def metric_tables(
@@ -22,7 +22,7 @@ def metric_tables(
 
     A benchmark of right and wrong with a single metric is told by its accuracy.
     """
-    records: dict[str, list[dict[Key, Record]]] = {metric: [dict(candidate.records) for candidate in candidates]}
+    records: dict[str, list[dict[Key, Answer]]] = {metric: [dict(candidate.records) for candidate in candidates]}
     for number, (candidate, moved) in enumerate(zip(candidates, moves, strict=True)):
         for name, part in candidate.entry.by_metric.get(benchmark, {}).items():
             if name and name != metric:

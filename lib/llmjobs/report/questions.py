@@ -10,7 +10,7 @@ from pathlib import Path
 from llmjobs.errors import DataError
 from llmjobs.report.read.answers import OPTION_LETTERS, letter_of, said_letter
 from llmjobs.report.read.csv_text import encoding_of
-from llmjobs.report.study import Question, RawEntry, RawRun, Record, Study
+from llmjobs.report.study import Answer, Question, RawEntry, RawRun, Study
 
 # Brings questions and their answers to logs that carry only ids, from a folder of CSV files in the MMLU layout.
 
@@ -37,7 +37,7 @@ def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> 
     told: set[tuple[int, str, str]] = set()
     for run, entry in pairs:
         for benchmark, records in entry.records.items():
-            by_subject: dict[str, list[Record]] = {}
+            by_subject: dict[str, list[Answer]] = {}
             for record in records:
                 by_subject.setdefault(record.subject, []).append(record)
             for subject, part in by_subject.items():
@@ -59,7 +59,7 @@ def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> 
 
 
 def _agree(
-    run: RawRun | None, folder: Path, benchmark: str, subject: str, known: Sequence[Question], records: Sequence[Record]
+    run: RawRun | None, folder: Path, benchmark: str, subject: str, known: Sequence[Question], records: Sequence[Answer]
 ) -> None:
     """Refuse a file whose answers are not those of the log; a few that differ are told."""
     places = {r.doc_id: int(r.doc_id) for r in records if r.doc_id.isdecimal() and len(r.doc_id) < 10}
@@ -148,7 +148,7 @@ def fill_gold(pairs: Sequence[tuple[RawRun, RawEntry]]) -> None:
             )
 
 
-def _filled(run: RawRun, benchmark: str, records: Sequence[Record], count: _Missing) -> list[Record]:
+def _filled(run: RawRun, benchmark: str, records: Sequence[Answer], count: _Missing) -> list[Answer]:
     kept = []
     for record in records:
         key = record.subject, record.doc_id
@@ -164,11 +164,11 @@ def _filled(run: RawRun, benchmark: str, records: Sequence[Record], count: _Miss
     return kept
 
 
-def _lacks_gold(record: Record) -> bool:
+def _lacks_gold(record: Answer) -> bool:
     return not record.gold and record.correct is None and record.score is None and record.status != "error"
 
 
-def _judged(record: Record, question: Question) -> Record:
+def _judged(record: Answer, question: Question) -> Answer:
     said = record.prediction
     if said is not None and letter_of(question.gold):
         said = said_letter(said) or (OPTION_LETTERS[question.choices.index(said)] if said in question.choices else None)

@@ -21,7 +21,7 @@ TEXT_CODE = 1000
 """Codes of generated answers start here, those of letters at 0."""
 
 
-class Record(NamedTuple):
+class Answer(NamedTuple):
     """One model's answer to one question as read.
 
     ``correct`` is None where nothing was scored right or wrong; ``score`` is a share between 0 and 1 where the
@@ -131,9 +131,9 @@ class RawEntry:
 
     info: ModelInfo
     source: str
-    records: dict[str, list[Record]] = field(default_factory=dict)
+    records: dict[str, list[Answer]] = field(default_factory=dict)
     metric: dict[str, str] = field(default_factory=dict)
-    by_metric: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
+    by_metric: dict[str, dict[str, list[Answer]]] = field(default_factory=dict)
     protocol: dict[str, dict[str, str]] = field(default_factory=dict)
     cost: Cost | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)

@@ -33,7 +33,7 @@ from llmjobs.work import leases
 from llmjobs.work.cursor import Cursor, Writer
 from llmjobs.work.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder, read_object, sweep
 from llmjobs.work.integrity import check_state
-from llmjobs.work.journal import Record, read_lines
+from llmjobs.work.journal import read_lines
 from llmjobs.work.lock import exclusive
 from llmjobs.work.progress import Progress
 from llmjobs.work.run_date import run_date
@@ -43,7 +43,8 @@ from llmjobs.work.units import Job, Step, Unit, compare
 # Runs the units of a job into a run folder: what is done is skipped, what was cut off goes on, what fails is shown.
 
 log = logging.getLogger(__name__)
-OnRecords = Callable[[Unit, Sequence[Record]], None]
+OnRecords = Callable[[Unit, Sequence[Any]], None]
+"""Takes a unit and records of its job's own kind."""
 MakeProgress = Callable[[str, int, int], Progress]
 
 

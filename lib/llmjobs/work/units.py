@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from llmjobs.errors import FingerprintError
 from llmjobs.work.folder import UnitFolder
-from llmjobs.work.journal import Record
 
 # What a job gives to the runner: an ordered list of units, and for each a piece of work in numbered steps.
 
@@ -34,7 +33,7 @@ class Unit:
 class Step:
     """What one step yields; records are deterministic, timing is measured."""
 
-    records: Sequence[Record]
+    records: Sequence[Mapping[str, Any]]
     timing: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from llmjobs.errors import DataError
-from llmjobs.report.study import Record
+from llmjobs.report.study import Answer
 
 OPTION_LETTERS = "ABCDEFGHIJ"
 LETTER = re.compile(r"(?:answer\s*[:=]?\s*)?[(\[]?([A-Za-z])[)\].:,]?", re.IGNORECASE)
@@ -46,7 +46,7 @@ class Answers:
 
     """
 
-    def __init__(self, where: str, records: Iterable[tuple[Record, Sequence[str]]]) -> None:
+    def __init__(self, where: str, records: Iterable[tuple[Answer, Sequence[str]]]) -> None:
         """Look at every record of the benchmark with its question's options."""
         golds: Counter[str] = Counter()
         said: Counter[str] = Counter()

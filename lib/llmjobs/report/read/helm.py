@@ -14,7 +14,7 @@ from typing import Any
 from llmjobs.errors import DataError
 from llmjobs.report.read.json_files import each, listed, mapping, name_of, number_or_none, read_json, read_text
 from llmjobs.report.read.scored import check, finish, keep, outside, reduced
-from llmjobs.report.study import ModelInfo, Question, RawEntry, RawRun, Record
+from llmjobs.report.study import Answer, ModelInfo, Question, RawEntry, RawRun
 
 SPEC, INSTANCES, PREDICTIONS = "run_spec.json", "instances.json", "display_predictions.json"
 STATE, PER_INSTANCE, STATS = "scenario_state.json", "per_instance_stats.json", "stats.json"
@@ -211,7 +211,7 @@ def _keep(
         keep(entry, benchmark, "acc" if chosen else name, records)
 
 
-def _scored(record: Record, lines: Sequence[Line], metric: str) -> list[Record]:
+def _scored(record: Answer, lines: Sequence[Line], metric: str) -> list[Answer]:
     """Return the record with its score, an error where HELM gave none by any metric, nothing where not by this one."""
     values = [scores[metric] for _, _, _, scores in lines if metric in scores]
     if values:
@@ -246,7 +246,7 @@ def _list(path: Path, run: RawRun) -> list[Mapping[str, Any]]:
     return [item for item in listed(value) if isinstance(item, dict)]
 
 
-def _record(lines: Sequence[Line], instance: Mapping[str, Any], subject: str, key: str) -> tuple[Record, Question]:
+def _record(lines: Sequence[Line], instance: Mapping[str, Any], subject: str, key: str) -> tuple[Answer, Question]:
     references = listed(instance.get("references"))
     texts = [str(mapping(mapping(reference).get("output")).get("text", "")) for reference in references]
     right = [i for i, reference in enumerate(references) if "correct" in (mapping(reference).get("tags") or ())]
@@ -255,7 +255,7 @@ def _record(lines: Sequence[Line], instance: Mapping[str, Any], subject: str, ke
     read = {_answer(raw, mapped, texts, letters) for _, raw, mapped, _ in lines}
     prediction = read.pop() if len(read) == 1 else None
     known = prediction is not None or len(lines) > 1 or lines[0][1] is None
-    record = Record(
+    record = Answer(
         subject=subject,
         doc_id=key,
         gold=gold,

@@ -31,7 +31,7 @@ from llmjobs.report.read.json_files import (
     read_text,
 )
 from llmjobs.report.read.scored import check, finish, is_graded, keep, reduced
-from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
+from llmjobs.report.study import Answer, Cost, ModelInfo, Question, RawEntry, RawRun
 
 VALUES = {"c": 1.0, "i": 0.0, "p": 0.5, "n": 0.0, "true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 """What inspect_ai's own ``value_to_float`` makes of a score that is no number."""
@@ -164,7 +164,7 @@ def _protocol(spec: Mapping[str, Any]) -> dict[str, str]:
 class _Sample:
     """One epoch of one question: what it scored by each scorer, None where it could not be scored."""
 
-    record: Record
+    record: Answer
     question: Question
     scores: Mapping[str, float | None]
     answers: Mapping[str, str | None]
@@ -191,7 +191,7 @@ class _Samples:
     def most_epochs(self) -> int:
         return max(map(len, self.epochs.values()), default=1)
 
-    def records(self, scorer: str, reducer: str) -> list[Record]:
+    def records(self, scorer: str, reducer: str) -> list[Answer]:
         """Return a record a question by one scorer, its epochs reduced to one score."""
         found = []
         for key, epochs in self.epochs.items():
@@ -223,7 +223,7 @@ def _sample(sample: Mapping[str, Any]) -> _Sample:
         for key, part in parts.items():
             scores[name_of(key)] = None if sample.get("error") else _as_score(part)
             answers[name_of(key)] = None if answer in (None, "") else str(answer)
-    record = Record(
+    record = Answer(
         subject=name_of(metadata.get("subject") or metadata.get("category") or "all"),
         doc_id=name_of(sample["id"]),
         gold=str(target[0] if isinstance(target, list) and target else target),
@@ -293,7 +293,7 @@ def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any
         )
 
 
-def _metric_name(scorer: str, reducer: str, found: _Samples, records: Sequence[Record]) -> str:
+def _metric_name(scorer: str, reducer: str, found: _Samples, records: Sequence[Answer]) -> str:
     name = "acc" if scorer == "choice" and not is_graded(records) else scorer
     return name if found.most_epochs == 1 or reducer == "mean" else f"{name} ({reducer})"
 

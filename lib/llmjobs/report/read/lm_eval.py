@@ -21,7 +21,7 @@ from llmjobs.report.read.json_files import (
     scores_of,
 )
 from llmjobs.report.read.scored import LETTERS, check, choose, finish, keep, outside
-from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
+from llmjobs.report.study import Answer, Cost, ModelInfo, Question, RawEntry, RawRun
 
 NAME = re.compile(r"^samples_(?P<task>.+?)(_(?P<date>\d{4}-\d{2}-\d{2}T[\d\-.:]+))?\.jsonl$")
 GROUPS = (
@@ -175,11 +175,11 @@ def split_task(task: str) -> tuple[str, str]:
 def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mapping[str, Any]) -> None:
     """Read one samples file into the records of each of its metrics, and hold them against the results file."""
     benchmark, subject = split_task(task)
-    found: dict[str, list[Record]] = {}
+    found: dict[str, list[Answer]] = {}
     filters: dict[str, int] = {}
     unscored = 0
 
-    def made(line: Mapping[str, Any]) -> tuple[str, dict[str, Record], Question | None]:
+    def made(line: Mapping[str, Any]) -> tuple[str, dict[str, Answer], Question | None]:
         return name_of(line.get("filter") or "none"), _scores(line, subject), _question(line)
 
     for name, records, question in each(read_lines(file, run, file.name), made, run, file.name):
@@ -207,7 +207,7 @@ def _keep(
     file: Path,
     task: str,
     results: Mapping[str, Any],
-    found: Mapping[str, list[Record]],
+    found: Mapping[str, list[Answer]],
     several: bool,
 ) -> None:
     """Keep a task's metrics in its own order, each compared with the results file."""
@@ -237,13 +237,13 @@ def _order(key: str, config: Mapping[str, Any], found: Sequence[str]) -> tuple[i
 
 
 def _check(
-    run: RawRun, file: Path, key: str, figures: Mapping[str, Any], samples: object, records: Sequence[Record]
+    run: RawRun, file: Path, key: str, figures: Mapping[str, Any], samples: object, records: Sequence[Answer]
 ) -> None:
     asked = mapping(samples).get("effective", figures.get("sample_len"))
     check(run, file.name, key, figures.get(key, figures.get(key.removesuffix(",none"))), records, asked)
 
 
-def _scores(line: Mapping[str, Any], subject: str) -> dict[str, Record]:
+def _scores(line: Mapping[str, Any], subject: str) -> dict[str, Answer]:
     """Return a record for each metric of a line."""
     names = [str(name) for name in listed(line.get("metrics"))] or METRICS
     values = {name: value for name in names if (value := _number(line.get(name))) is not None}
@@ -255,7 +255,7 @@ def _scores(line: Mapping[str, Any], subject: str) -> dict[str, Record]:
     gold = _gold(line.get("target"), scores, choices)
     reply = None if scores else _first(line.get("filtered_resps"))
     raw = None if scores else _first(line.get("resps"))
-    record = Record(
+    record = Answer(
         subject=subject,
         doc_id=name_of(line["doc_id"]),
         gold=gold,

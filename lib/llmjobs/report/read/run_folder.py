@@ -1,11 +1,11 @@
 """Reads a run folder of llmjobs, whole or still running."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from llmjobs.changed_prompts import MARKS, ChangedPrompts, count_changed
-from llmjobs.records import CellResult
+from llmjobs.records import CellResult, EvalRecord, as_record
 from llmjobs.report.read.json_files import (
     each,
     listed,
@@ -15,10 +15,9 @@ from llmjobs.report.read.json_files import (
     number_or_none,
     read_json,
     read_lines,
-    scores_of,
 )
 from llmjobs.report.read.scored import split_metrics
-from llmjobs.report.study import Cost, ModelInfo, Question, RawEntry, RawRun, Record
+from llmjobs.report.study import STATUS, Answer, Cost, ModelInfo, Question, RawEntry, RawRun
 from llmjobs.work.integrity import check_run
 
 PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_hash")
@@ -110,11 +109,13 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     seen: dict[str, int] = {}
     kept = entry.records.setdefault(benchmark, [])
     marks: list[dict[str, Any]] = []
-    lines = _with_marks(read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl"), marks)
-    for record in each(lines, lambda line: record_of(line, subject), run, f"{where}/records.jsonl"):
-        seen[record.doc_id] = seen.get(record.doc_id, 0) + 1
-        if seen[record.doc_id] == 1:
-            kept.append(record)
+    lines = read_lines(unit / "records.jsonl", run, f"{where}/records.jsonl")
+    for record in each(lines, lambda line: as_record(line, EvalRecord), run, f"{where}/records.jsonl"):
+        marks.append({name: mark for name, mark in record.items() if name in MARKS})
+        answer = answer_of(record)
+        seen[answer.doc_id] = seen.get(answer.doc_id, 0) + 1
+        if seen[answer.doc_id] == 1:
+            kept.append(answer)
     shots = fingerprint.get("num_fewshot")
     changed = count_changed(marks, shots if isinstance(shots, int) else 0)
     entry.changed[benchmark] = entry.changed.get(benchmark, ChangedPrompts()) + changed
@@ -136,28 +137,18 @@ def _cells(path: Path, run: RawRun) -> None:
             run.cells.append(CellResult.from_json(raw, folder.name, lines))
 
 
-def _with_marks(lines: Iterable[dict[str, Any]], marks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Pass lines on and keep how each was asked."""
-    for line in lines:
-        marks.append({name: line[name] for name in MARKS if name in line})
-        yield line
-
-
-def record_of(line: Mapping[str, Any], subject: str) -> Record:
-    """Return a record from one line of ``records.jsonl``; what has no known status counts as an error."""
-    status = str(line.get("status", "error"))
-    correct = line.get("correct")
-    prediction, text = line.get("prediction"), line.get("text")
-    return Record(
-        subject=name_of(line.get("subject", subject)),
-        doc_id=name_of(line.get("doc_id")),
-        gold=str(line.get("gold", "")),
-        prediction=None if prediction is None else str(prediction),
-        correct=None if correct is None else bool(correct),
-        status=status if status in ("ok", "unparsed", "error") else "error",
-        loglikelihoods=scores_of(line.get("loglikelihoods")),
-        metrics=metrics_of(line.get("metrics")),
-        text=None if text is None else str(text),
+def answer_of(record: EvalRecord) -> Answer:
+    """Return a record of our own as an answer among those of other tools; an unknown status counts as an error."""
+    return Answer(
+        subject=name_of(record["subject"]),
+        doc_id=str(record["doc_id"]),
+        gold=record["gold"],
+        prediction=record["prediction"],
+        correct=record["correct"],
+        status=record["status"] if record["status"] in STATUS else "error",
+        loglikelihoods=record["loglikelihoods"] or None,
+        metrics=metrics_of(record["metrics"]),
+        text=record.get("text"),
     )
 
 

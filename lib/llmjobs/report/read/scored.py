@@ -10,42 +10,42 @@ from math import comb
 from statistics import fmean, median, mode
 
 from llmjobs.report.read.json_files import number_or_none
-from llmjobs.report.study import RawEntry, RawRun, Record
+from llmjobs.report.study import Answer, RawEntry, RawRun
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 TOLERANCE = 1e-4
 """Two figures that differ by no more than this are one figure that was rounded."""
 
 
-def value_of(record: Record) -> float | None:
+def value_of(record: Answer) -> float | None:
     """Return what a record counts in a mean: its score, or 1 for right and 0 for wrong."""
     return record.score if record.score is not None else None if record.correct is None else float(record.correct)
 
 
-def mean_of(records: Sequence[Record]) -> tuple[float | None, int]:
+def mean_of(records: Sequence[Answer]) -> tuple[float | None, int]:
     """Return the mean over the scored records, and how many they are."""
     values = [value for record in records if (value := value_of(record)) is not None]
     return (fmean(values) if values else None), len(values)
 
 
-def is_graded(records: Sequence[Record]) -> bool:
+def is_graded(records: Sequence[Answer]) -> bool:
     """Return whether partial credit occurs."""
     return any(record.score is not None and record.score not in (0.0, 1.0) for record in records)
 
 
-def settled(records: Sequence[Record]) -> list[Record]:
+def settled(records: Sequence[Answer]) -> list[Answer]:
     """Return the records with right and wrong in place of scores that are all 0 or 1."""
     if is_graded(records):
         return [record._replace(correct=None) for record in records]
     return [r if r.score is None else r._replace(correct=r.score == 1.0, score=None) for r in records]
 
 
-def outside(records: Sequence[Record]) -> bool:
+def outside(records: Sequence[Answer]) -> bool:
     """Return whether some scores are no shares between 0 and 1."""
     return any(record.score is not None and not 0 <= record.score <= 1 for record in records)
 
 
-def keep(entry: RawEntry, benchmark: str, metric: str, records: Sequence[Record]) -> None:
+def keep(entry: RawEntry, benchmark: str, metric: str, records: Sequence[Answer]) -> None:
     """Add records of one metric to an entry; the first metric of a benchmark is the one that counts."""
     entry.metric.setdefault(benchmark, metric)
     entry.by_metric.setdefault(benchmark, {}).setdefault(metric, []).extend(records)
@@ -71,7 +71,7 @@ def split_metrics(entry: RawEntry, benchmark: str, choices: Mapping[tuple[str, s
             tables[name] = settled([_scored_by(r, name, choices.get((r.subject, r.doc_id), ())) for r in records])
 
 
-def _scored_by(record: Record, metric: str, choices: Sequence[str]) -> Record:
+def _scored_by(record: Answer, metric: str, choices: Sequence[str]) -> Answer:
     if record.status == "error" or not record.metrics:
         return record
     status = "ok" if record.loglikelihoods else record.status
@@ -79,7 +79,7 @@ def _scored_by(record: Record, metric: str, choices: Sequence[str]) -> Record:
     return choose(plain, metric, record.metrics[metric], choices)
 
 
-def choose(record: Record, metric: str, value: float, choices: Sequence[str]) -> Record:
+def choose(record: Answer, metric: str, value: float, choices: Sequence[str]) -> Answer:
     """Score a record by a metric, and add the option that the metric takes.
 
     ``acc`` takes the largest log-likelihood, ``acc_norm`` the largest one a character. Where that disagrees with the
@@ -112,7 +112,7 @@ def finish(run: RawRun) -> None:
             entry.records[benchmark] = metrics[entry.metric[benchmark]]
 
 
-def _tell_contradictions(run: RawRun, where: str, who: str, metric: str, records: Sequence[Record]) -> None:
+def _tell_contradictions(run: RawRun, where: str, who: str, metric: str, records: Sequence[Answer]) -> None:
     """Say it when the option chosen and the right one do not make what the log scored; the score counts."""
     unlike = sum(
         record.correct is not None
@@ -136,13 +136,13 @@ def _tell_contradictions(run: RawRun, where: str, who: str, metric: str, records
         )
 
 
-def one_each(records: Sequence[Record], run: RawRun | None, where: str, who: str) -> list[Record]:
+def one_each(records: Sequence[Answer], run: RawRun | None, where: str, who: str) -> list[Answer]:
     """Return one record for each question.
 
     Equal records of one question count once; of unlike ones none counts, since nothing says which is right.
     Both are told in ``run``, where it is given.
     """
-    first: dict[tuple[str, str], Record] = {}
+    first: dict[tuple[str, str], Answer] = {}
     unlike: set[tuple[str, str]] = set()
     equal = 0
     for record in records:
@@ -168,7 +168,7 @@ def one_each(records: Sequence[Record], run: RawRun | None, where: str, who: str
     return [record for key, record in first.items() if key not in unlike]
 
 
-def check(run: RawRun, where: str, what: str, told: object, records: Sequence[Record], asked: object = None) -> None:
+def check(run: RawRun, where: str, what: str, told: object, records: Sequence[Answer], asked: object = None) -> None:
     """Compare the mean of ``records`` with what the tool's own summary says; a difference becomes a notice.
 
     ``asked`` is the number of questions that the summary's figure is about, where it says so.

@@ -18,7 +18,7 @@ from llmjobs.report.read.answers import Answers
 from llmjobs.report.read.csv_text import DECIMAL_COMMA, csv_lines
 from llmjobs.report.read.json_files import each, listed, metrics_of, name_of, read_lines, read_text, scores_of
 from llmjobs.report.read.scored import LETTERS, is_graded, one_each, outside, settled, split_metrics
-from llmjobs.report.study import ModelInfo, Question, RawEntry, RawRun, Record
+from llmjobs.report.study import Answer, ModelInfo, Question, RawEntry, RawRun
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "model": ("model", "model_id", "model_name"),
@@ -82,7 +82,7 @@ class _Row(NamedTuple):
 
     entry: RawEntry
     benchmark: str
-    record: Record
+    record: Answer
     marked: bool | None
     choices: tuple[str, ...]
 
@@ -188,7 +188,7 @@ def _row(
         run.questions[benchmark, subject, text["doc_id"]] = Question(text["question"], choices)
     comma = DECIMAL_COMMA in line
     score = _number(values.get("score"), comma)
-    record = Record(
+    record = Answer(
         subject=subject,
         doc_id=text["doc_id"],
         gold=text["gold"],
@@ -243,7 +243,7 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
             " are written",
         )
     told = _Told()
-    kept: dict[int, tuple[RawEntry, list[Record]]] = {}
+    kept: dict[int, tuple[RawEntry, list[Answer]]] = {}
     for row in rows:
         record = _graded(row) if graded else _scored(row, form, told, scored)
         kept.setdefault(id(row.entry), (row.entry, []))[1].append(record)
@@ -258,7 +258,7 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
     told.tell(run, where, len(rows))
 
 
-def _graded(row: _Row) -> Record:
+def _graded(row: _Row) -> Answer:
     if row.marked is not None:
         return row.record._replace(score=float(row.marked))
     return row.record if row.record.score is not None else row.record._replace(status="error", prediction=None)
@@ -308,7 +308,7 @@ class _Told:
             )
 
 
-def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Record:
+def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
     """Say whether a row is right: by its letters, else by its mark, else by the same text.
 
     ``by_scores`` says that log-likelihoods are all that the table has of answers: a row without them is an error.
@@ -350,7 +350,7 @@ def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Record:
     return record._replace(correct=marked)
 
 
-def _without_answer(record: Record, marked: bool | None, form: Answers, told: _Told) -> Record:
+def _without_answer(record: Answer, marked: bool | None, form: Answers, told: _Told) -> Answer:
     """Take the mark where the table has no answers at all; else a row without an answer is an unreadable reply."""
     if marked is not None and not form.answered:
         return record._replace(correct=marked)
