@@ -481,9 +481,10 @@ def test_the_same_ids_on_other_questions_are_refused(tmp_path: Path, run_folder:
 def test_logs_are_compared_by_a_metric_that_all_have(tmp_path: Path) -> None:
     choices = ["a", "bbbbbbbbbb"]
     scores = [[-2.0, -3.0], [-0.5, -9.0]]
+    head = {"model": "own", "benchmark": "quiz", "subject": "all", "gold": "B", "status": "ok"}
     records = [
-        {"doc_id": n, "gold": "B", "prediction": "B" if n == 0 else "A", "correct": n == 0, "status": "ok",
-         "loglikelihoods": pair, "metrics": {"acc": 0.0, "acc_norm": float(n == 0)}} for n, pair in enumerate(scores)
+        {**head, "doc_id": n, "prediction": "B" if n == 0 else "A", "correct": n == 0, "loglikelihoods": pair,
+         "metrics": {"acc": 0.0, "acc_norm": float(n == 0)}} for n, pair in enumerate(scores)
     ]  # fmt: skip
     run = tmp_path / "run"
     dump_lines(
@@ -596,7 +597,8 @@ def own_run(folder: Path, benchmark: str, records: Sequence[dict[str, Any]]) -> 
     docs_lines = [{"doc_id": record["doc_id"], "question": f"Q{record['doc_id']}", "choices": []} for record in records]
     dump_lines(folder / "docs" / f"{benchmark}.all.jsonl", docs_lines)
     unit = folder / "eval" / "own" / f"{benchmark}.all"
-    dump_lines(unit / "records.jsonl", [{"status": "ok", **record} for record in records])
+    head = {"model": "own", "benchmark": benchmark, "subject": "all", "loglikelihoods": None, "status": "ok"}
+    dump_lines(unit / "records.jsonl", [head | record for record in records])
     dump(unit / "unit.json", {"fingerprint": {"prompt": "lm-eval", "benchmark_version": "1", "num_fewshot": 0}})
     return folder
 

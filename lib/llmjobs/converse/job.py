@@ -26,7 +26,7 @@ from llmjobs.chat.session import open_backend
 from llmjobs.clocks import measured
 from llmjobs.cluster.place import place
 from llmjobs.converse.conversations import Script, Turn
-from llmjobs.converse.summary import render_summary, record_printer, summarize
+from llmjobs.converse.summary import record_printer, render_summary, summarize
 from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, turn_asked, with_limit
 from llmjobs.engines.transformers.device import DeviceClock, available
 from llmjobs.errors import LlmjobsError

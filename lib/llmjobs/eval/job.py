@@ -38,7 +38,7 @@ from llmjobs.engines.transformers.plan import UnitPlan
 from llmjobs.engines.transformers.probe import ProbeResult, made_up_tokens
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.errors import LlmjobsError
-from llmjobs.eval.summary import render_summary, record_printer, summarize
+from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, docs_record, eval_section, make_tasks, with_limit
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.memory import available_bytes, mapped_weight_bytes

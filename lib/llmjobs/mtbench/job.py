@@ -39,7 +39,7 @@ from llmjobs.mtbench.questions import Question, temperature_of
 from llmjobs.mtbench.retry import ask_again, failed_call, failed_calls, is_endpoint, what_failed
 from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
 from llmjobs.mtbench.rule_judge import RuleJudge
-from llmjobs.mtbench.summary import collect, render_summary, record_printer, summarize
+from llmjobs.mtbench.summary import collect, record_printer, render_summary, summarize
 from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section, with_limit
 from llmjobs.process_memory import WATCH
 from llmjobs.records import AnswerRecord, Judgment, as_records
