@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmjobs import disk
 from llmjobs.errors import EXIT_RESUMABLE, DataError, ManifestError, StoppedError
+from llmjobs.extensions import JOBS
 from llmjobs.manifest import Manifest, load_manifest
 from llmjobs.progress_bar import import_quietly, in_notebook
 from llmjobs.result_tables import ROWS, rows_of
@@ -110,7 +111,7 @@ class Results:
     @property
     def jobs(self) -> list[str]:
         """The jobs that have records: of ``eval``, ``matrix``, ``converse``, ``mtbench``."""
-        return [job for job in ROWS if self._record_files(job)]
+        return [job for job in JOBS if self._record_files(job)]
 
     @property
     def failed(self) -> dict[str, str]:
@@ -178,7 +179,7 @@ class Results:
 
     def _record_files(self, job: str) -> list[Path]:
         parts = Path(job).parts
-        inside = bool(parts) and parts[0] in ROWS and ".." not in parts
+        inside = bool(parts) and parts[0] in JOBS and ".." not in parts
         files = sorted((self.folder / job).rglob(RECORDS)) if inside else []
         return [path for path in files if path.stat().st_size or not path.is_file()]
 

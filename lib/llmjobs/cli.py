@@ -15,16 +15,13 @@ import click
 from llmjobs import __version__
 from llmjobs.cluster import when_gone
 from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
+from llmjobs.extensions import JOBS
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.redaction import SafeFormatter, redacted
 from llmjobs.work.signals import StopRequestedError
 
-COMMANDS = {
-    "eval": "Measure the accuracy of models on benchmarks.",
-    "matrix": "Compare devices and precisions: time, memory, energy, accuracy.",
+COMMANDS = {name: job.summary for name, job in JOBS.items()} | {
     "chat": "Chat with a model in the terminal.",
-    "converse": "Measure how much answers depend on the conversation history.",
-    "mtbench": "Run MT-Bench: agents answer two-turn questions, judges rate them.",
     "serve": "Serve the chat agent behind an OpenAI-compatible API.",
     "report": "Write a PDF report on one or more runs.",
     "benchmarks": "List the built-in benchmarks.",
@@ -48,7 +45,9 @@ class LazyGroup(click.Group):
         """Import a command, or None if there is none of that name."""
         if name not in COMMANDS:
             return None
-        found: click.Command = getattr(import_module("llmjobs.commands"), f"{name}_command")
+        commands = import_module("llmjobs.commands")
+        found: click.Command
+        found = commands.job_command(name) if name in JOBS else getattr(commands, f"{name}_command")
         found.name = name
         return found
 

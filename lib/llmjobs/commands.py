@@ -1,4 +1,4 @@
-"""The commands of ``llmjobs``. Each one reads its options, imports its job and calls it."""
+"""The commands of ``llmjobs``. Each one reads its options, imports what it needs and calls it."""
 
 import json
 import sys
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from llmjobs.extensions import JOBS, STRATEGIES, load
 
 # Options that several commands share.
 
@@ -38,25 +40,26 @@ ray_option: Decorator = click.option(
 )
 
 
-def job_options(*, limit: str, show: str, dry_run: str) -> Decorator:
-    """Add the options that every job over a manifest takes; the help texts of three of them differ between jobs."""
-    options: list[Decorator] = [
-        manifest_argument,
-        set_option,
-        results_option,
-        fresh_option,
-        ray_option,
-        click.option("--limit", type=click.IntRange(1), help=limit),
-        click.option("--show", is_flag=True, help=show),
-        click.option("--dry-run", is_flag=True, help=dry_run),
-    ]
+# One command for each job of :data:`llmjobs.extensions.JOBS`.
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
 
-    return decorate
+def job_command(name: str) -> click.Command:
+    """Build the command of a job, such as ``llmjobs eval``."""
+    job = JOBS[name]
+    options: list[Decorator] = [manifest_argument, set_option, results_option, fresh_option, ray_option]
+    if job.limit:
+        options.append(click.option("--limit", type=click.IntRange(1), help=job.limit))
+    if job.show:
+        options.append(click.option("--show", is_flag=True, help=job.show))
+    options.append(click.option("--dry-run", is_flag=True, help=job.dry_run))
+
+    def command(**values: Any) -> int:
+        return run_job_command(load(job.module), **values)
+
+    function: Callable[..., Any] = command
+    for option in reversed(options):
+        function = option(function)
+    return click.command(name, help=job.help)(function)
 
 
 def run_job_command(
@@ -65,11 +68,9 @@ def run_job_command(
     overrides: tuple[str, ...],
     results: Path,
     *,
-    fresh: bool,
-    ray: str | None,
-    limit: int | None,
-    show: bool,
     dry_run: bool,
+    limit: int | None = None,
+    **options: Any,
 ) -> int:
     """Run ``job`` (a module with ``run``, ``dry_run`` and ``with_limit``) on a manifest; returns the exit code."""
     from llmjobs.manifest import load_manifest
@@ -80,59 +81,11 @@ def run_job_command(
     if dry_run:
         click.echo(job.dry_run(study, results))
         return 0
-    code: int = job.run(study, results, fresh=fresh, show=show, ray=ray).exit_code
+    code: int = job.run(study, results, **options).exit_code
     return code
 
 
-# `llmjobs eval`: accuracy of models on benchmarks.
-
-
-@click.command()
-@job_options(
-    limit="Ask only the first N questions of each subject.",
-    show="Print each question, the model's answer, and whether it is right.",
-    dry_run="Show what would run, without loading a model.",
-)
-def eval_command(**options: Any) -> int:
-    """Evaluate the models of MANIFEST on its benchmarks. Resumes a run that was stopped."""
-    from llmjobs.eval import job as eval_job
-
-    return run_job_command(eval_job, **options)
-
-
-# `llmjobs matrix`: one grid of devices and precisions.
-
-
-@click.command()
-@manifest_argument
-@set_option
-@results_option
-@fresh_option
-@ray_option
-@click.option(
-    "--dry-run", is_flag=True, help="Probe the machine and show which cells would run, without loading a model."
-)
-def matrix_command(
-    manifest: str, overrides: tuple[str, ...], results: Path, fresh: bool, ray: str | None, dry_run: bool
-) -> int:
-    """Measure the models of MANIFEST on every device and precision, each in its own process.
-
-    The table shows time, memory, energy and accuracy side by side, and which answers a precision changes. If this
-    machine cannot run a combination, the table gives the reason. Resumes a run that was stopped.
-    """
-    from llmjobs.manifest import load_manifest
-    from llmjobs.matrix import job as matrix_job
-
-    study = load_manifest(manifest, overrides)
-    if dry_run:
-        click.echo(matrix_job.dry_run(study, results))
-        return 0
-    return matrix_job.run(study, results, fresh=fresh, ray=ray).exit_code
-
-
 # `llmjobs chat`: talk with a model in the terminal.
-
-STRATEGIES = ("none", "full", "window", "summary", "retrieve", "hybrid")
 
 
 @click.command()
@@ -148,7 +101,9 @@ STRATEGIES = ("none", "full", "window", "summary", "retrieve", "hybrid")
 @click.option("--system", help="System message.")
 @click.option("--history/--no-history", default=None, help="Use the earlier turns, or answer each message alone.")
 @click.option(
-    "--strategy", type=click.Choice(STRATEGIES), help="What to send when the conversation no longer fits the context."
+    "--strategy",
+    type=click.Choice(list(STRATEGIES)),
+    help="What to send when the conversation no longer fits the context.",
 )
 @click.option("--max-context", type=click.IntRange(16), help="Maximum tokens of prompt and answer together.")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Maximum tokens of an answer.")
@@ -208,44 +163,6 @@ def chat_command(
         timeout_s=timeout_s,
     )
     return chat(request, once)
-
-
-# `llmjobs converse`: what a conversation loses without its history.
-
-
-@click.command()
-@job_options(
-    limit="Use only the first N conversations of each set.",
-    show="Print the conversations with every answer, right or wrong.",
-    dry_run="Show what would run, without loading a model.",
-)
-def converse_command(**options: Any) -> int:
-    """Hold the scripted conversations of MANIFEST, with and without history, under each context strategy.
-
-    Resumes a run that was stopped.
-    """
-    from llmjobs.converse import job as converse_job
-
-    return run_job_command(converse_job, **options)
-
-
-# `llmjobs mtbench`: agents answer two-turn questions, judges rate them.
-
-
-@click.command()
-@job_options(
-    limit="Ask only the first N questions of each category.",
-    show="Print every answer and every judgment.",
-    dry_run="Show what would run and what it could cost, without calling any model.",
-)
-def mtbench_command(**options: Any) -> int:
-    """Let the agents of MANIFEST answer the questions, and its judges rate them. Resumes a run that was stopped.
-
-    Answers and judgments are also written in FastChat's format, to mtbench/fastchat in the run's folder.
-    """
-    from llmjobs.mtbench import job as mtbench_job
-
-    return run_job_command(mtbench_job, **options)
 
 
 # `llmjobs serve`: the chat agent behind an OpenAI-compatible API.

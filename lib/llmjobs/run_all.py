@@ -1,20 +1,12 @@
-"""Every job that a manifest can ask for, in the order in which ``llmjobs run`` takes them."""
+"""``llmjobs run``: every job that a manifest has a section for, in order."""
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, ManifestError
+from llmjobs.extensions import JOBS, load
 from llmjobs.manifest import Manifest
-
-JOBS = {
-    "eval": "llmjobs.eval.job",
-    "matrix": "llmjobs.matrix.job",
-    "converse": "llmjobs.converse.job",
-    "mtbench": "llmjobs.mtbench.job",
-}
-"""Section of the manifest → module with ``run(study, results, *, fresh, ray) -> Outcome``."""
 
 
 def wanted(study: Manifest) -> list[str]:
@@ -36,7 +28,7 @@ def run_all(study: Manifest, results: Path, *, fresh: bool = False, ray: str | N
     """Run each section's job; returns an exit code: 75 ends the row at once, 3 is remembered to the end."""
     code = EXIT_OK
     for name in wanted(study):
-        job: Callable[..., Any] = import_module(JOBS[name]).run
+        job: Callable[..., Any] = load(JOBS[name].module).run
         outcome = job(study, results, fresh=fresh, ray=ray)
         fresh = False
         if outcome.exit_code == EXIT_RESUMABLE:

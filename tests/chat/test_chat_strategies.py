@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from llmjobs.chat.backend import ContextFullError, MessageTooLongError, Sampling, room_for
 from llmjobs.chat.messages import Message, split
-from llmjobs.chat.strategies import STRATEGIES, rank
+from llmjobs.chat.strategies import make_strategy, rank
 from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.extensions import STRATEGIES
 
 WORDS = ["red", "blue", "Ana", "dog", "lives", "in", "Rome", "what", "is", "my", "name"]
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)
@@ -39,7 +40,7 @@ def test_every_plan_keeps_the_rules(messages, name, context):
     room, _ = room_for(backend, Sampling(8), None)
     alone = [m for m in messages if m.role == "system"] + messages[-1:]
     assume(room.count(alone) <= room.budget)
-    plan = grow(messages, STRATEGIES[name](), room)
+    plan = grow(messages, make_strategy(name), room)
     assert plan.tokens == room.count(plan.messages) <= room.budget
     parts = split(plan.messages)  # raises unless the roles take turns and the user's message is last
     assert parts.question == messages[-1]
@@ -58,7 +59,7 @@ def test_every_plan_keeps_the_rules(messages, name, context):
 @given(conversations(), st.integers(16, 120))
 def test_full_sends_all_or_says_so(messages, context):
     room, _ = room_for(FakeBackend(limit=context), Sampling(8), None)
-    strategy = STRATEGIES["full"]()
+    strategy = make_strategy("full")
     if room.count(messages) <= room.budget:
         assert strategy.plan(messages, room).messages == tuple(messages)
     else:
@@ -71,7 +72,7 @@ def test_window_is_the_longest_run_of_newest_turns(messages, context):
     room, _ = room_for(FakeBackend(limit=context), Sampling(8), None)
     parts = split(messages)
     assume(room.count(parts.compose(())) <= room.budget)
-    sent = split(STRATEGIES["window"]().plan(messages, room).messages).exchanges
+    sent = split(make_strategy("window").plan(messages, room).messages).exchanges
     assert parts.exchanges[len(parts.exchanges) - len(sent) :] == sent
     if len(sent) < len(parts.exchanges):
         one_more = parts.exchanges[len(parts.exchanges) - len(sent) - 1 :]
@@ -82,7 +83,7 @@ def test_window_is_the_longest_run_of_newest_turns(messages, context):
 def test_a_message_longer_than_the_context_is_a_clear_error(name):
     room, _ = room_for(FakeBackend(limit=40), Sampling(8), None)
     with pytest.raises(MessageTooLongError, match=r"too long: 52 tokens .* room for 32"):
-        STRATEGIES[name]().plan([Message("user", "word " * 50)], room)
+        make_strategy(name).plan([Message("user", "word " * 50)], room)
 
 
 def talk(*pairs, question):
@@ -94,8 +95,8 @@ def test_retrieve_brings_back_what_bears_on_the_question():
     pairs = [("Kim lives in Oslo.", "Noted.")] + [(f"Small talk number {n}.", "I see.") for n in range(20)]
     room, _ = room_for(FakeBackend(limit=60), Sampling(8), None)
     messages = talk(*pairs, question="Where does Kim live?")
-    assert "Oslo" in str(STRATEGIES["retrieve"]().plan(messages, room).messages)
-    assert "Oslo" not in str(STRATEGIES["window"]().plan(messages, room).messages)
+    assert "Oslo" in str(make_strategy("retrieve").plan(messages, room).messages)
+    assert "Oslo" not in str(make_strategy("window").plan(messages, room).messages)
 
 
 def test_ranking_is_stable_and_empty_without_a_shared_word():
@@ -108,7 +109,7 @@ def test_ranking_is_stable_and_empty_without_a_shared_word():
 def test_summary_is_written_by_the_model_pinned_and_counted():
     backend = FakeBackend(limit=80, say=lambda sent: "Ana has a red boat.")
     room, _ = room_for(backend, Sampling(8), None)
-    strategy = STRATEGIES["summary"]()
+    strategy = make_strategy("summary")
     messages = [Message("system", "Be brief.")]
     for turn in range(12):
         plan = strategy.plan([*messages, Message("user", f"Turn {turn} of many words here.")], room)
@@ -119,14 +120,14 @@ def test_summary_is_written_by_the_model_pinned_and_counted():
     assert plan.messages[0].content == "Be brief.\n\nSummary of the conversation so far: Ana has a red boat."
     asked = backend.sent[-1]
     assert "Turn 0" in asked[-1].content and asked[0].role == "system"
-    restored = STRATEGIES["summary"]()
+    restored = make_strategy("summary")
     restored.restore(strategy.state())
     again = [*messages, Message("user", f"Turn {turn} of many words here.")]
     assert restored.plan(again, room).messages == plan.messages
 
 
 def test_summary_begins_anew_after_undone_turns():
-    strategy = STRATEGIES["summary"]()
+    strategy = make_strategy("summary")
     strategy.restore({"text": "old", "covered": 5})
     room, _ = room_for(FakeBackend(), Sampling(8), None)
     assert strategy.plan([Message("user", "Hello.")], room).messages == (Message("user", "Hello."),)

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmjobs.chat.backend import AnswerError, Backend, Ending, FinishReason, Sampling, room_for
 from llmjobs.chat.messages import Message
-from llmjobs.chat.strategies import STRATEGIES, NoHistory, Plan, Strategy
+from llmjobs.chat.strategies import NoHistory, Plan, Strategy, make_strategy
 from llmjobs.thinking import ThinkingFilter, split_reply
 
 # One answer: what is sent is planned, the answer streamed, its figures kept.
@@ -154,7 +154,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         """Begin the conversation on the backend."""
-        self._memory = STRATEGIES[self.strategy]()
+        self._memory = make_strategy(self.strategy)
         self.backend.start(self.seed)
 
     def stream(self, text: str) -> Iterator[str]:
@@ -187,7 +187,7 @@ class Agent:
 
     def choose(self, strategy: str) -> None:
         """Change the strategy; a running summary starts anew."""
-        self._memory, self.strategy = STRATEGIES[strategy](), strategy
+        self._memory, self.strategy = make_strategy(strategy), strategy
 
     def undo(self) -> bool:
         """Forget the last exchange; False where there is none."""

@@ -29,7 +29,7 @@ from llmjobs.chat.agent import Answering, Reply
 from llmjobs.chat.backend import Backend, ContextFullError, MessageTooLongError, Sampling
 from llmjobs.chat.messages import Message, read_messages, split
 from llmjobs.chat.session import open_backend
-from llmjobs.chat.strategies import STRATEGIES
+from llmjobs.chat.strategies import make_strategy
 from llmjobs.errors import EXIT_OK, DataError, LlmjobsError, MissingPackageError, plain_reason
 from llmjobs.manifest.chat import ChatSection
 from llmjobs.manifest.models import ModelSpec
@@ -288,7 +288,7 @@ class ChatServer:
         except DataError as error:
             raise RefusedError(400, str(error)) from None
         sampling = asked.sampling(self.sampling)
-        return Answering(self.backend, STRATEGIES[self.strategy](), messages, sampling, self.max_context)
+        return Answering(self.backend, make_strategy(self.strategy), messages, sampling, self.max_context)
 
     async def _pieces(self, answering: Answering, asked: ChatCompletion, request: Request) -> AsyncGenerator[str, None]:
         """The answer's pieces, computed in a thread while the server goes on listening."""

@@ -2,12 +2,13 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmjobs.chat.backend import ContextFullError, MessageTooLongError
 from llmjobs.chat.messages import Exchange, Message, Parts, split
+from llmjobs.extensions import STRATEGIES, load
 
 # What a strategy is: messages in, messages to send out, with a token count.
 
@@ -60,6 +61,12 @@ class Strategy(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
+
+
+def make_strategy(name: str) -> Strategy:
+    """Make the strategy of a name in :data:`llmjobs.extensions.STRATEGIES`."""
+    made: Strategy = load(STRATEGIES[name])()
+    return made
 
 
 class Stateless:
@@ -127,9 +134,10 @@ class Full(Stateless):
         require_room(room, parts)
         plan = make_plan(room, parts, parts.exchanges)
         if plan.tokens > room.budget:
+            others = ", ".join(name for name in STRATEGIES if name not in ("none", self.name))
             raise ContextFullError(
                 f"the conversation is full: {plan.tokens:,} tokens, and there is room for {room.budget:,}; "
-                "choose another strategy (window, summary, retrieve, hybrid), undo, or reset"
+                f"choose another strategy ({others}), undo, or reset"
             )
         return plan
 
@@ -335,18 +343,3 @@ class Hybrid(Summary):
         require_room(room, parts)
         note, spent = self.update(parts, room)
         return make_plan(room, parts, choose(room, parts, note), note, spent)
-
-
-# Context strategies: what of a conversation is sent when not all of it fits (see `docs/context-management.md`).
-
-__all__ = ["STRATEGIES", "Plan", "Room", "Strategy"]
-
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "none": NoHistory,
-    "full": Full,
-    "window": Window,
-    "summary": Summary,
-    "retrieve": Retrieve,
-    "hybrid": Hybrid,
-}
-"""Name → class, in the order in which reports list them."""

@@ -17,8 +17,8 @@ from llmjobs.chat.agent import Agent, meter
 from llmjobs.chat.endpoint import EndpointBackend
 from llmjobs.chat.messages import read_messages
 from llmjobs.chat.store import ChatStore
-from llmjobs.chat.strategies import STRATEGIES
 from llmjobs.errors import EXIT_ERROR, EXIT_OK, LlmjobsError, RunFolderError, printable
+from llmjobs.extensions import STRATEGIES
 
 # The commands that a person can give between two messages.
 

@@ -1,12 +1,16 @@
 """``chat:`` — how the chat agent talks; ``converse:`` — which conversations are held with which memory."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from llmjobs.extensions import STRATEGIES
 from llmjobs.manifest.fields import Section, ShortText
 
-StrategyName = Literal["none", "full", "window", "summary", "retrieve", "hybrid"]
+if TYPE_CHECKING:
+    StrategyName = str
+else:
+    StrategyName = Literal[tuple(STRATEGIES)]
 SetName = Literal["recall", "everyday", "written"]
 Context = Annotated[int, Field(ge=16, le=1 << 24)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -45,9 +49,7 @@ class ConverseSection(Section):
     """Number of conversations in each set."""
     distances: list[Annotated[int, Field(ge=1, le=30)]] = Field(default=[1, 2, 4, 8, 16, 30], min_length=1)
     """Number of turns between stating a fact and asking for it. Conversations take these values in turn."""
-    strategies: list[StrategyName] = Field(
-        default=["none", "full", "window", "summary", "retrieve", "hybrid"], min_length=1
-    )
+    strategies: list[StrategyName] = Field(default=list(STRATEGIES), min_length=1)
     """Strategies to compare. `none` turns the history off. `none` and `full` run once, at the model's own limit; the
     others run at each context size."""
     contexts: list[Context] = Field(default=[128, 256], min_length=1)
