@@ -8,6 +8,7 @@ run. No torch: the tokenizer is passed in.
 
 import datetime
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -239,7 +240,7 @@ class PromptFormat:
             {"role": "user", "content": _NEXT},
         ]
         written = self._probe(turns, generation_prompt=False) if self.template else None
-        if written is None or (self.is_thinking and self.marks and self.marks.empty):
+        if written is None or (self.is_thinking and self.marks and self.marks.ends_like_a_turn):
             # gpt-oss ends its thinking with the same mark as its turn
             return frozenset(), ()
         between = written.rpartition(_ANSWER)[2].partition(_NEXT)[0]
@@ -281,15 +282,18 @@ class PromptFormat:
     def _check_unknown(self, tail: str) -> None:
         """A prompt that ends in a mark that nobody here knows cannot be closed; one without thinking cannot think."""
         last = tail.strip().rpartition("\n")[2].lower()
-        is_odd = any(word in last for word in ("think", "reason", "thought")) and last[-1:] in (">", "]", "▷")
-        if is_odd and self.is_off:
+        is_odd = any(word in last for word in ("think", "reason", "thought")) and not _CLOSED.search(last)
+        if is_odd:
+            remedy = "remove chat_template: true" if self.is_off else "set thinking: off"
             raise ModelError(
-                f"{self.who}: its chat template ends in {printable(last)[-40:]!r}, which looks like an open thinking"
-                " block that llmjobs cannot close; remove chat_template: true, or take another model"
+                f"{self.who}: its chat template ends in {printable(last)[-40:]!r}, which looks like the beginning of"
+                " the model's thinking, and llmjobs does not know how it ends; "
+                f"{remedy}, or take another model"
             )
         if not self.is_off:
             raise ModelError(
-                f"{self.who}: its chat template knows no thinking, so thinking: {self.asked} has no effect; remove it"
+                f"{self.who}: llmjobs finds no thinking block in its chat template, so thinking: {self.asked} has no"
+                " effect; remove it"
             )
 
     def _switch(self) -> str | None:
@@ -307,7 +311,7 @@ class PromptFormat:
         assert self.marks is not None
         if not is_open(tail, self.marks):
             return "" if self.marks.close in tail else self.marks.closed_block()
-        if self.marks.empty:
+        if self.marks.ends_like_a_turn:
             return self.marks.empty
         inside = tail.rpartition(self.marks.open)[2]
         return "\n\n"[len(inside) - len(inside.rstrip("\n")) :] + f"{self.marks.close}\n\n"
@@ -340,6 +344,8 @@ class PromptFormat:
         return {text for text in (*named, *(str(token) for token in added.values())) if text.strip()}
 
 
+_CLOSED = re.compile(r"</|\[/|<\|/|\b(no|not|off|end|without|false|disabled|final|answer|response)\b|no_?think|nothink")
+"""Words and marks by which a prompt's last line says that there is no thinking, or that it is over."""
 _ROLES = frozenset({"system", "user", "assistant", "human", "bot", "inst", "sys", "/sys", "<sys>", "model", ""})
 
 

@@ -19,6 +19,8 @@ class Marks:
     close: str
     empty: str = ""
     """What stands for "no thinking" at the end of a prompt; made of the two marks where empty."""
+    ends_like_a_turn: bool = False
+    """Whether a message of thinking ends with the same token as the whole turn."""
 
     def closed_block(self) -> str:
         """A block without a thought, as the templates with a switch write it."""
@@ -28,14 +30,23 @@ class Marks:
 KNOWN = (
     Marks("<think>", "</think>"),
     Marks("<thinking>", "</thinking>"),
+    Marks("<thought>", "</thought>"),
     Marks("<seed:think>", "</seed:think>"),
     Marks("[THINK]", "[/THINK]"),
     Marks("◁think▷", "◁/think▷"),
     Marks("<|START_THINKING|>", "<|END_THINKING|>"),
     Marks("<|begin_of_thought|>", "<|end_of_thought|>"),
-    Marks("<|channel|>analysis<|message|>", "<|channel|>final<|message|>", empty="<|channel|>final<|message|>"),
+    Marks(
+        "<|channel|>analysis<|message|>",
+        "<|channel|>final<|message|>",
+        empty="<|channel|>final<|message|>",
+        ends_like_a_turn=True,
+    ),
+    Marks("<|channel>thought\n", "<channel|>", empty="<|channel>thought\n<channel|>"),
+    Marks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 )
-"""Of Qwen, DeepSeek and most others; Seed-OSS; Magistral; Kimi; Command A; Sky-T1; gpt-oss."""
+"""Of Qwen, DeepSeek and most others; EXAONE Deep; Seed-OSS; Magistral; Kimi; Command A; Sky-T1;
+gpt-oss; Gemma 4; Apriel."""
 SWITCHES = ("enable_thinking", "thinking")
 """Template variables that turn thinking on or off."""
 

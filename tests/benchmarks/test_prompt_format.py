@@ -43,6 +43,15 @@ GPT_OSS = (
     "{# <|channel|>analysis<|message|> and <|channel|>final<|message|> #}"
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
+EXAONE = CHAT_TEMPLATE.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<thought>\n{% endif %}")
+APRIEL = CHAT_TEMPLATE.replace("<|assistant|>\n{% endif %}", "<|assistant|>\nHere are my reasoning steps:\n{% endif %}")
+GEMMA4 = (
+    "{{ bos_token }}{% if enable_thinking is defined and enable_thinking %}<|turn>system\n<|think|><turn|>\n{% endif %}"
+    "{% for m in messages %}{{ '<|turn>' + m.role + '\\n' + m.content + '<turn|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|turn>model\\n' }}{% if not enable_thinking | default(false) %}"
+    "{{ '<|channel>thought\\n<channel|>' }}{% endif %}{% endif %}"
+)
+THINKS_OF_ITS_OWN = "<|assistant|>\n<|my_thoughts|>{% endif %}"
 
 
 def form(template: str, thinking: Any = "off", **how: Any) -> PromptFormat:
@@ -59,6 +68,9 @@ def form(template: str, thinking: Any = "off", **how: Any) -> PromptFormat:
         (EMPTY_BLOCK, "<|assistant|>\n<think>\n\n</think>\n\n", "off (closed by the template)"),
         (GRANITE, "<|assistant|>\n", "off (thinking=false)"),
         (GPT_OSS, "<|start|>assistant<|channel|>final<|message|>", "off (closed block)"),
+        (EXAONE, "<|assistant|>\n<thought>\n\n</thought>\n\n", "off (closed block)"),
+        (APRIEL, "<|assistant|>\nHere are my reasoning steps:\n\n[BEGIN FINAL RESPONSE]\n\n", "off (closed block)"),
+        (GEMMA4, "<|turn>model\n<|channel>thought\n<channel|>", "off (enable_thinking=false)"),
         (CHAT_TEMPLATE, "<|assistant|>\n", "none"),
     ],
 )
@@ -70,7 +82,7 @@ def test_off_is_true_of_the_rendered_prompt(template: str, end: str, how: str) -
     found.check_scoring("mmlu")
 
 
-@pytest.mark.parametrize("template", [QWEN3, QWEN35, DEEPSEEK_R1, GRANITE])
+@pytest.mark.parametrize("template", [QWEN3, QWEN35, DEEPSEEK_R1, GRANITE, EXAONE, APRIEL, GEMMA4])
 def test_options_are_never_scored_inside_the_thinking(template: str) -> None:
     found = form(template, "on")
     assert found.thinking.startswith("on")
@@ -79,12 +91,28 @@ def test_options_are_never_scored_inside_the_thinking(template: str) -> None:
 
 
 def test_what_cannot_be_closed_or_opened_is_refused() -> None:
-    with pytest.raises(ModelError, match="looks like an open thinking block"):
-        form(CHAT_TEMPLATE.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<|my_thoughts|>{% endif %}"))
+    for end in (
+        THINKS_OF_ITS_OWN,
+        "<|assistant|>\nLet me think about this:\n{% endif %}",
+        "<|open|>think<|sep|>{% endif %}",
+    ):
+        for thinking in ("off", "on"):
+            with pytest.raises(ModelError, match="looks like the beginning of the model's thinking"):
+                form(CHAT_TEMPLATE.replace("<|assistant|>\n{% endif %}", end), thinking)
+    off = CHAT_TEMPLATE.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<|no_think|>{% endif %}")
+    assert form(off).thinking == "none"
     with pytest.raises(ModelError, match="closes the thinking in every prompt"):
         form(EMPTY_BLOCK, 256)
-    with pytest.raises(ModelError, match="knows no thinking"):
+    with pytest.raises(ModelError, match="finds no thinking block"):
         form(CHAT_TEMPLATE, "on")
+
+
+def test_gemma_4_thinks_in_a_channel_of_its_own() -> None:
+    found = form(GEMMA4, "on")
+    assert found.thinking == "on (enable_thinking=true)"
+    text = "<|channel>thought\nA or B?<channel|>B it is"
+    reply = found.split(found.tokenizer(text, add_special_tokens=False)["input_ids"], text)
+    assert (reply.thinking, reply.answer) == ("A or B?", "B it is")
 
 
 @pytest.mark.parametrize("template", [QWEN35, DEEPSEEK_R1])

@@ -120,3 +120,16 @@ def test_the_date_is_told_as_the_templates_own_text() -> None:
     found = PromptFormat(tokenizer(file.read_text()), date=datetime.date(2026, 11, 27))
     assert found.render([{"role": "user", "content": "Hi"}]).count("Today Date: 27 Nov 2026") == 1
     assert found.to_record()["prompt_date"] == "2026-11-27"
+
+
+def test_a_template_with_a_typing_error_is_told_apart_from_one_that_refuses() -> None:
+    made = tokenizer("{% for m in messages %}\n{{ m.content }{% endfor %}")
+    with pytest.raises(ModelError, match=r"odd-model: its chat template is not valid Jinja \(line 2: unexpected '}'\)"):
+        PromptFormat(made, who="odd-model")
+
+
+def test_what_python_says_of_a_template_is_told_without_its_class() -> None:
+    made = tokenizer("{{ 1 + 'a' }}")
+    with pytest.raises(ModelError, match="its chat template cannot be used: ") as caught:
+        made.apply_chat_template(MESSAGES)
+    assert "TypeError" not in str(caught.value)

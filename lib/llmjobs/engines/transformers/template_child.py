@@ -17,7 +17,7 @@ from typing import Any
 ROOM_BYTES = 512 * 1024**2
 """Memory that rendering may take beyond what the imports took."""
 MAX_TEXT_CHARACTERS = 16 * 1024**2
-TEMPLATE, MEMORY, OTHER = "template", "memory", "other"
+TEMPLATE, SYNTAX, MEMORY, OTHER = "template", "syntax", "memory", "other"
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     # not needed here, and its import would take seconds
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
     from transformers.utils import chat_template_utils
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -37,12 +37,14 @@ def main() -> None:
     for line in sys.stdin:
         try:
             answer = {"text": _rendered(render_jinja_template, json.loads(line))}
+        except TemplateSyntaxError as error:
+            answer = {"error": SYNTAX, "message": f"line {error.lineno}: {error.message}"[:1000]}
         except TemplateError as error:
             answer = {"error": TEMPLATE, "message": str(error)[:1000]}
         except MemoryError:
             answer = {"error": MEMORY, "message": ""}
         except Exception as error:
-            answer = {"error": OTHER, "message": f"{type(error).__name__}: {error}"[:1000]}
+            answer = {"error": OTHER, "message": str(error)[:1000] or "it fails without saying why"}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -15,8 +15,8 @@ import time
 import weakref
 from typing import Any
 
-from llmjobs.engines.transformers.template_child import MEMORY, ROOM_BYTES, TEMPLATE
-from llmjobs.errors import ModelError
+from llmjobs.engines.transformers.template_child import MEMORY, ROOM_BYTES, SYNTAX, TEMPLATE
+from llmjobs.errors import ModelError, printable
 from llmjobs.redaction import without_secrets
 
 RENDER_S = 10.0
@@ -89,9 +89,14 @@ class BoundTemplate:
 
             raise TemplateError(str(message))
         remedy = "use chat_template: false, or take another model"
+        if kind == SYNTAX:
+            raise ModelError(
+                f"{self.who}: its chat template is not valid Jinja ({printable(str(message))}); correct it, fetch the"
+                " model again, or use chat_template: false"
+            )
         if kind == MEMORY:
             raise ModelError(f"{self.who}: its chat template takes over {ROOM_BYTES >> 20} MiB of memory; {remedy}")
-        raise ModelError(f"{self.who}: its chat template cannot be used: {message}; {remedy}")
+        raise ModelError(f"{self.who}: its chat template cannot be used: {printable(str(message))}; {remedy}")
 
 
 class _Child:
