@@ -182,7 +182,7 @@ def test_a_turn_without_an_answer_is_an_error_and_ends_its_conversation(study, t
     scripts = make_scripts("recall", 6, 0, [1, 4])
     bad = scripts[2].turns[3].text
     reader.fails = lambda text: AnswerError("the answer is empty") if text == bad else None
-    run(study(strategies=["full", "none"]), "--results", tmp_path / "r")
+    run(study(strategies=["full", "none"]), "--results", tmp_path / "r", expect=3)
     records = read_records(tmp_path / "r/study/converse/tiny/recall.full/records.jsonl")
     of_script = [r for r in records if r["conversation"] == scripts[2].id]
     first = next(i for i, r in enumerate(of_script) if r["status"] == "error")
@@ -216,6 +216,54 @@ def test_a_failed_call_fails_its_unit_and_the_next_run_goes_on(study, tmp_path, 
     assert records.read_bytes() == (tmp_path / "whole/study/converse/tiny/recall.full/records.jsonl").read_bytes()
 
 
+ENDPOINT = [{"id": "served", "name": "tiny", "endpoint": "http://localhost:1/v1"}]
+
+
+def test_no_answer_of_an_endpoint_is_asked_for_twice(study, tmp_path, reader, capsys):
+    """A conversation that broke off begins anew; what was answered before comes from the journal of calls."""
+    asked, broken = [], []
+
+    def away(text):
+        asked.append(text)
+        return UnavailableError("reader: cannot be reached") if broken and len(asked) == broken[0] else None
+
+    reader.fails = away
+    manifest = study(models=ENDPOINT, strategies=["full", "summary"])
+    run(manifest, "--results", tmp_path / "whole")
+    whole = asked.copy()
+    for at in (2, len(whole) // 2 + 3):
+        asked.clear()
+        broken[:] = [at]
+        results = tmp_path / f"r{at}"
+        run(manifest, "--results", results, expect=3)
+        broken.clear()
+        run(manifest, "--results", results)
+        assert sorted(asked) == sorted([*whole, asked[at - 1]]), "only the call that failed is made again"
+        assert records_of(results) == records_of(tmp_path / "whole")
+    assert part_of(tmp_path / "whole")["spending"]["calls"] == len(whole)
+    capsys.readouterr()
+    run(manifest, "--results", tmp_path / "whole")
+    assert f"endpoints: {len(whole)} calls" in capsys.readouterr().out
+
+
+def test_one_conversation_is_summarized(study, tmp_path, reader, capsys):
+    """Nothing can be said beyond one conversation: its standard error is null, which JSON can hold."""
+    run(study(conversations=1), "--results", tmp_path / "r")
+    pair = part_of(tmp_path / "r")["models"][0]["history"]
+    assert (pair["conversations"], pair["stderr"], pair["low"], pair["high"]) == (1, None, -1, 1)
+    assert "in 1 conversation:" in capsys.readouterr().out
+
+
+def test_turns_in_error_are_named_and_end_with_3(study, tmp_path, reader, capsys):
+    reader.fails = lambda text: AnswerError("reader: nothing to say") if text.endswith("?") else None
+    manifest = study(strategies=["full", "window"])
+    for _ in range(2):
+        run(manifest, "--results", tmp_path / "r", expect=3)
+        said = capsys.readouterr().out
+        assert "tiny, full:" in said and "tiny, window 80:" in said
+        assert "turns ended in an error: reader: nothing to say" in said
+
+
 def test_dry_run_limit_and_changed_settings(study, tmp_path, reader, capsys):
     manifest = study()
     run(manifest, "--results", tmp_path / "r", "--dry-run")
@@ -242,7 +290,7 @@ def test_the_report_tells_it(study, tmp_path, reader):
     run(study(conversations=24, distances=[1, 4, 16]), "--results", tmp_path / "r")
     made = make_report([tmp_path / "r/study"], tmp_path / "out/report.pdf")
     told = " ".join(finding.sentence for finding in made.findings)
-    assert "with the history and" in told and "signs flipped" in told
+    assert "with the history and" in told and "sign-flip test over" in told
     assert "whole history" in told and "right at a distance of 1" in told
     notes = (tmp_path / "out/notes.md").read_text()
     assert "There are no conversations" not in notes

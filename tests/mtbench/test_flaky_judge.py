@@ -59,7 +59,7 @@ def test_a_judge_that_fails_in_every_way(study, tmp_path, seed):
         judge = {"endpoint": server.url, "model": "judge", "concurrency": 1 + 2 * (seed % 2)}
         path = study(server.url, **changes, judges=[judge], timeout_s=0.25)
         codes = until_whole(tmp_path / "r", [path, "--results", tmp_path / "r"], rng, kills=0.3)
-    assert 3 in codes and flaky.failed.total() >= 5
+    assert codes[-1] == 0 and flaky.failed.total() >= 5
     assert kept(tmp_path / "r") == kept(tmp_path / "good")
 
 

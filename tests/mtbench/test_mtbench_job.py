@@ -130,13 +130,14 @@ def test_a_server_that_gives_no_answers_is_not_asked_for_all_of_them(study, tmp_
     )
 
 
-def test_an_answer_that_is_only_thinking_is_a_result_and_not_asked_for_again(study, tmp_path):
+def test_an_answer_that_is_only_thinking_is_an_error_and_not_asked_for_again(study, tmp_path, capsys):
     with stand_in() as server:
         path = study(server.url, answers=[], judges=[{"endpoint": server.url, "model": "thinker"}], limit=1)
-        run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r")
+        run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r", expect=3)
         before = len(server.requests)
-        run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r")
+        run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r", expect=3)
         assert len(server.requests) == before
+    assert "2 failed, 2 asked again; the first that failed: thinker: the thinking took all" in capsys.readouterr().out
     records = read_records(tmp_path / "r/study/mtbench/judgments/thinker/single/agent/records.jsonl")
     assert {(record["status"], record.get("final"), record["asked"]) for record in records} == {("error", True, 2)}
 

@@ -119,6 +119,25 @@ class Spending:
             if call is not None:
                 self._book(call)
 
+    def to_record(self) -> dict[str, Any]:
+        """What a summary holds of it; ``cost`` is None where nothing has a price."""
+        return {
+            "calls": self.calls,
+            "failed": self.failed,
+            "tokens": self.tokens,
+            "cost": round(self.cost, 6) if self.rates else None,
+            "currency": self.currency,
+        }
+
+
+def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
+    """A line for the terminal; none where nothing was asked."""
+    if not record or not record["calls"]:
+        return []
+    cost = f", {record['cost']:.4f} {record['currency']}" if record["cost"] is not None else ""
+    failed = f" ({record['failed']:,} failed)" if record["failed"] else ""
+    return [f"endpoints: {record['calls']:,} calls{failed}, {record['tokens']:,} tokens{cost}"]
+
 
 @dataclass(frozen=True)
 class Held:

@@ -3,8 +3,8 @@
 import copy
 import datetime
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from llmjobs.chat.backend import (
     MessageTooLongError,
     Sampling,
 )
-from llmjobs.chat.endpoint import WholeAnswers
+from llmjobs.chat.endpoint import Parameters, WholeAnswers
+from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Spending, spent_calls
 from llmjobs.chat.session import open_backend
 from llmjobs.clocks import measured
 from llmjobs.cluster.place import place
@@ -42,17 +43,24 @@ from llmjobs.work.units import Saved, Step, Unit, Work
 
 # The converse job as the runner sees it: a conversation a step, a record a turn.
 
+FOLDER = "converse"
+OpenBackend = Callable[[str], Backend]
+"""A conversation's id → its backend."""
+
 
 class ConverseJob:
     """Scripted conversations of every model with every memory of a study."""
 
-    name = "converse"
+    name = FOLDER
 
     def __init__(self, study: Manifest, folder: RunFolder) -> None:
         """Nothing is read before :meth:`units`."""
         self.study, self.folder = study, folder
         self.section = converse_section(study)
         self.tasks: dict[str, ConverseTask] = {}
+        self.spending = Spending({})
+        """Calls to endpoints and their tokens, those of earlier attempts included; there is no limit."""
+        self._parameters: dict[str, Parameters] = {}
         self._backend: tuple[ModelSpec, Backend] | None = None
         self._failed: dict[str, LlmjobsError] = {}
         self._load_s: float | None = None
@@ -61,13 +69,15 @@ class ConverseJob:
     def for_worker(self) -> "ConverseJob":
         """A copy with no model loaded, to be sent to another machine."""
         other = copy.copy(self)
-        other._backend, other._failed = None, {}
+        other._backend, other._failed, other._parameters = None, {}, {}
+        del other.spending  # units that ask an endpoint stay with the command
         return other
 
     def units(self) -> Sequence[Unit]:
         """One unit for each model, set and memory, model by model."""
         self._date = run_date(self.study, self.folder)
         self.tasks = {task.path: task for task in make_tasks(self.study, Revisions.of(self.folder))}
+        self.spending.book_past(spent_calls(self.folder.path / FOLDER))
         return [task.unit() for task in self.tasks.values()]
 
     @contextmanager
@@ -76,11 +86,11 @@ class ConverseJob:
         task = self.tasks[unit.path]
         if task.error:
             raise LlmjobsError(task.error)
-        with measured() as span:
-            backend = self._model(task.model)
-        load_s, self._load_s = self._load_s, None
-        opening = {**span.to_record(), "load_s": load_s, "items": 0}
-        yield ConverseWork(task, backend, opening)
+        with ExitStack() as stack:
+            with measured() as span:
+                backend = self._endpoint(task, stack) if task.model.endpoint else self._local(task.model)
+            load_s, self._load_s = self._load_s, None
+            yield ConverseWork(task, backend, {**span.to_record(), "load_s": load_s, "items": 0})
 
     def close(self) -> None:
         """Free the model."""
@@ -88,6 +98,34 @@ class ConverseJob:
             self._backend[1].close()
             self._backend = None
             WATCH.end()
+
+    def _endpoint(self, task: ConverseTask, stack: ExitStack) -> OpenBackend:
+        """Each conversation's calls, on disk before their answers are used: no call is paid twice."""
+        spec, timeout_s = task.model, self.section.timeout_s
+        open_backend(spec, timeout_s=timeout_s).close()
+        journal = CallJournal(self.folder.path / task.path)
+        stack.callback(journal.close)
+        parameters = self._parameters.setdefault(spec.name, Parameters())
+
+        def ask(whole: WholeAnswers) -> Backend:
+            return open_backend(spec, timeout_s=timeout_s, parameters=parameters, whole=whole)
+
+        def paid(label: str) -> Backend:
+            return PaidBackend(
+                ask,
+                label,
+                journal,
+                account=spec.name,
+                spending=self.spending,
+                minute=MinuteLimit(None, None),
+                changes=parameters.changes,
+            )
+
+        return paid
+
+    def _local(self, spec: ModelSpec) -> OpenBackend:
+        backend = self._model(spec)
+        return lambda label: backend
 
     def _model(self, spec: ModelSpec) -> Backend:
         if self._backend and self._backend[0] == spec:
@@ -98,13 +136,7 @@ class ConverseJob:
         try:
             WATCH.begin()
             with measured() as span:
-                backend = open_backend(
-                    spec,
-                    threads=self.section.threads,
-                    timeout_s=self.section.timeout_s,
-                    whole=WholeAnswers(),
-                    date=self._date,
-                )
+                backend = open_backend(spec, threads=self.section.threads, date=self._date)
         except LlmjobsError as error:
             self._failed[spec.name] = error
             raise
@@ -118,19 +150,21 @@ class ConverseWork:
     """An opened unit: its conversations, each begun afresh."""
 
     task: ConverseTask
-    backend: Backend
+    backend: OpenBackend
     opening: Mapping[str, Any]
+    _answers: Mapping[str, Any] = field(init=False)
     _clock: DeviceClock = field(init=False)
 
     def __post_init__(self) -> None:
-        """Take the clock of the model's device."""
-        self._clock = DeviceClock(str(self.backend.effective.get("device", "cpu")))
+        """Ask what answers, and take the clock of the model's device."""
+        self._answers = self.backend("effective").effective
+        self._clock = DeviceClock(str(self._answers.get("device", "cpu")))
 
     @property
     def effective(self) -> Mapping[str, Any]:
         """What really answers, and the order in which conversations are held."""
         order = repr([script.id for script in self.task.scripts])
-        return {**self.backend.effective, "steps": {"order": hashlib.sha256(order.encode()).hexdigest()[:16]}}
+        return {**self._answers, "steps": {"order": hashlib.sha256(order.encode()).hexdigest()[:16]}}
 
     @property
     def steps(self) -> int:
@@ -159,7 +193,7 @@ class ConverseWork:
     def _agent(self, script: Script, index: int) -> Agent:
         task, section = self.task, self.task.section
         return Agent(
-            self.backend,
+            self.backend(script.id),
             system=task.model.system or script.system,
             strategy=task.memory.strategy,
             history=task.memory.history,
@@ -259,7 +293,8 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         job = ConverseJob(study, folder)
         models = {m.name: m for m in study.models}
         outcome = there.run(job, folder, models, job.section.threads, record_printer(click.echo) if show else None)
-        part = summarize(folder, list(job.tasks.values()), outcome)
+        part = summarize(folder, list(job.tasks.values()), outcome, job.spending)
+        outcome.in_error = sum(memory["errors"] for group in part["models"] for memory in group["memories"])
         write_summary(folder, study, job.name, part)
         click.echo(render_summary(part))
         tell_end(folder, outcome)

@@ -281,7 +281,7 @@ def _findings(group: Values) -> list[Finding]:
 def _tested(pair: Values) -> str:
     """Name the test that the summary's p is of; older ones took the questions of a conversation as independent."""
     if conversations := pair.get("conversations"):
-        return f"{p_value(pair['p'])}, {plural(conversations, 'conversation')} with signs flipped"
+        return f"{p_value(pair['p'])}, sign-flip test over {plural(conversations, 'conversation')}"
     return f"{p_value(pair['p'])}, McNemar's exact test, questions of one conversation taken as independent"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llmjobs.chat.paid_calls import Spending, spending_lines
 from llmjobs.converse.tasks import ConverseTask
 from llmjobs.errors import printable
 from llmjobs.eval.summary import failed_lines
@@ -27,8 +28,8 @@ CONFIDENCE = "95%, the wider of Wilson's and the cluster-robust one over convers
 TEST = "sign flips of whole conversations, two-sided"
 
 
-def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome) -> dict[str, Any]:
-    """The ``converse`` part of ``summary.json``."""
+def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome, spending: Spending) -> dict[str, Any]:
+    """The ``converse`` part of ``summary.json``; ``spending`` where an endpoint was asked."""
     groups: dict[tuple[str, str], list[ConverseTask]] = defaultdict(list)
     for task in tasks:
         groups[task.model.name, task.set_name].append(task)
@@ -40,6 +41,7 @@ def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome
         "models": [_group(folder, model, name, members) for (model, name), members in groups.items()],
         "units_missing": [path for path in missing if path not in outcome.failed],
         "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
+        **({"spending": spending.to_record()} if spending.calls else {}),
     }
 
 
@@ -79,6 +81,7 @@ def _memory(task: ConverseTask, records: Sequence[TurnRecord], timings: Sequence
         **_accuracy(asked),
         "turns": len(records),
         "errors": sum(record["status"] == "error" for record in records),
+        "first_error": next((str(record["error"]) for record in records if record["status"] == "error"), None),
         "tokens_sent": sum(record["tokens_sent"] for record in answered),
         "tokens_dropped": sum(record["tokens_dropped"] for record in answered),
         "tokens_side": sum(record["tokens_side"] for record in answered),
@@ -186,18 +189,29 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         lines += [f"{group['model']} · {group['set']}", *table([header[1:], *rows])]
         if pair := group["history"]:
             lines.append(_sentence(pair))
+        lines += [_error_line(group, memory) for memory in group["memories"] if memory["errors"]]
         lines.append("")
+    lines += spending_lines(summary.get("spending"))
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
         lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
     return "\n".join(lines).rstrip()
 
 
+def _name(memory: Mapping[str, Any]) -> str:
+    return str(memory["strategy"]) if memory["history"] else "none (history off)"
+
+
+def _error_line(group: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+    limit = f" {memory['context']}" if memory["context"] else ""
+    count = f"{memory['errors']:,} turn{'s' * (memory['errors'] > 1)}"
+    return f"{group['model']}, {_name(memory)}{limit}: {count} ended in an error: {printable(memory['first_error'])}"
+
+
 def _row(memory: Mapping[str, Any]) -> tuple[str, ...]:
     turns = memory["turns"] - memory["errors"]
-    name = memory["strategy"] if memory["history"] else "none (history off)"
     return (
-        name,
+        _name(memory),
         "limit" if memory["context"] is None else str(memory["context"]),
         f"{memory['acc']:.0%} ({memory['low']:.0%}–{memory['high']:.0%})" if memory["acc"] is not None else "–",
         str(memory["n"]),
@@ -208,11 +222,12 @@ def _row(memory: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _sentence(pair: Mapping[str, Any]) -> str:
+    conversations = f"{pair['conversations']} conversation{'s' * (pair['conversations'] != 1)}"
     p = f"p = {pair['p']:.2g}" if pair["p"] >= 1e-4 else "p < 0.0001"
     return (
         f"history on {pair['acc_first']:.0%}, off {pair['acc_second']:.0%} of {pair['n']} questions in "
-        f"{pair['conversations']} conversations: {100 * pair['difference']:+.0f} points "
-        f"({100 * pair['low']:+.0f} to {100 * pair['high']:+.0f}, {p}, conversations' signs flipped)"
+        f"{conversations}: {100 * pair['difference']:+.0f} points "
+        f"({100 * pair['low']:+.0f} to {100 * pair['high']:+.0f}, {p}, sign-flip test over conversations)"
     )
 
 

@@ -614,6 +614,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         if job.bench is not None:
             note_failed_calls(folder, job.bench, outcome)
             part = summarize(folder, job.bench, outcome, job.spending)
+            outcome.in_error = in_error(part)
             write_summary(folder, study, job.name, part)
             write_fastchat(folder, job.bench)
             click.echo(render_summary(part))
@@ -627,6 +628,12 @@ def note_failed_calls(folder: RunFolder, bench: Bench, outcome: Outcome) -> None
         if path not in outcome.failed:
             outcome.failed[path] = line
             RunFolder(folder.path / path).write_json(ERROR_FILE, {"unit": path, "error": line})
+
+
+def in_error(part: Mapping[str, Any]) -> int:
+    """Answers and judgments of this run that ended in an error; what a file of answers lacks is not counted."""
+    answers = sum(agent["errors"] for agent in part["agents"] if agent["kind"] != "imported")
+    return int(answers + sum(judge["error"] for judge in part["judges"]))
 
 
 def dry_run(study: Manifest, results: Path) -> str:

@@ -1,12 +1,12 @@
 """The summary of an mtbench job, from the records alone, its table on the terminal, and ``--show``."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from llmjobs.chat.endpoint import LEFT_OUT
-from llmjobs.chat.paid_calls import Spending
+from llmjobs.chat.paid_calls import Spending, spending_lines
 from llmjobs.errors import printable
 from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
@@ -132,13 +132,7 @@ def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spend
         "bias": _bias(bench, found),
         "files": [_file(name, file, found.categories) for name, file in found.files.items()],
         "between_files": found.between_files,
-        "spending": {
-            "calls": spending.calls,
-            "failed": spending.failed,
-            "tokens": spending.tokens,
-            "cost": round(spending.cost, 6) if spending.rates else None,
-            "currency": spending.currency,
-        },
+        "spending": spending.to_record(),
         "parameters": spending.parameters,
         "units_missing": [path for path in missing if path not in outcome.failed],
         "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
@@ -156,6 +150,7 @@ def _agent(agent: AgentTask, records: Sequence[AnswerRecord]) -> Figures:
         "history": agent.history,
         "answered": sum(record["status"] == "ok" for record in records),
         "errors": sum(record["status"] == "error" for record in records),
+        "first_error": _first_error(records),
         "turns": sum(len(record["turns"]) for record in records),
         "tokens_new": sum(new) if new else None,
         "tokens_sent": sum(count for record in records for count in record.get("tokens_sent", ())) if new else None,
@@ -174,8 +169,13 @@ def _judges(bench: Bench, found: Collected) -> list[Figures]:
             counts = {status: sum(record["status"] == status for record in records) for status in STATUSES}
             again = sum(_asked_again(record) for record in records)
             row = {"judge": judge.name, "mode": mode, "n": len(records), **counts, "asked_again": again}
+            row["first_error"] = _first_error(part for one in records for part in (one, *one.get("orders", ())))
             rows.append(row | _weak(records) | ({"is_rules": True} if judge.is_rules else {}))
     return rows
+
+
+def _first_error(records: Iterable[Mapping[str, Any]]) -> str | None:
+    return next((str(record["error"]) for record in records if record.get("error")), None)
 
 
 def _weak(records: Sequence[Judgment]) -> Figures:
@@ -291,7 +291,7 @@ def render_summary(summary: Values) -> str:
     lines += [_history_line(row) for row in summary["history"]]
     lines += [_agent_line(row) for row in summary["agents"] if row["errors"]]
     lines += [_file_line(row) for row in summary["files"]]
-    lines += _spending(summary["spending"])
+    lines += spending_lines(summary["spending"])
     lines += [_parameters_line(name, changed) for name, changed in summary["parameters"].items()]
     lines += [f"failed: {one['unit']}: {one['error']}" for one in summary["units_failed"]]
     if summary["units_missing"]:
@@ -336,7 +336,8 @@ def _judge_line(row: Values) -> str:
     if weak := row.get("single_brackets"):
         where = ", ".join(row["single_brackets_in"][:3])
         parts.append(f"{weak} ratings stand in single brackets only, which may be code (question.turn {where})")
-    return f"judge {row['judge']} ({row['mode']}): {', '.join(parts)}"
+    why = f"; the first that failed: {printable(row['first_error'])}" if row["error"] else ""
+    return f"judge {row['judge']} ({row['mode']}): {', '.join(parts)}{why}"
 
 
 def _history_line(row: Values) -> str:
@@ -347,7 +348,8 @@ def _history_line(row: Values) -> str:
 
 
 def _agent_line(row: Values) -> str:
-    return f"{row['model']}: {row['errors']} questions without a whole answer; their missing turns are not judged"
+    count = f"{row['errors']} question{'s' * (row['errors'] != 1)} without a whole answer"
+    return f"{row['model']}: {count}, their missing turns are not judged; the first: {printable(row['first_error'])}"
 
 
 def _file_line(row: Values) -> str:
@@ -355,12 +357,6 @@ def _file_line(row: Values) -> str:
         f"{row['file']}: {row['lines']} lines, {row['unread_lines']} without a score, {row['duplicates']} duplicates, "
         f"{row['flips']} verdicts that turned with the order"
     )
-
-
-def _spending(row: Values) -> list[str]:
-    cost = f", {row['cost']:.4f} {row['currency']}" if row["cost"] is not None else ""
-    failed = f" ({row['failed']:,} failed)" if row["failed"] else ""
-    return [f"endpoints: {row['calls']:,} calls{failed}, {row['tokens']:,} tokens{cost}"] if row["calls"] else []
 
 
 def _parameters_line(name: str, changed: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import sys
 import time
 import traceback
@@ -279,8 +280,19 @@ def _since_start() -> str:
 
 
 def write_summary(folder: RunFolder, study: Manifest, job: str, part: Mapping[str, Any]) -> None:
-    """Put a job's part into ``summary.json`` and leave the others as they are."""
+    """Put a job's part into ``summary.json`` and leave the others as they are.
+
+    What cannot be computed from so few records (``nan``) is null: JSON has no other word for it.
+    """
     whole = read_object(folder.path / SUMMARY_FILE)
     folder.write_json(
-        SUMMARY_FILE, {"run": study.name, **{k: v for k, v in whole.items() if k != "run"}, job: dict(part)}
+        SUMMARY_FILE, {"run": study.name, **{k: v for k, v in whole.items() if k != "run"}, job: _without_nan(part)}
     )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
