@@ -42,13 +42,13 @@ mtbench: setup ## Run MT-Bench with demo models as agents and a rule-based judge
 	$(BIN)/llmjobs mtbench manifests/mtbench.yaml
 
 # How pytest runs tests in parallel; PARALLEL= runs them in one process.
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 test: setup ## Run the tests.
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-slow: setup ## Run the slow tests: large models, kills, the wheel.
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
 
 # Packages that the tests need in addition, in any version that works with the oldest ones; OLDEST replaces pins.
 TEST_TOOLS := pytest pytest-timeout hypothesis setuptools openai statsmodels ipykernel nbclient

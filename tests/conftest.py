@@ -1,6 +1,7 @@
 """Settings and fixtures of the whole suite."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,48 @@ settings.register_profile(
 )
 settings.load_profile("llmjobs")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism; torch reads it when it is imported
 ROOT = Path(__file__).parents[1]
+
+TOGETHER = {
+    "cluster": "cluster",
+    "mtbench/test_mtbench_cluster.py": "cluster",
+    "container/test_cluster_image.py": "cluster",
+    "packaging": "packaging",
+}
+"""Files and folders of which never two run at a time. Clusters look for Ray's processes on the whole machine; packages
+are built in the working tree and installed into one environment."""
+LONGEST = (
+    "docs/test_doc_commands_run.py",
+    "prepare/test_plan_shipped.py",
+    "cluster",
+    "container/test_image.py",
+    "packaging",
+    "crash/test_job_boundaries.py",
+)
+"""Begin first, so that no process is left with one of them at the end."""
+SPREAD = ("prepare/test_plan_shipped.py", "engines/test_every_causal_lm.py", "engines/test_loading_report.py")
+"""Long files whose tests share nothing. Each other file is run in one process, which pays for its fixtures once."""
+
+
+def _is_in(item: pytest.Item, places: Iterable[str]) -> str | None:
+    """Return the first of ``places`` that is the test's file or a folder above it."""
+    path = item.path.relative_to(ROOT / "tests")
+    return next((place for place in places if path.is_relative_to(place)), None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say for ``--dist loadgroup`` which tests stay in one process, and put the longest first."""
+    if config.getoption("dist", "no") != "loadgroup":
+        return
+    for item in items:
+        if place := _is_in(item, TOGETHER):
+            item.add_marker(pytest.mark.xdist_group(TOGETHER[place]))
+        elif not _is_in(item, SPREAD):
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+    items.sort(key=lambda item: LONGEST.index(place) if (place := _is_in(item, LONGEST)) else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,12 @@ PAGE = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
 TIMEOUT_S = 500
 
 
-def run(results: Path, job: str) -> tuple[str, dict[str, Any]]:
-    """What the demo's job prints, and its part of ``summary.json``."""
-    command = [sys.executable, "-m", "llmjobs", job, "demo", "--results", str(results)]
+def run(results: Path) -> tuple[str, dict[str, Any]]:
+    """What the demo's evaluation prints, and its part of ``summary.json``."""
+    command = [sys.executable, "-m", "llmjobs", "eval", "demo", "--results", str(results)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, json.loads((results / "demo" / "summary.json").read_text(encoding="utf-8"))[job]
+    return done.stdout, json.loads((results / "demo" / "summary.json").read_text(encoding="utf-8"))["eval"]
 
 
 def accuracy_columns(text: str) -> list[list[str]]:
@@ -39,7 +39,7 @@ def test_the_number_format_of_demo_models_does_not_depend_on_the_processor(name)
 
 
 def test_accuracies_are_those_of_the_readme_and_the_page(tmp_path):
-    printed, summary = run(tmp_path, "eval")
+    printed, summary = run(tmp_path)
     assert accuracy_columns(printed) == accuracy_columns(README)
     by_subject: dict[str, list[int]] = {}
     for model in summary["models"]:
@@ -47,10 +47,3 @@ def test_accuracies_are_those_of_the_readme_and_the_page(tmp_path):
             by_subject.setdefault(part["subject"], []).append(part["correct"])
     in_page = re.findall(r"^\| ([a-z_]+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, flags=re.M)
     assert {subject: list(map(int, counts)) for subject, *counts in in_page} == by_subject
-
-
-@pytest.mark.slow
-def test_the_conversations_are_those_of_the_readme(tmp_path):
-    printed, _ = run(tmp_path, "converse")
-    (line,) = re.findall(r"^demo-base, conversations: (history on .*)$", README, flags=re.M)
-    assert line in printed

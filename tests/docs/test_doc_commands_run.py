@@ -1,9 +1,12 @@
 """Every whole command of llmjobs that the documentation shows, run as a person would, one after another in one folder.
 
-What needs the hub gets the stand-in: each name of a model serves a demo model, MMLU a few made rows a subject.
+What needs the hub gets the stand-in: each name of a model serves one layer of a demo model, MMLU a few made rows a
+subject. The commands share an interpreter's start: that ``llmjobs`` itself starts is seen by every other test.
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +17,8 @@ import pytest
 import yaml
 from command_checks import is_placeholder
 from doc_commands import ROOT, Command, all_commands
+from safetensors.torch import load_file, save
+from warm_commands import WarmCommands
 
 sys.path += [str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "benchmarks")]
 
@@ -49,7 +54,6 @@ ORDER = (
 MODELS = ("Qwen/Qwen2.5-0.5B-Instruct",)
 """Named in commands; those of the manifests are found there."""
 GATED = "meta-llama/"
-LIMIT_S = 1800
 
 
 def whole_commands() -> list[tuple[str, ...]]:
@@ -98,11 +102,26 @@ def _dataset(configs: dict[str, dict[str, list[dict[str, object]]]]) -> Repo:
     return Repo({"README.md": f"{card}---\n".encode(), **files})
 
 
+def _one_layer() -> dict[str, bytes]:
+    """The files of the smallest demo model with its first layer alone: what is run here is the commands."""
+    folder = DEMO_MODELS["demo-tiny"]
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: one for name, one in weights.items() if not re.match(r"model\.layers\.[1-9]", name)}
+    config = json.loads(files["config.json"]) | {"num_hidden_layers": 1}
+    config.pop("layer_types", None)
+    return files | {
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": save(kept, {"format": "pt"}),
+    }
+
+
 class Desk:
     """A folder, an environment and a hub, in which commands run."""
 
     def __init__(self, folder: Path, hub_url: str) -> None:
         self.folder = folder
+        self.warm: WarmCommands
         self.done: dict[tuple[str, ...], subprocess.CompletedProcess[str]] = {}
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "LLMJOBS_"))},
@@ -121,17 +140,8 @@ class Desk:
                 for place in words[2:]:
                     self._need(Path(place))
             once = ["--dry-run"] if words[1] == "matrix" and "--set" in words else []  # the plain one runs whole
-            command = [sys.executable, "-m", "llmjobs", *words[1:], *once]
             said = "My dog is called Rex.\n" if words[1] == "chat" else ""
-            self.done[words] = subprocess.run(
-                command,
-                cwd=self.folder,
-                env=self.environment,
-                input=said,
-                capture_output=True,
-                text=True,
-                timeout=LIMIT_S,
-            )
+            self.done[words] = self.warm.run([*words[1:], *once], self.folder, said)
         return self.done[words]
 
     def _need(self, place: Path) -> None:
@@ -166,14 +176,16 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    model = {path.name: path.read_bytes() for path in DEMO_MODELS["demo-base"].iterdir() if path.is_file()}
+    model = _one_layer()
     with StandIn() as hub:
         hub.accounts = {TOKEN: "ada"}
         for name in _hub_models():
             gated = name.startswith(GATED)
             hub.models[name] = Repo(dict(model), gated=gated, allowed={TOKEN} if gated else set())
         hub.datasets = _datasets()
-        yield Desk(tmp_path_factory.mktemp("desk"), hub.url)
+        found = Desk(tmp_path_factory.mktemp("desk"), hub.url)
+        with WarmCommands(found.environment) as found.warm:
+            yield found
 
 
 @pytest.mark.parametrize("words", whole_commands(), ids=" ".join)
@@ -181,6 +193,14 @@ def test_it_runs(words: tuple[str, ...], desk: Desk) -> None:
     ended = desk.run(words)
     assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
     assert "Traceback" not in ended.stderr and TOKEN not in ended.stdout + ended.stderr
+
+
+def test_the_demo_s_conversations_are_those_of_the_readme(desk: Desk) -> None:
+    """Its accuracies: ``tests/demo/test_published_numbers.py``."""
+    printed = desk.run(("llmjobs", "run", "manifests/demo.yaml")).stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^demo-base, conversations: (history on .*)$", readme, flags=re.M)
+    assert line in printed
 
 
 def test_results_are_where_the_assignment_says(desk: Desk) -> None:

@@ -1,0 +1,89 @@
+"""Runs llmjobs commands in forks of one process that has paid for the imports, some seconds of CPU each.
+
+A command has its own arguments, folder, input, output and exit code, as one that a shell starts. The environment is the
+one that the process was started with.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+MODULES = (
+    "llmjobs.commands",
+    "llmjobs.chat.local",
+    "llmjobs.converse.job",
+    "llmjobs.eval.job",
+    "llmjobs.matrix.job",
+    "llmjobs.mtbench.job",
+    "llmjobs.prepare.doctor",
+    "llmjobs.prepare.plan",
+    "llmjobs.report_job",
+    "matplotlib.backends.backend_agg",
+)
+
+
+class WarmCommands:
+    """The process; use it as a context manager."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __enter__(self) -> "WarmCommands":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, words: Sequence[str], folder: Path, said: str = "") -> subprocess.CompletedProcess[str]:
+        """Run ``llmjobs WORDS…`` in ``folder`` with ``said`` as its input."""
+        with TemporaryDirectory(prefix="llmjobs-warm-") as place:
+            paths = [Path(place, name) for name in ("in", "out", "err")]
+            paths[0].write_text(said)
+            task = {"words": list(words), "folder": str(folder), "paths": list(map(str, paths))}
+            assert self._process.stdin and self._process.stdout
+            self._process.stdin.write(json.dumps(task) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+            assert answer, "the process that runs the commands has ended"
+            out, err = (path.read_text(encoding="utf-8") for path in paths[1:])
+        return subprocess.CompletedProcess(["llmjobs", *words], int(answer), out, err)
+
+
+def serve() -> None:
+    """Take a task a line and answer with the exit code; returns in a fork, when the command is to be run there."""
+    for name in MODULES:
+        import_module(name)
+    gc.collect()
+    gc.freeze()  # else the collector of a fork would walk, and copy, what is shared with it
+    while line := sys.stdin.readline():
+        task = json.loads(line)
+        process = os.fork()
+        if not process:
+            return _become(**task)
+        _, status = os.waitpid(process, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    return None
+
+
+def _become(words: Sequence[str], folder: str, paths: Sequence[str]) -> None:
+    """Take over the command's folder, input and outputs, and run it to its end, with everything that runs at exit."""
+    os.chdir(folder)
+    for number, (path, how) in enumerate(zip(paths, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2), strict=True)):
+        os.dup2(os.open(path, how, 0o600), number)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.argv = ["llmjobs", *words]
+    from llmjobs.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    serve()
