@@ -18,12 +18,14 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.local import LocalBackend
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.engines.registry import open_model
 from llmjobs.engines.transformers.device import set_threads
-from llmjobs.engines.transformers.load import load_model
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest import ModelSpec
 
@@ -61,7 +63,10 @@ def random_model(folder: Path) -> str:
 def hold(model: str, turns: int, new_tokens: int, repetitions: int) -> dict[str, object]:
     """Hold the conversation both ways; returns the figures."""
     spec = ModelSpec(id=model, name="model", dtype="float32")
-    ways = {name: LocalBackend(load_model(spec), keeps_keys=name == "kept") for name in ("kept", "whole")}
+    threads = torch.get_num_threads()
+    ways = {
+        name: LocalBackend(open_model(spec, threads=threads), keeps_keys=name == "kept") for name in ("kept", "whole")
+    }
     times: dict[str, list[list[float]]] = {name: [[] for _ in range(turns)] for name in ways}
     tokens, differ = [0] * turns, 0
     for repetition in range(repetitions + 1):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from llmjobs.benchmarks.requests import Request
-from llmjobs.engines.transformers.plan import UnitPlan, plan_unit
+from llmjobs.engines.plan import UnitPlan, plan_unit
 
 BARE_SHAPES = {
     "cpu": ((4, 128), (8, 128), (1, 512), (2, 512)),

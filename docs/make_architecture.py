@@ -10,7 +10,8 @@ LAYERS = (
     ("eval, chat, report", "accuracy; the chat agent; reading results, measuring, writing the PDF"),
     ("cluster, statistics", "units on a Ray cluster; intervals and tests"),
     ("work, fetch", "units into a run folder: resume, signals, failures; filling the cache"),
-    ("machine, engines", "child processes, energy, probes; load, score, generate: torch lives here"),
+    ("engines", "one protocol: load, score, generate, chat, measure; torch lives in transformers/"),
+    ("machine, memory", "child processes, energy, CPU counters; what a process and the machine hold"),
     ("manifest, benchmarks", "a study, read and validated in one place; what is asked and how it is scored"),
     ("demo, hub, errors", "bundled models and questions, all contact with the hub, one-line errors"),
 )

@@ -22,9 +22,15 @@ from typing import Any, Protocol
 
 from llmjobs.process_memory import WATCH
 
+NO_GPU_TIME = {
+    "cpu": "the model ran on the CPU",
+    "mps": "Apple's GPU has no device events that torch can read; real_s is synchronized wall time",
+}
+"""Why there is no GPU time, by device."""
+
 
 class DeviceClock(Protocol):
-    """Times spans on a device (see ``llmjobs.engines.transformers.device``)."""
+    """Times spans on a device (see ``llmjobs.engines``)."""
 
     def start(self) -> None:
         """Begin a span."""

@@ -11,11 +11,11 @@ from pydantic import BaseModel
 
 from llmjobs.benchmarks.base import Benchmark
 from llmjobs.benchmarks.rows import load_rows
-from llmjobs.engines.transformers.checkpoint import check_folder, check_repository
-from llmjobs.engines.transformers.locate import DEMO_PREFIX, local_folder
+from llmjobs.engines.locate import DEMO_PREFIX
+from llmjobs.engines.registry import engine_of, local_path
 from llmjobs.errors import EXIT_ERROR, EXIT_OK, EXIT_UNITS_FAILED, DataError, LlmjobsError, ModelError
 from llmjobs.hub.datasets import is_cached
-from llmjobs.hub.files import DownloadProgress, fetch_files, is_whole, missing_bytes, model_files, size_text
+from llmjobs.hub.files import DownloadProgress, fetch_files, is_whole, missing_bytes, size_text
 from llmjobs.hub.repositories import (
     RemoteFile,
     RemoteRepo,
@@ -132,20 +132,20 @@ def model_item(spec: ModelSpec) -> ModelItem | None:
         ModelError: the hub says no, or it is not a model that can be evaluated.
 
     """
-    if spec.endpoint or spec.id.startswith(DEMO_PREFIX) or local_folder(spec):
+    if spec.endpoint or spec.id.startswith(DEMO_PREFIX) or local_path(spec):
         return None
     commit = resolve_model(spec.id, spec.revision)
     item = ModelItem(spec.id, commit, spec.revision, None, [])
     if is_whole(spec.id, commit):
-        check_folder(spec, repo_folder("model", spec.id) / "snapshots" / commit)
+        engine_of(spec).check_cached(spec, repo_folder("model", spec.id) / "snapshots" / commit)
         return item
     if is_offline():
         raise ModelError(item.offline_line())
     repo = inspect("model", spec.id, commit)
     if repo.gated:
         check_access("model", spec.id)
-    check_repository(spec, commit)
-    files = model_files(repo, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
+    engine_of(spec).check_repository(spec, commit)
+    files = engine_of(spec).wanted_files(spec, repo)
     return ModelItem(spec.id, commit, spec.revision, repo, files)
 
 

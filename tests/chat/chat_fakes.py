@@ -18,6 +18,9 @@ class FakeBackend:
         self.sent: list[tuple[Message, ...]] = []
         self.seed = None
 
+    def clock(self):
+        return None
+
     def count(self, messages):
         return sum(2 + len(message.content.split()) for message in messages)
 
@@ -45,11 +48,12 @@ class FakeBackend:
 
 def load_backend(model: Path, **options):
     from llmjobs.chat.local import LocalBackend
+    from llmjobs.engines.transformers.engine import TransformersEngine
     from llmjobs.engines.transformers.load import load_model
     from llmjobs.manifest.models import ModelSpec
 
     spec = ModelSpec(id=str(model), name="tiny", dtype="float32", device="cpu")
-    return LocalBackend(load_model(spec), **options)
+    return LocalBackend(TransformersEngine(load_model(spec)), **options)
 
 
 def never_special(model, tokenizer):

@@ -6,9 +6,9 @@ from chat_fakes import load_backend, never_special
 
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.local import KeptKeys
 from llmjobs.chat.messages import Message
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.engines.transformers.chat_model import KeptKeys
 from llmjobs.errors import ModelError
 
 MESSAGES = [f"My name is {name}." for name in ("Ana", "Ben", "Cara", "Dan", "Eva", "Finn")]
@@ -40,7 +40,7 @@ def test_a_turn_computes_only_what_is_new(backend):
 
 def test_the_longest_common_prefix_is_kept_when_the_past_is_rewritten(backend):
     backend.start(0)
-    keys = backend._keys
+    keys = backend.model.keys
     keys.prefill([1, 10, 11, 12, 13, 14])
     _, reused = keys.prefill([1, 10, 11, 99, 98])
     assert reused == 3
@@ -54,22 +54,22 @@ def test_a_saved_state_computes_the_same_bits(tiny):
     first, second = load_backend(tiny), load_backend(tiny)
     rewritten = [[1, 10, 11, 12], [1, 10, 11, 12, 13, 14, 15], [1, 10, 11, 40, 41, 42]]
     for ids in rewritten:
-        first._keys.prefill(ids)
-        first._keys.advance(7)
-        first._keys.settle([7, 8])
-    second._keys.restore(first._keys.state())
-    for one, other in zip(first._keys._cache.layers, second._keys._cache.layers, strict=True):
+        first.model.keys.prefill(ids)
+        first.model.keys.advance(7)
+        first.model.keys.settle([7, 8])
+    second.model.keys.restore(first.model.keys.state())
+    for one, other in zip(first.model.keys._cache.layers, second.model.keys._cache.layers, strict=True):
         assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
     ids = [*rewritten[-1], 7, 8, 50]
-    assert torch.equal(first._keys.prefill(ids)[0], second._keys.prefill(ids)[0])
+    assert torch.equal(first.model.keys.prefill(ids)[0], second.model.keys.prefill(ids)[0])
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_pass_cut_off_in_the_middle_leaves_the_cache_whole(tiny, layer):
     backend, fresh = load_backend(tiny), load_backend(tiny)
-    keys = backend._keys
+    keys = backend.model.keys
     keys.prefill([1, 10, 11, 12])
-    attention = backend._loaded.model.model.layers[layer].self_attn
+    attention = backend.engine.loaded.model.model.layers[layer].self_attn
     hook = attention.o_proj.register_forward_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         keys.prefill([1, 10, 11, 12, 13, 14])
@@ -77,7 +77,7 @@ def test_a_pass_cut_off_in_the_middle_leaves_the_cache_whole(tiny, layer):
     assert {item.keys.shape[-2] for item in keys._cache.layers} == {4}
     logits, reused = keys.prefill([1, 10, 11, 12, 13, 14])
     assert reused == 4
-    torch.testing.assert_close(logits, fresh._keys.prefill([1, 10, 11, 12, 13, 14])[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, fresh.model.keys.prefill([1, 10, 11, 12, 13, 14])[0], atol=1e-4, rtol=1e-4)
 
 
 def test_a_stopped_answer_keeps_the_prompt(backend):
@@ -126,9 +126,9 @@ def test_other_architectures(kind, keeps, tmp_path):
 
 def test_long_prompts_are_read_in_parts(backend, monkeypatch):
     ids = list(range(10, 60))
-    whole = KeptKeys(backend._loaded.model, "m").prefill(ids)[0]
-    monkeypatch.setattr("llmjobs.chat.local.CHUNK", 16)
-    torch.testing.assert_close(KeptKeys(backend._loaded.model, "m").prefill(ids)[0], whole, atol=1e-4, rtol=1e-4)
+    whole = KeptKeys(backend.engine.loaded.model, "m").prefill(ids)[0]
+    monkeypatch.setattr("llmjobs.engines.transformers.chat_model.CHUNK", 16)
+    torch.testing.assert_close(KeptKeys(backend.engine.loaded.model, "m").prefill(ids)[0], whole, atol=1e-4, rtol=1e-4)
 
 
 def tiny_backend(kind, folder, **options):
@@ -155,7 +155,7 @@ def test_a_turn_says_what_generate_says(kind, tmp_path):
     """State-space, hybrid and chunked models had no right way through a chat."""
     said = []
     backend = tiny_backend(kind, tmp_path, warn=said.append)
-    model, tokenizer = backend._loaded.model, backend._loaded.tokenizer
+    model, tokenizer = backend.engine.loaded.model, backend.engine.loaded.tokenizer
     backend.start(5)
     sent = []
     for message in MESSAGES[:2]:
@@ -175,11 +175,11 @@ def test_keys_that_are_put_back_wrongly_are_not_kept(tiny, monkeypatch):
     monkeypatch.setattr(KeptKeys, "_repair", lambda keys: None)
     said = []
     backend = load_backend(tiny, warn=said.append)
-    assert not backend._keys.keeps
+    assert not backend.model.keys.keeps
     assert "the kept path differs from a plain forward by" in said[-1]
 
 
 def test_values_that_are_not_numbers_end_an_answer_in_one_line(backend):
-    backend._loaded.model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
+    backend.engine.loaded.model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
     with pytest.raises(ModelError, match=r"tiny: the model's output is not a number .* the weight .* damaged"):
         talk(backend, MESSAGES[:1])

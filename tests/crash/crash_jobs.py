@@ -83,6 +83,9 @@ class Rule:
     def effective(self) -> dict[str, Any]:
         return {"endpoint": "by rule", "model": self.name}
 
+    def clock(self):
+        return None
+
     def count(self, messages):
         return sum(4 + len(message.content.split()) for message in messages)
 
@@ -101,6 +104,7 @@ MODULES = [
     "llmjobs.commands", "llmjobs.chat.local", "llmjobs.eval.job", "llmjobs.converse.job", "llmjobs.mtbench.job",
     "llmjobs.matrix.job", "llmjobs.matrix.cell_process", "llmjobs.report_job",
     "matplotlib.backends.backend_agg", "llmjobs.engines.transformers.generate",
+    "llmjobs.engines.transformers.score", "llmjobs.engines.transformers.chat_model",
 ]  # fmt: skip
 
 
@@ -132,18 +136,19 @@ def play() -> None:
     from llmjobs.chat.local import LocalBackend
     from llmjobs.cluster import place
     from llmjobs.converse import job as converse_job
+    from llmjobs.engines.transformers.engine import TransformersEngine
     from llmjobs.eval import job as eval_job
     from llmjobs.matrix import job as matrix_job
     from llmjobs.mtbench import job as mtbench_job
 
-    def load(spec):
-        return replace(demo_model(), spec=spec)
+    def load(spec, **_):
+        return TransformersEngine(replace(demo_model(), spec=spec))
 
     def backend(spec, **_):
         return Rule(spec.name) if spec.endpoint else LocalBackend(load(spec))
 
     cursor.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
-    eval_job.load_model = load
+    eval_job.open_model = load
     converse_job.open_backend = mtbench_job.open_backend = backend
     matrix_job.run_child = StandIn()
     matrix_job.probe_machine = place.probe_machine = probe

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.transformers.plan import UnitPlan
+from llmjobs.engines.plan import UnitPlan
 from llmjobs.engines.transformers.score import Scorer
 
 VOCABULARY = 211

@@ -107,7 +107,7 @@ def test_the_layers_are_put_back_after_an_error(deep: Any) -> None:
 
 
 def test_a_probe_is_read_back_and_what_is_none_is_not(deep: Any) -> None:
-    for kind, found in ((score.ProbeResult, Scorer(deep).probe()), (decode_probe.DecodeProbe, probe_decoding(deep))):
+    for kind, found in ((score.ScoringProbe, Scorer(deep).probe()), (decode_probe.DecodeProbe, probe_decoding(deep))):
         assert kind.from_builtin(found.to_builtin()) == found
         for broken in (None, [], {}, found.to_builtin() | {"path": "other"}, found.to_builtin() | {"reason": None}):
             assert kind.from_builtin(broken) is None

@@ -5,8 +5,8 @@ import torch
 from scoring_models import VOCABULARY, llama_config, random_model
 
 from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.engines.plan import UnitPlan
 from llmjobs.engines.transformers import packed_attention, score
-from llmjobs.engines.transformers.plan import UnitPlan
 from llmjobs.engines.transformers.probe import made_up_docs, probe_paths
 from llmjobs.engines.transformers.score import Scorer
 

@@ -8,11 +8,11 @@ from scoring_families import family_config
 from scoring_models import VOCABULARY, assert_same_answers, plain_score, random_model, score_unit
 from torch import Tensor
 
+from llmjobs.engines.plan import plan_unit
 from llmjobs.engines.transformers import packed_attention, packed_varlen
 from llmjobs.engines.transformers.packed_attention import Call, attend
 from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
 from llmjobs.engines.transformers.packed_varlen import Ranges, varlen_layout
-from llmjobs.engines.transformers.plan import plan_unit
 from llmjobs.engines.transformers.probe import made_up_docs
 from llmjobs.engines.transformers.score import Scorer
 

@@ -27,7 +27,7 @@ def study(tmp_path, llama, mmlu_rows):
 def tried(monkeypatch) -> list[str]:
     """What was tried."""
     seen: list[str] = []
-    probe, measure = score.Scorer.probe, job.measure_batch_tokens
+    probe, measure = score.Scorer.probe, score.measure_batch_tokens
 
     def probing(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen.append("probe")
@@ -38,7 +38,7 @@ def tried(monkeypatch) -> list[str]:
         return measure(*args, **kwargs)
 
     monkeypatch.setattr(score.Scorer, "probe", probing)
-    monkeypatch.setattr(job, "measure_batch_tokens", measuring)
+    monkeypatch.setattr(score, "measure_batch_tokens", measuring)
     return seen
 
 

@@ -6,11 +6,11 @@ from transformers import AutoConfig
 
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.transformers.load import load_model
+from llmjobs.engines.transformers.machine_probe import try_layer
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.engines.transformers.shapes import model_shapes, on_meta
 from llmjobs.engines.transformers.speed import measure_speed
-from llmjobs.machine.probes import try_layer
-from llmjobs.machine.stand_in import Unit, build, made_up_unit, seconds_a_token
+from llmjobs.engines.transformers.stand_in import Unit, build, made_up_unit, seconds_a_token
 from llmjobs.manifest import ModelSpec
 
 DEMO = "demo-base"
@@ -71,7 +71,7 @@ def test_a_device_that_is_not_here_has_a_reason():
 
 @pytest.mark.cuda
 def test_layers_and_agreement_on_a_gpu():
-    from llmjobs.machine.probes import parity
+    from llmjobs.engines.transformers.machine_probe import parity
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here: its layers are not tried")

@@ -2,10 +2,10 @@
 
 import pytest
 
+from llmjobs.engines import probing
+from llmjobs.engines.probing import Verdict, probe_machine
 from llmjobs.errors import LlmjobsError
-from llmjobs.machine import probing
 from llmjobs.machine.child import Ended
-from llmjobs.machine.probing import Verdict, probe_machine
 
 DEVICES = {"devices": {"cpu": {"name": "CPU"}, "cuda": {"reason": "no CUDA"}}}
 GOOD, BAD = ["cpu", "auto", "none"], ["cpu", "auto", "4bit"]

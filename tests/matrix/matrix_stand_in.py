@@ -3,8 +3,8 @@
 import signal
 from collections.abc import Callable
 
+from llmjobs.engines.probing import Machine, Verdict
 from llmjobs.machine.child import Ended
-from llmjobs.machine.probing import Machine, Verdict
 from llmjobs.work.signals import StopRequestedError
 
 WRONG = {"none": 0, "8bit": 1, "4bit": 3}

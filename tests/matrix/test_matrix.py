@@ -235,13 +235,13 @@ def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, mo
     from llmjobs.eval import job as eval_job
     from llmjobs.matrix.cell_process import Asker
 
-    def elsewhere(spec):
-        loaded = real(spec)
-        loaded.description = replace(loaded.description, device="cuda")
-        return loaded
+    def elsewhere(spec, **options):
+        engine = real(spec, **options)
+        engine.loaded.description = replace(engine.loaded.description, device="cuda")
+        return engine
 
-    real = eval_job.load_model
-    monkeypatch.setattr(eval_job, "load_model", elsewhere)
+    real = eval_job.open_model
+    monkeypatch.setattr(eval_job, "open_model", elsewhere)
     grid = make_cells(load_manifest(manifest(devices="cpu", quantizations="none")))
     task = {
         "model": grid[0].model.model_dump(mode="json"), "benchmarks": [{"name": "demo"}], "threads": 1,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from llmjobs.cli import main
-from llmjobs.machine.probing import Machine, Verdict
+from llmjobs.engines.probing import Machine, Verdict
 from llmjobs.manifest import ModelSpec, load_manifest
 from llmjobs.prepare import doctor_hub, doctor_machine
 from llmjobs.prepare.doctor import examine

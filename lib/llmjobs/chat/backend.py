@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from llmjobs.chat.messages import Message
+from llmjobs.clocks import DeviceClock
 from llmjobs.errors import LlmjobsError
 from llmjobs.thinking import split_reply
 
@@ -54,6 +55,9 @@ class Backend(Protocol):
     @property
     def effective(self) -> Mapping[str, Any]:
         """What really answers: builtins for records and fingerprints."""
+
+    def clock(self) -> DeviceClock | None:
+        """Times spans on the model's device; None where there is none."""
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt that these messages become (for an endpoint an estimate)."""

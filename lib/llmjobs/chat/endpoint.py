@@ -324,6 +324,9 @@ class EndpointBackend:
         """The model's name on the server; its address may hold what is not for records."""
         return {"endpoint_model": self.address.model}
 
+    def clock(self) -> None:
+        """None: what runs on a server is not measured here."""
+
     def count(self, messages: Sequence[Message]) -> int:
         """An estimate, on the high side: a token for three bytes, and six a message."""
         return sum(math.ceil(len(m.content.encode()) / BYTES_A_TOKEN) + TOKENS_A_MESSAGE for m in messages)

@@ -1,209 +1,27 @@
-"""A local model as a chat backend; keys and values are kept from one turn to the next."""
+"""A model on this machine as a chat backend, whichever engine runs it."""
 
 import datetime
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
 from llmjobs.chat.backend import AnswerStream, Ending, FinishReason, Sampling
 from llmjobs.chat.messages import Message
 from llmjobs.chat.prompt import ChatPrompt
 from llmjobs.chat.text_stream import ReplyStream
-from llmjobs.engines.transformers.decode_probe import probe_one_row
-from llmjobs.engines.transformers.decoding import Steps, finite_rows, prepare, start, why_not_finite
-from llmjobs.engines.transformers.forward import accepted_arguments, cache_argument
-from llmjobs.engines.transformers.generate import Sampling as TokenSampling
-from llmjobs.engines.transformers.generate import end_tokens, next_tokens, processor_names
-from llmjobs.engines.transformers.lengths import reset_frequencies, sharing_limit
-from llmjobs.engines.transformers.load import LoadedModel
-from llmjobs.errors import ModelError, printable
-
-# Keys and values of what a model has read, kept from one turn to the next.
+from llmjobs.clocks import DeviceClock
+from llmjobs.engines import protocol
+from llmjobs.engines.protocol import Engine
 
 log = logging.getLogger(__name__)
-CHUNK = 1024
-"""Tokens of one pass at most."""
-Segment = list[Any]
-"""``[tokens computed together, how many of them are still kept]``."""
-
-
-class KeptKeys:
-    """One model's cache over one conversation."""
-
-    def __init__(self, model: Any, name: str, *, keeps: bool = True, warn: Callable[[str], None] = log.warning) -> None:
-        """``keeps`` off computes every prompt whole."""
-        self.model, self.name, self.warn = model, name, warn
-        self.keeps = keeps
-        self._cache: Any = None
-        self._segments: list[Segment] = []
-        self._steps: Steps | None = None
-        self._accepted = accepted_arguments(model)
-        self._slot = cache_argument(model)
-        self._limit = sharing_limit(model)
-        if keeps and not _is_croppable(model):
-            self._give_up("its layers cannot be put back")
-        self._path = "single"
-        self._check()
-
-    @property
-    def held(self) -> list[int]:
-        """The tokens whose keys and values are kept."""
-        return [token for tokens, kept in self._segments for token in tokens[:kept]]
-
-    def prefill(self, ids: Sequence[int], new_tokens: int = 0) -> tuple[Tensor, int]:
-        """Read a prompt; returns the logits [1, vocabulary] after it and how many tokens were still there.
-
-        ``new_tokens``: how long the answer can become.
-        """
-        self._steps = None
-        if not self.keeps or (self._limit is not None and len(ids) + new_tokens > self._limit):
-            self.forget()
-            self._steps = start(self._path, self.model, [ids])
-            return self._steps.logits.float(), 0
-        common = _common_prefix(self.held, ids[:-1])
-        reset_frequencies(self.model)
-        self._cut(common)
-        reused = len(self.held)
-        try:
-            for first in range(reused, len(ids), CHUNK):
-                tokens = list(ids[first : first + CHUNK])
-                logits = self._forward(tokens)
-                self._segments.append([tokens, len(tokens)])
-        except BaseException:
-            self._repair()
-            raise
-        return logits, reused
-
-    def advance(self, token: int) -> Tensor:
-        """Read one token of the answer; returns the logits [1, vocabulary] after it."""
-        if self._steps:
-            self._steps.advance([token])
-            return self._steps.logits.float()
-        return self._forward([token])
-
-    def settle(self, tokens: Sequence[int] = ()) -> None:
-        """End an answer: what came one by one leaves the cache; ``tokens`` are computed in its place, in one pass."""
-        if self._steps:
-            self._steps = None
-            return
-        self._repair()
-        if tokens and self.keeps and self._cache is not None:
-            self._forward(list(tokens))
-            self._segments.append([list(tokens), len(tokens)])
-
-    def forget(self) -> None:
-        """Keep nothing."""
-        self._cache, self._segments, self._steps = None, [], None
-
-    def state(self) -> Mapping[str, Any]:
-        """Builtins from which :meth:`restore` computes the same cache."""
-        return {"segments": [[list(tokens), kept] for tokens, kept in self._segments], "keeps": self.keeps}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Compute a saved cache again, the same tokens together as at first."""
-        self.forget()
-        self.keeps = self.keeps and bool(state["keeps"])
-        for tokens, kept in state["segments"] if self.keeps else ():
-            self._forward(list(tokens))
-            self._segments.append([list(tokens), len(tokens)])
-            self._cut(len(self.held) - len(tokens) + kept)
-
-    def _forward(self, tokens: list[int]) -> Tensor:
-        assert self._slot is not None
-        if self._cache is None:
-            self._cache = DynamicCache()
-        arguments = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
-        with torch.inference_mode():
-            output = self.model(
-                input_ids=torch.tensor([tokens], device=self.model.device),
-                use_cache=True,
-                **{self._slot: self._cache},
-                **arguments,
-            )
-        self._cache = getattr(output, self._slot)
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
-
-    def _cut(self, length: int) -> None:
-        """Keep the first ``length`` tokens."""
-        if length <= 0:
-            self.forget()
-            return
-        surplus = len(self.held) - length
-        while surplus > 0:
-            last = self._segments[-1]
-            taken = min(surplus, last[1])
-            last[1] -= taken
-            surplus -= taken
-            if not last[1]:
-                self._segments.pop()
-        self._repair()
-
-    def _repair(self) -> None:
-        """Bring the cache back to what the segments say, also after a pass that was cut off in the middle."""
-        length = len(self.held) if self.keeps else 0
-        if self._cache is None or not length:
-            self.forget()
-            return
-        for layer in self._cache.layers:
-            if layer.is_initialized:  # not by crop(): after a pass that was cut off keys and values differ in length
-                layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
-
-    def _check(self) -> None:
-        """Try what the answers will be made of on a few tokens; the next way where it is not right."""
-
-        def kept(first: list[int], token: int, second: list[int]) -> list[Tensor]:
-            found = [self.prefill(first)[0], self.advance(token)]
-            self.settle()
-            return [*found, self.prefill(second)[0]]
-
-        if self.keeps and (reason := probe_one_row(self.model, kept)):
-            self._give_up(reason)
-        self.forget()
-        if not self.keeps or self._limit is not None:
-            try:
-                start("single", self.model, [[1, 1]]).advance([1])
-            except Exception as error:  # a model without generate code of its own
-                log.debug("%s: %s: %s", self.name, type(error).__name__, printable(str(error)))
-                self._path = "whole"
-
-    def _give_up(self, reason: str) -> None:
-        self.keeps = False
-        self.forget()
-        self.warn(f"{self.name}: keys and values cannot be kept over turns ({reason}); every turn is computed whole")
-
-
-def _is_croppable(model: Any) -> bool:
-    """Whether plain growing layers serve this model: full attention, or a sliding window that the mask makes."""
-    try:
-        layers = DynamicCache(config=model.config).layers
-    except Exception:
-        return False
-    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-    return plain and cache_argument(model) in ("cache", "past_key_values")
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
-
-
-# A model on this machine as a backend: token by token, keys and values kept over turns.
 
 
 class LocalBackend:
-    """Answers with a loaded model. Random numbers are its own, so that they can be saved."""
+    """Answers with a loaded model, token by token."""
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        engine: Engine,
         *,
         keeps_keys: bool = True,
         warn: Callable[[str], None] = log.warning,
@@ -215,32 +33,26 @@ class LocalBackend:
             ModelError: the chat template cannot do what the model's ``thinking`` asks for.
 
         """
-        self.name = loaded.spec.name
-        self._loaded = loaded
-        self.prompt = ChatPrompt(loaded.tokenizer, warn, who=self.name, thinking=loaded.spec.thinking, date=date)
-        self.end_ids = self.prompt.end_ids | end_tokens(loaded.model, loaded.tokenizer)
-        self._keys = KeptKeys(loaded.model, self.name, keeps=keeps_keys, warn=warn)
-        self._processor_names = processor_names(loaded.model)
-        self._random = torch.Generator()
+        self.name = engine.spec.name
+        self.engine = engine
+        self.prompt = ChatPrompt(engine.tokenizer, warn, who=self.name, thinking=engine.spec.thinking, date=date)
+        self.model = engine.chat_model(keeps_keys=keeps_keys, warn=warn)
+        self.end_ids = self.prompt.end_ids | self.model.end_tokens
         self._prompts = self.prompt.to_record()
 
     @property
     def limit(self) -> int:
         """Longest prompt and answer together."""
-        return self._loaded.max_length
+        return self.engine.max_length
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """Device, number format and quantization as loaded, and how prompts are written."""
-        found = self._loaded.description
-        return {
-            "device": found.device,
-            "dtype": found.dtype,
-            "quantization": found.quantization,
-            **self._prompts,
-            "limit": self.limit,
-            "threads": torch.get_num_threads(),
-        }
+        """The engine's settings as loaded, and how prompts are written."""
+        return {**self.engine.effective, **self._prompts, "limit": self.limit}
+
+    def clock(self) -> DeviceClock | None:
+        """The clock of the model's device."""
+        return self.engine.clock()
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt, exactly."""
@@ -252,64 +64,49 @@ class LocalBackend:
         form = self.prompt.format
         stops = (*self.prompt.stops, *sampling.stop)
         text = ReplyStream(self._decode, self._decode_all, stops, marks=form.marks, begun=form.begins_thinking)
-        how = TokenSampling(sampling.temperature, sampling.top_p)
+        how = protocol.Sampling(sampling.temperature, sampling.top_p)
         finish: FinishReason = "length"
-        said: list[int] = []
-        is_whole = False
+        new_tokens, is_whole = 0, False
         try:
-            change = self._processors(ids, sampling.max_new_tokens)
-            logits, reused = self._keys.prefill(ids, sampling.max_new_tokens)
-            while len(said) < sampling.max_new_tokens:
-                if said:
-                    logits = self._keys.advance(said[-1])
-                if not finite_rows(logits)[0]:
-                    raise ModelError(f"{self.name}: {why_not_finite(self._loaded.model)}")
-                if change:
-                    logits = change(torch.tensor([[*ids, *said]], device=logits.device), logits)
-                said.append(next_tokens(logits, [how], [self._random])[0])
-                if said[-1] not in self.end_ids:
-                    yield text.add(said[-1])
-                if said[-1] in self.end_ids or text.stopped:
+            reused = self.model.read(ids, sampling.max_new_tokens)
+            while new_tokens < sampling.max_new_tokens:
+                token = self.model.next_token(how)
+                new_tokens += 1
+                if token not in self.end_ids:
+                    yield text.add(token)
+                if token in self.end_ids or text.stopped:
                     finish = "stop"
                     break
             yield text.end()
             is_whole = True
         finally:
-            self._keys.settle(said if is_whole else ())
-        return Ending(finish, len(ids), len(said), reused, thinking_tokens=text.thinking_tokens)
+            self.model.finish(keep=is_whole)
+        return Ending(finish, len(ids), new_tokens, reused, thinking_tokens=text.thinking_tokens)
 
     def start(self, seed: int) -> None:
         """Forget what was read; random numbers from ``seed``."""
-        self._keys.forget()
-        self._random.manual_seed(seed)
+        self.model.forget()
+        self.model.seed(seed)
 
     def reseed(self, seed: int) -> None:
         """Random numbers from ``seed``; what was read is kept."""
-        self._random.manual_seed(seed)
+        self.model.seed(seed)
 
     def state(self) -> Mapping[str, Any]:
-        """Random state and what the cache was computed from."""
-        return {"random": self._random.get_state().numpy().tobytes(), "keys": dict(self._keys.state())}
+        """Random state, and what the engine needs to compute what was read again."""
+        return self.model.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Set the random state and compute the cache again."""
-        self._random.set_state(torch.frombuffer(bytearray(state["random"]), dtype=torch.uint8))
-        self._keys.restore(state["keys"])
+        """Go on from a saved state."""
+        self.model.restore(state)
 
     def close(self) -> None:
         """Free the weights."""
-        self._keys.forget()
-        self._loaded.close()
-
-    def _processors(self, ids: Sequence[int], new_tokens: int) -> Any:
-        """Return what the checkpoint's generation config does to logits, as ``transformers.generate`` does; or None."""
-        if not self._processor_names:
-            return None
-        tokens = torch.tensor([ids], device=self._loaded.model.device)
-        return prepare(self._loaded.model, tokens, torch.ones_like(tokens), new_tokens)[2]
+        self.model.forget()
+        self.engine.close()
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return str(self._loaded.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return str(self.engine.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _decode_all(self, ids: Sequence[int]) -> str:
-        return str(self._loaded.tokenizer.decode(list(ids), skip_special_tokens=False))
+        return str(self.engine.tokenizer.decode(list(ids), skip_special_tokens=False))

@@ -12,6 +12,7 @@ from typing import Any, cast
 from llmjobs.chat.backend import AnswerStream, Backend, CallError, Counted, Ending, FinishReason, Sampling, drain
 from llmjobs.chat.endpoint import Lost, WholeAnswers
 from llmjobs.chat.messages import Message
+from llmjobs.clocks import DeviceClock
 from llmjobs.errors import LlmjobsError
 from llmjobs.work.journal import Journal, encode, read_lines
 
@@ -282,6 +283,10 @@ class PaidBackend:
     def effective(self) -> Mapping[str, Any]:
         """As the endpoint's."""
         return self.inner.effective
+
+    def clock(self) -> DeviceClock | None:
+        """As the endpoint's."""
+        return self.inner.clock()
 
     def count(self, messages: Sequence[Message]) -> int:
         """As the endpoint's: an estimate on the high side."""

@@ -17,6 +17,7 @@ from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend, Parameters, 
 from llmjobs.chat.store import ChatStore
 from llmjobs.chat.terminal import PipeReader, PromptReader, Reader, Terminal
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.engines.registry import locate, open_model
 from llmjobs.errors import EXIT_OK, ManifestError, RunFolderError, printable
 from llmjobs.manifest.chat import ChatSection
 from llmjobs.manifest.load import load_manifest, validate
@@ -84,8 +85,6 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
     """What a conversation was held with: the whole entry of the manifest, and what must not change."""
     revision = None
     if not spec.endpoint:
-        from llmjobs.engines.transformers.locate import locate
-
         revision = locate(spec).revision
     return {
         "model": spec.id,
@@ -124,15 +123,9 @@ def open_backend(
         return EndpointBackend(
             address, name=spec.name, timeout_s=timeout_s, parameters=parameters, whole=whole, warn=warn
         )
-    from transformers.utils import logging as transformers_logging
-
     from llmjobs.chat.local import LocalBackend
-    from llmjobs.engines.transformers.device import set_threads
-    from llmjobs.engines.transformers.load import load_model
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    set_threads(threads)
-    return LocalBackend(load_model(spec), warn=warn, date=date)
+    return LocalBackend(open_model(spec, threads=threads), warn=warn, date=date)
 
 
 # A chat in the terminal: the agent made or resumed, then the talk.

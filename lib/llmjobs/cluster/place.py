@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
+from llmjobs.engines.probing import Layer, Machine, Verdict, probe_machine
 from llmjobs.errors import MissingPackageError
-from llmjobs.machine.probing import Layer, Machine, Verdict, probe_machine
 from llmjobs.manifest import ModelSpec
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.revisions import Revisions

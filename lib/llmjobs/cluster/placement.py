@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmjobs.engines.transformers.locate import Located, weight_file_bytes
+from llmjobs.engines.locate import Located
+from llmjobs.engines.registry import weight_file_bytes
 from llmjobs.errors import LlmjobsError
 from llmjobs.fetch import model_item
 from llmjobs.manifest import ModelSpec
@@ -95,7 +96,7 @@ def _file_bytes(spec: ModelSpec, located: Located | None) -> int:
     if located is None:
         return 0
     try:
-        size = weight_file_bytes(located)
+        size = weight_file_bytes(spec, located)
         item = None if size else model_item(spec)
     except LlmjobsError:
         return UNKNOWN_BYTES

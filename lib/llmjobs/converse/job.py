@@ -24,12 +24,12 @@ from llmjobs.chat.backend import (
 from llmjobs.chat.endpoint import Parameters, WholeAnswers
 from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Spending, spent_calls
 from llmjobs.chat.session import open_backend
-from llmjobs.clocks import measured
+from llmjobs.clocks import DeviceClock, measured
 from llmjobs.cluster.place import place
 from llmjobs.converse.conversations import Script, Turn
 from llmjobs.converse.summary import record_printer, render_summary, summarize
 from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, turn_asked, with_limit
-from llmjobs.engines.transformers.device import DeviceClock, available
+from llmjobs.engines.registry import devices
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.process_memory import WATCH
@@ -153,12 +153,12 @@ class ConverseWork:
     backend: OpenBackend
     opening: Mapping[str, Any]
     _answers: Mapping[str, Any] = field(init=False)
-    _clock: DeviceClock = field(init=False)
+    _clock: DeviceClock | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Ask what answers, and take the clock of the model's device."""
-        self._answers = self.backend("effective").effective
-        self._clock = DeviceClock(str(self._answers.get("device", "cpu")))
+        answering = self.backend("effective")
+        self._answers, self._clock = answering.effective, answering.clock()
 
     @property
     def effective(self) -> Mapping[str, Any]:
@@ -289,7 +289,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=devices(study.models)) as folder:
         job = ConverseJob(study, folder)
         models = {m.name: m for m in study.models}
         outcome = there.run(job, folder, models, job.section.threads, record_printer(click.echo) if show else None)

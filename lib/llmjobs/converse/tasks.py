@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjobs.converse.conversations import Script, data_hash, make_scripts
-from llmjobs.engines.transformers.locate import Located
+from llmjobs.engines.locate import Located
 from llmjobs.errors import ManifestError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.chat import ConverseSection

@@ -44,6 +44,32 @@ class PassTime:
         return cls(*map(float, values)) if fits else None  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Tokens of a batch, what was found about passes (None: nothing was tried), and how."""
+
+    batch_tokens: int
+    largest: int
+    """Of the sizes that it was chosen from; a longer unit may want a larger one."""
+    time: PassTime | None
+    reason: str
+
+    def to_builtin(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        found = self.time.to_builtin() if self.time else {}
+        return {"batch_tokens": self.batch_tokens, "largest": self.largest, "reason": self.reason, **found}
+
+    @classmethod
+    def from_builtin(cls, found: Mapping[str, Any] | None) -> "Budget | None":
+        """Read it back; None for what is none."""
+        if not isinstance(found, Mapping) or not isinstance(found.get("reason"), str):
+            return None
+        tokens, largest = found.get("batch_tokens"), found.get("largest")
+        if not all(type(one) is int and 0 < one <= 1 << 20 for one in (tokens, largest)):
+            return None
+        return cls(int(tokens or 0), int(largest or 0), PassTime.from_builtin(found), found["reason"])
+
+
 def fit(points: Sequence[tuple[int, float]]) -> PassTime:
     """Fit the line through ``points`` (tokens, seconds) by least squares; neither part is below 0.
 

@@ -18,30 +18,26 @@ from llmjobs import disk
 from llmjobs.benchmarks.base import Doc, Judgement
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.requests import Score, common_length
-from llmjobs.clocks import measured
+from llmjobs.clocks import DeviceClock, measured
 from llmjobs.cluster.place import place
 from llmjobs.engines.known import Known
-from llmjobs.engines.transformers.budget import (
-    FEW_S,
-    PREFIX_TOKENS,
-    Budget,
-    candidate_sizes,
-    measure_batch_tokens,
+from llmjobs.engines.pass_time import Budget
+from llmjobs.engines.plan import UnitPlan
+from llmjobs.engines.protocol import (
+    Asked,
+    Engine,
+    Extent,
+    Generation,
+    Generator,
+    ProbeResult,
+    Scorer,
+    prefix_token_id,
 )
-from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
-from llmjobs.engines.transformers.decoding import PATHS as DECODING_PATHS
-from llmjobs.engines.transformers.decoding import why_not_finite
-from llmjobs.engines.transformers.device import DeviceClock, available, device_name, set_threads
-from llmjobs.engines.transformers.generate import Asked, Generation, Generator
-from llmjobs.engines.transformers.load import LoadedModel, files_of, load_model, prefetch
-from llmjobs.engines.transformers.plan import UnitPlan
-from llmjobs.engines.transformers.probe import ProbeResult, made_up_tokens
-from llmjobs.engines.transformers.score import Scorer
+from llmjobs.engines.registry import devices, open_model, prefetch
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, docs_record, eval_section, make_tasks, with_limit
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.memory import available_bytes, mapped_weight_bytes
 from llmjobs.process_memory import WATCH
 from llmjobs.prompt_format import PromptFormat
 from llmjobs.records import EvalDetails, EvalRecord
@@ -110,8 +106,9 @@ class LoglikelihoodWork:
     docs: Sequence[Doc]
     encoded: EncodedUnit
     plan: UnitPlan
+    engine: Engine
     scorer: Scorer
-    clock: DeviceClock
+    clock: DeviceClock | None
     effective: Mapping[str, Any]
     opening: Mapping[str, Any] = field(default_factory=dict)
 
@@ -141,7 +138,7 @@ class LoglikelihoodWork:
         values = [score.loglikelihood for score in scores]
         shots = asked_as(self.encoded, doc.doc_id)
         if not all(map(math.isfinite, values)):
-            details: EvalDetails = {"error": why_not_finite(self.scorer.model), **shots}
+            details: EvalDetails = {"error": self.engine.not_finite_reason, **shots}
             return record_of(self.task, doc, None, **details)
         rounded = [round(value, DECIMALS) for value in values]
         judgement = self.task.data.benchmark.judge(doc, rounded, [score.is_greedy for score in scores])
@@ -156,7 +153,7 @@ class GenerationWork:
     docs: Sequence[Doc]
     encoded: EncodedUnit
     generator: Generator
-    clock: DeviceClock
+    clock: DeviceClock | None
     seed: int
     effective: Mapping[str, Any]
     opening: Mapping[str, Any] = field(default_factory=dict)
@@ -190,7 +187,7 @@ class GenerationWork:
 
     def state(self) -> Mapping[str, Any]:
         """The rows that run at once after out-of-memory errors, and how they are decoded."""
-        return {"row_limit": self.generator.row_limit, "decoding_path": self.generator.probe.path}
+        return {"row_limit": self.generator.row_limit, "decoding_path": self.generator.path}
 
     def _asked(self, doc: Doc) -> Asked:
         how = self.encoded.generations[doc.doc_id]
@@ -274,7 +271,7 @@ class EvalJob:
         if saved and saved.killed_for_memory:
             log.warning("%s: going on with less at once: %s", unit.path, dict(work.state()))
         limits = bench.limits.to_record()
-        mapped = {"mapped_weight_bytes": bench.mapped_weight_bytes}
+        mapped = {"mapped_weight_bytes": bench.engine.mapped_weight_bytes}
         took = {"load_s": bench.take_load_s(), "prepare_s": bench.take_prepare_s()}
         work.opening = {**span.to_record(), **took, **mapped, "items": 0, **limits}
         yield work
@@ -305,8 +302,8 @@ class EvalJob:
         names = [m.name for m in self.study.models]
         following = names[names.index(spec.name) + 1 :][:1]
         for task in self.tasks.values():
-            if task.model.name in following and task.located and (files := files_of(task.located)):
-                prefetch(files)
+            if task.model.name in following and task.located:
+                prefetch(task.model, task.located)
                 return
 
     def _work(self, task: Task, bench: "_Bench", saved: Saved | None) -> LoglikelihoodWork | GenerationWork:
@@ -316,8 +313,8 @@ class EvalJob:
             data.benchmark,
             data.docs,
             data.shots,
-            bench.loaded.tokenizer,
-            max_length=bench.loaded.max_length,
+            bench.engine.tokenizer,
+            max_length=bench.engine.max_length,
             chat_template=spec.chat_template,
             fewshot_as_turns=spec.fewshot_as_turns,
             system=spec.system,
@@ -334,7 +331,7 @@ class EvalJob:
             "system_message": encoded.system,
             **encoded.format.to_record(spec.system or ""),
         }
-        clock = DeviceClock(bench.loaded.device)
+        clock = bench.engine.clock()
         if generates:
             if saved and "scoring_path" in saved.effective:  # another unit may have found it since
                 effective["scoring_path"] = saved.effective["scoring_path"]
@@ -348,9 +345,9 @@ class EvalJob:
         assert bench.batch_tokens is not None
         plan = bench.scorer.plan(
             encoded.requests,
-            max_length=bench.loaded.max_length,
+            max_length=bench.engine.max_length,
             batch_tokens=bench.batch_tokens,
-            prefix_token_id=bench.prefix_token_id,
+            prefix_token_id=prefix_token_id(bench.engine.tokenizer),
         )
         log.info("%s: %s", data.key, plan.describe())
         bench.scorer.token_limit = bench.limits.tokens(saved, plan)
@@ -360,7 +357,7 @@ class EvalJob:
             "plan": plan.to_builtin(),
             "scoring_path": bench.scorer.path_of(plan),
         }
-        return LoglikelihoodWork(task, data.docs, encoded, plan, bench.scorer, clock, effective)
+        return LoglikelihoodWork(task, data.docs, encoded, plan, bench.engine, bench.scorer, clock, effective)
 
     def _write_docs(self, task: Task) -> None:
         assert task.data.test is not None
@@ -371,25 +368,14 @@ class EvalJob:
             self.folder.write_text(relative, lines.decode())
 
 
-@dataclass(frozen=True)
-class _Extent:
-    """How much a model has to score in all, judged by its first unit."""
-
-    study_tokens: int
-    """Tokens that are computed, what is shared once a unit."""
-    unit_tokens: int
-    """Of one unit, behind what its questions share."""
-    prefix_tokens: int
-
-
-def _extent(encoded: EncodedUnit, tasks: Sequence[Task]) -> _Extent:
+def _extent(encoded: EncodedUnit, tasks: Sequence[Task]) -> Extent:
     docs = [max(doc, key=lambda one: len(one.context)) for doc in encoded.requests if doc]
     if not docs:
-        return _Extent(0, 0, 0)
+        return Extent(0, 0, 0)
     prefix = min((common_length(docs[0].context, one.context) for one in docs[1:]), default=0)
     own = sum(len(one.context) - prefix + len(one.continuation) for one in docs)
     questions = sum(task.data.count for task in tasks)
-    return _Extent(prefix * len(tasks) + own * max(questions, len(docs)) // len(docs), own, prefix)
+    return Extent(prefix * len(tasks) + own * max(questions, len(docs)) // len(docs), own, prefix)
 
 
 class _Bench:
@@ -403,32 +389,22 @@ class _Bench:
     def __init__(self, spec: ModelSpec, study: Manifest, folder: RunFolder) -> None:
         section = eval_section(study)
         self.spec = spec
-        threads = set_threads(section.threads)
         WATCH.begin()
         with measured() as span:
-            self.loaded: LoadedModel = load_model(spec)
-        model = self.loaded.model
-        on_cpu = self.loaded.device == "cpu"
-        self.mapped_weight_bytes = mapped_weight_bytes([*model.parameters(), *model.buffers()]) if on_cpu else 0
+            self.engine: Engine = open_model(spec, threads=section.threads)
         self._load_s: float | None = span.real_s
-        self.scorer = Scorer(self.loaded.model, _pad_token_id(self.loaded.tokenizer), warn=log.warning)
-        self.prefix_token_id = _prefix_token_id(self.loaded.tokenizer)
-        description = self.loaded.description
-        self.effective: dict[str, Any] = {
-            "device": description.device,
-            "dtype": description.dtype,
-            "quantization": description.quantization,
-            "scoring_path": self.scorer.path,
-            "threads": threads,
-        }
+        self.scorer = self.engine.scorer(warn=log.warning)
+        self.effective: dict[str, Any] = {**self.engine.effective, "scoring_path": self.scorer.path}
         self._folder, self._file = folder, f"eval/{spec.name}/model.json"
         self._earlier = read_object(folder.path / self._file)
+        settings = {key: value for key, value in self.effective.items() if key != "scoring_path"}
         self._known = Known(
             id=spec.id,
-            revision=description.revision,
-            device_name=device_name(description.device),
+            revision=self.engine.description.revision,
+            device_name=self.engine.device_name,
             device_map=spec.device_map,
-            **{key: value for key, value in self.effective.items() if key != "scoring_path"},
+            engine_name=settings.pop("engine"),
+            **settings,
         )
         self._known.put("load", {"load_s": round(span.real_s, 3)})
         self.limits = MemoryLimits.read(self._earlier)
@@ -436,16 +412,14 @@ class _Bench:
         self.budget: Budget | None = None
         self.batch_tokens: int | None = self._given_budget(section.batch_tokens)
         self._prepare_s = 0.0
-        self._decoding: DecodeProbe | None = None
-        self._processors: tuple[str, ...] = ()
+        self._decoding: Mapping[str, Any] | None = None
         self._written: dict[str, Any] = {}
         self._prompts: dict[str, Any] | None = None
-        if (mine := ProbeResult.from_builtin(self._own("probe"))) is not None:
-            self.scorer.take(mine)
+        if (mine := self.scorer.recall(self._own("probe"))) is not None:
             self._take_probe(mine)
         self.write()
 
-    def prepare_scoring(self, extent: _Extent) -> None:
+    def prepare_scoring(self, extent: Extent) -> None:
         """Find out by which path to score and how large batches should be, where this run does not know yet."""
         began = time.monotonic()
         if self.probe is None:
@@ -455,9 +429,8 @@ class _Bench:
             self.batch_tokens = self.budget.batch_tokens
         self._prepare_s += time.monotonic() - began
 
-    def _probed(self, extent: _Extent) -> ProbeResult:
-        if (kept := ProbeResult.from_builtin(self._known.get("probe"))) is not None:
-            self.scorer.take(kept)
+    def _probed(self, extent: Extent) -> ProbeResult:
+        if (kept := self.scorer.recall(self._known.get("probe"))) is not None:
             return kept
         found = self.scorer.probe(most_tokens=extent.study_tokens)
         self._known.put("probe", found.to_builtin())
@@ -467,25 +440,10 @@ class _Bench:
         self.probe = found
         self.effective["scoring_path"] = found.path
 
-    def _measured_budget(self, extent: _Extent, probe_s: float) -> Budget:
-        sizes = candidate_sizes(self.loaded.model, extent.unit_tokens, available_bytes())
-        kept = Budget.from_builtin(self._known.get("budget"))
-        if (
-            kept is not None
-            and kept.time is not None
-            and (kept.largest >= sizes[-1] or kept.batch_tokens < kept.largest)
-        ):
-            return kept
-        found = measure_batch_tokens(
-            self.loaded.model,
-            shared=self.scorer.path == "shared",
-            sizes=sizes,
-            seconds=max(FEW_S - probe_s, FEW_S / 4),
-            most_tokens=max(extent.study_tokens - made_up_tokens(extent.study_tokens), 0),
-            study_tokens=extent.study_tokens,
-            prefix_tokens=min(extent.prefix_tokens, PREFIX_TOKENS),
-        )
-        if found.time is not None:
+    def _measured_budget(self, extent: Extent, probe_s: float) -> Budget:
+        kept = self._known.get("budget")
+        found = self.scorer.batch_budget(extent, kept=kept, spent_s=probe_s)
+        if found.time is not None and found.to_builtin() != kept:
             self._known.put("budget", found.to_builtin())
         return found
 
@@ -505,34 +463,19 @@ class _Bench:
 
     def generator(self, saved: Saved | None) -> Generator:
         """A generator for one unit; how rows are decoded is found out once a model, and a resumed unit goes on so."""
-        if self._decoding is None:
-            began = time.monotonic()
-            self._decoding = self._probed_decoding()
-            self._prepare_s += time.monotonic() - began
-            if self._decoding.path != "shared":
-                log.warning(
-                    "%s: generating on the %s path: %s", self.spec.name, self._decoding.path, self._decoding.reason
-                )
-        probe = self._decoding
-        if saved and (path := saved.state.get("decoding_path")) in DECODING_PATHS and path != probe.path:
-            probe = DecodeProbe(path, None, "as this unit was begun")
-        model, tokenizer, length = self.loaded.model, self.loaded.tokenizer, self.loaded.max_length
-        generator = Generator(model, tokenizer, warn=log.warning, max_length=length, probe=probe)
+        began, begun_on = time.monotonic(), saved.state.get("decoding_path") if saved else None
+        found = self._decoding or self._own("decoding") or self._known.get("decoding")
+        generator = self.engine.generator(begun_on, found=found, warn=log.warning)
+        self._prepare_s += time.monotonic() - began
         generator.row_limit = self.limits.rows(saved, generator.row_limit)
-        self._processors = generator.processors
+        self._decoding = generator.to_record()
+        if self._decoding != found:
+            self._known.put("decoding", self._decoding)
         return generator
-
-    def _probed_decoding(self) -> DecodeProbe:
-        for earlier in (self._own("decoding"), self._known.get("decoding")):
-            if (kept := DecodeProbe.from_builtin(earlier)) is not None:
-                return kept
-        found = probe_decoding(self.loaded.model)
-        self._known.put("decoding", found.to_builtin())
-        return found
 
     def write(self) -> None:
         """Bring ``model.json`` up to date: what was loaded, and with which limits it runs."""
-        record = self.loaded.description.to_record() | self.effective | {"chat_template": self.spec.chat_template}
+        record = self.engine.description.to_record() | self.effective | {"chat_template": self.spec.chat_template}
         record |= {"measured_on": self._known.digest}
         if self.probe:
             record["probe"] = self.probe.to_builtin()
@@ -544,7 +487,7 @@ class _Bench:
         if self._decoding is None and (decoding := self._own("decoding")):
             record["decoding"] = decoding
         if self._decoding:
-            record["decoding"] = {**self._decoding.to_builtin(), "logits_processors": list(self._processors)}
+            record["decoding"] = dict(self._decoding)
         if record != self._written:
             self._folder.write_json(self._file, record)
             self._written = record
@@ -566,7 +509,7 @@ class _Bench:
 
     def close(self) -> None:
         self.scorer.close()
-        self.loaded.close()
+        self.engine.close()
         WATCH.end()
 
 
@@ -587,17 +530,6 @@ def _short(text: str) -> str:
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
-def _pad_token_id(tokenizer: Any) -> int:
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return found if isinstance(found, int) else 0
-
-
-def _prefix_token_id(tokenizer: Any) -> int | None:
-    """What stands in for an empty context, as lm-eval has it: BOS, else EOS."""
-    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return found if isinstance(found, int) else None
-
-
 # The eval job from a manifest to a summary.
 
 __all__ = ["dry_run", "run", "with_limit"]
@@ -610,7 +542,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=devices(study.models)) as folder:
         job = EvalJob(study, folder)
         on_records = record_printer(lambda path: _docs(job, path), click.echo) if show else None
         outcome = there.run(job, folder, {m.name: m for m in study.models}, job.section.threads, on_records)

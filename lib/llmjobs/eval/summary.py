@@ -9,7 +9,7 @@ from typing import Any
 from llmjobs.benchmarks.base import LETTERS, Benchmark, Doc
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.changed_prompts import ChangedPrompts, count_changed
-from llmjobs.engines.transformers.device import NO_GPU_TIME
+from llmjobs.clocks import NO_GPU_TIME
 from llmjobs.errors import printable
 from llmjobs.process_memory import needed_bytes
 from llmjobs.records import EvalRecord, as_records

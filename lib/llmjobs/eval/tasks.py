@@ -7,7 +7,7 @@ from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
-from llmjobs.engines.transformers.locate import Located
+from llmjobs.engines.locate import Located
 from llmjobs.errors import DataError, ManifestError, ModelError, plain_reason
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.work.revisions import Revisions
@@ -83,6 +83,7 @@ class Task:
         declared: dict[str, Any] = {
             "model": spec.id,
             "revision": self.located.revision if self.located else None,
+            "engine_asked": spec.engine,
             "device_asked": spec.device,
             "dtype_asked": spec.dtype,
             "quantization_asked": spec.quantization,

@@ -1,12 +1,15 @@
 """Base and field types shared by every section of a manifest."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from llmjobs.manifest.suggest import not_one_of
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
@@ -49,6 +52,28 @@ def _kinds_in(annotation: Any) -> Iterator[type]:
     elif get_origin(annotation) is not Literal:
         for inner in get_args(annotation):
             yield from _kinds_in(inner)
+
+
+class OneOf:
+    """Names that a registry holds by now: ``Annotated[str, OneOf(names)]`` is a ``Literal`` that can grow."""
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        """``names`` is asked at each check."""
+        self.names = names
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """Check by the names alone."""
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        """List the names."""
+        return {"enum": list(self.names()), "type": "string"}
+
+    def _check(self, value: Any) -> str:
+        names = list(self.names())
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(not_one_of(value, names))
+        return value
 
 
 def _file_name(value: str) -> str:

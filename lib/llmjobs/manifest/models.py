@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmjobs.manifest.fields import Address, FileName, ModelId, Revision, Section, VariableName, slug
+from llmjobs.manifest.engines import engine_names
+from llmjobs.manifest.fields import Address, FileName, ModelId, OneOf, Revision, Section, VariableName, slug
 from llmjobs.thinking import DEFAULT_BUDGET
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
@@ -19,6 +20,8 @@ class ModelSpec(Section):
     """Hub id (`meta-llama/Llama-3.2-1B`), a folder, or a bundled demo model (`llmjobs/demo-base`)."""
     name: FileName = Field(default="", validate_default=False)
     """Name of the model in results and reports. Default: derived from the id and the quantization."""
+    engine: Annotated[str, OneOf(engine_names)] = "auto"
+    """Program that runs the model. `auto` chooses by the id. Not for an endpoint."""
     revision: Revision | None = None
     """Branch, tag or commit on the hub. It is resolved to a commit when the run starts, and recorded."""
     device: Device = "auto"
@@ -73,6 +76,8 @@ class ModelSpec(Section):
             raise ValueError("float16 is not computed on the CPU; use dtype: auto, bfloat16 or float32")
         if self.device_map == "auto" and self.device not in ("auto", "cuda"):
             raise ValueError("device_map: auto spreads over GPUs; remove it or use device: cuda")
+        if self.endpoint and self.engine != "auto":
+            raise ValueError("engine is for a model on this machine; remove it or the endpoint")
         if self.api_key_env and not self.endpoint:
             raise ValueError("api_key_env is for an endpoint; add endpoint: or remove it")
         return self

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmjobs.clocks import Span, measured
-from llmjobs.engines.transformers.device import NO_GPU_TIME, DeviceClock, gpu_uuid, warm_up_seconds
-from llmjobs.engines.transformers.speed import Speed, measure_speed
+from llmjobs.clocks import NO_GPU_TIME, Span, measured
+from llmjobs.engines.protocol import Engine, Speed
+from llmjobs.engines.registry import engine_of
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.eval.job import EvalJob
 from llmjobs.machine.child import Teller, serve
@@ -48,7 +48,8 @@ class Asker:
         date = datetime.date.fromisoformat(task["date"]) if task.get("date") else None
         study = Manifest.model_construct(name="cell", description="", date=date, models=[self.spec], eval=section)
         self.job = CellEval(study, RunFolder(folder))
-        self.clock = DeviceClock(self.spec.device)
+        self.engine = engine_of(self.spec)
+        self.clock = self.engine.clock(self.spec.device)
         self.effective: dict[str, Any] = {}
         self.load_s = self.probe_s = 0.0
         self.load_gpu_s: float | None = None
@@ -61,13 +62,13 @@ class Asker:
 
     def load(self) -> Any:
         """Load the model, after the device was woken."""
-        self.probe_s = warm_up_seconds(self.spec.device)
+        self.probe_s = self.engine.warm_up_s(self.spec.device)
         with measured(self.clock) as span:
             bench = self.job.bench()
         self.load_s = float(bench.take_load_s() or 0.0)
         self.probe_s += span.real_s - self.load_s
         self.load_gpu_s, self.load_peak_device_bytes = span.gpu_s, span.peak_device_bytes
-        found = bench.loaded.description
+        found = bench.engine.description
         for key in ("device", "quantization"):
             if (asked := getattr(self.spec, key)) != (is_now := getattr(found, key)):
                 raise LlmjobsError(f"{key} should be {asked}, but the loaded weights are {is_now}; not run")
@@ -85,7 +86,7 @@ class Asker:
 
     def energy_meter(self) -> EnergyMeter:
         """Energy of processor and device."""
-        return EnergyMeter(self.spec.device, self.task.get("uuid") or gpu_uuid())
+        return EnergyMeter(self.spec.device, self.task.get("uuid") or self.engine.gpu_uuid())
 
     def ask(self, teller: Teller) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
         """Ask every question; returns the records, and the time of their batches added up."""
@@ -112,8 +113,8 @@ class Asker:
         return records, total.to_record() | {"questions": len(records), "tokens": tokens}
 
     def _speed(self, contexts: list[int], *, rows: int, new_tokens: int) -> list[Speed]:
-        loaded = self.job.bench().loaded
-        return measure_speed(loaded.model, loaded.device, loaded.max_length, contexts, rows=rows, new_tokens=new_tokens)
+        engine: Engine = self.job.bench().engine
+        return engine.measure_speed(contexts, rows=rows, new_tokens=new_tokens)
 
 
 # One cell in a process of its own (`python -m llmjobs.matrix.cell_process`): load, warm up, time, ask.
@@ -163,7 +164,7 @@ def run_cell(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
         return {
             "effective": asker.effective,
             "scoring_path": asker.effective["scoring_path"],
-            "model": bench.loaded.description.to_record(),
+            "model": bench.engine.description.to_record(),
             "import_s": round(importing.real_s, 6),
             "load_s": asker.load_s,
             "warmup_s": round(asker.probe_s + phases.spans["warmup"].real_s, 6),
@@ -174,7 +175,7 @@ def run_cell(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
             "energy": {"joules": dict(energy.joules.by_source), "reasons": dict(energy.joules.reasons)},
             "peak_rss_bytes": own_peak_bytes(),
             "peak_anon_bytes": WATCH.peaks().anon_bytes,
-            "mapped_weight_bytes": bench.mapped_weight_bytes,
+            "mapped_weight_bytes": bench.engine.mapped_weight_bytes,
             "peak_device_bytes": phases.peak_device_bytes(asker.load_peak_device_bytes, questions["peak_device_bytes"]),
             "cpu": vars(counters.read()),
             "remarks": list(remarks.lines),
@@ -183,10 +184,10 @@ def run_cell(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
 
 
 def _import_everything(task: Mapping[str, Any], folder: Path) -> "Asker":
-    """Import what the cell needs, bitsandbytes only where it is quantized."""
-    if task["model"]["quantization"] != "none":
-        import bitsandbytes  # noqa: F401
-    return Asker(task, folder)
+    """Import what the cell needs."""
+    asker = Asker(task, folder)
+    asker.engine.import_all(asker.spec)
+    return asker
 
 
 class _Phases:

@@ -6,8 +6,8 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+from llmjobs.engines.probing import Layer
 from llmjobs.errors import DataError, ManifestError
-from llmjobs.machine.probing import Layer
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.manifest.matrix import MatrixSection
 

@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from llmjobs.cluster.place import place
-from llmjobs.engines.transformers.load import prefetch
+from llmjobs.engines.probing import Layer, Machine, probe_machine
+from llmjobs.engines.registry import engine_of, prefetch
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task, docs_record, make_tasks
 from llmjobs.machine.child import (
@@ -24,7 +25,6 @@ from llmjobs.machine.child import (
     run_child,
     was_killed,
 )
-from llmjobs.machine.probing import Layer, Machine, probe_machine
 from llmjobs.manifest import Manifest
 from llmjobs.matrix.attempts import AttemptsFile
 from llmjobs.matrix.cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
@@ -242,15 +242,9 @@ class MatrixJob:
         located = tasks[0].located
         if located is None:
             return
-        folder = Path(located.source)
-        if not located.is_local:
-            from llmjobs.hub.files import ensure_model
-
-            spec = tasks[0].model
-            folder = ensure_model(
-                spec.id, str(located.revision), pickle_weights=spec.pickle_weights, code=spec.trust_remote_code
-            )
-        prefetch(folder)
+        spec = tasks[0].model
+        engine_of(spec).ensure_files(spec, located)
+        prefetch(spec, located)
 
     def _write_docs(self, task: Task) -> None:
         if task.data.test is None:

@@ -26,9 +26,9 @@ from llmjobs.chat.backend import (
 from llmjobs.chat.endpoint import BYTES_A_TOKEN, Parameters, WholeAnswers
 from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Rate, Spending, spent_calls
 from llmjobs.chat.session import open_backend
-from llmjobs.clocks import measured
+from llmjobs.clocks import DeviceClock, measured
 from llmjobs.cluster.place import place
-from llmjobs.engines.transformers.device import DeviceClock, available
+from llmjobs.engines.registry import devices
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
@@ -90,14 +90,15 @@ class RecorderWork:
         effective: Mapping[str, Any],
         opening: Mapping[str, Any],
         *,
+        clock: DeviceClock | None = None,
         workers: int = 1,
         is_endpoint: bool = False,
     ) -> None:
-        """``effective`` is what really answers, ``workers`` how many records are computed at the same time."""
+        """``effective`` is what really answers, ``clock`` its device's; ``workers`` records are computed at a time."""
         self.steps, self.opening, self._recorder = recorder.count, opening, recorder
         self.effective = {**effective, **recorder.steps}
         self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
-        self._clock = DeviceClock(str(effective.get("device", "cpu"))) if workers == 1 else None
+        self._clock = clock if workers == 1 else None
         self._ahead: Ahead[tuple[AnswerRecord | Judgment, dict[str, Any]]]
         self._ahead = Ahead(self._measured, self.steps, workers)
 
@@ -464,7 +465,10 @@ def _ahead(
     """Open a unit of a model: with an endpoint up to ``concurrency`` records are computed at the same time."""
     paid = is_endpoint(task)
     workers = concurrency if paid else 1
-    work = RecorderWork(recorder, backend("effective").effective, opening, workers=workers, is_endpoint=paid)
+    answering = backend("effective")
+    work = RecorderWork(
+        recorder, answering.effective, opening, clock=answering.clock(), workers=workers, is_endpoint=paid
+    )
     stack.callback(work.close)
     return work
 
@@ -607,7 +611,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with place(ray) as there, open_run(study, results, fresh=fresh, devices=available()) as folder:
+    with place(ray) as there, open_run(study, results, fresh=fresh, devices=devices(study.models)) as folder:
         job = MTBenchJob(study, folder)
         models = {m.name: m for m in study.models} | {f"judge {judge.name}": judge for judge in job.section.judges}
         outcome = there.run(job, folder, models, job.section.threads, record_printer(click.echo) if show else None)

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llmjobs.engines.probing import Layer, Machine
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.fetch import walk
-from llmjobs.machine.probing import Layer, Machine
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench import RULE_JUDGE
 from llmjobs.redaction import redacted

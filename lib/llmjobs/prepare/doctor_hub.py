@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from llmjobs.engines.transformers.locate import DEMO_PREFIX, is_on_hub, local_folder, locate
+from llmjobs.engines.locate import DEMO_PREFIX, is_on_hub
+from llmjobs.engines.registry import local_path, locate
 from llmjobs.errors import LlmjobsError
 from llmjobs.fetch import ROOM_TO_SPARE_BYTES, data_item, model_item, walk
 from llmjobs.hub.explain import network_reason, page
@@ -110,12 +111,12 @@ def _local_model(name: str, model: ModelSpec) -> Check:
     if model.id.startswith(DEMO_PREFIX):
         locate(model)
         return Check(name, "ok", "bundled")
-    return Check(name, "ok", f"in the folder {local_folder(model)}")
+    return Check(name, "ok", f"in the folder {local_path(model)}")
 
 
 def _hub_model(name: str, model: ModelSpec, patient: Patient) -> Check:
     if patient.hub_silent:
-        local_folder(model)
+        local_path(model)
         if _cached(model):
             locate(model)
             return Check(name, "ok", "whole in the cache")

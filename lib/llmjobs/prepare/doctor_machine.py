@@ -13,11 +13,11 @@ import psutil
 from packaging.requirements import Requirement
 
 from llmjobs import __version__
+from llmjobs.engines.probing import Layer, probe_machine
 from llmjobs.environment import cpu_name, memory_bytes
 from llmjobs.errors import LlmjobsError
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
-from llmjobs.machine.probing import Layer, probe_machine
 from llmjobs.matrix.cells import make_cells
 from llmjobs.memory import available_bytes
 from llmjobs.prepare.doctor_checks import Check, Patient, settle

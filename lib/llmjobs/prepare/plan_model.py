@@ -4,23 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from llmjobs.engines.transformers.locate import Located, locate, weight_file_bytes
+from llmjobs.engines.locate import Located
+from llmjobs.engines.registry import engine_of, locate, weight_file_bytes
 from llmjobs.environment import memory_bytes
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task
 from llmjobs.fetch import model_item
-from llmjobs.machine.child import describe_end, run_child
 from llmjobs.manifest import ModelSpec
 from llmjobs.prepare.doctor_hub import OFFLINE
 from llmjobs.prepare.plan_tokens import ROWS_AT_ONCE, TokenCount, TokenCounter
-from llmjobs.redaction import HUB_TOKENS
 
 Devices = dict[tuple[str, str], str]
 """Device and quantization asked for → the device that it comes to here."""
-FORECAST = "llmjobs.machine.forecast"
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 """Where a manifest says ``auto``: what the measured choice usually comes to."""
-SPEED_S = 1.0
 
 
 @dataclass
@@ -86,7 +83,7 @@ def plan_model(
     try:
         _find_size(plan, spec, silent)
         located = tasks[0].located if tasks and tasks[0].located else locate(spec)
-        plan.file_bytes = weight_file_bytes(located) or plan.file_bytes
+        plan.file_bytes = weight_file_bytes(spec, located) or plan.file_bytes
         guess = batch_tokens if isinstance(batch_tokens, int) else _usual_batch(spec, located, devices)
         _count(plan, tasks, TokenCounter(spec, located, guess))
         rows = ROWS_AT_ONCE if any(unit.tokens and unit.tokens.decode_steps for unit in plan.units) else 0
@@ -166,30 +163,7 @@ def _average(units: Sequence[UnitPlan], batch_tokens: int) -> dict[str, int]:
 def _forecast(
     spec: ModelSpec, located: Located, threads: int | str, unit: Mapping[str, int] | None, rows: int = 0
 ) -> dict[str, Any]:
-    task = {
-        "name": spec.name,
-        "source": located.source,
-        "revision": None if located.is_local else located.revision,
-        "trust_remote_code": spec.trust_remote_code,
-        "device": spec.device,
-        "dtype": spec.dtype,
-        "quantization": spec.quantization,
-        "threads": threads,
-        "unit": unit,
-        "rows": rows,
-        "seconds": SPEED_S,
-    }
-    ended = run_child(FORECAST, task, secrets=HUB_TOKENS)
-    shapes = next((line["shapes"] for line in ended.lines if "shapes" in line), None)
-    if shapes is None:
-        raise LlmjobsError(f"{spec.name}: {ended.error or describe_end(ended)}")
-    return {"shapes": shapes, "speed": ended.result, "why": None if ended.result is not None else describe_end(ended)}
-
-
-def _slow_format(dtype: str, device: str) -> str | None:
-    from llmjobs.engines.transformers.device import DTYPES, dtype_remark
-
-    return dtype_remark(DTYPES[dtype], device) if dtype in DTYPES else None
+    return engine_of(spec).forecast(spec, located, threads=threads, unit=unit, rows=rows)
 
 
 def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
@@ -197,8 +171,8 @@ def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
     shapes, speed = told["shapes"], told["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
     plan.parameters, plan.weight_bytes = shapes["parameters"], shapes["weight_bytes"]
-    if spec.quantization == "none" and (remark := _slow_format(str(plan.dtype), str(plan.device))):
-        plan.notes.append(remark)
+    if spec.quantization == "none" and (remark := shapes.get("remark")):
+        plan.notes.append(str(remark))
     counts = [unit.tokens for unit in plan.units if unit.tokens]
     most = max((one.peak_cache_tokens for one in counts), default=0)
     plan.cache_bytes = most * shapes["cache_token_bytes"] if shapes["cache_token_bytes"] else None

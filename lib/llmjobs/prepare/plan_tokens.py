@@ -12,8 +12,10 @@ from typing import Any
 from llmjobs import disk
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.engines.known import cache_folder
-from llmjobs.engines.transformers.locate import Located
-from llmjobs.engines.transformers.plan import plan_unit
+from llmjobs.engines.locate import Located
+from llmjobs.engines.plan import plan_unit
+from llmjobs.engines.protocol import prefix_token_id
+from llmjobs.engines.registry import engine_of
 from llmjobs.errors import RunFolderError
 from llmjobs.eval.job import DOCS_A_STEP
 from llmjobs.eval.tasks import Task
@@ -21,8 +23,6 @@ from llmjobs.manifest import ModelSpec
 
 VERSION = 2
 """Of the counting; another one does not read this one's cache."""
-LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
-DEFAULT_LENGTH = 2048
 ROWS_AT_ONCE = 16
 
 
@@ -73,19 +73,12 @@ class TokenCounter:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from llmjobs.engines.transformers.load import load_tokenizer
-
-        return load_tokenizer(self.spec, self.located)
+        return engine_of(self.spec).load_tokenizer(self.spec, self.located)
 
     @cached_property
     def max_length(self) -> int:
-        """The most tokens that the model reads, from its config."""
-        from llmjobs.engines.transformers.checkpoint import checked_config
-
-        revision, remote = None if self.located.is_local else self.located.revision, self.spec.trust_remote_code
-        found = checked_config(self.spec.name, self.located.source, revision, trust_remote_code=remote)
-        config = found.get_text_config()
-        return next((n for name in LENGTHS if isinstance(n := getattr(config, name, None), int)), DEFAULT_LENGTH)
+        """The most tokens that the model reads, from its files."""
+        return engine_of(self.spec).context_length(self.spec, self.located)
 
     def _counted(self, task: Task) -> TokenCount:
         spec, data = self.spec, task.data
@@ -103,10 +96,11 @@ class TokenCounter:
         )
         if data.benchmark.output_type(data.subject) == "generate_until":
             return _generated(encoded)
-        tokenizer = self._tokenizer
-        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         plan = plan_unit(
-            encoded.requests, max_length=self.max_length, batch_tokens=self.batch_tokens, prefix_token_id=prefix
+            encoded.requests,
+            max_length=self.max_length,
+            batch_tokens=self.batch_tokens,
+            prefix_token_id=prefix_token_id(self._tokenizer),
         )
         return TokenCount(
             questions=len(data.docs),

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from llmjobs.engines.transformers.locate import Located, locate
+from llmjobs.engines.locate import Located
+from llmjobs.engines.registry import locate
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest import ModelSpec
 from llmjobs.work.folder import RunFolder, read_object

@@ -2,14 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from llmjobs.engines.pass_time import PassTime, best_size, fit
+from llmjobs.engines.pass_time import Budget, best_size, fit
 from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers, layers_of
 from llmjobs.engines.transformers.forward import Model, PackedForward, padded_logits
@@ -35,32 +33,6 @@ MEMORY_SHARE = 0.25
 """Of the free memory, that a batch may take."""
 HOPELESS = 0.8
 """A size this much slower than the best ends the search; a little slower may be what else the machine does."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Tokens of a batch, what was found about passes (None: nothing was tried), and how."""
-
-    batch_tokens: int
-    largest: int
-    """Of the sizes that it was chosen from; a longer unit may want a larger one."""
-    time: PassTime | None
-    reason: str
-
-    def to_builtin(self) -> dict[str, Any]:
-        """Plain values for a record."""
-        found = self.time.to_builtin() if self.time else {}
-        return {"batch_tokens": self.batch_tokens, "largest": self.largest, "reason": self.reason, **found}
-
-    @classmethod
-    def from_builtin(cls, found: Mapping[str, Any] | None) -> "Budget | None":
-        """Read it back; None for what is none."""
-        if not isinstance(found, Mapping) or not isinstance(found.get("reason"), str):
-            return None
-        tokens, largest = found.get("batch_tokens"), found.get("largest")
-        if not all(type(one) is int and 0 < one <= 1 << 20 for one in (tokens, largest)):
-            return None
-        return cls(int(tokens or 0), int(largest or 0), PassTime.from_builtin(found), found["reason"])
 
 
 def candidate_sizes(model: Model, unit_tokens: int | None = None, free_bytes: int | None = None) -> tuple[int, ...]:

@@ -1,18 +1,20 @@
 """Does this model decode rightly in a batch? A few steps are compared with a plain forward, once a model."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from llmjobs.engines.protocol import ProbeResult
 from llmjobs.engines.transformers.decoding import PATHS, Prefix, refuses, start
 from llmjobs.engines.transformers.device import is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import Model, padded_logits
 from llmjobs.engines.transformers.lengths import most_tokens, reset_frequencies, sharing_limit
-from llmjobs.engines.transformers.probe import ROUNDINGS, ProbeResult, allowed_difference, is_quantized, own_noise
+from llmjobs.engines.transformers.probe import ROUNDINGS, allowed_difference, is_quantized, own_noise
 from llmjobs.errors import ModelError, printable
 
 PREFIX_TOKENS, OWN_TOKENS, NEW_TOKENS = 40, (9, 3, 9), 2
@@ -26,7 +28,7 @@ COMPARED = 8
 class DecodeProbe(ProbeResult):
     """How a model decodes (``decoding.PATHS``) and why; ``max_difference`` in nats, None where nothing was compared."""
 
-    PATHS = PATHS
+    PATHS: ClassVar[Sequence[str] | None] = PATHS
 
 
 def probe_decoding(model: Model) -> DecodeProbe:

@@ -1,39 +1,19 @@
 """What a loaded model really is, read off its layers and never off the request."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
-from llmjobs.engines.transformers.locate import Located
+from llmjobs.engines.locate import Located
+from llmjobs.engines.protocol import Description
 from llmjobs.engines.transformers.quantize import effective_quantization
 from llmjobs.manifest.models import ModelSpec
 
 
-@dataclass(frozen=True)
-class Description:
-    """Effective properties of a loaded model."""
-
-    id: str
-    revision: str | None
-    architecture: str
-    device: str
-    """Type of the device that holds the weights, ``mixed`` where they are spread over several types."""
-    dtype: str
-    """Number format of the floating-point weights (of the largest share of them where they differ)."""
-    quantization: str
-    parameters: int
-    weight_bytes: int
-    attention: str
-    has_chat_template: bool
-
-    def to_record(self) -> dict[str, Any]:
-        """Plain values for ``model.json``."""
-        return asdict(self)
-
-
-def describe(spec: ModelSpec, model: Any, tokenizer: Any, located: Located) -> Description:
+def describe(
+    spec: ModelSpec, model: Any, tokenizer: Any, located: Located, context_length: int | None = None
+) -> Description:
     """Read a model's effective properties."""
     weights = [*model.parameters(), *model.buffers()]
     devices = {w.device.type for w in model.parameters()}
@@ -52,6 +32,8 @@ def describe(spec: ModelSpec, model: Any, tokenizer: Any, located: Located) -> D
         weight_bytes=sum(w.numel() * w.element_size() for w in weights),
         attention=str(getattr(model.config, "_attn_implementation", None) or "own"),
         has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
+        engine="transformers",
+        context_length=context_length,
     )
 
 

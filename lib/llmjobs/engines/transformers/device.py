@@ -17,10 +17,6 @@ from llmjobs.manifest.models import Device, DType, Quantization
 MAX_THREADS = "LLMJOBS_MAX_THREADS"
 """Environment variable of a cluster's worker: the CPUs that were given to it, which ``auto`` does not pass."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NO_GPU_TIME = {
-    "cpu": "the model ran on the CPU",
-    "mps": "Apple's GPU has no device events that torch can read; real_s is synchronized wall time",
-}
 
 
 def available() -> list[str]:

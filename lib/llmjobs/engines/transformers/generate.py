@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llmjobs.engines.protocol import Asked, Generation, Sampling
 from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
 from llmjobs.engines.transformers.decoding import (
     PATHS,
@@ -24,14 +24,6 @@ from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
 
 # Choosing the next token, each row by its own settings and seed: the batch around a row does not change its draws.
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """``temperature`` 0 is greedy; ``top_p`` keeps the smallest set of tokens with that much probability."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
 
 
 def next_tokens(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
@@ -61,39 +53,6 @@ def _draw(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Ge
 
 
 # One row of generation: what is asked, what was generated, when it ends.
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A context of token ids and how to continue it; every row of a batch keeps its own settings.
-
-    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are used above 0 only.
-    """
-
-    context: Sequence[int]
-    max_new_tokens: int = 256
-    stop: Sequence[str] = ()
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What one row gave.
-
-    ``text`` ends before the stop string; ``token_ids`` are all that were generated, an end token included.
-    ``finish_reason``: ``eos``, ``stop`` (a stop string), ``length``, or ``error`` with a line in ``error``.
-    ``cut_tokens``: how many tokens of the context's beginning the model could not be given.
-    """
-
-    token_ids: tuple[int, ...]
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    new_tokens: int
-    cut_tokens: int = 0
-    error: str | None = None
 
 
 class Row:
@@ -159,7 +118,7 @@ class Row:
 
 # Batched generation: each row has its own settings and seed; the model decides how rows can be batched.
 
-__all__ = ["Asked", "Generation", "Generator"]
+__all__ = ["Asked", "Generation", "Generator", "Sampling"]
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +128,8 @@ class Generator:
 
     ``row_limit`` is how many rows run at once; out of memory halves it, aloud. Checkpoint it with the results: in half
     precision a batch's size can move a near-tie. ``probe`` is what :func:`probe_decoding` found, where it is known
-    already: it needs a few forwards. ``max_length``: most tokens of a context and what follows it.
+    already: it needs a few forwards. ``path`` decodes another way, as a unit was begun. ``max_length``: most tokens of
+    a context and what follows it.
     """
 
     def __init__(
@@ -181,6 +141,7 @@ class Generator:
         *,
         max_length: int | None = None,
         probe: DecodeProbe | None = None,
+        path: str | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -189,9 +150,11 @@ class Generator:
         self.max_length = max_length or most_tokens(model)
         self.end_tokens = end_tokens(model, tokenizer)
         model.eval()
-        self.probe = probe or probe_decoding(model)
-        if probe is None and self.probe.path != "shared":
-            warn(f"generating on the {self.probe.path} path: {self.probe.reason}")
+        self.found = probe or probe_decoding(model)
+        if probe is None and self.found.path != "shared":
+            warn(f"generating on the {self.found.path} path: {self.found.reason}")
+        takes_path = path in PATHS and path != self.found.path
+        self.probe = DecodeProbe(str(path), None, "as this unit was begun") if takes_path else self.found
         self.processors = processor_names(model)
         self._limit = sharing_limit(model)
         self._kept: Prefix | None = None
@@ -222,6 +185,15 @@ class Generator:
         for path in PATHS:
             self._generate(path, [row for row in rows if self._path(row) == path])
         return [row.generation(self.tokenizer) for row in rows]
+
+    @property
+    def path(self) -> str:
+        """How rows are decoded (``decoding.PATHS``)."""
+        return self.probe.path
+
+    def to_record(self) -> dict[str, Any]:
+        """What was found out of the model's decoding, whatever path a resumed unit takes."""
+        return {**self.found.to_builtin(), "logits_processors": list(self.processors)}
 
     def close(self) -> None:
         """Forget the model and the kept prefix."""

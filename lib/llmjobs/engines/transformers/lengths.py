@@ -2,7 +2,16 @@
 
 from typing import Any
 
+DEFAULT_LENGTH = 2048
+"""Taken where nothing says how much a model reads."""
+NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 LENGTH_DEPENDENT = {"dynamic", "longrope"}
+
+
+def longest_input(config: Any) -> int | None:
+    """Longest input in tokens that a text ``config`` names; None where it names none."""
+    found = (getattr(config, name, None) for name in NAMES)
+    return next((length for length in found if isinstance(length, int) and length > 0), None)
 
 
 def most_tokens(model: Any) -> int:

@@ -2,17 +2,16 @@
 
 import contextlib
 import logging
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
+from llmjobs.engines.locate import DEMO_PREFIX, Located, files_of
+from llmjobs.engines.protocol import Description
 from llmjobs.engines.transformers.checkpoint import (
     METHODS,
     check_layers,
@@ -21,7 +20,7 @@ from llmjobs.engines.transformers.checkpoint import (
     checked_config,
     missing_package,
 )
-from llmjobs.engines.transformers.describe import Description, describe
+from llmjobs.engines.transformers.describe import describe
 from llmjobs.engines.transformers.device import (
     dtype_remark,
     free_memory,
@@ -31,13 +30,13 @@ from llmjobs.engines.transformers.device import (
 )
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers
 from llmjobs.engines.transformers.fit import check_fit
-from llmjobs.engines.transformers.locate import DEMO_PREFIX, Located, locate
+from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
+from llmjobs.engines.transformers.locate import locate
 from llmjobs.engines.transformers.quantize import quantization_config
 from llmjobs.engines.transformers.templates import bound_template
 from llmjobs.engines.transformers.tokenizer_trial import bound_tokenizer, try_tokenizer
 from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 from llmjobs.hub.files import ensure_model
-from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.manifest.models import ModelSpec
 
@@ -201,18 +200,19 @@ class LoadedModel:
     @property
     def max_length(self) -> int:
         """Longest input in tokens that the model was made for."""
-        config = self.model.config.get_text_config()
-        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx"):
-            length = getattr(config, name, None)
-            if isinstance(length, int) and length > 0:
-                return length
-        length = getattr(self.tokenizer, "model_max_length", None)
-        return length if isinstance(length, int) and length < 10**7 else 2048
+        return _max_length(self.model, self.tokenizer)
 
     def close(self) -> None:
         """Free the weights."""
         self.model = None
         free_memory()
+
+
+def _max_length(model: Any, tokenizer: Any) -> int:
+    if length := longest_input(model.config.get_text_config()):
+        return length
+    length = getattr(tokenizer, "model_max_length", None)
+    return length if isinstance(length, int) and length < 10**7 else DEFAULT_LENGTH
 
 
 def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:
@@ -280,7 +280,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         model.eval()
         check_reads_forward(spec.name, model)
     model.requires_grad_(False)
-    description = describe(spec, model, tokenizer, located)
+    description = describe(spec, model, tokenizer, located, _max_length(model, tokenizer))
     _check(spec, device, dtype, description)
     return LoadedModel(spec, model, tokenizer, description)
 
@@ -303,11 +303,6 @@ def _loaded(model_class: Any, located: Located, arguments: dict[str, Any]) -> tu
 def _common(spec: ModelSpec, located: Located) -> dict[str, Any]:
     revision = {} if located.is_local else {"revision": located.revision}
     return {"trust_remote_code": spec.trust_remote_code, **revision}
-
-
-def files_of(located: Located) -> Path | None:
-    """Return where a model's files are by now; None where nothing of them is on this machine."""
-    return Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)
 
 
 def _check_files(spec: ModelSpec, located: Located) -> None:
@@ -374,26 +369,3 @@ class _one_line:  # noqa: N801 - reads as a statement
             f"{self.spec.name}: the {self.what} {self.spec.id} cannot be loaded by transformers: {plain_reason(error)}"
             "; check its files, or take another model (llmjobs -v shows more)"
         )
-
-
-# Reads the next model's files into the page cache while the last one still runs.
-
-SHARE_OF_FREE_MEMORY = 0.5
-
-
-def prefetch(folder: Path) -> int:
-    """Ask the kernel to read the weights in ``folder`` ahead; returns the bytes asked for.
-
-    Does nothing where they would take more than half of the free memory, or where the system has no such call.
-    """
-    files = [p.resolve() for p in sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-    total = sum(p.stat().st_size for p in files)
-    if not hasattr(os, "posix_fadvise") or total > psutil.virtual_memory().available * SHARE_OF_FREE_MEMORY:
-        return 0
-    for path in files:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
-    return total

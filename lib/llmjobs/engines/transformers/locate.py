@@ -1,31 +1,16 @@
-"""Where a model's files are: a demo model that comes along, a folder, or the hub."""
+"""Find a model for transformers: a bundled demo model, a folder, or the hub; what cannot be one is refused."""
 
-import hashlib
 import re
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.engines.locate import DEMO_PREFIX, Located, folder_hash
 from llmjobs.engines.transformers.checkpoint import check_folder, check_repository
 from llmjobs.errors import ModelError
 from llmjobs.hub.files import is_whole
-from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, resolve_model
+from llmjobs.hub.repositories import is_offline, repo_folder, resolve_model
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.suggest import not_one_of
-
-DEMO_PREFIX = "llmjobs/"
-_HASHED = ("*.safetensors", "*.json", "*.bin", "*.model", "*.jinja", "*.py", "*.txt")
-
-
-@dataclass(frozen=True)
-class Located:
-    """What ``from_pretrained`` takes: a folder or a hub id with a pinned revision."""
-
-    source: str
-    revision: str | None
-    """Commit on the hub, or ``sha256:…`` over a folder's files."""
-    is_local: bool
 
 
 def locate(spec: ModelSpec) -> Located:
@@ -86,13 +71,6 @@ def _unreadable(spec: ModelSpec, folder: Path, error: OSError) -> ModelError:
     return ModelError(f"{spec.name}: {str(where)[:200]}: {error.strerror}; {remedy}")
 
 
-def is_on_hub(spec: ModelSpec) -> bool:
-    """Whether a model's id is taken for a name on the hub."""
-    return not (
-        spec.endpoint or spec.id.startswith((DEMO_PREFIX, "/", "./", "../", "~")) or Path(spec.id).expanduser().exists()
-    )
-
-
 def _not_a_model(text: str, path: Path) -> str | None:
     """What an id is that is neither a folder nor a name on the hub, with the remedy; None where it may be a name."""
     if path.exists():
@@ -138,20 +116,3 @@ def _kind_of_file(path: Path) -> str:
     if not path.is_file():
         return "neither a file nor a folder; name the folder that save_pretrained wrote"
     return f"a file; {FILES.get(path.suffix.lower(), 'name the folder that save_pretrained wrote')}"
-
-
-@lru_cache(maxsize=64)
-def folder_hash(folder: Path) -> str:
-    """``sha256:`` over the names and contents of a model folder's files, so that a changed file is noticed."""
-    total = hashlib.sha256()
-    for path in sorted(p for pattern in _HASHED for p in folder.glob(pattern) if p.is_file()):
-        with path.open("rb") as stream:
-            total.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return f"sha256:{total.hexdigest()}"
-
-
-def weight_file_bytes(located: Located) -> int | None:
-    """Bytes of the safetensors that are on this machine."""
-    folder = Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)
-    files = sorted(folder.glob("*.safetensors")) if folder else []
-    return sum(file.stat().st_size for file in files) or None

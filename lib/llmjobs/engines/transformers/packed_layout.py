@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from llmjobs.engines.transformers.plan import Batch, Segment, Tokens, UnitPlan
+from llmjobs.engines.plan import Batch, Segment, Tokens, UnitPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,17 @@
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 
 from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.engines.plan import Option, UnitPlan, plan_unit
+from llmjobs.engines.protocol import ProbeResult
 from llmjobs.engines.transformers.lengths import most_tokens as longest_input
 from llmjobs.engines.transformers.lengths import sharing_limit
-from llmjobs.engines.transformers.plan import Option, UnitPlan, plan_unit
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """The largest difference of a log-likelihood (nats a scored token) that rounding explains."""
@@ -35,31 +36,10 @@ ScoreBy = Callable[[str, UnitPlan], list[Score]]
 
 
 @dataclass(frozen=True)
-class ProbeResult:
-    """Which path a model takes and why; ``max_difference`` in nats a scored token, None where nothing ran."""
+class ScoringProbe(ProbeResult):
+    """Which scoring path a model takes and why; ``max_difference`` in nats a scored token, None where nothing ran."""
 
-    PATHS: ClassVar[Sequence[str]] = ("shared", "cached", "plain")
-
-    path: str
-    max_difference: float | None
-    reason: str
-    layers: int | None = None
-    """How many of the model's first layers were compared; None: all of them."""
-
-    def to_builtin(self) -> dict[str, object]:
-        """Return it for a record."""
-        return asdict(self)
-
-    @classmethod
-    def from_builtin(cls, found: object) -> Self | None:
-        """Read a record back; None where a field is missing or not what a probe writes."""
-        if not isinstance(found, Mapping) or found.get("path") not in cls.PATHS:
-            return None
-        difference, reason, layers = (found.get(name) for name in ("max_difference", "reason", "layers"))
-        numbers = all(
-            one is None or (isinstance(one, int | float) and math.isfinite(one)) for one in (difference, layers)
-        )
-        return cls(found["path"], difference, reason, layers) if numbers and isinstance(reason, str) else None
+    PATHS: ClassVar[Sequence[str] | None] = ("shared", "cached", "plain")
 
 
 def probe_paths(
@@ -69,7 +49,7 @@ def probe_paths(
     docs: Sequence[Sequence[Request]],
     *,
     most_tokens: int | None = None,
-) -> ProbeResult:
+) -> ScoringProbe:
     """Try the paths in order and take the first that equals ``plain`` on ``docs`` or on random tokens.
 
     ``most_tokens``: with fewer than :data:`USUAL_TOKENS` smaller docs are made up.
@@ -80,7 +60,7 @@ def probe_paths(
     plan = plan_unit(docs, max_length=max_length, batch_tokens=FEW_PROBE_TOKENS if few else PROBE_TOKENS)
     plain = score_by("plain", plan)
     if not all(math.isfinite(one.loglikelihood) for one in plain):
-        return ProbeResult("plain", None, "a plain forward gives values that are not numbers")
+        return ScoringProbe("plain", None, "a plain forward gives values that are not numbers")
     noise = _Noise(model, docs, plan, plain, score_by)
     reasons: list[str] = []
     for path in ("shared", "cached"):
@@ -97,9 +77,9 @@ def probe_paths(
             worst = max(differences, key=lambda one: one.nats / one.allowed)
         if worst.nats <= worst.allowed:
             right = f"equal to a plain forward within {max(largest, allowed_difference(model)):.3g}{noise.said}"
-            return ProbeResult(path, largest, "; ".join([*reasons, right]))
+            return ScoringProbe(path, largest, "; ".join([*reasons, right]))
         reasons.append(f"the {path} path differs by {worst.nats:.3g}, rounding allows {worst.allowed:.3g}")
-    return ProbeResult("plain", max(one.nats for one in differences) if differences else None, "; ".join(reasons))
+    return ScoringProbe("plain", max(one.nats for one in differences) if differences else None, "; ".join(reasons))
 
 
 class _Noise:

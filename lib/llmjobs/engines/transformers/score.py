@@ -1,7 +1,7 @@
 """Score a unit's plan batch by batch, on the shared, the cached or the plain path."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.engines.pass_time import Budget
+from llmjobs.engines.plan import Batch, Option, Reading, UnitPlan, build_batch, plan_unit
+from llmjobs.engines.protocol import Extent, ProbeResult
+from llmjobs.engines.transformers.budget import FEW_S, PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import (
@@ -21,9 +25,9 @@ from llmjobs.engines.transformers.forward import (
 )
 from llmjobs.engines.transformers.lengths import reset_frequencies, sharing_limit
 from llmjobs.engines.transformers.packed_layout import Leaves, find_leaves, layout_batch, layout_prefix
-from llmjobs.engines.transformers.plan import Batch, Option, Reading, UnitPlan, build_batch, plan_unit
-from llmjobs.engines.transformers.probe import ProbeResult, probe_paths
+from llmjobs.engines.transformers.probe import ScoringProbe, made_up_tokens, probe_paths
 from llmjobs.errors import ModelError
+from llmjobs.memory import available_bytes
 
 # Three ways through a batch, from most to least sharing; the probe chooses one for each model.
 
@@ -186,7 +190,7 @@ def _best_and_total(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 # Runs a unit's plan batch by batch and reads the log-likelihoods.
 
-__all__ = ["ProbeResult", "Scorer"]
+__all__ = ["Scorer", "ScoringProbe"]
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +219,7 @@ class Scorer:
         self._kept: Kept = {}
         model.eval()
 
-    def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
+    def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ScoringProbe:
         """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud.
 
         ``most_tokens``: about what the comparison may read. Where a pass is slow, the model's first layers are compared
@@ -225,7 +229,7 @@ class Scorer:
         best = next(name for name, refusal in refusals.items() if refusal is None)
         layers = enough_layers(self.model) if best != "plain" else None
 
-        def compare() -> ProbeResult:
+        def compare() -> ScoringProbe:
             return probe_paths(self.model, refusals, self._score_by, docs, most_tokens=most_tokens)
 
         found = try_on(self.model, layers, compare, lambda one: one.path == best)
@@ -239,6 +243,28 @@ class Scorer:
         self.path, self._plan = found.path, None
         if found.path != "shared":
             self.warn(f"scoring on the {found.path} path: {found.reason}")
+
+    def recall(self, found: object) -> ScoringProbe | None:
+        """Take what an earlier probe of the same model recorded; None where it is no use."""
+        if (kept := ScoringProbe.from_builtin(found)) is not None:
+            self.take(kept)
+        return kept
+
+    def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
+        """How many tokens a batch should have: as in an earlier run if that still fits, else a few passes are timed."""
+        sizes = candidate_sizes(self.model, extent.unit_tokens, available_bytes())
+        known = Budget.from_builtin(kept)
+        if known and known.time and (known.largest >= sizes[-1] or known.batch_tokens < known.largest):
+            return known
+        return measure_batch_tokens(
+            self.model,
+            shared=self.path == "shared",
+            sizes=sizes,
+            seconds=max(FEW_S - spent_s, FEW_S / 4),
+            most_tokens=max(extent.study_tokens - made_up_tokens(extent.study_tokens), 0),
+            study_tokens=extent.study_tokens,
+            prefix_tokens=min(extent.prefix_tokens, PREFIX_TOKENS),
+        )
 
     def plan(
         self,

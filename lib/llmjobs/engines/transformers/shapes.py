@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from llmjobs.engines.transformers.cache_size import cache_bytes
 from llmjobs.engines.transformers.checkpoint import reads_images
+from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.errors import ModelError
 
 BUILD_S = 60.0
@@ -80,19 +81,15 @@ def model_shapes(config: Any, model: Any, dtype: torch.dtype, quantization: str)
         token_bytes = cache_bytes(text.to_dict(), 1, value)
     except (KeyError, TypeError):
         token_bytes = None
-    length = next((n for name in LENGTHS if isinstance(n := getattr(text, name, None), int)), None)
     return Shapes(
         parameters=sum(weight.numel() for weight in model.parameters()),
         weight_bytes=weight_bytes(model, quantization),
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
         vocabulary=int(text.vocab_size),
-        max_length=length,
+        max_length=longest_input(text),
         cache_token_bytes=token_bytes,
     )
-
-
-LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 
 
 def weight_bytes(model: nn.Module, quantization: str) -> int:

@@ -1,36 +1,16 @@
-"""Prefill and decode of a loaded model, apart.
-
-prefill_tokens_per_s   prompt tokens of all rows / time of the one forward that reads them (synchronized)
-ttft_s                 from prompt tokens on the host to the first new token on the host: that forward and its argmax
-decode_tokens_per_s    new tokens of all rows after the first / time of their forwards, greedy, one token a row a step
-"""
+"""Time prefill and decode of a loaded model apart (:class:`llmjobs.engines.protocol.Speed` says what is what)."""
 
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llmjobs.engines.protocol import Speed
 from llmjobs.engines.transformers.decode_probe import probe_decoding
 from llmjobs.engines.transformers.decoding import start
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Figures at one context length; None with a reason where the model cannot read so much."""
-
-    context_tokens: int
-    ttft_s: float | None = None
-    prefill_tokens_per_s: float | None = None
-    decode_tokens_per_s: float | None = None
-    reason: str | None = None
-
-    def to_record(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def measure_speed(

@@ -1,4 +1,4 @@
-"""What a model would weigh and how fast it would be here, unrun (``python -m llmjobs.machine.forecast``).
+"""What a model would weigh and how fast it would be here, unrun (``python -m llmjobs.engines.transformers.forecast``).
 
 Sizes come from the config; speed and the memory of a pass from a few layers of the model's shape with made-up weights,
 at its precision, through the scoring code that will run.
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from llmjobs.engines.transformers.checkpoint import checked_config
-from llmjobs.engines.transformers.device import resolve_device, resolve_dtype, set_threads
+from llmjobs.engines.transformers.device import dtype_remark, resolve_device, resolve_dtype, set_threads
+from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH
 from llmjobs.engines.transformers.shapes import model_shapes, on_meta, whole_weight_bytes
-from llmjobs.machine.child import Teller, serve
-from llmjobs.machine.stand_in import (
+from llmjobs.engines.transformers.stand_in import (
     LARGE_LAYER_BYTES,
     Unit,
     build,
@@ -25,10 +25,10 @@ from llmjobs.machine.stand_in import (
     scoring_path,
     seconds_a_token,
 )
+from llmjobs.machine.child import Teller, serve
 from llmjobs.memory import current_anon_bytes
 from llmjobs.process_memory import WATCH, Resident, resident
 
-DEFAULT_LENGTH = 2048
 DECODE_CONTEXT = 256
 
 
@@ -46,6 +46,7 @@ def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
     shapes = model_shapes(config, model_on_meta, dtype, quantization)
     others = {other: whole_weight_bytes(model_on_meta, other) for other in ("none", "8bit", "4bit")}
     place = {"device": device, "dtype": str(dtype).removeprefix("torch."), "device_memory_bytes": _room(device)}
+    place["remark"] = dtype_remark(dtype, device)
     teller.tell(shapes=shapes.to_record() | place | {"memory_by_quantization": others})
     if not task.get("unit"):
         return {}

@@ -1,4 +1,4 @@
-"""What this machine really computes: tried in a child process (``python -m llmjobs.machine.probes``).
+"""What this machine really computes, tried in a child process.
 
 A probe runs something small and compares it with float32 on the CPU. Nothing is decided from a table.
 """

@@ -7,7 +7,7 @@ from typing import Any
 from llmjobs.errors import LlmjobsError
 from llmjobs.machine.child import Ended, describe_end, run_child
 
-MODULE = "llmjobs.machine.probes"
+MODULE = "llmjobs.engines.transformers.machine_probe"
 Layer = tuple[str, str, str]
 """Device, dtype (may be ``auto``), quantization."""
 PROBE_S = 300.0

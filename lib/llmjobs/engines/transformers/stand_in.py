@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llmjobs.benchmarks.requests import Request
-from llmjobs.engines.transformers.plan import UnitPlan, plan_unit
+from llmjobs.engines.plan import UnitPlan, plan_unit
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.engines.transformers.shapes import model_class_of, on_meta, quantizable, whole_weight_bytes

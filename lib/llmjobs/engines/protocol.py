@@ -1,0 +1,485 @@
+"""What every engine can do: load a model, score, generate, chat, measure and describe. No torch.
+
+An engine runs models of one kind of file or library. It is a module named in the registry
+(:class:`EngineModule`); its ``open_model`` returns one loaded model (:class:`Engine`). Jobs see nothing else.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.clocks import DeviceClock
+from llmjobs.engines.locate import Located
+from llmjobs.engines.pass_time import Budget
+from llmjobs.engines.plan import UnitPlan
+from llmjobs.hub.repositories import RemoteFile, RemoteRepo
+from llmjobs.manifest.models import ModelSpec
+
+Warn = Callable[[str], None]
+"""Takes one line on whatever is not as asked."""
+
+
+# What was loaded.
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a loaded model really is: read off its weights, never off the request."""
+
+    id: str
+    revision: str | None
+    architecture: str
+    device: str
+    """Type of the device that holds the weights, ``mixed`` where they are spread over several types."""
+    dtype: str
+    """Number format of the floating-point weights (of the largest share of them where they differ)."""
+    quantization: str
+    parameters: int
+    weight_bytes: int
+    attention: str
+    has_chat_template: bool
+    engine: str = "transformers"
+    context_length: int | None = None
+    """Longest input in tokens."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for ``model.json``."""
+        return asdict(self)
+
+
+class Tokenizer(Protocol):
+    """What prompts need of a tokenizer; those of transformers have it."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+    chat_template: Any
+    """A Jinja template, several by name, or None."""
+    added_tokens_decoder: Mapping[int, Any]
+    """Added tokens by id: ``str()`` gives the text, ``.special`` says whether it is a control token."""
+    all_special_tokens: Sequence[str]
+
+    def __call__(self, text: Any, *, add_special_tokens: bool, **others: Any) -> Mapping[str, Any]:
+        """Encode one text or several; ``input_ids`` holds the tokens. Other arguments may be ignored."""
+
+    def decode(self, token_ids: Any, **options: Any) -> Any:
+        """Text of tokens; ``skip_special_tokens`` leaves special ones out."""
+
+    def get_vocab(self) -> Mapping[str, int]:
+        """All tokens as text."""
+
+    def get_chat_template(self) -> str:
+        """The template that messages are written with."""
+
+    def apply_chat_template(self, conversation: Any, *, tokenize: Any, add_generation_prompt: Any) -> Any:
+        """Write messages as the model expects them; a function with ``takes_date`` also takes ``date``."""
+
+
+def prefix_token_id(tokenizer: Any) -> int | None:
+    """What stands in for an empty context, as in lm-eval: BOS, else EOS."""
+    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return found if isinstance(found, int) else None
+
+
+# Scoring.
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Which way a model computes something and why; ``max_difference`` in nats, None where nothing was compared."""
+
+    PATHS: ClassVar[Sequence[str] | None] = None
+    """The ways that there are; None for any."""
+
+    path: str
+    max_difference: float | None
+    reason: str
+    layers: int | None = None
+    """How many of the model's first layers were compared; None: all of them."""
+
+    def to_builtin(self) -> dict[str, object]:
+        """Return it for a record."""
+        return asdict(self)
+
+    @classmethod
+    def from_builtin(cls, found: object) -> Self | None:
+        """Read a record back; None where a field is missing or not what a probe writes."""
+        if not isinstance(found, Mapping) or not isinstance(path := found.get("path"), str):
+            return None
+        difference, reason, layers = (found.get(name) for name in ("max_difference", "reason", "layers"))
+        numbers = all(
+            one is None or (isinstance(one, int | float) and math.isfinite(one)) for one in (difference, layers)
+        )
+        known = cls.PATHS is None or path in cls.PATHS
+        return cls(path, difference, reason, layers) if known and numbers and isinstance(reason, str) else None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much a model has to score in all, judged by its first unit."""
+
+    study_tokens: int
+    """Tokens that are computed, what is shared once a unit."""
+    unit_tokens: int
+    """Of one unit, behind what its questions share."""
+    prefix_tokens: int
+
+
+class Scorer(Protocol):
+    """Log-likelihoods of a plan, batch by batch.
+
+    ``path`` names how batches are computed (the probe chooses). ``token_limit`` is the batch size that out-of-memory
+    errors left (None: no limit); a resumed run sets it back, to compute what the unbroken run would.
+    """
+
+    path: str
+    token_limit: int | None
+
+    def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
+        """Compare the fast ways with a plain computation on a few docs and choose one.
+
+        ``most_tokens``: about what the comparison may read.
+        """
+
+    def recall(self, found: object) -> ProbeResult | None:
+        """Take what an earlier probe of the same model recorded; None, and nothing is taken, where it is no use."""
+
+    def plan(
+        self,
+        docs: Sequence[Sequence[Request]],
+        *,
+        max_length: int,
+        batch_tokens: int,
+        prefix_token_id: int | None = None,
+    ) -> UnitPlan:
+        """Plan a unit (arguments as for ``plan_unit``) as this model can run it."""
+
+    def path_of(self, plan: UnitPlan) -> str:
+        """The path that a plan runs on."""
+
+    def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
+        """Scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
+
+        The result must not depend on which batches ran before.
+
+        Raises:
+            ModelError: not even one option fits into memory.
+
+        """
+
+    def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
+        """How many tokens a batch should have, measured in proportion to the study.
+
+        ``kept`` is an earlier budget of the same model on this machine, taken where it still fits; ``spent_s`` is the
+        time that the probe took.
+        """
+
+    def close(self) -> None:
+        """Free every cache."""
+
+
+# Generation.
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """``temperature`` 0 is greedy; ``top_p`` keeps the smallest set of tokens with that much probability."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A context of token ids and how to continue it; every row of a batch keeps its own settings.
+
+    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are used above 0 only.
+    """
+
+    context: Sequence[int]
+    max_new_tokens: int = 256
+    stop: Sequence[str] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What one row gave.
+
+    ``text`` ends before the stop string; ``token_ids`` are all that were generated, an end token included.
+    ``finish_reason``: ``eos``, ``stop`` (a stop string), ``length``, or ``error`` with a line in ``error``.
+    ``cut_tokens``: how many tokens of the context's beginning the model could not be given.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    new_tokens: int
+    cut_tokens: int = 0
+    error: str | None = None
+
+
+class Generator(Protocol):
+    """Replies to many contexts.
+
+    ``row_limit`` is how many rows run at once; out of memory halves it. ``end_tokens`` end a reply; a job adds those of
+    the chat template.
+    """
+
+    row_limit: int
+    end_tokens: frozenset[int]
+
+    @property
+    def path(self) -> str:
+        """How rows are decoded; a resumed unit asks for the same path."""
+
+    def keep_prefix(self, asked: Sequence[Asked]) -> None:
+        """Compute what all contexts of a unit begin with, once for all calls that follow."""
+
+    def generate(self, asked: Sequence[Asked]) -> list[Generation]:
+        """Return a generation for each, in order; the rows beside a row do not change its sampling.
+
+        Raises:
+            ModelError: a context is empty, or not even one row fits into memory.
+
+        """
+
+    def to_record(self) -> dict[str, Any]:
+        """How the model decodes and why, for ``model.json``."""
+
+    def close(self) -> None:
+        """Free what is kept."""
+
+
+# Chat.
+
+
+class ChatModel(Protocol):
+    """One conversation, a token at a time; what was read is kept from one turn to the next.
+
+    A turn is :meth:`read`, :meth:`next_token` as often as wanted, and :meth:`finish`, which always runs.
+    """
+
+    end_tokens: frozenset[int]
+
+    def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
+        """Read a prompt; returns how many of its tokens were still there from the turns before."""
+
+    def next_token(self, sampling: Sampling) -> int:
+        """Choose the next token of the answer.
+
+        Raises:
+            ModelError: the model computes no numbers.
+
+        """
+
+    def finish(self, *, keep: bool) -> None:
+        """End the answer: what came one by one leaves the cache; ``keep`` computes it again in one pass."""
+
+    def seed(self, seed: int) -> None:
+        """Random numbers from ``seed``; what was read is kept."""
+
+    def forget(self) -> None:
+        """Keep nothing of what was read."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Builtins that make the rest of a conversation what it would have been."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+# Speed.
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Figures at one context length; None with a reason where the model cannot read so much.
+
+    prefill_tokens_per_s   prompt tokens of all rows / time of the one pass that reads them
+    ttft_s                 from prompt tokens on the host to the first new token on the host
+    decode_tokens_per_s    new tokens of all rows after the first / their time, greedy
+    """
+
+    context_tokens: int
+    ttft_s: float | None = None
+    prefill_tokens_per_s: float | None = None
+    decode_tokens_per_s: float | None = None
+    reason: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+# One loaded model, and the module that loads it.
+
+
+class Engine(Protocol):
+    """One loaded model."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What was asked for."""
+
+    @property
+    def description(self) -> Description:
+        """What was really loaded."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """A :class:`Tokenizer`."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """Settings that decide the results, as they are read off what was loaded: builtins for records.
+
+        ``engine``, ``device``, ``dtype``, ``quantization`` and ``threads`` always; an engine adds its own.
+        """
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the GPU that computes; None for the CPU."""
+
+    @property
+    def mapped_weight_bytes(self) -> int | None:
+        """Bytes of the weights that are used right from a mapped file; None where the system does not say."""
+
+    @property
+    def not_finite_reason(self) -> str:
+        """What to say of a result that is no number."""
+
+    def clock(self) -> DeviceClock | None:
+        """Times spans on the model's device; None where wall time says everything."""
+
+    def scorer(self, warn: Warn = ...) -> Scorer:
+        """A new scorer."""
+
+    def generator(self, path: str | None = None, *, found: object = None, warn: Warn = ...) -> Generator:
+        """A new generator; ``path`` decodes as a unit was begun (None, or not known: as is right for the model).
+
+        ``found`` is what an earlier generator of the same model recorded, which saves finding it out; what is no use is
+        ignored.
+        """
+
+    def chat_model(self, *, keeps_keys: bool = True, warn: Warn = ...) -> ChatModel:
+        """A new conversation; ``keeps_keys`` off computes every turn whole."""
+
+    def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
+        """Time prefill and decode at each context length."""
+
+    def close(self) -> None:
+        """Free the weights."""
+
+
+class EngineModule(Protocol):
+    """What a module in the registry must have; importing it imports no torch."""
+
+    def open_model(self, spec: ModelSpec, *, threads: int | str = "auto") -> Engine:
+        """Load a model as ``spec`` says.
+
+        Raises:
+            ModelError: not found, no access, no memory, or not what was asked for once loaded.
+
+        """
+
+    def locate(self, spec: ModelSpec) -> Located:
+        """Find a model without loading it; a hub revision becomes a commit.
+
+        Raises:
+            ModelError: there is no such model, or it cannot be read.
+
+        """
+
+    def local_path(self, spec: ModelSpec) -> Path | None:
+        """The file or folder that an id names, checked but not read; None where the id is a name on the hub.
+
+        Raises:
+            ModelError: it is not a model that this engine runs.
+
+        """
+
+    def check_cached(self, spec: ModelSpec, folder: Path) -> None:
+        """Look at a model's files in the cache.
+
+        Raises:
+            ModelError: this engine cannot run them.
+
+        """
+
+    def check_repository(self, spec: ModelSpec, commit: str) -> None:
+        """Look at a repository on the hub before anything is fetched.
+
+        Raises:
+            ModelError: this engine cannot run it.
+
+        """
+
+    def devices(self) -> list[str]:
+        """Types of the devices that the engine can use here, best first."""
+
+    def clock(self, device: str) -> DeviceClock | None:
+        """Times spans on a type of device; None where wall time says everything."""
+
+    def import_all(self, spec: ModelSpec) -> None:
+        """Import what loading and running ``spec`` needs, so that it is not counted as loading."""
+
+    def warm_up_s(self, device: str) -> float:
+        """Wake the device; returns the seconds that took."""
+
+    def gpu_uuid(self) -> str | None:
+        """Name of the GPU that is used, as NVML has it; None where there is none."""
+
+    def weight_files(self, located: Located) -> list[Path]:
+        """The files of the weights that are on this machine; empty where none is."""
+
+    def wanted_files(self, spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
+        """What has to be fetched of a repository on the hub."""
+
+    def ensure_files(self, spec: ModelSpec, located: Located) -> None:
+        """Fetch what is missing of a model's files into the cache.
+
+        Raises:
+            ModelError: the hub says no.
+
+        """
+
+    def load_tokenizer(self, spec: ModelSpec, located: Located) -> Any:
+        """The :class:`Tokenizer` alone, without the weights.
+
+        Raises:
+            ModelError: it cannot be loaded.
+
+        """
+
+    def context_length(self, spec: ModelSpec, located: Located) -> int:
+        """Longest input in tokens, from the model's files alone.
+
+        Raises:
+            ModelError: they cannot be read.
+
+        """
+
+    def forecast(
+        self, spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
+    ) -> dict[str, Any]:
+        """Sizes, and with a ``unit`` speed and memory of a pass, measured without the model.
+
+        Returns ``shapes`` (``device``, ``dtype``, ``parameters``, ``weight_bytes``, ``layers``, ``max_length``,
+        ``cache_token_bytes``, ``device_memory_bytes``, ``memory_by_quantization``, ``remark``: a line on the number
+        format), ``speed`` (None where it could not be measured) and ``why``.
+
+        Raises:
+            LlmjobsError: not even the sizes can be found out.
+
+        """

@@ -1,0 +1,270 @@
+"""The transformers engine: safetensors models on PyTorch, behind the engine protocol. torch is imported when used."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmjobs.clocks import DeviceClock
+from llmjobs.engines.locate import Located, files_of
+from llmjobs.engines.protocol import ChatModel, Description, Generator, Scorer, Speed, Warn
+from llmjobs.engines.transformers import locate as locating
+from llmjobs.engines.transformers.checkpoint import check_folder, check_repository, checked_config
+from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
+from llmjobs.errors import LlmjobsError
+from llmjobs.hub.files import ensure_model, model_files
+from llmjobs.hub.repositories import RemoteFile, RemoteRepo
+from llmjobs.machine.child import describe_end, run_child
+from llmjobs.manifest.models import ModelSpec
+from llmjobs.memory import mapped_weight_bytes
+from llmjobs.redaction import HUB_TOKENS
+
+if TYPE_CHECKING:
+    from llmjobs.engines.transformers.decode_probe import DecodeProbe
+    from llmjobs.engines.transformers.load import LoadedModel
+
+__all__ = [
+    "TransformersEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files",
+    "forecast", "gpu_uuid", "import_all", "load_tokenizer", "local_path", "locate", "open_model", "wanted_files",
+    "warm_up_s", "weight_files",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+FORECAST = "llmjobs.engines.transformers.forecast"
+SPEED_S = 1.0
+"""How long a forecast times the stand-in."""
+
+
+class TransformersEngine:
+    """One model loaded by transformers."""
+
+    def __init__(self, loaded: "LoadedModel") -> None:
+        """Take a model that was loaded just now: how much of it is mapped changes with its use."""
+        self.loaded = loaded
+        on_cpu, model = loaded.device == "cpu", loaded.model
+        self.mapped_weight_bytes = mapped_weight_bytes([*model.parameters(), *model.buffers()]) if on_cpu else 0
+        self._decoding: DecodeProbe | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What was asked for."""
+        return self.loaded.spec
+
+    @property
+    def description(self) -> Description:
+        """What was really loaded."""
+        return self.loaded.description
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers, its chat template rendered within bounds."""
+        return self.loaded.tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.loaded.max_length
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """Engine, device, number format, quantization and threads."""
+        import torch
+
+        found = self.description
+        return {
+            "engine": "transformers",
+            "device": found.device,
+            "dtype": found.dtype,
+            "quantization": found.quantization,
+            "threads": torch.get_num_threads(),
+        }
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the GPU that computes; None for the CPU."""
+        from llmjobs.engines.transformers import device
+
+        return device.device_name(self.description.device)
+
+    @property
+    def not_finite_reason(self) -> str:
+        """The likely cause of NaN, from the weights."""
+        from llmjobs.engines.transformers.decoding import why_not_finite
+
+        return why_not_finite(self.loaded.model)
+
+    def clock(self) -> DeviceClock | None:
+        """Device events on CUDA; on Apple's GPU it waits for the device."""
+        return clock(self.description.device)
+
+    def scorer(self, warn: Warn = log.warning) -> Scorer:
+        """Shared prefixes packed into one row of tokens, where the model can."""
+        from llmjobs.engines.transformers.score import Scorer
+
+        return Scorer(self.loaded.model, _pad_token_id(self.tokenizer), warn=warn)
+
+    def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
+        """Batched decoding; how is found out once a model."""
+        from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
+        from llmjobs.engines.transformers.generate import Generator
+
+        if self._decoding is None:
+            self._decoding = DecodeProbe.from_builtin(found) or probe_decoding(self.loaded.model)
+            if self._decoding.path != "shared":
+                warn(f"{self.spec.name}: generating on the {self._decoding.path} path: {self._decoding.reason}")
+        model, length, probe = self.loaded.model, self.max_length, self._decoding
+        return Generator(model, self.tokenizer, warn=warn, max_length=length, probe=probe, path=path)
+
+    def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
+        """One row, keys and values kept between turns."""
+        from llmjobs.engines.transformers.chat_model import TransformersChatModel
+
+        return TransformersChatModel(self.loaded, keeps_keys=keeps_keys, warn=warn)
+
+    def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
+        """Time prefill and decode as they are decoded in an eval."""
+        from llmjobs.engines.transformers.speed import measure_speed
+
+        model, device = self.loaded.model, self.description.device
+        return measure_speed(model, device, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
+
+    def close(self) -> None:
+        """Free the weights."""
+        self.loaded.close()
+
+
+def _pad_token_id(tokenizer: Any) -> int:
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return found if isinstance(found, int) else 0
+
+
+# The functions of the module (``protocol.EngineModule``).
+
+
+def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> TransformersEngine:
+    """Load ``spec`` as it says: device, dtype, quantization.
+
+    Raises:
+        ModelError: not found, no access, no memory, or not what was asked for once loaded.
+
+    """
+    from llmjobs.engines.transformers.device import set_threads
+    from llmjobs.engines.transformers.load import load_model
+
+    set_threads(threads)
+    return TransformersEngine(load_model(spec))
+
+
+def locate(spec: ModelSpec) -> Located:
+    """Find a bundled demo model, a folder, or a repository on the hub."""
+    return locating.locate(spec)
+
+
+def local_path(spec: ModelSpec) -> Path | None:
+    """The folder that an id names; None where the id is a name on the hub."""
+    return locating.local_folder(spec)
+
+
+def check_cached(spec: ModelSpec, folder: Path) -> None:
+    """Refuse a snapshot that is no causal model that transformers loads."""
+    check_folder(spec, folder)
+
+
+def weight_files(located: Located) -> list[Path]:
+    """The safetensors on this machine."""
+    folder = files_of(located)
+    return sorted(folder.glob("*.safetensors")) if folder and folder.is_dir() else []
+
+
+def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
+    """Config, tokenizer and weights; code and pickles only where they are allowed."""
+    return model_files(repo, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
+
+
+def ensure_files(spec: ModelSpec, located: Located) -> None:
+    """Fetch what is missing of the files into the cache."""
+    if located.revision and not located.is_local:
+        ensure_model(spec.id, located.revision, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
+
+
+def devices() -> list[str]:
+    """Devices that torch can use here, best first."""
+    from llmjobs.engines.transformers.device import available
+
+    return available()
+
+
+def clock(device: str) -> DeviceClock | None:
+    """The clock of a device."""
+    from llmjobs.engines.transformers.device import DeviceClock
+
+    return DeviceClock(device)
+
+
+def import_all(spec: ModelSpec) -> None:
+    """Import what loading and running ``spec`` needs, so that it is not counted as loading."""
+    import llmjobs.engines.transformers.generate
+    import llmjobs.engines.transformers.load
+    import llmjobs.engines.transformers.score  # noqa: F401
+
+    if spec.quantization != "none":
+        import bitsandbytes  # noqa: F401
+
+
+def warm_up_s(device: str) -> float:
+    """Seconds of the device's first small product (context, kernels)."""
+    from llmjobs.engines.transformers.device import warm_up_seconds
+
+    return warm_up_seconds(device)
+
+
+def gpu_uuid() -> str | None:
+    """Name of the first GPU that this process may use, as NVML has it; None where there is none."""
+    from llmjobs.engines.transformers import device
+
+    return device.gpu_uuid()
+
+
+def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
+    """The tokenizer without the weights."""
+    from llmjobs.engines.transformers.load import load_tokenizer
+
+    return load_tokenizer(spec, located)
+
+
+def context_length(spec: ModelSpec, located: Located) -> int:
+    """Longest input in tokens, from ``config.json``; 2,048 where it does not say."""
+    revision, remote = None if located.is_local else located.revision, spec.trust_remote_code
+    config = checked_config(spec.name, located.source, revision, trust_remote_code=remote)
+    return longest_input(config.get_text_config()) or DEFAULT_LENGTH
+
+
+def forecast(
+    spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
+) -> dict[str, Any]:
+    """Sizes from the config, and speed from a few layers of the model's shape, in a process of its own."""
+    task = {
+        "name": spec.name,
+        "source": located.source,
+        "revision": None if located.is_local else located.revision,
+        "trust_remote_code": spec.trust_remote_code,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "quantization": spec.quantization,
+        "threads": threads,
+        "unit": unit,
+        "rows": rows,
+        "seconds": SPEED_S,
+    }
+    ended = run_child(FORECAST, task, secrets=HUB_TOKENS)
+    shapes = next((line["shapes"] for line in ended.lines if "shapes" in line), None)
+    if shapes is None:
+        raise LlmjobsError(f"{spec.name}: {ended.error or describe_end(ended)}")
+    return {"shapes": shapes, "speed": ended.result, "why": None if ended.result is not None else describe_end(ended)}
+
+
+if TYPE_CHECKING:
+    from llmjobs.engines.protocol import EngineModule
+    from llmjobs.engines.transformers import engine
+
+    _complete: EngineModule = engine
