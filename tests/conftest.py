@@ -34,7 +34,7 @@ LONGEST = (
     "crash/test_job_boundaries.py",
 )
 """Begin first, so that no process is left with one of them at the end."""
-SPREAD = ("prepare/test_plan_shipped.py", "engines/test_every_causal_lm.py", "engines/test_loading_report.py")
+SPREAD = ("engines/test_every_causal_lm.py", "engines/test_loading_report.py")
 """Long files whose tests share nothing. Each other file is run in one process, which pays for its fixtures once."""
 
 

@@ -60,7 +60,11 @@ def test_a_manifest_with_every_benchmark_runs(served: World, tmp_path: Path, mon
     ]
     served.hub.models["maker/random"] = random_model(tmp_path / "model")
     manifest = Manifest.model_validate(
-        {"name": "every", "models": ["maker/random"], "eval": {"benchmarks": asked, "threads": 1}}
+        {
+            "name": "every",
+            "models": [{"id": "maker/random", "dtype": "float32"}],
+            "eval": {"benchmarks": asked, "threads": 1, "batch_tokens": 512},
+        }
     )
     assert set(SAMPLES) == set(names()) - {"demo"}
     outcome = eval_job.run(manifest, tmp_path)

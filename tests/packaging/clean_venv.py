@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,8 @@ BROUGHT = {
 packages (transformers as of August). Others are older there than llmjobs needs; pip replaces them."""
 PINNED = {"torch"}
 """Taken in the pinned version: Colab's own torch brings gigabytes of CUDA."""
+LINKED = "torch"
+"""By far the largest, and the same in both environments: a link to the one that runs the tests."""
 COLAB = [
     *(name if name in PINNED else f"{name}=={version}" for name, version in BROUGHT.items()),
     "ipykernel",
@@ -40,11 +43,14 @@ COLAB = [
 def clean_python() -> Path:
     """Return the Python of the environment, in which llmjobs is not installed."""
     python, stamp = FOLDER / "bin" / "python", FOLDER / ".made"
-    made_of = hashlib.sha256("".join([*COLAB, sys.version, *(pins.read_text() for pins in PINS)]).encode()).hexdigest()
+    made_of = hashlib.sha256(
+        "".join([*COLAB, LINKED, sys.version, *(pins.read_text() for pins in PINS)]).encode()
+    ).hexdigest()
     if not stamp.exists() or stamp.read_text() != made_of:
         shutil.rmtree(FOLDER, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
         pinned = [line for pins in PINS for line in pins.read_text().splitlines() if line.partition("==")[0] in PINNED]
+        link(LINKED)
         (FOLDER / "pins.txt").write_text("\n".join(pinned))
         constraints = ["-c", str(FOLDER / "pins.txt")]
         index = ["--extra-index-url", found] if (found := os.environ.get("TORCH_INDEX")) else []
@@ -52,6 +58,15 @@ def clean_python() -> Path:
         stamp.write_text(made_of)
     pip(python, "uninstall", "--yes", "llmjobs")
     return python
+
+
+def link(name: str) -> None:
+    """Put an installed package of this environment into the clean one; what it needs, pip installs there."""
+    (packages,) = (FOLDER / "lib").glob("python3*/site-packages")
+    found = distribution(name)
+    tops = {file.parts[0] for file in found.files or [] if file.parts[0] != ".."}
+    for top in tops:
+        (packages / top).symlink_to(Path(str(found.locate_file(top))))
 
 
 def pip(python: Path, *arguments: str) -> str:

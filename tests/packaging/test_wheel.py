@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REGISTRIES = ("pypi.org", "pythonhosted.org", "anaconda.org", "huggingface.co", "docker.io", "ghcr.io")
 KEPT = ("torch", "numpy", "transformers")
+FEW = ("--set", "eval.benchmarks[0].limit=20", "--set", "converse.conversations=2")
+"""Every section of the demo on few questions; the Colab notebook runs the whole of it from the same wheel."""
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +114,7 @@ def records_of(results: Path) -> dict[Path, bytes]:
 @pytest.fixture(scope="module")
 def from_source(tmp_path_factory) -> dict[Path, bytes]:
     folder = tmp_path_factory.mktemp("source")
-    run_in(folder, sys.executable, "-m", "llmjobs", "run", "demo", path=ROOT / "lib")
+    run_in(folder, sys.executable, "-m", "llmjobs", "run", "demo", *FEW, path=ROOT / "lib")
     return records_of(folder / "results")
 
 
@@ -126,7 +128,7 @@ def test_the_demo_runs_where_nothing_else_is(dist, from_source, tmp_path, kind):
     pip(python, "check")
     where = run_in(tmp_path, python, "-c", "import llmjobs; print(llmjobs.__file__)")
     assert where.startswith(str(python.parents[1]))
-    said = run_in(tmp_path, python.with_name("llmjobs"), "run", "manifests/demo.yaml")
+    said = run_in(tmp_path, python.with_name("llmjobs"), "run", "manifests/demo.yaml", *FEW)
     assert "report: " in said and "Traceback" not in said
     assert (tmp_path / "results" / "demo" / "report.pdf").read_bytes().startswith(b"%PDF")
     assert records_of(tmp_path / "results") == from_source != {}
