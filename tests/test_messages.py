@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from llmjobs.cli import main
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.errors import plain_reason
 from llmjobs.work import memory_kills
 
 TINY = DEMO_MODELS["demo-tiny"]
@@ -281,3 +282,16 @@ def test_the_line_that_people_get(
 def test_there_are_many_kinds() -> None:
     assert len(CASES) >= 40
     assert len({case[0] for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (AttributeError("'list' object has no attribute 'values'"), "list has no values"),
+        (KeyError("weight_map"), "there is no 'weight_map'"),
+        (ValueError("torch.nn.ModuleError: no such layer"), "no such layer"),
+        (RuntimeError(), "no reason given"),
+    ],
+)
+def test_an_exception_is_told_without_its_class(error, said):
+    assert plain_reason(error) == said

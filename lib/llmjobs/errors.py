@@ -81,9 +81,18 @@ def plain_reason(error: BaseException, most: int = 300) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, KeyError) and text:
         text = f"there is no {text}"
+    text = re.sub(r"'(\w+)' object has no attribute '(\w+)'", r"\1 has no \2", text)
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     text = re.sub(r"\b(?:\w+\.)*\w+(?:Error|Exception)\b:?\s*", "", text)
     return printable(redacted(text))[:most].rstrip(" .:;") or "no reason given"
+
+
+JSON_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+
+
+def json_kind(value: object) -> str:
+    """What a value of a JSON file is, in JSON's words."""
+    return JSON_KINDS.get(type(value), "a number")
 
 
 def printable(text: str) -> str:

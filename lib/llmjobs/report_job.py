@@ -8,7 +8,7 @@ from time import monotonic
 
 from llmjobs import disk
 from llmjobs.converse import report as converse_report
-from llmjobs.errors import LlmjobsError
+from llmjobs.errors import LlmjobsError, plain_reason
 from llmjobs.matrix import report as matrix_report
 from llmjobs.mtbench import report as mtbench_report
 from llmjobs.report.assemble import assemble
@@ -120,7 +120,7 @@ def _pdf(output: Path, front: FrontPage, chapters: Sequence[Chapter], figures: F
         return make_pdf(front, chapters, figures)
     except Exception as error:
         raise LlmjobsError(
-            f"{output}: the pages could not be laid out ({type(error).__name__}), which is a fault of llmjobs."
+            f"{output}: the pages could not be laid out ({plain_reason(error)}), which is a fault of llmjobs."
             f" The tables (CSV), figures and notes of this report are complete in {output.parent}"
             + (f"; {output.name} there is an earlier one" if output.exists() else "")
         ) from error

@@ -142,7 +142,8 @@ def test_retry_after_is_kept_to_and_a_long_one_is_not_waited_for():
         with pytest.raises(UnavailableError, match="the server asks to wait 900 s, run the same command after that"):
             agent.ask("Hi.")
         assert agent.ask("Hi.").text == "Hello."
-    assert waits == [7] and told == ["m: the server answered 429 (status 429); trying again in 7 s"]
+    who = f"m at {server.url.removesuffix('/v1')}"
+    assert waits == [7] and told == [f"{who}: the server answered 429 (status 429); trying again in 7 s"]
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") < 0
     assert retry_after_s("soon") is None
 

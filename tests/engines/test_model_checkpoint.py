@@ -163,6 +163,20 @@ def test_a_missing_shard_is_named(files: tuple[str, ...]) -> None:
     assert "lacks a part of its weights: model-00002-of-00002.safetensors; fetch it again" in line
 
 
+@pytest.mark.parametrize("weight_map", [["a"], None, {"a": 1}])
+def test_an_index_that_maps_nothing_is_named(weight_map: Any) -> None:
+    files = ("config.json", "tokenizer.json", "model.safetensors.index.json", "model-00001-of-00001.safetensors")
+    contents = {"model.safetensors.index": {"weight_map": weight_map}, "config": LLAMA}
+    assert "model.safetensors.index.json, that does not say" in refused(found(files, **contents))
+
+
+def test_parts_of_weights_without_their_index_are_named() -> None:
+    files = ("config.json", "tokenizer.json", *(f"model-0000{n}-of-00002.safetensors" for n in (1, 2)))
+    line = refused(found(files, config=LLAMA))
+    assert "no model.safetensors.index.json" in line
+    assert "pickle_weights" not in line
+
+
 def test_an_index_of_weights_that_are_not_used_does_not_matter() -> None:
     contents = {"pytorch_model.bin.index": {"weight_map": {"a": "gone.bin"}}, "config": LLAMA}
     check_checkpoint(ModelSpec(id="maker/model"), found((*WHOLE, "pytorch_model.bin.index.json"), **contents))

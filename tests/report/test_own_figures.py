@@ -553,7 +553,8 @@ def test_what_cannot_be_read_names_the_reason(tmp_path: Path, name: str, content
 @pytest.mark.parametrize(
     ("text", "notice"),
     [
-        (CSV + "m,1,18,18.0\nm,2,x,X\n", "2 of 2 predictions differ from the gold answer in case, blanks or"),
+        (CSV + "m,1,18,18.0\nm,2,x,X\n", "2 of 2 predictions differ from the gold answer only in case"),
+        (CSV + "".join(f"m,{n},{gold},A\n" for n, gold in enumerate("ABCDZ")), "some gold answers are not ('Z')"),
         (CSV + 'm,1,"A,C",A\nm,2,B,B\n', "some answers are an option's letter and some gold answers are not ('A,C')"),
         (CSV + "m,1,Paris,A\nm,2,Rome,B\n", "some gold answers are not ('Paris', 'Rome')"),
         (CSV + "m,1,A,I think A\nm,2,B,B\n", "1 of 2 predictions are no option's letter"),
@@ -568,6 +569,15 @@ def test_what_cannot_be_read_names_the_reason(tmp_path: Path, name: str, content
 def test_what_is_odd_about_a_table_is_told(tmp_path: Path, text: str, notice: str) -> None:
     (tmp_path / "t.csv").write_text(text, encoding="latin-1")
     assert notice in told(study_of(tmp_path / "t.csv"))
+
+
+def test_case_alone_makes_no_word_wrong_unless_the_table_says_so(tmp_path: Path) -> None:
+    rows = ["m,1,yes,Yes", "m,2,no,No", "m,3,yes,No", "m,4,no, no "]
+    (tmp_path / "t.csv").write_text(CSV + "\n".join(rows))
+    (tmp_path / "marked.csv").write_text(CSV.strip() + ",correct\n" + "\n".join(f"{row},0" for row in rows))
+    for name, right in (("t", 0.75), ("marked", 0.0)):
+        study = study_of(tmp_path / f"{name}.csv")
+        assert np.asarray(study.benchmarks[0].correct).mean() == right
 
 
 def test_a_column_of_shares_keeps_its_name_and_all_its_rows(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark, Row
-from llmjobs.errors import DataError
+from llmjobs.errors import DataError, json_kind
 from llmjobs.hub import datasets
 from llmjobs.hub.datasets import mib
 
@@ -120,7 +120,7 @@ def _parse(path: Path, line: int, text: str) -> Any:
 
 def _object(path: Path, line: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise DataError(f"{path}:{line}: a row is an object with named columns, not {type(row).__name__}")
+        raise DataError(f"{path}:{line}: a row is an object with named columns, not {json_kind(row)}")
     return row
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from llmjobs.chat.backend import (
     AnswerStream,
@@ -320,6 +321,12 @@ class EndpointBackend:
     limit: int | None = None
 
     @property
+    def _who(self) -> str:
+        """Model and server, for messages; the address without its path, which may hold what nobody else should read."""
+        found = urlsplit(self.address.url)
+        return f"{self.name} at {found.scheme}://{found.netloc.rpartition('@')[2]}"
+
+    @property
     def effective(self) -> Mapping[str, Any]:
         """The model's name on the server; its address may hold what is not for records."""
         return {"endpoint_model": self.address.model}
@@ -408,7 +415,7 @@ class EndpointBackend:
             return False
         said = self.parameters.learn(error, answer.wanted, answer.sent)
         if said:
-            self._warn(f"{self.name}: {said}")
+            self._warn(f"{self._who}: {said}")
         return said is not None
 
     def _wait(self, attempt: int, failure: Failure) -> None:
@@ -434,13 +441,13 @@ class EndpointBackend:
         """Connections end with their requests."""
 
     def _line(self, failure: Failure) -> str:
-        return f"{self.name}: {printable(redacted(failure.text))[:300]}"
+        return f"{self._who}: {printable(redacted(failure.text))[:300]}"
 
     def _error(self, failure: Failure, was_cut: bool, tries: str, *, is_empty: bool) -> LlmjobsError:
         text = printable(redacted(failure.text))[:300]
         if failure.is_context_full:
-            return ContextFullError(f"{self.name}: {text}; {failure.remedy}")
+            return ContextFullError(f"{self._who}: {text}; {failure.remedy}")
         kind = EmptyCallError if is_empty else UnavailableError if failure.is_about_server else CallError
         kind = CallError if was_cut else kind
         cut = "the answer was cut off: " if was_cut else ""
-        return kind(f"{self.name}: {cut}{text}{tries}; {failure.remedy}")
+        return kind(f"{self._who}: {cut}{text}{tries}; {failure.remedy}")

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from llmjobs.errors import DataError
+from llmjobs.errors import DataError, plain_reason
 from llmjobs.hub import repositories as hub
 from llmjobs.hub.explain import explain
 from llmjobs.hub.files import verify_blobs
@@ -44,8 +44,7 @@ def batches(path: Path) -> Iterator[Any]:
                     raise DataError(f"{path}: unpacks to over {mib(total)}; keep fewer or smaller rows")
                 yield batch
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read as parquet ({first[:120]}); export it again") from None
+        raise DataError(f"{path}: cannot be read as parquet ({plain_reason(error, 120)}); export it again") from None
 
 
 def check(path: Path) -> None:
@@ -194,7 +193,7 @@ def _explained(path: str, place: str, error: Exception) -> DataError:
     first = error
     while isinstance(first.__cause__, Exception):
         first = first.__cause__
-    return DataError(f"{place}: {type(first).__name__}: {' '.join(str(first).split())[:200]}")
+    return DataError(f"{place}: {plain_reason(first, 200)}")
 
 
 def _check_commit(place: str, table: Any, commit: str) -> None:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-from llmjobs.errors import printable
+from llmjobs.errors import plain_reason, printable
 
 POWERCAP = Path("/sys/class/powercap")
 SAMPLE_S = 20.0
@@ -97,7 +97,7 @@ class EnergyMeter:
                 act(counter)
         except Exception as error:
             del self.counters[source]
-            self.reasons[source] = printable(f"the counter stopped to answer: {type(error).__name__} {error}")[:200]
+            self.reasons[source] = printable(f"the counter stopped responding: {plain_reason(error)}")[:200]
 
     def _advance(self) -> None:
         for source in list(self.counters):

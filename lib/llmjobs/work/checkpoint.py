@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs import disk
-from llmjobs.errors import RunFolderError
+from llmjobs.errors import RunFolderError, plain_reason
 
 VERSION = 1
 _MAGIC = b"llmjobs checkpoint %d\n" % VERSION
@@ -133,7 +133,7 @@ def _loads(payload: bytes) -> dict[str, Any]:
     except DamagedCheckpointError:
         raise
     except Exception as error:
-        raise DamagedCheckpointError(f"is no valid pickle ({type(error).__name__})") from None
+        raise DamagedCheckpointError(f"is no valid pickle ({plain_reason(error, 120)})") from None
     if not isinstance(state, dict):
         raise DamagedCheckpointError("holds no mapping")
     return state

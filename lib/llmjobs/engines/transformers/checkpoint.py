@@ -540,8 +540,12 @@ def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
     for name in names:
         if name.endswith((".safetensors.index.json", ".bin.index.json")) and _is_used(name, names):
             shards = found.read(name).get("weight_map")
-            told = {str(one) for one in shards.values()} if isinstance(shards, Mapping) else set()
-            missing |= told - set(found.files)
+            if not isinstance(shards, Mapping) or not all(isinstance(one, str) for one in shards.values()):
+                yield f"has an index, {name}, that does not say which weight is in which file; fetch it again"
+                return
+            missing |= {str(one) for one in shards.values()} - set(found.files)
+    if not missing and (index := _missing_index(names)):
+        yield f"has its weights in parts but no {index}, which says what is in which part; fetch it again"
     if missing:
         first, more = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         yield f"lacks a part of its weights: {first[:100]}{more}; fetch it again, or ask its maker to upload it"
@@ -556,6 +560,21 @@ def _is_used(index: str, names: list[str]) -> bool:
     if index.endswith(".bin.index.json"):
         return not _any_ends(names, ".safetensors")
     return index.removesuffix(".index.json") not in names
+
+
+def _missing_index(names: list[str]) -> str | None:
+    """The index that transformers needs where there are only parts of the weights; None where all is there."""
+    safe = _any_ends(names, ".safetensors")
+    whole, index = (
+        ("model.safetensors", "model.safetensors.index.json")
+        if safe
+        else (
+            "pytorch_model.bin",
+            "pytorch_model.bin.index.json",
+        )
+    )
+    parts = any((m := SHARD.fullmatch(name)) and m[1] in ("model", "pytorch_model") for name in names)
+    return index if parts and whole not in names and index not in names else None
 
 
 def _missing_shards(names: list[str]) -> set[str]:

@@ -15,7 +15,7 @@ from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import Model, padded_logits
 from llmjobs.engines.transformers.lengths import most_tokens, reset_frequencies, sharing_limit
 from llmjobs.engines.transformers.probe import ROUNDINGS, allowed_difference, is_quantized, own_noise
-from llmjobs.errors import ModelError, printable
+from llmjobs.errors import ModelError, plain_reason
 
 PREFIX_TOKENS, OWN_TOKENS, NEW_TOKENS = 40, (9, 3, 9), 2
 """A shared beginning, each row's own tokens after it, and how many tokens are read one by one."""
@@ -121,8 +121,7 @@ def _try(path: str, model: Model, rows: Rows, reasons: list[str]) -> Tensor | No
     except Exception as error:  # whatever a foreign model's code raises: there are other paths
         if is_out_of_memory(error):
             raise ModelError(f"out of memory with {len(rows)} rows of {max(map(len, rows))} tokens: {error}") from error
-        text = printable(str(error).strip().split("\n", 1)[0])[:200]
-        reasons.append(f"the {path} path failed: {type(error).__name__}: {text}")
+        reasons.append(f"the {path} path failed: {plain_reason(error, 200)}")
         return None
 
 
@@ -202,6 +201,6 @@ def probe_one_row(model: Model, kept: Callable[[list[int], int, list[int]], list
     except Exception as error:  # whatever a foreign model's code raises
         if is_out_of_memory(error):
             raise ModelError(f"out of memory with {width} tokens: {error}") from error
-        return f"{type(error).__name__}: {printable(str(error).strip().split(chr(10), 1)[0])[:200]}"
+        return plain_reason(error, 200)
     reasons: list[str] = []
     return reasons[-1] if _compare("kept", found, wanted, model, reasons, "a plain forward") is None else None

@@ -14,7 +14,7 @@ from torch import nn
 
 from llmjobs.engines.transformers.device import available, cpu_computes_bfloat16, resolve_dtype
 from llmjobs.engines.transformers.quantize import quantized_layer
-from llmjobs.errors import printable
+from llmjobs.errors import plain_reason
 from llmjobs.machine.child import Teller, serve
 from llmjobs.manifest.models import Device, DType, Quantization
 
@@ -76,9 +76,8 @@ def try_layer(device: Device, dtype: DType, quantization: Quantization) -> dict[
         number = resolve_dtype(dtype, device)
         error = _layer_error(device, number, quantization)
     except Exception as problem:
-        told = printable(str(problem).strip().split("\n", 1)[0])[:200]
         what = {"none": f"{dtype} is not computed", "8bit": "8-bit does not work", "4bit": "4-bit does not work"}
-        return {"ok": False, "reason": f"{what[quantization]} on {device}: {type(problem).__name__}: {told}"}
+        return {"ok": False, "reason": f"{what[quantization]} on {device}: {plain_reason(problem, 200)}"}
     allowed = max(ROUNDING[number], QUANTIZED.get(quantization, 0.0))
     name = str(number).removeprefix("torch.")
     if not error <= allowed:
@@ -134,7 +133,7 @@ def _probe(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
         try:
             found = parity(device)
         except Exception as error:
-            found = {"ok": False, "reason": printable(f"{type(error).__name__}: {error}")[:200]}
+            found = {"ok": False, "reason": plain_reason(error, 200)}
         teller.tell(parity=device, verdict=found)
     return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 

@@ -14,6 +14,7 @@ from llmjobs.engines.plan import Option, UnitPlan, plan_unit
 from llmjobs.engines.protocol import ProbeResult
 from llmjobs.engines.transformers.lengths import most_tokens as longest_input
 from llmjobs.engines.transformers.lengths import sharing_limit
+from llmjobs.errors import plain_reason
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """The largest difference of a log-likelihood (nats a scored token) that rounding explains."""
@@ -140,7 +141,7 @@ def _compare(
     try:
         found = score_by(path, plan)
     except Exception as error:  # whatever a foreign model's code raises: the plain path is still there
-        return None, f"the {path} path failed: {type(error).__name__}: {error}"
+        return None, f"the {path} path failed: {plain_reason(error, 200)}"
     lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
     pairs = zip(found, plain, lengths, strict=True)
     least, unit = allowed_difference(model), ROUNDINGS * torch.finfo(model.dtype).eps

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from llmjobs.errors import DataError
+from llmjobs.errors import DataError, plain_reason
 from llmjobs.report.read import helm, inspect_log, lm_eval
 from llmjobs.report.read.json_files import MALFORMED, read_text
 from llmjobs.report.read.run_folder import is_run_folder, read_run_folder
@@ -37,8 +37,9 @@ def read(path: Path, name: str | None = None) -> list[RawRun]:
     try:
         return _read(path, name)
     except MALFORMED as error:
-        what = f"{type(error).__name__}: {error}"[:200]
-        raise DataError(f"{path}: is not of the form that such results have ({what}); make them anew") from error
+        raise DataError(
+            f"{path}: is not of the form that such results have ({plain_reason(error, 200)}); make them anew"
+        ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -64,7 +64,9 @@ class Answers:
         self.letters = bool(golds) and all(letter_of(text) for text in golds)
         self.no_letters = sorted(text for text in golds if not letter_of(text))
         unlike = sum(golds[text] for text in self.no_letters)
-        words = any(len(text) > 1 or not text.isalpha() for text in self.no_letters)  # T and F, Y and N are no mixture
+        # T and F, Y and N are no mixture; a Z beside A, B and C is
+        words = any(len(text) > 1 or not text.isalpha() for text in self.no_letters)
+        words = words or (bool(self.no_letters) and len(golds) - len(self.no_letters) >= 3)
         self.mixed = words and (2 * unlike <= sum(golds.values()) or letters > sum(said.values()) / 2)
         places = bool(golds) and all(place_of(text) is not None for text in golds)
         mostly = letters > sum(said.values()) / 2

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmjobs.errors import DataError, printable
+from llmjobs.errors import DataError, json_kind, printable
 from llmjobs.report.study import RawRun
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def read_json(path: Path, run: RawRun, where: str) -> dict[str, Any]:
         run.notice(where, f"cannot be read as JSON ({_short(error)})")
         return {}
     if not isinstance(value, dict):
-        run.notice(where, f"holds a {type(value).__name__} where an object was expected")
+        run.notice(where, f"holds {json_kind(value)} where an object was expected")
         return {}
     return value
 

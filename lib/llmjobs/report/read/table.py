@@ -294,8 +294,8 @@ class _Told:
         if self.case:
             run.notice(
                 where,
-                f"{self.case:,} of {rows:,} predictions differ from the gold answer in case, blanks or the way a number"
-                " is written alone; they count as wrong",
+                f"{self.case:,} of {rows:,} predictions differ from the gold answer only in case, blanks or the way a"
+                " number is written; they count as right (a column 'correct' decides otherwise)",
             )
         if self.no_scores:
             run.notice(
@@ -339,8 +339,7 @@ def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
         return _without_answer(record, marked, form, told)
     right = prediction == gold
     if marked is None:
-        told.case += not right and _alike(prediction, gold)
-        return record._replace(correct=right)
+        return record._replace(correct=True) if right else _not_quite(record, form, told)
     if marked != right and form.of_options:
         if chosen is not None:
             told.by_length += 1
@@ -348,6 +347,14 @@ def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
         told.contradicted += 1
         return record._replace(correct=right)
     return record._replace(correct=marked)
+
+
+def _not_quite(record: Answer, form: Answers, told: _Told) -> Answer:
+    """Count a word in another case as the gold answer; anything else is wrong."""
+    if form.of_options or record.prediction is None or not _alike(record.prediction, record.gold):
+        return record._replace(correct=False)
+    told.case += 1
+    return record._replace(correct=True, prediction=record.gold)
 
 
 def _without_answer(record: Answer, marked: bool | None, form: Answers, told: _Told) -> Answer:
@@ -359,7 +366,7 @@ def _without_answer(record: Answer, marked: bool | None, form: Answers, told: _T
 
 
 def _alike(prediction: str, gold: str) -> bool:
-    """Return whether two texts differ in case, blanks or the way a number is written alone."""
+    """Return whether two texts differ only in case, blanks or the way a number is written."""
     numbers = [_number(text.replace(",", "").strip("$ ")) for text in (prediction, gold)]
     same = numbers[0] is not None and numbers[0] == numbers[1] and any(map(str.isdigit, gold))
     return same or prediction.lower().split() == gold.lower().split()

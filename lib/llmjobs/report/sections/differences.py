@@ -365,6 +365,7 @@ def _recorded(a: Entry, b: Entry) -> list[str]:
         ("quantization", a.info.quantization or "none", b.info.quantization or "none"),
         ("dtype", a.info.dtype, b.info.dtype),
         ("revision", a.info.revision, b.info.revision),
+        *zip(("thinking", "date in the prompts"), a.info.prompts, b.info.prompts, strict=True),
         ("machine", str(a.machine.get("cpu") or ""), str(b.machine.get("cpu") or "")),
     ]
     return [f"{name} ({x or 'not recorded'}, {y or 'not recorded'})" for name, x, y in fields if x != y]
