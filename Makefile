@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Index of torch wheels; the default index if empty. For CPU wheels, use the address from PyTorch's install page.
 TORCH_INDEX ?=
 PIP := $(BIN)/pip --disable-pip-version-check
+WHEELS = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PINS := docker/requirements-run.txt docker/requirements-dev.txt
 STAMP := $(VENV)/.made
 DOCKER_BUILD ?= docker build
@@ -23,9 +24,15 @@ $(STAMP): $(PINS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; name a newer Python, for example: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian, run: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing the pinned packages. This takes several minutes and 1 to 5 GB of disk, mostly for torch; its CPU build is the smallest (TORCH_INDEX)."
-	$(PIP) install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(addprefix -r ,$(PINS))
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo "Installing $$(cat $(PINS) | grep -c ==) pinned packages into $(VENV), which takes several minutes. On disk: 2.4 GB with torch for the CPU, 5 GB or more with torch for CUDA."
+	@echo "(1/4) torch, the largest; TORCH_INDEX chooses its build"
+	@$(PIP) install --no-deps $(WHEELS) "$$(grep '^torch==' docker/requirements-run.txt)"
+	@echo "(2/4) the other packages that llmjobs needs: $$(grep -c == docker/requirements-run.txt), 1.3 GB on disk"
+	@$(PIP) install --quiet $(WHEELS) -r docker/requirements-run.txt
+	@echo "(3/4) the tools for tests and documentation: $$(grep -c == docker/requirements-dev.txt), 0.4 GB on disk"
+	@$(PIP) install --quiet $(WHEELS) $(addprefix -r ,$(PINS))
+	@echo "(4/4) llmjobs itself"
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	@touch $@
 
