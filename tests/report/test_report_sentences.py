@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -199,7 +200,19 @@ def test_blind_guessers_stand_beside_the_oracle(biased: Measures) -> None:
     assert found.best_alone.value == pytest.approx(right.mean(axis=1).max())
     assert f"three blind guessers {percent(1 - 0.75**3, 0)}" in sentences(biased)
     counted = sum(pair.p_holm < 0.05 for pair in found.pairs)
-    assert f"{counted} of 3 pairs of models share more mistakes" in sentences(biased)
+    assert f"{counted} of 3 pairs of models share{'s' * (counted == 1)} more mistakes" in sentences(biased)
+
+
+def test_what_nothing_can_be_learned_from_is_not_on_the_first_page(tmp_path: Path) -> None:
+    """No question that all models miss, and none expected: true of any many models, so it gives way to the rest."""
+    rng = random.Random(0)
+    lines = ["model,subject,id,gold,prediction"]
+    for model in range(30):
+        lines += [f"m{model:02},s,{i},A,{'A' if rng.random() < 0.7 else 'B'}" for i in range(40)]
+    table = tmp_path / "many.csv"
+    table.write_text("\n".join(lines))
+    found = findings(Measures(assemble(list(read(table, None)))))
+    assert next(one.weight for one in found if "models miss 0 of 40" in one.sentence) < 40
 
 
 def test_a_larger_model_below_its_sister_is_remarked(predictions: Path, tmp_path: Path) -> None:

@@ -45,8 +45,11 @@ from llmjobs.statistics.calibration import Calibration
 
 # Leaderboard, heat map by subject, and calibration.
 
-MOST_LINES, MOST_COLUMNS, MOST_DOTS = 20, 26, 3
-"""Lines of the leaderboard, columns of the heat map, and models whose subjects get dots with intervals."""
+MOST_LINES, CUT_LINES, MOST_COLUMNS, MOST_DOTS = 20, 12, 26, 3
+"""Lines of the leaderboard, whole and cut, columns of the heat map, models whose subjects get dots with intervals.
+
+A longer ranking is cut to fewer lines: then its first page has other long names too, and the chart keeps its size.
+"""
 Named = Sequence[tuple[str, Calibration]]
 
 
@@ -55,10 +58,10 @@ def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Plot:
 
     ``labels`` are in the order of ``found.models``; of a long ranking the first and the last are drawn.
     """
-    lines = figure_style.ends(len(found.models), MOST_LINES, 4)
+    lines = figure_style.ends(len(found.models), MOST_LINES if len(found.models) <= MOST_LINES else CUT_LINES, 4)
     count = len(lines)
     with figure_style.styled():
-        figure = figure_style.blank(0.75 + (0.24 if count <= 12 else 0.19) * count)
+        figure = figure_style.blank(0.75 + (0.24 if len(found.models) <= 12 else 0.19) * count)
         axes = figure.subplots()
         names = []
         short = short_names(labels)
@@ -492,7 +495,8 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
         several = len({measures.study.entries[model.entry].info.id for model in models}) < len(models)
         kind = "models and precisions" if several else "models"
         one_each = " (one run of each)" if len(models) < len(scored) else ""
-        text = f"On {benchmark.name}, {name} has {what}, the most of {word(len(models))} {kind}{one_each}{told}."
+        most = "more than the other model" if len(models) == 2 else f"the most of the {word(len(models))} {kind}"
+        text = f"On {benchmark.name}, {name} has {what}, {most}{one_each}{told}."
         text += f" {_leaders(measures, benchmark, best.row, len(models) - 1)}"
     else:
         text = f"On {benchmark.name}, {name} has {what}{told}."

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmjobs.report.blocks import Block, Column, Content, Heading, Prose, Table
 from llmjobs.report.measure import Measures
+from llmjobs.report.measure.overlap import ALL_DRAWS
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Entry, RawRun, Study
 from llmjobs.report.wording import DASH, count, percent, size
@@ -255,8 +256,9 @@ def _label_fold(measures: Measures) -> list[Block]:
 def _method() -> Prose:
     return Prose(
         "Intervals: Wilson 1927; clustered, Miller 2024 (arXiv 2411.00640); paired, Bonett and Price 2012."
-        " Tests: McNemar's exact test with Holm's correction; permutations within subjects (10,000 draws"
-        " for all models, 2,000 for a pair), fixed seed; Stuart-Maxwell for letters. Error consistency:"
+        f" Tests: McNemar's exact test with Holm's correction; shared mistakes by permutations within subjects"
+        f" ({count(ALL_DRAWS)} draws with a fixed seed for all models, exact for a pair); Stuart-Maxwell for letters."
+        " Error consistency:"
         " Geirhos et al. 2020 (arXiv 2006.16736). CAPA: arXiv 2502.04313. Same wrong answers: arXiv"
         " 2506.07962. Calibration: Guo et al. 2017.",
         "Methods.",

@@ -458,12 +458,12 @@ def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:
 
 
 def _beyond(excess: Interval) -> str:
-    """``150 more than that (95%: 128 to 172 more)``; with a minus where fewer."""
+    """``150 more than that (95% interval of the difference: 128 to 172)``; with a minus where fewer."""
     ends = " to ".join(decimal(end, 0 if abs(excess.value) >= 10 else 1) for end in excess[1:])
     if abs(excess.value) < 0.05:
-        return f"as many as that (95% of the difference: {ends})"
+        return f"as many as that (95% interval of the difference: {ends})"
     size = wording.expected(abs(excess.value))
-    return f"{size} {'more' if excess.value >= 0 else 'fewer'} than that (95% of the difference: {ends})"
+    return f"{size} {'more' if excess.value >= 0 else 'fewer'} than that (95% interval of the difference: {ends})"
 
 
 def _findings(measures: Measures, found: Overlap) -> list[Finding]:
@@ -484,7 +484,8 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
         f" each subject would give {expected}{letters}: {_beyond(found.excess)}. {_verdict(found)}"
         f"{_faulty(measures, found)}"
     )
-    findings = [Finding(count(everyone), text, 90)]
+    is_worth_saying = everyone or found.expected[-1] >= 1 or found.all_p < 0.05
+    findings = [Finding(count(everyone), text, 90 if is_worth_saying else 35)]
     same = found.same_answer
     if same is not None and same.n >= FEWEST_SHARED:
         between = "they" if models == 2 else "two of them, on average,"
@@ -519,7 +520,8 @@ def _verdict(found: Overlap) -> str:
         return f"The two find {hard}." if sure else f"This shows no shared mistakes beyond chance ({p})."
     pairs = len(found.pairs)
     shared = sum(pair.p_holm < 0.05 for pair in found.pairs)
-    many = f"{count(shared)} of {count(pairs)} pairs of models share more mistakes than independence gives (Holm)"
+    verb = "shares" if shared == 1 else "share"
+    many = f"{count(shared)} of {count(pairs)} pairs of models {verb} more mistakes than independence gives (Holm)"
     if sure:
         return f"The models find {hard}; {many}."
     return f"All together that shows no shared mistakes beyond chance ({p}); {many}."

@@ -17,6 +17,7 @@ from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     DASH,
+    all_of,
     count,
     decimal,
     interval,
@@ -364,10 +365,12 @@ def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
         return []
     sure = {kind: [m for m in tested if m.p_holm.get(kind, 1.0) < 0.05] for kind in KINDS}
     patterned = [model for model in tested if any(model in found for found in sure.values())]
-    many = f" of {word(len(patterned))} of {word(len(tested))} models" if len(tested) > 1 else ""
+    some = all_of(len(tested)) if len(patterned) == len(tested) else f"{word(len(patterned))} of {word(len(tested))}"
+    many = f" of {some} models" if len(tested) > 1 else ""
     if not patterned:
         asked = listed(KINDS[kind] for kind in KINDS if any(kind in model.p_holm for model in tested))
-        many = f" of any of {word(len(tested))} models" if len(tested) > 1 else ""
+        none = "either model" if len(tested) == 2 else f"any of the {word(len(tested))} models"
+        many = f" of {none}" if len(tested) > 1 else ""
         text = f"On {benchmark.name}, no pattern was found in the mistakes{many}; tested were {asked}."
         return [Finding("0", text, 45)]
     counts = listed(f"{KINDS[kind]} ({count(len(found))})" for kind, found in sure.items() if found)
