@@ -61,9 +61,12 @@ test-slow: setup ## Run the slow tests: large models, kills, the wheel.
 TEST_TOOLS := pytest pytest-timeout hypothesis setuptools openai statsmodels ipykernel nbclient
 OLDEST ?=
 
-test-oldest: ## Run the tests with the lowest versions that pyproject.toml allows; OLDEST="NAME==VERSION" replaces one.
+UV = $(BIN)/uv pip compile --quiet --no-header --no-annotate pyproject.toml
+
+test-oldest: setup ## Run the tests with the lowest versions that pyproject.toml allows; OLDEST="NAME==VERSION" replaces one.
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	$(PYTHON) docker/lowest.py serve ray $(OLDEST) >.venv-oldest/lowest.txt
+	printf '%s\n' $(OLDEST) >.venv-oldest/replaced.txt
+	$(UV) --python .venv-oldest/bin/python --extra serve --extra ray --resolution lowest-direct --no-deps --override .venv-oldest/replaced.txt -o .venv-oldest/lowest.txt
 	.venv-oldest/bin/pip install --quiet --upgrade $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r .venv-oldest/lowest.txt $(TEST_TOOLS)
 	.venv-oldest/bin/pip install --quiet --no-deps --editable .
 	.venv-oldest/bin/pip check
@@ -103,14 +106,24 @@ docs: setup ## Rewrite the generated pages, then build the site in build/site an
 links: setup ## Check the external links of the documentation; needs the network.
 	$(SPHINX) -b linkcheck . build/links
 
+# The pins serve every build of torch: local version labels (+cpu) and the packages of its CUDA builds are left out.
+LOCK = $(UV) --python $(BIN)/python --constraints build/installed.txt
+NO_CUDA := grep -vE '^(cuda-|nvidia-[^m]|triton=)'
+
 lock: ## Rewrite the pins from the packages in .venv.
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python docker/lock.py
+	mkdir -p build
+	$(PIP) freeze --exclude-editable | sed 's/+[^ ]*//' >build/installed.txt
+	$(LOCK) --extra serve --extra ray -o build/run.txt
+	$(LOCK) --extra dev -o build/all.txt
+	echo '# Written by "make lock"; exact versions that the tests passed with.' | tee docker/requirements-dev.txt >docker/requirements-run.txt
+	$(NO_CUDA) build/run.txt >>docker/requirements-run.txt
+	$(NO_CUDA) build/all.txt | grep -vxFf build/run.txt >>docker/requirements-dev.txt
 
 audit: sbom ## Check the SBOM, then check the pins for known vulnerabilities; needs the network.
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip --disable-pip-version-check install --quiet -r docker/requirements-audit.txt
-	@.venv-audit/bin/python docker/audit.py build/sbom.json $(PINS)
+	.venv-audit/bin/python docker/check_sbom.py build/sbom.json
+	.venv-audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps $(addprefix -r ,$(PINS))
 
 sbom: setup ## Write build/sbom.json, a CycloneDX list of the packages in .venv and the system.
 	$(BIN)/python docker/sbom.py build/sbom.json
