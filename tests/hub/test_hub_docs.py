@@ -1,8 +1,9 @@
-"""docs/hub.md has every error of the hub, in the words in which it is told, and none that is told no more."""
+"""docs/hub.md has every error of the hub, nearly in the words of the message, and none that is no longer printed."""
 
 import ast
 import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ TELLERS = (
     "offline_line",
 )
 """Functions whose results are such lines; errors that are raised besides."""
+SAME = 0.7
+"""Share of a row's words that its message has."""
 
 
 def messages() -> list[str]:
@@ -53,12 +56,25 @@ def _texts(node: ast.AST) -> Iterator[str]:
             yield from _texts(child)
 
 
+def is_about(words: str, message: str) -> bool:
+    """Whether most of the guide's words are in the message, in their order; small changes of wording pass."""
+    guide, told = (re.findall(r"[\w']+|{}", text.lower()) for text in (re.sub(r"\b\d{3}\b", "{}", words), message))
+    blocks = SequenceMatcher(None, guide, told, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) >= SAME * len(guide)
+
+
 @pytest.mark.parametrize("words", TOLD)
-def test_an_error_in_the_guide_is_told_so(words: str) -> None:
-    assert any(re.sub(r"\b\d{3}\b", "{}", words) in message for message in messages())
+def test_an_error_in_the_guide_is_printed(words: str) -> None:
+    assert any(is_about(words, message) for message in messages())
 
 
 @pytest.mark.parametrize("message", messages())
 def test_every_error_is_in_the_guide(message: str) -> None:
-    known = [words for words in TOLD if re.sub(r"\b\d{3}\b", "{}", words) in message]
+    known = [words for words in TOLD if is_about(words, message)]
     assert known, "add a row to 'Every error and its remedy' in docs/hub.md"
+
+
+def test_another_error_is_noticed() -> None:
+    for message in ("{}: the hub wants a payment; pay it", "{} is set by two files; keep one of them"):
+        assert not [words for words in TOLD if is_about(words, message)]
+    assert not any(is_about("has moved to another owner", message) for message in messages())
