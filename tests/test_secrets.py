@@ -84,9 +84,9 @@ CHILD = """
 import os
 from pathlib import Path
 from llmjobs.machine.child import serve
-def act(task, teller):
+def act(task, reporter):
     parent = Path(f"/proc/{os.getppid()}/cmdline").read_text()
-    teller.tell(environment=dict(os.environ), arguments=Path("/proc/self/cmdline").read_text() + parent)
+    reporter.report(environment=dict(os.environ), arguments=Path("/proc/self/cmdline").read_text() + parent)
     raise ValueError("failed with " + task["secret"])
 serve(act)
 """

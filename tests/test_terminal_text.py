@@ -16,7 +16,7 @@ from llmjobs.cli import group, main
 from llmjobs.converse import summary as converse_summary
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval import summary as eval_summary
-from llmjobs.matrix.cell_process import Remarks
+from llmjobs.matrix.cell_process import WarningCollector
 from llmjobs.mtbench import summary as mtbench_summary
 from llmjobs.report.write.tables import FORMULA
 from llmjobs.work.progress import Progress
@@ -75,19 +75,19 @@ def test_an_answer_that_streams_in_pieces() -> None:
 def test_errors_failures_progress_and_remarks() -> None:
     stream = io.StringIO()
     Progress("eval", 1, 0, stream).say(f"failed: u: {one_line(ValueError(ALL))}")
-    remarks = Remarks()
+    remarks = WarningCollector()
     remarks.emit(logging.LogRecord("x", logging.WARNING, "f", 1, ALL, (), None))
     told = [stream.getvalue(), str(LlmjobsError(ALL)), *remarks.lines]
     assert all(map(is_harmless, told)) and all("\\x1b]52" in one for one in told)
 
 
 def test_a_line_of_the_doctor() -> None:
-    from llmjobs.prepare.doctor_checks import Check, Patient, examined
+    from llmjobs.prepare.doctor_checks import Check, Checkup, run_check
 
-    def check_hub(_: Patient) -> list[Check]:
+    def check_hub(_: Checkup) -> list[Check]:
         return [Check("hub", "ok", f"account {ALL}", f"see {ALL}")]
 
-    (check,) = examined(check_hub, Patient(None, Path()))
+    (check,) = run_check(check_hub, Checkup(None, Path()))
     assert is_harmless(check.line + check.remedy) and "\\x1b]52" in check.line
 
 

@@ -42,7 +42,7 @@ def test_multiple_choice_from_csv(tmp_path: Path) -> None:
         "Question: Which bird dives?\nA. hen\nB. penguin\nAnswer:"
     )
     assert doc.continuations == (" A", " B") and doc.gold == "B"
-    assert benchmark.judge(doc, [-2.0, -1.0]).metrics == {"acc": 1.0}
+    assert benchmark.grade(doc, [-2.0, -1.0]).metrics == {"acc": 1.0}
     assert benchmark.output_type("all") == "loglikelihood"
 
 
@@ -53,7 +53,7 @@ def test_options_texts_are_compared_on_request(tmp_path: Path) -> None:
     doc = benchmark.doc(rows.rows[0], 0, "all")
     assert doc.questions == ("Question: Which bird runs?\nAnswer:",)
     assert doc.continuations == (" ostrich", " swift", " wren")
-    assert benchmark.judge(doc, [-3.0, -2.0, -4.0]).metrics == {"acc": 0.0, "acc_norm": 0.0}
+    assert benchmark.grade(doc, [-3.0, -2.0, -4.0]).metrics == {"acc": 0.0, "acc_norm": 0.0}
 
 
 @pytest.mark.parametrize("end", ["jsonl", "parquet"])
@@ -74,10 +74,10 @@ def test_short_answers(tmp_path: Path) -> None:
     benchmark, rows = load(path, question="q", choices=None, answer="a")
     docs = [benchmark.doc(row, at, "all") for at, row in enumerate(rows.rows)]
     assert benchmark.output_type("all") == "generate_until" and docs[0].continuations == ()
-    assert benchmark.judge_text(docs[0], " The  Oslo. \nQuestion:").correct
-    assert benchmark.judge_text(docs[1], "Four!").correct
-    assert not benchmark.judge_text(docs[1], "5").correct
-    assert benchmark.judge_text(docs[0], "  ").prediction is None
+    assert benchmark.grade_text(docs[0], " The  Oslo. \nQuestion:").correct
+    assert benchmark.grade_text(docs[1], "Four!").correct
+    assert not benchmark.grade_text(docs[1], "5").correct
+    assert benchmark.grade_text(docs[0], "  ").prediction is None
     assert type(benchmark).primary_metric == "exact_match"
 
 

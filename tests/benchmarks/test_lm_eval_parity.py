@@ -140,7 +140,7 @@ def check_question(
     for (their_value, their_greedy), (value, greedy) in zip(theirs, ours, strict=True):
         assert value == pytest.approx(their_value, abs=1e-4, rel=1e-6)
         assert greedy == their_greedy
-    judged = benchmark.judge(doc, [v for v, _ in theirs], [g for _, g in theirs])
+    judged = benchmark.grade(doc, [v for v, _ in theirs], [g for _, g in theirs])
     expected = task.process_results(group[0].doc, list(theirs))
     for metric, value in expected.items():
         own = next((ours for ours, name in METRICS.items() if name == metric and ours in judged.metrics), metric)
@@ -173,7 +173,7 @@ def test_replies_are_judged_alike(name: str, reply: str, monkeypatch: pytest.Mon
         group[0].resps = [reply]
     task.apply_filters()
     for doc, group in zip(docs, groups, strict=True):
-        judged = benchmark.judge_text(doc, reply)
+        judged = benchmark.grade_text(doc, reply)
         expected = {
             key: task.process_results(group[0].doc, [response])["exact_match"]
             for key, response in group[0].filtered_resps.items()

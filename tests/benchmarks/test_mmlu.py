@@ -105,9 +105,9 @@ def test_the_course_form_has_no_shots() -> None:
 def test_judging_by_loglikelihood() -> None:
     benchmark = MMLU(Options(0, "lm-eval", "loglikelihood"))
     doc = benchmark.doc(ROW, 0, "astronomy")
-    right = benchmark.judge(doc, [-2.0, -1.0, -3.0, -4.0])
+    right = benchmark.grade(doc, [-2.0, -1.0, -3.0, -4.0])
     assert (right.prediction, right.correct, right.metrics) == ("B", True, {"acc": 1.0})
-    tie = benchmark.judge(doc, [-1.0, -1.0, -3.0, -4.0])
+    tie = benchmark.grade(doc, [-1.0, -1.0, -3.0, -4.0])
     assert (tie.prediction, tie.correct) == ("A", False), "a tie goes to the first, as argmax has it"
 
 
@@ -127,7 +127,7 @@ def test_letters_are_read_strictly(reply: str, letter: str | None) -> None:
 def test_a_reply_without_a_letter_is_unparsed_never_a() -> None:
     benchmark = MMLU(Options(0, "course", "generate_until"))
     doc = benchmark.doc(ROW | {"answer": 0}, 0, "astronomy")
-    judged = benchmark.judge_text(doc, "The CorreCt")
+    judged = benchmark.grade_text(doc, "The CorreCt")
     assert judged.prediction is None and not judged.correct and judged.metrics == {"acc": 0.0}
-    assert benchmark.judge_text(doc, " A").correct
+    assert benchmark.grade_text(doc, " A").correct
     assert benchmark.generation(doc).max_new_tokens == 1

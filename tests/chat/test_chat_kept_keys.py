@@ -56,7 +56,7 @@ def test_a_saved_state_computes_the_same_bits(tiny):
     for ids in rewritten:
         first.model.keys.prefill(ids)
         first.model.keys.advance(7)
-        first.model.keys.settle([7, 8])
+        first.model.keys.end_answer([7, 8])
     second.model.keys.restore(first.model.keys.state())
     for one, other in zip(first.model.keys._cache.layers, second.model.keys._cache.layers, strict=True):
         assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)

@@ -62,7 +62,7 @@ def test_a_worker_takes_only_what_it_has_the_resources_for():
 def test_what_comes_back_comes_first_and_a_lost_worker_holds_nothing():
     work = Assignment(units(a=2), demands("a"))
     unit = work.take("w", ONE, None)
-    work.leave("w")
+    work.forget_worker("w")
     work.give_back(unit)
     assert work.take("v", ONE, None) == unit
 
@@ -90,7 +90,7 @@ def test_whatever_happens_each_unit_ends_exactly_once(groups, choices):
             having[worker] = unit
         else:
             if what == "die":
-                work.leave(worker)
+                work.forget_worker(worker)
                 held.pop(worker)
             work.give_back(unit)
 

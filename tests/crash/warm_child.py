@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmjobs.machine.child import Ended, Teller, _read
+from llmjobs.machine.child import Ended, Reporter, _read
 
 
 def run_warm(_module: str, task: Mapping[str, Any], **_: Any) -> Ended:
@@ -25,8 +25,8 @@ def run_warm(_module: str, task: Mapping[str, Any], **_: Any) -> Ended:
             code = 70
             try:
                 threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-                teller = Teller(told)
-                teller.tell(result=run_cell(task, teller))
+                reporter = Reporter(told)
+                reporter.report(result=run_cell(task, reporter))
                 code = 0
             finally:
                 os._exit(code)

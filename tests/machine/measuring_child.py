@@ -7,15 +7,15 @@ import time
 from llmjobs.machine.child import serve
 
 
-def act(task, teller):
-    teller.phase("acting")
+def act(task, reporter):
+    reporter.phase("acting")
     until = time.process_time() + task.get("burn_s", 0)
     while time.process_time() < until:
         pass
     if "signal" in task:
         os.kill(os.getpid(), signal.Signals[task["signal"]])
     if "sleep_s" in task:
-        teller.tell(pid=os.getpid())
+        reporter.report(pid=os.getpid())
         time.sleep(task["sleep_s"])
     if "raise" in task:
         raise ValueError(task["raise"])

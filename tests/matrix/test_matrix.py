@@ -233,7 +233,7 @@ def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, mo
     from dataclasses import replace
 
     from llmjobs.eval import job as eval_job
-    from llmjobs.matrix.cell_process import Asker
+    from llmjobs.matrix.cell_process import CellRun
 
     def elsewhere(spec, **options):
         engine = real(spec, **options)
@@ -248,7 +248,7 @@ def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, mo
         "batch_tokens": 256, "seed": 0,
     }  # fmt: skip
     with pytest.raises(LlmjobsError, match="device should be cpu, but the loaded weights are cuda; not run"):
-        Asker(task, tmp_path).load()
+        CellRun(task, tmp_path).load()
 
 
 def test_a_real_cell_answers_as_eval_does(manifest, tmp_path):

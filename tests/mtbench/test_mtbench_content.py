@@ -191,9 +191,9 @@ def test_spending_holds_the_most_that_calls_in_flight_can_take():
     first = spending.hold("e", 100, 100)
     with pytest.raises(SpendingLimitError, match=r"limit of 0\.02 USD"):
         spending.hold("e", 100, 100)
-    spending.settle(first, {"name": "e", "prompt_tokens": 100, "new_tokens": 1})
+    spending.book_call(first, {"name": "e", "prompt_tokens": 100, "new_tokens": 1})
     assert (spending.tokens, spending.calls) == (101, 1) and spending.cost == pytest.approx(0.0011)
-    spending.settle(spending.hold("e", 100, 100), None)
+    spending.book_call(spending.hold("e", 100, 100), None)
     assert spending.calls == 1
     with pytest.raises(SpendingLimitError, match="1,000 tokens"):
         spending.hold("free", 900, 0)

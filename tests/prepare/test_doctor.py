@@ -13,8 +13,8 @@ from llmjobs.cli import main
 from llmjobs.engines.probing import Machine, Verdict
 from llmjobs.manifest import ModelSpec, load_manifest
 from llmjobs.prepare import doctor_hub, doctor_machine
-from llmjobs.prepare.doctor import examine
-from llmjobs.prepare.doctor_checks import Patient, examined, settle
+from llmjobs.prepare.doctor import run_checks
+from llmjobs.prepare.doctor_checks import Checkup, layer_of, run_check
 
 sys.path.append(str(Path(__file__).parents[1] / "hub"))
 
@@ -68,7 +68,7 @@ def study(tmp_path):
 
 def lines(study, tmp_path) -> dict[str, tuple[str, str]]:
     """Name of each check → its status, and its line with the remedy."""
-    checks = examine(study, tmp_path / "results")
+    checks = run_checks(study, tmp_path / "results")
     text = json.dumps([check.to_record() for check in checks])
     assert TOKEN not in text and "hf_revoked" not in text and "\\n" not in text
     return {check.name: (check.status, f"{check.line}; {check.remedy}") for check in checks}
@@ -197,23 +197,23 @@ def test_the_matrix_needs_nothing(world: World, probed, study, tmp_path):
 
 def test_auto_settles_as_the_loader_does():
     auto, quantized = ModelSpec(id="llmjobs/demo-base"), ModelSpec(id="llmjobs/demo-base", quantization="4bit")
-    assert settle(auto, ["mps", "cpu"])[0] == "mps"
-    assert settle(quantized, ["mps", "cpu"])[0] == "cpu"
-    assert settle(quantized, ["cuda", "cpu"])[0] == "cuda"
+    assert layer_of(auto, ["mps", "cpu"])[0] == "mps"
+    assert layer_of(quantized, ["mps", "cpu"])[0] == "cpu"
+    assert layer_of(quantized, ["cuda", "cpu"])[0] == "cuda"
 
 
 def test_a_check_that_breaks_is_a_line():
     def check_something_odd(_):
         raise KeyError("x")
 
-    (found,) = examined(check_something_odd, Patient(None, Path("results")))
+    (found,) = run_check(check_something_odd, Checkup(None, Path("results")))
     assert (found.name, found.status) == ("something odd", "warning") and "could not be checked" in found.line
 
 
 def test_packages_that_are_too_old(monkeypatch):
     installed = doctor_machine.version
     monkeypatch.setattr(doctor_machine, "version", lambda name: "0.1" if name == "torch" else installed(name))
-    (found,) = doctor_machine.check_packages(Patient(None, Path("results")))
+    (found,) = doctor_machine.check_packages(Checkup(None, Path("results")))
     assert found.status == "failed" and "torch is 0.1, needed: " in found.line
 
 
@@ -236,7 +236,7 @@ def test_json_and_exit_codes(world: World, probed, tmp_path, capsys):
 def test_this_machine(tmp_path, monkeypatch):
     """Nothing played: the probes run."""
     monkeypatch.setattr(doctor_hub, "hub_silence", lambda: "nobody is asked in tests")
-    checks = {check.name: check for check in examine(load_manifest("demo"), tmp_path)}
+    checks = {check.name: check for check in run_checks(load_manifest("demo"), tmp_path)}
     assert checks["CPU number formats"].status == "ok"
     assert checks["CPU 8bit"].status == checks["CPU 4bit"].status == "ok"
     assert checks["packages"].status == "ok"

@@ -69,7 +69,7 @@ class Shots:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Grade:
     """What became of one doc: the option or text chosen, right or not, and the benchmark's metrics (name → 0…1)."""
 
     prediction: str | None
@@ -143,7 +143,7 @@ class Benchmark(ABC):
         """Make the description and the ``num_fewshot`` worked examples from the few-shot split's rows, in order."""
 
     @abstractmethod
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+    def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
         """Judge a doc from every continuation's log-likelihood (natural log, summed over its tokens).
 
         ``is_greedy`` says for each whether greedy decoding would give it; only LAMBADA asks.
@@ -187,7 +187,7 @@ class Benchmark(ABC):
         """How to generate, where ``generate_until`` is allowed."""
         raise TypeError(f"{self.name} is not scored by generation")
 
-    def judge_text(self, doc: Doc, text: str) -> Judgement:
+    def grade_text(self, doc: Doc, text: str) -> Grade:
         """Judge a generated reply; ``prediction`` is None where it cannot be read."""
         raise TypeError(f"{self.name} is not scored by generation")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
-from llmjobs.benchmarks.base import Doc, Example, Generation, Judgement, Options, OutputType, Row, Shots, T, letter
+from llmjobs.benchmarks.base import Doc, Example, Generation, Grade, Options, OutputType, Row, Shots, T, letter
 from llmjobs.benchmarks.multiple_choice import MultipleChoice
 
 MAX_OPTIONS = 26
@@ -102,21 +102,21 @@ class Custom(MultipleChoice):
         shown = "".join(f"\n{letter(at)}. {choice}" for at, choice in enumerate(row.get("choices", [])))
         return f"Question: {row['question']}{shown if self.options.prompt == 'letters' else ''}\nAnswer:"
 
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+    def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
         """Compare the options; ``acc_norm`` says something only where their texts are compared."""
-        judged = super().judge(doc, loglikelihoods, is_greedy)
+        judged = super().grade(doc, loglikelihoods, is_greedy)
         kept = {k: v for k, v in judged.metrics.items() if k == "acc" or self.options.prompt == "texts"}
-        return Judgement(judged.prediction, judged.correct, kept)
+        return Grade(judged.prediction, judged.correct, kept)
 
     def generation(self, doc: Doc) -> Generation:
         """One short line."""
         return Generation(stop=("\n",), max_new_tokens=32)
 
-    def judge_text(self, doc: Doc, text: str) -> Judgement:
+    def grade_text(self, doc: Doc, text: str) -> Grade:
         """Compare the first line with the accepted answers, both normalised; an empty line is unreadable."""
         said = text.strip().split("\n")[0].strip()
         right = bool(said) and normalise(said) in {normalise(gold) for gold in doc.golds}
-        return Judgement(said or None, right, {"exact_match": float(right)})
+        return Grade(said or None, right, {"exact_match": float(right)})
 
 
 def custom_class(name: str, columns: Columns, num_fewshot: int) -> type[Custom]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llmjobs import demo
-from llmjobs.benchmarks.base import Doc, Example, Generation, Judgement, OutputType, Row, Shots
+from llmjobs.benchmarks.base import Doc, Example, Generation, Grade, OutputType, Row, Shots
 from llmjobs.benchmarks.multiple_choice import MultipleChoice
 from llmjobs.demo.questions import LETTERS, STOP, prompt
 
@@ -58,7 +58,7 @@ class Demo(MultipleChoice):
         """One line."""
         return Generation(stop=(STOP,), max_new_tokens=16)
 
-    def judge_text(self, doc: Doc, text: str) -> Judgement:
+    def grade_text(self, doc: Doc, text: str) -> Grade:
         """Compare the line written with the one expected; an empty line is unreadable."""
         said = text.split(STOP)[0].strip()
-        return Judgement(said or None, said == doc.gold, {"acc": float(said == doc.gold)})
+        return Grade(said or None, said == doc.gold, {"acc": float(said == doc.gold)})

@@ -6,7 +6,7 @@
 import re
 from collections.abc import Sequence
 
-from llmjobs.benchmarks.base import Benchmark, Doc, Example, Generation, HubDataset, Judgement, Row, Shots
+from llmjobs.benchmarks.base import Benchmark, Doc, Example, Generation, Grade, HubDataset, Row, Shots
 
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -59,7 +59,7 @@ class GSM8K(Benchmark):
         shown = rows[: self.options.num_fewshot]
         return Shots(examples=tuple(Example(f"Question: {r['question']}\nAnswer:", f" {r['answer']}") for r in shown))
 
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+    def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
         """Refuse: there are no options to compare."""
         raise TypeError("gsm8k is scored by generation")
 
@@ -67,10 +67,10 @@ class GSM8K(Benchmark):
         """Write until the next question would begin."""
         return Generation(stop=("Question:", "</s>", "<|im_end|>"), max_new_tokens=256)
 
-    def judge_text(self, doc: Doc, text: str) -> Judgement:
+    def grade_text(self, doc: Doc, text: str) -> Grade:
         """Judge by the strict number; a reply without one is unreadable."""
         strict = strict_answer(text)
         flexible = flexible_answer(text) == doc.gold
-        return Judgement(
+        return Grade(
             strict, strict == doc.gold, {"exact_match": float(strict == doc.gold), "flexible": float(flexible)}
         )

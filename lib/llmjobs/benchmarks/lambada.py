@@ -6,7 +6,7 @@ A tokenizer's BOS decides much here: follow its own default (without BOS, one mo
 import math
 from collections.abc import Sequence
 
-from llmjobs.benchmarks.base import Benchmark, Doc, HubDataset, Judgement, Row, Shots
+from llmjobs.benchmarks.base import Benchmark, Doc, Grade, HubDataset, Row, Shots
 
 
 class LambadaOpenAI(Benchmark):
@@ -37,10 +37,10 @@ class LambadaOpenAI(Benchmark):
         """Give none: there is no other split."""
         return Shots()
 
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+    def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
         """Right where greedy decoding gives the word; another word is not looked at and recorded as empty."""
         right = bool(is_greedy[0])
-        return Judgement(doc.gold if right else "", right, {"acc": float(right), "perplexity": loglikelihoods[0]})
+        return Grade(doc.gold if right else "", right, {"acc": float(right), "perplexity": loglikelihoods[0]})
 
     @classmethod
     def aggregate(cls, metric: str, values: Sequence[float]) -> float:

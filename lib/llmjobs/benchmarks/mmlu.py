@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from llmjobs.benchmarks.base import Doc, Example, Generation, HubDataset, Judgement, Options, Row, Shots
+from llmjobs.benchmarks.base import Doc, Example, Generation, Grade, HubDataset, Options, Row, Shots
 from llmjobs.benchmarks.multiple_choice import MultipleChoice, read_letter
 
 # The 57 subjects of MMLU in their four categories, as the authors' `categories.py` groups them.
@@ -159,7 +159,7 @@ class MMLU(MultipleChoice):
         """One token: the letter or nothing."""
         return Generation(stop=(), max_new_tokens=1)
 
-    def judge_text(self, doc: Doc, text: str) -> Judgement:
+    def grade_text(self, doc: Doc, text: str) -> Grade:
         """Read a letter strictly; a reply without one is unparsed, never A."""
         found = read_letter(text)
-        return Judgement(found, found == doc.gold, {"acc": float(found == doc.gold)})
+        return Grade(found, found == doc.gold, {"acc": float(found == doc.gold)})

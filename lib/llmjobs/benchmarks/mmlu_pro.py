@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from llmjobs.benchmarks.base import Benchmark, Doc, Example, Generation, HubDataset, Judgement, Row, Shots
+from llmjobs.benchmarks.base import Benchmark, Doc, Example, Generation, Grade, HubDataset, Row, Shots
 
 TEN = "ABCDEFGHIJ"
 HEADER = (
@@ -82,7 +82,7 @@ class MMLUPro(Benchmark):
         options = "".join(f"{letter}. {text.strip()}\n" for letter, text in zip(TEN, row["options"], strict=False))
         return f"Question:\n{row['question']}\nOptions:\n{options}Answer: {THINK}"
 
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+    def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
         """Refuse: the options are not compared."""
         raise TypeError("mmlu_pro is scored by generation")
 
@@ -90,8 +90,8 @@ class MMLUPro(Benchmark):
         """Write until the next question would begin."""
         return Generation(stop=("Question:",), max_new_tokens=2048)
 
-    def judge_text(self, doc: Doc, text: str) -> Judgement:
+    def grade_text(self, doc: Doc, text: str) -> Grade:
         """Judge by the first letter after "answer is"; a reply without one is unreadable."""
         found = ANSWER.search(text)
         said = found[1] if found else None
-        return Judgement(said, said == doc.gold, {"exact_match": float(said == doc.gold)})
+        return Grade(said, said == doc.gold, {"exact_match": float(said == doc.gold)})

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmjobs.benchmarks.base import Benchmark, Doc, Example, Judgement, Row, Shots, argmax, letter
+from llmjobs.benchmarks.base import Benchmark, Doc, Example, Grade, Row, Shots, argmax, letter
 
 # Multiple choice by log-likelihood: what most benchmarks share.
 
@@ -20,7 +20,7 @@ class MultipleChoice(Benchmark):
     normalised = False
     """Whether ``acc_norm`` is given too."""
 
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+    def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
         """Compare the options; a tie goes to the first."""
         best = letter(argmax(loglikelihoods))
         metrics = {"acc": float(best == doc.gold)}
@@ -30,7 +30,7 @@ class MultipleChoice(Benchmark):
             metrics["acc_norm"] = float(by_length == doc.gold)
             if self.primary_metric == "acc_norm":
                 best = by_length
-        return Judgement(best, best == doc.gold, metrics)
+        return Grade(best, best == doc.gold, metrics)
 
 
 class OptionTexts(MultipleChoice):

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmjobs.benchmarks.base import Doc, Example, HubDataset, Judgement, Row, Shots, argmax, letter
+from llmjobs.benchmarks.base import Doc, Example, Grade, HubDataset, Row, Shots, argmax, letter
 from llmjobs.benchmarks.multiple_choice import MultipleChoice
 from llmjobs.errors import DataError
 
@@ -91,13 +91,13 @@ class TruthfulQAMC2(TruthfulQAMC1):
     primary_metric = "mc2"
     column = "mc2_targets"
 
-    def judge(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Judgement:
+    def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
         """Normalise the probabilities over the options and add up the true ones'."""
         best = letter(argmax(loglikelihoods))
         largest = max(loglikelihoods)
         shares = [math.exp(value - largest) for value in loglikelihoods]
         true = sum(share for at, share in enumerate(shares) if letter(at) in doc.golds)
-        return Judgement(best, best in doc.golds, {"mc2": true / sum(shares), "acc": float(best in doc.golds)})
+        return Grade(best, best in doc.golds, {"mc2": true / sum(shares), "acc": float(best in doc.golds)})
 
 
 def _pairs(path: Path) -> list[Row]:

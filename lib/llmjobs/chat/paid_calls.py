@@ -112,7 +112,7 @@ class Spending:
         self.tokens += prompt_tokens + new_tokens
         self.cost += self.rates.get(str(call["name"]), Rate()).cost(prompt_tokens, new_tokens)
 
-    def settle(self, held: "Held", call: Mapping[str, Any] | None) -> None:
+    def book_call(self, held: "Held", call: Mapping[str, Any] | None) -> None:
         """Book what a call took in the place of what was set aside; None where nothing was sent."""
         with self._lock:
             self._held_tokens -= held.tokens
@@ -321,10 +321,10 @@ class PaidBackend:
                 new = min(len(text.encode()), sampling.max_new_tokens)
                 call["booked"] = [self._most[0], max(new, ending.new_tokens)]
             self._journal.add(key, call)
-            self._settle(call)
+            self._book_call(call)
             return call
         finally:
-            self._settle(None)
+            self._book_call(None)
 
     def _before(self) -> None:
         """Before each request: what it may take at most is set aside, and the endpoint's limits a minute are kept."""
@@ -339,7 +339,7 @@ class PaidBackend:
             booked = [most if count is None else count for count, most in zip(counts, self._most, strict=True)]
             call["booked"] = booked
         self._journal.add(self._key, call)
-        self._settle(call)
+        self._book_call(call)
 
     def _head(self) -> Call:
         changed = {"parameters": dict(self._changes)} if self._changes else {}
@@ -349,11 +349,11 @@ class PaidBackend:
         if self._held is None:
             self._held = self._spending.hold(self.account, *self._most)
 
-    def _settle(self, call: Call | None) -> None:
+    def _book_call(self, call: Call | None) -> None:
         """Book what a request took in the place of what was set aside."""
         if self._held is not None:
             held, self._held = self._held, None
-            self._spending.settle(held, call)
+            self._spending.book_call(held, call)
 
     def start(self, seed: int) -> None:
         """Begin the conversation."""

@@ -33,16 +33,16 @@ class Notebook(Protocol):
 
 
 @dataclass(frozen=True)
-class Slash:
+class SlashCommand:
     """One command: what it takes, what it does."""
 
     takes: str
     does: str
-    run: Callable[["Desk", str], str]
+    run: Callable[["ChatState", str], str]
 
 
 @dataclass
-class Desk:
+class ChatState:
     """What commands work on."""
 
     agent: Agent
@@ -63,61 +63,61 @@ class Desk:
         return COMMANDS[name].run(self, argument.strip())
 
 
-def _help(desk: Desk, _: str) -> str:
+def _help(chat: ChatState, _: str) -> str:
     rows = [(f"/{name} {slash.takes}".rstrip(), slash.does) for name, slash in COMMANDS.items()]
     width = max(len(left) for left, _ in rows)
     keys = "Ctrl-C stops an answer, twice leaves. A line that begins with // is sent with one /."
     return "\n".join([*(f"{left.ljust(width)}  {right}" for left, right in rows), keys])
 
 
-def _history(desk: Desk, argument: str) -> str:
+def _history(chat: ChatState, argument: str) -> str:
     if not argument:
-        shown = [f"{m.role:>9}  {printable(m.content)}" for m in desk.agent.messages]
+        shown = [f"{m.role:>9}  {printable(m.content)}" for m in chat.agent.messages]
         return "\n".join(shown) or "nothing was said yet"
     if argument not in ("on", "off"):
         raise LlmjobsError("/history takes on, off, or nothing (to show the conversation)")
-    desk.agent.history = argument == "on"
-    desk.notebook.note(desk.agent, "settings", history=desk.agent.history)
-    return "every message is answered with the turns before it" if desk.agent.history else (
+    chat.agent.history = argument == "on"
+    chat.notebook.note(chat.agent, "settings", history=chat.agent.history)
+    return "every message is answered with the turns before it" if chat.agent.history else (
         "every message is answered alone; the conversation is still kept"
     )  # fmt: skip
 
 
-def _tokens(desk: Desk, _: str) -> str:
-    limit = desk.agent.max_context or desk.agent.backend.limit
+def _tokens(chat: ChatState, _: str) -> str:
+    limit = chat.agent.max_context or chat.agent.backend.limit
     room = f" of {limit:,}" if limit else ""
-    last = desk.agent.last
+    last = chat.agent.last
     sent = f"; the last message was sent with {last.prompt_tokens:,}" if last else ""
-    return f"the whole conversation: {desk.agent.context_tokens():,}{room} tokens{sent}"
+    return f"the whole conversation: {chat.agent.context_tokens():,}{room} tokens{sent}"
 
 
-def _strategy(desk: Desk, argument: str) -> str:
+def _strategy(chat: ChatState, argument: str) -> str:
     if not argument:
-        return f"strategy: {desk.agent.strategy} (there are: {', '.join(STRATEGIES)})"
+        return f"strategy: {chat.agent.strategy} (there are: {', '.join(STRATEGIES)})"
     if argument not in STRATEGIES:
         raise LlmjobsError(f"/strategy: {argument[:40]!r} is not one of {', '.join(STRATEGIES)}")
-    desk.agent.choose(argument)
-    desk.notebook.note(desk.agent, "settings", strategy=argument)
+    chat.agent.choose(argument)
+    chat.notebook.note(chat.agent, "settings", strategy=argument)
     return f"strategy: {argument}"
 
 
-def _reset(desk: Desk, _: str) -> str:
-    desk.agent.reset()
-    desk.notebook.note(desk.agent, "reset")
+def _reset(chat: ChatState, _: str) -> str:
+    chat.agent.reset()
+    chat.notebook.note(chat.agent, "reset")
     return "the conversation begins anew"
 
 
-def _undo(desk: Desk, _: str) -> str:
-    if not desk.agent.undo():
+def _undo(chat: ChatState, _: str) -> str:
+    if not chat.agent.undo():
         return "there is nothing to undo"
-    desk.notebook.note(desk.agent, "undo")
-    return f"the last exchange is gone; {len(desk.agent.messages) // 2} left"
+    chat.notebook.note(chat.agent, "undo")
+    return f"the last exchange is gone; {len(chat.agent.messages) // 2} left"
 
 
-def _save(desk: Desk, argument: str) -> str:
+def _save(chat: ChatState, argument: str) -> str:
     path = _path(argument, "save")
-    values = [message.to_builtin() for message in desk.agent.messages]
-    system = [{"role": "system", "content": desk.agent.system}] if desk.agent.system else []
+    values = [message.to_builtin() for message in chat.agent.messages]
+    system = [{"role": "system", "content": chat.agent.system}] if chat.agent.system else []
     try:
         path.write_text(json.dumps({"messages": system + values}, ensure_ascii=False, indent=2) + "\n", "utf-8")
     except OSError as error:
@@ -125,7 +125,7 @@ def _save(desk: Desk, argument: str) -> str:
     return f"{len(values)} messages in {path}"
 
 
-def _load(desk: Desk, argument: str) -> str:
+def _load(chat: ChatState, argument: str) -> str:
     path = _path(argument, "load")
     try:
         with path.open("rb") as stream:
@@ -141,23 +141,23 @@ def _load(desk: Desk, argument: str) -> str:
     system = messages.pop(0).content if messages[0].role == "system" else None
     if [m.role for m in messages] != ["user", "assistant"] * (len(messages) // 2):
         raise LlmjobsError(f"{path}: user and assistant must take turns, the assistant last")
-    desk.agent.system = system
-    desk.agent.replace(messages)
-    desk.notebook.note(desk.agent, "settings", system=system)
-    desk.notebook.note(desk.agent, "load", messages=[message.to_builtin() for message in messages])
+    chat.agent.system = system
+    chat.agent.replace(messages)
+    chat.notebook.note(chat.agent, "settings", system=system)
+    chat.notebook.note(chat.agent, "load", messages=[message.to_builtin() for message in messages])
     return f"{len(messages)} messages from {path}"
 
 
-def _system(desk: Desk, argument: str) -> str:
+def _system(chat: ChatState, argument: str) -> str:
     if not argument:
-        return f"system: {printable(desk.agent.system or 'none')} (/system TEXT changes it, /system none removes it)"
-    desk.agent.system = None if argument == "none" else argument
-    desk.notebook.note(desk.agent, "settings", system=desk.agent.system)
-    return "the system message is changed" if desk.agent.system else "there is no system message now"
+        return f"system: {printable(chat.agent.system or 'none')} (/system TEXT changes it, /system none removes it)"
+    chat.agent.system = None if argument == "none" else argument
+    chat.notebook.note(chat.agent, "settings", system=chat.agent.system)
+    return "the system message is changed" if chat.agent.system else "there is no system message now"
 
 
-def _exit(desk: Desk, _: str) -> str:
-    desk.is_open = False
+def _exit(chat: ChatState, _: str) -> str:
+    chat.is_open = False
     return ""
 
 
@@ -167,17 +167,17 @@ def _path(argument: str, name: str) -> Path:
     return Path(argument).expanduser()
 
 
-COMMANDS: dict[str, Slash] = {
-    "help": Slash("", "this list", _help),
-    "history": Slash("[on|off]", "show the conversation; answer with the turns before, or without", _history),
-    "tokens": Slash("", "tokens of the conversation and of what was sent last", _tokens),
-    "strategy": Slash("[NAME]", "what is sent when the conversation outgrows the context", _strategy),
-    "reset": Slash("", "begin anew", _reset),
-    "undo": Slash("", "forget the last exchange", _undo),
-    "save": Slash("FILE", "write the conversation as JSON", _save),
-    "load": Slash("FILE", "take a saved conversation in the place of this one", _load),
-    "system": Slash("[TEXT]", "show or change the system message", _system),
-    "exit": Slash("", "leave (also Ctrl-D); --resume goes on", _exit),
+COMMANDS: dict[str, SlashCommand] = {
+    "help": SlashCommand("", "this list", _help),
+    "history": SlashCommand("[on|off]", "show the conversation; answer with the turns before, or without", _history),
+    "tokens": SlashCommand("", "tokens of the conversation and of what was sent last", _tokens),
+    "strategy": SlashCommand("[NAME]", "what is sent when the conversation outgrows the context", _strategy),
+    "reset": SlashCommand("", "begin anew", _reset),
+    "undo": SlashCommand("", "forget the last exchange", _undo),
+    "save": SlashCommand("FILE", "write the conversation as JSON", _save),
+    "load": SlashCommand("FILE", "take a saved conversation in the place of this one", _load),
+    "system": SlashCommand("[TEXT]", "show or change the system message", _system),
+    "exit": SlashCommand("", "leave (also Ctrl-D); --resume goes on", _exit),
 }
 
 
@@ -244,14 +244,14 @@ class Terminal:
     def __init__(self, agent: Agent, store: ChatStore, reader: Reader, *, is_terminal: bool) -> None:
         """``is_terminal`` off: answers alone go to standard output, one after the other."""
         self.agent, self.store, self.reader, self.is_terminal = agent, store, reader, is_terminal
-        self.desk = Desk(agent, store)
+        self.chat = ChatState(agent, store)
         self._stopped_at = -TWICE_S
         self._failed = False
         self._noted: dict[str, str] = {}
 
     def run(self) -> int:
         """Talk; returns the exit code: 0, 1 where a turn from a pipe failed, 130 after two Ctrl-C."""
-        while self.desk.is_open:
+        while self.chat.is_open:
             try:
                 line = self.reader.read()
                 if line.strip():
@@ -272,7 +272,7 @@ class Terminal:
         """One line: a command, or a message to answer."""
         line = whole(line)
         if line.startswith("/") and not line.startswith("//"):
-            if shown := self.desk.command(line):
+            if shown := self.chat.command(line):
                 self._say(shown)
             return
         self.answer(line[1:] if line.startswith("//") else line)
@@ -288,7 +288,7 @@ class Terminal:
             if self.agent.last is None:
                 self._say("stopped before the first word; the message is forgotten")
             if self._stops_twice():
-                self.desk.is_open = False
+                self.chat.is_open = False
         if self.agent.last is not None:
             with undisturbed():
                 self.store.turn(self.agent)

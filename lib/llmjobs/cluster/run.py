@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import ray
 
 from llmjobs.cluster.connection import ClusterError, alive_nodes, check_there
-from llmjobs.cluster.crew import Crew, Member
 from llmjobs.cluster.placement import Demand
 from llmjobs.cluster.worker import Advanced, ClusterJob, Ended, Event, Logged, Opened
+from llmjobs.cluster.worker_pool import Member, WorkerPool
 from llmjobs.errors import plain_reason
 from llmjobs.work import cursor as cursors
 from llmjobs.work import leases
@@ -102,7 +102,7 @@ class Assignment:
         self._given.pop(unit.path, None)
         self._groups[unit.group].push(unit, first=True)
 
-    def leave(self, worker: str) -> None:
+    def forget_worker(self, worker: str) -> None:
         """Forget a worker."""
         for group in self._groups.values():
             group.holders.discard(worker)
@@ -164,9 +164,9 @@ class _Taking:
 
 @dataclass
 class Driver:
-    """Runs units on a crew; everything in the run's folder is written from here."""
+    """Runs units on the workers; everything in the run's folder is written from here."""
 
-    crew: Crew
+    workers: WorkerPool
     folder: RunFolder
     demands: Mapping[str, Demand]
     switch: StopSwitch
@@ -197,29 +197,29 @@ class Driver:
         finally:
             try:
                 wait([taking.future for taking in self._taking])
-                self._settle(assignment)
+                self._take_results(assignment)
             finally:
-                for member in list(self.crew.busy()):
+                for member in list(self.workers.busy()):
                     self._lose(member, assignment, None)
 
     def _round(self, assignment: Assignment) -> None:
         wanted = assignment.demands()
-        self.crew.dismiss_idle(wanted)
-        self.crew.hire(wanted)
-        for member in self.crew.members:
+        self.workers.dismiss_idle(wanted)
+        self.workers.ask_for(wanted)
+        for member in self.workers.members:
             if member.is_free and (unit := assignment.take(member.name, member.demand, member.group)):
                 self.progress.unit(unit.path)
                 member.start(unit, self._cursor(unit).steps_done, shows=self.on_records is not None)
         for member in self._ready():
             self._listen(member, assignment)
-        self._settle(assignment)
-        for member in list(self.crew.busy()):
+        self._take_results(assignment)
+        for member in list(self.workers.busy()):
             if time.monotonic() - member.heard > self.silence_s:
                 self._lose(member, assignment, f"said nothing for {self.silence_s:g} s")
         self._tell_waiting(wanted)
 
     def _ready(self) -> list[Member]:
-        waiting = {m.waits_for: m for m in self.crew.members if m.waits_for is not None}
+        waiting = {m.waits_for: m for m in self.workers.members if m.waits_for is not None}
         if not waiting:
             if self._taking:
                 wait([taking.future for taking in self._taking], LISTEN_S)
@@ -245,7 +245,7 @@ class Driver:
 
     def _greet(self, member: Member) -> None:
         greeting = ray.get(member.greeting)
-        self.crew.greeted(member, greeting)
+        self.workers.greeted(member, greeting)
         if greeting.refusal:
             self.progress.say(f"{member.node}: {greeting.refusal}")
 
@@ -288,7 +288,7 @@ class Driver:
             (self.folder.path / unit.path / ERROR_FILE).unlink(missing_ok=True)
         return whole
 
-    def _settle(self, assignment: Assignment) -> None:
+    def _take_results(self, assignment: Assignment) -> None:
         """Count the units that were taken over; where a unit's files cannot be found here it has failed.
 
         Raises:
@@ -321,13 +321,13 @@ class Driver:
         """Go on without a worker; ``why`` is None where the run itself ends."""
         unit = member.unit
         member.stop()
-        self.crew.members.remove(member)
+        self.workers.members.remove(member)
         with contextlib.suppress(Exception):
             ray.kill(member.actor, no_restart=True)
-        assignment.leave(member.name)
+        assignment.forget_worker(member.name)
         if unit is not None:
             self._keep(member, unit)
-        self.crew.drop_lease(member)
+        self.workers.drop_lease(member)
         if why is None:
             return
         where = member.node or "a worker that was starting"
@@ -353,12 +353,12 @@ class Driver:
 
     def _tell_waiting(self, wanted: Mapping[Demand, int]) -> None:
         """Say aloud what is waited for while nobody works."""
-        if any(True for _ in self.crew.busy()) or not any(wanted.values()):
+        if any(True for _ in self.workers.busy()) or not any(wanted.values()):
             self._quiet_since = time.monotonic()
             return
         if time.monotonic() - self._quiet_since < PATIENCE_S:
             return
-        if any(m.refused for m in self.crew.members):
+        if any(m.refused for m in self.workers.members):
             raise ClusterError("no node of the cluster can work for this run (the lines above say why)")
         self._quiet_since = time.monotonic() - PATIENCE_S + 60.0
         nodes = [node["Resources"] for node in alive_nodes()]
@@ -402,7 +402,7 @@ def run_on_cluster(
 
     """
     outcome, began = Outcome(), time.monotonic()
-    crew: Crew | None = None
+    workers: WorkerPool | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(job.close)
         switch = stack.enter_context(stop_switch())
@@ -414,16 +414,16 @@ def run_on_cluster(
             progress = Progress(job.name, sum(unit.size for unit in units), done)
             stack.callback(progress.close)
             with switch.step():
-                crew = Crew(job, folder)
-            stack.callback(crew.dismiss_all)
-            driver = Driver(crew, folder, demands, switch, progress, outcome, on_records, silence_s)
+                workers = WorkerPool(job, folder)
+            stack.callback(workers.dismiss_all)
+            driver = Driver(workers, folder, demands, switch, progress, outcome, on_records, silence_s)
             loop = UnitLoop(job, switch, progress, outcome, on_records)
             for level in levels(units):
                 _run_level(level, starts, driver, loop)
         except StopRequestedError as stop:
             outcome.stopped_by = str(stop)
-        if crew is not None and crew.nodes:
-            _note(folder, crew, time.monotonic() - began)
+        if workers is not None and workers.nodes:
+            _note(folder, workers, time.monotonic() - began)
     return outcome
 
 
@@ -445,6 +445,6 @@ def levels(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         yield [unit for unit in units if depth[unit.path] == row]
 
 
-def _note(folder: RunFolder, crew: Crew, real_s: float) -> None:
+def _note(folder: RunFolder, workers: WorkerPool, real_s: float) -> None:
     """Keep which machines worked in the latest attempt."""
-    folder.write_json(CLUSTER_FILE, {"ray": ray.__version__, "real_s": round(real_s, 3), "nodes": crew.nodes})
+    folder.write_json(CLUSTER_FILE, {"ray": ray.__version__, "real_s": round(real_s, 3), "nodes": workers.nodes})

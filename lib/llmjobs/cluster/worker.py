@@ -90,7 +90,7 @@ class ClusterJob(Job, Protocol):
 
 
 @dataclass(frozen=True)
-class Errand:
+class UnitOrder:
     """One unit to run."""
 
     unit: Unit
@@ -138,10 +138,10 @@ class Worker:
             return f"cannot write {self._run.path} as user {os.geteuid()}"
         return None
 
-    def run(self, errand: Errand) -> Iterator[list[Event]]:
+    def run(self, order: UnitOrder) -> Iterator[list[Event]]:
         """Run a unit; yields what happens as it happens, and an empty list where nothing does."""
         told: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        thread = threading.Thread(target=self._work, args=(errand, told), daemon=True)
+        thread = threading.Thread(target=self._work, args=(order, told), daemon=True)
         with _Logs(told):
             thread.start()
             while True:
@@ -151,17 +151,17 @@ class Worker:
                     break
         thread.join()
 
-    def _work(self, errand: Errand, told: "queue.SimpleQueue[Event]") -> None:
+    def _work(self, order: UnitOrder, told: "queue.SimpleQueue[Event]") -> None:
         assert self._job is not None
-        unit = errand.unit
+        unit = order.unit
 
         def on_records(_: Unit, records: Sequence[Record]) -> None:
             told.put(Advanced(0, records))
 
         try:
-            leases.seed(self._run, self._lease, unit.path, unit.needs, errand.steps_done)
-            one = _OneUnit(self._job, unit, told, {"node": errand.node, "machine": self._machine})
-            outcome = run_job(one, self._lease, on_records if errand.shows else None, lambda *_: _Told(told))
+            leases.seed(self._run, self._lease, unit.path, unit.needs, order.steps_done)
+            one = _OneUnit(self._job, unit, told, {"node": order.node, "machine": self._machine})
+            outcome = run_job(one, self._lease, on_records if order.shows else None, lambda *_: _Told(told))
             told.put(Ended(outcome.failed.get(unit.path)))
         except LlmjobsError as error:
             told.put(Ended(str(error)))

@@ -37,7 +37,7 @@ from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
+from llmjobs.work.run import Outcome, open_run, report_end, write_summary
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
@@ -297,7 +297,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         outcome.in_error = sum(memory["errors"] for group in part["models"] for memory in group["memories"])
         write_summary(folder, study, job.name, part)
         click.echo(render_summary(part))
-        tell_end(folder, outcome)
+        report_end(folder, outcome)
     return outcome
 
 

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 import click
 
 from llmjobs import disk
-from llmjobs.benchmarks.base import Doc, Judgement
+from llmjobs.benchmarks.base import Doc, Grade
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.requests import Score, common_length
 from llmjobs.clocks import DeviceClock, measured
@@ -46,7 +46,7 @@ from llmjobs.work.folder import RunFolder, read_object
 from llmjobs.work.journal import encode
 from llmjobs.work.memory_kills import MemoryLimits
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
+from llmjobs.work.run import Outcome, open_run, report_end, write_summary
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
@@ -64,24 +64,24 @@ STEPS_BEFORE = {"docs_a_step": 16}
 def record_of(
     task: Task,
     doc: Doc,
-    judgement: Judgement | None,
+    grade: Grade | None,
     *,
     loglikelihoods: list[float] | None = None,
     **details: Unpack[EvalDetails],
 ) -> EvalRecord:
-    """One line of ``records.jsonl``; without a judgement the question is in error."""
-    status = "error" if judgement is None else "unparsed" if judgement.prediction is None else "ok"
+    """One line of ``records.jsonl``; without a grade the question is in error."""
+    status = "error" if grade is None else "unparsed" if grade.prediction is None else "ok"
     return {
         "model": task.model.name,
         "benchmark": task.data.spec.name,
         "subject": task.data.subject,
         "doc_id": doc.doc_id,
         "gold": doc.gold,
-        "prediction": judgement.prediction if judgement else None,
-        "correct": judgement.correct if judgement else None,
+        "prediction": grade.prediction if grade else None,
+        "correct": grade.correct if grade else None,
         "loglikelihoods": loglikelihoods,
         "status": status,
-        "metrics": dict(judgement.metrics) if judgement else {},
+        "metrics": dict(grade.metrics) if grade else {},
         **details,
     }
 
@@ -118,7 +118,7 @@ class LoglikelihoodWork:
         return len(self.plan.batches) + bool(self.plan.refused)
 
     def step(self, index: int) -> Step:
-        """Score one batch and judge its docs."""
+        """Score one batch and grade its docs."""
         if index == len(self.plan.batches):
             refused = sorted(self.plan.refused.items())
             records = [record_of(self.task, self.docs[at], None, error=reason) for at, reason in refused]
@@ -141,8 +141,8 @@ class LoglikelihoodWork:
             details: EvalDetails = {"error": self.engine.not_finite_reason, **shots}
             return record_of(self.task, doc, None, **details)
         rounded = [round(value, DECIMALS) for value in values]
-        judgement = self.task.data.benchmark.judge(doc, rounded, [score.is_greedy for score in scores])
-        return record_of(self.task, doc, judgement, loglikelihoods=rounded, **shots)
+        grade = self.task.data.benchmark.grade(doc, rounded, [score.is_greedy for score in scores])
+        return record_of(self.task, doc, grade, loglikelihoods=rounded, **shots)
 
 
 @dataclass
@@ -160,7 +160,7 @@ class GenerationWork:
     docs_a_step: int = field(default_factory=lambda: DOCS_A_STEP)
     _ready: bool = False
 
-    def take_up(self, saved: Saved | None) -> None:
+    def keep_steps(self, saved: Saved | None) -> None:
         """Go on with the steps that the unit was begun with, whatever this version would plan."""
         if saved is not None and saved.effective:
             steps = saved.effective.get("steps") or {}
@@ -174,7 +174,7 @@ class GenerationWork:
         return math.ceil(len(self.docs) / self.docs_a_step)
 
     def step(self, index: int) -> Step:
-        """Generate for one group of docs, each with its own settings, and judge the replies."""
+        """Generate for one group of docs, each with its own settings, and grade the replies."""
         docs = self.docs[index * self.docs_a_step : (index + 1) * self.docs_a_step]
         with measured(self.clock) as span:
             if not self._ready:
@@ -201,7 +201,7 @@ class GenerationWork:
 
     def _record(self, doc: Doc, reply: Generation) -> EvalRecord:
         thinking = self.encoded.format.split(reply.token_ids, reply.text, self._stop(doc))
-        judgement = None if reply.error else self.task.data.benchmark.judge_text(doc, thinking.answer)
+        grade = None if reply.error else self.task.data.benchmark.grade_text(doc, thinking.answer)
         details: EvalDetails = {
             "text": thinking.answer,
             "finish_reason": reply.finish_reason,
@@ -215,7 +215,7 @@ class GenerationWork:
             details["error"] = reply.error
         if reply.cut_tokens:
             details["cut_tokens"] = reply.cut_tokens
-        return record_of(self.task, doc, judgement, **details)
+        return record_of(self.task, doc, grade, **details)
 
     def _stop(self, doc: Doc) -> tuple[str, ...]:
         """What ends an answer, looked for behind the thinking."""
@@ -322,7 +322,7 @@ class EvalJob:
             date=self._date,
             who=spec.name,
         )
-        bench.tell_added(encoded.format, spec.system or "")
+        bench.note_prompts(encoded.format, spec.system or "")
         if not generates:
             bench.prepare_scoring(_extent(encoded, [one for one in self.tasks.values() if one.model == spec]))
         effective = {
@@ -340,7 +340,7 @@ class EvalJob:
             generator.end_tokens = generator.end_tokens | encoded.format.ends[0]
             bench.write()
             work = GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
-            work.take_up(saved)
+            work.keep_steps(saved)
             return work
         assert bench.batch_tokens is not None
         plan = bench.scorer.plan(
@@ -451,7 +451,7 @@ class _Bench:
         """What this run recorded on this machine, with this build."""
         return self._earlier.get(name) if self._earlier.get("measured_on") == self._known.digest else None
 
-    def tell_added(self, prompt_format: PromptFormat, system: str) -> None:
+    def note_prompts(self, prompt_format: PromptFormat, system: str) -> None:
         """Say once, and note in ``model.json``, what the chat template makes of the prompts."""
         if self._prompts is not None:
             return
@@ -551,7 +551,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         outcome.in_error = sum(model["errors"] for model in part["models"])
         write_summary(folder, study, job.name, part)
         click.echo(render_summary(part))
-        tell_end(folder, outcome)
+        report_end(folder, outcome)
     return outcome
 
 

@@ -131,7 +131,7 @@ def _load(path: str, config: str | None, split: str, commit: str) -> Any:
     place = "/".join(filter(None, (path, config, split)))
     try:
         with _quiet():
-            table = hub.patiently(lambda: _converted(place, path, config, split, commit))
+            table = hub.with_retries(lambda: _converted(place, path, config, split, commit))
     except DataError:
         verify_blobs(hub.repo_folder("dataset", path))  # a file that arrived damaged is told as that
         raise

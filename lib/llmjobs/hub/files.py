@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from llmjobs.errors import DataError, LlmjobsError, ModelError
-from llmjobs.hub.repositories import Kind, RemoteFile, RemoteRepo, failure, inspect, patiently, remember, repo_folder
+from llmjobs.hub.repositories import Kind, RemoteFile, RemoteRepo, failure, inspect, remember, repo_folder, with_retries
 from llmjobs.progress_bar import new_bar
 
 # Bytes that arrive: one bar over everything on a terminal and in a notebook, plain lines elsewhere.
@@ -181,11 +181,11 @@ def read_small(kind: Kind, repo_id: str, name: str, commit: str) -> Path:
         return cached
     try:
         url = hf_hub_url(repo_id, name, repo_type=kind, revision=commit)
-        size = patiently(lambda: get_hf_file_metadata(url)).size or 0
+        size = with_retries(lambda: get_hf_file_metadata(url)).size or 0
         if size > MAX_CONFIG_BYTES:
             raise _too_large(repo_id, name, size, MAX_CONFIG_BYTES)
         with _hidden_bars():
-            return Path(patiently(lambda: hf_hub_download(repo_id, name, repo_type=kind, revision=commit)))
+            return Path(with_retries(lambda: hf_hub_download(repo_id, name, repo_type=kind, revision=commit)))
     except LlmjobsError:
         raise
     except Exception as error:
@@ -233,7 +233,7 @@ def _fetch(repo: RemoteRepo, file: RemoteFile, advance: Advance) -> None:
     if file.sha256 and not (blobs / file.sha256).exists():
         _fetch_large(repo, file, blobs, advance)
     with _hidden_bars():
-        path = patiently(lambda: hf_hub_download(repo.id, file.path, repo_type=repo.kind, revision=repo.commit))
+        path = with_retries(lambda: hf_hub_download(repo.id, file.path, repo_type=repo.kind, revision=repo.commit))
     if not file.sha256:
         advance(file.size_bytes)
         _check_blob(repo.id, file.path, Path(os.path.realpath(path)), file.blob_id)
@@ -246,7 +246,7 @@ def _fetch_large(repo: RemoteRepo, file: RemoteFile, blobs: Path, advance: Advan
     if _part_size(blobs, file) > file.size_bytes:
         part.unlink()
     with _only_one(part):
-        patiently(lambda: _continue(repo, file, part, advance))
+        with_retries(lambda: _continue(repo, file, part, advance))
         _check_blob(repo.id, file.path, part, file.sha256)
         part.replace(blobs / str(file.sha256))
 

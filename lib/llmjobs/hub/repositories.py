@@ -130,7 +130,7 @@ def token_state(*, ask: bool = False) -> TokenState:
     if not ask or is_offline():
         return TokenState(source)
     try:
-        account = patiently(lambda: HfApi().whoami())
+        account = with_retries(lambda: HfApi().whoami())
     except Exception as error:
         return TokenState(source, error=explain("token", "", "token", error) or "the hub did not say whose it is")
     return TokenState(source, account=str(account.get("name")))
@@ -160,7 +160,7 @@ def repo_folder(kind: Kind, repo_id: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo_id.replace('/', '--')}"
 
 
-def patiently(call: Callable[[], T]) -> T:
+def with_retries(call: Callable[[], T]) -> T:
     """Call again where the hub is busy (429, 5xx) or the line breaks: up to five times, waiting longer each time.
 
     Where the hub asks for a longer wait than :data:`LONGEST_WAIT_S`, its error is raised at once and names the wait.
@@ -204,7 +204,7 @@ def _resolve(kind: Kind, repo_id: str, revision: str | None) -> str:
 
 def _asked(kind: Kind, repo_id: str, call: Callable[[], T]) -> T:
     try:
-        return patiently(call)
+        return with_retries(call)
     except Exception as error:
         raise failure(kind, repo_id, error) from error
 

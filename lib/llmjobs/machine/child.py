@@ -173,34 +173,34 @@ def _tail(path: Path) -> str:
     return ""
 
 
-class Teller:
+class Reporter:
     """The child's side: tells phases and the result."""
 
     def __init__(self, path: Path) -> None:
         """Append to ``path``."""
         self._path = path
 
-    def tell(self, **line: Any) -> None:
+    def report(self, **line: Any) -> None:
         """Append one line."""
         with self._path.open("ab") as stream:
             stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
     def phase(self, name: str) -> None:
         """Say what is done from here on."""
-        self.tell(phase=name)
+        self.report(phase=name)
 
 
-def serve(work: Callable[[Any, Teller], Any]) -> None:
+def serve(work: Callable[[Any, Reporter], Any]) -> None:
     """Be the child: read the task, call ``work``, tell its result; an error becomes one line."""
-    teller = Teller(Path(sys.argv[1]))
+    reporter = Reporter(Path(sys.argv[1]))
     task = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        teller.tell(result=work(task, teller))
+        reporter.report(result=work(task, reporter))
     except LlmjobsError as error:
-        teller.tell(error=str(error))
+        reporter.report(error=str(error))
     except Exception as error:
-        teller.tell(error=plain_reason(error, 400))
+        reporter.report(error=plain_reason(error, 400))
         raise
 
 

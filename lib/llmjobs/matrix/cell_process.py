@@ -13,7 +13,7 @@ from llmjobs.engines.protocol import Engine, Speed
 from llmjobs.engines.registry import engine_of
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.eval.job import EvalJob
-from llmjobs.machine.child import Teller, serve
+from llmjobs.machine.child import Reporter, serve
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import EnergyMeter
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
@@ -33,7 +33,7 @@ class CellEval(EvalJob):
         return self._model(self.study.models[0])
 
 
-class Asker:
+class CellRun:
     """One cell at work."""
 
     def __init__(self, task: Mapping[str, Any], folder: Path) -> None:
@@ -88,13 +88,13 @@ class Asker:
         """Energy of processor and device."""
         return EnergyMeter(self.spec.device, self.task.get("uuid") or self.engine.gpu_uuid())
 
-    def ask(self, teller: Teller) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
+    def ask(self, reporter: Reporter) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
         """Ask every question; returns the records, and the time of their batches added up."""
         records: list[Mapping[str, Any]] = []
         total, gpu, peaks, tokens = Span(), [], [0], 0
         plans = {}
         for unit in self.job.units():
-            teller.tell(phase=f"questions {unit.path.rpartition('/')[2]}")
+            reporter.report(phase=f"questions {unit.path.rpartition('/')[2]}")
             with self.job.open(unit, None) as work:
                 plans[unit.path.rpartition("/")[2]] = work.effective.get("plan")
                 for index in range(work.steps):
@@ -124,7 +124,7 @@ NOISE = ("will be cast from", "gemm_4bit_forward")
 """Lines that a back end repeats for every layer and that change nothing."""
 
 
-class Remarks(logging.Handler):
+class WarningCollector(logging.Handler):
     """Collects warnings, each once, so that a halved batch is told with the cell's result."""
 
     def __init__(self) -> None:
@@ -139,67 +139,67 @@ class Remarks(logging.Handler):
             self.lines[line[:300]] = None
 
 
-def run_cell(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
+def run_cell(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Measure one cell; returns what it is, its figures and its answers.
 
     Raises:
         LlmjobsError: it cannot be loaded, or is not what was asked for.
 
     """
-    remarks = Remarks()
+    remarks = WarningCollector()
     logging.basicConfig(level=logging.WARNING, handlers=[remarks], force=True)
     with CpuCounters() as counters, tempfile.TemporaryDirectory(prefix="llmjobs-cell-") as folder:
-        teller.phase("import")
+        reporter.phase("import")
         with measured() as importing:
-            asker = _import_everything(task, Path(folder))
-        phases = _Phases(teller, asker.clock)
-        teller.phase("load")
-        bench = asker.load()
+            cell = _import_everything(task, Path(folder))
+        phases = _Phases(reporter, cell.clock)
+        reporter.phase("load")
+        bench = cell.load()
         with phases.timed("warmup"):
-            asker.warm_up(WARM_UP_TOKENS)
+            cell.warm_up(WARM_UP_TOKENS)
         with phases.timed("speed"):
-            speed = asker.measure_speed()
-        with asker.energy_meter() as energy:
-            records, questions = asker.ask(teller)
+            speed = cell.measure_speed()
+        with cell.energy_meter() as energy:
+            records, questions = cell.ask(reporter)
         return {
-            "effective": asker.effective,
-            "scoring_path": asker.effective["scoring_path"],
+            "effective": cell.effective,
+            "scoring_path": cell.effective["scoring_path"],
             "model": bench.engine.description.to_record(),
             "import_s": round(importing.real_s, 6),
-            "load_s": asker.load_s,
-            "warmup_s": round(asker.probe_s + phases.spans["warmup"].real_s, 6),
-            "gpu_s": phases.gpu_s(asker.load_gpu_s, questions["gpu_s"]),
-            "gpu_s_reason": asker.gpu_s_reason,
+            "load_s": cell.load_s,
+            "warmup_s": round(cell.probe_s + phases.spans["warmup"].real_s, 6),
+            "gpu_s": phases.gpu_s(cell.load_gpu_s, questions["gpu_s"]),
+            "gpu_s_reason": cell.gpu_s_reason,
             "speed": [one.to_record() for one in speed],
             "questions": questions,
             "energy": {"joules": dict(energy.joules.by_source), "reasons": dict(energy.joules.reasons)},
             "peak_rss_bytes": own_peak_bytes(),
             "peak_anon_bytes": WATCH.peaks().anon_bytes,
             "mapped_weight_bytes": bench.engine.mapped_weight_bytes,
-            "peak_device_bytes": phases.peak_device_bytes(asker.load_peak_device_bytes, questions["peak_device_bytes"]),
+            "peak_device_bytes": phases.peak_device_bytes(cell.load_peak_device_bytes, questions["peak_device_bytes"]),
             "cpu": vars(counters.read()),
             "remarks": list(remarks.lines),
             "records": records,
         }
 
 
-def _import_everything(task: Mapping[str, Any], folder: Path) -> "Asker":
+def _import_everything(task: Mapping[str, Any], folder: Path) -> "CellRun":
     """Import what the cell needs."""
-    asker = Asker(task, folder)
-    asker.engine.import_all(asker.spec)
-    return asker
+    cell = CellRun(task, folder)
+    cell.engine.import_all(cell.spec)
+    return cell
 
 
 class _Phases:
     """Spans by name, told to the parent as they begin."""
 
-    def __init__(self, teller: Teller, clock: Any) -> None:
-        self.teller, self.clock = teller, clock
+    def __init__(self, reporter: Reporter, clock: Any) -> None:
+        self.reporter, self.clock = reporter, clock
         self.spans: dict[str, Span] = {}
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        self.teller.phase(name)
+        self.reporter.phase(name)
         with measured(self.clock) as span:
             yield
         self.spans[name] = span

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Lookahead(Generic[T]):
     """Computes ``work(i)`` for i from 0 to ``count`` - 1; one worker computes in this thread, nothing ahead."""
 
     def __init__(self, work: Callable[[int], T], count: int, workers: int) -> None:

@@ -32,7 +32,7 @@ from llmjobs.engines.registry import devices
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
-from llmjobs.mtbench.ahead import Ahead
+from llmjobs.mtbench.ahead import Lookahead
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
 from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
@@ -48,7 +48,7 @@ from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import ERROR_FILE, RECORDS, RunFolder
 from llmjobs.work.journal import Record, encode, read_records
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import Outcome, open_run, tell_end, write_summary
+from llmjobs.work.run import Outcome, open_run, report_end, write_summary
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
@@ -99,8 +99,8 @@ class RecorderWork:
         self.effective = {**effective, **recorder.steps}
         self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
         self._clock = clock if workers == 1 else None
-        self._ahead: Ahead[tuple[AnswerRecord | Judgment, dict[str, Any]]]
-        self._ahead = Ahead(self._measured, self.steps, workers)
+        self._ahead: Lookahead[tuple[AnswerRecord | Judgment, dict[str, Any]]]
+        self._ahead = Lookahead(self._measured, self.steps, workers)
 
     def state(self) -> Mapping[str, Any]:
         """Nothing: every step begins a conversation of its own."""
@@ -622,7 +622,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
             write_summary(folder, study, job.name, part)
             write_fastchat(folder, job.bench)
             click.echo(render_summary(part))
-        tell_end(folder, outcome)
+        report_end(folder, outcome)
     return outcome
 
 

@@ -11,9 +11,9 @@ from llmjobs.manifest import Manifest
 from llmjobs.prepare import doctor_hub as hub
 from llmjobs.prepare import doctor_machine as devices
 from llmjobs.prepare import doctor_machine as machine
-from llmjobs.prepare.doctor_checks import Check, Examine, Patient, examined, to_json
+from llmjobs.prepare.doctor_checks import Check, CheckFunction, Checkup, run_check, to_json
 
-CHECKS: tuple[Examine, ...] = (
+CHECKS: tuple[CheckFunction, ...] = (
     machine.check_packages,
     machine.check_processor,
     machine.check_memory,
@@ -35,19 +35,19 @@ MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
 
 
 def run(study: Manifest | None, results: Path, *, as_json: bool = False) -> int:
-    """Examine the machine, print a line a check; returns 1 where something that is needed is missing."""
-    checks = examine(study, results)
+    """Check the machine and print a line per check; returns 1 if something that is needed is missing."""
+    checks = run_checks(study, results)
     click.echo(json.dumps(to_json(checks), ensure_ascii=False, indent=2) if as_json else render(checks))
     return EXIT_ERROR if any(check.status == "failed" for check in checks) else EXIT_OK
 
 
-def examine(study: Manifest | None, results: Path) -> list[Check]:
+def run_checks(study: Manifest | None, results: Path) -> list[Check]:
     """Run every check."""
-    patient = Patient(study, results)
-    patient.hub_silent = hub.hub_silence()
-    with hub.from_the_cache(patient.hub_silent):
-        devices.probe(patient)
-        return [check for one in CHECKS for check in examined(one, patient)]
+    checkup = Checkup(study, results)
+    checkup.hub_silent = hub.hub_silence()
+    with hub.from_the_cache(checkup.hub_silent):
+        devices.probe(checkup)
+        return [check for one in CHECKS for check in run_check(one, checkup)]
 
 
 def render(checks: Sequence[Check]) -> str:

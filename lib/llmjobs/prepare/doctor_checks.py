@@ -30,7 +30,7 @@ class Check:
 
 
 @dataclass
-class Patient:
+class Checkup:
     """The machine with what is asked of it."""
 
     study: Manifest | None
@@ -51,10 +51,10 @@ class Patient:
 
     def needed(self) -> dict[Layer, str]:
         """What has to compute for the manifest's models, with the model's name; the matrix needs nothing."""
-        return {settle(model, self.machine.available()): model.name for model in self.models}
+        return {layer_of(model, self.machine.available()): model.name for model in self.models}
 
 
-def settle(model: ModelSpec, available: Iterable[str]) -> Layer:
+def layer_of(model: ModelSpec, available: Iterable[str]) -> Layer:
     """Device, dtype and quantization that a model will have here; ``auto`` as ``models.device`` takes it."""
     device = model.device
     if device == "auto":
@@ -63,14 +63,14 @@ def settle(model: ModelSpec, available: Iterable[str]) -> Layer:
     return (device, model.dtype, model.quantization)
 
 
-Examine = Callable[[Patient], Iterable[Check]]
+CheckFunction = Callable[[Checkup], Iterable[Check]]
 
 
-def examined(examine: Examine, patient: Patient) -> list[Check]:
+def run_check(function: CheckFunction, checkup: Checkup) -> list[Check]:
     """Run one check; what it cannot do is a line too."""
-    name = examine.__name__.removeprefix("check_").replace("_", " ")
+    name = function.__name__.removeprefix("check_").replace("_", " ")
     try:
-        return [_harmless(check) for check in examine(patient)]
+        return [_harmless(check) for check in function(checkup)]
     except LlmjobsError as error:
         return [Check(name, "failed", str(error))]
     except Exception as error:

@@ -16,7 +16,7 @@ from llmjobs.hub.explain import network_reason, page
 from llmjobs.hub.files import is_whole, size_text
 from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
-from llmjobs.prepare.doctor_checks import Check, Patient
+from llmjobs.prepare.doctor_checks import Check, Checkup
 
 ANSWER_S = 5.0
 OFFLINE = "HF_HUB_OFFLINE is set"
@@ -62,23 +62,23 @@ def from_the_cache(silence: str | None) -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = said
 
 
-def check_network(patient: Patient) -> Iterator[Check]:
+def check_network(checkup: Checkup) -> Iterator[Check]:
     """Whether the hub answers."""
-    hub_models = [model for model in patient.models if is_on_hub(model)]
-    if patient.hub_silent is None:
+    hub_models = [model for model in checkup.models if is_on_hub(model)]
+    if checkup.hub_silent is None:
         yield Check("hub", "ok", "the hub answers")
-    elif patient.hub_silent == OFFLINE:
+    elif checkup.hub_silent == OFFLINE:
         yield Check("hub", "ok", "offline by HF_HUB_OFFLINE: only what is cached is used")
     else:
         needed = any(not _cached(model) for model in hub_models)
-        line = f"{patient.hub_silent}; working offline, from the cache"
+        line = f"{checkup.hub_silent}; working offline, from the cache"
         remedy = "check the network, proxy or firewall; or fetch on another machine and copy the cache"
         yield Check("hub", "failed" if needed else "warning", line, remedy)
 
 
-def check_token(patient: Patient) -> Iterator[Check]:
+def check_token(checkup: Checkup) -> Iterator[Check]:
     """Whether there is a token, where from and whose; never the token."""
-    state = token_state(ask=patient.hub_silent is None)
+    state = token_state(ask=checkup.hub_silent is None)
     if state.error:
         yield Check(
             "token", "failed", _without(state.error, "token: "), "make a new one on the hub, then: hf auth login"
@@ -92,16 +92,16 @@ def check_token(patient: Patient) -> Iterator[Check]:
         yield Check("token", "ok", f"from {state.source}; whose it is cannot be asked offline")
 
 
-def check_models(patient: Patient) -> Iterator[Check]:
+def check_models(checkup: Checkup) -> Iterator[Check]:
     """Each model of the manifest: found, allowed, cached or how much to fetch."""
     seen = set()
-    for model in patient.models:
+    for model in checkup.models:
         if (model.id, model.revision) in seen:
             continue
         seen.add((model.id, model.revision))
         name = f"weights of {model.name}"
         try:
-            yield _hub_model(name, model, patient) if is_on_hub(model) else _local_model(name, model)
+            yield _hub_model(name, model, checkup) if is_on_hub(model) else _local_model(name, model)
         except LlmjobsError as error:
             line = _without(_without(str(error), f"{model.id}: "), f"{model.name}: ")
             yield Check(name, "failed", line)
@@ -114,8 +114,8 @@ def _local_model(name: str, model: ModelSpec) -> Check:
     return Check(name, "ok", f"in the folder {local_path(model)}")
 
 
-def _hub_model(name: str, model: ModelSpec, patient: Patient) -> Check:
-    if patient.hub_silent:
+def _hub_model(name: str, model: ModelSpec, checkup: Checkup) -> Check:
+    if checkup.hub_silent:
         local_path(model)
         if _cached(model):
             locate(model)
@@ -124,15 +124,15 @@ def _hub_model(name: str, model: ModelSpec, patient: Patient) -> Check:
     item = model_item(model)
     if item is None or item.repo is None:
         return Check(name, "ok", "whole in the cache")
-    patient.missing_bytes += item.missing_bytes
+    checkup.missing_bytes += item.missing_bytes
     gated = f"gated, and access is granted ({page(model.id, 'model')}); " if item.repo.gated else ""
     left = f"{size_text(item.missing_bytes)} of {size_text(item.total_bytes)} to fetch"
     return Check(name, "ok", f"{gated}{left if item.missing_bytes else 'cached'}")
 
 
-def check_data(patient: Patient) -> Iterator[Check]:
+def check_data(checkup: Checkup) -> Iterator[Check]:
     """The rows of each benchmark: they come along, lie in a folder, are cached or on the hub."""
-    for spec in walk(patient.study, BenchmarkSpec) if patient.study else ():
+    for spec in walk(checkup.study, BenchmarkSpec) if checkup.study else ():
         name = f"rows of {spec.name}"
         local = spec.data or spec.file
         if local:
@@ -141,30 +141,30 @@ def check_data(patient: Patient) -> Iterator[Check]:
             yield Check(name, "ok" if there else "failed", f"{local}{'' if there else ' does not exist'}", remedy)
             continue
         try:
-            yield _hub_data(name, spec, patient)
+            yield _hub_data(name, spec, checkup)
         except LlmjobsError as error:
-            yield Check(name, "failed", str(error), FETCH if patient.hub_silent else "")
+            yield Check(name, "failed", str(error), FETCH if checkup.hub_silent else "")
 
 
-def _hub_data(name: str, spec: BenchmarkSpec, patient: Patient) -> Check:
+def _hub_data(name: str, spec: BenchmarkSpec, checkup: Checkup) -> Check:
     hub = spec.benchmark().hub
     if hub is None:
         return Check(name, "ok", "come along")
-    if patient.hub_silent and cached_snapshot("dataset", hub.path, spec.revision) is None:
+    if checkup.hub_silent and cached_snapshot("dataset", hub.path, spec.revision) is None:
         return Check(name, "failed", f"{hub.path} is not in the cache, and there is no hub to ask", FETCH)
     item = data_item(spec)
     if item is None or not item.missing_bytes:
         return Check(name, "ok", "come along" if item is None else "cached")
-    if patient.hub_silent:
+    if checkup.hub_silent:
         return Check(name, "failed", item.offline_line())
-    patient.missing_bytes += item.missing_bytes
+    checkup.missing_bytes += item.missing_bytes
     return Check(name, "ok", f"about {size_text(item.missing_bytes)} to fetch")
 
 
-def check_disk(patient: Patient) -> Iterator[Check]:
+def check_disk(checkup: Checkup) -> Iterator[Check]:
     """Free room in the cache against what the downloads need, and among the results."""
     cache = repo_folder("model", "x").parent
-    for what, folder, need in (("cache", cache, patient.missing_bytes), ("results", patient.results, 0)):
+    for what, folder, need in (("cache", cache, checkup.missing_bytes), ("results", checkup.results, 0)):
         free = shutil.disk_usage(_existing(folder)).free
         line = f"{size_text(free)} free for {folder}"
         if need + ROOM_TO_SPARE_BYTES > free:

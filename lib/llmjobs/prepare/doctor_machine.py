@@ -20,7 +20,7 @@ from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
 from llmjobs.matrix.cells import make_cells
 from llmjobs.memory import available_bytes
-from llmjobs.prepare.doctor_checks import Check, Patient, settle
+from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
 from llmjobs.terminal_text import gib
 
 # Checks of what computes: devices, number formats, quantization, agreement with the CPU; probed, not looked up.
@@ -31,27 +31,27 @@ QUANTIZATIONS = ("8bit", "4bit")
 NAMES = {"cuda": "CUDA", "mps": "Apple GPU", "cpu": "CPU"}
 
 
-def probe(patient: Patient) -> None:
+def probe(checkup: Checkup) -> None:
     """Fill in what this machine computes; a machine that cannot be probed is told by :func:`check_devices`."""
     general = [(device, dtype, "none") for device in DEVICES for dtype in DTYPES]
     general += [(device, "auto", quantization) for device in DEVICES for quantization in QUANTIZATIONS]
-    asked = [settle(model, [device]) for model in patient.models for device in DEVICES]
+    asked = [layer_of(model, [device]) for model in checkup.models for device in DEVICES]
     try:
-        patient.machine = probe_machine([*general, *asked], DEVICES[:2])
+        checkup.machine = probe_machine([*general, *asked], DEVICES[:2])
     except LlmjobsError as error:
-        patient.probe_error = str(error)
+        checkup.probe_error = str(error)
 
 
-def check_devices(patient: Patient) -> Iterator[Check]:
+def check_devices(checkup: Checkup) -> Iterator[Check]:
     """Each device with its memory, or why it is not there."""
-    if patient.probe_error:
-        yield Check("devices", "failed", patient.probe_error, "install torch anew, in a fresh environment")
+    if checkup.probe_error:
+        yield Check("devices", "failed", checkup.probe_error, "install torch anew, in a fresh environment")
         return
-    wanted = {device: name for (device, _, _), name in patient.needed().items()}
+    wanted = {device: name for (device, _, _), name in checkup.needed().items()}
     for device in DEVICES[:2]:
-        found = patient.machine.devices[device]
+        found = checkup.machine.devices[device]
         if "reason" not in found:
-            yield Check(NAMES[device], "ok", _describe(device, patient))
+            yield Check(NAMES[device], "ok", _describe(device, checkup))
         elif device in wanted:
             remedy = f"device: auto or cpu for {wanted[device]}, or a machine that has it"
             yield Check(NAMES[device], "failed", f"{found['reason']}, and {wanted[device]} asks for it", remedy)
@@ -64,8 +64,8 @@ def check_devices(patient: Patient) -> Iterator[Check]:
             yield Check(NAMES[device], "ok", f"not here: {found['reason'].partition(': ')[2] or found['reason']}")
 
 
-def _describe(device: str, patient: Patient) -> str:
-    found = patient.machine.devices[device]
+def _describe(device: str, checkup: Checkup) -> str:
+    found = checkup.machine.devices[device]
     line = f"{found['name']}, {gib(found.get('memory_bytes'))}"
     if device == "cuda":
         several = f", {found['count']} of them" if found["count"] > 1 else ""
@@ -79,10 +79,10 @@ def _driver_is_here() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def check_number_formats(patient: Patient) -> Iterator[Check]:
+def check_number_formats(checkup: Checkup) -> Iterator[Check]:
     """Which number formats each device computes."""
-    for device in patient.machine.available():
-        verdicts = {dtype: patient.machine.layers[device, dtype, "none"] for dtype in DTYPES}
+    for device in checkup.machine.available():
+        verdicts = {dtype: checkup.machine.layers[device, dtype, "none"] for dtype in DTYPES}
         works = [dtype for dtype, verdict in verdicts.items() if verdict.ok]
         broken = [verdict.reason for verdict in verdicts.values() if not verdict.ok]
         name = f"{NAMES[device]} number formats"
@@ -92,12 +92,12 @@ def check_number_formats(patient: Patient) -> Iterator[Check]:
             yield Check(name, "ok", f"computes {', '.join(works)}")
 
 
-def check_quantization(patient: Patient) -> Iterator[Check]:
+def check_quantization(checkup: Checkup) -> Iterator[Check]:
     """One layer quantized and run, on each device."""
-    needed = patient.needed()
-    for device in patient.machine.available():
+    needed = checkup.needed()
+    for device in checkup.machine.available():
         for quantization in QUANTIZATIONS:
-            verdict = patient.machine.layers[device, "auto", quantization]
+            verdict = checkup.machine.layers[device, "auto", quantization]
             name = f"{NAMES[device]} {quantization}"
             users = [m for (d, _, q), m in needed.items() if (d, q) == (device, quantization)]
             if verdict.ok:
@@ -110,10 +110,10 @@ def check_quantization(patient: Patient) -> Iterator[Check]:
                 yield Check(name, "warning", verdict.reason, "pip install --upgrade bitsandbytes")
 
 
-def check_agreement(patient: Patient) -> Iterator[Check]:
+def check_agreement(checkup: Checkup) -> Iterator[Check]:
     """A small model on each GPU against the CPU: a wrong kernel gives wrong scores without a word."""
-    for device, verdict in patient.machine.parity.items():
-        if device not in patient.machine.available():
+    for device, verdict in checkup.machine.parity.items():
+        if device not in checkup.machine.available():
             continue
         name = f"{NAMES[device]} against CPU"
         if verdict.ok:
@@ -121,7 +121,7 @@ def check_agreement(patient: Patient) -> Iterator[Check]:
             yield Check(name, "ok", line)
         else:
             far = f"differs by {verdict.figure:.3g} nats" if verdict.figure is not None else verdict.reason
-            used = any(layer[0] == device for layer in patient.needed())
+            used = any(layer[0] == device for layer in checkup.needed())
             yield Check(
                 name,
                 "failed" if used else "warning",
@@ -130,27 +130,27 @@ def check_agreement(patient: Patient) -> Iterator[Check]:
             )
 
 
-def _computes(patient: Patient, dtype: str) -> bool:
-    return dtype == "bfloat16" and bool(patient.machine.devices.get("cpu", {}).get("bfloat16"))
+def _computes(checkup: Checkup, dtype: str) -> bool:
+    return dtype == "bfloat16" and bool(checkup.machine.devices.get("cpu", {}).get("bfloat16"))
 
 
-def check_manifest_precisions(patient: Patient) -> Iterator[Check]:
+def check_manifest_precisions(checkup: Checkup) -> Iterator[Check]:
     """What each model of the manifest will run on, and the cells of its matrix that will stay empty."""
-    for model in patient.models:
-        layer = settle(model, patient.machine.available())
-        verdict = patient.machine.layers.get(layer)
+    for model in checkup.models:
+        layer = layer_of(model, checkup.machine.available())
+        verdict = checkup.machine.layers.get(layer)
         where = f"{NAMES[layer[0]]}, {layer[2] if layer[2] != 'none' else 'not quantized'}"
         slow = model.dtype in ("bfloat16", "float16") and layer[0] == "cpu" and layer[2] == "none"
-        if verdict and verdict.ok and slow and not _computes(patient, model.dtype):
+        if verdict and verdict.ok and slow and not _computes(checkup, model.dtype):
             line = f"will run on {where}, {model.dtype}, which this processor has no instructions for"
             yield Check(f"model {model.name}", "warning", line, "dtype: auto or float32 is several times faster")
         elif verdict and verdict.ok:
             yield Check(f"model {model.name}", "ok", f"will run on {where}, {verdict.dtype}")
-        elif verdict and layer[0] in patient.machine.available():
+        elif verdict and layer[0] in checkup.machine.available():
             yield Check(f"model {model.name}", "failed", verdict.reason, "choose another device, dtype or quantization")
-    if patient.study and patient.study.matrix:
-        layers: dict[Layer, None] = {cell.layer: None for cell in make_cells(patient.study)}
-        known = patient.machine.layers
+    if checkup.study and checkup.study.matrix:
+        layers: dict[Layer, None] = {cell.layer: None for cell in make_cells(checkup.study)}
+        known = checkup.machine.layers
         empty = [layer for layer in layers if layer in known and not known[layer].ok]
         line = f"{len(layers) - len(empty)} of {len(layers)} kinds of cells can run here; the others will say why"
         yield Check("matrix", "ok" if len(empty) < len(layers) else "failed", line)
@@ -161,7 +161,7 @@ def check_manifest_precisions(patient: Patient) -> Iterator[Check]:
 LITTLE_MEMORY = 4 << 30
 
 
-def check_packages(_: Patient) -> Iterator[Check]:
+def check_packages(_: Checkup) -> Iterator[Check]:
     """Every package that llmjobs needs, at the version that it needs."""
     wrong, shown = [], []
     for text in requires("llmjobs") or ():
@@ -183,17 +183,17 @@ def check_packages(_: Patient) -> Iterator[Check]:
     yield Check("packages", "ok", f"llmjobs {__version__}, Python {platform.python_version()}, {', '.join(shown)}")
 
 
-def check_processor(patient: Patient) -> Iterator[Check]:
+def check_processor(checkup: Checkup) -> Iterator[Check]:
     """Name, cores and what its instructions compute."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     physical = min(psutil.cpu_count(logical=False) or allowed, allowed)
-    found = patient.machine.devices.get("cpu", {})
+    found = checkup.machine.devices.get("cpu", {})
     abilities = f", {found['capability']}" if found.get("capability") else ""
     bfloat16 = ", bfloat16 in hardware" if found.get("bfloat16") else ""
     yield Check("processor", "ok", f"{cpu_name()}, {allowed} threads on {physical} cores{abilities}{bfloat16}")
 
 
-def check_memory(_: Patient) -> Iterator[Check]:
+def check_memory(_: Checkup) -> Iterator[Check]:
     """What the machine or its container has, and what is free now."""
     total, free = memory_bytes(), available_bytes()
     line = f"{gib(free)} of {gib(total)} free"
@@ -203,7 +203,7 @@ def check_memory(_: Patient) -> Iterator[Check]:
         yield Check("memory", "ok", line)
 
 
-def check_clocks(_: Patient) -> Iterator[Check]:
+def check_clocks(_: Checkup) -> Iterator[Check]:
     """The clocks that times are read from, and the processor's own counters."""
     resolution = time.get_clock_info("monotonic").resolution
     if resolution > 1e-3:
@@ -223,24 +223,24 @@ def check_clocks(_: Patient) -> Iterator[Check]:
         yield Check("CPU cycles", "ok", f"cycles and instructions are readable, {where}")
 
 
-def check_energy(patient: Patient) -> Iterator[Check]:
+def check_energy(checkup: Checkup) -> Iterator[Check]:
     """The energy counters of processor and GPU."""
     try:
         packages = len(rapl_counters())
         yield Check("CPU energy", "ok", f"RAPL counters of {packages} processor package{'s'[: packages > 1]}")
     except Unreadable as error:
         yield Check("CPU energy", "warning", str(error), "results say null; nothing is estimated")
-    if "cuda" in patient.machine.available():
+    if "cuda" in checkup.machine.available():
         try:
-            nvml_counter(str(patient.machine.devices["cuda"].get("uuid") or "") or None)
+            nvml_counter(str(checkup.machine.devices["cuda"].get("uuid") or "") or None)
             yield Check("GPU energy", "ok", "NVML's energy counter")
         except Unreadable as error:
             yield Check("GPU energy", "warning", str(error), "results say null; nothing is estimated")
 
 
-def check_results_folder(patient: Patient) -> Iterator[Check]:
+def check_results_folder(checkup: Checkup) -> Iterator[Check]:
     """Whether results can be written where they will go."""
-    folder = patient.results
+    folder = checkup.results
     there = next((f for f in (folder, *folder.absolute().parents) if f.exists()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=there) as stream:

@@ -291,7 +291,7 @@ class Writer:
         self.cursor.done, self.cursor.running = True, None
         self._save()
 
-    def leave(self) -> None:
+    def note_end(self) -> None:
         """Save what waits, and take the note of this attempt away: it ends in sight, by a signal or an error told.
 
         Where an end came in the middle of a save, what the checkpoint held stays.

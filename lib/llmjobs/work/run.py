@@ -213,7 +213,7 @@ def _in_sight(writer: Writer) -> Iterator[None]:
     except BaseException as error:
         if not (isinstance(error, StopRequestedError) and error.at_once):
             with contextlib.suppress(RunFolderError):
-                writer.leave()
+                writer.note_end()
         raise
 
 
@@ -264,7 +264,7 @@ def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
     folder.write_json(ENVIRONMENT_FILE, now)
 
 
-def tell_end(folder: RunFolder, outcome: Outcome) -> None:
+def report_end(folder: RunFolder, outcome: Outcome) -> None:
     """Say on standard error whether a signal ended the job, and where the results are."""
     if outcome.stopped_by:
         print(f"Stopped by {outcome.stopped_by}. Progress is saved; run the same command to resume.", file=sys.stderr)

@@ -25,18 +25,18 @@ from llmjobs.engines.transformers.stand_in import (
     scoring_path,
     seconds_a_token,
 )
-from llmjobs.machine.child import Teller, serve
+from llmjobs.machine.child import Reporter, serve
 from llmjobs.memory import current_anon_bytes
 from llmjobs.process_memory import WATCH, Resident, resident
 
 DECODE_CONTEXT = 256
 
 
-def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
+def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Return ``shapes``, and ``speed`` with the memory of a pass where the stand-in could be built."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
-    teller.phase("config")
+    reporter.phase("config")
     remote = bool(task["trust_remote_code"])
     config = checked_config(task["name"], task["source"], task["revision"], trust_remote_code=remote)
     quantization = task["quantization"]
@@ -47,12 +47,12 @@ def forecast(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
     others = {other: whole_weight_bytes(model_on_meta, other) for other in ("none", "8bit", "4bit")}
     place = {"device": device, "dtype": str(dtype).removeprefix("torch."), "device_memory_bytes": _room(device)}
     place["remark"] = dtype_remark(dtype, device)
-    teller.tell(shapes=shapes.to_record() | place | {"memory_by_quantization": others})
+    reporter.report(shapes=shapes.to_record() | place | {"memory_by_quantization": others})
     if not task.get("unit"):
         return {}
     set_threads(task["threads"])
     base = _runtime(quantization)
-    teller.phase("speed")
+    reporter.phase("speed")
     unit = Unit(**task["unit"])
     layer_bytes = max(shapes.parameters // max(shapes.layers, 1), 1) * 4
     layers = 1 if layer_bytes > LARGE_LAYER_BYTES else min(2, shapes.layers)

@@ -15,7 +15,7 @@ from torch import nn
 from llmjobs.engines.transformers.device import available, cpu_computes_bfloat16, resolve_dtype
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.errors import plain_reason
-from llmjobs.machine.child import Teller, serve
+from llmjobs.machine.child import Reporter, serve
 from llmjobs.manifest.models import Device, DType, Quantization
 
 DEVICES = ("cuda", "mps", "cpu")
@@ -120,21 +120,21 @@ def parity(device: str) -> dict[str, Any]:
     return {"ok": worst <= PARITY_NATS, "max_difference_nats": worst}
 
 
-def _probe(task: Mapping[str, Any], teller: Teller) -> dict[str, Any]:
+def _probe(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Tell each thing before it is tried, so that a crash names it."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
-    teller.tell(devices=describe_devices())
+    reporter.report(devices=describe_devices())
     for device, dtype, quantization in task["layers"]:
-        teller.tell(trying=[device, dtype, quantization])
-        teller.tell(layer=[device, dtype, quantization], verdict=try_layer(device, dtype, quantization))
+        reporter.report(trying=[device, dtype, quantization])
+        reporter.report(layer=[device, dtype, quantization], verdict=try_layer(device, dtype, quantization))
     for device in task.get("parity", ()):
-        teller.tell(trying=["parity", device])
+        reporter.report(trying=["parity", device])
         try:
             found = parity(device)
         except Exception as error:
             found = {"ok": False, "reason": plain_reason(error, 200)}
-        teller.tell(parity=device, verdict=found)
+        reporter.report(parity=device, verdict=found)
     return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 

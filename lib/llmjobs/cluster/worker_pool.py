@@ -14,7 +14,7 @@ import ray
 from llmjobs import __version__
 from llmjobs.cluster.connection import gpu_kind, node_name
 from llmjobs.cluster.placement import Demand
-from llmjobs.cluster.worker import ClusterJob, Errand, Greeting, Worker
+from llmjobs.cluster.worker import ClusterJob, Greeting, UnitOrder, Worker
 from llmjobs.work import leases
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.units import Unit
@@ -60,15 +60,15 @@ class Member:
     def start(self, unit: Unit, steps_done: int, *, shows: bool) -> None:
         """Give it a unit."""
         self.unit, self.group, self.items, self.heard = unit, unit.group, 0, time.monotonic()
-        errand = Errand(unit, steps_done, self.node, shows)
-        self.events = self.actor.run.options(num_returns="streaming").remote(errand)
+        order = UnitOrder(unit, steps_done, self.node, shows)
+        self.events = self.actor.run.options(num_returns="streaming").remote(order)
 
     def stop(self) -> None:
         """Its unit is over."""
         self.unit, self.events = None, None
 
 
-class Crew:
+class WorkerPool:
     """All workers of a run. Ray is not asked to restart them: a unit goes on wherever there is room first."""
 
     def __init__(self, job: ClusterJob, folder: RunFolder) -> None:
@@ -81,7 +81,7 @@ class Crew:
         self._token, self._count = secrets.token_hex(4), 0
         self._class = ray.remote(Worker)
 
-    def hire(self, wanted: dict[Demand, int]) -> None:
+    def ask_for(self, wanted: dict[Demand, int]) -> None:
         """Ask for workers, some ahead of those that Ray has placed, never more than there is work for."""
         for demand, number in wanted.items():
             own = [m for m in self.members if m.demand == demand and not m.refused]
