@@ -82,7 +82,7 @@ class KeptKeys:
             return self._steps.logits.float()
         return self._forward([token])
 
-    def settle(self, tokens: Sequence[int] = ()) -> None:
+    def end_answer(self, tokens: Sequence[int] = ()) -> None:
         """End an answer: what came one by one leaves the cache; ``tokens`` are computed in its place, in one pass."""
         if self._steps:
             self._steps = None
@@ -155,7 +155,7 @@ class KeptKeys:
 
         def kept(first: list[int], token: int, second: list[int]) -> list[Tensor]:
             found = [self.prefill(first)[0], self.advance(token)]
-            self.settle()
+            self.end_answer()
             return [*found, self.prefill(second)[0]]
 
         if self.keeps and (reason := probe_one_row(self.model, kept)):
@@ -237,7 +237,7 @@ class TransformersChatModel:
 
     def finish(self, *, keep: bool) -> None:
         """End the answer: what came one by one leaves the cache; ``keep`` computes it again in one pass."""
-        self.keys.settle(self._said if keep else ())
+        self.keys.end_answer(self._said if keep else ())
         self._said, self._logits = [], None
 
     def seed(self, seed: int) -> None:
