@@ -20,6 +20,7 @@ class ChangedPrompts:
     truncated: int = 0
     shortened: int = 0
     joined: int = 0
+    thinking_cut: int = 0
 
     def __str__(self) -> str:
         """One sentence, empty where everything was asked as the manifest says."""
@@ -37,6 +38,8 @@ class ChangedPrompts:
             parts.append(
                 f"the tokenizer joins prompt and answer on {_questions(self.joined)}, scored from the last common token"
             )
+        if self.thinking_cut:
+            parts.append(f"the thinking used up its tokens and was ended on {_questions(self.thinking_cut)}")
         return "; ".join(parts)
 
     def __add__(self, other: "ChangedPrompts") -> "ChangedPrompts":
@@ -50,6 +53,7 @@ class ChangedPrompts:
             self.truncated + other.truncated,
             self.shortened + other.shortened,
             self.joined + other.joined,
+            self.thinking_cut + other.thinking_cut,
         )
 
     @property
@@ -73,7 +77,7 @@ class ChangedPrompts:
 _SHOTS = ("num_fewshot", "fewest_shots", "most_shots")
 
 
-MARKS = ("num_fewshot", "truncated", "shortened", "joined")
+MARKS = ("num_fewshot", "truncated", "shortened", "joined", "thinking_cut")
 """Keys of a record that say how it was asked."""
 
 

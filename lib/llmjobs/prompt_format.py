@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from llmjobs.errors import ModelError, printable
-from llmjobs.thinking import SWITCHES, Marks, SplitReply, is_open, marks_in, split_reply
+from llmjobs.thinking import SWITCHES, Marks, SplitReply, ThinkingLimit, is_open, marks_in, split_reply
 
 ChatMessage = Mapping[str, str]
 Tokens = tuple[int, ...]
@@ -178,6 +178,19 @@ class PromptFormat:
         """Whether a reply may begin with thinking."""
         return self.thinking.startswith("on")
 
+    @cached_property
+    def cut_tokens(self) -> Tokens:
+        """What is written in the model's place where its thinking has used up its tokens."""
+        text = self.marks.cut_text() if self.marks else ""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def thinking_limit(self, all_tokens: int, answer_tokens: int) -> ThinkingLimit | None:
+        """Of a reply of ``all_tokens``, whose answer is to have its own; None where nothing is thought."""
+        if not self.is_thinking or not self.marks:
+            return None
+        most = max(all_tokens - answer_tokens, 0)
+        return ThinkingLimit(self.marks, self.begins_thinking, most, answer_tokens, self.cut_tokens)
+
     def check_scoring(self, what: str) -> None:
         """Refuse log-likelihoods that would be read inside the thinking.
 
@@ -211,16 +224,16 @@ class PromptFormat:
         raw = str(self.tokenizer.decode(list(ids), skip_special_tokens=False)) if self.marks else text
         if not self.marks or not (self.begins_thinking or raw.lstrip().startswith(self.marks.open)):
             found = split_reply(text)
+            answer = _until(found.answer, stop) if self.is_thinking else found.answer  # else it ended there already
             if found.thinking is None:
-                return found
+                return replace(found, answer=answer)
             count = len(self.tokenizer(found.thinking, add_special_tokens=False)["input_ids"])
-            return replace(found, tokens=count)
+            return replace(found, answer=answer, tokens=count)
         end = self._end_of_thinking(ids)
         thought = str(self.tokenizer.decode(list(ids[:end]), skip_special_tokens=False)).strip()
         answer = str(self.tokenizer.decode(list(ids[end:]), skip_special_tokens=True)) if end < len(ids) else ""
-        cuts = [answer.find(one) for one in stop if one and one in answer]
         inside = thought.removeprefix(self.marks.open).partition(self.marks.close)[0]
-        return SplitReply(inside.strip(), answer[: min(cuts, default=len(answer))].strip(), end)
+        return SplitReply(inside.strip(), _until(answer, stop).strip(), end)
 
     def _end_of_thinking(self, ids: Sequence[int]) -> int:
         """How many tokens belong to the thinking, its closing mark included; all where it is never closed."""
@@ -347,6 +360,12 @@ class PromptFormat:
 _CLOSED = re.compile(r"</|\[/|<\|/|\b(no|not|off|end|without|false|disabled|final|answer|response)\b|no_?think|nothink")
 """Words and marks by which a prompt's last line says that there is no thinking, or that it is over."""
 _ROLES = frozenset({"system", "user", "assistant", "human", "bot", "inst", "sys", "/sys", "<sys>", "model", ""})
+
+
+def _until(answer: str, stop: Sequence[str]) -> str:
+    """The answer up to the first of ``stop``; blank lines before it, as behind a thinking, are no end."""
+    answer = answer.lstrip()
+    return answer[: min((place for one in stop if one and (place := answer.find(one)) >= 0), default=len(answer))]
 
 
 def _behind_last(text: str, messages: Sequence[ChatMessage]) -> str:

@@ -28,6 +28,8 @@ class EvalDetails(TypedDict, total=False):
     """The tokenizer joins the end of the prompt with the answer."""
     thinking: str
     thinking_tokens: int | None
+    thinking_cut: bool
+    """The thinking had used up its tokens and was ended."""
     error: str
     cut_tokens: int
     """Tokens of the prompt that were cut off to make room for the reply."""

@@ -4,7 +4,7 @@ Templates publish it in two ways: a switch (``enable_thinking`` in Qwen3, ``thin
 or a prompt that simply ends inside an open block (DeepSeek-R1, QwQ). No torch, no tokenizer: text only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 DEFAULT_BUDGET = 2048
@@ -19,12 +19,18 @@ class Marks:
     close: str
     empty: str = ""
     """What stands for "no thinking" at the end of a prompt; made of the two marks where empty."""
+    cut: str = ""
+    """What ends a thinking that has used up its tokens; made of the closing mark where empty."""
     ends_like_a_turn: bool = False
     """Whether a message of thinking ends with the same token as the whole turn."""
 
     def closed_block(self) -> str:
         """A block without a thought, as the templates with a switch write it."""
         return self.empty or f"{self.open}\n\n{self.close}\n\n"
+
+    def cut_text(self) -> str:
+        """What is written in the model's place where its thinking has used up its tokens."""
+        return self.cut or f"\n{self.close}\n\n"
 
 
 KNOWN = (
@@ -40,6 +46,7 @@ KNOWN = (
         "<|channel|>analysis<|message|>",
         "<|channel|>final<|message|>",
         empty="<|channel|>final<|message|>",
+        cut="<|end|><|start|>assistant<|channel|>final<|message|>",
         ends_like_a_turn=True,
     ),
     Marks("<|channel>thought\n", "<channel|>", empty="<|channel>thought\n<channel|>"),
@@ -87,6 +94,66 @@ def split_reply(text: str, *, begun: bool = False, marks: Marks | None = None) -
         if closed and one.open not in before:
             return SplitReply(before.strip(), after.strip())
     return SplitReply(None, text)
+
+
+@dataclass(frozen=True)
+class ThinkingLimit:
+    """How many tokens of a reply may be thinking, and how many are left for the answer behind it."""
+
+    marks: Marks
+    begun: bool
+    """Whether the prompt opened the block."""
+    tokens: int
+    """Most tokens of the thinking; what ends it is among them."""
+    answer_tokens: int
+    cut: tuple[int, ...]
+    """What is written in the model's place to end the thinking."""
+
+
+class ThinkingCount:
+    """Follows a reply token by token, and ends its thinking where it has used up its tokens."""
+
+    def __init__(self, limit: ThinkingLimit, decode: Callable[[Sequence[int]], str]) -> None:
+        """``decode`` keeps special tokens, of which a mark may be one."""
+        self._limit, self._decode = limit, decode
+        self._ids: list[int] = []
+        self._answer_from: int | None = None
+        self._is_thinking = limit.begun
+        self._to_write: list[int] = []
+        self.was_cut = False
+        self._cut_where_due()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the answer has all of its tokens."""
+        return self._answer_from is not None and len(self._ids) - self._answer_from >= self._limit.answer_tokens
+
+    def next(self, chosen: int) -> int:
+        """The token that stands next in the reply: the model's, or one that ends its thinking."""
+        return self._to_write.pop(0) if self._to_write else chosen
+
+    def add(self, token: int) -> None:
+        """Take a token of the reply."""
+        self._ids.append(token)
+        marks = self._limit.marks
+        if self._answer_from is not None:
+            return
+        if not self._is_thinking:
+            begun = self._decode(self._ids).lstrip()
+            self._is_thinking = begun.startswith(marks.open)
+            if not self._is_thinking:
+                self._answer_from = None if marks.open.startswith(begun) else 0
+                return
+        is_over = marks.close in self._decode(self._ids[-4 * len(marks.close) :])
+        if not self._to_write if self.was_cut else is_over:
+            self._answer_from = len(self._ids)
+        else:
+            self._cut_where_due()
+
+    def _cut_where_due(self) -> None:
+        limit = self._limit
+        if self._is_thinking and not self.was_cut and len(self._ids) + len(limit.cut) >= limit.tokens:
+            self.was_cut, self._to_write = True, list(limit.cut)
 
 
 class ThinkingFilter:

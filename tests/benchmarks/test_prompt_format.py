@@ -127,6 +127,22 @@ def test_a_reply_is_read_behind_its_thinking(template: str) -> None:
     assert found.split(unfinished, found.tokenizer.decode(unfinished)).answer == ""
 
 
+@pytest.mark.parametrize("template", [QWEN3, QWEN35])
+def test_blank_lines_behind_the_thinking_end_no_answer(template: str) -> None:
+    found = form(template, "on")
+    text = "<think>\nIs it A?\n</think>\n\nParis\nQuestion: next"
+    text = text.removeprefix("<think>\n") if found.begins_thinking else text
+    ids = found.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert found.split(ids, found.tokenizer.decode(ids), stop=("\n",)).answer == "Paris"
+
+
+def test_a_reply_that_does_not_think_ends_at_its_stop() -> None:
+    found = form(QWEN3, "on")
+    ids = found.tokenizer("Paris\nQuestion: next", add_special_tokens=False)["input_ids"]
+    reply = found.split(ids, found.tokenizer.decode(ids), stop=("\n",))
+    assert (reply.thinking, reply.answer) == (None, "Paris")
+
+
 def test_replies_in_pieces() -> None:
     for whole, answer in [
         ("<think>\nA or B?\n</think>\n\nB it is", "B it is"),

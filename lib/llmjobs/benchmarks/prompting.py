@@ -171,6 +171,8 @@ class EncodedUnit:
             digest.update(_bytes((r.context, r.continuation) for r in options))
         for context, how in zip(self.contexts, self.generations, strict=True):
             digest.update(_bytes((context, how)))
+        if self.generations and self.format.is_thinking:
+            digest.update(_bytes(self.format.cut_tokens))  # since thinking is ended where it has used up its tokens
         return digest.hexdigest()[:16]
 
 
@@ -247,7 +249,8 @@ def _with_thinking(generation: Generation, form: PromptFormat) -> Generation:
     if not form.is_thinking:
         return replace(generation, stop=(*generation.stop, *form.ends[1]))
     budget = form.asked if isinstance(form.asked, int) else DEFAULT_BUDGET
-    return replace(generation, stop=(), max_new_tokens=generation.max_new_tokens + budget)
+    most = max(budget, len(form.cut_tokens))
+    return replace(generation, stop=(), max_new_tokens=generation.max_new_tokens + most)
 
 
 def _length(options: Sequence[tuple[Tokens, Tokens]]) -> int:

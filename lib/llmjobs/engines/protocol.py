@@ -17,6 +17,7 @@ from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import UnitPlan
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.thinking import ThinkingLimit
 
 Warn = Callable[[str], None]
 """Takes one line on whatever is not as asked."""
@@ -196,7 +197,8 @@ class Sampling:
 class Asked:
     """A context of token ids and how to continue it; every row of a batch keeps its own settings.
 
-    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are used above 0 only.
+    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are used above 0 only. ``thinking`` is for replies that begin
+    with thinking; an engine that cannot write tokens in the model's place leaves it out.
     """
 
     context: Sequence[int]
@@ -205,6 +207,7 @@ class Asked:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    thinking: ThinkingLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,8 @@ class Generation:
 
     ``text`` ends before the stop string; ``token_ids`` are all that were generated, an end token included.
     ``finish_reason``: ``eos``, ``stop`` (a stop string), ``length``, or ``error`` with a line in ``error``.
-    ``cut_tokens``: how many tokens of the context's beginning the model could not be given.
+    ``cut_tokens``: how many tokens of the context's beginning the model could not be given. ``thinking_cut``: the
+    thinking was ended where it had used up its tokens.
     """
 
     token_ids: tuple[int, ...]
@@ -223,6 +227,7 @@ class Generation:
     new_tokens: int
     cut_tokens: int = 0
     error: str | None = None
+    thinking_cut: bool = False
 
 
 class Generator(Protocol):

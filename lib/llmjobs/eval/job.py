@@ -197,6 +197,9 @@ class GenerationWork:
             stop=how.stop,
             temperature=how.temperature,
             seed=self.seed + doc.doc_id,
+            thinking=self.encoded.format.thinking_limit(
+                how.max_new_tokens, self.task.data.benchmark.generation(doc).max_new_tokens
+            ),
         )
 
     def _record(self, doc: Doc, reply: Generation) -> EvalRecord:
@@ -211,6 +214,8 @@ class GenerationWork:
         if thinking.thinking is not None:
             details["thinking"] = thinking.thinking
             details["thinking_tokens"] = thinking.tokens
+        if reply.thinking_cut:
+            details["thinking_cut"] = True
         if reply.error:
             details["error"] = reply.error
         if reply.cut_tokens:

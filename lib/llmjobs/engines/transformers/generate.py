@@ -22,6 +22,7 @@ from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.forward import Model
 from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
+from llmjobs.thinking import ThinkingCount
 
 # Choosing the next token, each row by its own settings and seed: the batch around a row does not change its draws.
 
@@ -66,6 +67,7 @@ class Row:
         self.sampling = Sampling(asked.temperature, asked.top_p)
         self.stop = tuple(one for one in asked.stop if one)
         self.seed = asked.seed
+        self.thinking_limit = asked.thinking
         self.tail = 4 + 4 * max(map(len, self.stop), default=0)
         self.restart()
 
@@ -80,15 +82,21 @@ class Row:
         self.token_ids: list[int] = []
         self.finish_reason = ""
         self.error: str | None = None
+        self.thinking: ThinkingCount | None = None
 
-    def append(self, token: int, tokenizer: Any, end_tokens: frozenset[int]) -> None:
-        """Add a token and see whether the row is finished."""
+    def append(self, chosen: int, tokenizer: Any, end_tokens: frozenset[int]) -> None:
+        """Add the token that was chosen, or one that ends the thinking; see whether the row is finished."""
+        token = chosen
+        if self.thinking_limit:
+            self.thinking = self.thinking or ThinkingCount(self.thinking_limit, tokenizer.decode)
+            token = self.thinking.next(chosen)
+            self.thinking.add(token)
         self.token_ids.append(token)
         if token in end_tokens:
             self.finish_reason = "eos"
         elif self.stop and self._stops(tokenizer):
             self.finish_reason = "stop"
-        elif len(self.token_ids) >= self.max_new_tokens:
+        elif len(self.token_ids) >= self.max_new_tokens or (self.thinking and self.thinking.is_full):
             self.finish_reason = "length"
 
     def fail(self, reason: str) -> None:
@@ -113,6 +121,7 @@ class Row:
             new_tokens=len(self.token_ids),
             cut_tokens=self.cut_tokens,
             error=self.error,
+            thinking_cut=bool(self.thinking and self.thinking.was_cut),
         )
 
 
