@@ -116,13 +116,13 @@ def test_what_may_pass_is_tried_again(behaviour):
 @pytest.mark.parametrize(
     ("behaviour", "says", "requests"),
     [
-        (s.malformed_at_once, "no chat completion after 3 tries; check the URL", 3),
-        (s.web_page, "a web page, which is no chat completion", 3),
-        (s.bare_page, "a web page, which is no chat completion", 3),
+        (s.malformed_at_once, "instead of a chat completion after 3 tries; check the URL", 3),
+        (s.web_page, "a web page instead of a chat completion", 3),
+        (s.bare_page, "a web page instead of a chat completion", 3),
         (s.empty, "the answer is empty", 1),
         (s.status(400), "answered 400 .status 400.", 1),
         (s.status(500), "answered 500 .status 500. after 3 tries", 3),
-        (lambda h: h.stream(), "the stream ended before the answer did after 3 tries", 3),
+        (lambda h: h.stream(), "the server sent nothing instead of a chat completion after 3 tries", 3),
     ],
 )
 def test_what_is_no_answer_in_the_end_is_an_error(behaviour, says, requests):
@@ -178,6 +178,12 @@ ACCEPTED = {
     ),
     "empty first events": lambda h: h.stream(
         'data: {"choices": []}\n\n', "data:\n\n", 'data: {"choices": null}\n\n', s.chunk(""), s.chunk("Hello."), s.DONE
+    ),
+    "the last event twice": lambda h: h.stream(
+        s.chunk("Hel"), s.chunk("lo.", finish="stop"), s.chunk("lo.", finish="stop"), s.DONE
+    ),
+    "the whole answer after its pieces": lambda h: h.stream(
+        s.chunk("Hel"), s.chunk("lo."), f"data: {one('Hello.')}\n\n", s.DONE
     ),
     "an empty finish reason": lambda h: h.stream(s.chunk("Hello.", finish=""), s.chunk(finish="stop")),
     "no blank line at the end": lambda h: h.stream(s.chunk("Hello."), "data: [DONE]"),

@@ -110,14 +110,14 @@ def raw(*parts: bytes) -> s.Behaviour:
         (endless_events, "more than 4 MiB"),
         (dripping, "no answer within 0.3 s"),
         (dripping_headers, "no answer within 0.3 s"),
-        (bomb, "no chat completion"),
+        (bomb, "instead of a chat completion"),
         (endless_error, "answered 500"),
-        (raw(b"data: \xff\xfe\n\n"), "no chat completion"),
-        (raw(b"data: " + b"[" * 100_000 + b"\n\n"), "no chat completion"),
-        (raw(b"data: " + b"9" * 5000 + b"\n\n"), "no chat completion"),
-        (raw(b"data: [1]\n\n"), "no chat completion"),
+        (raw(b"data: \xff\xfe\n\n"), "instead of a chat completion"),
+        (raw(b"data: " + b"[" * 100_000 + b"\n\n"), "instead of a chat completion"),
+        (raw(b"data: " + b"9" * 5000 + b"\n\n"), "instead of a chat completion"),
+        (raw(b"data: [1]\n\n"), "instead of a chat completion"),
         (raw(b"data: {}"), "ended before the answer did"),
-        (raw(b""), "ended before the answer did"),
+        (raw(b""), "the server sent nothing instead"),
         (raw(b'data: {"error": {"message": "\\u001b]52;c;QQ==\\u0007"}}\n\n'), "the server says: \\x1b]52;c;QQ==\\x07"),
     ],
 )
@@ -131,7 +131,9 @@ def test_a_stream_that_means_harm_ends_in_one_line(behaviour, says, monkeypatch)
 def test_a_redirect_gets_no_key(monkeypatch) -> None:
     monkeypatch.setenv("CHAT_KEY", "planted-key-1234")
     with s.stand_in(s.good) as other, s.stand_in(s.status(307, location=f"{other.url}/chat/completions")) as server:
-        assert "answered 307" in ask(server, api_key_env="CHAT_KEY")
+        said = ask(server, api_key_env="CHAT_KEY")
+        assert f"answered 307 and sends on to {other.url}/chat/completions" in said and "final address" in said
+        assert len(server.requests) == 1
         assert other.requests == []
 
 

@@ -254,6 +254,8 @@ def test_waiting_for_other_programs_is_no_difference_in_time() -> None:
 
     assert time_factor(entry(98.8, 14.6), entry(42.6, 10.0)) is None
     assert time_factor(entry(42.6, 10.0), entry(98.8, 14.6)) is None
+    assert time_factor(entry(19.9, 3.7), entry(7.7, 1.5)) is None, "most of both was waiting"
+    assert time_factor(entry(400, 60), entry(80, 39)) is None, "so much of the difference was waiting"
     assert time_factor(entry(98.8, 24.0), entry(42.6, 10.0)) == pytest.approx(98.8 / 42.6)
     on_gpu = [replace(e, info=replace(info, device="cuda")) for e in (entry(98.8, 14.6), entry(42.6, 10.0))]
     assert time_factor(*on_gpu) == pytest.approx(98.8 / 42.6)

@@ -42,7 +42,7 @@ class Answer:
         self.wanted, self.sent = wanted, sent
         self.finish: str | None = None
         self.usage: Mapping[str, Any] = {}
-        self.text = ""
+        self.text = self._last = ""
         self.pieces_count = 0
         self.has_thinking = False
 
@@ -88,9 +88,20 @@ class Answer:
         finish = first.get("finish_reason")
         if not isinstance(finish, str | None):
             raise NotCompletionError("a finish reason that is no text")
+        had_ended = self.finish is not None
         self.finish = self.finish or finish or None
         self.has_thinking = any(isinstance(message.get(key), str) and message[key] for key in THINKING)
-        return _text_of(message.get("content") or message.get("refusal") or "")
+        piece = _text_of(message.get("content") or message.get("refusal") or "")
+        if self._repeats(piece, is_whole=not first.get("delta"), had_ended=had_ended):
+            return ""
+        self._last = piece or self._last
+        return piece
+
+    def _repeats(self, piece: str, *, is_whole: bool, had_ended: bool) -> bool:
+        """Whether a server says again what it said: its last event once more, or the whole answer after its pieces."""
+        return bool(self.text) and (
+            (is_whole and piece == self.text) or (had_ended and piece in (self._last, self.text))
+        )
 
     def check(self, *, may_be_empty: bool) -> None:
         """Refuse what ended without being an answer.

@@ -124,6 +124,8 @@ class Completion:
         first = body.peek()
         if first == b"<":
             raise WebPageError("a web page")
+        if not first:
+            raise NotCompletionError("nothing")
         yield from self._one() if first in (b"{", b"[") else self._events()
 
     def _one(self) -> Iterator[dict[str, Any]]:
@@ -170,7 +172,7 @@ def open_completion(
             if response.status_code != 200:
                 raise StatusError(response.status_code, dict(response.headers), _error_body(response, watch))
             if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-                raise NotCompletionError("something compressed, which was not asked for")
+                raise NotCompletionError("something compressed, although it was asked not to,")
             yield Completion(response, watch)
         finally:
             response.close()

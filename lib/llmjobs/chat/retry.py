@@ -75,8 +75,8 @@ _OF_ANSWERS: tuple[tuple[type[Exception], str, str, bool], ...] = (
     (CutAnswerError, "the stream ended before the answer did", "ask again", True),
     (FilteredError, "the server's content filter stopped the answer", "ask in other words", False),
     (EmptyAnswerError, "the answer is empty{}", "ask again or in other words", True),
-    (NotCompletionError, "the server sent {}, which is no chat completion", "check the URL", True),
-    (TooLargeError, "the server sent {}, which is no chat completion", "check the URL", False),
+    (NotCompletionError, "the server sent {} instead of a chat completion", "check the URL", True),
+    (TooLargeError, "the server sent {} instead of a chat completion", "check the URL", False),
     (StreamedError, "the server says: {}", "look at the server", True),
 )
 """What can be wrong with an answer: the exception, the text, the remedy, whether another try may succeed."""
@@ -106,6 +106,11 @@ def classify(error: Exception, timeout_s: float, *, has_begun: bool = False) -> 
 def _by_status(error: StatusError) -> Failure:
     status = error.status
     wait_s = retry_after_s(error.headers.get("retry-after"))
+    if 300 <= status < 400:
+        elsewhere = error.headers.get("location", "").split("?")[0][:200]
+        to = f" and sends on to {elsewhere}" if elsewhere else ""
+        remedy = "redirects are not followed, so that the key goes nowhere else: give the final address"
+        return Failure(f"the server answered {status}{to}", remedy, False, is_about_server=True, may_cost=False)
     remedies = {
         400: "the server refused this request",
         401: "check the key in the environment variable",

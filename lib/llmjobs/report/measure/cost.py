@@ -78,8 +78,8 @@ def time_factor(a: Entry, b: Entry) -> float | None:
     """Return how many times as long ``a`` took as ``b``; None where a single run of each cannot show it.
 
     Both have to be timed on one machine, on as many questions, without a restart, and the difference has to be far
-    beyond what a repetition would change. Between runs on the CPU the CPU time has to differ as much: else the slower
-    one may only have waited for other programs.
+    beyond what a repetition would change. Between runs on the CPU the CPU time has to be as long and to differ about as
+    much: else the slower one may only have waited for other programs.
     """
     if not a.cost or not b.cost or not a.cost.real_s or not b.cost.real_s or dict(a.machine) != dict(b.machine):
         return None
@@ -90,6 +90,8 @@ def time_factor(a: Entry, b: Entry) -> float | None:
     if {a.info.device, b.info.device} == {"cpu"} and a.cost.cpu_s and b.cost.cpu_s:
         worked = a.cost.cpu_s / b.cost.cpu_s
         far = far and (worked if factor > 1 else 1 / worked) >= FAR_APART
+        far = far and min(a.cost.cpu_s, b.cost.cpu_s) >= LONG_ENOUGH_S
+        far = far and 1 / FAR_APART <= factor / worked <= FAR_APART
     return factor if far else None
 
 
