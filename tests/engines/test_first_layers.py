@@ -8,6 +8,7 @@ from scoring_models import llama_config, random_model
 from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
 from llmjobs.engines.transformers import decode_probe, first_layers, load, packed_attention, score
+from llmjobs.engines.transformers.chat_model import KeptKeys
 from llmjobs.engines.transformers.decode_probe import probe_decoding
 from llmjobs.engines.transformers.first_layers import enough_layers, kinds_end, layers_of
 from llmjobs.engines.transformers.score import Scorer
@@ -54,6 +55,15 @@ def test_a_slow_model_is_tried_on_its_first_layers(deep: Any, monkeypatch: pytes
     load.check_reads_forward("deep", deep)
     assert set(seen) == {2}
     assert len(deep.model.layers) == 8
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_slow_model_is_tried_for_a_chat_on_its_first_layers(deep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = seen_layers(deep, monkeypatch)
+    keys = KeptKeys(deep, "deep")
+    assert keys.keeps and keys.held == [] and set(seen) == {2}
+    keys.prefill([1, 2, 3])
+    assert set(seen) == {2, 8}
 
 
 def test_every_kind_of_layer_is_among_the_first() -> None:

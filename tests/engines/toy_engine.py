@@ -243,7 +243,7 @@ def forecast(spec: Any, located: Located, *, threads: Any, unit: Any, rows: int)
         "memory_by_quantization": {"none": 8}, "remark": None,
     }  # fmt: skip
     speed = {
-        "path": "plain", "runtime_bytes": 1 << 20, "pass_bytes": 1 << 10, "layer_token_s": 1e-6, "head_row_s": 1e-6,
-        "decode_layer_s": 1e-6,
+        "path": "plain", "runtime_bytes": 1 << 20, "pass_bytes": 1 << 10, "pass_s": 1e-6, "token_s": 1e-6,
+        "head_row_s": 1e-6, "decode_s": 1e-6, "rows": rows, "threads": 1,
     }  # fmt: skip
     return {"shapes": shapes, "speed": speed, "why": None}

@@ -146,16 +146,16 @@ def test_a_run_of_an_older_version_goes_on(study, tmp_path, tried, monkeypatch):
 def test_reading_ahead_of_a_small_study_is_small(study, tmp_path, monkeypatch):
     """Tokens that are read before the first question, over all forwards, are no more than the study's own."""
     read: list[int] = []
-    loading = job.load_model
+    opening = job.open_model
 
-    def counting(*args: Any) -> Any:
-        loaded = loading(*args)
-        loaded.model.register_forward_pre_hook(
+    def counting(*args: Any, **how: Any) -> Any:
+        engine = opening(*args, **how)
+        engine.loaded.model.register_forward_pre_hook(
             lambda _, __, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
         )
-        return loaded
+        return engine
 
-    monkeypatch.setattr(job, "load_model", counting)
+    monkeypatch.setattr(job, "open_model", counting)
     ahead: list[int] = []
     prepare = job._Bench.prepare_scoring
 

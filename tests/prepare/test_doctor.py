@@ -153,6 +153,13 @@ def test_results_that_cannot_be_written(world: World, probed, tmp_path, monkeypa
     assert status == "failed" and "No space left on device; free space there, or name another folder" in line
 
 
+def test_a_model_whose_weights_fail_is_not_said_to_run(world: World, probed, study, tmp_path):
+    found = lines(study({"id": "./nowhere", "name": "lost"}, {"id": "llmjobs/demo-base", "name": "here"}), tmp_path)
+    assert found["weights of lost"][0] == found["model lost"][0] == "failed"
+    assert "will run" not in found["model lost"][1] and "weights of lost" in found["model lost"][1]
+    assert found["weights of here"][0] == "ok" and found["model here"][1].startswith("will run on CPU")
+
+
 def test_a_wrong_name_is_told_apart(world: World, probed, study, tmp_path):
     status, line = lines(study({"id": "maker/tinny", "name": "typo"}), tmp_path)["weights of typo"]
     assert status == "failed" and "there is no model maker/tinny on the hub" in line and "check the spelling" in line

@@ -1,6 +1,7 @@
 """Plan: tokens as eval plans them, sizes as loaded, what does not fit, what cannot be had."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ import yaml
 from random_llama import make_llama
 
 from llmjobs.cli import main
+from llmjobs.engines.known import FOLDER, cache_folder
+from llmjobs.engines.transformers import engine
 from llmjobs.manifest import load_manifest
 from llmjobs.prepare import plan_model
 from llmjobs.prepare.plan import make_plan
@@ -24,7 +27,7 @@ __all__ = ["no_sleep", "world"]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMJOBS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan_model, "SPEED_S", 0.1)
+    monkeypatch.setattr(engine, "MEASURE_S", 1.0)
 
 
 SHAPES = {
@@ -34,7 +37,8 @@ SHAPES = {
 }  # fmt: skip
 SPEED = {
     "path": "shared",
-    "runtime_bytes": 1 << 29, "pass_bytes": 1 << 29, "layer_token_s": 1e-3, "head_row_s": 1e-3, "decode_layer_s": 1e-3,
+    "runtime_bytes": 1 << 29, "pass_bytes": 1 << 29, "pass_s": 1e-2, "token_s": 1e-3, "head_row_s": 1e-3,
+    "decode_s": 1e-2, "rows": 16, "threads": 2, "start_s": 5.0, "quantize_s": 7.0,
 }  # fmt: skip
 
 
@@ -95,6 +99,93 @@ def test_counts_are_kept(manifest, played, monkeypatch):
     monkeypatch.setattr(plan_model.TokenCounter, "_counted", None)
     again = make_plan(study, Path("results"))["models"][0]["units"]
     assert [unit["tokens"] for unit in again] == [unit["tokens"] for unit in first]
+
+
+def test_each_phase_of_the_command_is_in_the_plan(manifest, played, capsys):
+    path = manifest(batch_tokens="auto")
+    assert run("plan", path, "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    (model,) = plan["models"]
+    assert model["load_s"] > SPEED["quantize_s"] and model["prepare_s"] > 0 and model["questions_s"] > 0
+    phases = ("load_s", "prepare_s", "questions_s", "generation_s")
+    assert model["time_s"] == pytest.approx(sum(model[phase] for phase in phases))
+    assert model["questions_s"] == pytest.approx(sum(unit["time_s"] for unit in model["units"]))
+    assert plan["time_s"] == pytest.approx(plan["start_s"] + model["time_s"] + plan["report_s"])
+    assert plan["start_s"] == SPEED["start_s"] and plan["report_s"] > 0
+    assert run("plan", path) == 0
+    shown = capsys.readouterr().out
+    assert "tiny: load " in shown and ", trials " in shown and ", questions " in shown
+
+
+def test_passes_that_cost_much_whatever_they_read_count_each(manifest, played, monkeypatch, capsys):
+    def planned(pass_s: float, size: int) -> float:
+        speed = SPEED | {"pass_s": pass_s, "encode_s": 0.0}
+        monkeypatch.setattr(plan_model, "_forecast", lambda *_: {"shapes": SHAPES, "speed": speed, "why": None})
+        monkeypatch.setenv("LLMJOBS_CACHE", f"{os.environ['LLMJOBS_CACHE']}x")
+        assert run("plan", manifest(batch_tokens=size), "--json") == 0
+        return float(json.loads(capsys.readouterr().out)["models"][0]["questions_s"])
+
+    assert planned(9.0, 256) - planned(0.0, 256) > 2 * (planned(9.0, 4096) - planned(0.0, 4096)) > 0
+
+
+def test_what_eval_found_out_counts_from_then_on(manifest, tmp_path, capsys):
+    path = manifest(batch_tokens="auto", threads=1)
+    assert run("eval", path, "--results", tmp_path / "r") == 0
+    capsys.readouterr()
+    assert run("plan", path, "--json") == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    (opened,) = [line for line in timings(tmp_path / "r") if line.get("load_s")]
+    assert model["load_s"] == pytest.approx(opened["load_s"], abs=0.01)
+    assert opened["prepare_s"] > 0 == model["prepare_s"], "nothing is left to be tried"
+
+
+def timings(results: Path) -> list[dict]:
+    files = sorted(results.rglob("timings.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_what_was_measured_is_kept(manifest, monkeypatch, capsys):
+    path, measured = manifest(), []
+    real = engine.run_child
+    monkeypatch.setattr(engine, "run_child", lambda *a, **k: (measured.append(a), real(*a, **k))[1])
+    shown = []
+    for _ in range(2):
+        assert run("plan", path, "--json") == 0
+        shown.append(json.loads(capsys.readouterr().out))
+    assert len(measured) == 1 and shown[0] == shown[1]
+    for entry in (cache_folder() / FOLDER).glob("*.json"):
+        entry.write_text("{")
+    assert run("plan", path, "--json") == 0
+    assert len(measured) == 2
+
+
+def test_measuring_a_slow_model_ends_in_time(manifest, tmp_path, monkeypatch, capsys):
+    """A model whose layers take their time with each token, as bfloat16 does on an old processor."""
+    slow = tmp_path / "sitecustomize.py"
+    slow.write_text(
+        "import time\n"
+        "from transformers.models.llama.modeling_llama import LlamaMLP\n"
+        "forward = LlamaMLP.forward\n"
+        "def slow(self, x):\n"
+        "    time.sleep(0.02 * x.shape[:-1].numel())\n"
+        "    return forward(self, x)\n"
+        "LlamaMLP.forward = slow\n"
+    )
+    monkeypatch.setattr(engine, "MEASURE_S", 4.0)
+    real, took = engine.run_child, []
+
+    def timed(module, task, **how):
+        code = f"{os.environ.get('PYTHONPATH', '')}{os.pathsep}{tmp_path}"
+        ended = real(module, task, **how, environment={"PYTHONPATH": code})
+        took.append(ended.result["measured_s"])
+        return ended
+
+    monkeypatch.setattr(engine, "run_child", timed)
+    assert run("plan", manifest(batch_tokens="auto"), "--json") == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    tokens = sum(unit["tokens"]["distinct_tokens"] for unit in model["units"])
+    assert model["questions_s"] == pytest.approx(0.04 * tokens, rel=0.5), "two layers, a fiftieth of a second each"
+    assert took[0] < 20
 
 
 def test_what_does_not_fit_and_what_would(manifest, played, monkeypatch, capsys):

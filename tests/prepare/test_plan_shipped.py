@@ -15,6 +15,7 @@ from shipped_world import published_models, serve_models, serve_rows  # noqa: E4
 
 from llmjobs.benchmarks.registry import benchmark_class  # noqa: E402
 from llmjobs.cli import main  # noqa: E402
+from llmjobs.engines.transformers import engine  # noqa: E402
 from llmjobs.manifest import ModelSpec, load_manifest  # noqa: E402
 from llmjobs.prepare import plan_model  # noqa: E402
 
@@ -51,9 +52,8 @@ def real_shapes(world: World, tmp_path, monkeypatch) -> World:
     for name, value in {"HF_ENDPOINT": world.hub.url, "HF_HOME": world.home, "HF_HUB_DISABLE_XET": 1}.items():
         monkeypatch.setenv(name, str(value))  # the forecast is a process of its own
     monkeypatch.setenv("LLMJOBS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan_model, "SPEED_S", 0.1)
+    monkeypatch.setattr(engine, "MEASURE_S", 0.5)
     monkeypatch.setattr(plan_model, "_forecast", measured_once(plan_model._forecast))
-    monkeypatch.setattr(plan_model, "ROWS_AT_ONCE", 0)  # sizes are looked at here; decoding in bfloat16 takes minutes
     return world
 
 

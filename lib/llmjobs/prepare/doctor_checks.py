@@ -40,6 +40,8 @@ class Checkup:
     """Why the probes could not run at all."""
     hub_silent: str | None = None
     """Why the hub is not asked; None where it answers."""
+    unusable: set[tuple[str, str | None]] = field(default_factory=set)
+    """Id and revision of the models whose files cannot be had."""
     missing_bytes: int = 0
     """What the manifest's downloads still need."""
 

@@ -101,8 +101,12 @@ def check_models(checkup: Checkup) -> Iterator[Check]:
         seen.add((model.id, model.revision))
         name = f"weights of {model.name}"
         try:
-            yield _hub_model(name, model, checkup) if is_on_hub(model) else _local_model(name, model)
+            found = _hub_model(name, model, checkup) if is_on_hub(model) else _local_model(name, model)
+            if found.status == "failed":
+                checkup.unusable.add((model.id, model.revision))
+            yield found
         except LlmjobsError as error:
+            checkup.unusable.add((model.id, model.revision))
             line = _without(_without(str(error), f"{model.id}: "), f"{model.name}: ")
             yield Check(name, "failed", line)
 

@@ -140,8 +140,11 @@ def check_manifest_precisions(checkup: Checkup) -> Iterator[Check]:
         layer = layer_of(model, checkup.machine.available())
         verdict = checkup.machine.layers.get(layer)
         where = f"{NAMES[layer[0]]}, {layer[2] if layer[2] != 'none' else 'not quantized'}"
-        slow = model.dtype in ("bfloat16", "float16") and layer[0] == "cpu" and layer[2] == "none"
-        if verdict and verdict.ok and slow and not _computes(checkup, model.dtype):
+        slow = model.dtype in ("bfloat16", "float16") and layer[0] == "cpu"
+        if verdict and verdict.ok and (model.id, model.revision) in checkup.unusable:
+            line = f"cannot run as long as its weights fail; {where} can compute it"
+            yield Check(f"model {model.name}", "failed", line, f"see weights of {model.name}")
+        elif verdict and verdict.ok and slow and not _computes(checkup, model.dtype):
             line = f"will run on {where}, {model.dtype}, which this processor has no instructions for"
             yield Check(f"model {model.name}", "warning", line, "dtype: auto or float32 is several times faster")
         elif verdict and verdict.ok:

@@ -34,6 +34,7 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
     lines = table([HEADER, *rows])
     for model in models:
         lines += [f"{model['model']}: {line}" for line in _told(model)]
+    lines += [f"{model['model']}: {_phases(model)}" for model in models if model["time_s"] is not None]
     for model in models:
         known = [unit for unit in model["units"] if unit["tokens"] or unit["error"]]
         if known and (units or len(known) <= MOST_UNITS):
@@ -43,12 +44,16 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
     lines += [f"note: {line}" for line in plan["notes"]]
     lines.append("memory is what must stay, and what 'fits' judges by; resident counts file pages too.")
     missing = sum(model["missing_bytes"] or 0 for model in models)
-    times = [model["time_s"] for model in models if model["time_s"] is not None]
-    total = f"about {seconds(sum(times))}" if times else "time unknown"
-    lines.append(f"in all: {total}, {size_text(missing)} to fetch; nothing was run")
+    total, ends = "time unknown", ""
+    if plan["time_s"] is not None:
+        ends = f"start {seconds(plan['start_s'])}, report {seconds(plan['report_s'])} included, "
+        total = f"about {seconds(plan['time_s'])}"
+    lines.append(f"in all: {total}, {ends}{size_text(missing)} to fetch; nothing was run")
     return "\n".join(lines)
 
 
+REPORT_S, REPORT_QUESTION_S = 8.0, 0.001
+"""A report's start and figures, and what each question of a model adds."""
 HEADER = (
     "model", "runs on", "download", "weights", "key-value cache", "memory", "resident", "fits", "questions",
     "tokens", "computed", "time",
@@ -76,6 +81,12 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         add("distinct_tokens"),
         seconds(model["time_s"]) if counts else DASH,
     )
+
+
+def _phases(model: Mapping[str, Any]) -> str:
+    """How the time is made up."""
+    names = {"load": "load_s", "trials": "prepare_s", "questions": "questions_s", "generation": "generation_s"}
+    return ", ".join(f"{name} {seconds(model[key])}" for name, key in names.items() if model[key])
 
 
 def _download(model: Mapping[str, Any]) -> str:
@@ -142,7 +153,18 @@ def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
         plans = [_plan(study, model, results, silent, devices) for model in local]
     notes = [f"{silent}: sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
     notes += _notes(study, plans)
-    return {"run": study.name, "models": [plan.to_record() for plan in plans], "notes": notes}
+    return {"run": study.name, "models": [plan.to_record() for plan in plans], "notes": notes, **_whole(plans)}
+
+
+def _whole(plans: list[ModelPlan]) -> dict[str, float | None]:
+    """Return what the command takes: its start, each model's phases, and a report."""
+    times = [plan.time_s for plan in plans if plan.time_s is not None]
+    if not times:
+        return {"start_s": None, "report_s": None, "time_s": None}
+    start_s = max(plan.start_s or 0.0 for plan in plans)
+    questions = sum(unit.tokens.questions for plan in plans for unit in plan.units if unit.tokens)
+    report_s = REPORT_S + REPORT_QUESTION_S * questions
+    return {"start_s": start_s, "report_s": report_s, "time_s": start_s + sum(times) + report_s}
 
 
 def _plan(study: Manifest, model: ModelSpec, results: Path, silent: str | None, devices: Devices) -> ModelPlan:

@@ -1,16 +1,23 @@
-"""One model's plan: what it weighs, what it needs, how long it will take, from figures alone."""
+"""One model's plan: what it weighs, what it needs, and how long each phase of the command takes."""
 
+import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from llmjobs.engines.known import Known
 from llmjobs.engines.locate import Located
+from llmjobs.engines.pass_time import PassTime
 from llmjobs.engines.registry import engine_of, locate, weight_file_bytes
 from llmjobs.environment import memory_bytes
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task
 from llmjobs.fetch import model_item
 from llmjobs.manifest import ModelSpec
+from llmjobs.manifest.engines import engine_name
 from llmjobs.prepare.doctor_hub import OFFLINE
 from llmjobs.prepare.plan_tokens import ROWS_AT_ONCE, TokenCount, TokenCounter
 
@@ -18,6 +25,13 @@ Devices = dict[tuple[str, str], str]
 """Device and quantization asked for → the device that it comes to here."""
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 """Where a manifest says ``auto``: what the measured choice usually comes to."""
+TRIALS_S, TRIAL_TOKENS, TRIAL_PASSES = 5.0, 1300, 10
+"""What ``eval`` tries before the first question: at most so long, or so much (ADR 160)."""
+OPEN_S = 1.0
+"""To open a model's files, make its tokenizer and check it, whatever its size."""
+READ_BYTES_S = 1e9
+"""Where no weight file is here yet to see how fast it is read."""
+FORECAST_KEYS = ("path", "runtime_bytes", "pass_bytes", "pass_s", "token_s", "decode_s", "head_row_s", "threads")
 
 
 @dataclass
@@ -56,7 +70,14 @@ class ModelPlan:
     fits: bool | None = None
     fits_with: dict[str, int] = field(default_factory=dict)
     """Quantization → peak bytes, those that would fit where this one does not."""
+    load_s: float | None = None
+    prepare_s: float | None = None
+    questions_s: float | None = None
+    generation_s: float | None = None
     time_s: float | None = None
+    """All of these together."""
+    start_s: float | None = None
+    """Of the command, once: what it imports."""
     speed_tokens_per_s: float | None = None
     units: list[UnitPlan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -87,8 +108,10 @@ def plan_model(
         guess = batch_tokens if isinstance(batch_tokens, int) else _usual_batch(spec, located, devices)
         _count(plan, tasks, TokenCounter(spec, located, guess))
         rows = ROWS_AT_ONCE if any(unit.tokens and unit.tokens.decode_steps for unit in plan.units) else 0
-        told = _forecast(spec, located, threads, _average(plan.units, guess), rows)
+        told = _known_forecast(spec, located, threads, _average(plan.units, guess), rows)
         _fill(plan, told, spec)
+        if told["speed"]:
+            _time(plan, told["shapes"], told["speed"], _Measured.of(spec, located, told), batch_tokens)
     except LlmjobsError as error:
         plan.error = _told(str(error), spec, silent)
     except Exception as error:
@@ -112,6 +135,10 @@ def _told(line: str, spec: ModelSpec, silent: str | None) -> str:
 def _usual_batch(spec: ModelSpec, located: Located, devices: Devices) -> int:
     """How many tokens a batch usually has on the model's device."""
     asked = (spec.device, spec.quantization)
+    if spec.device != "auto":
+        return BATCH_TOKENS[spec.device]
+    if asked not in devices and sys.platform == "linux" and not _gpus():
+        devices[asked] = "cpu"
     if asked not in devices:
         devices[asked] = str(_forecast(spec, located, "auto", None)["shapes"]["device"])
     return BATCH_TOKENS[devices[asked]]
@@ -166,12 +193,80 @@ def _forecast(
     return engine_of(spec).forecast(spec, located, threads=threads, unit=unit, rows=rows)
 
 
+def _gpus() -> list[str]:
+    """The machine's NVIDIA and AMD devices, and what the environment hides of them."""
+    found = [str(path) for pattern in ("nvidia[0-9]*", "dxg", "kfd") for path in sorted(Path("/dev").glob(pattern))]
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") if found else None
+    return [*found, f"visible: {hidden}"] if hidden is not None else found
+
+
+def _known_forecast(
+    spec: ModelSpec, located: Located, threads: int | str, unit: Mapping[str, int], rows: int
+) -> dict[str, Any]:
+    """Take what an earlier plan measured of this model on this machine, or measure."""
+    known = Known(
+        plan_of=spec.id,
+        engine_name=engine_name(spec.engine, spec.id),
+        revision=located.revision,
+        device=spec.device,
+        dtype=spec.dtype,
+        quantization=spec.quantization,
+        threads=threads,
+        batch_tokens=unit["batch_tokens"],
+        gpus=_gpus(),
+    )
+    kept = known.get("forecast")
+    if kept and isinstance(kept.get("shapes"), dict) and isinstance(speed := kept.get("speed"), dict):
+        whole = all(name in speed for name in FORECAST_KEYS)
+        if whole and (not rows or speed.get("rows")):
+            return kept | {"why": None}
+    told = _forecast(spec, located, threads, unit, rows)
+    if told["speed"]:
+        known.put("forecast", {"shapes": told["shapes"], "speed": told["speed"]})
+    return told
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a run of the same model on this machine found out; None where there was none."""
+
+    load_s: float | None = None
+    passes: PassTime | None = None
+    batch_tokens: int | None = None
+    path: str | None = None
+    decoding: bool = False
+
+    @classmethod
+    def of(cls, spec: ModelSpec, located: Located, told: Mapping[str, Any]) -> "_Measured":
+        shapes = told["shapes"]
+        known = Known(
+            id=spec.id,
+            revision=located.revision,
+            device_name=shapes.get("device_name"),
+            device_map=spec.device_map,
+            engine_name=engine_name(spec.engine, spec.id),
+            device=shapes["device"],
+            dtype=shapes["dtype"],
+            quantization=spec.quantization,
+            threads=told["speed"]["threads"],
+        )
+        load, budget, probe = (known.get(name) or {} for name in ("load", "budget", "probe"))
+        seconds, tokens = load.get("load_s"), budget.get("batch_tokens")
+        return cls(
+            load_s=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e6 else None,
+            passes=PassTime.from_builtin(budget),
+            batch_tokens=tokens if isinstance(tokens, int) and tokens > 0 else None,
+            path=path if isinstance(path := probe.get("path"), str) else None,
+            decoding=known.get("decoding") is not None,
+        )
+
+
 def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
     """Put sizes, memory and time together."""
     shapes, speed = told["shapes"], told["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
     plan.parameters, plan.weight_bytes = shapes["parameters"], shapes["weight_bytes"]
-    if spec.quantization == "none" and (remark := shapes.get("remark")):
+    if remark := shapes.get("remark"):
         plan.notes.append(str(remark))
     counts = [unit.tokens for unit in plan.units if unit.tokens]
     most = max((one.peak_cache_tokens for one in counts), default=0)
@@ -190,7 +285,6 @@ def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
     plan.fits = plan.needed_bytes <= plan.room_bytes
     if not plan.fits:
         plan.fits_with = {name: size for name, size in needs.items() if size <= plan.room_bytes}
-    _time(plan, shapes, speed)
 
 
 def _mapped(plan: ModelPlan, plain_bytes: int) -> int:
@@ -201,19 +295,52 @@ def _mapped(plan: ModelPlan, plain_bytes: int) -> int:
     return plan.file_bytes if converted else 0
 
 
-def _time(plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any]) -> None:
-    layer_s, row_s = shapes["layers"] * speed["layer_token_s"], speed["head_row_s"]
-    total = tokens = 0.0
+def _time(
+    plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any], known: _Measured, batch_tokens: int | str
+) -> None:
+    """Put the time of each phase together, measured by an earlier run where there was one."""
+    passes = known.passes or PassTime(speed["pass_s"], speed["token_s"])
+    path = known.path or speed["path"]
+    size = batch_tokens if isinstance(batch_tokens, int) else known.batch_tokens or speed.get("batch_tokens") or 1024
+    plan.start_s = speed.get("start_s")
+    plan.load_s = known.load_s if known.load_s is not None else _load_s(plan, shapes, speed)
+    plan.questions_s = plan.generation_s = 0.0
+    tokens = 0
     for unit in plan.units:
-        if unit.tokens:
-            one = unit.tokens
-            computed = one.total_tokens if speed["path"] == "plain" else one.distinct_tokens
-            unit.time_s = computed * layer_s + one.scored_rows * row_s
-            unit.time_s += one.decode_steps * (speed["decode_layer_s"] * shapes["layers"] + row_s)
-            total, tokens = total + unit.time_s, tokens + computed
-    if speed["path"] == "plain" and plan.quantization != "none" and plan.dtype == "float32":
-        plan.notes.append("quantized in float32, prompts are not shared: dtype: bfloat16 computes fewer tokens")
-    plan.time_s = total
-    plan.speed_tokens_per_s = tokens / total if total else None
+        if one := unit.tokens:
+            computed = one.total_tokens if path == "plain" else one.distinct_tokens
+            batches = math.ceil(max(computed - one.prefix_tokens, 0) / size)
+            asked_s = passes.seconds(computed, batches + one.prefixes) + one.scored_rows * speed["head_row_s"]
+            asked_s += one.encode_s
+            new_s = one.decode_steps * (speed["decode_s"] + speed["head_row_s"] * ROWS_AT_ONCE)
+            unit.time_s = asked_s + new_s
+            plan.generation_s += unit.time_s if one.new_tokens else 0.0
+            plan.questions_s += 0.0 if one.new_tokens else unit.time_s
+            tokens += computed
+    plan.prepare_s = _prepare_s(plan, passes, known, batch_tokens)
+    asked_s = plan.questions_s + plan.generation_s
+    plan.time_s = plan.load_s + plan.prepare_s + asked_s
+    plan.speed_tokens_per_s = tokens / asked_s if asked_s else None
+    distinct = sum(unit.tokens.distinct_tokens for unit in plan.units if unit.tokens)
+    if path == "plain" and distinct < tokens:
+        plan.notes.append(f"prompts are not shared by this model here: all {tokens:,} tokens are computed")
     if any(unit.tokens and unit.tokens.new_tokens for unit in plan.units):
         plan.notes.append("the time of generated answers is that of the longest allowed; most end sooner")
+
+
+def _prepare_s(plan: ModelPlan, passes: PassTime, known: _Measured, batch_tokens: int | str) -> float:
+    """What is tried before the first question: as much as all layers take, or on the first ones a few seconds."""
+    scores = any(unit.tokens and not unit.tokens.new_tokens for unit in plan.units)
+    todo = [
+        scores and known.path is None,
+        scores and known.batch_tokens is None and not isinstance(batch_tokens, int),
+        bool(plan.generation_s) and not known.decoding,
+    ]
+    return sum(min(passes.seconds(TRIAL_TOKENS, TRIAL_PASSES), TRIALS_S) for one in todo if one)
+
+
+def _load_s(plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any]) -> float:
+    """Files are read once, a folder's are hashed too, weights are converted and quantized."""
+    size = plan.file_bytes or shapes["memory_by_quantization"]["none"]
+    hashed = size / speed["hash_bytes_s"] if speed.get("hash_bytes_s") and plan.download_bytes is None else 0.0
+    return float(OPEN_S + size / (speed.get("read_bytes_s") or READ_BYTES_S) + hashed + speed.get("quantize_s", 0.0))

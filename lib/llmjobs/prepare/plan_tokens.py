@@ -3,8 +3,9 @@
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from llmjobs.eval.job import DOCS_A_STEP
 from llmjobs.eval.tasks import Task
 from llmjobs.manifest import ModelSpec
 
-VERSION = 2
+VERSION = 3
 """Of the counting; another one does not read this one's cache."""
 ROWS_AT_ONCE = 16
 
@@ -46,6 +47,10 @@ class TokenCount:
     decode_steps: int = 0
     """Forwards that generate them, rows side by side."""
     refused: int = 0
+    prefixes: int = 0
+    """Passes that compute what is kept between batches."""
+    encode_s: float = 0.0
+    """What it took here to encode and plan the unit, as it does for a run."""
 
 
 class TokenCounter:
@@ -65,7 +70,9 @@ class TokenCounter:
         path = self._path(task)
         if known := _read(path):
             return known
+        began = time.monotonic()
         counted = self._counted(task)
+        counted = replace(counted, encode_s=round(time.monotonic() - began, 3))
         with contextlib.suppress(OSError, RunFolderError):
             disk.make_folder(path.parent)
             disk.write_whole(path, json.dumps(asdict(counted)).encode())
@@ -111,6 +118,7 @@ class TokenCounter:
             prefix_tokens=sum(len(one.tokens) for one in plan.prefixes),
             scored_rows=sum(len({r for one in batch.readings for r in one.rows}) for batch in plan.batches),
             refused=len(plan.refused),
+            prefixes=len(plan.prefixes),
         )
 
     def _path(self, task: Task) -> Path:
@@ -149,5 +157,6 @@ def _generated(encoded: EncodedUnit) -> TokenCount:
 def _read(path: Path) -> TokenCount | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
         found = json.loads(path.read_bytes())
-        return TokenCount(**{f.name: int(found[f.name]) for f in fields(TokenCount) if f.name in found})
+        counts = {f.name: int(found[f.name]) for f in fields(TokenCount) if f.name in found and f.name != "encode_s"}
+        return replace(TokenCount(**counts), encode_s=float(found.get("encode_s", 0.0)))
     return None

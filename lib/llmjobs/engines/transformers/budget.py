@@ -116,9 +116,12 @@ class _Trial:
         begun = self.clock()
         run(min(FIRST_TOKENS, sizes[0]))
         self.left -= FIRST_TOKENS
-        for size in _steps(sizes, self.left):
+        for step in _steps(sizes, self.left):
+            size = step
             if size > self.left:
                 return
+            if len(self.points) == 1 and size * self.points[0][1] / self.points[0][0] > seconds:
+                size = min(size, 2 * FIRST_TOKENS)  # enough for a line
             if len(self.points) > 1:
                 whole = fit(self.points).scaled(scale).seconds(study_tokens, study_tokens / sizes[-1])
                 if self.clock() - begun + fit(self.points[-2:]).seconds(size) > max(seconds, SHARE * whole):

@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from llmjobs.engines.protocol import Sampling
 from llmjobs.engines.transformers.decode_probe import probe_one_row
 from llmjobs.engines.transformers.decoding import Steps, finite_rows, prepare, start, why_not_finite
+from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import accepted_arguments, cache_argument
 from llmjobs.engines.transformers.generate import end_tokens, next_tokens, processor_names
 from llmjobs.engines.transformers.lengths import reset_frequencies, sharing_limit
@@ -158,7 +159,12 @@ class KeptKeys:
             self.end_answer()
             return [*found, self.prefill(second)[0]]
 
-        if self.keeps and (reason := probe_one_row(self.model, kept)):
+        def tried() -> str | None:
+            self.forget()
+            return probe_one_row(self.model, kept)
+
+        layers = enough_layers(self.model) if self.keeps else None
+        if self.keeps and (reason := try_on(self.model, layers, tried, lambda one: one is None)):
             self._give_up(reason)
         self.forget()
         if not self.keeps or self._limit is not None:

@@ -1,35 +1,55 @@
 """What a model would weigh and how fast it would be here, unrun (``python -m llmjobs.engines.transformers.forecast``).
 
 Sizes come from the config; speed and the memory of a pass from a few layers of the model's shape with made-up weights,
-at its precision, through the scoring code that will run.
+at its precision, through the scoring code that will run. Measuring ends when its time is up; the rest is reckoned.
 """
 
 import logging
+import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
+from llmjobs.engines.pass_time import PassTime
+from llmjobs.engines.transformers.budget import PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.checkpoint import checked_config
-from llmjobs.engines.transformers.device import dtype_remark, resolve_device, resolve_dtype, set_threads
+from llmjobs.engines.transformers.device import (
+    device_name,
+    dtype_remark,
+    resolve_device,
+    resolve_dtype,
+    set_threads,
+)
+from llmjobs.engines.transformers.first_layers import TRIED_TOKENS, pass_of
 from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH
-from llmjobs.engines.transformers.shapes import model_shapes, on_meta, whole_weight_bytes
+from llmjobs.engines.transformers.probe import FEW_TOKENS
+from llmjobs.engines.transformers.shapes import Shapes, model_shapes, on_meta, whole_weight_bytes
 from llmjobs.engines.transformers.stand_in import (
+    DECODED,
     LARGE_LAYER_BYTES,
     Unit,
     build,
+    bytes_a_second,
     decode_seconds,
+    first_path,
     head_seconds,
     made_up_unit,
+    score_once,
     scoring_path,
-    seconds_a_token,
 )
+from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.machine.child import Reporter, serve
-from llmjobs.memory import current_anon_bytes
+from llmjobs.memory import available_bytes, current_anon_bytes
 from llmjobs.process_memory import WATCH, Resident, resident
 
-DECODE_CONTEXT = 256
+DECODE_CONTEXT, SHORTEST_CONTEXT = 256, 8
+SMALLEST_BATCH = 32
+HEAD_ROWS = 8
 
 
 def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -46,34 +66,102 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     shapes = model_shapes(config, model_on_meta, dtype, quantization)
     others = {other: whole_weight_bytes(model_on_meta, other) for other in ("none", "8bit", "4bit")}
     place = {"device": device, "dtype": str(dtype).removeprefix("torch."), "device_memory_bytes": _room(device)}
-    place["remark"] = dtype_remark(dtype, device)
+    place |= {"remark": dtype_remark(dtype, device), "device_name": device_name(device)}
     reporter.report(shapes=shapes.to_record() | place | {"memory_by_quantization": others})
     if not task.get("unit"):
         return {}
-    set_threads(task["threads"])
+    threads = set_threads(task["threads"])
     base = _runtime(quantization)
+    start_s = time.time() - psutil.Process().create_time()
     reporter.phase("speed")
+    left = _Deadline(float(task["seconds"]))
     unit = Unit(**task["unit"])
     layer_bytes = max(shapes.parameters // max(shapes.layers, 1), 1) * 4
     layers = 1 if layer_bytes > LARGE_LAYER_BYTES else min(2, shapes.layers)
-    model = build(config, layers, quantization, dtype, device, remote)
-    plan = made_up_unit(unit, shapes.max_length or DEFAULT_LENGTH)
+    times = shapes.layers / layers
+    """What a pass through all layers takes, of one through those that stand in."""
+    model, quantize_s = build(config, layers, quantization, dtype, device, remote)
+    path = first_path(model)
+    prefix = _affordable_prefix(model, unit, left)
     before = _in_use(device)  # the stand-in's weights are made up: none of them lies in a file
-    token_s = seconds_a_token(model, plan, device, task["seconds"]) / layers
-    kept = plan.peak_cache_tokens * (shapes.cache_token_bytes or 0) * layers // max(shapes.layers, 1)
-    passing = max(_peak(device) - before - kept, 0)
-    rows = max(len(plan.batches[0].docs), 1)
+    budget = measure_batch_tokens(
+        model,
+        shared=path == "shared",
+        sizes=candidate_sizes(model, None, available_bytes()),
+        seconds=left.share(0.4),
+        prefix_tokens=prefix,
+    )
+    line = budget.time or PassTime(0.0, 0.0)
+    passing = _pass_bytes(model, replace(unit, prefix_tokens=prefix), shapes, layers, line, left, before, device)
+    if line.seconds(FEW_TOKENS, passes=20) < left.share(0.5):
+        path = scoring_path(model)
+    rows = int(task["rows"])
+    context = min(DECODE_CONTEXT, int(left.share(0.5) / max(line.token_s * rows, 1e-9))) if rows else 0
+    decode_s = line.seconds(rows)
+    if rows and context >= SHORTEST_CONTEXT and line.seconds(rows * DECODED, passes=DECODED) < left.share(0.5):
+        decode_s = decode_seconds(model, device, rows, context) or decode_s
+    read = bytes_a_second(_weight_files(task))
     return {
-        "path": scoring_path(model),
+        "path": path,
         "runtime_bytes": base.rss_bytes,
         "runtime_anon_bytes": base.rss_bytes if base.anon_bytes is None else base.anon_bytes,
         "pass_bytes": passing,
-        "layer_token_s": token_s,
-        "decode_layer_s": decode_seconds(model, device, task["rows"], DECODE_CONTEXT) / layers if task["rows"] else 0.0,
-        "head_row_s": head_seconds(shapes.hidden, shapes.vocabulary, rows, dtype, device) / rows,
-        "head_rows": rows,
-        "threads": torch.get_num_threads(),
+        **line.scaled(times).to_builtin(),
+        "batch_tokens": budget.batch_tokens,
+        "decode_s": decode_s * times if rows else 0.0,
+        "rows": rows,
+        "head_row_s": head_seconds(shapes.hidden, shapes.vocabulary, HEAD_ROWS, dtype, device) / HEAD_ROWS,
+        "threads": threads,
+        "start_s": start_s,
+        "quantize_s": quantize_s * times,
+        "read_bytes_s": read[0] if read else None,
+        "hash_bytes_s": read[1] if read else None,
+        "measured_s": left.spent_s,
     }
+
+
+class _Deadline:
+    """The time that measuring may still take; what does not fit into it is reckoned instead."""
+
+    def __init__(self, seconds: float) -> None:
+        self._begun, self._seconds = time.monotonic(), seconds
+
+    @property
+    def spent_s(self) -> float:
+        return time.monotonic() - self._begun
+
+    def share(self, share: float) -> float:
+        """A share of what is left."""
+        return max(share * (self._seconds - self.spent_s), 0.0)
+
+
+def _affordable_prefix(model: Any, unit: Unit, left: _Deadline) -> int:
+    """Return how long a prefix the trial can read first: where tokens are slow, a short one."""
+    pass_of(model, TRIED_TOKENS)
+    began = time.monotonic()
+    pass_of(model, TRIED_TOKENS)
+    token_s = (time.monotonic() - began) / TRIED_TOKENS
+    return min(unit.prefix_tokens, PREFIX_TOKENS, int(left.share(0.2) / max(token_s, 1e-9)))
+
+
+def _pass_bytes(
+    model: Any, unit: Unit, shapes: Shapes, layers: int, line: PassTime, left: _Deadline, before: int, device: str
+) -> int:
+    """Return what a batch takes beside the weights: of one that is small enough to be scored in time, in proportion."""
+    tokens = unit.batch_tokens
+    while tokens > SMALLEST_BATCH and line.seconds(2 * tokens + unit.prefix_tokens) > left.share(0.5):
+        tokens //= 2
+    plan = made_up_unit(replace(unit, batch_tokens=tokens), shapes.max_length or DEFAULT_LENGTH)
+    score_once(model, plan)
+    kept = plan.peak_cache_tokens * (shapes.cache_token_bytes or 0) * layers // max(shapes.layers, 1)
+    return max(_peak(device) - before - kept, 0) * unit.batch_tokens // tokens
+
+
+def _weight_files(task: Mapping[str, Any]) -> list[Path]:
+    """The model's weight files that are on this machine."""
+    folder = Path(task["source"]) if task["revision"] is None else None
+    folder = folder or cached_snapshot("model", task["source"], task["revision"])
+    return sorted(folder.glob("*.safetensors"))[:1] if folder else []
 
 
 def _runtime(quantization: str) -> Resident:

@@ -1,8 +1,11 @@
 """A few layers of a model's shape with made-up weights: what its time and memory can be measured on without it."""
 
 import copy
+import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +22,8 @@ from llmjobs.manifest.models import Quantization
 from llmjobs.memory import available_bytes
 
 VOCABULARY = 512
+READ_BYTES = 64 << 20
+"""Of a weight file, to see how fast it is read."""
 LARGE_LAYER_BYTES = 1 << 29
 """A layer this large stands alone; otherwise two are timed."""
 OPTIONS = 4
@@ -36,8 +41,13 @@ class Unit:
     batch_tokens: int
 
 
-def build(config: Any, layers: int, quantization: Quantization, dtype: torch.dtype, device: str, remote: bool) -> Any:
-    """Build the first ``layers`` layers with a small vocabulary, on ``device`` at the precision asked for."""
+def build(
+    config: Any, layers: int, quantization: Quantization, dtype: torch.dtype, device: str, remote: bool
+) -> tuple[Any, float]:
+    """Build the first ``layers`` layers with a small vocabulary, on ``device`` at the precision asked for.
+
+    Returns them with the seconds that quantizing them took.
+    """
     small = _shortened(config, layers)
     kind = torch.float32 if quantization != "none" else dtype
     needed, room = whole_weight_bytes(on_meta(small, kind, remote), "none"), available_bytes()
@@ -47,18 +57,21 @@ def build(config: Any, layers: int, quantization: Quantization, dtype: torch.dty
     model.eval()
     model.requires_grad_(False)
     if quantization == "none":
-        return model.to(device)
-    chosen = {id(layer) for layer in quantizable(model)}
+        return model.to(device), 0.0
+    chosen, taken = {id(layer) for layer in quantizable(model)}, 0.0
     for name, module in list(model.named_modules()):
         if id(module) in chosen:
             parent, _, leaf = name.rpartition(".")
             bare = nn.Linear(module.in_features, module.out_features, bias=False)
             bare.weight = nn.Parameter(module.weight.detach().float(), requires_grad=False)
-            setattr(model.get_submodule(parent), leaf, quantized_layer(bare, quantization, dtype, device))
+            began = time.perf_counter()
+            quantized = quantized_layer(bare, quantization, dtype, device)
+            taken += time.perf_counter() - began
+            setattr(model.get_submodule(parent), leaf, quantized)
     for parameter in model.parameters():
         if parameter.dtype == torch.float32:
             parameter.data = parameter.data.to(device, dtype)
-    return model.to(device)
+    return model.to(device), taken
 
 
 def _shortened(config: Any, layers: int) -> Any:
@@ -92,32 +105,37 @@ def made_up_unit(unit: Unit, max_length: int) -> UnitPlan:
     return plan_unit(docs, max_length=max_length, batch_tokens=unit.batch_tokens, prefix_token_id=0)
 
 
-def seconds_a_token(model: Any, plan: UnitPlan, device: str, budget_s: float) -> float:
-    """Score the plan's batches again and again for about ``budget_s``; return the median time a token of a batch."""
-    scorer = Scorer(model, 0)
-    batches = range(max(len(plan.batches) - 1, 1))
-    scorer.score_batch(plan, 0)
-    times: list[float] = []
-    began = time.perf_counter()
-    while not times or time.perf_counter() - began < budget_s:
-        for at in batches:
-            synchronize(device)
-            start = time.perf_counter()
-            scorer.score_batch(plan, at)
-            synchronize(device)
-            times.append((time.perf_counter() - start) / plan.batches[at].tokens)
-    return sorted(times)[len(times) // 2]
-
-
 def scoring_path(model: Any) -> str:
     """Return the path that the scorer's check will choose: ``shared``, ``cached`` or ``plain``."""
-    return Scorer(model, 0).probe().path
+    return Scorer(model, 0).probe(most_tokens=0).path
+
+
+def first_path(model: Any) -> str:
+    """Return the path that it will choose if nothing is found wrong."""
+    return Scorer(model, 0).path
+
+
+def score_once(model: Any, plan: UnitPlan) -> None:
+    """Score the first batch of a plan."""
+    Scorer(model, 0).score_batch(plan, 0)
 
 
 def decode_seconds(model: Any, device: str, rows: int, context: int) -> float:
-    """Time one decode step of ``rows`` rows after ``context`` tokens; the smallest of a few."""
+    """Time one decode step of ``rows`` rows after ``context`` tokens."""
     speed = measure_speed(model, device, context + DECODED, [context], rows=rows, new_tokens=DECODED)[0]
     return rows / speed.decode_tokens_per_s if speed.decode_tokens_per_s else 0.0
+
+
+def bytes_a_second(files: Sequence[Path]) -> tuple[float, float] | None:
+    """Return how fast a weight file is read and hashed here; None where there is none."""
+    for file in files:
+        began = time.perf_counter()
+        with file.open("rb") as stream:
+            content = stream.read(READ_BYTES)
+        read = time.perf_counter()
+        hashlib.sha256(content).digest()
+        return len(content) / max(read - began, 1e-9), len(content) / max(time.perf_counter() - read, 1e-9)
+    return None
 
 
 @torch.inference_mode()
