@@ -34,27 +34,33 @@ LONGEST = (
     "crash/test_job_boundaries.py",
 )
 """Begin first, so that no process is left with one of them at the end."""
-SPREAD = ("engines/test_every_causal_lm.py", "engines/test_loading_report.py")
-"""Long files whose tests share nothing. Each other file is run in one process, which pays for its fixtures once."""
+SPREAD = ("engines/test_every_causal_lm.py", "engines/test_loading_report.py", "test_messages.py")
+"""Long files whose tests share nothing: they come last and fill what is left. Each other file is run in one process,
+which pays for its fixtures once."""
 
 
 def _is_in(item: pytest.Item, places: Iterable[str]) -> str | None:
     """Return the first of ``places`` that is the test's file or a folder above it."""
-    path = item.path.relative_to(ROOT / "tests")
-    return next((place for place in places if path.is_relative_to(place)), None)
+    return next((place for place in places if item.path.is_relative_to(ROOT / "tests" / place)), None)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say for ``--dist loadgroup`` which tests stay in one process, and put the longest first."""
+    """Say for ``--dist loadgroup`` which tests stay in one process, and in which order they begin."""
     if config.getoption("dist", "no") != "loadgroup":
         return
     for item in items:
         if place := _is_in(item, TOGETHER):
             item.add_marker(pytest.mark.xdist_group(TOGETHER[place]))
         elif not _is_in(item, SPREAD):
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
-    items.sort(key=lambda item: LONGEST.index(place) if (place := _is_in(item, LONGEST)) else len(LONGEST))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if place := _is_in(item, LONGEST):
+        return LONGEST.index(place)
+    return len(LONGEST) + bool(_is_in(item, SPREAD))
 
 
 @pytest.fixture(scope="session")

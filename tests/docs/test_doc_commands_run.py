@@ -195,12 +195,27 @@ def test_it_runs(words: tuple[str, ...], desk: Desk) -> None:
     assert "Traceback" not in ended.stderr and TOKEN not in ended.stdout + ended.stderr
 
 
-def test_the_demo_s_conversations_are_those_of_the_readme(desk: Desk) -> None:
-    """Its accuracies: ``tests/demo/test_published_numbers.py``."""
+def accuracy_columns(text: str) -> list[list[str]]:
+    """Model, accuracy with its interval, macro average and questions, of each line of the table."""
+    found = re.findall(r"^(demo-\w+) +(\d\S+%) (\(\S+\)) +(\S+%) +([\d,]+) ", text, flags=re.M)
+    assert [line[0] for line in found] == list(DEMO_MODELS), text
+    return [list(line) for line in found]
+
+
+def test_the_demo_gives_what_the_readme_and_its_page_print(desk: Desk) -> None:
     printed = desk.run(("llmjobs", "run", "manifests/demo.yaml")).stdout
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert accuracy_columns(printed) == accuracy_columns(readme)
     (line,) = re.findall(r"^demo-base, conversations: (history on .*)$", readme, flags=re.M)
     assert line in printed
+    summary = json.loads((desk.folder / "results" / "demo" / "summary.json").read_text(encoding="utf-8"))
+    by_subject: dict[str, list[int]] = {}
+    for model in summary["eval"]["models"]:
+        for part in model["benchmarks"][0]["subjects"]:
+            by_subject.setdefault(part["subject"], []).append(part["correct"])
+    page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+    in_page = re.findall(r"^\| ([a-z_]+) \| (\d+) \| (\d+) \| (\d+) \|$", page, flags=re.M)
+    assert {subject: list(map(int, counts)) for subject, *counts in in_page} == by_subject
 
 
 def test_results_are_where_the_assignment_says(desk: Desk) -> None:
