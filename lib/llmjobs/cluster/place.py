@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from llmjobs.engines.probing import Layer, Machine, Verdict, probe_machine
 from llmjobs.errors import MissingPackageError
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from llmjobs.cluster.worker import ClusterJob
 
 
-class Place(Protocol):
-    """Somewhere that units can run."""
+@dataclass(frozen=True)
+class Place:
+    """Where a job's units run: in the process of the command, or on the cluster that it is connected to."""
+
+    on_cluster: bool = False
 
     def run(
         self,
@@ -30,83 +34,54 @@ class Place(Protocol):
         *,
         whole_nodes: bool = False,
     ) -> Outcome:
-        """Run a job; ``models`` by the group of their units."""
+        """Run a job's units: one after the other here, or on all nodes that have room.
 
-    def probe(self, layers: Sequence[Layer]) -> Machine:
-        """Find out what can be computed there."""
-
-
-class Here:
-    """The process of the command."""
-
-    def run(
-        self,
-        job: "ClusterJob",
-        folder: RunFolder,
-        models: Mapping[str, ModelSpec],
-        threads: int | str,
-        on_records: OnRecords | None = None,
-        *,
-        whole_nodes: bool = False,
-    ) -> Outcome:
-        """Run one unit after the other."""
-        return run_job(job, folder, on_records)
-
-    def probe(self, layers: Sequence[Layer]) -> Machine:
-        """Ask this machine."""
-        return probe_machine(layers)
-
-
-class OnRay:
-    """The cluster that this process is connected to."""
-
-    def run(
-        self,
-        job: "ClusterJob",
-        folder: RunFolder,
-        models: Mapping[str, ModelSpec],
-        threads: int | str,
-        on_records: OnRecords | None = None,
-        *,
-        whole_nodes: bool = False,
-    ) -> Outcome:
-        """Run units on all nodes that have room."""
+        ``models`` maps the groups of the units to what they load; ``whole_nodes`` gives each unit a node to itself.
+        """
+        if not self.on_cluster:
+            return run_job(job, folder, on_records)
         from llmjobs.cluster.placement import demands
         from llmjobs.cluster.run import run_on_cluster
 
-        found = demands(models, threads, Revisions.of(folder), self._nodes(), whole_nodes=whole_nodes)
+        found = demands(models, threads, Revisions.of(folder), _nodes(), whole_nodes=whole_nodes)
         return run_on_cluster(job, folder, found, on_records)
 
     def probe(self, layers: Sequence[Layer]) -> Machine:
-        """Ask a node with a GPU for what needs one, and any for the rest; nodes are taken to be of one kind."""
-        from llmjobs.cluster.connection import ask_a_node
+        """Find out what can be computed there."""
+        return _probe_nodes(layers) if self.on_cluster else probe_machine(layers)
 
-        nodes, machine = self._nodes(), Machine()
-        for gpus in (0.0, 1.0):
-            wanted = [layer for layer in layers if (layer[0] == "cuda") == bool(gpus)]
-            if not wanted:
-                continue
-            found = ask_a_node(probe_machine, wanted, cpus=1.0, gpus=gpus) if gpus <= nodes.gpus else None
-            if found is None:
-                nobody = Verdict(False, "no node of the cluster has a GPU" if gpus else "no node had room for a probe")
-                machine.layers |= dict.fromkeys(wanted, nobody)
-                continue
-            machine.layers |= found.layers
-            machine.devices |= {name: told for name, told in found.devices.items() if "reason" not in told}
-            machine.torch = found.torch
-        return machine
 
-    def _nodes(self) -> "Nodes":
-        from llmjobs.cluster.connection import alive_nodes, ask_a_node
-        from llmjobs.cluster.placement import Nodes, gpu_memory_bytes
+def _probe_nodes(layers: Sequence[Layer]) -> Machine:
+    """Ask a node with a GPU for what needs one, and any for the rest; nodes are taken to be of one kind."""
+    from llmjobs.cluster.connection import ask_a_node
 
-        resources = [node["Resources"] for node in alive_nodes()]
-        return Nodes.of(resources, lambda: ask_a_node(gpu_memory_bytes, gpus=0.125))
+    nodes, machine = _nodes(), Machine()
+    for gpus in (0.0, 1.0):
+        wanted = [layer for layer in layers if (layer[0] == "cuda") == bool(gpus)]
+        if not wanted:
+            continue
+        found = ask_a_node(probe_machine, wanted, cpus=1.0, gpus=gpus) if gpus <= nodes.gpus else None
+        if found is None:
+            nobody = Verdict(False, "no node of the cluster has a GPU" if gpus else "no node had room for a probe")
+            machine.layers |= dict.fromkeys(wanted, nobody)
+            continue
+        machine.layers |= found.layers
+        machine.devices |= {name: told for name, told in found.devices.items() if "reason" not in told}
+        machine.torch = found.torch
+    return machine
+
+
+def _nodes() -> "Nodes":
+    from llmjobs.cluster.connection import alive_nodes, ask_a_node
+    from llmjobs.cluster.placement import Nodes, gpu_memory_bytes
+
+    resources = [node["Resources"] for node in alive_nodes()]
+    return Nodes.of(resources, lambda: ask_a_node(gpu_memory_bytes, gpus=0.125))
 
 
 @contextmanager
 def place(ray: str | None) -> Iterator[Place]:
-    """Here, or on the cluster at the address ``ray``.
+    """Choose this process, or the cluster at the address ``ray``.
 
     Raises:
         MissingPackageError: Ray is not installed.
@@ -114,11 +89,11 @@ def place(ray: str | None) -> Iterator[Place]:
 
     """
     if ray is None:
-        yield Here()
+        yield Place()
         return
     if find_spec("ray") is None:
         raise MissingPackageError("--ray needs the package ray: pip install 'llmjobs[ray]'")
     from llmjobs.cluster.connection import connected
 
     with connected(ray):
-        yield OnRay()
+        yield Place(on_cluster=True)
