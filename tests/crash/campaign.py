@@ -82,6 +82,7 @@ class RealJob(SmallJob):
 
             matrix_job.run_child, cursor.SHARE_OF_TIME = run_warm, float("inf")
             if fault:
+                fault.die = lambda: os.killpg(0, signal.SIGKILL)  # from within a cell too: the whole run ends at once
                 fault.install()
             code = self.work(results)
         finally:

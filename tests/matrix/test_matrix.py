@@ -159,7 +159,8 @@ def test_stopped_twice_the_same_grid(manifest, cells, tmp_path):
     assert len(cells.started) == started
 
 
-def test_a_cell_that_the_kernel_kills_is_not_tried_for_ever(manifest, cells, tmp_path, capsys):
+def test_a_cell_that_the_kernel_kills_is_not_tried_for_ever(manifest, cells, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(attempts, "own_oom_kills", lambda: None)
     cells.acts = {"8bit": killed}
     run(manifest(), "--results", tmp_path / "r", expect=EXIT_UNITS_FAILED)
     found = cell(tmp_path / "r" / "grid", "cpu-8bit")
@@ -176,6 +177,19 @@ def test_one_kill_and_then_a_result(manifest, cells, tmp_path):
     cells.acts = {1: killed}
     run(manifest(), "--results", tmp_path / "r")
     assert all(cell(tmp_path / "r" / "grid", f"cpu-{name}")["status"] == "done" for name in CPU)
+
+
+@pytest.mark.parametrize(("count_of", "given_up_after"), [(lambda starts: 7, 5), (lambda starts: 7 + starts, 2)])
+def test_whose_kill_ended_a_cell_shows_in_the_kernels_count(tmp_path, monkeypatch, count_of, given_up_after):
+    """A cell that a person or another program kills is started more often than one that the kernel kills for memory."""
+    starts = 0
+    monkeypatch.setattr(attempts, "own_oom_kills", lambda: ("group", count_of(starts)))
+    file = AttemptsFile(RunFolder(tmp_path), "matrix/x")
+    while starts < 8 and not file.attempts.given_up:
+        file.start()
+        starts += 1
+        file.end(killed=True)
+    assert starts == given_up_after
 
 
 @pytest.mark.parametrize(("counts", "given_up_after"), [((5, 6, 7, 8), 2), ((None,) * 20, 5), ((5,) * 20, None)])

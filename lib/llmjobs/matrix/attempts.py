@@ -11,7 +11,7 @@ FILE = "attempts.json"
 MOST_KILLS = 2
 """A cell that was killed for memory this often is recorded so and left alone."""
 MOST_VANISHED = 5
-"""The same where the kernel does not count such kills and nobody came back to tell."""
+"""The same where nothing shows that it was for memory: the kernel's count says otherwise, or there is none."""
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Attempts:
     kills: int = 0
     """Starts that ended by a kill for memory: the cell's own, or that of the whole run with it."""
     vanished: int = 0
-    """Starts whose end nobody saw, where the kernel counts no kills."""
+    """Starts whose end nobody saw, where the kernel counts no kills, and kills that its count knows nothing of."""
     running: bool = False
     boot: str | None = None
     oom_kills: int | None = None
@@ -57,9 +57,16 @@ class AttemptsFile:
         self._write()
 
     def end(self, *, killed: bool) -> None:
-        """Note that its end was seen."""
+        """Note that its end was seen, by SIGKILL or not.
+
+        Whose kill it was shows in the control group's own count of kills for memory, where there is one.
+        """
         self.attempts.running = False
-        self.attempts.kills += killed
+        if killed:
+            own, before = own_oom_kills(), self.attempts.oom_kills
+            is_foreign = own is not None and own[0] == self.attempts.group and before is not None and own[1] <= before
+            self.attempts.vanished += is_foreign
+            self.attempts.kills += not is_foreign
         self._write()
 
     def clear(self) -> None:
