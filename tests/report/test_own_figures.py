@@ -64,6 +64,7 @@ def test_every_figure_of_real_lm_eval_logs_is_found_again(shared_cases: Path) ->
         for name in ("acc", "acc_norm"):
             assert found[model, "hellaswag", name] == pytest.approx(own["results"]["hellaswag"][f"{name},none"])
         assert found[model, "truthfulqa_mc2", "mc2"] == pytest.approx(own["results"]["truthfulqa_mc2"]["acc,none"])
+        assert right[model]["hellaswag"] == pytest.approx(own["results"]["hellaswag"]["acc_norm,none"]), "quoted by it"
         assert right[model]["gsm8k"] == pytest.approx(own["results"]["gsm8k"]["exact_match,strict-match"])
     assert [table.benchmark for table in study.graded] == ["truthfulqa_mc2"]
     assert "truthfulqa_mc2" not in {benchmark.name for benchmark in study.benchmarks}

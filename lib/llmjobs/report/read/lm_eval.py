@@ -1,8 +1,8 @@
 """Reads lm-evaluation-harness: ``samples_TASK_DATE.jsonl`` and, beside them, ``results_DATE.json``.
 
 Every metric of every filter is a figure by itself, named as in the results file (``exact_match,strict-match``); the
-first one of the task's ``metric_list`` and ``filter_list`` counts in the report. All are compared with the figures in
-the results file.
+metric that the benchmark is quoted by counts in the report (``acc_norm`` of HellaSwag, as in our own runs), else the
+first one of the task's ``metric_list``; of filters the first one. All are compared with the results file's figures.
 """
 
 import re
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.report.read.json_files import (
     each,
     listed,
@@ -214,7 +215,7 @@ def _keep(
     config = mapping(mapping(results.get("configs")).get(task))
     better = mapping(mapping(results.get("higher_is_better")).get(task))
     figures = mapping(mapping(results.get("results")).get(task))
-    for key in sorted(found, key=lambda key: _order(key, config, list(found))):
+    for key in sorted(found, key=lambda key: _order(key, task, config, list(found))):
         metric = key.rpartition(",")[0]
         if better.get(metric) is False:
             continue
@@ -226,14 +227,23 @@ def _keep(
         keep(entry, split_task(task)[0], RENAMED.get((task, short), short), found[key])
 
 
-def _order(key: str, config: Mapping[str, Any], found: Sequence[str]) -> tuple[int, int, int]:
-    """Order metrics as the task lists them: by filter, then by metric; without its config as they occur."""
+def _order(key: str, task: str, config: Mapping[str, Any], found: Sequence[str]) -> tuple[int, int, int]:
+    """Order by filter, then by metric, both as the task lists them, without its config as they occur.
+
+    The metric that a benchmark known here is quoted by comes first.
+    """
     metric, _, name = key.rpartition(",")
     filters = [mapping(item).get("name") for item in listed(config.get("filter_list"))]
     metrics = [mapping(item).get("metric") for item in listed(config.get("metric_list"))]
     place = filters.index(name) if name in filters else len(filters)
     known = metrics.index(metric) if metric in metrics else METRICS.index(metric) if metric in METRICS else 99
-    return place, known, found.index(key)
+    return place, -1 if metric == _quoted_by(task) else known, found.index(key)
+
+
+def _quoted_by(task: str) -> str:
+    """The metric that a task's benchmark is quoted by; empty where it is not known here."""
+    name = split_task(task)[0]
+    return benchmark_class(name).primary_metric if name in names() else ""
 
 
 def _check(

@@ -472,6 +472,12 @@ def _findings(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
             *_unread(measures, found)]  # fmt: skip
 
 
+def _named(measures: Measures, benchmark: Benchmark) -> str:
+    """A benchmark's name, with the metric where its answers were scored by several."""
+    several = len({table.name for table in measures.study.metrics if table.benchmark == benchmark.name}) > 1
+    return f"{benchmark.name} ({benchmark.metric})" if several and benchmark.metric else benchmark.name
+
+
 def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelAccuracy]) -> Finding:
     """Say who has most right, and who of the others cannot be told apart from that; one run stands for a model."""
     benchmark = found.benchmark
@@ -485,10 +491,10 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
     what = f"{percent(value)} of {plural(best.n, 'question')} right (95%: {interval(low, high)})"
     level = [model for model in models if model.interval.value == value]
     if len(models) > 1 and len(level) == len(models):
-        text = f"On {benchmark.name}, {all_of(len(models))} models have {what}{told}."
+        text = f"On {_named(measures, benchmark)}, {all_of(len(models))} models have {what}{told}."
     elif len(level) > 1:
         names = listed(measures.study.entries[model.entry].label for model in level)
-        text = f"On {benchmark.name}, {names} are level at the top: each has {what}{told}."
+        text = f"On {_named(measures, benchmark)}, {names} are level at the top: each has {what}{told}."
         more = len(set(leading_group(measures.pairs[benchmark.name], best.row)) - {model.row for model in level})
         text += f" {sentence(plural(more, 'other model'))} cannot be told apart from the first of them." if more else ""
     elif len(models) > 1:
@@ -496,10 +502,10 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
         kind = "models and precisions" if several else "models"
         one_each = " (one run of each)" if len(models) < len(scored) else ""
         most = "more than the other model" if len(models) == 2 else f"the most of the {word(len(models))} {kind}"
-        text = f"On {benchmark.name}, {name} has {what}, {most}{one_each}{told}."
+        text = f"On {_named(measures, benchmark)}, {name} has {what}, {most}{one_each}{told}."
         text += f" {_leaders(measures, benchmark, best.row, len(models) - 1)}"
     else:
-        text = f"On {benchmark.name}, {name} has {what}{told}."
+        text = f"On {_named(measures, benchmark)}, {name} has {what}{told}."
     return Finding(percent(value), text, 100)
 
 
