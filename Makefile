@@ -49,7 +49,7 @@ mtbench: setup ## Run MT-Bench with demo models as agents and a rule-based judge
 	$(BIN)/llmjobs mtbench manifests/mtbench.yaml
 
 # How pytest runs tests in parallel; PARALLEL= runs them in one process.
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup ## Run the tests.
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)

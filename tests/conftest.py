@@ -1,12 +1,13 @@
 """Settings and fixtures of the whole suite."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from random_llama import make_llama
+from side_by_side import scope_of, turn_of
 
 settings.register_profile(
     "llmjobs", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -17,50 +18,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism; torch reads it when it is imported
 ROOT = Path(__file__).parents[1]
 
-TOGETHER = {
-    "cluster": "cluster",
-    "mtbench/test_mtbench_cluster.py": "cluster",
-    "container/test_cluster_image.py": "cluster",
-    "packaging": "packaging",
-}
-"""Files and folders of which never two run at a time. Clusters look for Ray's processes on the whole machine; packages
-are built in the working tree and installed into one environment."""
-LONGEST = (
-    "docs/test_doc_commands_run.py",
-    "prepare/test_plan_shipped.py",
-    "cluster",
-    "container/test_image.py",
-    "packaging",
-    "crash/test_job_boundaries.py",
-)
-"""Begin first, so that no process is left with one of them at the end."""
-SPREAD = ("engines/test_every_causal_lm.py", "engines/test_loading_report.py", "test_messages.py")
-"""Long files whose tests share nothing: they come last and fill what is left. Each other file is run in one process,
-which pays for its fixtures once."""
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, hand out tests by file, with the exceptions of ``side_by_side``."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    return Scheduling(config, log)
 
 
-def _is_in(item: pytest.Item, places: Iterable[str]) -> str | None:
-    """Return the first of ``places`` that is the test's file or a folder above it."""
-    return next((place for place in places if item.path.is_relative_to(ROOT / "tests" / place)), None)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say for ``--dist loadgroup`` which tests stay in one process, and in which order they begin."""
-    if config.getoption("dist", "no") != "loadgroup":
-        return
-    for item in items:
-        if place := _is_in(item, TOGETHER):
-            item.add_marker(pytest.mark.xdist_group(TOGETHER[place]))
-        elif not _is_in(item, SPREAD):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=_turn)
-
-
-def _turn(item: pytest.Item) -> int:
-    if place := _is_in(item, LONGEST):
-        return LONGEST.index(place)
-    return len(LONGEST) + bool(_is_in(item, SPREAD))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first where tests are run side by side."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: turn_of(item.nodeid))
 
 
 @pytest.fixture(scope="session")
