@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from llmjobs.engines.transformers import load as loading
+from llmjobs.engines import locate as places
 from llmjobs.engines.transformers import locate as locating
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
@@ -23,7 +23,7 @@ def test_a_file_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.
 
 def test_files_are_a_folders_or_what_the_hubs_cache_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str, str | None]] = []
-    monkeypatch.setattr(loading, "cached_snapshot", lambda *which: asked.append(which) or tmp_path)
-    assert loading.files_of(locating.Located("some/folder", None, is_local=True)) == Path("some/folder")
-    assert loading.files_of(locating.Located("a/model", "c0ffee", is_local=False)) == tmp_path
+    monkeypatch.setattr(places, "cached_snapshot", lambda *which: asked.append(which) or tmp_path)
+    assert places.files_of(places.Located("some/folder", None, is_local=True)) == Path("some/folder")
+    assert places.files_of(places.Located("a/model", "c0ffee", is_local=False)) == tmp_path
     assert asked == [("model", "a/model", "c0ffee")]

@@ -60,7 +60,7 @@ def test_every_default_is_written_out(load):
     [
         (
             ("4bit", "4bits"),
-            "study.yaml:4: models[1].quantization: '4bits' is not one of none, 8bit, 4bit; did you mean '4bit'?",
+            "study.yaml:4: models[1].quantization: '4bits' is not one of none, 8bit, 4bit, int8; did you mean '4bit'?",
         ),
         (
             ("quantization:", "quantisation:"),

@@ -10,6 +10,7 @@ from llmjobs.engines.registry import weight_file_bytes
 from llmjobs.errors import LlmjobsError
 from llmjobs.fetch import model_item
 from llmjobs.manifest import ModelSpec
+from llmjobs.quantization import METHODS
 from llmjobs.work.revisions import Revisions
 
 # What the units of a group ask of the machine that runs them.
@@ -48,8 +49,6 @@ RUNTIME_BYTES = 3 * GIB // 2
 """Python, torch and transformers, with room for a batch."""
 UNKNOWN_BYTES = 2 * GIB
 """For a model whose files cannot be sized (it will say why when it is loaded)."""
-ON_GPU = {"none": 1.0, "8bit": 0.6, "4bit": 0.4}
-"""Bytes on the GPU for a byte of 16-bit files; what is quantized keeps its embeddings and scales."""
 BESIDE = 1.3
 """Keys, values and activations on top."""
 PARTS = 8
@@ -120,7 +119,9 @@ def _gpus(spec: ModelSpec, file_bytes: int, nodes: Nodes) -> float:
     if not nodes.gpu_bytes:
         return max(nodes.gpus, 1.0) if spreads else 1.0
     wide = 2.0 if spec.dtype == "float32" and spec.quantization == "none" else 1.0
-    share = (file_bytes * wide * ON_GPU[spec.quantization] * BESIDE + RUNTIME_BYTES) / nodes.gpu_bytes
+    method = METHODS.get(spec.quantization)
+    gpu_share = method.gpu_share if method else 1.0
+    share = (file_bytes * wide * gpu_share * BESIDE + RUNTIME_BYTES) / nodes.gpu_bytes
     if share > 1 and spreads:
         return float(min(math.ceil(share), max(int(nodes.gpus), 1)))
     return 1.0 if share > 0.5 else math.ceil(share * PARTS) / PARTS

@@ -6,11 +6,12 @@ from pydantic import Field, model_validator
 
 from llmjobs.manifest.engines import engine_names
 from llmjobs.manifest.fields import Address, FileName, ModelId, OneOf, Revision, Section, VariableName, slug
+from llmjobs.quantization import METHODS, names
 from llmjobs.thinking import DEFAULT_BUDGET
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["none", "8bit", "4bit"]
+Quantization = Annotated[str, OneOf(names)]
 
 
 class ModelSpec(Section):
@@ -29,7 +30,8 @@ class ModelSpec(Section):
     dtype: DType = "auto"
     """Number format. `auto` uses bfloat16 if the hardware supports it, else float16 on a GPU and float32 on a CPU."""
     quantization: Quantization = "none"
-    """`8bit` (LLM.int8) or `4bit` (NF4 with double quantization), using bitsandbytes. On CUDA and CPU only."""
+    """`8bit` (LLM.int8) or `4bit` (NF4 with double quantization), using bitsandbytes, or `int8` (8-bit weights), using
+    torchao, which comes with `llmjobs[torchao]`. On CUDA and CPU only."""
     device_map: Literal["none", "auto"] = "none"
     """`auto` spreads the model over all GPUs of the machine, using accelerate."""
     chat_template: bool = False
@@ -61,15 +63,16 @@ class ModelSpec(Section):
         if isinstance(value, dict) and isinstance(value.get("thinking"), bool):  # so YAML reads ``on`` and ``off``
             value = value | {"thinking": "on" if value["thinking"] else "off"}
         if isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] and not value.get("name"):
-            suffix = f"-{value['quantization']}" if value.get("quantization") in ("8bit", "4bit") else ""
+            suffix = f"-{value['quantization']}" if value.get("quantization") in METHODS else ""
             value = value | {"name": slug(value["id"], 90) + suffix}
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.device == "mps" and self.quantization != "none":
+        method = METHODS.get(self.quantization)
+        if method and self.device == "mps" and "mps" not in method.devices:
             raise ValueError(
-                "quantization needs bitsandbytes, which has no kernels for Apple's GPU; "
+                f"quantization: {method.name} needs {method.package}, which has no kernels for Apple's GPU; "
                 "use device: cpu or quantization: none"
             )
         if self.quantization != "none" and self.dtype == "float16" and self.device == "cpu":

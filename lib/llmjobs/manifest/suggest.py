@@ -25,7 +25,7 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
 
 
 def not_one_of(value: object, names: list[str]) -> str:
-    """``'4bits' is not one of none, 8bit, 4bit; did you mean '4bit'?``."""
+    """``'4bits' is not one of none, 8bit, 4bit, int8; did you mean '4bit'?``."""
     text = str(value)[:60]
     shown = ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
     if (usual := MEANT.get(text.lower())) in names:

@@ -10,9 +10,9 @@ from llmjobs.engines.probing import Layer
 from llmjobs.errors import DataError, ManifestError
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.manifest.matrix import MatrixSection
+from llmjobs.quantization import METHODS
 
 DEVICE_NAMES = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}
-PRECISION_NAMES = {"none": "none", "8bit": "8-bit", "4bit": "4-bit"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Cell:
     @property
     def row(self) -> str:
         """The name that people know: ``GPU none``, ``CPU 4-bit``; settings that vary behind it."""
-        name = f"{DEVICE_NAMES[self.model.device]} {PRECISION_NAMES[self.model.quantization]}"
+        name = f"{DEVICE_NAMES[self.model.device]} {_title(self.model.quantization)}"
         return ", ".join([name, *self.tags])
 
     @cached_property
@@ -65,6 +65,10 @@ class Cell:
             "new_tokens": section.new_tokens,
             "batch_tokens": section.batch_tokens,
         }
+
+
+def _title(quantization: str) -> str:
+    return METHODS[quantization].title if quantization in METHODS else quantization
 
 
 def matrix_section(study: Manifest) -> MatrixSection:

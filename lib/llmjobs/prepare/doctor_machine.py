@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -21,20 +22,20 @@ from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
 from llmjobs.matrix.cells import make_cells
 from llmjobs.memory import available_bytes
 from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
+from llmjobs.quantization import METHODS
 from llmjobs.terminal_text import gib
 
 # Checks of what computes: devices, number formats, quantization, agreement with the CPU; probed, not looked up.
 
 DEVICES = ("cuda", "mps", "cpu")
 DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZATIONS = ("8bit", "4bit")
 NAMES = {"cuda": "CUDA", "mps": "Apple GPU", "cpu": "CPU"}
 
 
 def probe(checkup: Checkup) -> None:
     """Fill in what this machine computes; a machine that cannot be probed is told by :func:`check_devices`."""
     general = [(device, dtype, "none") for device in DEVICES for dtype in DTYPES]
-    general += [(device, "auto", quantization) for device in DEVICES for quantization in QUANTIZATIONS]
+    general += [(device, "auto", quantization) for device in DEVICES for quantization in METHODS]
     asked = [layer_of(model, [device]) for model in checkup.models for device in DEVICES]
     try:
         checkup.machine = probe_machine([*general, *asked], DEVICES[:2])
@@ -96,7 +97,7 @@ def check_quantization(checkup: Checkup) -> Iterator[Check]:
     """One layer quantized and run, on each device."""
     needed = checkup.needed()
     for device in checkup.machine.available():
-        for quantization in QUANTIZATIONS:
+        for quantization, method in METHODS.items():
             verdict = checkup.machine.layers[device, "auto", quantization]
             name = f"{NAMES[device]} {quantization}"
             users = [m for (d, _, q), m in needed.items() if (d, q) == (device, quantization)]
@@ -104,10 +105,12 @@ def check_quantization(checkup: Checkup) -> Iterator[Check]:
                 yield Check(name, "ok", f"a layer was quantized and ran, {verdict.figure or 0:.1%} off float32")
             elif users:
                 yield Check(name, "failed", f"{verdict.reason}; {users[0]} asks for it", "quantization: none for it")
-            elif device == "mps":
+            elif device not in method.devices:
                 yield Check(name, "ok", f"not to be had: {verdict.reason}")
+            elif method.optional and find_spec(method.package) is None:
+                yield Check(name, "ok", f"not installed; only quantization: {quantization} needs {method.package}")
             else:
-                yield Check(name, "warning", verdict.reason, "pip install --upgrade bitsandbytes")
+                yield Check(name, "warning", verdict.reason, f"pip install --upgrade {method.install}")
 
 
 def check_agreement(checkup: Checkup) -> Iterator[Check]:

@@ -14,7 +14,8 @@ from llmjobs.engines.transformers.device import is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import Model, padded_logits
 from llmjobs.engines.transformers.lengths import most_tokens, reset_frequencies, sharing_limit
-from llmjobs.engines.transformers.probe import ROUNDINGS, allowed_difference, is_quantized, own_noise
+from llmjobs.engines.transformers.probe import ROUNDINGS, allowed_difference, own_noise
+from llmjobs.engines.transformers.quantize import is_quantized
 from llmjobs.errors import ModelError, plain_reason
 
 PREFIX_TOKENS, OWN_TOKENS, NEW_TOKENS = 40, (9, 3, 9), 2

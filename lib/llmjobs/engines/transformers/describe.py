@@ -9,6 +9,7 @@ from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import Description
 from llmjobs.engines.transformers.quantize import effective_quantization
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.quantization.method import stored_bytes, stored_count
 
 
 def describe(
@@ -29,7 +30,7 @@ def describe(
         dtype=floats.most_common(1)[0][0] if floats else "none",
         quantization=effective_quantization(model),
         parameters=count_parameters(model),
-        weight_bytes=sum(w.numel() * w.element_size() for w in weights),
+        weight_bytes=sum(map(stored_bytes, weights)),
         attention=str(getattr(model.config, "_attn_implementation", None) or "own"),
         has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
         engine="transformers",
@@ -39,8 +40,4 @@ def describe(
 
 def count_parameters(model: nn.Module) -> int:
     """Number of weights, a packed 4-bit tensor counted by what it stands for and tied ones once."""
-    total = 0
-    for weight in model.parameters():
-        state = getattr(weight, "quant_state", None)
-        total += int(state.shape.numel()) if state is not None and state.shape is not None else weight.numel()
-    return total
+    return sum(map(stored_count, model.parameters()))

@@ -10,7 +10,8 @@ import psutil
 import torch
 
 from llmjobs.errors import ModelError
-from llmjobs.manifest.models import Device, DType, Quantization
+from llmjobs.manifest.models import Device, DType
+from llmjobs.quantization import METHODS
 
 # Which device and which number format a model runs in, and that device's clock.
 
@@ -27,7 +28,7 @@ def available() -> list[str]:
     return [*found, "cpu"]
 
 
-def resolve_device(wanted: Device, quantization: Quantization) -> str:
+def resolve_device(wanted: Device, quantization: str) -> str:
     """The device to load on.
 
     Raises:
@@ -36,8 +37,8 @@ def resolve_device(wanted: Device, quantization: Quantization) -> str:
     """
     devices = available()
     if wanted == "auto":
-        # bitsandbytes has no kernels for Apple's GPU: a quantized model goes to the CPU there, and the record says so.
-        return next(d for d in devices if d != "mps" or quantization == "none")
+        # No method has kernels for Apple's GPU: a quantized model goes to the CPU there, and the record says so.
+        return next(d for d in devices if quantization not in METHODS or d in METHODS[quantization].devices)
     if wanted not in devices:
         raise ModelError(f"there is no {wanted} device (found: {', '.join(devices)}); use device: auto or cpu")
     return wanted

@@ -17,6 +17,7 @@ from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.machine.child import describe_end, run_child
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.memory import mapped_weight_bytes
+from llmjobs.quantization import METHODS
 from llmjobs.redaction import HUB_TOKENS
 
 if TYPE_CHECKING:
@@ -207,8 +208,8 @@ def import_all(spec: ModelSpec) -> None:
     import llmjobs.engines.transformers.load
     import llmjobs.engines.transformers.score  # noqa: F401
 
-    if spec.quantization != "none":
-        import bitsandbytes  # noqa: F401
+    if spec.quantization in METHODS:
+        METHODS[spec.quantization].require()
 
 
 def warm_up_s(device: str) -> float:

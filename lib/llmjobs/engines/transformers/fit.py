@@ -11,10 +11,10 @@ from llmjobs.engines.transformers.shapes import on_meta, whole_weight_bytes
 from llmjobs.environment import memory_bytes
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.quantization import METHODS, names
 
 log = logging.getLogger(__name__)
 GIB = 1 << 30
-PRECISIONS = ("none", "8bit", "4bit")
 
 
 def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype) -> None:
@@ -42,7 +42,9 @@ def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype
     room = _device_bytes(device)
     if needs[spec.quantization] <= room:
         return
-    smaller = [name for name in PRECISIONS[PRECISIONS.index(spec.quantization) + 1 :] if needs[name] <= room]
+    now = needs[spec.quantization]
+    here = [method.name for method in METHODS.values() if device in method.devices]
+    smaller = [name for name in here if needs[name] < now and needs[name] <= room]
     remedy = f"quantization: {smaller[0]} takes {needs[smaller[0]] / GIB:.1f} GiB" if smaller else "use a smaller model"
     raise ModelError(
         f"{spec.name}: does not fit: its weights take {needs[spec.quantization] / GIB:.1f} GiB as "
@@ -68,7 +70,7 @@ def _weight_bytes(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Mapp
     revision = None if located.is_local else located.revision
     config = checked_config(spec.name, located.source, revision, trust_remote_code=spec.trust_remote_code)
     model = on_meta(config, dtype, spec.trust_remote_code)
-    return {name: whole_weight_bytes(model, name) for name in PRECISIONS}
+    return {name: whole_weight_bytes(model, name) for name in names()}
 
 
 def _precision(spec: ModelSpec, dtype: torch.dtype) -> str:

@@ -46,6 +46,7 @@ from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.machine.child import Reporter, serve
 from llmjobs.memory import available_bytes, current_anon_bytes
 from llmjobs.process_memory import WATCH, Resident, resident
+from llmjobs.quantization import METHODS, names
 
 DECODE_CONTEXT, SHORTEST_CONTEXT = 256, 8
 SMALLEST_BATCH = 32
@@ -64,7 +65,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     dtype = resolve_dtype(task["dtype"], device)
     model_on_meta = on_meta(config, dtype, remote)
     shapes = model_shapes(config, model_on_meta, dtype, quantization)
-    others = {other: whole_weight_bytes(model_on_meta, other) for other in ("none", "8bit", "4bit")}
+    others = {other: whole_weight_bytes(model_on_meta, other) for other in names()}
     place = {"device": device, "dtype": str(dtype).removeprefix("torch."), "device_memory_bytes": _room(device)}
     place |= {"remark": dtype_remark(dtype, device), "device_name": device_name(device)}
     reporter.report(shapes=shapes.to_record() | place | {"memory_by_quantization": others})
@@ -169,8 +170,8 @@ def _runtime(quantization: str) -> Resident:
     import llmjobs.engines.transformers.generate  # noqa: F401
     import llmjobs.engines.transformers.load  # noqa: F401
 
-    if quantization != "none":
-        import bitsandbytes  # noqa: F401
+    if quantization in METHODS:
+        METHODS[quantization].require()
     return resident()
 
 

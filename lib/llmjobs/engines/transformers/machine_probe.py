@@ -16,12 +16,12 @@ from llmjobs.engines.transformers.device import available, cpu_computes_bfloat16
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.errors import plain_reason
 from llmjobs.machine.child import Reporter, serve
-from llmjobs.manifest.models import Device, DType, Quantization
+from llmjobs.manifest.models import Device, DType
+from llmjobs.quantization import METHODS
 
 DEVICES = ("cuda", "mps", "cpu")
 ROUNDING = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.05}
-QUANTIZED = {"8bit": 0.06, "4bit": 0.2}
-"""Largest error of a layer's output, as a share of its norm, that rounding and quantizing explain (seen: .02, .1)."""
+"""Largest error of a layer's output, as a share of its norm, that rounding explains; a method adds its own."""
 PARITY_NATS = 0.02
 SIZE = 128
 
@@ -68,7 +68,7 @@ def _cpu() -> dict[str, Any]:
 _DESCRIBE = {"cuda": _cuda, "mps": _mps, "cpu": _cpu}
 
 
-def try_layer(device: Device, dtype: DType, quantization: Quantization) -> dict[str, Any]:
+def try_layer(device: Device, dtype: DType, quantization: str) -> dict[str, Any]:
     """Run one layer at a precision on a device: ``ok``, the ``dtype`` in which it computed, or the ``reason``."""
     if device not in available():
         return {"ok": False, "reason": _absent(device)}
@@ -76,9 +76,9 @@ def try_layer(device: Device, dtype: DType, quantization: Quantization) -> dict[
         number = resolve_dtype(dtype, device)
         error = _layer_error(device, number, quantization)
     except Exception as problem:
-        what = {"none": f"{dtype} is not computed", "8bit": "8-bit does not work", "4bit": "4-bit does not work"}
-        return {"ok": False, "reason": f"{what[quantization]} on {device}: {plain_reason(problem, 200)}"}
-    allowed = max(ROUNDING[number], QUANTIZED.get(quantization, 0.0))
+        what = f"{METHODS[quantization].title} does not work" if quantization in METHODS else f"{dtype} is not computed"
+        return {"ok": False, "reason": f"{what} on {device}: {plain_reason(problem, 200)}"}
+    allowed = max(ROUNDING[number], METHODS[quantization].layer_error if quantization in METHODS else 0.0)
     name = str(number).removeprefix("torch.")
     if not error <= allowed:
         return {
@@ -89,7 +89,7 @@ def try_layer(device: Device, dtype: DType, quantization: Quantization) -> dict[
 
 
 @torch.inference_mode()
-def _layer_error(device: str, dtype: torch.dtype, quantization: Quantization) -> float:
+def _layer_error(device: str, dtype: torch.dtype, quantization: str) -> float:
     """Return the relative error of a layer's output against float32 on the CPU."""
     generator = torch.Generator().manual_seed(0)
     layer = nn.Linear(SIZE, SIZE, bias=False)

@@ -14,14 +14,11 @@ from llmjobs.engines.plan import Option, UnitPlan, plan_unit
 from llmjobs.engines.protocol import ProbeResult
 from llmjobs.engines.transformers.lengths import most_tokens as longest_input
 from llmjobs.engines.transformers.lengths import sharing_limit
+from llmjobs.engines.transformers.quantize import is_quantized, scoring_nats
 from llmjobs.errors import plain_reason
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """The largest difference of a log-likelihood (nats a scored token) that rounding explains."""
-QUANTIZED_TOLERANCE = 0.05
-"""The same for quantized weights in float32: a layer's output depends a little on the rows beside (LLM.int8 takes
-outliers over the batch; 4-bit kernels change with the number of rows), so that a plain forward differs from itself in
-batches of another shape; up to 0.015 was measured."""
 NOISE, MOST_NOISE = 2.0, 1.0
 """A quantized model in 16 bits is further off itself: a path may differ from a plain forward by twice as much as plain
 forwards in batches of two shapes differ, and by one nat at most. Measured only where the fixed allowance is passed."""
@@ -181,12 +178,7 @@ def made_up_docs(vocabulary: int, max_length: int, *, few: bool = False) -> list
 def allowed_difference(model: Any) -> float:
     """Return the difference a scored token that rounding explains at the model's precision, however likely it is."""
     allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
-    return max(allowed, QUANTIZED_TOLERANCE) if is_quantized(model) else allowed
-
-
-def is_quantized(model: Any) -> bool:
-    """Say whether some weights are whole numbers."""
-    return not all(weight.is_floating_point() for weight in model.parameters())
+    return max(allowed, scoring_nats(model)) if is_quantized(model) else allowed
 
 
 def own_noise(self_difference: float) -> float:

@@ -1,58 +1,51 @@
-"""The one place that knows bitsandbytes: how 8-bit and 4-bit are asked for and recognised on loaded layers."""
+"""Quantization of loaded models: the registry's entries applied to layers (``llmjobs.quantization``)."""
 
 import copy
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
-from llmjobs.errors import MissingPackageError
-from llmjobs.manifest.models import Quantization
-
-# The one place that knows bitsandbytes: how to ask for 8-bit and 4-bit, and how to recognise them once loaded.
+from llmjobs.quantization import METHODS, NONE
+from llmjobs.quantization.method import kind_of
 
 
-def quantization_config(quantization: Quantization, dtype: torch.dtype) -> Any:
+def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
     """What ``from_pretrained`` takes as ``quantization_config``; None for no quantization.
 
-    8bit is LLM.int8 (arXiv 2208.07339) with its published threshold 6.0; 4bit is NF4 with double quantization
-    (arXiv 2305.14314), computed in ``dtype``.
-
     Raises:
-        MissingPackageError: bitsandbytes cannot be imported.
+        MissingPackageError: the method's package cannot be imported.
 
     """
-    if quantization == "none":
+    if quantization == NONE:
         return None
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            f"quantization: {quantization} needs bitsandbytes, which cannot be imported ({error}); "
-            "pip install bitsandbytes"
-        ) from None
-    from transformers import BitsAndBytesConfig
-
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    method = METHODS[quantization]
+    method.require()
+    return method.config(dtype)
 
 
 def effective_quantization(model: nn.Module) -> str:
-    """``none``, ``8bit`` or ``4bit``, read off the linear layers; ``mixed`` if they disagree among themselves.
+    """``none`` or a method's name, read off the weights of all layers; ``mixed`` if they disagree among themselves.
 
     A checkpoint that comes quantized in another way has the name of its method (``gptq``, ``awq``, …).
     """
-    found = {kind for module in model.modules() if (kind := _kind(module))}
+    weights = (getattr(module, "weight", None) for module in model.modules())
+    found = {kind for weight in weights if weight is not None and (kind := kind_of(weight))}
     if not found:
-        return stored_method(model) or "none"
+        return stored_method(model) or NONE
     return found.pop() if len(found) == 1 else "mixed"
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Say whether some weights are whole numbers."""
+    return any(not weight.is_floating_point() or kind_of(weight) for weight in model.parameters())
+
+
+def scoring_nats(model: nn.Module) -> float:
+    """How far quantization lets a log-likelihood move with the rows beside it; the most for an unknown method."""
+    kinds = {kind for weight in model.parameters() if (kind := kind_of(weight))} & set(METHODS)
+    known = kinds or METHODS
+    return max(METHODS[name].scoring_nats for name in known)
 
 
 def stored_method(model: nn.Module) -> str | None:
@@ -68,47 +61,19 @@ def stored_method(model: nn.Module) -> str | None:
     return str(getattr(method, "value", method)) if method else None
 
 
-def _kind(module: nn.Module) -> str | None:
-    """A layer counts by what its weight is, not by what its class is called."""
-    weight = getattr(module, "weight", None)
-    name = type(weight).__name__
-    if name == "Params4bit":
-        return "4bit" if getattr(weight, "quant_state", None) is not None else "mixed"
-    if name == "Int8Params":
-        return "8bit" if weight is not None and weight.dtype == torch.int8 else "mixed"
-    return None
-
-
-# One linear layer, quantized as `models.quantize` asks transformers to do it.
-
-
-def quantized_layer(layer: nn.Linear, quantization: Quantization, dtype: torch.dtype, device: str) -> nn.Module:
+def quantized_layer(layer: nn.Linear, quantization: str, dtype: torch.dtype, device: str) -> nn.Module:
     """Return a copy of a float32 ``layer`` on ``device``, at the precision asked for.
 
     Raises:
-        MissingPackageError: bitsandbytes is not there.
+        MissingPackageError: the method's package cannot be imported.
         RuntimeError: the weights are not quantized afterwards; or whatever the back end raises.
 
     """
-    if quantization == "none":
+    if quantization == NONE:
         return copy.deepcopy(layer).to(device, dtype)
-    try:
-        layers: Any = import_module("bitsandbytes.nn")
-    except ImportError as error:
-        raise MissingPackageError(
-            f"bitsandbytes cannot be imported ({str(error)[:100]}); pip install bitsandbytes"
-        ) from None
-    sizes = (layer.in_features, layer.out_features)
-    made: nn.Module
-    if quantization == "8bit":
-        made = layers.Linear8bitLt(*sizes, bias=False, has_fp16_weights=False, threshold=6.0)
-        made.weight = layers.Int8Params(layer.weight.detach().clone(), requires_grad=False, has_fp16_weights=False)
-    else:
-        made = layers.Linear4bit(*sizes, bias=False, compute_dtype=dtype, quant_type="nf4", compress_statistics=True)
-        made.weight = layers.Params4bit(
-            layer.weight.detach().clone(), requires_grad=False, quant_type="nf4", compress_statistics=True
-        )
-    made = made.to(device)
+    method = METHODS[quantization]
+    method.require()
+    made: nn.Module = method.layer(layer, dtype, device)
     if (found := effective_quantization(made)) != quantization:
         raise RuntimeError(f"asked for {quantization}, but the layer's weights are {found}")
     return made

@@ -1,7 +1,6 @@
 """What a model weighs, from its config alone: built on the meta device, where tensors have shapes and no memory."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +12,10 @@ from llmjobs.engines.transformers.cache_size import cache_bytes
 from llmjobs.engines.transformers.checkpoint import reads_images
 from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.errors import ModelError
+from llmjobs.quantization import METHODS, NONE
 
 BUILD_S = 60.0
 """Most time for building a model without memory; the largest known ones take some seconds."""
-NF4_BLOCK, NF4_NESTED_BLOCK = 64, 256
-"""bitsandbytes' block sizes: a scale a block of weights, kept in one byte; a float32 a block of those (QLoRA, 3)."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,11 @@ def model_shapes(config: Any, model: Any, dtype: torch.dtype, quantization: str)
 
 def weight_bytes(model: nn.Module, quantization: str) -> int:
     """Add up a model's tensors; linear layers but the output embedding at the quantized size."""
-    quantized = {id(layer.weight) for layer in quantizable(model)} if quantization != "none" else set()
+    quantized = {id(layer.weight) for layer in quantizable(model)} if quantization != NONE else set()
     total = 0
     for tensor in (*model.parameters(), *model.buffers()):
         if id(tensor) in quantized:
-            total += QUANTIZED_BYTES[quantization](tensor.numel())
+            total += METHODS[quantization].weight_bytes(tensor.numel())
         else:
             total += tensor.numel() * tensor.element_size()
     return total
@@ -109,23 +107,11 @@ def whole_weight_bytes(model: nn.Module, quantization: str) -> int:
     return weight_bytes(model, quantization) + scale_bytes(model, quantization)
 
 
-def _nf4_bytes(count: int) -> int:
-    return count // 2
-
-
-QUANTIZED_BYTES: dict[str, Callable[[int], int]] = {"8bit": int, "4bit": _nf4_bytes}
-"""The packed tensor alone, which is what is read off a loaded model too; scales come on top (:func:`scale_bytes`)."""
-
-
 def scale_bytes(model: nn.Module, quantization: str) -> int:
     """Bytes of the scales beside the packed tensors."""
-    layers = quantizable(model)
-    if quantization == "8bit":
-        return sum(4 * layer.out_features for layer in layers)
-    if quantization == "4bit":
-        blocks = sum(layer.weight.numel() // NF4_BLOCK for layer in layers)
-        return blocks + 4 * blocks // NF4_NESTED_BLOCK
-    return 0
+    if quantization == NONE:
+        return 0
+    return sum(METHODS[quantization].scale_bytes(one.in_features, one.out_features) for one in quantizable(model))
 
 
 def quantizable(model: Any) -> list[nn.Linear]:

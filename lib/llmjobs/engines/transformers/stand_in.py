@@ -18,7 +18,6 @@ from llmjobs.engines.transformers.score import Scorer
 from llmjobs.engines.transformers.shapes import model_class_of, on_meta, quantizable, whole_weight_bytes
 from llmjobs.engines.transformers.speed import measure_speed, synchronize
 from llmjobs.errors import LlmjobsError
-from llmjobs.manifest.models import Quantization
 from llmjobs.memory import available_bytes
 
 VOCABULARY = 512
@@ -42,7 +41,7 @@ class Unit:
 
 
 def build(
-    config: Any, layers: int, quantization: Quantization, dtype: torch.dtype, device: str, remote: bool
+    config: Any, layers: int, quantization: str, dtype: torch.dtype, device: str, remote: bool
 ) -> tuple[Any, float]:
     """Build the first ``layers`` layers with a small vocabulary, on ``device`` at the precision asked for.
 

@@ -1,0 +1,15 @@
+"""Quantization methods: one entry says everything that llmjobs knows of a method.
+
+``METHODS`` holds them by the name that a manifest gives. The manifest, the loader, ``plan``, ``doctor``, the matrix and
+the cluster read them here. To add a method, write one :class:`Method` and :func:`register` it.
+"""
+
+from llmjobs.quantization import bitsandbytes, torchao
+from llmjobs.quantization.method import METHODS, Method, names, register
+
+__all__ = ["METHODS", "NONE", "Method", "names", "register"]
+
+NONE = "none"
+
+for _method in (bitsandbytes.INT8, bitsandbytes.NF4, torchao.INT8):
+    register(_method)
