@@ -1,14 +1,14 @@
-"""The Python interface, for notebooks: run a study, look at its results. The same runner as the command line.
+"""The Python interface, for notebooks: run a study and look at its results, with the same runner as the command line.
 
     import llmjobs
 
-    results = llmjobs.run("demo")               # a manifest's file, or the name of one that comes along
+    results = llmjobs.run("demo")               # path of a manifest, or the name of a bundled one
     results                                     # in a notebook: tables and figures
-    results.records("eval")                     # one row a question, as a pandas table
-    results.report()                            # the PDF's path
-    llmjobs.Results("results/demo")             # the same later, or of another machine's folder
+    results.records("eval")                     # a pandas table, one row per question
+    results.report()                            # the path of the PDF
+    llmjobs.Results("results/demo")             # the same later, or for a folder from another machine
 
-Interrupt :func:`run` whenever you like (Ctrl-C, a notebook's stop button, a killed kernel): the same call goes on.
+You can interrupt :func:`run` at any time (Ctrl-C, a notebook's stop button, a killed kernel); the same call resumes it.
 """
 
 import base64
@@ -47,22 +47,22 @@ def run(
     report: bool = True,
     ray: str | None = None,
 ) -> "Results":
-    """Run every section of a manifest (or go on with it), write the report, and return the results.
+    """Run or resume every section of a manifest, write the report, and return the results.
 
-    ``results`` is the folder of all runs: ``LLMJOBS_RESULTS`` or ``results`` where not given. ``overrides`` are
-    ``path=value`` strings as for ``--set``; ``ray`` is a cluster's address as for ``--ray``. A unit that fails is in
-    :attr:`Results.failed`, not raised. Runs in any thread; in the main thread SIGINT, SIGTERM and SIGHUP are taken
-    over while it runs and put back after.
+    ``results`` is the folder that contains the runs; default: ``LLMJOBS_RESULTS``, otherwise ``results``.
+    ``overrides`` are ``path=value`` strings as for ``--set``; ``ray`` is the address of a cluster as for ``--ray``. A
+    unit that fails does not raise; it is listed in :attr:`Results.failed`. You can call this in any thread. In the main
+    thread it handles SIGINT, SIGTERM and SIGHUP while it runs, and restores their handlers afterwards.
 
     Raises:
-        StoppedError: interrupted; the batch at hand was finished and saved, the same call goes on.
-        LlmjobsError: the manifest is not valid or the folder cannot be used; one line.
+        StoppedError: interrupted; the current batch was finished and saved, and the same call resumes.
+        LlmjobsError: the manifest is not valid, or the folder cannot be used; the message is one line.
 
     """
     if in_notebook():
         import_quietly()
     if isinstance(manifest, Manifest) and overrides:
-        raise ManifestError("overrides change a manifest's file; give them to load_manifest")
+        raise ManifestError("overrides apply to a manifest file; pass them to load_manifest instead")
     study = manifest if isinstance(manifest, Manifest) else load_manifest(manifest, overrides)
     parent = Path(results or os.environ.get("LLMJOBS_RESULTS") or "results")
     try:
@@ -75,14 +75,12 @@ def run(
         if report:
             _try_report(found)
     except KeyboardInterrupt:
-        raise StoppedError(
-            f"{parent / study.name}: stopped; everything is saved, the same call of run goes on where it was"
-        ) from None
+        raise StoppedError(f"{parent / study.name}: stopped. Progress is saved; call run again to resume") from None
     return found
 
 
 def _try_report(found: "Results") -> None:
-    """A run whose units all failed has nothing to report; what failed is in the results."""
+    """Write the report if there is something to report; if all units failed, the results list them."""
     try:
         found.report()
     except DataError as error:
@@ -90,44 +88,46 @@ def _try_report(found: "Results") -> None:
 
 
 class Results:
-    """A run folder, opened for reading; also one that is still running or was made on another machine."""
+    """A run folder, opened for reading. It may still be running, or come from another machine."""
 
     def __init__(self, folder: str | Path) -> None:
         """Open ``folder``, for example ``results/small``.
 
         Raises:
-            DataError: there is no run in it.
+            DataError: it does not contain a run.
 
         """
         self.folder = Path(folder)
         if not (self.folder / "manifest.yaml").is_file():
-            raise DataError(f"{self.folder}: holds no run (no manifest.yaml); name a folder below the results")
+            raise DataError(
+                f"{self.folder}: contains no run (no manifest.yaml); name a folder below the results folder"
+            )
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The run's ``summary.json``; empty before the first job ended."""
+        """The run's ``summary.json``; empty until the first job has ended."""
         return read_object(self.folder / "summary.json")
 
     @property
     def jobs(self) -> list[str]:
-        """The jobs that have records: of ``eval``, ``matrix``, ``converse``, ``mtbench``."""
+        """The jobs that have records, among ``eval``, ``matrix``, ``converse``, ``mtbench``."""
         return [job for job in JOBS if self._record_files(job)]
 
     @property
     def failed(self) -> dict[str, str]:
-        """Unit → the line that says why it failed."""
+        """Unit → the line with the reason for its failure."""
         parts = [part for part in self.summary.values() if isinstance(part, dict)]
         return {one["unit"]: one["error"] for part in parts for one in part.get("units_failed", ())}
 
     def records(self, job: str = "eval") -> "pd.DataFrame":
-        """Every record of a job, one row a record; ``unit`` is the folder that it lies in.
+        """Every record of a job, one row per record; ``unit`` is the folder of the record.
 
-        ``job`` may name a part: ``mtbench/answers``, ``mtbench/judgments``, ``eval/MODEL``. A torn last line of a
-        running job is left out.
+        ``job`` can name a part: ``mtbench/answers``, ``mtbench/judgments``, ``eval/MODEL``. An incomplete last line of
+        a running job is left out.
 
         Raises:
-            DataError: the run has no such records, or a damaged line.
-            RunFolderError: records are not what was saved: they were changed from outside.
+            DataError: the run has no such records, or a line is damaged.
+            RunFolderError: records were changed from outside.
 
         """
         import pandas as pd
@@ -143,9 +143,9 @@ class Results:
         return pd.DataFrame(rows)
 
     def table(self, job: str = "eval") -> "pd.DataFrame":
-        """One row a model and benchmark, cell, memory, or judge and agent: what the terminal shows of a job.
+        """The table that the terminal shows for a job: one row per model and benchmark, cell, memory, or agent.
 
-        Accuracies from 0 to 1 with their interval, times in seconds, sizes in bytes.
+        Accuracies are from 0 to 1 with their interval, times in seconds, sizes in bytes.
 
         Raises:
             DataError: no such job.
@@ -154,7 +154,7 @@ class Results:
         import pandas as pd
 
         if job not in ROWS:
-            raise DataError(f"{job!r} is no job; the jobs are {', '.join(ROWS)}")
+            raise DataError(f"{job!r} is not a job; the jobs are {', '.join(ROWS)}")
         part = self.summary.get(job)
         return pd.DataFrame(rows_of(job, part if isinstance(part, dict) else {}))
 
@@ -163,7 +163,7 @@ class Results:
         return self.table("eval")
 
     def report(self, output: str | Path | None = None) -> Path:
-        """Write the PDF (``report.pdf`` in the run's folder) with figures, tables and notes beside it; its path.
+        """Write the PDF (``report.pdf`` in the run's folder) with figures, tables and notes beside it; return its path.
 
         Raises:
             DataError: there is nothing to report yet.
@@ -174,7 +174,7 @@ class Results:
         return make_report([self.folder], Path(output) if output else self.folder / "report.pdf").pdf
 
     def figures(self) -> list[Path]:
-        """The figures that the run and its report drew, as PNG files."""
+        """The figures of the run and its report, as PNG files."""
         return sorted((self.folder / "figures").glob("*.png"))
 
     def _record_files(self, job: str) -> list[Path]:
@@ -184,7 +184,7 @@ class Results:
         return [path for path in files if path.stat().st_size or not path.is_file()]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the jobs' tables, what failed, the figures. Text of models and files is escaped."""
+        """The notebook view: tables of the jobs, failures, figures. Text from models and files is escaped."""
         tables = {job: self.table(job) for job in ROWS if job in self.summary}
         parts = [f"<h4>{html.escape(self.folder.name)}</h4>"]
         parts += [f"<h5>{job}</h5>{_html_table(frame)}" for job, frame in tables.items() if len(frame)]
@@ -194,7 +194,7 @@ class Results:
         return "".join(parts + [_image(path) for path in self.figures()])
 
     def __repr__(self) -> str:
-        """Name the folder."""
+        """Show the folder."""
         return f"Results({str(self.folder)!r})"
 
 

@@ -1,7 +1,7 @@
-"""The few file operations that results depend on, in one place so that faults can be injected under them.
+"""The few file operations that results depend on, in one place so that tests can inject faults.
 
-Order of durability: data is written and synced before the file that refers to it is replaced, and a folder is synced
-after an entry in it changed.
+For durability, data is written and synced before the file that refers to it is replaced, and a folder is synced after
+an entry in it has changed.
 """
 
 import os
@@ -15,21 +15,21 @@ from llmjobs.errors import RunFolderError
 
 
 class NotAFileError(OSError):
-    """Something other than a regular file lies where a file of the run belongs: a pipe, a device, a folder."""
+    """Something other than a regular file is in place of a file of the run: a pipe, a device, a folder."""
 
     def __init__(self, path: Path) -> None:
-        """Say it as an :class:`OSError` does, so that every reader's own handling names the file."""
+        """Set ``strerror`` like any :class:`OSError`, so that each reader's own error handling names the file."""
         super().__init__(f"not a regular file; remove {path.name} or put the file back")
         self.strerror = str(self.args[0])
 
 
 def open_existing(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file and return its descriptor; anything else is refused at once, never waited for.
+    """Open a regular file and return its descriptor; refuse anything else at once, without waiting.
 
-    Every file of a run folder is opened through here: a plain ``open`` of a named pipe would hang for ever.
+    Every file of a run folder is opened with this function; a plain ``open`` of a named pipe would hang forever.
 
     Raises:
-        NotAFileError: it is no regular file.
+        NotAFileError: it is not a regular file.
         OSError: it cannot be opened.
 
     """
@@ -52,17 +52,17 @@ def read_whole(path: Path) -> bytes:
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything lies at ``path``, a broken link too: what is no regular file has to be refused, not skipped."""
+    """Whether anything exists at ``path``, even a broken link; what is not a regular file must be refused."""
     return os.path.lexists(path)
 
 
 def open_new(path: Path) -> BinaryIO:
-    """Open a new unbuffered file; what lies there already, a link or a pipe too, is removed and not written through."""
+    """Open a new unbuffered file; anything at ``path``, such as a link or a pipe, is removed first."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
     except FileExistsError:
-        path.unlink()  # a folder in its place is an error, told by its name
+        path.unlink()  # a folder in its place is an error that names it
         descriptor = os.open(path, flags, 0o666)
     return os.fdopen(descriptor, "wb", buffering=0)
 
@@ -75,12 +75,12 @@ def write(stream: BinaryIO, data: bytes) -> None:
 
 
 def fsync(stream: BinaryIO) -> None:
-    """Bring a file's data to the disk."""
+    """Sync a file's data to the disk."""
     os.fsync(stream.fileno())
 
 
 def fsync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
+    """Sync a folder's entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -89,7 +89,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Replace ``target`` in one step."""
+    """Replace ``target`` atomically."""
     os.replace(source, target)  # noqa: PTH105 - one name for the injector to wrap
 
 
@@ -104,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file (a link too, never what it points to) with ``data``: after a crash the old or the new is there.
+    """Replace a file (or a link, never its target) with ``data``; after a crash, the old or the new content is there.
 
     Raises:
         RunFolderError: the disk is full, read-only, gone or failing.
@@ -121,7 +121,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def taken_back(temporary: Path) -> Iterator[None]:
-    """Remove a temporary file where the body fails; after a kill it is swept by the next start."""
+    """Remove a temporary file if the body fails; after a kill, the next start removes it."""
     try:
         yield
     except BaseException:
@@ -132,7 +132,7 @@ def taken_back(temporary: Path) -> Iterator[None]:
 
 @contextmanager
 def clear_errors(path: Path) -> Iterator[None]:
-    """Turn an :class:`OSError` into one line that says what to do."""
+    """Turn an :class:`OSError` into one line with the remedy."""
     try:
         yield
     except OSError as error:

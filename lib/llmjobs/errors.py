@@ -5,10 +5,10 @@
     ├── DataError                1   rows, records or logs that cannot be read
     ├── ModelError               1   a model that cannot be found, fetched or loaded
     ├── MissingPackageError      1   an extra that is not installed
-    ├── StoppedError             75  a run in Python that was interrupted, with everything saved
-    └── RunFolderError           1   the run folder cannot be used as asked
-        ├── LockedError              another process works in it
-        └── FingerprintError         what is asked for differs from what the folder holds
+    ├── StoppedError             75  a run in Python that was interrupted, with progress saved
+    └── RunFolderError           1   the run folder cannot be used
+        ├── LockedError              another process is working in it
+        └── FingerprintError         the settings differ from those of the run
 
 Every message is one line: where, what, what is allowed, what to do.
 """
@@ -23,20 +23,20 @@ EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNITS_FAILED: Final = 3
 EXIT_RESUMABLE: Final = 75
-"""Stopped by a signal with everything saved; the same command goes on (``EX_TEMPFAIL`` of sysexits.h)."""
+"""Stopped by a signal with progress saved; the same command resumes (``EX_TEMPFAIL`` of sysexits.h)."""
 
 
 class LlmjobsError(Exception):
-    """An error that a person can act on; its text is the one line to print."""
+    """An error that a person can act on; its text is the line to print."""
 
     exit_code = EXIT_ERROR
 
     def __init__(self, message: str) -> None:
-        """Keep ``message`` on one line and without secrets: foreign control characters are shown, not obeyed."""
+        """Put ``message`` on one line without secrets; control characters are written out."""
         super().__init__(printable(redacted(message)))
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows, by IPython's protocol: the one line."""
+        """Show only the one line in a notebook (IPython's protocol)."""
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -55,29 +55,29 @@ class ModelError(LlmjobsError):
 
 
 class MissingPackageError(LlmjobsError):
-    """An optional package that is needed for what was asked."""
+    """An optional package that is needed but not installed."""
 
 
 class StoppedError(LlmjobsError):
-    """A run that was interrupted with everything saved; the same call goes on."""
+    """A run that was interrupted with progress saved; the same call resumes it."""
 
     exit_code = EXIT_RESUMABLE
 
 
 class RunFolderError(LlmjobsError):
-    """A run folder that cannot be used as asked."""
+    """A run folder that cannot be used."""
 
 
 class LockedError(RunFolderError):
-    """Another process works in the run folder."""
+    """Another process is working in the run folder."""
 
 
 class FingerprintError(RunFolderError):
-    """What is asked for differs from what the run folder holds."""
+    """The settings differ from those of the run."""
 
 
 def plain_reason(error: BaseException, most: int = 300) -> str:
-    """What another library's exception says: on one line, without the names of classes and without secrets."""
+    """The text of another library's exception: on one line, without class names and secrets."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyError) and text:
         text = f"there is no {text}"
@@ -96,6 +96,6 @@ def json_kind(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return ``text`` on one line; control characters are written out (``\n`` as a blank, ESC as ``\x1b``)."""
+    r"""Return ``text`` on one line; control characters are written out (``\n`` as a space, ESC as ``\x1b``)."""
     flat = " ".join(text.split("\n"))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)

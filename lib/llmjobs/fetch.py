@@ -1,4 +1,4 @@
-"""``fetch``: bring everything that a manifest needs from the hub into the cache, so that its jobs run offline."""
+"""``fetch``: download everything that a manifest needs from the hub, so that its jobs can run offline."""
 
 import shutil
 import sys
@@ -31,7 +31,7 @@ from llmjobs.hub.repositories import (
 from llmjobs.manifest import BenchmarkSpec, Manifest, ModelSpec
 from llmjobs.manifest.mtbench import RULE_JUDGE
 
-# The things that can be fetched: a model's files, a data set's rows.
+# What can be downloaded: the files of a model, the rows of a data set.
 
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".arrow")
 Advance = Callable[[int], object]
@@ -45,12 +45,12 @@ class ModelItem:
     commit: str
     revision: str | None
     repo: RemoteRepo | None
-    """None where everything is cached and the hub was not asked."""
+    """None if everything is cached and the hub was not asked."""
     files: list[RemoteFile]
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it the same as another."""
+        """Items with equal keys are the same."""
         return (self.name, self.commit)
 
     @property
@@ -63,26 +63,26 @@ class ModelItem:
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that the cache lacks."""
+        """Bytes that are not in the cache."""
         return missing_bytes(self.repo, self.files) if self.repo else 0
 
     def fetch(self, advance: Advance) -> None:
-        """Bring the files."""
+        """Download the files."""
         if self.repo is not None:
             fetch_files(self.repo, self.files, self.revision, advance)
 
     def joined(self, other: "ModelItem") -> "ModelItem":
-        """Take the files of both."""
+        """Combine the files of both."""
         return replace(self, files=list(dict.fromkeys([*self.files, *other.files])))
 
     def offline_line(self) -> str:
-        """Tell that it is not whole."""
-        return f"{self.name}: is not whole in the cache and HF_HUB_OFFLINE is set; run this with network first"
+        """The error line if the network is off."""
+        return f"{self.name}: is not completely cached and HF_HUB_OFFLINE is set; run this online first"
 
 
 @dataclass
 class DataItem:
-    """The rows that a manifest asks of one data set."""
+    """The rows of one data set that a manifest needs."""
 
     name: str
     commit: str
@@ -93,17 +93,17 @@ class DataItem:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it the same as another."""
+        """Items with equal keys are the same."""
         return (self.name, self.commit)
 
     @property
     def missing_bytes(self) -> int:
-        """About how much is missing: the data set's share of subjects that are not cached."""
+        """Estimated missing bytes: the size of the data set times the share of subjects that are not cached."""
         absent = len(self._absent())
         return max(self.total_bytes * absent // len(self.wanted), absent) if absent else 0
 
     def fetch(self, advance: Advance) -> None:
-        """Bring the rows and read them once, so that a row of a wrong form is told now."""
+        """Download the rows and read them once, so that a malformed row is reported now."""
         share = self.total_bytes // max(len(self.wanted), 1)
         for benchmark, subject, split in self._absent():
             load_rows(benchmark, subject, split, revision=self.commit)
@@ -111,25 +111,25 @@ class DataItem:
         remember("dataset", self.name, self.revision, self.commit)
 
     def joined(self, other: "DataItem") -> "DataItem":
-        """Take the subjects of both."""
+        """Combine the subjects of both."""
         wanted = list(dict.fromkeys([*self.wanted, *other.wanted]))
         return replace(self, wanted=wanted, total_bytes=max(self.total_bytes, other.total_bytes))
 
     def offline_line(self) -> str:
-        """Tell which subjects are missing."""
+        """The error line with the missing subjects if the network is off."""
         names = sorted({subject for _, subject, _ in self._absent()})
         shown = ", ".join(names[:5]) + (f" … ({len(names)})" if len(names) > 5 else "")
-        return f"{self.name}: {shown}: not in the cache and HF_HUB_OFFLINE is set; run this with network first"
+        return f"{self.name}: {shown}: not cached and HF_HUB_OFFLINE is set; run this online first"
 
     def _absent(self) -> list[tuple[type[Benchmark], str, str]]:
         return [one for one in self.wanted if not is_cached(self.name, *_place(*one), self.commit)]
 
 
 def model_item(spec: ModelSpec) -> ModelItem | None:
-    """Make the item of a model; None where nothing of it lies on the hub.
+    """Make the item of a model; None if it is not on the hub (a server, a folder, a bundled model).
 
     Raises:
-        ModelError: the hub says no, or it is not a model that can be evaluated.
+        ModelError: the hub refuses, or it is not a model that can be evaluated.
 
     """
     if spec.endpoint or spec.id.startswith(DEMO_PREFIX) or local_path(spec):
@@ -150,10 +150,10 @@ def model_item(spec: ModelSpec) -> ModelItem | None:
 
 
 def data_item(spec: BenchmarkSpec) -> DataItem | None:
-    """Make the item of a benchmark; None where its rows come along or from a local file.
+    """Make the item of a benchmark; None if its rows are bundled or in a local file.
 
     Raises:
-        DataError: the hub says no.
+        DataError: the hub refuses.
 
     """
     benchmark = spec.benchmark()
@@ -170,7 +170,7 @@ def data_item(spec: BenchmarkSpec) -> DataItem | None:
 
 
 def _on_hub(benchmark: type[Benchmark], subject: str, split: str) -> bool:
-    """Whether a split is the hub's; one that comes along is read once here, so that what it lacks is told now."""
+    """Whether a split is on the hub; bundled rows are read once here, so that a problem is reported now."""
     return benchmark.own_rows(subject, split) is None
 
 
@@ -181,33 +181,33 @@ def _place(benchmark: type[Benchmark], subject: str, split: str) -> tuple[str | 
 
 
 def _size(repo: RemoteRepo, wanted: list[tuple[type[Benchmark], str, str]]) -> int:
-    """About how large the wanted configurations are: their folders, or all data files where there are none."""
+    """Estimated size of the wanted configurations: their folders, or all data files if there are no folders."""
     data = [file for file in repo.files if file.path.endswith(DATA_SUFFIXES)]
     folders = {f"{config}/" for config, _ in (_place(*one) for one in wanted) if config}
     inside = [file for file in data if any(file.path.startswith(folder) for folder in folders)]
     return sum(file.size_bytes for file in inside or data)
 
 
-# `fetch`: everything that a manifest needs from the hub into the cache, so that its jobs run without network.
+# `fetch` itself.
 
 Item = ModelItem | DataItem
 S = TypeVar("S", bound=BaseModel)
 ROOM_TO_SPARE_BYTES = 512 * 1024**2
-"""Left free on the disk: unpacked rows, and the system's own needs."""
+"""Space to leave free on the disk, for unpacked rows and for the system."""
 
 
 def run(study: Manifest, *, dry_run: bool = False, stream: TextIO | None = None) -> int:
-    """Fetch the models and rows of ``study``; tell the sizes first. Returns an exit code.
+    """Download the models and rows of ``study`` after printing their sizes. Returns an exit code.
 
-    What cannot be fetched is told in one line each and does not stop the others. A stopped fetch goes on where it was.
+    Each failure is one line and does not stop the others. A stopped download resumes where it stopped.
 
     Raises:
-        DataError: the disk has no room.
+        DataError: the disk does not have enough space.
 
     """
     out = stream or sys.stdout
     items, errors = _items(study)
-    _tell(items, out)
+    _print_sizes(items, out)
     if not dry_run:
         missing = sum(item.missing_bytes for item in items)
         _check_room(missing)
@@ -216,14 +216,14 @@ def run(study: Manifest, *, dry_run: bool = False, stream: TextIO | None = None)
         else:
             errors += _fetch_all(items, missing)
     for line in errors:
-        print(f"cannot be fetched: {line}" if dry_run else f"not fetched: {line}", file=out)
+        print(f"cannot be downloaded: {line}" if dry_run else f"not downloaded: {line}", file=out)
     if not errors and not dry_run:
-        print("all there: set HF_HUB_OFFLINE=1 and the jobs of this manifest run without network", file=out)
+        print("complete: with HF_HUB_OFFLINE=1 the jobs of this manifest run without a network", file=out)
     return EXIT_OK if not errors else EXIT_UNITS_FAILED if items else EXIT_ERROR
 
 
 def _items(study: Manifest) -> tuple[list[Item], list[str]]:
-    """Collect what the manifest needs, each once, and a line for what cannot even be asked for."""
+    """Collect the items of a manifest, each once, and an error line for each one that is not available."""
     models: dict[tuple[str, str], ModelItem] = {}
     data: dict[tuple[str, str], DataItem] = {}
     errors: list[str] = []
@@ -254,13 +254,13 @@ def walk(value: Any, kind: type[S]) -> Iterator[S]:
             yield from walk(one, kind)
 
 
-def _tell(items: Sequence[Item], out: TextIO) -> None:
+def _print_sizes(items: Sequence[Item], out: TextIO) -> None:
     width = max((len(item.name) for item in items), default=0)
     for item in items:
-        left = f"{size_text(item.missing_bytes)} to fetch" if item.missing_bytes else "cached"
+        left = f"{size_text(item.missing_bytes)} to download" if item.missing_bytes else "cached"
         print(f"{item.name.ljust(width)}  {size_text(item.total_bytes):>9}  {item.commit[:12]}  {left}", file=out)
     total, missing = sum(i.total_bytes for i in items), sum(i.missing_bytes for i in items)
-    print(f"total {size_text(total)}, {size_text(missing)} to fetch", file=out, flush=True)
+    print(f"total {size_text(total)}, {size_text(missing)} to download", file=out, flush=True)
 
 
 def _check_room(missing: int) -> None:
@@ -269,7 +269,8 @@ def _check_room(missing: int) -> None:
     free = shutil.disk_usage(there).free
     if missing and missing + ROOM_TO_SPARE_BYTES > free:
         raise DataError(
-            f"{cache}: {size_text(missing)} to fetch, {size_text(free)} free; free some, or set HF_HOME to another disk"
+            f"{cache}: {size_text(missing)} to download, {size_text(free)} free; free some space, or set HF_HOME to "
+            "another disk"
         )
 
 

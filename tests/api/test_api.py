@@ -90,7 +90,7 @@ def test_errors_are_raised_and_nothing_exits(tmp_path):
         llmjobs.run("nothing.yaml", results=tmp_path)
     with pytest.raises(ManifestError, match="give them to load_manifest"):
         llmjobs.run(llmjobs.load_manifest("smoke"), results=tmp_path, overrides=["name=x"])
-    with pytest.raises(DataError, match="holds no run"):
+    with pytest.raises(DataError, match="contains no run"):
         llmjobs.Results(tmp_path)
 
 

@@ -177,7 +177,7 @@ def test_parquet_bombs(tmp_path: Path) -> None:
     path = tmp_path / "long.parquet"
     half = pa.array(["x" * (rows.MAX_CELL_CHARS // 2)]).dictionary_encode()
     pq.write_table(pa.table({"question": half.take(pa.array([0] * 5000))}), path)
-    with pytest.raises(DataError, match="unpacks to over 1,0"):
+    with pytest.raises(DataError, match="unpacks to more than 1,0"):
         rows.read_rows(path)
 
 

@@ -167,7 +167,7 @@ def test_a_unit_that_fails_three_times_is_left_and_the_rest_goes_on(cluster, run
     assert outcome["done"] == 3, err
     assert outcome["failed"].keys() == {"toy/red/deadly", "toy/green/broken"}
     assert outcome["failed"]["toy/green/broken"].startswith(
-        "an error that was not foreseen: this unit always fails (llmjobs -v shows where) (on "
+        "unexpected error: this unit always fails (llmjobs -v shows the traceback) (on "
     )
     assert "its worker on " in outcome["failed"]["toy/red/deadly"]
     assert err.count("toy/red/deadly: its worker") == 3

@@ -91,7 +91,7 @@ def test_what_differs_is_named(case, folder):
     write(manifest, changed)
     assert job.run(folder / "r", told=told) == 1, told.read_text()
     line = told.read_text().strip().splitlines()[-1]
-    assert says in line and "give the run another name (--set name=…), or start anew with --fresh" in line
+    assert says in line and "give the run another name (--set name=…), or start over with --fresh" in line
     for path, data in kept.items():
         path.write_bytes(data)
     shutil.rmtree(folder / "model")

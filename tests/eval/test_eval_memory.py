@@ -65,7 +65,7 @@ def test_a_persons_kills_change_nothing(attempt, small, tmp_path):
     for _ in range(3):
         assert attempt(7, dies_in=1)[0] == -signal.SIGKILL
     code, told = attempt(7)
-    assert code == 0 and "for lack of memory" not in told
+    assert code == 0 and "ran out of memory" not in told
     assert differences(state_of(tmp_path / "r"), small[1]) == []
 
 
@@ -73,7 +73,7 @@ def test_a_kill_for_memory_halves_the_batch_aloud_and_the_answers_stay(attempt, 
     assert attempt(7, dies_in=1)[0] == -signal.SIGKILL
     code, told = attempt(8)
     assert code == 0, told
-    assert f"{UNIT.removeprefix('eval/')}: the kernel ended the last attempt for lack of memory" in told
+    assert f"{UNIT.removeprefix('eval/')}: the last attempt ran out of memory" in told
     limit = checkpoint.read(tmp_path / "r" / UNIT / "checkpoint.pkl")["state"]["token_limit"]
     assert f"going on with less at once: {{'token_limit': {limit}}}" in told
     model = json.loads((tmp_path / "r/eval/eval/tiny/model.json").read_text())
@@ -96,7 +96,7 @@ def test_killed_again_and_again_it_says_so_in_the_end(attempt, tmp_path):
         if code >= 0:
             break
     assert code == 3, "it ended by itself"
-    assert "was killed for lack of memory with the smallest batch there is; use quantization: 4bit" in told
+    assert "ran out of memory even with the smallest batch and was killed; use quantization: 4bit" in told
     assert 4 <= count <= 10, "halved each time, down to one token"
 
 

@@ -37,17 +37,17 @@ def test_sizes_come_first_and_everything_arrives(world: World) -> None:
     code, text = run(study(MODEL, "llmjobs/demo-base"))
     lines = text.splitlines()
     assert code == 0
-    assert lines[0].split()[0] == MODEL and lines[0].endswith("to fetch")
+    assert lines[0].split()[0] == MODEL and lines[0].endswith("to download")
     assert lines[1].split()[0] == DATASET and world.hub.datasets[DATASET].commit[:12] in lines[1]
-    assert lines[2].startswith("total ") and lines[3].startswith("all there: set HF_HUB_OFFLINE=1")
+    assert lines[2].startswith("total ") and lines[3].startswith("complete: with HF_HUB_OFFLINE=1")
     assert len(lines) == 4, "demo model and demo benchmark come along"
     code, text = run(study(MODEL))
-    assert code == 0 and "0 B to fetch" in text and text.count("cached") == 2
+    assert code == 0 and "0 B to download" in text and text.count("cached") == 2
 
 
 def test_dry_run_fetches_nothing(world: World) -> None:
     code, text = run(study(MODEL), dry_run=True)
-    assert code == 0 and "to fetch" in text
+    assert code == 0 and "to download" in text
     assert not any(seen.store for seen in world.hub.seen)
 
 
@@ -59,7 +59,7 @@ def test_afterwards_nothing_needs_the_network(world: World) -> None:
         assert load_rows(MMLU, subject, "test").rows and load_rows(MMLU, subject, "fewshot").rows
     assert hub.resolve_model(MODEL) == world.hub.models[MODEL].commit
     code, text = run(study(MODEL))
-    assert code == 0 and "0 B to fetch" in text
+    assert code == 0 and "0 B to download" in text
     assert len(world.hub.seen) == before
 
 
@@ -68,15 +68,15 @@ def test_offline_says_what_is_missing(world: World) -> None:
     world.go_offline()
     code, text = run(study(MODEL, GATED))
     assert code == 3
-    assert f"not fetched: {GATED}: {GATED} is not whole in the cache and HF_HUB_OFFLINE is set" in text
-    assert f"not fetched: {DATASET}: anatomy: not in the cache and HF_HUB_OFFLINE is set" in text
+    assert f"not downloaded: {GATED}: {GATED} is not completely cached and HF_HUB_OFFLINE is set" in text
+    assert f"not downloaded: {DATASET}: anatomy: not cached and HF_HUB_OFFLINE is set" in text
 
 
 def test_one_that_fails_does_not_stop_the_others(world: World) -> None:
     code, text = run(study(GATED, "maker/tinny", MODEL))
     assert code == 3
-    assert f"not fetched: {GATED}: {GATED} is gated and there is no token" in text
-    assert "not fetched: maker/tinny: there is no model maker/tinny on the hub" in text
+    assert f"not downloaded: {GATED}: {GATED} is gated and there is no token" in text
+    assert "not downloaded: maker/tinny: there is no model maker/tinny on the hub" in text
     assert hub.cached_snapshot("model", MODEL) is not None
     assert load_rows(MMLU, "anatomy", "test").rows
 
@@ -84,13 +84,13 @@ def test_one_that_fails_does_not_stop_the_others(world: World) -> None:
 def test_rows_of_a_wrong_form_are_told_now(world: World) -> None:
     world.hub.datasets[DATASET] = dataset_repo()
     _, text = run(study(MODEL, benchmarks=["arc_easy"]))
-    assert "not fetched: allenai/ai2_arc: there is no data set" in text
+    assert "not downloaded: allenai/ai2_arc: there is no data set" in text
 
 
 def test_no_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match=r"to fetch, 1\.0 kB free; free some, or set HF_HOME to another disk"):
+    with pytest.raises(DataError, match=r"to download, 1\.0 kB free; free some space, or set HF_HOME to another disk"):
         run(study(MODEL))
 
 
@@ -123,7 +123,7 @@ def test_the_command_shows_no_token_anywhere(world: World, environment: dict[str
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "all there" in done.stdout
+    assert "complete:" in done.stdout
     assert TOKEN not in done.stdout + done.stderr
     held = [p for p in tmp_path.rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()]
     assert held == [], "the token is in no file"
@@ -134,7 +134,7 @@ def test_the_command_shows_no_token_anywhere(world: World, environment: dict[str
         text=True,
         timeout=120,
     )
-    assert again.returncode == 0 and "0 B to fetch" in again.stdout, again.stderr
+    assert again.returncode == 0 and "0 B to download" in again.stdout, again.stderr
 
 
 @pytest.mark.parametrize(

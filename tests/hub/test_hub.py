@@ -31,7 +31,7 @@ def test_files_with_sizes_and_hashes(world: World) -> None:
 
 def test_gated_without_a_token(world: World) -> None:
     text = line(hub.check_access, "model", GATED)
-    assert f"is gated and there is no token: ask for access at {world.hub.url}/{GATED}, then hf auth login" in text
+    assert f"is gated and there is no token; request access at {world.hub.url}/{GATED}, then run" in text
 
 
 @pytest.mark.parametrize("file", [False, True])
@@ -39,7 +39,7 @@ def test_a_token_without_access(world: World, file: bool) -> None:
     world.log_in("hf_other", file=file)
     text = line(hub.check_access, "model", GATED)
     source = str(world.home / "token") if file else "HF_TOKEN"
-    assert f"the token (from {source}) has no access yet: ask at {world.hub.url}/{GATED} and wait" in text
+    assert f"the token (from {source}) does not have access yet; request it at {world.hub.url}/{GATED} and wait" in text
 
 
 def test_a_token_with_access(world: World) -> None:
@@ -63,18 +63,18 @@ def test_a_wrong_name_is_told_apart_from_no_access(world: World) -> None:
     text = line(hub.resolve_model, "maker/tinny")
     assert "there is no model maker/tinny on the hub, or it is private and needs a token" in text
     world.log_in(TOKEN)
-    assert "or it is private and the token (from HF_TOKEN) may not see it" in line(hub.resolve_model, "maker/tinny")
+    assert "or it is private and the token (from HF_TOKEN) cannot see it" in line(hub.resolve_model, "maker/tinny")
     text = line(hub.resolve_dataset, "cais/mlmu", error=DataError)
     assert "there is no data set cais/mlmu on the hub" in text
 
 
 def test_a_name_that_cannot_be_one(world: World) -> None:
-    assert "is not a name on the hub (OWNER/NAME)" in line(hub.resolve_model, "no//such name")
+    assert "is neither a name on the hub (OWNER/NAME)" in line(hub.resolve_model, "no//such name")
 
 
 def test_a_removed_revision(world: World) -> None:
     text = line(hub.resolve_model, MODEL, "0" * 40)
-    assert f"{MODEL} has no such revision (any more); choose one from {world.hub.url}/{MODEL}" in text
+    assert f"{MODEL} does not have this revision (any more); choose one from {world.hub.url}/{MODEL}" in text
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -104,5 +104,5 @@ def test_no_network(world: World, no_sleep: list[float]) -> None:
 def test_offline_without_cache(world: World) -> None:
     world.go_offline()
     text = line(hub.resolve_model, MODEL)
-    assert "not whole in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' with network first" in text
+    assert "not completely cached and HF_HUB_OFFLINE is set; run 'llmjobs fetch'" in text
     assert not world.hub.seen

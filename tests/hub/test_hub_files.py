@@ -49,7 +49,7 @@ def test_pickles_stay_where_they_are(world: World) -> None:
 def test_no_safetensors(world: World) -> None:
     world.hub.models["maker/old"] = Repo({"config.json": b"{}", "pytorch_model.bin": b"x"})
     repo = hub.inspect("model", "maker/old")
-    with pytest.raises(ModelError, match="no safetensors weights; pickle_weights: true allows others"):
+    with pytest.raises(ModelError, match="no safetensors weights; .*pickle_weights: true"):
         model_files(repo)
     assert [f.path for f in model_files(repo, pickle_weights=True)] == ["config.json", "pytorch_model.bin"]
 
@@ -117,7 +117,9 @@ def test_a_killed_fetch_goes_on_where_it_was(world: World) -> None:
 
 def test_a_damaged_file_is_noticed_and_fetched_anew(world: World) -> None:
     world.hub.fail("model.safetensors/", corrupt=True)
-    with pytest.raises(ModelError, match=r"model\.safetensors arrived damaged \(its hash differs\) and was deleted"):
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors was damaged during download \(its hash differs\) and was deleted"
+    ):
         fetch()
     folder, _ = fetch()
     assert (folder / "model.safetensors").read_bytes() == weights(world)
@@ -125,7 +127,7 @@ def test_a_damaged_file_is_noticed_and_fetched_anew(world: World) -> None:
 
 def test_a_damaged_small_file_is_noticed(world: World) -> None:
     world.hub.fail(r"resolve/.*/config\.json", corrupt=True)
-    with pytest.raises(ModelError, match=r"config\.json arrived damaged"):
+    with pytest.raises(ModelError, match=r"config\.json was damaged during download"):
         fetch()
     folder, _ = fetch()
     assert (folder / "config.json").read_bytes() == world.hub.models[MODEL].files["config.json"]
@@ -165,7 +167,7 @@ def test_ensuring_a_model_fetches_once_and_then_needs_no_network(world: World) -
     assert (folder / "model.safetensors").read_bytes() == weights(world)
     world.go_offline()
     assert ensure_model(MODEL, commit) == folder
-    with pytest.raises(ModelError, match="not whole in the cache and HF_HUB_OFFLINE is set"):
+    with pytest.raises(ModelError, match="not completely cached and HF_HUB_OFFLINE is set"):
         ensure_model(GATED, commit)
 
 
@@ -217,5 +219,5 @@ def test_a_slow_download_moves_the_bar_as_it_goes(world: World, monkeypatch: pyt
 
 def test_an_answer_that_is_not_a_hubs_is_told_so(world: World, no_sleep: list[float]) -> None:
     world.hub.fail("HEAD .*resolve/.*model.safetensors", times=99, status=200)
-    with pytest.raises(ModelError, match=r"what answered for maker/tiny is not a hub but a web page or a proxy"):
+    with pytest.raises(ModelError, match=r"the answer for maker/tiny came from a web page or a proxy"):
         fetch()

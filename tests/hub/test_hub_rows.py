@@ -53,7 +53,7 @@ def test_offline_what_is_missing_is_one_line(world: World, cached: str) -> None:
     world.go_offline()
     with pytest.raises(DataError) as caught:
         load_rows(MMLU, "astronomy", "test")
-    assert "cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch'" in str(caught.value)
+    assert "cached and HF_HUB_OFFLINE is set; run 'llmjobs fetch'" in str(caught.value)
 
 
 def test_offline_another_revision_is_not_taken_for_the_one_asked(world: World) -> None:
@@ -77,7 +77,7 @@ def test_private_and_unknown(world: World) -> None:
 
 def test_gated(world: World) -> None:
     world.hub.datasets[DATASET] = dataset_repo(gated=True, allowed={TOKEN})
-    with pytest.raises(DataError, match="is gated and there is no token: ask for access at .*/datasets/cais/mmlu"):
+    with pytest.raises(DataError, match="is gated and there is no token; request access at .*/datasets/cais/mmlu"):
         load_rows(MMLU, "astronomy", "test")
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_configuration(world: World) -> None:
 
 def test_a_damaged_file_is_noticed(world: World) -> None:
     world.hub.fail("test-00000-of-00001.parquet/", corrupt=True)
-    with pytest.raises(DataError, match=r"arrived damaged \(its hash differs\)"):
+    with pytest.raises(DataError, match=r"was damaged during download \(its hash differs\)"):
         load_rows(MMLU, "astronomy", "test")
     assert load_rows(MMLU, "astronomy", "test").rows
 
@@ -119,7 +119,7 @@ def test_a_parquet_bomb_is_not_unpacked(world: World) -> None:
     name = next(name for name in files if "astronomy/test" in name)
     files[name] = bomb()
     assert len(files[name]) < 2 << 20
-    with pytest.raises(DataError, match=r"unpacks to over 1,0.. MiB") as caught:
+    with pytest.raises(DataError, match=r"unpacks to more than 1,0.. MiB") as caught:
         load_rows(MMLU, "astronomy", "test")
     assert "\n" not in str(caught.value) and str(world.home) not in str(caught.value)
     assert not list(world.home.rglob("*.arrow"))

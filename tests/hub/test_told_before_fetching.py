@@ -25,7 +25,7 @@ def told(model: str, *, dry_run: bool = True, **options: object) -> tuple[int, s
 def test_a_gated_model_without_access_is_no_success(world: World) -> None:
     code, text = told(GATED)
     assert code == 1
-    assert f"cannot be fetched: {GATED}: {GATED} is gated and there is no token" in text
+    assert f"cannot be downloaded: {GATED}: {GATED} is gated and there is no token" in text
 
 
 def test_an_encoder_is_named_and_its_weights_are_not_fetched(world: World) -> None:
@@ -46,7 +46,7 @@ def test_a_missing_shard_is_not_all_there(world: World) -> None:
     world.hub.models[MODEL] = repo
     code, text = told(MODEL, dry_run=False)
     assert code == 1
-    assert "model-00002-of-00002.safetensors" in text and "all there" not in text
+    assert "model-00002-of-00002.safetensors" in text and "complete:" not in text
 
 
 def test_a_cache_that_lacks_a_shard_is_not_whole(world: World) -> None:
@@ -66,12 +66,15 @@ def test_offline_and_not_whole_is_not_all_there(world: World) -> None:
     world.go_offline()
     code, text = told(MODEL)
     assert code == 1
-    assert "is not whole in the cache" in text and "all there" not in text
+    assert "is not completely cached" in text and "complete:" not in text
 
 
 def test_a_long_wait_is_said_and_not_waited(world: World, no_sleep: list[float]) -> None:
     world.hub.fail("/api/models/maker/tiny", times=99, status=429, headers={"Retry-After": "3600"})
-    with pytest.raises(ModelError, match=r"limits requests \(HTTP 429\) .* asks to wait 60 min; run the same command"):
+    with pytest.raises(
+        ModelError,
+        match=r"rate limit of the hub is reached \(HTTP 429\), which asks to wait 60 min; run the same command",
+    ):
         hub.resolve_model(MODEL)
     assert no_sleep == []
 
@@ -80,7 +83,7 @@ def test_a_short_wait_is_waited(world: World, no_sleep: list[float], caplog: pyt
     world.hub.fail("/api/models/maker/tiny", times=1, status=429, headers={"Retry-After": "7"})
     hub.resolve_model(MODEL)
     assert no_sleep == [7.0]
-    assert "the hub limits requests (HTTP 429); trying again in 7 s" in caplog.text
+    assert "the hub's rate limit is reached (HTTP 429); trying again in 7 s" in caplog.text
 
 
 def test_a_page_of_a_hotels_network(world: World, no_sleep: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +91,7 @@ def test_a_page_of_a_hotels_network(world: World, no_sleep: list[float], monkeyp
         json.loads("<html>log in</html>")
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", page)
-    with pytest.raises(ModelError, match="is not a hub but a web page or a proxy; log in to this network") as caught:
+    with pytest.raises(ModelError, match="came from a web page or a proxy, not from the hub") as caught:
         hub.resolve_model(MODEL)
     assert "JSONDecodeError" not in str(caught.value)
 

@@ -49,7 +49,7 @@ def test_a_counter_for_root_alone(powercap, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(energy.Path, "read_text", lambda path: refuse() if path.name == "energy_uj" else "package-0")
-    with pytest.raises(Unreadable, match="readable for root alone; chmod a\\+r it"):
+    with pytest.raises(Unreadable, match="can only be read by root; run chmod a\\+r"):
         rapl_counters(powercap)
 
 

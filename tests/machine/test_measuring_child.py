@@ -44,8 +44,8 @@ def test_a_death_is_told(name, says):
 def test_the_line_of_a_kill_for_memory():
     ended = child(burn_s=0.4, signal="SIGKILL")
     assert 1 << 22 < ended.peak_bytes < 1 << 28
-    assert "by SIGKILL, most likely for lack of memory during acting, with 0.0" in out_of_memory(ended, oom_kills())
-    assert "by the kernel for lack of memory" in out_of_memory(ended, -1) or oom_kills() is None
+    assert "by SIGKILL, most likely because memory ran out during acting, with 0.0" in out_of_memory(ended, oom_kills())
+    assert "by the kernel because memory ran out" in out_of_memory(ended, -1) or oom_kills() is None
 
 
 def test_a_time_limit_is_no_kill_for_memory():
@@ -95,4 +95,4 @@ def test_times_are_those_of_the_shells_time(tmp_path):
 
 def test_last_line():
     assert last_line("one\n\n two \n\n") == "two"
-    assert last_line("") == "it said nothing"
+    assert last_line("") == "the process exited without reporting an error"

@@ -21,9 +21,9 @@ def test_counts_or_a_reason():
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        (errno.EACCES, "does not let this user"),
-        (errno.ENOENT, "offers no CPU counters"),
-        (errno.ENOSYS, "not to be had"),
+        (errno.EACCES, "may not read CPU counters"),
+        (errno.ENOENT, "has no CPU counters"),
+        (errno.ENOSYS, "no perf events"),
         (errno.EMFILE, "cannot be opened"),
     ],
 )
@@ -44,7 +44,7 @@ def test_without_the_right_for_the_kernel_user_mode_is_counted(monkeypatch):
 
     monkeypatch.setattr(cpu_counters, "_open", only_user)
     with CpuCounters() as counters:
-        assert "offers no CPU counters" in counters.read().reason
+        assert "has no CPU counters" in counters.read().reason
 
 
 def test_a_shared_counter_is_no_figure():

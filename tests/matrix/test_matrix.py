@@ -165,7 +165,7 @@ def test_a_cell_that_the_kernel_kills_is_not_tried_for_ever(manifest, cells, tmp
     run(manifest(), "--results", tmp_path / "r", expect=EXIT_UNITS_FAILED)
     found = cell(tmp_path / "r" / "grid", "cpu-8bit")
     assert found["status"] == "killed"
-    assert "for lack of memory during load, with 3.00 GiB resident" in found["reason"]
+    assert "because memory ran out during load, with 3.00 GiB resident" in found["reason"]
     assert cells.started.count("8bit") == 2, "two attempts in all, not two a repetition"
     assert cell(tmp_path / "r" / "grid", "cpu-none")["status"] == "done"
     assert "CPU 8-bit: killed: killed by SIGKILL" in capsys.readouterr().out

@@ -143,4 +143,4 @@ def test_a_child_that_is_killed_for_memory(tmp_path):
         time.sleep(0.02)
     assert process.returncode == 3
     cell = cells(tmp_path / "r" / "grid")["cpu-none"]
-    assert cell["status"] == "killed" and "for lack of memory" in cell["reason"]
+    assert cell["status"] == "killed" and "memory ran out" in cell["reason"]

@@ -195,14 +195,14 @@ def test_what_does_not_fit_and_what_would(manifest, played, monkeypatch, capsys)
     assert "of 8.00 GiB; 4bit needs 7.0" in shown
     monkeypatch.setattr(plan_model, "memory_bytes", lambda: 2 << 30)
     assert run("plan", manifest()) == 1
-    assert "no quantization makes it fit; take a smaller model" in capsys.readouterr().out
+    assert "no quantization makes it fit; use a smaller model" in capsys.readouterr().out
 
 
 def test_a_gated_model_and_one_to_fetch(world: World, manifest, monkeypatch, capsys):
     monkeypatch.setattr(plan_model, "_forecast", None)
     assert run("plan", manifest({"id": GATED, "name": "gated"}, {"id": MODEL, "name": "open"}), "--json") == 1
     gated, free = json.loads(capsys.readouterr().out)["models"]
-    assert gated["gated"] and gated["error"].startswith(f"{GATED} is gated and there is no token: ask for access at")
+    assert gated["gated"] and gated["error"].startswith(f"{GATED} is gated and there is no token; request access at")
     config = 2_000  # was read already, to see what kind of model it is
     assert free["download_bytes"] - config < free["missing_bytes"] <= free["download_bytes"] > 100_000
 
@@ -211,7 +211,7 @@ def test_no_network_is_said_once_and_not_waited_for(world: World, manifest, no_s
     world.patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert run("plan", manifest({"id": MODEL, "name": "far"})) == 1
     shown = capsys.readouterr().out
-    assert "far: maker/tiny is not whole in the cache and the hub cannot be reached; run 'llmjobs fetch'" in shown
+    assert "far: maker/tiny is not completely cached and the hub cannot be reached; run 'llmjobs fetch'" in shown
     assert no_sleep == []
 
 

@@ -47,7 +47,7 @@ def test_every_flipped_byte_and_every_length_is_noticed(tmp_path):
         path.write_bytes(data)
         found = checkpoint.load(path)
         assert found.state == {"n": 1}
-        assert "going on from checkpoint.pkl.previous" in found.remark
+        assert "continuing from checkpoint.pkl.previous" in found.remark
 
 
 def test_both_generations_damaged(tmp_path):
@@ -56,7 +56,7 @@ def test_both_generations_damaged(tmp_path):
     checkpoint.save(path, STATE)
     path.write_bytes(b"")
     checkpoint.previous_of(path).write_bytes(b"other")
-    with pytest.raises(RunFolderError, match=r"pkl is empty or cut off; .*previous does not begin as a checkpoint"):
+    with pytest.raises(RunFolderError, match=r"pkl is empty or cut off; .*previous is not a checkpoint"):
         checkpoint.load(path)
 
 
@@ -67,7 +67,7 @@ def test_another_version_is_told(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"checkpoint 1\n", b"checkpoint 2\n"))
     found = checkpoint.load(path)
     assert found.state == {"n": 1}
-    assert "is of version 2, and this llmjobs reads version 1; going on from checkpoint.pkl.previous" in found.remark
+    assert "has version 2, but this llmjobs reads version 1; continuing from checkpoint.pkl.previous" in found.remark
 
 
 class Evil:

@@ -64,32 +64,32 @@ def test_any_byte_flipped_and_any_length(halfway, unbroken, tmp_path, caplog):
         path = tmp_path / str(number)
         shutil.copytree(halfway[0], path)
         (path / UNIT / "checkpoint.pkl").write_bytes(data)
-        goes_on(RunFolder(path), unbroken, caplog, "going on from checkpoint.pkl.previous")
+        goes_on(RunFolder(path), unbroken, caplog, "continuing from checkpoint.pkl.previous")
 
 
 def test_both_generations_damaged_the_records_serve(folder, unbroken, caplog):
     for name in BOTH:
         (folder.path / UNIT / name).write_bytes(b"")
-    goes_on(folder, unbroken, caplog, "is empty or cut off; going on from records.jsonl (3 steps)")
+    goes_on(folder, unbroken, caplog, "is empty or cut off; continuing from records.jsonl (3 steps)")
 
 
 def test_both_of_another_version(folder, unbroken, caplog):
     for name in BOTH:
         path = folder.path / UNIT / name
         path.write_bytes(path.read_bytes().replace(b"checkpoint 1\n", b"checkpoint 7\n"))
-    goes_on(folder, unbroken, caplog, "is of version 7, and this llmjobs reads version 1; going on from records.jsonl")
+    goes_on(folder, unbroken, caplog, "has version 7, but this llmjobs reads version 1; continuing from records.jsonl")
 
 
 @pytest.mark.parametrize("state", [{}, {"declared": {"seed": 1}}, {"declared": 3, "steps_done": "x"}])
 def test_a_whole_checkpoint_of_something_else(folder, unbroken, caplog, state):
     checkpoint.save(folder.path / UNIT / "checkpoint.pkl", state)
-    goes_on(folder, unbroken, caplog, "is whole, but not the checkpoint of a unit; going on from records.jsonl")
+    goes_on(folder, unbroken, caplog, "is intact, but not the checkpoint of a unit; continuing from records.jsonl")
 
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_an_older_generation_is_noticed_and_serves(folder, halfway, unbroken, caplog, steps):
     (folder.path / UNIT / "checkpoint.pkl").write_bytes(halfway[1][steps - 1])
-    says = f"is older than checkpoint.pkl.previous; going on from step {steps}, as it says"
+    says = f"is older than checkpoint.pkl.previous; continuing from its step {steps}"
     goes_on(folder, unbroken, caplog, says)
 
 
@@ -109,7 +109,7 @@ def test_a_last_line_torn_anywhere_also_within_a_character(folder, unbroken, cap
     records = folder.path / UNIT / "records.jsonl"
     line = '{"unit":"toy","text":"ü🙂🙂"'.encode()
     records.write_bytes(records.read_bytes() + line[:-cut])
-    goes_on(folder, unbroken, caplog, "going on from records.jsonl")
+    goes_on(folder, unbroken, caplog, "continuing from records.jsonl")
 
 
 def test_a_damaged_line_in_the_middle_names_file_and_line(folder):
@@ -118,7 +118,7 @@ def test_a_damaged_line_in_the_middle_names_file_and_line(folder):
     records = folder.path / UNIT / "records.jsonl"
     lines = records.read_bytes().splitlines(keepends=True)
     records.write_bytes(b"".join([*lines[:2], b'{"torn\n', *lines[3:]]))
-    with pytest.raises(DataError, match=r"records\.jsonl:3: not a whole JSON object; restore the file or run with"):
+    with pytest.raises(DataError, match=r"records\.jsonl:3: not a complete JSON object; restore the file or run with"):
         run_job(ToyJob(**SHAPE), folder)
     with pytest.raises(DataError, match=r"records\.jsonl:3"):
         read_records(records)
@@ -145,7 +145,7 @@ def test_a_step_that_is_no_number_names_file_and_line(folder, step):
     records = folder.path / UNIT / "records.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join([lines[0], lines[1].replace('"step":0', f'"step":{step}'), *lines[2:]]))
-    with pytest.raises(DataError, match=r"records\.jsonl:2: 'step' is .*, not a number that follows"):
+    with pytest.raises(DataError, match=r"records\.jsonl:2: 'step' is .*, which cannot follow"):
         run_job(ToyJob(**SHAPE), folder)
 
 
@@ -156,4 +156,4 @@ def test_any_figure_in_the_timings_is_survived(folder, unbroken, caplog, value):
     timings = folder.path / UNIT / "timings.jsonl"
     for name in ("real_s", "items", "attempt"):
         timings.write_text(re.sub(rf'"{name}":[0-9.]+', f'"{name}":{value}', timings.read_text()))
-    goes_on(folder, unbroken, caplog, "going on from records.jsonl")
+    goes_on(folder, unbroken, caplog, "continuing from records.jsonl")

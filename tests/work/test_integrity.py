@@ -99,7 +99,7 @@ def test_a_changed_line_before_the_end_of_an_unfinished_unit(tmp_path, name):
     file = folder.path / UNIT / name
     whole = file.read_bytes()
     file.write_bytes(edited(whole))
-    with pytest.raises(RunFolderError, match="is not what was saved"):
+    with pytest.raises(RunFolderError, match="does not match its checksum"):
         run_job(ToyJob(units=1, steps=6), folder)
     file.write_bytes(whole + b'{"not": "saved"}\n{"torn')
     assert check_unit(folder.path / UNIT).verified, "what lies behind what was saved is nobody's business"
@@ -125,7 +125,7 @@ def test_a_run_without_digests_is_read_line_by_line(finished):
     forget_digests(finished)
     file = finished.path / UNIT / "records.jsonl"
     file.write_bytes(file.read_bytes().replace(b'"value"', b'"value ', 1))
-    with pytest.raises(RunFolderError, match="line 1 is not a whole JSON object"):
+    with pytest.raises(RunFolderError, match="line 1 is not a complete JSON object"):
         run_job(ToyJob(**SHAPE), finished)
 
 
@@ -173,7 +173,7 @@ def test_a_pipe_in_the_place_of_any_file_hangs_nothing(finished, name):
 def test_another_shape_than_an_object_is_one_line(tmp_path, value):
     file = tmp_path / "model.json"
     file.write_text(json.dumps(value))
-    with pytest.raises(Exception, match=r"model\.json: holds .* where an object was expected; restore it, or delete"):
+    with pytest.raises(Exception, match=r"model\.json: contains .* instead of an object; restore it, or delete"):
         read_object(file)
 
 

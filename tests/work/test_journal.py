@@ -48,7 +48,7 @@ def test_every_torn_length_is_read_up_to_the_last_whole_line(tmp_path):
 def test_damage_in_the_middle_names_file_and_line(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_bytes(encode({"a": 1}) + b'{"a"\n' + encode({"a": 3}))
-    with pytest.raises(DataError, match=r"records\.jsonl:2: not a whole JSON object"):
+    with pytest.raises(DataError, match=r"records\.jsonl:2: not a complete JSON object"):
         read_records(path, allow_torn=True)
 
 

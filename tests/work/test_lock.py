@@ -79,7 +79,7 @@ def test_another_machine_that_did_not_end_cleanly_is_a_warning(tmp_path, locks, 
     note(tmp_path / "run", pid=1, host="elsewhere")
     with caplog.at_level(logging.WARNING), exclusive(tmp_path / "run"):
         pass
-    assert "process 1 on elsewhere did not end this run cleanly; should it still be running, stop it" in caplog.text
+    assert "process 1 on elsewhere did not end this run cleanly; if it is still running, stop it" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"pid": "x"}', "[]", "\0" * 900])

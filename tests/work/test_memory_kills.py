@@ -80,7 +80,7 @@ def test_a_kill_that_the_kernel_counted_is_told_and_recorded(attempt, tmp_path, 
     attempt(5, dies_at=2)
     told = attempt(6)
     assert (told.steps_done, told.killed_for_memory) == (2, True)
-    assert f"{UNIT}: the kernel ended the last attempt for lack of memory" in caplog.text
+    assert f"{UNIT}: the last attempt ran out of memory" in caplog.text
     assert state(tmp_path)["memory_kills"] == 1
     opened = [line for line in read_records(tmp_path / "run" / UNIT / "timings.jsonl") if line["phase"] == "open"]
     assert [line.get("memory_kills") for line in opened] == [None, 1]

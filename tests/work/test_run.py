@@ -44,9 +44,7 @@ def test_a_failing_unit_does_not_stop_the_others(folder):
     job = ToyJob(names=["toy/a", "toy/broken", "toy/c"])
     outcome = run_job(job, folder)
     assert outcome.exit_code == EXIT_UNITS_FAILED
-    assert outcome.failed == {
-        "toy/broken": "an error that was not foreseen: this unit always fails (llmjobs -v shows where)"
-    }
+    assert outcome.failed == {"toy/broken": "unexpected error: this unit always fails (llmjobs -v shows the traceback)"}
     assert (folder.path / "toy/broken/error.json").exists()
     assert len(read_records(folder.path / "toy/c/records.jsonl")) == 18
     assert [name for name, _ in job.opened] == job.names
@@ -179,7 +177,7 @@ def test_damage_is_made_good_from_what_is_left(folder, unbroken, caplog, damage)
         (unit / "checkpoint.pkl").write_bytes((unit / "checkpoint.pkl").read_bytes()[:-3])
     assert run_job(ToyJob(), folder).exit_code == 0
     assert records_of(folder.path) == unbroken
-    assert ("going on from" in caplog.text) == (damage != "torn-records")
+    assert ("continuing from" in caplog.text) == (damage != "torn-records")
 
 
 def test_a_shortened_journal_is_refused(folder):

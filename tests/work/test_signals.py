@@ -75,7 +75,7 @@ def test_once(start, tmp_path, unbroken, phase, number):
     assert code == EXIT_RESUMABLE, said
     assert "Traceback" not in said
     if phase == "step":
-        assert f"{signal.Signals(number).name}: finishing the step at hand" in said
+        assert f"{signal.Signals(number).name}: finishing the current step" in said
         assert (tmp_path / "run/toy/unit-0/records.jsonl").stat().st_size > 0, "the step was finished"
     goes_on(tmp_path / "run", unbroken)
 
@@ -140,5 +140,5 @@ def test_nohup_stays_nohup(start, tmp_path, unbroken):
 @pytest.mark.parametrize("text", ["soon", "-1", "0", "nan", "1e9"])
 def test_a_grace_that_is_no_number_of_seconds(monkeypatch, text):
     monkeypatch.setenv("LLMJOBS_GRACE_S", text)
-    with pytest.raises(LlmjobsError, match="LLMJOBS_GRACE_S: .* is no number of seconds above 0; 25 is the default"):
+    with pytest.raises(LlmjobsError, match="LLMJOBS_GRACE_S: .* is not a number of seconds above 0; the default is 25"):
         grace_s()

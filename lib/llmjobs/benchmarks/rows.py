@@ -40,7 +40,7 @@ def read_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Numbered]:
     rows: list[Numbered] = []
     for line, row in _guarded(path, reader(path, columns)):
         if len(rows) >= MAX_ROWS:
-            raise DataError(f"{path}:{line}: more than {MAX_ROWS:,} rows; keep fewer rows")
+            raise DataError(f"{path}:{line}: more than {MAX_ROWS:,} rows; use fewer rows")
         rows.append((line, row))
     return rows
 

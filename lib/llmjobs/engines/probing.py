@@ -1,4 +1,4 @@
-"""Asks a child process what this machine computes; a probe that crashes it is an answer too. No torch here."""
+"""Asks a child process what this machine can compute; a probe that crashes it is a result too. No torch here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ PROBE_S = 300.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether something works here; ``dtype`` in which it computed, ``reason`` where it does not."""
+    """Whether something works here; the ``dtype`` in which it computed, or the ``reason`` why it does not work."""
 
     ok: bool
     reason: str = ""
@@ -33,7 +33,7 @@ class Machine:
     torch: str | None = None
 
     def available(self) -> list[str]:
-        """Devices that are there."""
+        """Available devices."""
         return [name for name, found in self.devices.items() if "reason" not in found]
 
 

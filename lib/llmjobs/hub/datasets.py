@@ -1,4 +1,4 @@
-"""Rows of data sets on the hub, read from parquet files at a pinned commit, never more of them than fits."""
+"""Rows of data sets on the hub, read from parquet files at a pinned commit, with limits on their size."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from llmjobs.hub import repositories as hub
 from llmjobs.hub.explain import explain
 from llmjobs.hub.files import verify_blobs
 
-# Parquet files, never more of them than fits: a small file can claim, or unpack to, any size.
+# Parquet files, with limits: a small file can claim, or unpack to, any size.
 
 MAX_BYTES = 256 * 1024**2
 MAX_CELL_CHARS = 1024**2
@@ -41,14 +41,14 @@ def batches(path: Path) -> Iterator[Any]:
                 number += batch.num_rows
                 total += batch.nbytes + _named_bytes(batch)
                 if total > 4 * MAX_BYTES:
-                    raise DataError(f"{path}: unpacks to over {mib(total)}; keep fewer or smaller rows")
+                    raise DataError(f"{path}: unpacks to more than {mib(total)}; use fewer or smaller rows")
                 yield batch
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet ({plain_reason(error, 120)}); export it again") from None
 
 
 def check(path: Path) -> None:
-    """Read the file once and keep nothing of it.
+    """Read the file once to check it; nothing is kept.
 
     Raises:
         DataError: as :func:`batches`.
@@ -63,7 +63,7 @@ def _check_metadata(path: Path, meta: Any) -> None:
     if size > MAX_BYTES or meta.num_rows > MAX_ROWS:
         raise DataError(
             f"{path}: {meta.num_rows:,} rows of {mib(size)} are more than the {MAX_ROWS:,} rows or "
-            f"{mib(MAX_BYTES)} allowed; keep fewer rows"
+            f"{mib(MAX_BYTES)} allowed; use fewer rows"
         )
 
 
@@ -73,11 +73,11 @@ def _check_cells(path: Path, number: int, batch: Any) -> None:
         values = column.dictionary if pa.types.is_dictionary(column.type) else None
         longest = (pc.max(pc.binary_length(values)).as_py() or 0) if values is not None else column.nbytes // 16
         if longest > MAX_CELL_CHARS:
-            raise DataError(f"{path}:{number + 1}: a cell of about {mib(longest)} is too large; keep smaller rows")
+            raise DataError(f"{path}:{number + 1}: a cell of about {mib(longest)} is too large; use smaller rows")
 
 
 def _named_bytes(batch: Any) -> int:
-    """Bytes of the texts that the rows name, each as often as it is named."""
+    """Bytes of the texts that the rows refer to, counted once per reference."""
     pa, pc = import_module("pyarrow"), import_module("pyarrow.compute")
     total = 0
     for column in batch.columns:
@@ -92,23 +92,23 @@ def mib(size: int) -> str:
     return f"{size / 1024**2:,.0f} MiB"
 
 
-# Rows of a data set on the hub by `datasets`: parquet at a pinned commit, no loading scripts.
+# Rows of a data set on the hub, read with `datasets`: parquet at a pinned commit, no loading scripts.
 
 log = logging.getLogger(__name__)
 PLAIN = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
-"""Kinds of files whose size is what they unpack to."""
+"""Kinds of files that are not compressed, so that their size is known."""
 
 
 @dataclass(frozen=True)
 class DatasetRows:
-    """All rows of one split, and the commit that they are of."""
+    """All rows of one split, and their commit."""
 
     rows: list[Mapping[str, Any]]
     revision: str
 
 
 def dataset_rows(path: str, config: str | None, split: str, revision: str | None = None) -> DatasetRows:
-    """Load a split; what the cache holds of that commit is read without asking the hub.
+    """Load a split; if the cache has it at that commit, the hub is not asked.
 
     Raises:
         DataError: no such data set, configuration, split or revision, no access, or not in the cache when offline.
@@ -133,7 +133,7 @@ def _load(path: str, config: str | None, split: str, commit: str) -> Any:
         with _quiet():
             table = hub.with_retries(lambda: _converted(place, path, config, split, commit))
     except DataError:
-        verify_blobs(hub.repo_folder("dataset", path))  # a file that arrived damaged is told as that
+        verify_blobs(hub.repo_folder("dataset", path))  # a damaged download is reported as such
         raise
     except Exception as error:
         verify_blobs(hub.repo_folder("dataset", path))
@@ -144,7 +144,7 @@ def _load(path: str, config: str | None, split: str, commit: str) -> Any:
 
 
 def _converted(place: str, path: str, config: str | None, split: str, commit: str) -> Any:
-    """Let ``datasets`` convert its files, once each of them was found to be of a bearable size."""
+    """Let ``datasets`` convert its files, after checking the size of each."""
     import datasets
 
     builder = datasets.load_dataset_builder(path, config, revision=commit)
@@ -155,7 +155,7 @@ def _converted(place: str, path: str, config: str | None, split: str, commit: st
 
 
 def _files(builder: Any) -> Iterator[str]:
-    """Paths of its files in the repository; none where the cache holds them converted."""
+    """Paths of its files in the repository; none if the cache has them converted."""
     for files in (builder.config.data_files or {}).values():
         for url in files:
             if (address := str(url)).startswith("hf://"):
@@ -181,9 +181,7 @@ def _check_file(place: str, path: str, file: str, commit: str) -> None:
 def _explained(path: str, place: str, error: Exception) -> DataError:
 
     if hub.is_offline():
-        return DataError(
-            f"{place}: is not in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' where there is network"
-        )
+        return DataError(f"{place}: is not cached and HF_HUB_OFFLINE is set; run 'llmjobs fetch' online first")
     if explain(path, path, "data set", error):
         return DataError(str(hub.failure("dataset", path, error)))
     try:
@@ -197,16 +195,14 @@ def _explained(path: str, place: str, error: Exception) -> DataError:
 
 
 def _check_commit(place: str, table: Any, commit: str) -> None:
-    """Refuse another commit's rows: offline, ``datasets`` takes the latest that it has, whatever was asked for."""
+    """Refuse rows of another commit: offline, ``datasets`` uses the latest one in its cache, whatever was asked for."""
     files = [Path(file["filename"]) for file in table.cache_files]
     if files and not any(commit in file.parts for file in files):
-        raise DataError(
-            f"{place}: the cache holds another revision than {commit[:12]}; run 'llmjobs fetch' where there is network"
-        )
+        raise DataError(f"{place}: the cache has another revision than {commit[:12]}; run 'llmjobs fetch' online")
 
 
 def _cached_table(path: str, config: str | None, split: str, commit: str) -> Any | None:
-    """Read the Arrow files that ``datasets`` keeps for a commit; None where they are not there or not whole."""
+    """Read the Arrow files that ``datasets`` keeps for a commit; None if they are missing or incomplete."""
     import datasets
 
     root = Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___") / (config or "default")
@@ -218,13 +214,13 @@ def _cached_table(path: str, config: str | None, split: str, commit: str) -> Any
             try:
                 return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
             except Exception as error:
-                log.warning("%s: cannot be read (%s); loaded anew", folder, type(error).__name__)
+                log.warning("%s: cannot be read (%s); loading it again", folder, type(error).__name__)
     return None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave the bars of small files out of a job's own output."""
+    """Hide the progress bars of small files."""
     import datasets
 
     shown = datasets.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""What the hub's client raises, told in one line each: what is wrong and what to do about it."""
+"""Turn what the hub's client raises into one line: what is wrong and what to do about it."""
 
 import errno
 import json
@@ -9,12 +9,12 @@ BUSY = (408, 429, 500, 502, 503, 504)
 
 
 def explain(who: str, repo_id: str, what: str, error: BaseException) -> str | None:
-    """Explain an error of the hub, wherever it stands in the chain of causes; None if it is not one of the hub.
+    """Explain an error of the hub anywhere in the chain of causes; None if it is not an error of the hub.
 
-    ``who`` begins the line (a model's name in the manifest), ``what`` is ``model``, ``tokenizer`` or ``data set``.
+    ``who`` starts the line (a model's name in the manifest), ``what`` is ``model``, ``tokenizer`` or ``data set``.
     """
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"{who}: no space left for {repo_id} in the cache; free some, or set HF_HOME to a larger disk"
+        return f"{who}: no space left for {repo_id} in the cache; free some space, or set HF_HOME to a larger disk"
     found = list(_chain(error))
     for told in (_told_by_status, _told_by_network, _told_by_transformers):
         for one in reversed(found):
@@ -24,7 +24,7 @@ def explain(who: str, repo_id: str, what: str, error: BaseException) -> str | No
 
 
 def retry_after_s(error: BaseException) -> float | None:
-    """Return how long to wait at least before another try (0: no wish told), or None if none would help."""
+    """Return the minimum wait before another try (0 if the hub did not ask for one), or None if retrying is useless."""
     if _is_offline_error(error):
         return None
     status, headers = _response(error)
@@ -35,15 +35,15 @@ def retry_after_s(error: BaseException) -> float | None:
 
 
 def busy_reason(error: BaseException) -> str:
-    """Why another try is made, for people who wait."""
+    """Why the call is tried again, for people who wait."""
     status, _ = _response(error)
     if status == 429:
-        return "the hub limits requests (HTTP 429)"
-    return f"the hub is busy (HTTP {status})" if status else f"the hub does not answer ({network_reason(error)})"
+        return "the hub's rate limit is reached (HTTP 429)"
+    return f"the hub is busy (HTTP {status})" if status else f"the hub is not responding ({network_reason(error)})"
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Whether the network failed, or is switched off, rather than the hub refusing."""
+    """Whether the network failed or is switched off, rather than the hub refusing."""
     names = {f"{c.__module__.split('.')[0].rstrip('2')}.{c.__name__}" for c in type(error).__mro__}
     return isinstance(error, ConnectionError | TimeoutError) or "httpx.TransportError" in names
 
@@ -76,35 +76,33 @@ def _told_by_status(repo_id: str, what: str, error: BaseException) -> str | None
 
     status, headers = _response(error)
     if "invalid credentials" in headers.get("x-error-message", "").lower():
-        return (
-            f"the token (from {_token_source()}) is not valid, perhaps expired or revoked; log in anew (hf auth login)"
-        )
+        return f"the token (from {_token_source()}) is not valid; it may have expired. Run 'hf auth login' again"
     if isinstance(error, errors.GatedRepoError):
         return _gated(repo_id, what, status)
     if isinstance(error, errors.RepositoryNotFoundError):
         return _not_found(repo_id, what)
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo_id} has no such revision (any more); choose one from {page(repo_id, what)} for revision:"
+        return f"{repo_id} does not have this revision (any more); choose one from {page(repo_id, what)} for revision:"
     if isinstance(error, errors.DisabledRepoError):
         return f"{repo_id} is disabled on the hub; see {page(repo_id, what)}"
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"{repo_id} lacks a file that a {what} needs; see {page(repo_id, what)}/tree/main"
+        return f"{repo_id} is missing a file that a {what} needs; see {page(repo_id, what)}/tree/main"
     if status == 429:
         return _limited(repo_id, retry_after_s(error) or 0.0)
     if status in BUSY:
-        return f"the hub answered {status} to every try for {repo_id}; try again later, what was fetched is kept"
+        return f"the hub answered {status} to every try for {repo_id}; try again later. Finished downloads are kept"
     if isinstance(error, errors.HfHubHTTPError) and status is not None:
         return f"the hub answered {status} for {repo_id}; see {page(repo_id, what)}"
     return None
 
 
 def _limited(repo_id: str, wait_s: float) -> str:
-    wait = f" and asks to wait {duration(wait_s)}" if wait_s else ""
+    wait = f", which asks to wait {duration(wait_s)}" if wait_s else ""
     login = "" if _token_source() else "; with an account the limit is higher (hf auth login)"
     again = f"after {duration(wait_s)}" if wait_s else "later"
     return (
-        f"the hub limits requests (HTTP 429) for {repo_id}{wait}; run the same command again {again}, what was "
-        f"fetched is kept{login}"
+        f"{repo_id}: the rate limit of the hub is reached (HTTP 429){wait}; run the same command again {again}. "
+        f"Finished downloads are kept{login}"
     )
 
 
@@ -120,15 +118,17 @@ def _gated(repo_id: str, what: str, status: int | None) -> str:
     source = _token_source()
     if status == 403 or source is not None:
         return (
-            f"{repo_id} is gated and the token (from {source}) has no access yet: ask at {where} and wait for the "
-            "approval; a fine-grained token must also allow reading gated repositories"
+            f"{repo_id} is gated and the token (from {source}) does not have access yet; request it at {where} and "
+            "wait for approval. A fine-grained token must also allow reading gated repositories"
         )
-    return f"{repo_id} is gated and there is no token: ask for access at {where}, then hf auth login, or set HF_TOKEN"
+    return (
+        f"{repo_id} is gated and there is no token; request access at {where}, then run 'hf auth login' or set HF_TOKEN"
+    )
 
 
 def _not_found(repo_id: str, what: str) -> str:
     source = _token_source()
-    seen = f"the token (from {source}) may not see it" if source else "needs a token (hf auth login, or HF_TOKEN)"
+    seen = f"the token (from {source}) cannot see it" if source else "needs a token (hf auth login, or HF_TOKEN)"
     kind = "data set" if what == "data set" else "model"
     return f"there is no {kind} {repo_id} on the hub, or it is private and {seen}; check the spelling first"
 
@@ -137,44 +137,41 @@ def _told_by_network(repo_id: str, what: str, error: BaseException) -> str | Non
     from huggingface_hub import errors
 
     if isinstance(error, errors.HFValidationError):
-        return f"{repo_id!r} is not a name on the hub (OWNER/NAME), and there is no such folder"
+        return f"{repo_id!r} is neither a name on the hub (OWNER/NAME) nor an existing folder"
     if isinstance(error, errors.FileMetadataError | json.JSONDecodeError) or type(error).__name__ == "JSONDecodeError":
         return (
-            f"what answered for {repo_id} is not a hub but a web page or a proxy; log in to this network in a "
+            f"the answer for {repo_id} came from a web page or a proxy, not from the hub; log in to this network in a "
             "browser, and check HF_ENDPOINT and the proxy settings"
         )
     if _is_offline_error(error) or isinstance(error, errors.LocalEntryNotFoundError):
         if _is_offline():
-            return (
-                f"{repo_id} is not whole in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' with network first"
-            )
-        return (
-            f"{repo_id} is not in the cache and the hub cannot be reached; check the network, then run 'llmjobs fetch'"
-        )
+            return f"{repo_id} is not completely cached and HF_HUB_OFFLINE is set; run 'llmjobs fetch' online first"
+        return f"{repo_id} is not cached and the hub cannot be reached; check the network, then run 'llmjobs fetch'"
     if is_connection_error(error):
         return (
-            f"the hub cannot be reached for {repo_id} ({network_reason(error)}); check the network, or fetch beforehand"
+            f"the hub cannot be reached for {repo_id} ({network_reason(error)}); check the network, or run 'llmjobs "
+            "fetch' beforehand"
         )
     return None
 
 
 def network_reason(error: BaseException) -> str:
-    """Why, without the name of an exception: what the system says, or that nothing came in time."""
+    """The reason without the name of an exception: what the system says, or that there was a timeout."""
     for one in _chain(error):
         if isinstance(one, OSError) and one.strerror:
             return one.strerror
-    return "no answer in time" if "timeout" in type(error).__name__.lower() else "the connection broke"
+    return "timeout" if "timeout" in type(error).__name__.lower() else "the connection broke"
 
 
 def _told_by_transformers(repo_id: str, what: str, error: BaseException) -> str | None:
-    """Tell what transformers says only in words."""
+    """Explain errors that transformers distinguishes only by their text."""
     text = str(error)
     if isinstance(error, ValueError) and "trust_remote_code" in text:
-        return f"{repo_id} asks to run code of its own: read it first, then trust_remote_code: true allows it"
+        return f"{repo_id} needs to run its own Python code; read it first, then allow it with trust_remote_code: true"
     if isinstance(error, OSError) and "safetensors" in text and "file named" in text:
         return (
-            f"{repo_id} has no safetensors weights; pickle_weights: true allows its other files (loading them can run "
-            "code), or take another model"
+            f"{repo_id} has no safetensors weights; use another model, or allow its other weights with pickle_weights: "
+            "true (loading them can run code)"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Fetch a model's files into the hub's cache: total size first, resumable, every hash checked."""
+"""Download a model's files into the hub's cache: total size first, resumable, every hash checked."""
 
 import fnmatch
 import hashlib
@@ -18,13 +18,13 @@ from llmjobs.errors import DataError, LlmjobsError, ModelError
 from llmjobs.hub.repositories import Kind, RemoteFile, RemoteRepo, failure, inspect, remember, repo_folder, with_retries
 from llmjobs.progress_bar import new_bar
 
-# Bytes that arrive: one bar over everything on a terminal and in a notebook, plain lines elsewhere.
+# Download progress: one bar over everything on a terminal and in a notebook, plain lines elsewhere.
 
 PLAIN_INTERVAL_S = 10.0
 
 
 class DownloadProgress:
-    """Counts bytes over all files of a fetch."""
+    """Counts the bytes of all files of a download."""
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
         """Expect ``total`` bytes."""
@@ -41,12 +41,12 @@ class DownloadProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the terminal clean."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
     def name(self, text: str) -> None:
-        """Name what is being fetched."""
+        """Show what is being downloaded."""
         self._name = text
         if self._bar is not None:
             self._bar.set_description_str(text)
@@ -76,7 +76,7 @@ def size_text(size: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
 
 
-# Bringing a model's files into the hub's cache: total size first, resumable to the byte, every hash checked.
+# Downloading a model's files: total size first, resumable to the byte, every hash checked.
 
 SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
@@ -85,16 +85,16 @@ BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "additional_cha
 """Configuration, tokenizer and chat template; not the weights of other frameworks."""
 MAX_CONFIG_BYTES = 16 * 1024**2
 MAX_TEXT_BYTES = 128 * 1024**2
-"""Of one file that is parsed at once: the largest tokenizers have some 35 MiB."""
+"""Limit for a file that is parsed as a whole; the largest tokenizers have about 35 MiB."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 Advance = Callable[[int], object]
 
 
 def model_files(repo: RemoteRepo, *, pickle_weights: bool = False, code: bool = False) -> list[RemoteFile]:
-    """Choose what a model needs: safetensors and what stands beside them; ``code`` adds ``*.py``.
+    """Choose the files that a model needs: safetensors, config, tokenizer; ``code`` adds ``*.py``.
 
     Raises:
-        ModelError: it has no safetensors, and pickles are not allowed; or a file that no tokenizer or config has.
+        ModelError: it has no safetensors and pickles are not allowed, or a config or tokenizer file is too large.
 
     """
     weights = [f for f in repo.files if SAFETENSORS.fullmatch(f.path)]
@@ -103,10 +103,12 @@ def model_files(repo: RemoteRepo, *, pickle_weights: bool = False, code: bool = 
     if not weights and pickle_weights:
         weights = [f for f in repo.files if PICKLES.fullmatch(f.path)]
     if not weights:
-        told = (
-            "and no pytorch_model.bin" if pickle_weights else "; pickle_weights: true allows others (they can run code)"
+        if pickle_weights:
+            raise ModelError(f"{repo.id}: has no safetensors weights and no pytorch_model.bin; use another model")
+        raise ModelError(
+            f"{repo.id}: has no safetensors weights; use another model, or allow other weights with pickle_weights: "
+            "true (they can run code)"
         )
-        raise ModelError(f"{repo.id}: has no safetensors weights {told}; take another model".replace(" ;", ";"))
     patterns = (*BESIDE, "*.py") if code else BESIDE
     beside = [
         f for f in repo.files if any(fnmatch.fnmatch(f.path, p) and f.path.count("/") == p.count("/") for p in patterns)
@@ -119,13 +121,13 @@ def model_files(repo: RemoteRepo, *, pickle_weights: bool = False, code: bool = 
 
 
 def missing_files(repo: RemoteRepo, files: list[RemoteFile]) -> list[RemoteFile]:
-    """Return the files that the cache does not hold at this commit."""
+    """Return the files that the cache does not have at this commit."""
     folder = repo_folder(repo.kind, repo.id) / "snapshots" / repo.commit
     return [file for file in files if not (folder / file.path).exists()]
 
 
 def missing_bytes(repo: RemoteRepo, files: list[RemoteFile]) -> int:
-    """Return how much is still to be fetched; what a stopped fetch left counts as there."""
+    """Return the bytes that are still to be downloaded; partial files of a stopped download are subtracted."""
     blobs = repo_folder(repo.kind, repo.id) / "blobs"
     return sum(max(file.size_bytes - _part_size(blobs, file), 0) for file in missing_files(repo, files))
 
@@ -133,10 +135,10 @@ def missing_bytes(repo: RemoteRepo, files: list[RemoteFile]) -> int:
 def fetch_files(
     repo: RemoteRepo, files: list[RemoteFile], revision: str | None = None, advance: Advance | None = None
 ) -> Path:
-    """Fetch what is missing and return the snapshot's folder; ``advance`` is called with the bytes that arrived.
+    """Download missing files and return the snapshot's folder; ``advance`` is called with the bytes that arrived.
 
     Raises:
-        ModelError, DataError: the hub refuses, the line breaks again and again, or a file is not what it should be.
+        ModelError, DataError: the hub refuses, the connection keeps breaking, or a file's hash is wrong.
 
     """
     for file in missing_files(repo, files):
@@ -152,10 +154,10 @@ def fetch_files(
 
 
 def ensure_model(model_id: str, commit: str, *, pickle_weights: bool = False, code: bool = False) -> Path:
-    """Return the folder of a whole model in the cache; fetch what is missing first, with a bar.
+    """Return the folder of a complete model in the cache, after downloading what is missing, with a bar.
 
     Raises:
-        ModelError: it cannot be fetched, or is not whole and the network is off.
+        ModelError: it cannot be downloaded, or it is incomplete and the network is off.
 
     """
     if is_whole(model_id, commit):
@@ -168,10 +170,10 @@ def ensure_model(model_id: str, commit: str, *, pickle_weights: bool = False, co
 
 
 def read_small(kind: Kind, repo_id: str, name: str, commit: str) -> Path:
-    """Bring one small file of a repository (its config) into the cache and return where it is.
+    """Download one small file of a repository (its config) into the cache and return its path.
 
     Raises:
-        ModelError, DataError: the hub says no, or the file is larger than a config is.
+        ModelError, DataError: the hub refuses, or the file is larger than any config.
 
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -194,13 +196,12 @@ def read_small(kind: Kind, repo_id: str, name: str, commit: str) -> Path:
 
 def _too_large(repo_id: str, name: str, size: int, allowed: int) -> ModelError:
     return ModelError(
-        f"{repo_id}: {name} has {size / 1024**2:,.0f} MiB, more than the {allowed >> 20} MiB allowed; "
-        "take another model"
+        f"{repo_id}: {name} has {size / 1024**2:,.0f} MiB, more than the {allowed >> 20} MiB allowed; use another model"
     )
 
 
 def is_whole(model_id: str, commit: str) -> bool:
-    """Whether the cache holds a model's configuration, a tokenizer and all of its weights at a commit."""
+    """Whether the cache has a model's configuration, a tokenizer and all of its weights at a commit."""
     folder = repo_folder("model", model_id) / "snapshots" / commit
     if not (folder / "config.json").is_file() or not any((folder / name).is_file() for name in TOKENIZERS):
         return False
@@ -240,7 +241,7 @@ def _fetch(repo: RemoteRepo, file: RemoteFile, advance: Advance) -> None:
 
 
 def _fetch_large(repo: RemoteRepo, file: RemoteFile, blobs: Path, advance: Advance) -> None:
-    """Fetch a large file into its part file, from where that ends, and give it the blob's name once the hash fits."""
+    """Download a large file into its part file, resuming it, and rename it to the blob's name if the hash is right."""
     blobs.mkdir(parents=True, exist_ok=True)
     part = _part(blobs, file)
     if _part_size(blobs, file) > file.size_bytes:
@@ -275,7 +276,7 @@ def _continue(repo: RemoteRepo, file: RemoteFile, part: Path, advance: Advance) 
 
 
 class _Bar:
-    """What ``http_get`` needs of a progress bar."""
+    """The part of a progress bar that ``http_get`` uses."""
 
     def __init__(self, advance: Advance) -> None:
         self.update = advance
@@ -285,7 +286,7 @@ def verify_blobs(folder: Path) -> None:
     """Check every blob below ``folder`` that was not checked before against the hash in its name.
 
     Raises:
-        DataError: one differs; it is deleted, so that the next fetch brings it anew.
+        DataError: one differs; it is deleted, so that the next try downloads it again.
 
     """
     stamp = folder / ".verified"
@@ -302,7 +303,7 @@ def verify_blobs(folder: Path) -> None:
 
 
 def _check_blob(repo_id: str, name: str, path: Path, expected: str | None) -> None:
-    """Compare a file with its SHA-256 (64 digits) or git hash (40 digits); delete it where it differs."""
+    """Compare a file with its SHA-256 (64 digits) or git hash (40 digits); delete it if they differ."""
     if expected is None:
         return
     digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
@@ -311,7 +312,9 @@ def _check_blob(repo_id: str, name: str, path: Path, expected: str | None) -> No
             digest.update(block)
     if digest.hexdigest() != expected:
         path.unlink()
-        raise ModelError(f"{repo_id}: {name} arrived damaged (its hash differs) and was deleted; run the command again")
+        raise ModelError(
+            f"{repo_id}: {name} was damaged during download (its hash differs) and was deleted; run the command again"
+        )
 
 
 def _part(blobs: Path, file: RemoteFile) -> Path:
@@ -332,7 +335,9 @@ def _only_one(part: Path) -> Iterator[None]:
         with FileLock(f"{part}.lock", timeout=0):
             yield
     except Timeout:
-        raise ModelError(f"{part.name[:12]}: another process fetches this file; wait for it, then try again") from None
+        raise ModelError(
+            f"{part.name[:12]}: another process is downloading this file; wait for it, then try again"
+        ) from None
 
 
 @contextmanager

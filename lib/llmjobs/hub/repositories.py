@@ -1,7 +1,7 @@
-"""The hub: which commit a name stands for, what its files weigh, who may read them, what the cache holds already.
+"""The hub: the commit of a name, the sizes of its files, access to them, and what is already in the cache.
 
-Everything that leaves the machine goes through ``huggingface_hub`` (``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and
-``HF_HUB_OFFLINE`` mean what they mean there). The token itself is never printed, kept or put into a message.
+All requests go through ``huggingface_hub``, so ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have
+their usual meaning. The token itself is never printed, stored or put into a message.
 """
 
 import logging
@@ -27,7 +27,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a repository; ``sha256`` where it is stored as a large file, ``blob_id`` (git) for the others."""
+    """One file of a repository; ``sha256`` if it is stored as a large file, otherwise ``blob_id`` (git)."""
 
     path: str
     size_bytes: int
@@ -53,7 +53,7 @@ class TokenState:
     source: str | None
     """``HF_TOKEN``, a file's path, or None."""
     account: str | None = None
-    """Name of its account, where the hub was asked."""
+    """Name of its account, if the hub was asked."""
     error: str | None = None
 
 
@@ -65,7 +65,7 @@ def is_offline() -> bool:
 
 
 def resolve_model(model_id: str, revision: str | None = None) -> str:
-    """Return the commit that a revision of a model stands for now; from the cache where the hub cannot be reached.
+    """Return the current commit of a revision of a model; from the cache if the hub cannot be reached.
 
     Raises:
         ModelError: there is no such model or revision, no access, or neither network nor cache.
@@ -75,7 +75,7 @@ def resolve_model(model_id: str, revision: str | None = None) -> str:
 
 
 def resolve_dataset(dataset_id: str, revision: str | None = None) -> str:
-    """Return the commit that a revision of a data set stands for now, as :func:`resolve_model` does.
+    """Return the current commit of a revision of a data set, like :func:`resolve_model`.
 
     Raises:
         DataError: as there.
@@ -88,7 +88,7 @@ def inspect(kind: Kind, repo_id: str, revision: str | None = None) -> RemoteRepo
     """Ask the hub for a repository's commit and files with their sizes and hashes.
 
     Raises:
-        ModelError, DataError: the hub says no; the line says why and what to do.
+        ModelError, DataError: the hub refuses; the line gives the reason and the remedy.
 
     """
     from huggingface_hub import HfApi
@@ -103,10 +103,10 @@ def inspect(kind: Kind, repo_id: str, revision: str | None = None) -> RemoteRepo
 
 
 def check_access(kind: Kind, repo_id: str) -> None:
-    """Check that the files may be read, gated or not, without reading one.
+    """Check access to the files of a repository without reading one.
 
     Raises:
-        ModelError, DataError: no access; the line names the page where to ask.
+        ModelError, DataError: no access; the line gives the page where to request it.
 
     """
     from huggingface_hub import HfApi
@@ -115,7 +115,7 @@ def check_access(kind: Kind, repo_id: str) -> None:
 
 
 def token_state(*, ask: bool = False) -> TokenState:
-    """Say where the token comes from; with ``ask`` the hub says whose it is."""
+    """Return where the token comes from; with ``ask``, also whose it is according to the hub."""
     from huggingface_hub import HfApi, constants, get_token
 
     try:
@@ -132,12 +132,12 @@ def token_state(*, ask: bool = False) -> TokenState:
     try:
         account = with_retries(lambda: HfApi().whoami())
     except Exception as error:
-        return TokenState(source, error=explain("token", "", "token", error) or "the hub did not say whose it is")
+        return TokenState(source, error=explain("token", "", "token", error) or "the hub did not return its account")
     return TokenState(source, account=str(account.get("name")))
 
 
 def cached_snapshot(kind: Kind, repo_id: str, revision: str | None = None) -> Path | None:
-    """Return the cache's folder of a revision, whole or not; None if the cache does not know it."""
+    """Return the cache's folder of a revision, complete or not; None if the cache does not have it."""
     folder = repo_folder(kind, repo_id)
     commit = revision if revision and _COMMIT.fullmatch(revision) else _cached_commit(folder, revision)
     found = folder / "snapshots" / commit if commit else None
@@ -145,7 +145,7 @@ def cached_snapshot(kind: Kind, repo_id: str, revision: str | None = None) -> Pa
 
 
 def remember(kind: Kind, repo_id: str, revision: str | None, commit: str) -> None:
-    """Keep in the cache, as the hub's own client does, which commit a branch or tag stood for."""
+    """Store the commit of a branch or tag in the cache, as the hub's own client does."""
     name = revision or "main"
     if name != commit:
         path = repo_folder(kind, repo_id) / "refs" / name
@@ -161,9 +161,9 @@ def repo_folder(kind: Kind, repo_id: str) -> Path:
 
 
 def with_retries(call: Callable[[], T]) -> T:
-    """Call again where the hub is busy (429, 5xx) or the line breaks: up to five times, waiting longer each time.
+    """Call ``call``, and try again if the hub is busy (429, 5xx) or the connection breaks: five tries, longer waits.
 
-    Where the hub asks for a longer wait than :data:`LONGEST_WAIT_S`, its error is raised at once and names the wait.
+    If the hub asks for a longer wait than :data:`LONGEST_WAIT_S`, its error is raised at once and gives the wait.
     """
     wait_s = FIRST_WAIT_S
     for _ in range(TRIES - 1):
@@ -181,7 +181,7 @@ def with_retries(call: Callable[[], T]) -> T:
 
 
 def failure(kind: Kind, repo_id: str, error: Exception) -> LlmjobsError:
-    """Turn whatever the hub's client raised into one line."""
+    """Turn an exception of the hub's client into one line."""
     what = "data set" if kind == "dataset" else "model"
     said = " ".join(str(error).split())[:200] or "no reason given"
     line = explain(repo_id, repo_id, what, error) or f"{repo_id}: the hub's client failed: {said}; try again later"
@@ -196,7 +196,7 @@ def _resolve(kind: Kind, repo_id: str, revision: str | None) -> str:
         found = inspect(kind, repo_id, revision)
     except LlmjobsError as error:
         if cached and error.__cause__ is not None and is_connection_error(error.__cause__):
-            log.warning("%s: the hub cannot be reached; the cache's revision %s is used", repo_id, cached.name[:12])
+            log.warning("%s: the hub cannot be reached; using revision %s from the cache", repo_id, cached.name[:12])
             return cached.name
         raise
     return found.commit
@@ -210,7 +210,7 @@ def _asked(kind: Kind, repo_id: str, call: Callable[[], T]) -> T:
 
 
 def _cached_commit(folder: Path, revision: str | None) -> str | None:
-    """Return what the cache knows a branch or tag to be; without a note, its only snapshot stands for the default."""
+    """Return the cached commit of a branch or tag; if none is noted, the only snapshot counts as the default branch."""
     ref = folder / "refs" / (revision or "main")
     if ref.is_file():
         return ref.read_text(encoding="utf-8").strip()

@@ -1,4 +1,4 @@
-"""Run a Python module in a fresh process, measure it as the shell's ``time`` does, and say why it ended."""
+"""Run a Python module in a fresh process, measure it like the shell's ``time``, and explain how it ended."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ import psutil
 from llmjobs.errors import LlmjobsError, plain_reason, printable
 from llmjobs.redaction import redacted, without_secrets
 
-# Runs a Python module in a fresh process and measures the whole of it as the shell's `time` does. No torch.
+# Running and measuring the process. No torch.
 
 TAIL_BYTES = 4000
 LOOK_S = 0.25
@@ -31,16 +31,16 @@ class Ended:
     """How a child ended and what it used."""
 
     lines: tuple[Mapping[str, Any], ...]
-    """What it told, in order; a torn last line is left out."""
+    """The lines that it reported, in order, without an incomplete last line."""
     exit_status: int
     """Exit code, or minus the signal's number."""
     real_s: float
-    """Wall time from before the process was made until it was waited for."""
+    """Wall time from just before the process started until it had exited."""
     user_s: float
     system_s: float
-    """CPU seconds of the child and of all children that it waited for (``wait4``)."""
+    """CPU seconds of the child and of its own children (``wait4``)."""
     peak_bytes: int
-    """Largest resident memory that was seen from outside, four times a second."""
+    """Peak resident memory, sampled from outside four times a second."""
     timed_out: bool
     stderr_tail: str
 
@@ -51,12 +51,12 @@ class Ended:
 
     @property
     def error(self) -> str | None:
-        """The one line of an error that the child could tell, or None."""
+        """The error line that the child reported, or None."""
         return next((str(line["error"]) for line in self.lines if "error" in line), None)
 
     @property
     def phase(self) -> str:
-        """What it was doing last."""
+        """The last phase that it reported."""
         return next((str(line["phase"]) for line in reversed(self.lines) if "phase" in line), "start")
 
     def time_record(self) -> dict[str, float]:
@@ -75,8 +75,8 @@ def run_child(
 ) -> Ended:
     """Run ``python -m module`` with ``task``; ``under`` is a command to run it under.
 
-    Of the environment's keys and tokens it gets those in ``secrets`` only. It is killed with whatever ends
-    this call (a signal's exception too).
+    Of the keys and tokens in the environment, it gets only those in ``secrets``. It is killed when this call ends,
+    also by an exception of a signal handler.
     """
     with tempfile.TemporaryDirectory(prefix="llmjobs-") as folder:
         told, stderr = Path(folder, "told.jsonl"), Path(folder, "stderr")
@@ -110,7 +110,7 @@ def run_child(
 
 
 class _Leash:
-    """The child's stdin, its time limit, and its end with this one's."""
+    """The child's stdin and time limit; kills the child when this process leaves the context."""
 
     def __init__(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
         self.process, self.timed_out, self.peak_bytes = process, False, 0
@@ -142,7 +142,7 @@ class _Leash:
                 self.process.stdin.close()
 
     def _look(self) -> None:
-        """Follow its memory: ``wait4`` counts the parent's of the moment of the fork with it (see ``memory``)."""
+        """Sample its memory, because the peak of ``wait4`` includes the parent's memory at the time of the fork."""
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self.process.pid)
             while not self._over.wait(LOOK_S):
@@ -174,7 +174,7 @@ def _tail(path: Path) -> str:
 
 
 class Reporter:
-    """The child's side: tells phases and the result."""
+    """The child's side: reports phases and the result."""
 
     def __init__(self, path: Path) -> None:
         """Append to ``path``."""
@@ -186,12 +186,12 @@ class Reporter:
             stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
     def phase(self, name: str) -> None:
-        """Say what is done from here on."""
+        """Report the phase that starts now."""
         self.report(phase=name)
 
 
 def serve(work: Callable[[Any, Reporter], Any]) -> None:
-    """Be the child: read the task, call ``work``, tell its result; an error becomes one line."""
+    """Run as the child: read the task, call ``work``, report its result; an error becomes one line."""
     reporter = Reporter(Path(sys.argv[1]))
     task = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -211,7 +211,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-# Why a child process ended, in words, and what the kernel says about memory. No torch.
+# Explanations of how a child process ended, and the kernel's counts of kills for memory. No torch.
 
 GIB = 1 << 30
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -232,28 +232,28 @@ def describe_end(ended: Ended) -> str:
 
 
 def was_killed(ended: Ended) -> bool:
-    """Whether the kernel (or a person) ended it by SIGKILL, not this program's time limit."""
+    """Whether the kernel or a person killed it (SIGKILL), and not this program's time limit."""
     return ended.exit_status == -signal.SIGKILL and not ended.timed_out
 
 
 def out_of_memory(ended: Ended, oom_kills_before: int | None) -> str:
-    """The line of a killed child: how much it had, and whether the kernel counted a kill for memory."""
+    """The line for a killed child: its memory, and whether the kernel counted a kill for memory."""
     after = oom_kills()
     counted = after is not None and oom_kills_before is not None and after > oom_kills_before
-    who = "by the kernel for lack of memory" if counted else "by SIGKILL, most likely for lack of memory"
+    who = "by the kernel because memory ran out" if counted else "by SIGKILL, most likely because memory ran out"
     return f"killed {who} during {ended.phase}, with {ended.peak_bytes / GIB:.2f} GiB resident"
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel killed for memory since it started, anybody's; None where it does not say."""
+    """Number of processes of any user that the kernel killed for memory since boot; None if it does not count them."""
     return _count_in(Path("/proc/vmstat"))
 
 
 def own_oom_kills() -> tuple[str, int] | None:
-    """How many processes of this one's own control group the kernel killed for memory, with the group's identity.
+    """Number of processes of this control group that the kernel killed for memory, with the identity of the group.
 
-    The count is of the group alone, whoever ran out of memory (cgroups(7), ``memory.events`` and
-    ``memory.oom_control``). None where there is no such group: macOS, the root group, no access.
+    The count covers only this group (cgroups(7), ``memory.events`` and ``memory.oom_control``). None if there is no
+    such group: macOS, the root group, no access.
     """
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -282,7 +282,7 @@ def _count_in(file: Path) -> int | None:
 
 
 def boot_id() -> str | None:
-    """Name of this start of the machine; None where the system has none."""
+    """Identifier of this boot of the machine; None if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -290,9 +290,9 @@ def boot_id() -> str | None:
 
 
 def last_line(text: str) -> str:
-    """The last line of a child's stderr that says something."""
+    """The last line of a child's stderr that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return printable(lines[-1])[:200] if lines else "it said nothing"
+    return printable(lines[-1])[:200] if lines else "the process exited without reporting an error"
 
 
 def _signal_name(number: int) -> str:

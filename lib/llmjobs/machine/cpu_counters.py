@@ -1,7 +1,7 @@
 """CPU cycles and instructions by ``perf_event_open`` (Linux), through ctypes. No torch.
 
 Counted are this process and every thread that it starts afterwards, in user mode where the kernel forbids more
-(``kernel.perf_event_paranoid`` 2). Where the machine has no counters the figures are None with the reason: nothing is
+(``kernel.perf_event_paranoid`` 2). If the machine has no counters, the values are None with the reason; nothing is
 estimated. The structure is that of perf_event_open(2).
 """
 
@@ -21,13 +21,13 @@ _EVENTS = {"cycles": 0, "instructions": 1}
 _ATTR_BYTES = 112
 _INHERIT, _EXCLUDE_KERNEL, _EXCLUDE_HV = 1 << 1, 1 << 5, 1 << 6
 _READ_TIMES = 0x3
-"""PERF_FORMAT_TOTAL_TIME_ENABLED and _RUNNING: tell when the counter had to share the hardware."""
+"""PERF_FORMAT_TOTAL_TIME_ENABLED and _RUNNING: show whether the counter had to share the hardware."""
 _CLOEXEC = 1 << 3
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Totals since the counters were opened; None with a reason where they cannot be read."""
+    """Totals since the counters were opened; None with a reason if they cannot be read."""
 
     cycles: int | None
     instructions: int | None
@@ -39,7 +39,7 @@ class CpuCounters:
     """Open counters of this process; use as a context."""
 
     def __init__(self) -> None:
-        """Open what the kernel allows."""
+        """Open the counters that the kernel allows."""
         self._descriptors: dict[str, int] = {}
         self.reason: str | None = None
         self.kernel_included = True
@@ -59,7 +59,7 @@ class CpuCounters:
             return Counts(None, None, self.reason)
         values = {name: _value(os.read(descriptor, 24)) for name, descriptor in self._descriptors.items()}
         if None in values.values():
-            return Counts(None, None, "the counters were shared with other users of them and did not run all the time")
+            return Counts(None, None, "the counters were shared with other programs and did not run all the time")
         return Counts(values["cycles"], values["instructions"], None, self.kernel_included)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class CpuCounters:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close on the way out."""
+        """Close the counters."""
         self.close()
 
     def _open_all(self, flags: int) -> None:
@@ -103,11 +103,9 @@ def _open(config: int, flags: int) -> int:
 
 def _why_not(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
-        return (
-            "the kernel does not let this user read CPU counters (kernel.perf_event_paranoid, or the container's rules)"
-        )
+        return "this user may not read CPU counters (kernel.perf_event_paranoid, or the rules of the container)"
     if error.errno in (errno.ENOENT, errno.EOPNOTSUPP, errno.ENODEV):
-        return "this processor or virtual machine offers no CPU counters"
+        return "this processor or virtual machine has no CPU counters"
     if error.errno == errno.ENOSYS:
-        return f"perf events are not to be had on {platform.system()} {platform.machine()}"
+        return f"there are no perf events on {platform.system()} {platform.machine()}"
     return f"perf events cannot be opened: {error.strerror}"

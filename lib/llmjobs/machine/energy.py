@@ -1,6 +1,6 @@
 """Energy: RAPL for the processor's packages, NVML for a CUDA device. No torch.
 
-Both count everything that runs there, other programs too. A counter that cannot be read is None with the reason.
+Both include other programs that run there. A counter that cannot be read is None with the reason.
 """
 
 import threading
@@ -26,13 +26,13 @@ class Joules:
 
     @property
     def total_j(self) -> float | None:
-        """All that was read, or None where nothing was."""
+        """The sum of all counters, or None if none could be read."""
         return round(sum(self.by_source.values()), 3) if self.by_source else None
 
 
 @dataclass
 class Counter:
-    """One cumulative counter in joules; ``wraps_j`` is where it begins anew (None: never)."""
+    """One cumulative counter in joules; ``wraps_j`` is the value at which it wraps (None: never)."""
 
     read_j: Callable[[], float]
     wraps_j: float | None = None
@@ -40,11 +40,11 @@ class Counter:
     _last: float = field(default=0.0, repr=False)
 
     def start(self) -> None:
-        """Count from here."""
+        """Start counting."""
         self.total_j, self._last = 0.0, self.read_j()
 
     def advance(self) -> None:
-        """Add what was used since the last look."""
+        """Add the energy used since the last call."""
         now = self.read_j()
         used = now - self._last
         if used < 0 and self.wraps_j is not None:
@@ -64,12 +64,12 @@ class EnergyMeter:
         if device == "cuda":
             self._take("cuda", lambda: [nvml_counter(uuid)])
         elif device == "mps":
-            self.reasons["mps"] = "macOS tells a GPU's energy to the administrator alone (powermetrics)"
+            self.reasons["mps"] = "macOS shows the energy of a GPU only to the administrator (powermetrics)"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to count."""
+        """Start counting."""
         for source in list(self.counters):
             self._each(source, Counter.start)
         if self.counters:
@@ -109,7 +109,7 @@ class EnergyMeter:
 
 
 class Unreadable(Exception):  # noqa: N818 - says what is the matter, as the reasons do
-    """A counter that is not there or not to be read; the text says why."""
+    """A counter that does not exist or cannot be read; the text gives the reason."""
 
 
 def rapl_counters(powercap: Path = POWERCAP) -> list[Counter]:
@@ -125,7 +125,7 @@ def rapl_counters(powercap: Path = POWERCAP) -> list[Counter]:
         if zone.name.count(":") == 1 and _text(zone / "name").startswith("package")
     ]
     if not packages:
-        raise Unreadable("this machine shows no RAPL counters (not an Intel or AMD processor, or a virtual machine)")
+        raise Unreadable("this machine has no RAPL counters (not an Intel or AMD processor, or a virtual machine)")
     return [_rapl_counter(zone) for zone in packages]
 
 
@@ -137,7 +137,7 @@ def _rapl_counter(zone: Path) -> Counter:
         read_j()
         wraps_j = int((zone / "max_energy_range_uj").read_text()) / 1e6
     except PermissionError:
-        raise Unreadable(f"{zone}/energy_uj is readable for root alone; chmod a+r it, or run as root") from None
+        raise Unreadable(f"{zone}/energy_uj can only be read by root; run chmod a+r on it, or run as root") from None
     except (OSError, ValueError) as error:
         raise Unreadable(f"{zone}/energy_uj cannot be read: {error}") from None
     return Counter(read_j, wraps_j)
@@ -159,7 +159,7 @@ def nvml_counter(uuid: str | None = None) -> Counter:
         handle = nvml.nvmlDeviceGetHandleByUUID(uuid) if uuid else nvml.nvmlDeviceGetHandleByIndex(0)
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError as error:
-        raise Unreadable(f"NVML does not tell the energy: {error}") from None
+        raise Unreadable(f"NVML does not report the energy: {error}") from None
     return Counter(lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000)
 
 

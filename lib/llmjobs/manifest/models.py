@@ -76,7 +76,7 @@ class ModelSpec(Section):
                 "use device: cpu or quantization: none"
             )
         if self.quantization != "none" and self.dtype == "float16" and self.device == "cpu":
-            raise ValueError("float16 is not computed on the CPU; use dtype: auto, bfloat16 or float32")
+            raise ValueError("float16 does not work on the CPU; use dtype: auto, bfloat16 or float32")
         if self.device_map == "auto" and self.device not in ("auto", "cuda"):
             raise ValueError("device_map: auto spreads over GPUs; remove it or use device: cuda")
         if self.endpoint and self.engine != "auto":

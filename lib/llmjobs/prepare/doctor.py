@@ -1,4 +1,4 @@
-"""``doctor``: what this machine can do, and whether it can do what a manifest asks. Works offline and says so."""
+"""``doctor``: check what this machine can do, and whether it can run a manifest. Works offline."""
 
 import json
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
 
 
 def run(study: Manifest | None, results: Path, *, as_json: bool = False) -> int:
-    """Check the machine and print a line per check; returns 1 if something that is needed is missing."""
+    """Check the machine and print one line per check; returns 1 if something required is missing."""
     checks = run_checks(study, results)
     click.echo(json.dumps(to_json(checks), ensure_ascii=False, indent=2) if as_json else render(checks))
     return EXIT_ERROR if any(check.status == "failed" for check in checks) else EXIT_OK
@@ -51,7 +51,7 @@ def run_checks(study: Manifest | None, results: Path) -> list[Check]:
 
 
 def render(checks: Sequence[Check]) -> str:
-    """A line a check, then the count."""
+    """One line per check, then the counts."""
     width = max((len(check.name) for check in checks), default=0)
     lines = []
     for check in checks:

@@ -1,4 +1,4 @@
-"""What a check of the doctor gives, and what it may look at."""
+"""The result of one check of the doctor, and the state that all checks share."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +17,7 @@ Status = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, how it is, and what to do where it is not well."""
+    """One line: what was checked, the result, and the remedy if there is a problem."""
 
     name: str
     status: Status
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass
 class Checkup:
-    """The machine with what is asked of it."""
+    """The machine, the manifest, and what the checks found out so far."""
 
     study: Manifest | None
     results: Path
@@ -39,11 +39,11 @@ class Checkup:
     probe_error: str | None = None
     """Why the probes could not run at all."""
     hub_silent: str | None = None
-    """Why the hub is not asked; None where it answers."""
+    """Why the hub cannot be asked; None if it answers."""
     unusable: set[tuple[str, str | None]] = field(default_factory=set)
-    """Id and revision of the models whose files cannot be had."""
+    """Id and revision of the models whose files are not available."""
     missing_bytes: int = 0
-    """What the manifest's downloads still need."""
+    """Bytes that the manifest still has to download."""
 
     @property
     def models(self) -> list[ModelSpec]:
@@ -52,12 +52,12 @@ class Checkup:
         return list({(m.id, m.revision, m.name): m for m in found if not m.endpoint and m.id != RULE_JUDGE}.values())
 
     def needed(self) -> dict[Layer, str]:
-        """What has to compute for the manifest's models, with the model's name; the matrix needs nothing."""
+        """Layers that must work for the manifest's models, with the model's name; the matrix requires none."""
         return {layer_of(model, self.machine.available()): model.name for model in self.models}
 
 
 def layer_of(model: ModelSpec, available: Iterable[str]) -> Layer:
-    """Device, dtype and quantization that a model will have here; ``auto`` as ``models.device`` takes it."""
+    """Device, dtype and quantization that a model will have here; ``auto`` is resolved as in ``models.device``."""
     device = model.device
     if device == "auto":
         fits = (d for d in available if d != "mps" or model.quantization == "none")
@@ -69,7 +69,7 @@ CheckFunction = Callable[[Checkup], Iterable[Check]]
 
 
 def run_check(function: CheckFunction, checkup: Checkup) -> list[Check]:
-    """Run one check; what it cannot do is a line too."""
+    """Run one check; if it fails itself, that is a line too."""
     name = function.__name__.removeprefix("check_").replace("_", " ")
     try:
         return [_harmless(check) for check in function(checkup)]
@@ -78,18 +78,23 @@ def run_check(function: CheckFunction, checkup: Checkup) -> list[Check]:
     except Exception as error:
         text = printable(" ".join(str(error).split()))[:200] or "no reason given"
         return [
-            Check(name, "warning", f"could not be checked: {text}", "say so in a bug report, with llmjobs -v doctor")
+            Check(
+                name,
+                "warning",
+                f"could not be checked: {text}",
+                "please report it, with the output of llmjobs -v doctor",
+            )
         ]
 
 
 def _harmless(check: Check) -> Check:
-    """Return it as it may be printed: servers' and drivers' words shown, not obeyed, and no key in them."""
+    """Return it in printable form: no control characters of servers or drivers, and no keys."""
     line, remedy = (printable(redacted(text)) for text in (check.line, check.remedy))
     return replace(check, line=line, remedy=remedy)
 
 
 def to_json(checks: Iterable[Check]) -> dict[str, Any]:
-    """All checks as one value."""
+    """All checks as one mapping, with the worst status."""
     records = [check.to_record() for check in checks]
     worst = next((s for s in ("failed", "warning") if any(r["status"] == s for r in records)), "ok")
     return {"status": worst, "checks": records}

@@ -20,11 +20,11 @@ from llmjobs.prepare.doctor_checks import Check, Checkup
 
 ANSWER_S = 5.0
 OFFLINE = "HF_HUB_OFFLINE is set"
-FETCH = "run 'llmjobs fetch MANIFEST' with network"
+FETCH = "run 'llmjobs fetch MANIFEST' online first"
 
 
 def hub_silence() -> str | None:
-    """Why the hub is not to be asked; None where it answers. One short try."""
+    """Why the hub cannot be asked; None if it answers. One short try."""
     from huggingface_hub import constants
 
     get_session: Any = import_module("huggingface_hub.utils").get_session
@@ -34,12 +34,12 @@ def hub_silence() -> str | None:
         answer = get_session().head(constants.ENDPOINT, timeout=ANSWER_S)
     except Exception as error:
         return f"{constants.ENDPOINT} cannot be reached ({network_reason(error)})"
-    return f"{constants.ENDPOINT} answers {answer.status_code}" if answer.status_code >= 500 else None
+    return f"{constants.ENDPOINT} answers with HTTP {answer.status_code}" if answer.status_code >= 500 else None
 
 
 @contextmanager
 def from_the_cache(silence: str | None) -> Iterator[None]:
-    """Keep the body, and the processes that it starts, off a network where nobody answers: nothing waits for it."""
+    """Keep the body, and the processes that it starts, off a network that does not answer, so that nothing waits."""
     if silence is None or is_offline():
         yield
         return
@@ -68,32 +68,32 @@ def check_network(checkup: Checkup) -> Iterator[Check]:
     if checkup.hub_silent is None:
         yield Check("hub", "ok", "the hub answers")
     elif checkup.hub_silent == OFFLINE:
-        yield Check("hub", "ok", "offline by HF_HUB_OFFLINE: only what is cached is used")
+        yield Check("hub", "ok", "offline (HF_HUB_OFFLINE is set); only cached files are used")
     else:
         needed = any(not _cached(model) for model in hub_models)
-        line = f"{checkup.hub_silent}; working offline, from the cache"
-        remedy = "check the network, proxy or firewall; or fetch on another machine and copy the cache"
+        line = f"{checkup.hub_silent}; working offline from the cache"
+        remedy = "check the network, proxy or firewall; or run 'llmjobs fetch' on another machine and copy the cache"
         yield Check("hub", "failed" if needed else "warning", line, remedy)
 
 
 def check_token(checkup: Checkup) -> Iterator[Check]:
-    """Whether there is a token, where from and whose; never the token."""
+    """Whether there is a token, where it comes from and whose it is; never the token itself."""
     state = token_state(ask=checkup.hub_silent is None)
     if state.error:
         yield Check(
-            "token", "failed", _without(state.error, "token: "), "make a new one on the hub, then: hf auth login"
+            "token", "failed", _without(state.error, "token: "), "create a new one on the hub, then run: hf auth login"
         )
     elif state.source is None:
-        remedy = "only gated or private models need one: hf auth login, or set HF_TOKEN"
-        yield Check("token", "ok", "there is no token", remedy)
+        remedy = "only gated or private models need one; run 'hf auth login' or set HF_TOKEN"
+        yield Check("token", "ok", "no token", remedy)
     elif state.account:
-        yield Check("token", "ok", f"from {state.source}, of the account {state.account}")
+        yield Check("token", "ok", f"from {state.source}, account {state.account}")
     else:
-        yield Check("token", "ok", f"from {state.source}; whose it is cannot be asked offline")
+        yield Check("token", "ok", f"from {state.source}; its account is not known offline")
 
 
 def check_models(checkup: Checkup) -> Iterator[Check]:
-    """Each model of the manifest: found, allowed, cached or how much to fetch."""
+    """Each model of the manifest: whether it exists, access, cached or how much to download."""
     seen = set()
     for model in checkup.models:
         if (model.id, model.revision) in seen:
@@ -123,19 +123,19 @@ def _hub_model(name: str, model: ModelSpec, checkup: Checkup) -> Check:
         local_path(model)
         if _cached(model):
             locate(model)
-            return Check(name, "ok", "whole in the cache")
-        return Check(name, "failed", f"{model.id} is not whole in the cache, and there is no hub to ask", FETCH)
+            return Check(name, "ok", "completely cached")
+        return Check(name, "failed", f"{model.id} is not completely cached and the hub cannot be reached", FETCH)
     item = model_item(model)
     if item is None or item.repo is None:
-        return Check(name, "ok", "whole in the cache")
+        return Check(name, "ok", "completely cached")
     checkup.missing_bytes += item.missing_bytes
-    gated = f"gated, and access is granted ({page(model.id, 'model')}); " if item.repo.gated else ""
-    left = f"{size_text(item.missing_bytes)} of {size_text(item.total_bytes)} to fetch"
+    gated = f"gated, with access ({page(model.id, 'model')}); " if item.repo.gated else ""
+    left = f"{size_text(item.missing_bytes)} of {size_text(item.total_bytes)} to download"
     return Check(name, "ok", f"{gated}{left if item.missing_bytes else 'cached'}")
 
 
 def check_data(checkup: Checkup) -> Iterator[Check]:
-    """The rows of each benchmark: they come along, lie in a folder, are cached or on the hub."""
+    """The rows of each benchmark: bundled, in a folder, cached or on the hub."""
     for spec in walk(checkup.study, BenchmarkSpec) if checkup.study else ():
         name = f"rows of {spec.name}"
         local = spec.data or spec.file
@@ -153,27 +153,28 @@ def check_data(checkup: Checkup) -> Iterator[Check]:
 def _hub_data(name: str, spec: BenchmarkSpec, checkup: Checkup) -> Check:
     hub = spec.benchmark().hub
     if hub is None:
-        return Check(name, "ok", "come along")
+        return Check(name, "ok", "bundled")
     if checkup.hub_silent and cached_snapshot("dataset", hub.path, spec.revision) is None:
-        return Check(name, "failed", f"{hub.path} is not in the cache, and there is no hub to ask", FETCH)
+        return Check(name, "failed", f"{hub.path} is not cached and the hub cannot be reached", FETCH)
     item = data_item(spec)
     if item is None or not item.missing_bytes:
-        return Check(name, "ok", "come along" if item is None else "cached")
+        return Check(name, "ok", "bundled" if item is None else "cached")
     if checkup.hub_silent:
         return Check(name, "failed", item.offline_line())
     checkup.missing_bytes += item.missing_bytes
-    return Check(name, "ok", f"about {size_text(item.missing_bytes)} to fetch")
+    return Check(name, "ok", f"about {size_text(item.missing_bytes)} to download")
 
 
 def check_disk(checkup: Checkup) -> Iterator[Check]:
-    """Free room in the cache against what the downloads need, and among the results."""
+    """Free space for the cache, compared with the downloads, and for the results."""
     cache = repo_folder("model", "x").parent
     for what, folder, need in (("cache", cache, checkup.missing_bytes), ("results", checkup.results, 0)):
         free = shutil.disk_usage(_existing(folder)).free
         line = f"{size_text(free)} free for {folder}"
         if need + ROOM_TO_SPARE_BYTES > free:
-            wanted = f", {size_text(need)} to fetch" if need else ""
-            remedy = "free some, or set HF_HOME to another disk" if what == "cache" else "free some, or use --results"
+            wanted = f", {size_text(need)} to download" if need else ""
+            other = "set HF_HOME to another disk" if what == "cache" else "use --results"
+            remedy = f"free some space, or {other}"
             yield Check(f"disk ({what})", "failed" if need else "warning", line + wanted, remedy)
         else:
             yield Check(f"disk ({what})", "ok", line + (f", {size_text(need)} needed" if need else ""))

@@ -25,7 +25,7 @@ from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
 from llmjobs.quantization import METHODS
 from llmjobs.terminal_text import gib
 
-# Checks of what computes: devices, number formats, quantization, agreement with the CPU; probed, not looked up.
+# Checks of devices, number formats, quantization and agreement with the CPU; probed, not looked up.
 
 DEVICES = ("cuda", "mps", "cpu")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -33,7 +33,7 @@ NAMES = {"cuda": "CUDA", "mps": "Apple GPU", "cpu": "CPU"}
 
 
 def probe(checkup: Checkup) -> None:
-    """Fill in what this machine computes; a machine that cannot be probed is told by :func:`check_devices`."""
+    """Fill in what this machine can compute; :func:`check_devices` reports a machine that cannot be probed."""
     general = [(device, dtype, "none") for device in DEVICES for dtype in DTYPES]
     general += [(device, "auto", quantization) for device in DEVICES for quantization in METHODS]
     asked = [layer_of(model, [device]) for model in checkup.models for device in DEVICES]
@@ -46,7 +46,7 @@ def probe(checkup: Checkup) -> None:
 def check_devices(checkup: Checkup) -> Iterator[Check]:
     """Each device with its memory, or why it is not there."""
     if checkup.probe_error:
-        yield Check("devices", "failed", checkup.probe_error, "install torch anew, in a fresh environment")
+        yield Check("devices", "failed", checkup.probe_error, "reinstall torch in a new environment")
         return
     wanted = {device: name for (device, _, _), name in checkup.needed().items()}
     for device in DEVICES[:2]:
@@ -54,15 +54,15 @@ def check_devices(checkup: Checkup) -> Iterator[Check]:
         if "reason" not in found:
             yield Check(NAMES[device], "ok", _describe(device, checkup))
         elif device in wanted:
-            remedy = f"device: auto or cpu for {wanted[device]}, or a machine that has it"
-            yield Check(NAMES[device], "failed", f"{found['reason']}, and {wanted[device]} asks for it", remedy)
+            remedy = f"use device: auto or cpu for {wanted[device]}, or another machine"
+            yield Check(NAMES[device], "failed", f"{found['reason']}, but {wanted[device]} needs it", remedy)
         elif device == "cuda" and _driver_is_here():
             line = f"{found['reason']}, but an NVIDIA driver is installed"
             yield Check(
-                NAMES[device], "warning", line, "install a torch built for CUDA, or give the container --gpus all"
+                NAMES[device], "warning", line, "install torch's CUDA build, or start the container with --gpus all"
             )
         else:
-            yield Check(NAMES[device], "ok", f"not here: {found['reason'].partition(': ')[2] or found['reason']}")
+            yield Check(NAMES[device], "ok", f"not available: {found['reason'].partition(': ')[2] or found['reason']}")
 
 
 def _describe(device: str, checkup: Checkup) -> str:
@@ -70,7 +70,7 @@ def _describe(device: str, checkup: Checkup) -> str:
     line = f"{found['name']}, {gib(found.get('memory_bytes'))}"
     if device == "cuda":
         several = f", {found['count']} of them" if found["count"] > 1 else ""
-        bfloat16 = "computes" if found["bfloat16"] else "does not compute"
+        bfloat16 = "supports" if found["bfloat16"] else "does not support"
         line += f" ({gib(found['free_bytes'])} free), compute capability {found['capability']}, "
         line += f"{bfloat16} bfloat16{several}"
     return line
@@ -81,7 +81,7 @@ def _driver_is_here() -> bool:
 
 
 def check_number_formats(checkup: Checkup) -> Iterator[Check]:
-    """Which number formats each device computes."""
+    """Which number formats each device supports."""
     for device in checkup.machine.available():
         verdicts = {dtype: checkup.machine.layers[device, dtype, "none"] for dtype in DTYPES}
         works = [dtype for dtype, verdict in verdicts.items() if verdict.ok]
@@ -90,7 +90,7 @@ def check_number_formats(checkup: Checkup) -> Iterator[Check]:
         if broken:
             yield Check(name, "warning", f"{', '.join(works) or 'none'}; {'; '.join(broken)}", "use dtype: auto")
         else:
-            yield Check(name, "ok", f"computes {', '.join(works)}")
+            yield Check(name, "ok", ", ".join(works))
 
 
 def check_quantization(checkup: Checkup) -> Iterator[Check]:
@@ -102,11 +102,12 @@ def check_quantization(checkup: Checkup) -> Iterator[Check]:
             name = f"{NAMES[device]} {quantization}"
             users = [m for (d, _, q), m in needed.items() if (d, q) == (device, quantization)]
             if verdict.ok:
-                yield Check(name, "ok", f"a layer was quantized and ran, {verdict.figure or 0:.1%} off float32")
+                yield Check(name, "ok", f"works; a quantized layer differs from float32 by {verdict.figure or 0:.1%}")
             elif users:
-                yield Check(name, "failed", f"{verdict.reason}; {users[0]} asks for it", "quantization: none for it")
+                remedy = f"use quantization: none for {users[0]}"
+                yield Check(name, "failed", f"{verdict.reason}, but {users[0]} needs it", remedy)
             elif device not in method.devices:
-                yield Check(name, "ok", f"not to be had: {verdict.reason}")
+                yield Check(name, "ok", f"not available: {verdict.reason}")
             elif method.optional and find_spec(method.package) is None:
                 yield Check(name, "ok", f"not installed; only quantization: {quantization} needs {method.package}")
             else:
@@ -114,7 +115,7 @@ def check_quantization(checkup: Checkup) -> Iterator[Check]:
 
 
 def check_agreement(checkup: Checkup) -> Iterator[Check]:
-    """A small model on each GPU against the CPU: a wrong kernel gives wrong scores without a word."""
+    """A small model on each GPU against the CPU, because a faulty kernel gives wrong scores without an error."""
     for device, verdict in checkup.machine.parity.items():
         if device not in checkup.machine.available():
             continue
@@ -129,7 +130,7 @@ def check_agreement(checkup: Checkup) -> Iterator[Check]:
                 name,
                 "failed" if used else "warning",
                 f"a small model {far}",
-                "do not trust scores from it; device: cpu",
+                "do not trust scores from this device; use device: cpu",
             )
 
 
@@ -138,18 +139,19 @@ def _computes(checkup: Checkup, dtype: str) -> bool:
 
 
 def check_manifest_precisions(checkup: Checkup) -> Iterator[Check]:
-    """What each model of the manifest will run on, and the cells of its matrix that will stay empty."""
+    """What each model of the manifest will run on, and how many kinds of matrix cells can run."""
     for model in checkup.models:
         layer = layer_of(model, checkup.machine.available())
         verdict = checkup.machine.layers.get(layer)
         where = f"{NAMES[layer[0]]}, {layer[2] if layer[2] != 'none' else 'not quantized'}"
         slow = model.dtype in ("bfloat16", "float16") and layer[0] == "cpu"
         if verdict and verdict.ok and (model.id, model.revision) in checkup.unusable:
-            line = f"cannot run as long as its weights fail; {where} can compute it"
+            line = f"cannot run until its weights are available; it would run on {where}"
             yield Check(f"model {model.name}", "failed", line, f"see weights of {model.name}")
         elif verdict and verdict.ok and slow and not _computes(checkup, model.dtype):
-            line = f"will run on {where}, {model.dtype}, which this processor has no instructions for"
-            yield Check(f"model {model.name}", "warning", line, "dtype: auto or float32 is several times faster")
+            line = f"will run on {where}, {model.dtype}, for which this processor has no instructions"
+            remedy = "use dtype: auto or float32, which is several times faster"
+            yield Check(f"model {model.name}", "warning", line, remedy)
         elif verdict and verdict.ok:
             yield Check(f"model {model.name}", "ok", f"will run on {where}, {verdict.dtype}")
         elif verdict and layer[0] in checkup.machine.available():
@@ -158,7 +160,8 @@ def check_manifest_precisions(checkup: Checkup) -> Iterator[Check]:
         layers: dict[Layer, None] = {cell.layer: None for cell in make_cells(checkup.study)}
         known = checkup.machine.layers
         empty = [layer for layer in layers if layer in known and not known[layer].ok]
-        line = f"{len(layers) - len(empty)} of {len(layers)} kinds of cells can run here; the others will say why"
+        line = f"{len(layers) - len(empty)} of {len(layers)} kinds of cells can run here"
+        line += "; the table will give the reason for the others" if empty else ""
         yield Check("matrix", "ok" if len(empty) < len(layers) else "failed", line)
 
 
@@ -168,7 +171,7 @@ LITTLE_MEMORY = 4 << 30
 
 
 def check_packages(_: Checkup) -> Iterator[Check]:
-    """Every package that llmjobs needs, at the version that it needs."""
+    """Whether every required package is installed in a suitable version."""
     wrong, shown = [], []
     for text in requires("llmjobs") or ():
         wanted = Requirement(text)
@@ -180,17 +183,17 @@ def check_packages(_: Checkup) -> Iterator[Check]:
             wrong.append(f"{wanted.name} is missing")
             continue
         if not wanted.specifier.contains(found, prereleases=True):
-            wrong.append(f"{wanted.name} is {found}, needed: {wanted.specifier}")
+            wrong.append(f"{wanted.name} is {found}, but {wanted.specifier} is required")
         if wanted.name in ("torch", "transformers", "bitsandbytes"):
             shown.append(f"{wanted.name} {found}")
     if wrong:
-        yield Check("packages", "failed", "; ".join(wrong), "pip install --upgrade llmjobs, in a fresh environment")
+        yield Check("packages", "failed", "; ".join(wrong), "run 'pip install --upgrade llmjobs' in a new environment")
         return
     yield Check("packages", "ok", f"llmjobs {__version__}, Python {platform.python_version()}, {', '.join(shown)}")
 
 
 def check_processor(checkup: Checkup) -> Iterator[Check]:
-    """Name, cores and what its instructions compute."""
+    """Name, cores and vector instructions."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     physical = min(psutil.cpu_count(logical=False) or allowed, allowed)
     found = checkup.machine.devices.get("cpu", {})
@@ -200,7 +203,7 @@ def check_processor(checkup: Checkup) -> Iterator[Check]:
 
 
 def check_memory(_: Checkup) -> Iterator[Check]:
-    """What the machine or its container has, and what is free now."""
+    """Total and free memory of the machine or its container."""
     total, free = memory_bytes(), available_bytes()
     line = f"{gib(free)} of {gib(total)} free"
     if free < LITTLE_MEMORY:
@@ -214,7 +217,7 @@ def check_clocks(_: Checkup) -> Iterator[Check]:
     resolution = time.get_clock_info("monotonic").resolution
     if resolution > 1e-3:
         yield Check(
-            "clock", "warning", f"wall time in steps of {resolution:g} s", "measure longer, or on another machine"
+            "clock", "warning", f"wall time in steps of {resolution:g} s", "measure longer, or use another machine"
         )
     else:
         yield Check("clock", "ok", f"wall time in steps of {resolution:g} s, CPU time in steps of 0.01 s")
@@ -222,7 +225,10 @@ def check_clocks(_: Checkup) -> Iterator[Check]:
         found = counters.read()
     if found.reason:
         yield Check(
-            "CPU cycles", "warning", f"not readable: {found.reason}", "results say null; times are not affected"
+            "CPU cycles",
+            "warning",
+            f"not readable: {found.reason}",
+            "the results will have null; times are not affected",
         )
     else:
         where = "user and kernel mode" if found.kernel_included else "user mode"
@@ -235,17 +241,17 @@ def check_energy(checkup: Checkup) -> Iterator[Check]:
         packages = len(rapl_counters())
         yield Check("CPU energy", "ok", f"RAPL counters of {packages} processor package{'s'[: packages > 1]}")
     except Unreadable as error:
-        yield Check("CPU energy", "warning", str(error), "results say null; nothing is estimated")
+        yield Check("CPU energy", "warning", str(error), "the results will have null; nothing is estimated")
     if "cuda" in checkup.machine.available():
         try:
             nvml_counter(str(checkup.machine.devices["cuda"].get("uuid") or "") or None)
             yield Check("GPU energy", "ok", "NVML's energy counter")
         except Unreadable as error:
-            yield Check("GPU energy", "warning", str(error), "results say null; nothing is estimated")
+            yield Check("GPU energy", "warning", str(error), "the results will have null; nothing is estimated")
 
 
 def check_results_folder(checkup: Checkup) -> Iterator[Check]:
-    """Whether results can be written where they will go."""
+    """Whether the results folder is writable."""
     folder = checkup.results
     there = next((f for f in (folder, *folder.absolute().parents) if f.exists()), Path("/"))
     try:
@@ -254,7 +260,7 @@ def check_results_folder(checkup: Checkup) -> Iterator[Check]:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        line = f"{there} cannot be written: {error.strerror or error}"
-        yield Check("results folder", "failed", line, "free space there, or name another folder with --results")
+        line = f"{there} is not writable: {error.strerror or error}"
+        yield Check("results folder", "failed", line, "fix that, or choose another folder with --results")
     else:
-        yield Check("results folder", "ok", f"{folder} can be written")
+        yield Check("results folder", "ok", f"{folder} is writable")

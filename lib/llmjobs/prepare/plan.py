@@ -21,14 +21,14 @@ from llmjobs.terminal_text import DASH, gib, seconds, table
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.revisions import Revisions
 
-# The plan as it stands on the terminal.
+# The plan as text.
 
 MOST_UNITS = 12
-"""Units of a model that are listed without being asked for."""
+"""Up to this many units of a model are listed without --units."""
 
 
 def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
-    """A row a model, what stands in the way, the units, the total."""
+    """One row per model, then problems, units and the total."""
     models = plan["models"]
     rows = [_row(model) for model in models]
     lines = table([HEADER, *rows])
@@ -42,13 +42,13 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
         elif known:
             lines.append(f"{model['model']}: {len(known)} units; --units lists them")
     lines += [f"note: {line}" for line in plan["notes"]]
-    lines.append("memory is what must stay, and what 'fits' judges by; resident counts file pages too.")
+    lines.append("memory: what must stay in memory, used for 'fits'; resident: also counts file pages")
     missing = sum(model["missing_bytes"] or 0 for model in models)
     total, ends = "time unknown", ""
     if plan["time_s"] is not None:
-        ends = f"start {seconds(plan['start_s'])}, report {seconds(plan['report_s'])} included, "
+        ends = f" (including start {seconds(plan['start_s'])} and report {seconds(plan['report_s'])})"
         total = f"about {seconds(plan['time_s'])}"
-    lines.append(f"in all: {total}, {ends}{size_text(missing)} to fetch; nothing was run")
+    lines.append(f"total: {total}{ends}, {size_text(missing)} to download; nothing was run")
     return "\n".join(lines)
 
 
@@ -103,7 +103,7 @@ def _told(model: Mapping[str, Any]) -> list[str]:
     lines = [line.removeprefix(f"{model['model']}: ") for line in lines]
     if model["fits"] is False:
         others = [f"{name} needs {gib(size)}" for name, size in model["fits_with"].items()]
-        remedy = "; ".join(others) or "no quantization makes it fit; take a smaller model"
+        remedy = "; ".join(others) or "no quantization makes it fit; use a smaller model"
         lines.append(f"does not fit: {gib(model['needed_bytes'])} of {gib(model['room_bytes'])}; {remedy}")
     lines += model["notes"]
     return lines + [f"{unit['key']}: {unit['error']}" for unit in model["units"] if unit["error"]]
@@ -122,11 +122,11 @@ def _units(model: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> list
     return table([head, *rows])
 
 
-# `plan`: before the first hour. What would run, how much of it, and what stands in the way; runs no model.
+# `plan` itself: what would run, how much of it, and what is in the way. It does not run a model.
 
 
 def run(study: Manifest, results: Path, *, as_json: bool = False, units: bool = False) -> int:
-    """Print the plan; returns 1 where a model cannot be had or does not fit."""
+    """Print the plan; returns 1 if a model is not available or does not fit."""
     plan = make_plan(study, results)
     click.echo(json.dumps(plan, ensure_ascii=False, indent=2) if as_json else render_plan(plan, units=units))
     bad = any(model["error"] or model["fits"] is False or _unread(model) for model in plan["models"])
@@ -146,12 +146,12 @@ def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
     """
     local = [model for model in study.models if not model.endpoint]
     if not local:
-        raise DataError(f"{study.name}: names no local model; there is nothing to plan")
+        raise DataError(f"{study.name}: has no local model, so there is nothing to plan")
     silent = hub_silence()
     devices: Devices = {}
     with from_the_cache(silent):
         plans = [_plan(study, model, results, silent, devices) for model in local]
-    notes = [f"{silent}: sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
+    notes = [f"{silent}, so sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
     notes += _notes(study, plans)
     return {"run": study.name, "models": [plan.to_record() for plan in plans], "notes": notes, **_whole(plans)}
 
@@ -195,14 +195,16 @@ def _notes(study: Manifest, plans: list[ModelPlan]) -> list[str]:
         cells = len(make_cells(study))
         notes.append(
             f"matrix: {cells} cells × {study.matrix.repetitions} repetitions, each with all of its questions; "
-            "'llmjobs doctor' says which this machine can run"
+            "'llmjobs doctor' shows which this machine can run"
         )
     for name in ("converse", "mtbench"):
         if getattr(study, name):
-            notes.append(f"{name}: its tokens depend on what is answered; not planned")
+            notes.append(f"{name}: not planned, because its tokens depend on the answers")
     missing = sum(plan.missing_bytes or 0 for plan in plans)
     cache = repo_folder("model", "x").parent
     free = shutil.disk_usage(next(f for f in (cache, *cache.parents) if f.exists())).free
     if missing and missing + ROOM_TO_SPARE_BYTES > free:
-        notes.append(f"disk: {size_text(missing)} to fetch, {size_text(free)} free for {cache}; set HF_HOME to another")
+        notes.append(
+            f"disk: {size_text(missing)} to download, {size_text(free)} free for {cache}; set HF_HOME to another disk"
+        )
     return notes

@@ -1,8 +1,8 @@
-"""The cursor of a unit: a small pickle with a checksum and one previous generation.
+"""The checkpoint of a unit: a small pickle with a checksum, and the previous one beside it.
 
-The pickle holds builtins only. Before it is loaded its opcodes are read against a short list, so a foreign file runs
-nothing and allocates nothing; there is no opcode in that list that imports, calls or builds. What it then holds is
-counted with every repetition, because a list that holds itself, or one that doubles at each level, has no end.
+The pickle contains builtins only. Before it is loaded, its opcodes are checked against a short list without any opcode
+that imports, calls or builds objects, so another pickle cannot run code or allocate memory. Afterwards its values are
+counted, including repetitions, because a list could contain itself or double at each level.
 """
 
 import hashlib
@@ -33,24 +33,24 @@ _OPCODES = frozenset(_PLAIN_OPCODES.split())
 
 
 class DamagedCheckpointError(Exception):
-    """The file is not a whole checkpoint of this version; the text says why."""
+    """The file is not an intact checkpoint of this version; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's state, and a remark where the newest generation could not be used."""
+    """A checkpoint's state, and a remark if the newest checkpoint could not be used."""
 
     state: dict[str, Any]
     remark: str | None
 
 
 def previous_of(path: Path) -> Path:
-    """Where the generation before ``path`` lies."""
+    """Path of the previous checkpoint."""
     return path.with_name(path.name + ".previous")
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a new generation; the one before stays as ``checkpoint.pkl.previous``.
+    """Write a new checkpoint; the old one is kept as ``checkpoint.pkl.previous``.
 
     Raises:
         RunFolderError: the disk is full, read-only, gone or failing.
@@ -69,10 +69,10 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> Loaded | None:
-    """Read the newest usable generation; None where there is none at all.
+    """Read the newest usable checkpoint; None if there is none.
 
     Raises:
-        RunFolderError: files are there but none is usable (the text says why); the records may still serve.
+        RunFolderError: there are files but none is usable (the text gives the reason); the records may still help.
 
     """
     reasons = []
@@ -85,7 +85,9 @@ def load(path: Path) -> Loaded | None:
             reasons.append(f"{candidate.name} {error}")
             continue
         remark = (
-            f"{path}: {'; '.join(reasons) or 'missing'}; going on from {candidate.name}" if candidate != path else None
+            f"{path}: {'; '.join(reasons) or 'missing'}; continuing from {candidate.name}"
+            if candidate != path
+            else None
         )
         return Loaded(state, remark)
     if reasons:
@@ -94,7 +96,7 @@ def load(path: Path) -> Loaded | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read one generation.
+    """Read one checkpoint.
 
     Raises:
         DamagedCheckpointError: wrong version, wrong checksum, anything but builtins in it, or unreadable.
@@ -117,8 +119,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def _foreign(data: bytes) -> str:
     if other := _ANY_MAGIC.match(data):
-        return f"is of version {int(other[1])}, and this llmjobs reads version {VERSION}"
-    return "is empty or cut off" if _MAGIC.startswith(data) else "does not begin as a checkpoint does"
+        return f"has version {int(other[1])}, but this llmjobs reads version {VERSION}"
+    return "is empty or cut off" if _MAGIC.startswith(data) else "is not a checkpoint"
 
 
 def _loads(payload: bytes) -> dict[str, Any]:
@@ -126,21 +128,21 @@ def _loads(payload: bytes) -> dict[str, Any]:
         for opcode, _, _ in pickletools.genops(payload):
             if opcode.name not in _OPCODES:
                 raise DamagedCheckpointError(
-                    f"holds something else than plain values ({opcode.name}) and was not opened"
+                    f"contains something other than plain values ({opcode.name}) and was not opened"
                 )
         state = pickle.loads(payload)  # noqa: S301 - only opcodes that build plain values, checked above
         _check_size(state)
     except DamagedCheckpointError:
         raise
     except Exception as error:
-        raise DamagedCheckpointError(f"is no valid pickle ({plain_reason(error, 120)})") from None
+        raise DamagedCheckpointError(f"is not a valid pickle ({plain_reason(error, 120)})") from None
     if not isinstance(state, dict):
-        raise DamagedCheckpointError("holds no mapping")
+        raise DamagedCheckpointError("does not contain a mapping")
     return state
 
 
 def _check_size(state: Any) -> None:
-    """Count the values, level by level, as they would be written out."""
+    """Count the values, level by level, including repetitions."""
     level, count = [state], 1
     for _ in range(MAX_DEPTH):
         following: list[Any] = []
@@ -149,9 +151,9 @@ def _check_size(state: Any) -> None:
             if isinstance(value, dict | list | tuple):
                 count += len(inner)
                 if count > MAX_VALUES:
-                    raise DamagedCheckpointError("holds more values than any checkpoint")
+                    raise DamagedCheckpointError("has more values than any checkpoint")
                 following += inner
         if not following:
             return
         level = following
-    raise DamagedCheckpointError("holds itself, or is deeper than any checkpoint")
+    raise DamagedCheckpointError("contains itself, or is deeper than any checkpoint")

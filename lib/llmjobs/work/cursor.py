@@ -18,22 +18,22 @@ from llmjobs.work.journal import Journal, Record, read_lines
 from llmjobs.work.units import Saved, Step, Work, compare
 
 SHARE_OF_TIME = 0.005
-"""Most of a unit's time that goes into saving its steps, as long as :data:`MOST_WAIT_S` allows it. With what a run's
-and a unit's beginning and end take, that is less than a hundredth."""
+"""Maximum share of a unit's time that is spent on saving its steps, as far as :data:`MOST_WAIT_S` allows. Together with
+starting and finishing units and runs, saving takes less than 1 %."""
 MOST_WAIT_S = 10.0
-"""Longest time between two saves, a step's own aside: what a kill can cost besides the step at hand."""
+"""Longest time between two saves, not counting a long step: what a kill can cost in addition to the current step."""
 
 
 @dataclass
 class Cursor:
-    """What the checkpoint of a unit holds; builtins only.
+    """The content of a unit's checkpoint; builtins only.
 
-    ``records_bytes`` and ``timings_bytes`` are the lengths at which the journals are cut on resume, ``records_sha256``
-    and ``timings_sha256`` what these bytes must then be (None in runs of an older version). ``steps`` is how many steps
-    the unit has in all (None until it is opened, and in older runs). ``real_s`` is the
-    time used so far in all attempts, loading included. ``running`` is the note of an attempt that is under way (see
-    ``deaths``), ``vanished`` counts attempts that ended unseen in the step at hand, ``memory_kills`` those that the
-    kernel ended for lack of memory; ``saves`` numbers the generations.
+    ``records_bytes`` and ``timings_bytes`` are the lengths to which the journals are cut on resume; ``records_sha256``
+    and ``timings_sha256`` are the digests of these bytes (None in runs of an older version). ``steps`` is the total
+    number of steps (None until the unit is opened, and in older runs). ``real_s`` is the time used so far in all
+    attempts, including loading. ``running`` is the note of the current attempt (see ``memory_kills``). ``vanished``
+    counts attempts that ended unseen during the current step, ``memory_kills`` those that the kernel killed for memory.
+    ``saves`` numbers the checkpoints.
     """
 
     declared: dict[str, Any]
@@ -55,11 +55,11 @@ class Cursor:
     saves: int = 0
 
     def saved(self, *, killed_for_memory: bool = False) -> Saved | None:
-        """What :meth:`Job.open` needs to go on; None before the first step was planned."""
+        """What :meth:`Job.open` needs to resume; None before the first step was planned."""
         return Saved(self.effective, self.state, self.steps_done, killed_for_memory) if self.effective else None
 
     def count_unseen_end(self) -> bool:
-        """Count an attempt that left its note; returns whether the kernel ended it for lack of memory."""
+        """Count an attempt that left its note; returns whether the kernel killed it for memory."""
         if self.running is None or self.done:
             return False
         self.vanished += 1
@@ -69,10 +69,10 @@ class Cursor:
 
 
 def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | None]:
-    """Read a unit's cursor, or start one; the remark says what had to be made good.
+    """Read a unit's cursor, or start one; the remark says what had to be repaired.
 
     Raises:
-        FingerprintError: the folder holds something else than what is asked for.
+        FingerprintError: the unit was made with other settings.
         DataError: no checkpoint can be used, and a line of the records is damaged.
 
     """
@@ -81,7 +81,7 @@ def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | N
         cursor = _cursor_of(unit, loaded.state) if loaded else Cursor(dict(declared))
     except RunFolderError as error:
         cursor = _from_records(unit, declared)
-        return cursor, f"{error}; going on from {unit.records.name} ({cursor.steps_done} steps)"
+        return cursor, f"{error}; continuing from {unit.records.name} ({cursor.steps_done} steps)"
     if loaded is None:
         return cursor, None
     compare(unit, "declared", cursor.declared, declared)
@@ -100,7 +100,7 @@ def _cursor_of(unit: UnitFolder, state: Mapping[str, Any]) -> Cursor:
     fits &= all(value is None or isinstance(value, str) for value in digests)
     fits &= cursor.steps is None or isinstance(cursor.steps, int)
     if not fits or not 0 <= cursor.real_s < float("inf"):
-        raise RunFolderError(f"{unit.checkpoint}: is whole, but not the checkpoint of a unit")
+        raise RunFolderError(f"{unit.checkpoint}: is intact, but not the checkpoint of a unit")
     return cursor
 
 
@@ -110,17 +110,17 @@ _COUNTS = (
 
 
 def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
-    """Whether the unit at ``path`` is whole; one that never started leaves no trace."""
+    """Whether the unit at ``path`` is finished; creates nothing if it never started."""
     started = (folder.path / path / CHECKPOINT).exists()
     return started and load(folder.unit(path), declared)[0].done
 
 
 def progress_of(folder: RunFolder, path: str, declared: Mapping[str, Any] | None = None) -> str:
-    """``to do``, ``12 done`` or ``done``, for a dry run: read only.
+    """``to do``, ``12 done`` or ``done``, for a dry run; only reads.
 
     Raises:
-        FingerprintError: ``declared`` is given and is not what the unit was made with, so that a run would be refused.
-        RunFolderError: the unit is whole, but its files are not what was saved.
+        FingerprintError: ``declared`` is given and the unit was made with other settings, so a run would be refused.
+        RunFolderError: the unit is finished, but its files were changed.
 
     """
     place = folder.path / path
@@ -134,7 +134,7 @@ def progress_of(folder: RunFolder, path: str, declared: Mapping[str, Any] | None
 
 
 def _remark_on_age(unit: UnitFolder, cursor: Cursor) -> str | None:
-    """Each save has a number: a checkpoint that is not newer than the one before it was put back from outside."""
+    """Detect an old checkpoint that was put back: saves are numbered, and it is not newer than the previous one."""
     try:
         before = checkpoint.read(checkpoint.previous_of(unit.checkpoint)).get("saves")
     except checkpoint.DamagedCheckpointError:
@@ -143,16 +143,16 @@ def _remark_on_age(unit: UnitFolder, cursor: Cursor) -> str | None:
         return None
     return (
         f"{unit.checkpoint}: is older than {checkpoint.previous_of(unit.checkpoint).name}; "
-        f"going on from step {cursor.steps_done}, as it says"
+        f"continuing from its step {cursor.steps_done}"
     )
 
 
 def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
-    """Rebuild a cursor from the journals alone: every step before the last one seen is whole.
+    """Rebuild a cursor from the journals alone: every step before the last one seen is complete.
 
     Raises:
-        DataError: a line in the middle is damaged; it names file and line.
-        FingerprintError: ``unit.json`` says that the records were made with other settings.
+        DataError: a line in the middle is damaged; the message has the file and the line.
+        FingerprintError: according to ``unit.json``, the records were made with other settings.
 
     """
     unit_file = _unit_file(unit)
@@ -165,8 +165,8 @@ def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
             step = record.get("step", 0)
             if not isinstance(step, int) or step < max(last, 0):
                 raise DataError(
-                    f"{unit.records}:{number}: 'step' is {printable(str(step))[:40]!r}, not a number that follows the "
-                    "one before; restore the file or run with --fresh"
+                    f"{unit.records}:{number}: 'step' is {printable(str(step))[:40]!r}, which cannot follow the "
+                    "previous step; restore the file or run with --fresh"
                 )
             if step != last:
                 ends[step - 1] = records_bytes
@@ -186,14 +186,14 @@ def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
 
 
 def _number(value: Any) -> float:
-    """A measured figure of a line that somebody may have edited; 0 for what is no finite number."""
+    """A measured value from a line that somebody may have edited; 0 if it is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
     return float(value) if -1e15 < value < 1e15 else 0.0
 
 
 def _unit_file(unit: UnitFolder) -> dict[str, dict[str, Any]]:
-    """What ``unit.json`` holds of the settings; empty where it cannot be read."""
+    """The settings in ``unit.json``; empty if it cannot be read."""
     with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
         found = read_object(unit.path / UNIT_FILE)
         return {key: dict(found[key]) for key in ("fingerprint", "effective")}
@@ -201,12 +201,12 @@ def _unit_file(unit: UnitFolder) -> dict[str, dict[str, Any]]:
 
 
 def rewind(unit: UnitFolder, cursor: Cursor, step: int, *, forget_effective: bool = False) -> None:
-    """Move a unit back before ``step``, so that it and all later steps run again; the journals are cut when it opens.
+    """Rewind a unit to before ``step``, so that this and all later steps run again; the journals are cut when it opens.
 
-    The time used so far stays counted. ``forget_effective``: what was loaded may differ from now on.
+    The time used so far still counts. With ``forget_effective``, the loaded model may differ from now on.
 
     Raises:
-        RunFolderError: the journals are not what was saved.
+        RunFolderError: the journals were changed.
 
     """
     Journal(unit.records, cursor.records_bytes, cursor.records_sha256).close()
@@ -232,7 +232,7 @@ def _digest(path: Path, size: int) -> str:
 
 
 def _end_before(path: Path, step: int, size: int) -> int:
-    """Length of the lines of a journal that belong to steps before ``step``, of its first ``size`` bytes."""
+    """Length of the lines of steps before ``step`` in the first ``size`` bytes of a journal."""
     before = 0
     for _, end, line in read_lines(path, allow_torn=True) if size else ():
         if end > size or _number(line.get("step", -1)) >= step:
@@ -242,10 +242,10 @@ def _end_before(path: Path, step: int, size: int) -> int:
 
 
 class Writer:
-    """Appends steps to a unit's journals and moves its checkpoint after them."""
+    """Appends steps to a unit's journals, then updates its checkpoint."""
 
     def __init__(self, unit: UnitFolder, cursor: Cursor) -> None:
-        """Open the journals at the cursor, cutting what was not saved."""
+        """Open the journals at the cursor and cut off what was not saved."""
         self.unit, self.cursor = unit, cursor
         self.records = Journal(unit.records, cursor.records_bytes, cursor.records_sha256)
         try:
@@ -260,7 +260,7 @@ class Writer:
         self._saving_s = 0.0
 
     def opened(self, work: Work) -> None:
-        """Note that an attempt has opened the unit; the time since the writer was made counts for it."""
+        """Record that an attempt has opened the unit; its time counts from when the writer was made."""
         opening, effective, state = work.opening, work.effective, work.state()
         self.cursor.attempts += 1
         self.cursor.steps = work.steps
@@ -271,10 +271,10 @@ class Writer:
         self._save()
 
     def step(self, index: int, step: Step, state: Mapping[str, Any], *, last: bool) -> None:
-        """Take one step's records and timing, and save; the ``last`` step makes the unit whole.
+        """Add one step's records and timing, and save; the ``last`` step finishes the unit.
 
-        Where the steps are shorter than two hundred times what saving takes, some are saved together, after
-        :data:`MOST_WAIT_S` at the latest: saving takes less than a hundredth of the time, whatever model and disk.
+        If steps are shorter than 200 times the duration of a save, several are saved together, after
+        :data:`MOST_WAIT_S` at the latest, so that saving takes less than 1 % of the time on any model and disk.
         """
         self._records += [{**record, "step": index} for record in step.records]
         self._timings.append({"step": index, "phase": "run", "attempt": self.cursor.attempts, **step.timing})
@@ -287,14 +287,14 @@ class Writer:
             self._save()
 
     def finish(self) -> None:
-        """Mark a unit without steps as whole."""
+        """Mark a unit without steps as finished."""
         self.cursor.done, self.cursor.running = True, None
         self._save()
 
     def note_end(self) -> None:
-        """Save what waits, and take the note of this attempt away: it ends in sight, by a signal or an error told.
+        """Save pending steps and remove the note of this attempt, which a signal or a reported error ends.
 
-        Where an end came in the middle of a save, what the checkpoint held stays.
+        If the end came in the middle of a save, the checkpoint keeps its content.
         """
         if self._timings:
             self.cursor.running = None
@@ -309,7 +309,7 @@ class Writer:
         self.timings.close()
 
     def _save(self) -> None:
-        """Records first, then their timings, then the checkpoint that stands for both."""
+        """Write the records, then their timings, then the checkpoint that refers to both."""
         began = time.monotonic()
         self.cursor.real_s += max(began - self._clock, 0.0)
         self._clock = began

@@ -1,4 +1,4 @@
-"""Where everything of a run lies.
+"""The layout of a run's folder.
 
 results/RUN/
   manifest.yaml  environment.json  summary.json
@@ -27,7 +27,7 @@ class UnitFolder:
 
     @property
     def records(self) -> Path:
-        """Deterministic lines: predictions only."""
+        """Deterministic lines: predictions."""
         return self.path / RECORDS
 
     @property
@@ -37,7 +37,7 @@ class UnitFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The cursor."""
+        """The checkpoint, which stores the cursor."""
         return self.path / CHECKPOINT
 
 
@@ -49,10 +49,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, results: Path, name: str) -> "RunFolder":
-        """Make (or find) ``results/name``.
+        """Create (or find) ``results/name``.
 
         Raises:
-            RunFolderError: ``name`` is no folder's name, or it cannot be made, or leads out of the results by a link.
+            RunFolderError: ``name`` is not a folder name, it cannot be created, or a link leads out of the results.
 
         """
         if "\0" in name or Path(name).name != name:
@@ -67,7 +67,7 @@ class RunFolder:
         return cls(path)
 
     def unit(self, unit_path: str) -> UnitFolder:
-        """The folder of a unit such as ``eval/llama/mmlu.astronomy``; created where missing.
+        """The folder of a unit such as ``eval/llama/mmlu.astronomy``; created if missing.
 
         Raises:
             RunFolderError: a link in it leads out of the run.
@@ -104,9 +104,9 @@ class RunFolder:
         disk.write_whole(path, data)
 
     def move_aside(self) -> Path | None:
-        """Rename the whole folder to ``NAME.1``, ``NAME.2``, … so that a fresh run loses nothing.
+        """Rename the folder to ``NAME.1``, ``NAME.2``, … so that a fresh run loses nothing.
 
-        Returns the new path, or None where there was nothing to keep.
+        Returns the new path, or None if there was nothing to keep.
         """
         if not any(self.path.iterdir()):
             return None
@@ -120,7 +120,7 @@ class RunFolder:
 
 
 def sweep(folder: RunFolder) -> None:
-    """Remove the temporary files of writes that a kill cut off; only under the run's lock, where nobody writes."""
+    """Remove temporary files of writes that a kill interrupted; only under the run's lock, when nobody else writes."""
     for path in folder.path.rglob("*.tmp"):
         if Path(path.stem).suffix in _SWEPT and "figures" not in path.parts:
             with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ def sweep(folder: RunFolder) -> None:
 
 
 _SWEPT = (".json", ".jsonl", ".pkl", ".yaml")
-"""Kinds of files that jobs write; what a report writes beside them, perhaps now, is not theirs to remove."""
+"""Kinds of files that jobs write. Temporary files of a report, which may be running now, are kept."""
 
 
 def to_json(value: Any) -> bytes:
@@ -152,7 +152,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a run that holds an object; empty where the file is missing.
+    """Read a JSON file of a run that contains an object; empty if the file is missing.
 
     Raises:
         DataError: damaged, or anything but an object.
@@ -163,8 +163,8 @@ def read_object(path: Path) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
         raise DataError(
-            f"{path}: holds {_kind(found)} where an object was expected; restore it, or delete it and run the same "
-            "command again"
+            f"{path}: contains {_kind(found)} instead of an object; restore it, or delete it and run the same command "
+            "again"
         )
     return found
 

@@ -1,9 +1,9 @@
-"""Whether a unit's records and timings are still what its checkpoint stands for: read before their numbers are used.
+"""Check that a unit's records and timings still match its checkpoint, before their numbers are used.
 
-The checkpoint of a unit holds the length and the SHA-256 of both files as they were when it was saved. A whole unit
-has exactly these bytes; one that is being written, or was cut off, may have more behind them. Runs made before digests
-were kept have lengths alone: these are compared, and each line is read, but a line that was edited to the same length
-goes unnoticed; such units are named as unverified.
+The checkpoint of a unit has the length and the SHA-256 of both files at the time of the save. A finished unit has
+exactly these bytes; one that is being written, or was interrupted, may have more after them. Runs of older versions
+have only lengths. These are compared, and each line is read, but a line that was edited to the same length is not
+detected; such units are reported as unverified.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ _PART_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of a unit's files."""
+    """The result of checking a unit's files."""
 
     done: bool
-    """Whether the unit is whole."""
+    """Whether the unit is finished."""
     verified: bool
-    """Whether digests were there to compare with; lengths and form alone where not."""
+    """Whether digests were compared; if not, only lengths and the format."""
 
 
 def check_unit(unit: Path) -> Checked | None:
-    """Compare a unit's files with its checkpoint; None where it has none that can be read.
+    """Compare a unit's files with its checkpoint; None if it has no readable one.
 
     Raises:
-        RunFolderError: a file is not what was saved; the line names it and how to recompute the unit.
+        RunFolderError: a file was changed; the line names it and says how to recompute the unit.
 
     """
     if not disk.is_there(unit / CHECKPOINT) and not disk.is_there(checkpoint.previous_of(unit / CHECKPOINT)):
@@ -44,12 +44,12 @@ def check_unit(unit: Path) -> Checked | None:
     try:
         loaded = checkpoint.load(unit / CHECKPOINT)
     except RunFolderError:
-        return None  # the runner starts again from the records, and says so
+        return None  # the runner continues from the records, and says so
     return check_state(unit, loaded.state) if loaded else None
 
 
 def check_state(unit: Path, state: Mapping[str, Any]) -> Checked:
-    """Compare a unit's files with what its checkpoint holds (see :func:`check_unit`)."""
+    """Compare a unit's files with the content of its checkpoint (see :func:`check_unit`)."""
     done, verified = bool(state.get("done")), True
     for name, kind in _FILES:
         size, digest = state.get(f"{kind}_bytes"), state.get(f"{kind}_sha256")
@@ -62,10 +62,10 @@ def check_state(unit: Path, state: Mapping[str, Any]) -> Checked:
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known of a run's units, by their paths below it."""
+    """The result of checking a run's units, by their paths below it."""
 
     unverified: list[str]
-    """Those with no digest to compare with: an older llmjobs made them, or the folder was copied in part."""
+    """Units without a digest: they are from an older llmjobs, or the folder was copied in part."""
     unfinished: list[str]
 
 
@@ -116,7 +116,7 @@ def _check_file(path: Path, size: int, digest: str | None, *, whole: bool) -> No
         if whole:
             _check_lines(path)
     elif found.hexdigest() != digest:
-        raise changed(path, "is not what was saved")
+        raise changed(path, "does not match its checksum")
 
 
 def _check_lines(path: Path) -> None:
@@ -125,4 +125,4 @@ def _check_lines(path: Path) -> None:
         for number, _, _ in read_lines(path):  # noqa: B007 - the last whole line
             pass
     except DataError:
-        raise changed(path, f"line {number + 1} is not a whole JSON object") from None
+        raise changed(path, f"line {number + 1} is not a complete JSON object") from None

@@ -65,7 +65,7 @@ class Journal:
         return self._sha256.hexdigest()
 
     def _check(self, digest: str | None) -> None:
-        """Read what was saved once, so that the digest can go on from there."""
+        """Read the saved part once, so that the digest can be continued."""
         length = self._stream.seek(0, os.SEEK_END)
         if length < self.size:
             raise changed(self.path, f"has {length} bytes, but {self.size} were saved")
@@ -75,7 +75,7 @@ class Journal:
             self._sha256.update(part)
             left -= len(part)
         if digest is not None and self.digest != digest:
-            raise changed(self.path, "is not what was saved")
+            raise changed(self.path, "does not match its checksum")
 
     def _cut(self) -> None:
         length = self._stream.seek(0, os.SEEK_END)
@@ -85,22 +85,22 @@ class Journal:
         self._stream.seek(self.size)
 
     def check_alone(self) -> None:
-        """See that nobody else wrote into the file.
+        """Check that nobody else wrote to the file.
 
         Raises:
-            RunFolderError: its length is not what this process left; or it is gone.
+            RunFolderError: its length differs from what this process left, or it is gone.
 
         """
         with disk.clear_errors(self.path):
             length = self.path.stat().st_size
         if length != self.size:
             raise RunFolderError(
-                f"{self.path}: has {length} bytes, but this process left it at {self.size}: another process works in "
-                "this run, or changed it; stop one of them and give the same command again"
+                f"{self.path}: has {length} bytes, but this process left it at {self.size}. Another process is working "
+                "in this run, or has changed it; stop one of them and run the same command again"
             )
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Write the records and bring them to the disk."""
+        """Write the records and sync them to disk."""
         data = b"".join(map(encode, records))
         if data:
             self.check_alone()
@@ -115,7 +115,7 @@ class Journal:
             self._sha256.update(data)
 
     def _take_back(self) -> None:
-        """Leave no half line behind, so that a process that lives on can write again once there is room."""
+        """Remove a half-written line, so that a process that continues can write again once there is space."""
         with contextlib.suppress(OSError):
             disk.truncate(self._stream, self.size)
             self._stream.seek(self.size)
@@ -134,7 +134,7 @@ class Journal:
 
 
 def changed(path: Path, how: str) -> RunFolderError:
-    """The error of a unit's file that was changed from outside: what it is, and how to recompute the unit."""
+    """The error for a unit's file that was changed from outside: what is wrong, and how to recompute the unit."""
     again = shlex.quote(str(path.with_name("checkpoint.pkl"))) + "*"
     return RunFolderError(
         f"{path}: {how}; it was changed from outside. Restore the file, or run 'rm {again}' and then the same command "
@@ -143,7 +143,7 @@ def changed(path: Path, how: str) -> RunFolderError:
 
 
 def _part_from_copies(path: Path) -> None:
-    """Give a file that has a second name (a backup by hard links, or a trap) its own content, to append to."""
+    """Copy a file that has a second name (a backup by hard links, or a trap) before we append to it."""
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
@@ -153,10 +153,10 @@ def _part_from_copies(path: Path) -> None:
 def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, int, Record]]:
     """Yield ``(line number, end offset in bytes, record)``.
 
-    With ``allow_torn`` a last line that is cut off (no newline, or damaged with nothing after it) ends the reading.
+    With ``allow_torn``, reading ends at a last line that is cut off (no newline, or damaged with nothing after it).
 
     Raises:
-        DataError: a damaged line, naming file and line.
+        DataError: a damaged line; the message has the file and the line.
 
     """
     end = 0
@@ -168,7 +168,9 @@ def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, i
                 if record is None:
                     if allow_torn and not stream.read(1):
                         return
-                    raise DataError(f"{path}:{number}: not a whole JSON object; restore the file or run with --fresh")
+                    raise DataError(
+                        f"{path}:{number}: not a complete JSON object; restore the file or run with --fresh"
+                    )
                 yield number, end, record
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,8 +1,8 @@
-"""What workers on other machines write: each into a lease, a run folder of its own below ``.leases`` of the run.
+"""Leases: workers on other machines each write to a run folder of their own below ``.leases`` of the run.
 
-Only the process that holds the run's lock brings anything from a lease into the run, and a lease is never given to a
-second worker. So a worker that was thought dead and comes back writes where nobody looks any more: the fence is the
-name of the folder, and there is no moment between a check and a write.
+Only the process that holds the run's lock copies from a lease into the run, and a lease is never given to a second
+worker. A worker that was thought dead and comes back therefore writes to a folder that nobody reads any more. The name
+of the folder is the fence, so there is no gap between a check and a write.
 """
 
 import errno
@@ -22,13 +22,13 @@ from llmjobs.work.folder import CHECKPOINT, ERROR_FILE, RECORDS, TIMINGS, UNIT_F
 log = logging.getLogger(__name__)
 LEASES = ".leases"
 SEEN_WITHIN_S = 15.0
-"""A shared file system may show another machine's files that much later."""
+"""A shared file system may show another machine's files with this delay."""
 _OF_A_UNIT = {CHECKPOINT, RECORDS, TIMINGS, UNIT_FILE, ERROR_FILE}
 _LENGTHS = ((RECORDS, "records_bytes"), (TIMINGS, "timings_bytes"))
 
 
 def make_lease(run: RunFolder, name: str) -> RunFolder:
-    """Create the lease ``name`` of a run, on the disk before anyone is told of it."""
+    """Create the lease ``name`` of a run and sync it before a worker gets it."""
     path = run.path / LEASES / name
     with disk.clear_errors(path):
         disk.make_folder(path)
@@ -37,10 +37,10 @@ def make_lease(run: RunFolder, name: str) -> RunFolder:
 
 
 def seed(run: RunFolder, lease: RunFolder, path: str, needs: Iterable[str], steps_done: int) -> None:
-    """Copy into a lease what a worker needs of the run: the unit so far, what lies beside it, units that it reads.
+    """Copy into a lease what a worker needs: the unit so far, the files beside it, and the units that it reads.
 
     Raises:
-        RunFolderError: what the run holds cannot be seen from here.
+        RunFolderError: this machine does not see the files of the run.
 
     """
     for one in (path, *needs):
@@ -52,7 +52,7 @@ def seed(run: RunFolder, lease: RunFolder, path: str, needs: Iterable[str], step
         if time.monotonic() > deadline:
             raise RunFolderError(
                 f"{run.path / path}: {steps_done} steps are done, but this machine does not see them; "
-                "the results must lie on a file system that all nodes share"
+                "the results must be on a file system that all nodes share"
             )
         time.sleep(0.5)
         shutil.rmtree(lease.path / path, ignore_errors=True)
@@ -60,11 +60,11 @@ def seed(run: RunFolder, lease: RunFolder, path: str, needs: Iterable[str], step
 
 
 def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
-    """Bring a unit's progress into the run; False where the run is as far itself.
+    """Copy a unit's progress into the run; False if the run is as far already.
 
-    A whole unit that the run has nothing of is moved as a folder, in one step. Of any other one the checkpoint comes
-    last, so that a kill in between leaves the run's own, older one, whose lengths still hold: what comes is a
-    continuation of what was there.
+    A finished unit that the run does not have yet is moved as a folder, in one step. Of any other unit the checkpoint
+    is written last, so that after a kill in between the run still has its own, older checkpoint. Its lengths are still
+    valid, because the new data continues the old.
     """
     source, target = lease.path / path, run.unit(path)
     state = _state(source)
@@ -74,7 +74,7 @@ def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
     if state is None or (own is not None and _far(own) >= _far(state)):
         return False
     if not all(_is_there(source / name, target.path / name, int(state[key])) for name, key in _LENGTHS):
-        log.warning("%s: is shorter than its checkpoint says; left out", source)
+        log.warning("%s: is shorter than its checkpoint says; ignored", source)
         return False
     for name, key in _LENGTHS:
         _bring(source / name, target.path / name, int(state[key]), move=bool(state.get("done")))
@@ -88,8 +88,8 @@ def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
 
 
 def share(run: RunFolder, lease: RunFolder) -> None:
-    """Bring what a worker wrote beside its units and the run lacks: a model's properties, the questions."""
-    for folder, below, names in os.walk(lease.path):  # says nothing of a unit that is moved away meanwhile
+    """Copy files that a worker wrote beside its units and the run does not have: model properties, questions."""
+    for folder, below, names in os.walk(lease.path):  # ignores a unit that is moved away in the meantime
         if _OF_A_UNIT.intersection(names):
             below.clear()
             continue
@@ -102,7 +102,7 @@ def share(run: RunFolder, lease: RunFolder) -> None:
 
 
 def drop(lease: RunFolder) -> None:
-    """Remove a lease; a worker that still writes in it ends with an error of its own."""
+    """Remove a lease; a worker that still writes to it ends with its own error."""
     shutil.rmtree(lease.path, ignore_errors=True)
 
 
@@ -138,7 +138,7 @@ def _far(state: Mapping[str, Any]) -> tuple[bool, int, int]:
 
 
 def _move_whole(source: Path, target: Path, state: Mapping[str, Any]) -> bool:
-    """Put a whole unit's folder in the place of an empty one; False where that is not empty, or bytes are not saved."""
+    """Move a finished unit's folder over an empty one; False if that is not empty, or bytes are not saved."""
     journals = {name: int(state[key]) for name, key in _LENGTHS}
     if not all((file := source / name).is_file() and file.stat().st_size == size for name, size in journals.items()):
         return False
@@ -161,12 +161,12 @@ def _move_whole(source: Path, target: Path, state: Mapping[str, Any]) -> bool:
 
 
 def _is_there(source: Path, target: Path, size: int) -> bool:
-    """Whether a journal has its length; one that was moved before a kill lies in the run already."""
+    """Whether a journal has its length; one that was moved before a kill is in the run already."""
     return any(path.is_file() and path.stat().st_size >= size for path in (source, target))
 
 
 def _bring(source: Path, target: Path, size: int, *, move: bool) -> None:
-    """Put the first ``size`` bytes of a journal into the run; a whole one, which nobody writes any more, is renamed."""
+    """Copy the first ``size`` bytes of a journal into the run; a finished one, no longer written to, is renamed."""
     if not source.is_file() or source.stat().st_size < size:
         return
     if move and source.stat().st_size == size:
@@ -179,7 +179,7 @@ def _bring(source: Path, target: Path, size: int, *, move: bool) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Regular files right in a folder that are whole."""
+    """Complete regular files directly in a folder."""
     if folder.is_dir():
         found = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.is_symlink())
         yield from (p for p in found if not p.name.startswith(".") and p.suffix != ".tmp")

@@ -1,10 +1,11 @@
 """One process at a time in a run folder.
 
-The lock is the kernel's (``flock``), so it goes with its process, however that ends, and no clock is asked. The note
-in the file says who holds it; a clean end empties it. Some shared file systems have no such locks, or keep them to one
-machine: there the note is all there is. A live process of this machine is refused by it, one of another machine is
-warned of: whether it still runs cannot be seen from here, and a job that was cut off there must go on here. Should
-both run, the journals' lengths stop one of them (``journal.Journal.check_alone``).
+The lock is the kernel's (``flock``), so it disappears with its process, however that ends, and it does not depend on a
+clock. The note in the file says who holds the lock; a clean end empties it. Some shared file systems have no such
+locks, or keep them local to one machine. There only the note is left. If it names a live process of this machine, we
+refuse to start. If it names another machine, we only warn, because we cannot see whether that process still runs, and a
+job that was interrupted there must be resumable here. If both do run, the lengths of the journals stop one of them
+(``journal.Journal.check_alone``).
 """
 
 import contextlib
@@ -32,30 +33,30 @@ class Holder:
     host: str
 
     def __str__(self) -> str:
-        """As it stands in a line for people."""
+        """As shown in messages."""
         return f"process {self.pid} on {self.host}"
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is of another machine or container."""
+        """Whether it is on another machine or in another container."""
         return self.host != socket.gethostname()
 
     @property
     def is_alive_here(self) -> bool:
-        """Whether it is another process of this machine that still runs."""
+        """Whether it is another process on this machine that is still running."""
         if self.is_elsewhere or self.pid == os.getpid():
             return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except OSError:  # it is there, and somebody else's
+        except OSError:  # it exists and belongs to another user
             return True
         return True
 
 
 def lock_file(folder: Path) -> Path:
-    """The lock lies beside the run folder, so that the folder can be renamed while it is held."""
+    """The lock file is beside the run folder, so that the folder can be renamed while the lock is held."""
     return folder.with_name(f".{folder.name}.lock")
 
 
@@ -64,7 +65,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the lock of ``folder``.
 
     Raises:
-        LockedError: another process holds it; the line says which.
+        LockedError: another process holds it; the line names it.
 
     """
     path = lock_file(folder)
@@ -78,7 +79,8 @@ def exclusive(folder: Path) -> Iterator[None]:
             raise LockedError(_refusal(folder, left))
         if left and left.is_elsewhere:
             log.warning(
-                "%s: %s did not end this run cleanly; should it still be running, stop it: two cannot work in one run",
+                "%s: %s did not end this run cleanly; if it is still running, stop it, because two processes cannot "
+                "work in one run",
                 folder,
                 left,
             )
@@ -118,7 +120,7 @@ def _refusal(folder: Path, holder: Holder | None) -> str:
 
 
 def _read_note(descriptor: int) -> Holder | None:
-    """Who left the note; None after a clean end, and where it cannot be read."""
+    """Who left the note; None after a clean end, or if it cannot be read."""
     try:
         note = json.loads(os.pread(descriptor, 500, 0))
         return Holder(int(note["pid"]), str(note["host"])[:100])
@@ -127,7 +129,7 @@ def _read_note(descriptor: int) -> Holder | None:
 
 
 def _write_note(descriptor: int, note: str) -> None:
-    """The note is for people: a full disk fails at the first file of the run, with its own line."""
+    """Write the note; errors are ignored, because a full disk is reported at the first file of the run."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, note.encode(), 0)

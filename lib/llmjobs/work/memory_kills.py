@@ -1,4 +1,4 @@
-"""Kills for lack of memory: how one is noticed, and the smaller batches that the next attempt uses."""
+"""Out-of-memory kills: how they are detected, and the smaller batches that the next attempt uses."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,23 +9,23 @@ from llmjobs.errors import ModelError
 from llmjobs.machine.child import boot_id, oom_kills, own_oom_kills
 from llmjobs.work.units import Saved
 
-# Whether the kernel ended the attempt before this one for lack of memory.
+# Whether the kernel killed the previous attempt for memory.
 
 Note = dict[str, Any]
 MOST_VANISHED = 5
-"""Ends in a row that nobody saw, where the kernel does not count: as many as for a cell of the matrix."""
+"""This many unexplained ends in a row count as a kill if the kernel does not count kills, as for a matrix cell."""
 MOST_COUNTED = 2
-"""The same where the machine's count has grown, which another process of the machine may have caused."""
+"""The same if the machine's count has grown, which another process on the machine may have caused."""
 
 
 def note_of_attempt() -> Note:
-    """What the kernel says as an attempt begins; builtins only."""
+    """The kernel's counts when an attempt begins; builtins only."""
     group, kills = own_oom_kills() or (None, None)
     return {"boot": boot_id(), "oom_kills": oom_kills(), "group": group, "group_kills": kills}
 
 
 def was_killed_for_memory(left: Mapping[str, Any], vanished: int) -> bool:
-    """Judge an attempt that left its note; ``vanished`` counts such ends since the last save, this one included."""
+    """Judge an attempt that left its note; ``vanished`` counts such ends since the last save, including this one."""
     group, kills = own_oom_kills() or (None, None)
     same_boot = left.get("boot") == boot_id()
     if kills is not None and same_boot and left.get("group") == group and isinstance(left.get("group_kills"), int):
@@ -36,30 +36,30 @@ def was_killed_for_memory(left: Mapping[str, Any], vanished: int) -> bool:
     return same_boot and bool(now > before) and vanished % MOST_COUNTED == 0
 
 
-# What a kill for lack of memory leaves behind: smaller batches, for the unit at hand and the model's units after it.
+# The consequence of a kill: smaller batches for the current unit and the model's later units.
 
 
 @dataclass
 class MemoryLimits:
-    """Limits of one model in a run; they stand in its ``model.json``."""
+    """Limits of one model in a run, stored in its ``model.json``."""
 
     token_limit: int | None = None
-    """Most tokens of a batch when scoring; None: as planned."""
+    """Maximum tokens per batch when scoring; None: as planned."""
     row_limit: int | None = None
-    """Most replies that are generated at once; None: the generator's own."""
+    """Maximum replies generated at once; None: the generator's own limit."""
 
     @classmethod
     def read(cls, model_file: Mapping[str, Any]) -> "MemoryLimits":
-        """Take what an earlier attempt left."""
+        """Read the limits that an earlier attempt stored."""
         found = {name: model_file.get(name) for name in ("token_limit", "row_limit")}
         return cls(**{name: value for name, value in found.items() if isinstance(value, int) and value > 0})
 
     def to_record(self) -> dict[str, int]:
-        """Those that are set."""
+        """The limits that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def tokens(self, saved: Saved | None, plan: UnitPlan) -> int | None:
-        """The limit for a unit that scores; half of the batch at hand after a kill.
+        """The limit for a unit that scores; after a kill, half of the current batch.
 
         Raises:
             ModelError: there is nothing left to halve.
@@ -72,7 +72,7 @@ class MemoryLimits:
         return limit
 
     def rows(self, saved: Saved | None, usual: int) -> int:
-        """The limit for a unit that generates; half of it after a kill.
+        """The limit for a unit that generates; after a kill, half of it.
 
         Raises:
             ModelError: there is nothing left to halve.
@@ -87,7 +87,7 @@ class MemoryLimits:
 def _half(limit: int) -> int:
     if limit <= 1:
         raise ModelError(
-            "was killed for lack of memory with the smallest batch there is; use quantization: 4bit, a smaller model, "
+            "ran out of memory even with the smallest batch and was killed; use quantization: 4bit, a smaller model, "
             "or a machine with more memory"
         )
     return limit // 2

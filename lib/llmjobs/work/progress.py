@@ -21,7 +21,7 @@ class Progress:
         self._bar = new_bar(self._stream, total, initial=done, unit="")
 
     def unit(self, name: str) -> None:
-        """Name the unit at hand."""
+        """Show the current unit."""
         if self._bar is not None:
             self._bar.set_description_str(name)
 
@@ -35,14 +35,14 @@ class Progress:
             self.say(f"{self.job} {unit}: {self.done:,} of {self.total:,}{self._left()}")
 
     def say(self, line: str) -> None:
-        """Print a line without tearing the bar."""
+        """Print a line without breaking the bar."""
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leave the terminal clean."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -51,4 +51,4 @@ class Progress:
         if rate <= 0:
             return ""
         minutes, seconds = divmod(round(max(self.total - self.done, 0) / rate), 60)
-        return f", {rate:.1f} a second, {minutes}:{seconds:02d} left"
+        return f", {rate:.1f}/s, {minutes}:{seconds:02d} left"

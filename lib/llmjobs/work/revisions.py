@@ -1,4 +1,4 @@
-"""Revisions are resolved once a run and kept beside it: a resume, online or offline, uses the same commits."""
+"""Revisions are resolved once per run and stored, so that a resume, online or offline, uses the same commits."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ REVISIONS_FILE = "revisions.json"
 
 @dataclass
 class Revisions:
-    """What each name stood for when the run first asked."""
+    """The commit of each name when the run first asked for it."""
 
     folder: RunFolder
     known: dict[str, str]
@@ -27,18 +27,18 @@ class Revisions:
         return cls(folder, {name: commit for name, commit in found.items() if isinstance(commit, str)}, writes)
 
     def known_commit(self, kind: str, name: str, wanted: str | None) -> str | None:
-        """The commit that this run recorded for ``name`` at ``wanted``; None if it never asked."""
+        """The commit that this run recorded for ``name`` at ``wanted``; None if there is none."""
         return self.known.get(_key(kind, name, wanted))
 
     def record(self, kind: str, name: str, wanted: str | None, commit: str | None) -> None:
-        """Keep what a name stood for; None (a local folder) is not kept."""
+        """Store the commit of a name; None (a local folder) is not stored."""
         if commit is not None and self.known.get(_key(kind, name, wanted)) != commit:
             self.known[_key(kind, name, wanted)] = commit
             if self.writes:
                 self.folder.write_json(REVISIONS_FILE, dict(sorted(self.known.items())))
 
     def locate(self, spec: ModelSpec) -> tuple[Located | None, str | None]:
-        """Find a model at the commit that this run uses, and keep it; or say in one line why it cannot be found."""
+        """Find a model at the commit that this run uses and store it; or return one line on why it cannot be found."""
         known = self.known_commit("model", spec.id, spec.revision)
         try:
             located = locate(spec.model_copy(update={"revision": known}) if known else spec)

@@ -1,4 +1,4 @@
-"""Run a job's units into a run folder: skip what is done, resume what was cut off, show what fails."""
+"""Run the units of a job: skip finished units, resume interrupted ones, report failures."""
 
 import contextlib
 import logging
@@ -41,7 +41,7 @@ from llmjobs.work.run_date import run_date
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.units import Job, Step, Unit, compare
 
-# Runs the units of a job into a run folder: what is done is skipped, what was cut off goes on, what fails is shown.
+# The loop over a job's units.
 
 log = logging.getLogger(__name__)
 OnRecords = Callable[[Unit, Sequence[Any]], None]
@@ -56,7 +56,7 @@ class Outcome:
     units: int = 0
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
-    """Unit path → the one line that says why."""
+    """Unit path → the line that gives the reason."""
     stopped_by: str | None = None
     """Name of the signal that ended it."""
     in_error: int = 0
@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all units done, 3 some failed or questions are in error, 75 stopped and resumable."""
+        """0: all units done; 3: units failed or questions ended in an error; 75: stopped and resumable."""
         if self.stopped_by:
             return EXIT_RESUMABLE
         return EXIT_UNITS_FAILED if self.failed or self.in_error else EXIT_OK
@@ -73,11 +73,11 @@ class Outcome:
 def run_job(
     job: Job, folder: RunFolder, on_records: OnRecords | None = None, make_progress: MakeProgress = Progress
 ) -> Outcome:
-    """Run every unit of ``job`` that is not done; ``on_records`` sees each step's records, of earlier attempts too.
+    """Run every unit of ``job`` that is not done; ``on_records`` gets each step's records, also of earlier attempts.
 
     Raises:
         FingerprintError: a unit on disk was made with other settings (all are compared before the first one runs).
-        RunFolderError: the folder cannot be written; what was saved stays whole.
+        RunFolderError: the folder cannot be written; saved results stay intact.
 
     """
     outcome = Outcome()
@@ -91,7 +91,7 @@ def run_job(
                 loop, waiting = UnitLoop(job, switch, progress, outcome, on_records), deque(starts)
                 del starts
                 for unit in units:
-                    loop.unit(unit, waiting.popleft())  # a finished unit's cursor is kept by nobody
+                    loop.unit(unit, waiting.popleft())  # so that the cursors of finished units are freed
     except StopRequestedError as stop:
         outcome.stopped_by = str(stop)
     finally:
@@ -101,7 +101,7 @@ def run_job(
 
 @dataclass(frozen=True)
 class Start:
-    """Where a unit stands as the job starts."""
+    """The state of a unit when the job starts."""
 
     folder: UnitFolder
     cursor: Cursor
@@ -109,11 +109,11 @@ class Start:
 
 
 def load_start(folder: RunFolder, unit: Unit) -> Start:
-    """A unit's folder and how far it is.
+    """A unit's folder and cursor.
 
     Raises:
         FingerprintError: it was made with other settings.
-        RunFolderError: it is whole, but its records are not what was saved.
+        RunFolderError: it is finished, but its records were changed.
 
     """
     unit_folder = folder.unit(unit.path)
@@ -133,7 +133,7 @@ def items_done(units: Sequence[Unit], starts: Sequence[Start]) -> int:
 
 @dataclass
 class UnitLoop:
-    """What the units of one job have in common while they run in this process."""
+    """Runs the units of one job in this process."""
 
     job: Job
     switch: StopSwitch
@@ -142,7 +142,7 @@ class UnitLoop:
     on_records: OnRecords | None
 
     def unit(self, unit: Unit, start: Start) -> None:
-        """Run one unit; its own failure is noted and the job goes on."""
+        """Run one unit; if it fails, record that and continue with the job."""
         self.switch.check()
         folder, error_file = start.folder, start.folder.path / ERROR_FILE
         try:
@@ -161,13 +161,13 @@ class UnitLoop:
             known = line in self.outcome.failed.values()
             self.outcome.failed[unit.path] = line
             RunFolder(folder.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
-            if not known:  # a model that cannot be loaded fails in every unit; the summary counts them
+            if not known:  # a model that cannot be loaded fails in every unit; print the line once
                 self.progress.say(f"failed: {unit.path}: {line}")
 
     def _steps(self, unit: Unit, start: Start) -> None:
         folder, cursor = start.folder, start.cursor
         if start.killed_for_memory:
-            log.warning("%s: the kernel ended the last attempt for lack of memory", unit.path)
+            log.warning("%s: the last attempt ran out of memory, and the kernel killed it", unit.path)
         with (
             contextlib.closing(Writer(folder, cursor)) as writer,
             _in_sight(writer),
@@ -191,7 +191,7 @@ class UnitLoop:
                 writer.finish()
 
     def _replay(self, unit: Unit, start: Start) -> None:
-        """Show what earlier attempts recorded, step by step, to who wants to see records."""
+        """Pass the records of earlier attempts to ``on_records``, step by step."""
         if self.on_records is None or not start.cursor.records_bytes:
             return
         saved = ((end, record) for _, end, record in read_lines(start.folder.records, allow_torn=True))
@@ -207,7 +207,10 @@ class UnitLoop:
 
 @contextlib.contextmanager
 def _in_sight(writer: Writer) -> Iterator[None]:
-    """Tell the checkpoint of an end by a signal or an error, lest it be taken for a kill; a hurry writes nothing."""
+    """Note in the checkpoint that a signal or an error ended the attempt, so that it does not count as a kill.
+
+    If there is no time left, nothing is written.
+    """
     try:
         yield
     except BaseException as error:
@@ -218,25 +221,25 @@ def _in_sight(writer: Writer) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What to tell a person about an exception."""
+    """The line that a person sees for an exception."""
     if isinstance(error, LlmjobsError):
         return str(error)
-    return f"an error that was not foreseen: {plain_reason(error, 500)} (llmjobs -v shows where)"
+    return f"unexpected error: {plain_reason(error, 500)} (llmjobs -v shows the traceback)"
 
 
-# What every job does around its units: the run folder, the lock, the manifest, the environment, the summary.
+# What every job does before and after its units: run folder, lock, manifest, environment, summary.
 
 MANIFEST_FILE, ENVIRONMENT_FILE, SUMMARY_FILE = "manifest.yaml", "environment.json", "summary.json"
 
 
 @contextmanager
 def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] | None = None) -> Iterator[RunFolder]:
-    """Lock the run's folder and write what the run is made of.
+    """Lock the run's folder and write its manifest and environment.
 
     Raises:
         LockedError: another process works in it.
         RunFolderError: it cannot be written.
-        FingerprintError: the manifest's date is not the one that the run began with.
+        FingerprintError: the manifest's date differs from the one that the run started with.
 
     """
     folder_path = results / study.name
@@ -253,7 +256,7 @@ def open_run(study: Manifest, results: Path, *, fresh: bool, devices: list[str] 
 
 
 def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
-    """The machine of the first attempt, and any other one that a later attempt ran on."""
+    """Record the machine of the first attempt, and other machines of later attempts."""
     now = describe_machine() | ({"devices": devices} if devices else {})
     if first := read_object(folder.path / ENVIRONMENT_FILE):
         others = first.pop("later_attempts", [])
@@ -265,24 +268,24 @@ def _write_environment(folder: RunFolder, devices: list[str] | None) -> None:
 
 
 def report_end(folder: RunFolder, outcome: Outcome) -> None:
-    """Say on standard error whether a signal ended the job, and where the results are."""
+    """Print to standard error whether a signal ended the job, and where the results are."""
     if outcome.stopped_by:
         print(f"Stopped by {outcome.stopped_by}. Progress is saved; run the same command to resume.", file=sys.stderr)
-    took = "" if in_notebook() else f" (the command took {_since_start()}, imports and preparation included)"
+    took = "" if in_notebook() else f" (total time {_since_start()}, including imports and preparation)"
     print(f"results: {folder.path}{took}", file=sys.stderr)
 
 
 def _since_start() -> str:
-    """How long this process has run: what the shell's ``time`` calls real."""
+    """How long this process has run: ``real`` of the shell's ``time``."""
     took_s = max(time.time() - psutil.Process().create_time(), 0.0)
     minutes, seconds = divmod(round(took_s), 60)
     return f"{minutes}:{seconds:02d}" if minutes else f"{took_s:.1f} s"
 
 
 def write_summary(folder: RunFolder, study: Manifest, job: str, part: Mapping[str, Any]) -> None:
-    """Put a job's part into ``summary.json`` and leave the others as they are.
+    """Replace a job's part of ``summary.json`` and keep the other parts.
 
-    What cannot be computed from so few records (``nan``) is null: JSON has no other word for it.
+    Values that cannot be computed from so few records (``nan``) become null, because JSON has no NaN.
     """
     whole = read_object(folder.path / SUMMARY_FILE)
     folder.write_json(

@@ -1,4 +1,4 @@
-"""One date for a whole run: what chat templates print as today, whenever a step of the run is made."""
+"""One date for a whole run: chat templates print it as today's date, whenever a step runs."""
 
 import contextlib
 import datetime
@@ -9,14 +9,14 @@ from llmjobs.work.folder import RunFolder, read_object
 
 DATE_FILE = "date.json"
 BEFORE_DATES = datetime.date(2024, 7, 26)
-"""What chats wrote in every prompt before runs kept a date; such a run goes on with it."""
+"""The date that chats wrote in every prompt before runs stored a date; an older run continues with it."""
 
 
 def run_date(study: Manifest, folder: RunFolder, *, writes: bool = True) -> datetime.date:
-    """The date that the run keeps; at its first start the manifest's, else today.
+    """The date that the run stored; at its first start the manifest's, otherwise today.
 
     Raises:
-        FingerprintError: the manifest names another date than the run began with.
+        FingerprintError: the manifest has another date than the one that the run started with.
 
     """
     kept = _kept(folder)
@@ -27,8 +27,8 @@ def run_date(study: Manifest, folder: RunFolder, *, writes: bool = True) -> date
             folder.write_json(DATE_FILE, {"date": kept.isoformat()})
     if study.date is not None and study.date != kept:
         raise FingerprintError(
-            f"{folder.path.name}: date was {kept.isoformat()} and is now {study.date.isoformat()}; chat templates print"
-            " it into the prompts; put it back, give the run another name (--set name=…), or start anew with --fresh"
+            f"{folder.path.name}: date was {kept.isoformat()} and is now {study.date.isoformat()}, which changes the "
+            "prompts; undo the change, give the run another name (--set name=…), or start over with --fresh"
         )
     return kept
 
@@ -38,5 +38,7 @@ def _kept(folder: RunFolder) -> datetime.date | None:
     if found := read_object(path):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             return datetime.date.fromisoformat(found["date"])
-        raise FingerprintError(f'{path}: does not hold a date; put back {{"date": "YYYY-MM-DD"}}, or use --fresh')
+        raise FingerprintError(
+            f'{path}: does not contain a date; restore {{"date": "YYYY-MM-DD"}}, or start over with --fresh'
+        )
     return None

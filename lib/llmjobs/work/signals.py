@@ -1,12 +1,12 @@
-"""SIGINT, SIGTERM and SIGHUP: finish the step at hand, save, leave with the resumable code.
+"""SIGINT, SIGTERM and SIGHUP: finish the current step, save, and exit with the resumable code.
 
-Between steps nothing is unsaved, so there (loading a model, planning) a signal ends the run at once. A second signal
-ends it at once in a step too: the step is lost, nothing else.
+Between steps nothing is unsaved, so a signal there (while loading a model, or planning) ends the run at once. A second
+signal ends it at once during a step too; only that step is lost.
 
-After SIGTERM and SIGHUP nobody may be there for a second one, and who sends them kills soon (a spot instance,
-Kubernetes and Slurm after 30 seconds): a step that is not finished after :func:`grace_s` seconds is given up, and a
-process that still cannot leave, since it waits for a paid call or a single long operation, ends itself
-:data:`LAST_S` seconds later, which costs no more than a kill. A signal that is ignored at the start (nohup) stays so.
+After SIGTERM and SIGHUP there may be nobody to send a second one, and a kill follows soon (from a spot instance,
+Kubernetes or Slurm after 30 seconds). So a step that is not finished after :func:`grace_s` seconds is abandoned. If the
+process still cannot exit, because it waits for a paid call or a single long operation, it ends itself :data:`LAST_S`
+seconds later, which costs no more than a kill. A signal that is ignored at the start (nohup) stays ignored.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ LAST_S = 4.0
 
 
 class StopRequestedError(BaseException):
-    """Ends a run on a signal. A BaseException, so that no handler for failures takes it for one."""
+    """Ends a run on a signal. It is a BaseException, so that handlers for failures do not catch it."""
 
     def __init__(self, signal_number: int, *, at_once: bool = False) -> None:
-        """Remember which signal it was, and whether there is no time for anything more."""
+        """Store the signal, and whether there is no time left for anything."""
         super().__init__(signal.Signals(signal_number).name)
         self.at_once = at_once
 
 
 def grace_s() -> float:
-    """Seconds that a step may still take after SIGTERM: ``LLMJOBS_GRACE_S``, else 25.
+    """Seconds that a step may still take after SIGTERM: ``LLMJOBS_GRACE_S``, otherwise 25.
 
     Raises:
-        LlmjobsError: the variable is no number of seconds.
+        LlmjobsError: the variable is not a number of seconds.
 
     """
     text = os.environ.get(GRACE_VARIABLE, "")
@@ -49,12 +49,12 @@ def grace_s() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e6:
-        raise LlmjobsError(f"{GRACE_VARIABLE}: {text!r} is no number of seconds above 0; {GRACE_S:g} is the default")
+        raise LlmjobsError(f"{GRACE_VARIABLE}: {text!r} is not a number of seconds above 0; the default is {GRACE_S:g}")
     return seconds
 
 
 class StopSwitch:
-    """Set by the first signal; asked between steps."""
+    """Set by the first signal; checked between steps."""
 
     def __init__(self, grace_s: float = GRACE_S) -> None:
         """Nothing requested yet."""
@@ -63,7 +63,7 @@ class StopSwitch:
         self._in_step = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Note the signal; leave at once unless a step is running for the first time."""
+        """Store the signal; end at once, unless it is the first one and a step is running."""
         second = self.received is not None
         self.received = number
         if second or not self._in_step:
@@ -71,13 +71,13 @@ class StopSwitch:
         self._tell(number)
 
     def expire(self, _number: int, _frame: FrameType | None) -> None:
-        """Give the step up: its time is over. The signal's own handler may still wait for an operation to end."""
+        """Abandon the step, whose time is over. The signal's own handler may still wait for an operation to end."""
         if self._in_step:
             raise StopRequestedError(self.received or signal.SIGTERM, at_once=True)
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Mark the body as a step that the first signal lets finish."""
+        """Mark the body as a step, which may finish after the first signal."""
         self._in_step = True
         try:
             yield
@@ -91,17 +91,18 @@ class StopSwitch:
 
     def _tell(self, number: int) -> None:
         name = signal.Signals(number).name
-        limit = "" if number == signal.SIGINT else f", for {self.grace_s:g} s at most"
-        line = f"\nllmjobs: {name}: finishing the step at hand{limit}; once more ends at once\n"
+        limit = "" if number == signal.SIGINT else f" (at most {self.grace_s:g} s)"
+        again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
+        line = f"\nllmjobs: {name}: finishing the current step{limit}. {again} to quit now.\n"
         with contextlib.suppress(OSError):
             os.write(2, line.encode())  # not through a stream: this thread may be in the middle of writing to it
 
 
 class _Limits:
-    """Sees signals from a thread, since a handler waits for the operation at hand, and keeps their time."""
+    """Watches for signals in a thread and enforces the time limit; a handler would wait for the current operation."""
 
     def __init__(self, grace_s: float) -> None:
-        """Watch from here on; in the main thread only."""
+        """Start watching; in the main thread only."""
         self._grace_s, self._main = grace_s, threading.get_ident()
         self._over = threading.Event()
         self._seen, self._told = socket.socketpair()
@@ -110,7 +111,7 @@ class _Limits:
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
 
     def close(self) -> None:
-        """Stop watching; a process whose time was over already still ends."""
+        """Stop watching; a process whose time was already over still ends."""
         self._over.set()
         signal.set_wakeup_fd(self._old)
         self._told.close()
@@ -144,5 +145,5 @@ def stop_switch() -> Iterator[StopSwitch]:
     finally:
         limits.close()
         for number, handler in old.items():
-            if handler is not None:  # one that is not Python's cannot be put back
+            if handler is not None:  # a handler that is not Python's cannot be restored
                 signal.signal(number, handler)

@@ -13,20 +13,20 @@ from llmjobs.work.folder import UnitFolder
 
 @dataclass(frozen=True)
 class Unit:
-    """One restartable piece of a job, with a folder of its own."""
+    """One restartable piece of a job, with its own folder."""
 
     path: str
     """Folder below the run, unique: ``eval/llama/mmlu.astronomy``."""
     declared: Mapping[str, Any]
     """Everything known before a model is loaded that decides the records; compared on every start."""
     group: str = ""
-    """Units of one group follow each other and share what the job loads for them (a model)."""
+    """Units of one group are consecutive and share what the job loads for them (a model)."""
     size: int = 0
-    """Items (questions, turns, cells) for the progress bar, where known."""
+    """Items (questions, turns, cells) for the progress bar, if known."""
     needs: tuple[str, ...] = ()
-    """Units whose records this one reads; they stand before it in the list."""
+    """Units whose records this one reads; they come before it in the list."""
     stays: bool = False
-    """On a cluster it runs in the command's own process all the same: what it counts (money) counts for the run."""
+    """Always runs in the driver process, because the spending limit is shared by the whole run."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Work(Protocol):
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """What was really loaded and planned (builtins only); a resume with another value is refused."""
+        """What was actually loaded and planned (builtins only); a resume with another value is refused."""
 
     @property
     def steps(self) -> int:
@@ -56,7 +56,7 @@ class Work(Protocol):
         """Run step ``index`` (from 0)."""
 
     def state(self) -> Mapping[str, Any]:
-        """Builtins that a resume needs besides the number of finished steps."""
+        """Builtins that a resume needs in addition to the number of finished steps."""
 
 
 class Job(Protocol):
@@ -68,7 +68,7 @@ class Job(Protocol):
         """All units, in order; loads no model."""
 
     def open(self, unit: Unit, saved: "Saved | None") -> AbstractContextManager[Work]:
-        """Make ready to run ``unit``, from what a checkpoint saved if there is one."""
+        """Prepare to run ``unit``, from the checkpoint if there is one."""
 
     def close(self) -> None:
         """Free what was loaded."""
@@ -76,36 +76,36 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds for :meth:`Job.open`."""
+    """The part of a checkpoint that :meth:`Job.open` needs."""
 
     effective: Mapping[str, Any]
     state: Mapping[str, Any]
     steps_done: int
     killed_for_memory: bool = False
-    """The kernel ended the attempt before for lack of memory, in step ``steps_done``."""
+    """The kernel killed the previous attempt for memory, in step ``steps_done``."""
 
 
-# A run goes on only with the settings that it was begun with; the field that differs is named.
+# A run is resumed only with the settings that it was started with; the error names the field that differs.
 
 OF_NAMES = ("questions",)
-"""Fields whose keys are names (of benchmarks' subjects): one more or less is another set of questions."""
-_PROMPTS = "the prompts would not be those that the unit began with"
+"""Fields whose keys are names (of subjects): an added or removed one is another set of questions."""
+_PROMPTS = "the prompts would differ from those that the unit started with"
 _EXPLAINED = {
     "template_hash": f"the model's chat template has changed, so {_PROMPTS}",
     "prompt_date": f"the chat template prints the date, so {_PROMPTS}",
-    "thinking": f"the chat template's thinking is set in another way, so {_PROMPTS}",
-    "template_system": f"the chat template adds another system message, so {_PROMPTS}",
+    "thinking": f"the chat template's thinking setting has changed, so {_PROMPTS}",
+    "template_system": f"the system message that the chat template adds has changed, so {_PROMPTS}",
     "prompts": f"{_PROMPTS}: the tokenizer, its chat template, or the version of transformers or llmjobs has changed",
-    "plan": "the batches would not be those that the unit began with: batch_tokens has changed, another version of"
-    " llmjobs plans them in another way, or the model's probe came out differently",
-    "steps": "the steps would not be those that the unit began with: another version of llmjobs orders the questions in"
-    " another way",
+    "plan": "the batches would differ from those that the unit started with: batch_tokens has changed, this version of"
+    " llmjobs plans them differently, or the model's probe gave another result",
+    "steps": "the steps would differ from those that the unit started with, because this version of llmjobs orders the"
+    " questions differently",
 }
-"""Fields whose values say nothing to people."""
+"""Explanations of fields whose values mean nothing to people."""
 
 
 def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings.
+    """Refuse to resume with other settings.
 
     Raises:
         FingerprintError: names the first field that differs.
@@ -115,19 +115,19 @@ def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mappin
         key, was, now = found
         if why := _EXPLAINED.get(key.partition(".")[0]):
             raise FingerprintError(
-                f"{unit.path}: {why} ({key}: {_short(was)}, now {_short(now)}). Put it back or use the versions in"
-                " environment.json, give the run another name (--set name=…), or start anew with --fresh"
+                f"{unit.path}: {why} ({key}: {_short(was)}, now {_short(now)}). Undo the change or use the versions in"
+                " environment.json, give the run another name (--set name=…), or start over with --fresh"
             )
         raise FingerprintError(
             f"{unit.path}: {key} was {_short(was)} and is now {_short(now)}; "
-            f"put it back, give the run another name (--set name=…), or start anew with --fresh ({kind})"
+            f"undo the change, give the run another name (--set name=…), or start over with --fresh ({kind})"
         )
 
 
 def _difference(
     saved: Mapping[str, Any], asked: Mapping[str, Any], *, names: bool = False
 ) -> tuple[str, Any, Any] | None:
-    """The first field that differs, of mappings within by their path (``questions.mmlu.astronomy.data_hash``)."""
+    """The first field that differs; inside mappings, with its path (``questions.mmlu.astronomy.data_hash``)."""
     for key in dict.fromkeys([*saved, *(asked if names else ())]):
         was, now = saved.get(key), asked.get(key)
         if was == now:

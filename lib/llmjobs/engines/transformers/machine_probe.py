@@ -1,4 +1,4 @@
-"""What this machine really computes, tried in a child process.
+"""What this machine can compute, tried in a child process.
 
 A probe runs something small and compares it with float32 on the CPU. Nothing is decided from a table.
 """
@@ -21,13 +21,13 @@ from llmjobs.quantization import METHODS
 
 DEVICES = ("cuda", "mps", "cpu")
 ROUNDING = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.05}
-"""Largest error of a layer's output, as a share of its norm, that rounding explains; a method adds its own."""
+"""Largest relative error of a layer's output that rounding explains; a quantization method adds its own."""
 PARITY_NATS = 0.02
 SIZE = 128
 
 
 def describe_devices() -> dict[str, dict[str, Any]]:
-    """Each device with its memory and abilities, or why it is not there."""
+    """Each device with its memory and capabilities, or why it is not available."""
     here = available()
     return {name: _DESCRIBE[name]() if name in here else {"reason": _absent(name)} for name in DEVICES}
 
@@ -36,9 +36,9 @@ def _absent(device: str) -> str:
     if device == "cuda":
         if torch.version.cuda is None:
             return "no CUDA: this torch is built without it"
-        return "no CUDA device: no NVIDIA driver answers, or it shows no device"
+        return "no CUDA device: the NVIDIA driver does not respond or shows no device"
     if not torch.backends.mps.is_built():
-        return f"no Apple GPU: this is {platform.system()} {platform.machine()}, and its torch is built without Metal"
+        return f"no Apple GPU: this is {platform.system()} {platform.machine()}, and torch is built without Metal"
     return "no Apple GPU: this macOS or machine has no Metal device"
 
 
@@ -76,14 +76,14 @@ def try_layer(device: Device, dtype: DType, quantization: str) -> dict[str, Any]
         number = resolve_dtype(dtype, device)
         error = _layer_error(device, number, quantization)
     except Exception as problem:
-        what = f"{METHODS[quantization].title} does not work" if quantization in METHODS else f"{dtype} is not computed"
+        what = f"{METHODS[quantization].title} does not work" if quantization in METHODS else f"{dtype} does not work"
         return {"ok": False, "reason": f"{what} on {device}: {plain_reason(problem, 200)}"}
     allowed = max(ROUNDING[number], METHODS[quantization].layer_error if quantization in METHODS else 0.0)
     name = str(number).removeprefix("torch.")
     if not error <= allowed:
         return {
             "ok": False,
-            "reason": f"a {quantization} layer in {name} on {device} is {error:.0%} off the CPU's float32",
+            "reason": f"a {quantization} layer in {name} on {device} differs from float32 on the CPU by {error:.0%}",
         }
     return {"ok": True, "dtype": name, "error": round(error, 6)}
 
@@ -121,7 +121,7 @@ def parity(device: str) -> dict[str, Any]:
 
 
 def _probe(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Tell each thing before it is tried, so that a crash names it."""
+    """Report each item before trying it, so that a crash can be attributed to it."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     reporter.report(devices=describe_devices())
