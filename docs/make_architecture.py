@@ -5,15 +5,15 @@ from pathlib import Path
 
 LAYERS = (
     ("cli, commands, api", "the command line and the Python interface; one line for every error"),
-    ("report_job, run_all, prepare", "the report; every section of a manifest; plan and doctor"),
+    ("report_job, run_all, prepare", "the report; all sections of a manifest; plan and doctor"),
     ("converse, matrix, mtbench", "one folder per feature: tasks, job, summary, report chapter"),
-    ("eval, chat, report", "accuracy; the chat agent; reading results, measuring, writing the PDF"),
+    ("eval, chat, report", "accuracy; the chat agent; read results, compute, write the PDF"),
     ("cluster, statistics", "units on a Ray cluster; intervals and tests"),
-    ("work, fetch", "units into a run folder: resume, signals, failures; filling the cache"),
-    ("engines", "one protocol: load, score, generate, chat, measure; torch lives in transformers/"),
-    ("machine, memory", "child processes, energy, CPU counters; what a process and the machine hold"),
-    ("manifest, benchmarks", "a study, read and validated in one place; what is asked and how it is scored"),
-    ("demo, hub, errors", "bundled models and questions, all contact with the hub, one-line errors"),
+    ("work, fetch", "the run folder: resume, signals, failures; downloads"),
+    ("engines", "one protocol: load, score, generate, chat, measure; transformers/ uses torch"),
+    ("machine, memory", "child processes, energy, CPU counters; memory of a process and of the machine"),
+    ("manifest, benchmarks", "a study, validated in one place; prompts and scoring"),
+    ("demo, hub, errors", "bundled models and questions, access to the hub, one-line errors"),
 )
 WIDTH, BOX = 800, 760
 TOP, HEIGHT, STEP, LEFT = 16, 40, 56, 20

@@ -32,7 +32,7 @@ def test_an_interrupt_is_one_clear_error_and_the_same_call_goes_on(unbroken, tmp
     def stop() -> None:
         os.kill(os.getpid(), number)
 
-    with once_there_are(20, tmp_path, stop), pytest.raises(StoppedError, match=r"everything is saved.*goes on") as end:
+    with once_there_are(20, tmp_path, stop), pytest.raises(StoppedError, match=r"Progress is saved.*to resume") as end:
         llmjobs.run(STUDY, results=tmp_path, overrides=OVERRIDES)
     assert "\n" not in str(end.value) and end.value._render_traceback_() == [f"StoppedError: {end.value}"]
     assert [signal.getsignal(one) for one in CAUGHT] == before
@@ -88,7 +88,7 @@ def test_nothing_below_the_command_line_ends_the_process():
 def test_errors_are_raised_and_nothing_exits(tmp_path):
     with pytest.raises(ManifestError, match="No such file"):
         llmjobs.run("nothing.yaml", results=tmp_path)
-    with pytest.raises(ManifestError, match="give them to load_manifest"):
+    with pytest.raises(ManifestError, match="pass them to load_manifest"):
         llmjobs.run(llmjobs.load_manifest("smoke"), results=tmp_path, overrides=["name=x"])
     with pytest.raises(DataError, match="contains no run"):
         llmjobs.Results(tmp_path)

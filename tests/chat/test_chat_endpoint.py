@@ -73,9 +73,9 @@ def test_the_hubs_token_is_not_sent_and_the_key_is(monkeypatch):
 CUT = [
     (s.cut, "cut off: the connection broke"),
     (s.ends_early, "cut off: the stream ended before the answer did"),
-    (s.malformed, "cut off: the server sent an event that is no JSON object"),
+    (s.malformed, "cut off: the server sent an event that is not a JSON object"),
     (s.silent_in_the_middle, "cut off: no answer within 0.4 s"),
-    (s.error_in_the_stream, "cut off: the server says: out of memory"),
+    (s.error_in_the_stream, "cut off: the server reports: out of memory"),
     (s.filtered, "content filter"),
 ]
 
@@ -139,7 +139,7 @@ def test_retry_after_is_kept_to_and_a_long_one_is_not_waited_for():
     waits, told = [], []
     with s.stand_in(s.status(429, retry_after="7"), s.status(429, retry_after="900"), s.good) as server:
         agent = agent_for(server, waits=waits, warn=told.append)
-        with pytest.raises(UnavailableError, match="the server asks to wait 900 s, run the same command after that"):
+        with pytest.raises(UnavailableError, match="the server asks to wait 900 s; run the same command after that"):
             agent.ask("Hi.")
         assert agent.ask("Hi.").text == "Hello."
     who = f"m at {server.url.removesuffix('/v1')}"
@@ -270,7 +270,7 @@ def test_a_key_never_stands_in_an_error(monkeypatch):
 
 
 def test_no_url():
-    with pytest.raises(LlmjobsError, match="is no URL"):
+    with pytest.raises(LlmjobsError, match="is not a URL"):
         EndpointBackend(EndpointAddress("localhost:8000", "m"))
 
 

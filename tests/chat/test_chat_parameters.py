@@ -88,7 +88,7 @@ def test_what_a_server_refuses_is_learned_once_and_said(name, refusal):
     assert len(server.requests) == 4
     sent = server.requests[-1][1]
     assert name not in sent
-    assert len(told) == 1 and f"does not take '{name}'" in told[0]
+    assert len(told) == 1 and f"does not accept '{name}'" in told[0]
     if name == "max_tokens":
         assert sent["max_completion_tokens"] == 20 and parameters.changes == {name: "max_completion_tokens"}
     else:
@@ -154,6 +154,6 @@ def test_a_chat_writes_down_what_the_server_does_not_take(tmp_path, monkeypatch,
     behaviour = picky("temperature", openai("'temperature' is not supported"))
     with s.stand_in(behaviour) as server, pytest.raises(SystemExit) as ended:
         main(["chat", "--endpoint", server.url, "--model", "m", "--results", str(tmp_path)])
-    assert ended.value.code == 0 and "does not take 'temperature'" in capsys.readouterr().err
+    assert ended.value.code == 0 and "does not accept 'temperature'" in capsys.readouterr().err
     notes = [r for r in read_records(tmp_path / "chat/chat/001/records.jsonl") if r.get("event") == "parameters"]
     assert [note["changes"] for note in notes] == [{"temperature": LEFT_OUT}]

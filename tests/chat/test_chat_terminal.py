@@ -59,9 +59,9 @@ def test_the_commands(talk, tmp_path):
     assert code == 0
     for said in (
         "/strategy [NAME]", "     user  One.", "the whole conversation: 8 of 200 tokens", "strategy: window",
-        "'wind' is not one of none, full", "answered alone", "/history takes on, off", "4 messages in", "1 left",
-        "begins anew", "there is nothing to undo", "4 messages from", "nowhere.json: cannot be read",
-        "/save FILE: name a file", "did you mean /history?",
+        "'wind' is not one of none, full", "answered alone", "use /history on,", "saved 4 messages to", "1 left",
+        "a new conversation", "there is nothing to undo", "loaded 4 messages from", "nowhere.json: cannot be read",
+        "/save FILE: add the name of a file", "did you mean /history?",
     ):  # fmt: skip
         assert said in err, said
     assert agent.messages[-2].content == "/slash"
@@ -115,7 +115,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_it(talk):
 def test_ctrl_c_before_the_first_word_forgets_the_message(talk):
     code, agent, out, err = talk("Go.", backend=interrupted_at(0))
     assert (code, agent.messages) == (0, [])
-    assert "the message is forgotten" in err
+    assert "the message was discarded" in err
 
 
 def test_ctrl_c_twice_leaves(talk):

@@ -118,7 +118,10 @@ def raw(*parts: bytes) -> s.Behaviour:
         (raw(b"data: [1]\n\n"), "instead of a chat completion"),
         (raw(b"data: {}"), "ended before the answer did"),
         (raw(b""), "the server sent nothing instead"),
-        (raw(b'data: {"error": {"message": "\\u001b]52;c;QQ==\\u0007"}}\n\n'), "the server says: \\x1b]52;c;QQ==\\x07"),
+        (
+            raw(b'data: {"error": {"message": "\\u001b]52;c;QQ==\\u0007"}}\n\n'),
+            "the server reports: \\x1b]52;c;QQ==\\x07",
+        ),
     ],
 )
 def test_a_stream_that_means_harm_ends_in_one_line(behaviour, says, monkeypatch) -> None:
@@ -144,7 +147,7 @@ def test_a_key_that_no_header_can_hold_is_not_repeated(monkeypatch, key: str) ->
     monkeypatch.setenv("CHAT_KEY", key)
     with s.stand_in(s.good) as server:
         line = ask(server, api_key_env="CHAT_KEY")
-    assert "what CHAT_KEY holds is no key" in line and "secret" not in line and "two words" not in line
+    assert "CHAT_KEY does not contain a valid key" in line and "secret" not in line and "two words" not in line
 
 
 @pytest.mark.parametrize("after", [280, 290, 299, 0])

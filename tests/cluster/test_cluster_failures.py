@@ -204,7 +204,7 @@ def test_a_cluster_that_is_gone_is_one_line(run, tmp_path):
         lost.process.wait()
     assert driver.returncode == 1
     last = err.strip().splitlines()[-1]
-    assert last.startswith("llmjobs: --ray ") and "the cluster is gone" in last and "run the same command again" in last
+    assert last.startswith("llmjobs: --ray ") and "lost the cluster" in last and "run the same command again" in last
     folder = RunFolder(run)
     leases.collect(folder)
     assert run_job(ClusterToy(folder, units), folder).exit_code == EXIT_OK

@@ -85,5 +85,5 @@ def test_nvml_without_a_device_is_a_reason():
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
-    with pytest.raises(Unreadable, match="NVML does not tell|nvidia-ml-py is not installed"):
+    with pytest.raises(Unreadable, match="NVML does not report|nvidia-ml-py is not installed"):
         nvml_counter()

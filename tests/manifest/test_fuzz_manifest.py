@@ -110,13 +110,13 @@ def test_overrides(tmp_path_factory: pytest.TempPathFactory, value: str, path: s
     [
         ("  endpoint: http://me:secret-word@host/v1", "models[0].endpoint: a URL with a user or password in it"),
         ("  endpoint: https://secret-word@host/v1", "models[0].endpoint: a URL with a user or password in it"),
-        ("  endpoint: https://host/v1?key=secret-word", "models[0].endpoint: has something behind the path"),
-        ("  endpoint: secret-word", "models[0].endpoint: is no URL; write http://host:port/v1"),
-        ("  endpoint: http://[secret-word", "models[0].endpoint: is no URL"),
+        ("  endpoint: https://host/v1?key=secret-word", "models[0].endpoint: has something after the path"),
+        ("  endpoint: secret-word", "models[0].endpoint: is not a URL; write http://host:port/v1"),
+        ("  endpoint: http://[secret-word", "models[0].endpoint: is not a URL"),
         ("  endpoint: http://h/v1\n    api_key_env: sk-secret-word", "must be the name of the environment variable"),
         ("  endpoint: http://h/v1\n    api_key_env: hf_secret_word", "must be the name of the environment variable"),
-        ("  revision: ../../../../secret", "models[0].revision: '../../../../secret' is no branch, tag or commit"),
-        ("  revision: /etc/x", "is no branch, tag or commit"),
+        ("  revision: ../../../../secret", "models[0].revision: '../../../../secret' is not a branch, tag or commit"),
+        ("  revision: /etc/x", "is not a branch, tag or commit"),
         ("  name: ends.", "models[0].name: 'ends.' cannot be a folder's name"),
     ],
 )

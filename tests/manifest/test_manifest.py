@@ -80,14 +80,14 @@ def test_every_default_is_written_out(load):
         (("models:", "modles:"), "study.yaml:1: unknown key 'modles' is not one of"),
         (
             ("  - llmjobs/demo-base\n", "  - llmjobs/demo-base\n  - llmjobs/demo-base\n"),
-            "the name 'demo-base' stands for two",
+            "the name 'demo-base' is used for two",
         ),
         (("quantization: 4bit", "{quantization: 4bit"), "study.yaml:5: not valid YAML"),
         (
             ("quantization: 4bit", "quantization: 4bit\n    quantization: 8bit"),
             "study.yaml:5: 'quantization' is given twice",
         ),
-        (("quantization: 4bit", "device: mps\n    quantization: 4bit"), "no kernels for Apple's GPU"),
+        (("quantization: 4bit", "device: mps\n    quantization: 4bit"), "does not support Apple's GPU"),
         (("quantization: 4bit", "name: ../up"), "'../up' cannot be a folder's name"),
         (("quantization: 4bit", "name: con"), "cannot be a folder's name"),
         (

@@ -152,7 +152,7 @@ def test_what_a_server_refuses_is_in_the_summary(study, tmp_path, capsys):
     }
     out, err = capsys.readouterr()
     assert "judge judge: the server does not take every parameter: temperature left out" in out
-    assert "the server does not take 'temperature'" in err
+    assert "the server does not accept 'temperature'" in err
 
 
 def test_a_cut_answer_is_booked(study, tmp_path, monkeypatch):

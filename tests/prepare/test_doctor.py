@@ -193,7 +193,7 @@ def test_a_gpu_that_computes_something_else(world: World, probed, study, tmp_pat
     probed(machine(gpu=True, cuda=Verdict(True, figure=1e-5)))
     found = lines(study(), tmp_path)
     assert found["CUDA against CPU"][0] == "ok"
-    assert "Some GPU, 80.00 GiB (79.00 GiB free), compute capability 9.0, computes bfloat16" in found["CUDA"][1]
+    assert "Some GPU, 80.00 GiB (79.00 GiB free), compute capability 9.0, supports bfloat16" in found["CUDA"][1]
     assert found["model demo-base"][1].startswith("will run on CUDA, not quantized")
 
 

@@ -76,18 +76,18 @@ class Answer:
             self.usage = usage
         choices = event.get("choices") or []
         if not isinstance(choices, list):
-            raise NotCompletionError("choices that are no list")
+            raise NotCompletionError("choices that are not a list")
         if not choices:
             return ""
         first = choices[0]
         if not isinstance(first, dict):
-            raise NotCompletionError("a choice that is no object")
+            raise NotCompletionError("a choice that is not an object")
         message = first.get("delta") or first.get("message") or {}
         if not isinstance(message, dict):
-            raise NotCompletionError("a choice that is no object")
+            raise NotCompletionError("a choice that is not an object")
         finish = first.get("finish_reason")
         if not isinstance(finish, str | None):
-            raise NotCompletionError("a finish reason that is no text")
+            raise NotCompletionError("a finish reason that is not a text")
         had_ended = self.finish is not None
         self.finish = self.finish or finish or None
         self.has_thinking = any(isinstance(message.get(key), str) and message[key] for key in THINKING)
@@ -114,7 +114,7 @@ class Answer:
         if self.finish == "content_filter":
             raise FilteredError
         if not may_be_empty and not self.text.strip():
-            why = ": all its tokens went into thinking, raise max_new_tokens" if self.finish == "length" else ""
+            why = ": all tokens were used for thinking; raise max_new_tokens" if self.finish == "length" else ""
             raise EmptyAnswerError(why)
 
     def counts(self) -> tuple[int | None, int | None]:
@@ -127,7 +127,7 @@ def _text_of(content: Any) -> str:
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         content = "".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))
     if not isinstance(content, str):
-        raise NotCompletionError("an answer that is no text")
+        raise NotCompletionError("an answer that is not a text")
     return content
 
 
@@ -184,12 +184,12 @@ class Parameters:
                 if name != "max_tokens":
                     return None
                 self.changes[name] = other
-                return f"the server does not take {name!r}; {other!r} is sent from now on"
+                return f"the server does not accept {name!r}; sending {other!r} from now on"
             self.changes[name] = LEFT_OUT
             if name == "stream":
                 self.changes["stream_options"] = LEFT_OUT
             effect = {"temperature": ", so the server chooses its own", "seed": ", so a repetition may differ"}
-            return f"the server does not take {name!r}; it is left out from now on{effect.get(name, '')}"
+            return f"the server does not accept {name!r}; leaving it out from now on{effect.get(name, '')}"
 
 
 def _refused(error: StatusError, sent: Mapping[str, Any]) -> str | None:
@@ -272,11 +272,12 @@ class EndpointAddress:
         found = os.environ.get(self.api_key_env, "").strip()
         if not found:
             raise LlmjobsError(
-                f"{self.model}: the environment variable {self.api_key_env} is not set; put the key in it"
+                f"{self.model}: the environment variable {self.api_key_env} is not set; set it to the key"
             )
         if not (found.isascii() and found.isprintable() and " " not in found):
             raise LlmjobsError(
-                f"{self.model}: what {self.api_key_env} holds is no key (a blank, line break or letter beyond ASCII)"
+                f"{self.model}: {self.api_key_env} does not contain a valid key: it has a space, a line break or a "
+                "character outside of ASCII"
             )
         return found
 
@@ -322,7 +323,7 @@ class EndpointBackend:
         ``parameters`` are shared by all conversations with one server.
         """
         if not address.url.startswith(("http://", "https://")):
-            raise LlmjobsError(f"endpoint: {address.url[:80]!r} is no URL; write http://host:port/v1")
+            raise LlmjobsError(f"endpoint: {address.url[:80]!r} is not a URL; write http://host:port/v1")
         self.name = name or address.model
         self.address, self.timeout_s = address, timeout_s
         self.policy, self.parameters, self.whole = policy or RetryPolicy(), parameters or Parameters(), whole

@@ -130,7 +130,7 @@ class Completion:
 
     def _one(self) -> Iterator[dict[str, Any]]:
         text = b"".join(self._response.iter_raw())
-        value = _object(text, "a body that is no JSON object")
+        value = _object(text, "a body that is not a JSON object")
         self.is_done = True
         yield value
 
@@ -142,7 +142,7 @@ class Completion:
                     if data == DONE:
                         self.is_done = True
                         return
-                    value = _object(data, "an event that is no JSON object")
+                    value = _object(data, "an event that is not a JSON object")
                     if event.event == "error":
                         raise StreamedError(str(value.get("message") or value))
                     yield value

@@ -72,12 +72,12 @@ class EmptyAnswerError(Exception):
 
 
 _OF_ANSWERS: tuple[tuple[type[Exception], str, str, bool], ...] = (
-    (CutAnswerError, "the stream ended before the answer did", "ask again", True),
-    (FilteredError, "the server's content filter stopped the answer", "ask in other words", False),
-    (EmptyAnswerError, "the answer is empty{}", "ask again or in other words", True),
+    (CutAnswerError, "the stream ended before the answer did", "try again", True),
+    (FilteredError, "the server's content filter stopped the answer", "rephrase the question", False),
+    (EmptyAnswerError, "the answer is empty{}", "try again or rephrase the question", True),
     (NotCompletionError, "the server sent {} instead of a chat completion", "check the URL", True),
     (TooLargeError, "the server sent {} instead of a chat completion", "check the URL", False),
-    (StreamedError, "the server says: {}", "look at the server", True),
+    (StreamedError, "the server reports: {}", "check the server", True),
 )
 """What can be wrong with an answer: the exception, the text, the remedy, whether another try may succeed."""
 
@@ -89,18 +89,18 @@ def classify(error: Exception, timeout_s: float, *, has_begun: bool = False) -> 
     if isinstance(error, TooSlowError | httpx2.TimeoutException):
         text = str(error) if isinstance(error, TooSlowError) else f"no answer within {timeout_s:g} s"
         is_unsent = isinstance(error, httpx2.ConnectTimeout | httpx2.PoolTimeout)
-        return Failure(text, "raise the timeout or look at the server", True, not has_begun, not is_unsent)
+        return Failure(text, "raise the timeout or check the server", True, not has_begun, not is_unsent)
     if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
-        return Failure("cannot be reached", "check the URL and that the server runs", True, True, may_cost=False)
+        return Failure("cannot be reached", "check the URL, and that the server is running", True, True, may_cost=False)
     if isinstance(error, httpx2.TransportError | httpx2.StreamError):
-        return Failure("the connection broke", "ask again or look at the server", True)
+        return Failure("the connection broke", "try again or check the server", True)
     for kind, text, remedy, is_temporary in _OF_ANSWERS:
         if isinstance(error, kind):
             may_cost = not isinstance(error, WebPageError)
-            return Failure(text.format(error), "ask again" if has_begun else remedy, is_temporary, may_cost=may_cost)
+            return Failure(text.format(error), "try again" if has_begun else remedy, is_temporary, may_cost=may_cost)
     if isinstance(error, httpx2.InvalidURL):
         return Failure(f"the address is not valid ({error})", "correct the URL", False, True, may_cost=False)
-    return Failure(plain_reason(error), "look at the server", False)
+    return Failure(plain_reason(error), "check the server", False)
 
 
 def _by_status(error: StatusError) -> Failure:
@@ -114,13 +114,13 @@ def _by_status(error: StatusError) -> Failure:
     remedies = {
         400: "the server refused this request",
         401: "check the key in the environment variable",
-        403: "the key has no access",
+        403: "the key does not have access",
         404: "check the URL and the model's name",
-        429: "too many requests: wait, or ask for a higher limit",
+        429: "too many requests; wait, or request a higher limit",
     }
-    remedy = remedies.get(status, "try again later" if status in TEMPORARY else "look at the server's log")
+    remedy = remedies.get(status, "try again later" if status in TEMPORARY else "check the server's log")
     if wait_s is not None and wait_s > LONGEST_WAIT_S:
-        remedy = f"the server asks to wait {wait_s:,.0f} s, run the same command after that"
+        remedy = f"the server asks to wait {wait_s:,.0f} s; run the same command after that"
     is_full = status in (400, 413, 422) and bool(_CONTEXT_FULL.search(error.said))
     if is_full:
         remedy = "shorten it, lower max_new_tokens, or choose a strategy that drops turns"

@@ -1,4 +1,4 @@
-"""From a command line to a chat session: which model, which settings, a new conversation or a resumed one."""
+"""Start a chat session from the command line: model, settings, a new or a resumed conversation."""
 
 import contextlib
 import datetime
@@ -38,7 +38,7 @@ SMALL_INSTRUCT = (
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     "google/gemma-2-2b-it",
 )
-"""Looked for in the cache in this order."""
+"""Models to look for in the cache, in this order."""
 DEMO = "llmjobs/demo-base"
 
 
@@ -68,7 +68,7 @@ def toy_note(spec: ModelSpec) -> str | None:
     if spec.endpoint or spec.id.removeprefix("llmjobs/") not in DEMO_MODELS:
         return None
     if spec.id != DEMO:
-        return f"{spec.id} is a toy that never saw a conversation; try {DEMO}, or a real model: {SMALL_INSTRUCT[0]}"
+        return f"{spec.id} is a toy, not trained on conversations; try {DEMO}, or a real model: {SMALL_INSTRUCT[0]}"
     lines = " / ".join(KNOWN_LINES)
     return (
         f"{spec.id} is a toy with a million parameters that knows a few hundred words. Try: {lines} "
@@ -211,7 +211,9 @@ def _greet(agent: Agent, store: ChatStore, request: ChatRequest) -> None:
     limit = agent.max_context or agent.backend.limit
     room = f", {limit:,} tokens" if limit else ""
     history = "" if agent.history else ", history off"
-    print(f"{agent.backend.name}{room}, strategy {agent.strategy}{history}; /help lists the commands", file=sys.stderr)
+    print(
+        f"{agent.backend.name}{room}, strategy {agent.strategy}{history}; type /help for the commands", file=sys.stderr
+    )
     print(f"conversation {store.number} in {store.folder.path}", file=sys.stderr)
     for message in agent.messages[-2:] if request.resume else ():
         print(f"{'you' if message.role == 'user' else agent.backend.name}> {printable(message.content)}")
@@ -273,7 +275,7 @@ def make_request(
 
     """
     if endpoint and not endpoint_model:
-        raise ManifestError("--endpoint: name the model on the server with --model NAME")
+        raise ManifestError("--endpoint: add --model NAME, the name of the model on the server")
     date = None
     if model and is_manifest(model) and not endpoint:
         study = load_manifest(model, overrides)
@@ -296,7 +298,7 @@ def _held_with(results: Path, name: str, conversation: int | None) -> ModelSpec:
         return ModelSpec.model_validate(saved)
     except ValidationError:
         raise RunFolderError(
-            f"{store.folder.records}: does not say which model it was; name it on the command line"
+            f"{store.folder.records}: does not contain the model; name it on the command line"
         ) from None
 
 

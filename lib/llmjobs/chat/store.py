@@ -60,7 +60,7 @@ class ChatStore:
         if not numbers or (number is not None and number not in numbers):
             there = ", ".join(map(str, numbers)) or "none"
             wanted = f"conversation {number}" if number is not None else "a conversation"
-            raise RunFolderError(f"{run.path / JOB}: there is no {wanted} to resume (there is: {there})")
+            raise RunFolderError(f"{run.path / JOB}: there is no {wanted} to resume (available: {there})")
         folder = run.unit(f"{JOB}/{number or numbers[-1]:03d}")
         return cls(folder, _load(folder))
 
@@ -106,7 +106,7 @@ class ChatStore:
             if saved.get(key) != settings.get(key):
                 raise FingerprintError(
                     f"{self.folder.path}: {key} was {saved.get(key)!r} and is now {settings.get(key)!r}; "
-                    "name the same model, or start a new conversation without --resume"
+                    "use the same model, or start a new conversation without --resume"
                 )
 
     def settings(self) -> dict[str, Any]:

@@ -73,13 +73,13 @@ def _help(chat: ChatState, _: str) -> str:
 def _history(chat: ChatState, argument: str) -> str:
     if not argument:
         shown = [f"{m.role:>9}  {printable(m.content)}" for m in chat.agent.messages]
-        return "\n".join(shown) or "nothing was said yet"
+        return "\n".join(shown) or "there are no messages yet"
     if argument not in ("on", "off"):
-        raise LlmjobsError("/history takes on, off, or nothing (to show the conversation)")
+        raise LlmjobsError("use /history on, /history off, or /history to show the conversation")
     chat.agent.history = argument == "on"
     chat.notebook.note(chat.agent, "settings", history=chat.agent.history)
-    return "every message is answered with the turns before it" if chat.agent.history else (
-        "every message is answered alone; the conversation is still kept"
+    return "messages are answered with the earlier turns" if chat.agent.history else (
+        "each message is answered alone; the conversation is still kept"
     )  # fmt: skip
 
 
@@ -87,13 +87,13 @@ def _tokens(chat: ChatState, _: str) -> str:
     limit = chat.agent.max_context or chat.agent.backend.limit
     room = f" of {limit:,}" if limit else ""
     last = chat.agent.last
-    sent = f"; the last message was sent with {last.prompt_tokens:,}" if last else ""
+    sent = f"; the last prompt had {last.prompt_tokens:,}" if last else ""
     return f"the whole conversation: {chat.agent.context_tokens():,}{room} tokens{sent}"
 
 
 def _strategy(chat: ChatState, argument: str) -> str:
     if not argument:
-        return f"strategy: {chat.agent.strategy} (there are: {', '.join(STRATEGIES)})"
+        return f"strategy: {chat.agent.strategy} (available: {', '.join(STRATEGIES)})"
     if argument not in STRATEGIES:
         raise LlmjobsError(f"/strategy: {argument[:40]!r} is not one of {', '.join(STRATEGIES)}")
     chat.agent.choose(argument)
@@ -104,14 +104,14 @@ def _strategy(chat: ChatState, argument: str) -> str:
 def _reset(chat: ChatState, _: str) -> str:
     chat.agent.reset()
     chat.notebook.note(chat.agent, "reset")
-    return "the conversation begins anew"
+    return "started a new conversation"
 
 
 def _undo(chat: ChatState, _: str) -> str:
     if not chat.agent.undo():
         return "there is nothing to undo"
     chat.notebook.note(chat.agent, "undo")
-    return f"the last exchange is gone; {len(chat.agent.messages) // 2} left"
+    return f"removed the last exchange; {len(chat.agent.messages) // 2} left"
 
 
 def _save(chat: ChatState, argument: str) -> str:
@@ -122,7 +122,7 @@ def _save(chat: ChatState, argument: str) -> str:
         path.write_text(json.dumps({"messages": system + values}, ensure_ascii=False, indent=2) + "\n", "utf-8")
     except OSError as error:
         raise LlmjobsError(f"{path}: cannot be written: {error.strerror}") from None
-    return f"{len(values)} messages in {path}"
+    return f"saved {len(values)} messages to {path}"
 
 
 def _load(chat: ChatState, argument: str) -> str:
@@ -136,7 +136,7 @@ def _load(chat: ChatState, argument: str) -> str:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise LlmjobsError(f'{path}: is no conversation; it holds {{"messages": […]}} as /save writes it')
+        raise LlmjobsError(f'{path}: is not a conversation; /save writes {{"messages": […]}}')
     messages = read_messages(value.get("messages"))
     system = messages.pop(0).content if messages[0].role == "system" else None
     if [m.role for m in messages] != ["user", "assistant"] * (len(messages) // 2):
@@ -145,7 +145,7 @@ def _load(chat: ChatState, argument: str) -> str:
     chat.agent.replace(messages)
     chat.notebook.note(chat.agent, "settings", system=system)
     chat.notebook.note(chat.agent, "load", messages=[message.to_builtin() for message in messages])
-    return f"{len(messages)} messages from {path}"
+    return f"loaded {len(messages)} messages from {path}"
 
 
 def _system(chat: ChatState, argument: str) -> str:
@@ -153,7 +153,7 @@ def _system(chat: ChatState, argument: str) -> str:
         return f"system: {printable(chat.agent.system or 'none')} (/system TEXT changes it, /system none removes it)"
     chat.agent.system = None if argument == "none" else argument
     chat.notebook.note(chat.agent, "settings", system=chat.agent.system)
-    return "the system message is changed" if chat.agent.system else "there is no system message now"
+    return "changed the system message" if chat.agent.system else "removed the system message"
 
 
 def _exit(chat: ChatState, _: str) -> str:
@@ -163,21 +163,21 @@ def _exit(chat: ChatState, _: str) -> str:
 
 def _path(argument: str, name: str) -> Path:
     if not argument or "\0" in argument:
-        raise LlmjobsError(f"/{name} FILE: name a file")
+        raise LlmjobsError(f"/{name} FILE: add the name of a file")
     return Path(argument).expanduser()
 
 
 COMMANDS: dict[str, SlashCommand] = {
     "help": SlashCommand("", "this list", _help),
-    "history": SlashCommand("[on|off]", "show the conversation; answer with the turns before, or without", _history),
-    "tokens": SlashCommand("", "tokens of the conversation and of what was sent last", _tokens),
-    "strategy": SlashCommand("[NAME]", "what is sent when the conversation outgrows the context", _strategy),
-    "reset": SlashCommand("", "begin anew", _reset),
+    "history": SlashCommand("[on|off]", "show the conversation; answer with or without the earlier turns", _history),
+    "tokens": SlashCommand("", "tokens of the conversation and of the last prompt", _tokens),
+    "strategy": SlashCommand("[NAME]", "what to send when the conversation no longer fits the context", _strategy),
+    "reset": SlashCommand("", "start a new conversation", _reset),
     "undo": SlashCommand("", "forget the last exchange", _undo),
     "save": SlashCommand("FILE", "write the conversation as JSON", _save),
-    "load": SlashCommand("FILE", "take a saved conversation in the place of this one", _load),
+    "load": SlashCommand("FILE", "replace this conversation with a saved one", _load),
     "system": SlashCommand("[TEXT]", "show or change the system message", _system),
-    "exit": SlashCommand("", "leave (also Ctrl-D); --resume goes on", _exit),
+    "exit": SlashCommand("", "exit (also Ctrl-D); --resume continues the conversation", _exit),
 }
 
 
@@ -286,7 +286,7 @@ class Terminal:
         except KeyboardInterrupt:
             print(flush=True)
             if self.agent.last is None:
-                self._say("stopped before the first word; the message is forgotten")
+                self._say("stopped before the first word; the message was discarded")
             if self._stops_twice():
                 self.chat.is_open = False
         if self.agent.last is not None:

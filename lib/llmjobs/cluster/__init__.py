@@ -1,4 +1,4 @@
-"""The same units on a Ray cluster. Ray places and restarts; here is only what a run folder needs. Imported by --ray."""
+"""The same units on a Ray cluster. Ray places workers; this package does what a run folder needs. Imported by --ray."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,7 @@ log = logging.getLogger(__name__)
 
 
 class _WhenGone:
-    """What is done, from a thread, with the line that says that the cluster is gone.
+    """What to do, in a thread, with the line that reports a lost cluster.
 
     Nothing of the library ends its process, which may be a notebook's: the line is logged and the run's next step
     raises it. Ray's own library does end a driver without a cluster, after a minute of log lines; so the command line

@@ -1,4 +1,4 @@
-"""The way to a Ray cluster: ``--ray auto`` or an address."""
+"""The connection to a Ray cluster: ``--ray auto`` or an address."""
 
 import logging
 import os
@@ -20,19 +20,19 @@ PROBE_S = 120.0
 CONNECT_S = 10.0
 LOOK_S = 0.5
 MOST_MISSED = 6
-"""Looks in a row that find no head before the cluster is taken to be gone: a head that starts again is quicker."""
+"""Failed checks in a row after which the cluster counts as lost; a head that restarts is back sooner."""
 
 _gone: list[str] = []
-"""The line that says that the cluster is gone, once it is."""
+"""The line that reports a lost cluster, once it is lost."""
 
 
 class ClusterError(LlmjobsError):
-    """A Ray cluster that cannot be used as asked."""
+    """A Ray cluster that cannot be used."""
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Be a driver of the cluster at ``address``: ``auto`` (the one that this machine is part of), ``HOST:PORT``.
+    """Connect as the driver of the cluster at ``address``: ``auto`` (this machine is part of it) or ``HOST:PORT``.
 
     ``local`` starts Ray on this machine alone, for the time of the run.
 
@@ -42,8 +42,8 @@ def connected(address: str) -> Iterator[None]:
     """
     if "://" in address:
         raise ClusterError(
-            f"--ray {address}: the driver writes the results beside its workers; start it on a node of the cluster "
-            "with --ray auto"
+            f"--ray {address}: the driver writes the results, so it must run on a node of the cluster; start it "
+            "there with --ray auto"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # workers are asked for ahead; Ray would complain of them
@@ -64,7 +64,7 @@ def connected(address: str) -> Iterator[None]:
 
 @contextmanager
 def _watched(address: str) -> Iterator[None]:
-    """Say in one line that the cluster is gone; :data:`llmjobs.cluster.when_gone` says what comes of it.
+    """Report a lost cluster in one line; :data:`llmjobs.cluster.when_gone` defines what happens then.
 
     Ray ends a driver whose node or head is lost from within its own library, after a minute of log lines: no exception
     comes that could be told. What is in the run's folder is as after a kill, which the next start goes on from.
@@ -85,10 +85,10 @@ def _look_after(address: str, over: threading.Event) -> None:
         missed = 0 if head is None or _answers(head) else missed + 1
         if over.is_set() or (missed < MOST_MISSED and (node is None or _answers(node))):
             continue
-        what = f"its head at {head} no longer answers" if missed else "this machine's node has ended"
+        what = f"its head at {head} does not respond" if missed else "the node of this machine has ended"
         line = (
-            f"--ray {address}: the cluster is gone: {what}. Progress is saved; start the cluster and run "
-            "the same command again, or run it without --ray to go on here"
+            f"--ray {address}: lost the cluster: {what}. Progress is saved; start the cluster and run "
+            "the same command again, or run it without --ray to resume on this machine"
         )
         _gone.append(line)
         when_gone.do(line)
@@ -96,13 +96,13 @@ def _look_after(address: str, over: threading.Event) -> None:
 
 
 def check_there() -> None:
-    """Raise ClusterError once the cluster was found to be gone."""
+    """Raise ClusterError if the cluster was found to be lost."""
     if _gone:
         raise ClusterError(_gone[0])
 
 
 def _places() -> tuple[str | None, str | None]:
-    """Where this driver reaches the head (``HOST:PORT``) and its own machine's node (a socket's file)."""
+    """The addresses of the head (``HOST:PORT``) and of the node of this machine (the file of a socket)."""
     try:
         head: Any = ray.get_runtime_context().gcs_address
         own: Any = worker.global_worker.node
@@ -126,7 +126,7 @@ def _answers(place: str) -> bool:
 
 
 def _reachable(address: str) -> str:
-    """The head's address, asked for a connection first: Ray itself would knock for minutes.
+    """The head's address, after trying to connect, because Ray itself would try for minutes.
 
     Raises:
         ClusterError: nobody is there.
@@ -135,19 +135,19 @@ def _reachable(address: str) -> str:
     start = "'ray start --head' starts a cluster here, --ray local one for this run alone"
     found = (os.environ.get("RAY_ADDRESS") or read_ray_address()) if address == "auto" else address
     if not found:
-        raise ClusterError(f"--ray auto: this machine is part of no cluster; {start}")
+        raise ClusterError(f"--ray auto: this machine is not part of a cluster; {start}")
     host, _, port = str(found).rpartition(":")
     if not host or not port.isdecimal():
-        raise ClusterError(f"--ray {found}: is no HOST:PORT; give the head's address, or auto")
+        raise ClusterError(f"--ray {found}: is not HOST:PORT; use the address of the head, or auto")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise ClusterError(f"--ray {found}: nobody answers ({error.strerror or error}); {start}") from None
+        raise ClusterError(f"--ray {found}: no response ({error.strerror or error}); {start}") from None
     return str(found)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """Ray's description of every node that is there."""
+    """Ray's description of every live node."""
     nodes: Any = ray.nodes  # untyped in Ray
     return [node for node in nodes() if node["Alive"]]
 
@@ -157,7 +157,7 @@ def _node(node_id: str) -> dict[str, Any]:
 
 
 def node_name(node_id: str, host: str) -> str:
-    """The name that a node was given, else its host's."""
+    """The name given to a node, otherwise its host name."""
     found = _node(node_id)
     name = str(found.get("NodeName") or "")
     return host if not name or name == found.get("NodeManagerAddress") else name
@@ -170,7 +170,7 @@ def gpu_kind(node_id: str) -> str | None:
 
 
 def ask_a_node(function: Callable[..., T], *arguments: Any, cpus: float = 0.0, gpus: float = 0.0) -> T | None:
-    """Call ``function`` on some node with these resources free; None where none has them in time.
+    """Call ``function`` on a node with these resources free; None if no node has them in time.
 
     Raises:
         LlmjobsError: what the function raised.

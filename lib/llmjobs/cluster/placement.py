@@ -1,4 +1,4 @@
-"""What each model asks of a cluster's nodes, read from its files before anything is loaded."""
+"""The resources that each model needs on a node, computed from its files before anything is loaded."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,10 +25,10 @@ class Demand:
     """A fraction where several models fit one GPU."""
     memory_bytes: int = 0
     weight: float = field(default=1.0, compare=False)
-    """Only ever compared: bytes of the weights will do."""
+    """Only compared with other weights, so the bytes of the model are good enough."""
 
     def options(self) -> dict[str, float]:
-        """As Ray's ``options`` take it."""
+        """Keyword arguments for Ray's ``options``."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory_bytes}
 
     def fits(self, resources: dict[str, float]) -> bool:
@@ -48,16 +48,16 @@ GIB = 1 << 30
 RUNTIME_BYTES = 3 * GIB // 2
 """Python, torch and transformers, with room for a batch."""
 UNKNOWN_BYTES = 2 * GIB
-"""For a model whose files cannot be sized (it will say why when it is loaded)."""
+"""For a model whose files have no known size (loading it will report why)."""
 BESIDE = 1.3
 """Keys, values and activations on top."""
 PARTS = 8
-"""A GPU is shared in eighths; from a half upwards a model has it alone."""
+"""A GPU is shared in eighths; a model that needs more than half gets it alone."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """What the cluster's nodes have, as far as demands depend on it."""
+    """The resources of the cluster's nodes that demands depend on."""
 
     cpus: float
     """Of the smallest node that has any."""
@@ -66,11 +66,11 @@ class Nodes:
     gpu_cpus: float = 0.0
     """CPUs for each GPU, on the node with the fewest."""
     gpu_bytes: int | None = None
-    """Memory of a GPU; None where it is not known."""
+    """Memory of a GPU; None if it is not known."""
 
     @classmethod
     def of(cls, resources: list[Mapping[str, float]], gpu_bytes: Callable[[], int | None]) -> "Nodes":
-        """Read them off Ray's resources; ``gpu_bytes`` is asked only where there are GPUs."""
+        """Read them from Ray's resources; ``gpu_bytes`` is called only if there are GPUs."""
         cpus = [found["CPU"] for found in resources if found.get("CPU")]
         having = [found for found in resources if found.get("GPU")]
         if not having:
@@ -82,7 +82,7 @@ class Nodes:
 def demands(
     models: Mapping[str, ModelSpec], threads: int | str, revisions: Revisions, nodes: Nodes, *, whole_nodes: bool
 ) -> dict[str, Demand]:
-    """The demand of each group of units; ``whole_nodes`` where nothing else may run beside (the matrix times)."""
+    """The demand of each group of units; ``whole_nodes`` if nothing else may run beside it (the matrix)."""
     found = {}
     for group, spec in models.items():
         located = None if spec.endpoint else revisions.locate(spec)[0]
@@ -114,7 +114,7 @@ def _demand(spec: ModelSpec, file_bytes: int, threads: int | str, nodes: Nodes) 
 
 
 def _gpus(spec: ModelSpec, file_bytes: int, nodes: Nodes) -> float:
-    """GPUs of one worker: an eighth or more, one, or several where the manifest spreads the model over them."""
+    """GPUs of one worker: an eighth or more, one, or several if the manifest spreads the model over them."""
     spreads = spec.device_map == "auto"
     if not nodes.gpu_bytes:
         return max(nodes.gpus, 1.0) if spreads else 1.0
@@ -128,7 +128,7 @@ def _gpus(spec: ModelSpec, file_bytes: int, nodes: Nodes) -> float:
 
 
 def _rounded(size: int) -> int:
-    """Up to a power of two of half a GiB, so that workers of one kind serve models of nearly one size."""
+    """Round up to a power of two of half a GiB, so that one kind of worker serves models of similar size."""
     steps = math.ceil(math.log2(max(size / (GIB // 2), 1)))
     return (GIB // 2) << steps
 

@@ -1,4 +1,4 @@
-"""Run one job's units on a Ray cluster: which worker takes what, and what they wrote into the run's folder."""
+"""Run one job's units on a Ray cluster: assign units to workers, and copy their results into the run's folder."""
 
 import contextlib
 import time
@@ -143,19 +143,19 @@ def _items(unit: Unit) -> int:
 # The driver's loop: units to workers, what they tell to the terminal, what they wrote into the run's folder.
 
 ATTEMPTS = 3
-"""A unit that failed so often, without getting further in between, is recorded as failed."""
+"""A unit that fails this often without progress is recorded as failed."""
 SILENCE_S = 120.0
-"""A worker that did not even say that it is there for so long is given up; a step may take longer, it still beats."""
+"""A worker without a heartbeat for this long is abandoned; heartbeats continue during long steps."""
 LISTEN_S = 0.5
 TAKERS = 4
 """Threads that take whole units over: a worker need not wait for the disk before its next unit."""
 PATIENCE_S = 30.0
-"""After so long without a worker the terminal says what is waited for, and again each minute."""
+"""After this time without a worker, the terminal says what the run is waiting for, and again every minute."""
 
 
 @dataclass(frozen=True)
 class _Taking:
-    """A whole unit on its way from a lease into the run."""
+    """A finished unit that is being copied from a lease into the run."""
 
     unit: Unit
     member: Member
@@ -215,7 +215,7 @@ class Driver:
         self._take_results(assignment)
         for member in list(self.workers.busy()):
             if time.monotonic() - member.heard > self.silence_s:
-                self._lose(member, assignment, f"said nothing for {self.silence_s:g} s")
+                self._lose(member, assignment, f"no heartbeat for {self.silence_s:g} s")
         self._tell_waiting(wanted)
 
     def _ready(self) -> list[Member]:
@@ -272,7 +272,7 @@ class Driver:
                 self._failed(unit, f"{error} (on {member.node})", assignment)
 
     def _finish(self, member: Member, unit: Unit, assignment: Assignment) -> None:
-        """Let a whole unit be taken over, and its worker go on."""
+        """Copy a finished unit, while its worker continues."""
         if member.items and member.opened_at:
             assignment.learn(unit.group, item_s=(time.monotonic() - member.opened_at) / member.items)
         future = self._takers.submit(self._take_over, member.lease, unit)
@@ -281,7 +281,7 @@ class Driver:
         member.stop()
 
     def _take_over(self, lease: RunFolder, unit: Unit) -> bool:
-        """Whether the run has the whole unit now. In a thread: nothing but the unit's own files may be touched."""
+        """Whether the run has the complete unit now. Runs in a thread, so it may touch only the unit's own files."""
         leases.take_over(self.folder, lease, unit.path)
         whole = self._cursor(unit).done
         if whole:
@@ -289,7 +289,7 @@ class Driver:
         return whole
 
     def _take_results(self, assignment: Assignment) -> None:
-        """Count the units that were taken over; where a unit's files cannot be found here it has failed.
+        """Count the units that were copied; a unit whose files cannot be found here has failed.
 
         Raises:
             RunFolderError: the run cannot be written; the lease stays for the next driver.
@@ -303,11 +303,11 @@ class Driver:
                 assignment.ended(taking.unit)
                 self.outcome.done += 1
             else:
-                line = f"is whole on {taking.member.node}, but its files cannot be read here"
+                line = f"is finished on {taking.member.node}, but its files cannot be read here"
                 self._failed(taking.unit, line, assignment)
 
     def _keep(self, member: Member, unit: Unit) -> None:
-        """Take over what a unit that did not end has on the disk, and count anew from there."""
+        """Copy what an unfinished unit has on disk, and update the counts."""
         before = self._cursor(unit)
         if leases.take_over(self.folder, member.lease, unit.path):
             after = self._cursor(unit)
@@ -318,7 +318,7 @@ class Driver:
             self.progress.advance(-member.items, unit.path)
 
     def _lose(self, member: Member, assignment: Assignment, why: str | None) -> None:
-        """Go on without a worker; ``why`` is None where the run itself ends."""
+        """Continue without a worker; ``why`` is None if the run itself ends."""
         unit = member.unit
         member.stop()
         self.workers.members.remove(member)
@@ -334,13 +334,13 @@ class Driver:
         if unit is None:
             self.progress.say(f"{where}: lost: {why}")
         else:
-            self._failed(unit, f"its worker on {where} was lost: {why}", assignment)
+            self._failed(unit, f"lost its worker on {where}: {why}", assignment)
 
     def _failed(self, unit: Unit, line: str, assignment: Assignment) -> None:
-        """Give a unit back, or give it up."""
+        """Try a unit again, or record it as failed."""
         count = self._failures[unit.path] = self._failures.get(unit.path, 0) + 1
         if count < ATTEMPTS:
-            self.progress.say(f"{unit.path}: {line}; attempt {count} of {ATTEMPTS}, it is tried again")
+            self.progress.say(f"{unit.path}: {line}; attempt {count} of {ATTEMPTS}, trying again")
             assignment.give_back(unit)
             return
         assignment.ended(unit)
@@ -352,26 +352,26 @@ class Driver:
         return cursors.load(self.folder.unit(unit.path), unit.declared)[0]
 
     def _tell_waiting(self, wanted: Mapping[Demand, int]) -> None:
-        """Say aloud what is waited for while nobody works."""
+        """Print what the run is waiting for while no worker is running."""
         if any(True for _ in self.workers.busy()) or not any(wanted.values()):
             self._quiet_since = time.monotonic()
             return
         if time.monotonic() - self._quiet_since < PATIENCE_S:
             return
         if any(m.refused for m in self.workers.members):
-            raise ClusterError("no node of the cluster can work for this run (the lines above say why)")
+            raise ClusterError("no node of the cluster can work on this run; the lines above give the reasons")
         self._quiet_since = time.monotonic() - PATIENCE_S + 60.0
         nodes = [node["Resources"] for node in alive_nodes()]
         for demand in wanted:
             fits = any(demand.fits(resources) for resources in nodes)
             state = "waiting for room" if fits else f"none of {len(nodes)} nodes is large enough; waiting for one"
-            self.progress.say(f"a worker needs {demand}: {state}; Ctrl-C stops, everything is saved")
+            self.progress.say(f"a worker needs {demand}: {state}; press Ctrl-C to stop; progress is saved")
 
 
 def _why(error: BaseException) -> str:
-    """The first line of what Ray tells of a death that says something."""
+    """The first meaningful line of Ray's report on a dead worker."""
     if isinstance(error, StopIteration):
-        return "it ended without a word"
+        return "the worker exited without reporting an error"
     if isinstance(error, ray.exceptions.RayTaskError):
         return one_line(error.cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -437,7 +437,7 @@ def _run_level(level: Sequence[Unit], starts: Mapping[str, Start], driver: Drive
 
 
 def levels(units: Sequence[Unit]) -> Iterator[list[Unit]]:
-    """Units in rows: each needs only those of earlier rows."""
+    """Units in stages: each needs only units of earlier stages."""
     depth: dict[str, int] = {}
     for unit in units:
         depth[unit.path] = 1 + max((depth[one] for one in unit.needs), default=0)
@@ -446,5 +446,5 @@ def levels(units: Sequence[Unit]) -> Iterator[list[Unit]]:
 
 
 def _note(folder: RunFolder, workers: WorkerPool, real_s: float) -> None:
-    """Keep which machines worked in the latest attempt."""
+    """Record the machines of the latest attempt."""
     folder.write_json(CLUSTER_FILE, {"ray": ray.__version__, "real_s": round(real_s, 3), "nodes": workers.nodes})

@@ -1,4 +1,4 @@
-"""The actor that runs units on a node, and what it tells the driver."""
+"""The actor that runs units on a node, and the messages that it sends to the driver."""
 
 import contextlib
 import logging
@@ -38,7 +38,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Advanced:
-    """Items are on the disk; ``records`` where the driver shows them."""
+    """Items are on the disk; ``records`` if the driver shows them."""
 
     items: int
     records: Sequence[Record] = ()
@@ -53,7 +53,7 @@ class Logged:
 
 @dataclass(frozen=True)
 class Ended:
-    """The unit is whole, or failed with one line."""
+    """The unit is finished, or failed with one line."""
 
     error: str | None = None
 
@@ -63,7 +63,7 @@ Event = Opened | Advanced | Logged | Ended
 
 @dataclass(frozen=True)
 class Greeting:
-    """A worker's first answer: where it is, and why it cannot work there if it cannot."""
+    """A worker's first message: where it is, and if it cannot work there, why."""
 
     node_id: str
     host: str
@@ -74,7 +74,7 @@ class Greeting:
 # The actor that runs units: the same runner and the same job, in a lease instead of the run's own folder.
 
 BEAT_S = 5.0
-"""A worker that has nothing to tell says so this often."""
+"""Interval of heartbeats while a worker has nothing to report."""
 GATHER_S = 0.2
 """Events of so long a time go together."""
 THREADS_VARIABLE = "LLMJOBS_MAX_THREADS"
@@ -122,17 +122,17 @@ class Worker:
                 self._job = ray.get(job[0])
                 self._job.folder = self._lease
             except Exception as error:
-                refusal = f"the job cannot be taken over: {one_line(error)}"
+                refusal = f"the job cannot be loaded: {one_line(error)}"
         node_id = ray.get_runtime_context().get_node_id()
         return Greeting(node_id, socket.gethostname(), self._machine, refusal)
 
     def _refusal(self, version: str) -> str | None:
         if version != __version__:
-            return f"has llmjobs {__version__}, the driver {version}; install one version on all nodes"
+            return f"has llmjobs {__version__}, but the driver has {version}; install the same version on all nodes"
         deadline = time.monotonic() + leases.SEEN_WITHIN_S
         while not self._lease.path.is_dir():
             if time.monotonic() > deadline:
-                return f"does not see {self._run.path}; the results must lie on a file system that all nodes share"
+                return f"does not see {self._run.path}; the results must be on a file system that all nodes share"
             time.sleep(0.5)
         if not os.access(self._lease.path, os.W_OK):
             return f"cannot write {self._run.path} as user {os.geteuid()}"
@@ -210,7 +210,7 @@ class _Told(Progress):
         self._told.put(Advanced(items))
 
     def say(self, line: str) -> None:
-        """A failure is told at the end."""
+        """Failures are reported at the end."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -70,7 +70,7 @@ class BenchmarkSpec(Section):
             raise ValueError(
                 f"num_fewshot: {self.num_fewshot} is more than the {found.max_fewshot} that {self.name} has"
             )
-        found(self.options())  # a benchmark refuses what does not go together
+        found(self.options())  # a benchmark refuses options that cannot be combined
         return self
 
     def _own_file(self) -> Self:
@@ -99,7 +99,7 @@ class BenchmarkSpec(Section):
         return Options(shots, self.prompt or found.prompts[0], self.output_type or found.output_types[0])
 
     def subject_names(self) -> list[str]:
-        """The subjects, categories spelled out, each once, in the order given."""
+        """The subjects in the given order, each once, with categories expanded."""
         found = self.benchmark()
         wanted: dict[str, None] = {}
         for subject in self.subjects:

@@ -13,12 +13,12 @@ from llmjobs.manifest.suggest import not_one_of
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
-"""No dot at the end: Windows leaves it out, and two names become one."""
+"""No dot at the end: Windows drops it, so two names would become one."""
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What a terminal obeys or reorders text by; these values are printed."""
+"""Characters that control a terminal or reorder text; these values are printed."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NOT_IN_REVISIONS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|^[/.-]|[/.]$|\.lock$")
-"""What no branch, tag or commit holds (git-check-ref-format); it becomes a path in the hub's cache."""
+"""Not allowed in a branch, tag or commit (git-check-ref-format), which becomes a path in the hub's cache."""
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
 
 
@@ -99,24 +99,24 @@ def _short_text(value: str) -> str:
 
 def _revision(value: str) -> str:
     if len(value) > 250 or _NOT_IN_REVISIONS.search(value):
-        raise ValueError(f"{value[:60]!r} is no branch, tag or commit; copy it from the repository's page")
+        raise ValueError(f"{value[:60]!r} is not a branch, tag or commit; copy it from the repository's page")
     return value
 
 
 def _address(value: str) -> str:
-    """Refuse what must not stand in a manifest that is copied into results; the address itself is not repeated."""
+    """Refuse secrets in an address, because the manifest is copied into the results; do not repeat the address."""
     wanted = "write http://host:port/v1 or https://host/v1"
     try:
         found = urlsplit(value)
         port = found.port
     except ValueError:
-        raise ValueError(f"is no URL; {wanted}") from None
+        raise ValueError(f"is not a URL; {wanted}") from None
     if found.username is not None or found.password is not None:
-        raise ValueError("a URL with a user or password in it would stand in every result; use api_key_env:")
+        raise ValueError("contains a user or password, which would appear in every result; use api_key_env: instead")
     if found.scheme not in ("http", "https") or not found.hostname or port == 0 or not value.isprintable():
-        raise ValueError(f"is no URL; {wanted}")
+        raise ValueError(f"is not a URL; {wanted}")
     if found.query or found.fragment or " " in value:
-        raise ValueError(f"has something behind the path, such as a key; {wanted}, and the key by api_key_env:")
+        raise ValueError(f"has something after the path, such as a key; {wanted}, and pass the key with api_key_env:")
     return value
 
 
@@ -132,7 +132,7 @@ ShortText = Annotated[str, Field(min_length=1), AfterValidator(_short_text)]
 
 
 def _beside_manifest(value: str, info: ValidationInfo) -> str:
-    """Make a relative path that exists beside the manifest, not here, point there; ``base`` is in the context."""
+    """Resolve a relative path beside the manifest if it does not exist here; ``base`` is in the context."""
     base = (info.context or {}).get("base")
     try:
         return str(base / value) if base and not Path(value).exists() and (base / value).exists() else value
@@ -155,19 +155,19 @@ _HUB_PAGE = re.compile(
 
 
 def _model_id(value: str, info: ValidationInfo) -> str:
-    """Say how a pasted address is written as an id."""
+    """Refuse a pasted address and say how to write it as an id."""
     if match := _HUB_PAGE.fullmatch(value):
         if match["data"]:
             raise ValueError(f"{value} is a data set or a space, not a model; write the model's name OWNER/NAME")
         revision = f" and revision: {match['revision']}" if match["revision"] not in (None, "main") else ""
-        raise ValueError(f"{value} is the address of a page; write id: {match['id']}{revision}")
+        raise ValueError(f"{value} is the address of a web page; write id: {match['id']}{revision}")
     if value.startswith(("http://", "https://")):
         raise ValueError(
-            f"{value} is an address; for a model on a server write id: NAME and endpoint: {value}, for one on the "
-            "hub id: OWNER/NAME"
+            f"{value} is an address; for a model on a server, write id: NAME and endpoint: {value}; for a "
+            "model on the hub, write id: OWNER/NAME"
         )
     if match := re.match(r"([a-z][a-z0-9+.-]{1,9})://", value):
-        raise ValueError(f"{value} is not read from {match[1]}://; fetch the model and name its folder")
+        raise ValueError(f"{value} cannot be read from {match[1]}://; download the model and name its folder")
     return _dotted_beside(value, info)
 
 

@@ -1,4 +1,4 @@
-"""From a manifest file to a validated :class:`Manifest`: the only place that validates."""
+"""Read a manifest file into a validated :class:`Manifest`; validation happens only here."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +21,8 @@ BUILT_IN = Path(__file__).parent.parent / "manifests"
 def load_manifest(file: str | Path, overrides: Sequence[str] = ()) -> Manifest:
     """Read, override and validate a manifest.
 
-    ``file`` is a path; a bare name such as ``demo`` or ``manifests/demo.yaml`` that is no file here stands for one
-    that comes with the package.
+    ``file`` is a path, or the name of a bundled manifest such as ``demo`` or ``manifests/demo.yaml`` if there is no
+    such file here.
 
     Raises:
         ManifestError: one line with file, line, path, what is allowed and, for a typo, the nearest name.
@@ -135,7 +135,7 @@ def _wanted(problem: ErrorDetails) -> str | None:
 
 
 def _is_branch(step: str | int) -> bool:
-    """Pydantic puts the tried member of a union into the path; people did not write it."""
+    """Whether pydantic added a step to the path for a member of a union; people did not write it."""
     return isinstance(step, str) and (step in {"int", "str", "constrained-int", "constrained-str"} or "[" in step)
 
 

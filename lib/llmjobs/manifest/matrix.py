@@ -45,7 +45,7 @@ class MatrixSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        """One value stands for a list of one."""
+        """A single value is short for a list."""
         if not isinstance(value, dict):
             return value
         lists = ("devices", "quantizations", "dtypes", "threads", "batch_sizes", "context_lengths", "benchmarks")

@@ -72,13 +72,13 @@ class ModelSpec(Section):
         method = METHODS.get(self.quantization)
         if method and self.device == "mps" and "mps" not in method.devices:
             raise ValueError(
-                f"quantization: {method.name} needs {method.package}, which has no kernels for Apple's GPU; "
+                f"quantization: {method.name} needs {method.package}, which does not support Apple's GPU; "
                 "use device: cpu or quantization: none"
             )
         if self.quantization != "none" and self.dtype == "float16" and self.device == "cpu":
             raise ValueError("float16 does not work on the CPU; use dtype: auto, bfloat16 or float32")
         if self.device_map == "auto" and self.device not in ("auto", "cuda"):
-            raise ValueError("device_map: auto spreads over GPUs; remove it or use device: cuda")
+            raise ValueError("device_map: auto spreads a model over GPUs; remove it or use device: cuda")
         if self.endpoint and self.engine != "auto":
             raise ValueError("engine is for a model on this machine; remove it or the endpoint")
         if self.api_key_env and not self.endpoint:
@@ -87,5 +87,5 @@ class ModelSpec(Section):
 
     @property
     def thinking_tokens(self) -> int:
-        """Tokens that replies may have beside the answer."""
+        """Tokens that a reply may use for thinking, in addition to the answer."""
         return self.thinking if isinstance(self.thinking, int) else DEFAULT_BUDGET if self.thinking == "on" else 0

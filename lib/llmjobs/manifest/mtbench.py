@@ -47,7 +47,7 @@ class JudgeSpec(ModelSpec):
 
     @property
     def is_rules(self) -> bool:
-        """Whether it is the judge by rule: nothing is loaded or asked."""
+        """Whether it is the rule-based judge, which loads and calls nothing."""
         return self.id == RULE_JUDGE and not self.endpoint
 
     @model_validator(mode="before")
@@ -164,7 +164,7 @@ class MTBenchSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        """``judge:`` is a list of one; YAML reads ``on`` and ``off`` as truth values."""
+        """``judge:`` is short for a list with one judge; YAML reads ``on`` and ``off`` as booleans."""
         if not isinstance(value, dict):
             return value
         value = dict(value)
@@ -179,7 +179,7 @@ class MTBenchSection(Section):
     def _consistent(self) -> Self:
         names = [judge.name.lower() for judge in self.judges]
         if twice := next((judge.name for judge in self.judges if names.count(judge.name.lower()) > 1), None):
-            raise ValueError(f"judges: the name {twice!r} stands for two judges; give each a name: of its own")
+            raise ValueError(f"judges: the name {twice!r} is used for two judges; give each its own name:")
         if self.agents == "none" and not self.answers and not self.judgments:
             raise ValueError("agents: none leaves nothing to do without answers: or judgments:; add one")
         free = [judge.name for judge in self.judges if judge.endpoint and not judge.price]

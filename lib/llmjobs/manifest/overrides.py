@@ -17,17 +17,17 @@ from llmjobs.manifest.yaml_source import ManifestLoader, Source, ValuePath
 
 MAX_LENGTH = 10_000
 SHORT_FOR = {"models": "id", "judges": "id", "benchmarks": "name", "answers": "file"}
-"""List → the key that a bare text in it stands for (``- meta-llama/Llama-3.2-1B``)."""
+"""List → the key that a plain text in it is short for (``- meta-llama/Llama-3.2-1B``)."""
 _STEP = re.compile(r"([A-Za-z_][\w-]*)((?:\[\d{1,6}\])*)")
 
 
 def apply_overrides(source: Source, assignments: Sequence[str]) -> Source:
     """Return ``source`` with each ``path=value`` applied in order; values are YAML (``4bit``, ``[a, b]``, ``null``).
 
-    Where that changes the derived name of a model (``models[0].quantization=4bit``), sections that name it follow.
+    If that changes the derived name of a model (``models[0].quantization=4bit``), sections that refer to it follow.
 
     Raises:
-        ManifestError: an assignment without ``=``, or a path that leads through something that is no mapping or list.
+        ManifestError: an assignment without ``=``, or a path through something that is not a mapping or list.
 
     """
     values, known = deepcopy(source.values), tuple(Manifest.model_fields)
@@ -46,7 +46,7 @@ def apply_overrides(source: Source, assignments: Sequence[str]) -> Source:
 
 
 def _names(models: Any) -> list[str | None]:
-    """What each entry of ``models:`` is called; None for one that is not valid."""
+    """The name of each entry of ``models:``; None for one that is not valid."""
     found: list[str | None] = []
     for entry in models if isinstance(models, list) else ():
         try:
@@ -57,7 +57,7 @@ def _names(models: Any) -> list[str | None]:
 
 
 def _rename(values: dict[str, Any], before: list[str | None], after: list[str | None]) -> None:
-    """Let sections that name a model by its derived name follow an override that changed it."""
+    """Update sections that refer to a model by a derived name that an override has changed."""
     changed = {old: new for old, new in zip(before, after, strict=False) if old and new and old != new}
     converse, mtbench = values.get("converse"), values.get("mtbench")
     if isinstance(converse, dict) and isinstance(converse.get("models"), list):
@@ -102,7 +102,7 @@ def _assign(values: Any, path: ValuePath, value: Any, said: str) -> None:
 
 
 def _spell_out(values: Any, step: str | int, key: str) -> None:
-    """Write the short form of a list's entry as a mapping, so that there is a key to set."""
+    """Expand the short form of a list entry into a mapping, so that a key can be set."""
     if isinstance(values, list) and isinstance(step, int) and step < len(values) and isinstance(values[step], str):
         values[step] = {key: values[step]}
 

@@ -13,7 +13,7 @@ from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.mtbench import MTBenchSection
 from llmjobs.manifest.suggest import one_of
 
-# The whole manifest: one study, a section for each job that it wants.
+# The whole manifest.
 
 
 class Manifest(Section):
@@ -43,7 +43,7 @@ class Manifest(Section):
     def _distinct_models(self) -> Self:
         names = [m.name.lower() for m in self.models]
         if twice := next((m.name for m in self.models if names.count(m.name.lower()) > 1), None):
-            raise ValueError(f"models: the name {twice!r} stands for two models; give each a name: of its own")
+            raise ValueError(f"models: the name {twice!r} is used for two models; give each its own name:")
         for name in (self.converse.models if self.converse else None) or ():
             one_of("converse.models", name, [m.name for m in self.models])
         return self
@@ -53,17 +53,17 @@ class Manifest(Section):
         return [m for m in self.models if names is None or m.name in names]
 
 
-# The JSON schema of a manifest as people write it, short forms included: an editor marks only what is wrong.
+# The JSON schema of a manifest as people write it, including short forms, so that an editor marks only errors.
 
 BY_TEXT = ("ModelSpec", "JudgeSpec", "BenchmarkSpec", "ImportedAnswers")
-"""Sections that a text alone may stand for (``- meta-llama/Llama-3.2-1B``)."""
+"""Sections that can be written as a text (``- meta-llama/Llama-3.2-1B``)."""
 
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of a manifest, for editors."""
     whole = Manifest.model_json_schema()
     sections = whole["$defs"]
-    whole["required"].remove("name")  # else the file's name
+    whole["required"].remove("name")  # otherwise the file's name
     _name_or_file(sections["BenchmarkSpec"])
     _judges(sections)
     for name in ("ModelSpec", "JudgeSpec"):
@@ -77,20 +77,20 @@ def json_schema() -> dict[str, Any]:
 
 
 def _one_or_list(found: dict[str, Any]) -> dict[str, Any]:
-    """One value stands for a list of one."""
+    """Allow a single value instead of a list."""
     about = {key: found[key] for key in ("description", "default", "title") if key in found}
     return about | {"anyOf": [{key: found[key] for key in found if key not in about}, found["items"]]}
 
 
 def _name_or_file(section: dict[str, Any]) -> None:
-    """Take a benchmark's name from its file; one subject stands for a list of one."""
+    """Allow a benchmark without a name if it has a file, and a single subject instead of a list."""
     section["required"].remove("name")
     section["anyOf"] = [{"required": ["name"]}, {"required": ["file"]}]
     section["properties"]["subjects"] = _one_or_list(section["properties"]["subjects"])
 
 
 def _judges(sections: dict[str, Any]) -> None:
-    """Take ``model:`` for ``id:``, ``judge:`` for a list of one, and truth values, as YAML reads ``on`` and ``off``."""
+    """Allow ``model:`` for ``id:``, ``judge:`` for one judge, and booleans, as YAML reads ``on`` and ``off``."""
     judge, bench = sections["JudgeSpec"], sections["MTBenchSection"]["properties"]
     judge["properties"]["model"] = judge["properties"]["id"]
     judge["required"].remove("id")

@@ -1,4 +1,4 @@
-"""Says what is allowed and which name was probably meant."""
+"""Error texts with the allowed names and the one that was probably meant."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ MEANT = {
     **dict.fromkeys(("8", "int8", "llm.int8", "q8", "8-bit"), "8bit"),
     **dict.fromkeys(("no", "false", "off", "null", "fp", "16bit"), "none"),
 }
-"""Other words that people use for an allowed one."""
+"""Other words that people use for an allowed value."""
 
 
 def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
@@ -27,7 +27,7 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
 def not_one_of(value: object, names: list[str]) -> str:
     """``'4bits' is not one of none, 8bit, 4bit, int8; did you mean '4bit'?``."""
     text = str(value)[:60]
-    shown = ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
+    shown = ", ".join(names[:SHOWN]) + (f" … ({len(names)} in total)" if len(names) > SHOWN else "")
     if (usual := MEANT.get(text.lower())) in names:
         return f"'{text}' is not one of {shown}; did you mean '{usual}'?"
     near = get_close_matches(text.lower(), [n.lower() for n in names], n=1, cutoff=0.6)

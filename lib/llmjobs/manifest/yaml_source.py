@@ -1,6 +1,6 @@
 """Reads a YAML file into plain values and remembers the line of each path.
 
-PyYAML's safe loader only: no tags that build objects. Size, depth and the number of values are bounded, so an alias
+PyYAML's safe loader only: no tags that build objects. Size, depth and the number of values are limited, so an alias
 bomb or a huge file ends in one line.
 """
 
@@ -60,7 +60,7 @@ def read_yaml(file: Path, name: str | None = None) -> Source:
 
 
 def parse_yaml(text: str, name: str) -> Source:
-    """Parse the text of a manifest that goes by ``name`` in messages."""
+    """Parse the text of a manifest; messages call it ``name``."""
     if bad := _NOT_IN_YAML.search(text):
         line = text.count("\n", 0, bad.start()) + 1
         raise ManifestError(f"{name}:{line}: the character {bad.group()!r} is not allowed in YAML; remove it")
@@ -88,7 +88,7 @@ def parse_yaml(text: str, name: str) -> Source:
 def _yaml_reason(error: yaml.MarkedYAMLError) -> str:
     problem = str(error.problem or error.context)
     if "mapping values are not allowed" in problem:
-        return "two keys on one line, or a ': ' in a value; write one key a line, and quote the value"
+        return "two keys on one line, or a ': ' in a value; write one key per line, and quote the value"
     if "\\t" in problem or "tab" in problem:
         return f"{problem}; indent with spaces, not tabs"
     return f"{problem}; check the quotes, brackets and indentation there"
