@@ -1,10 +1,10 @@
 #!/opt/llmjobs/bin/python -I
-"""Starts llmjobs as the owner of the results folder, never as root where the container allows to change.
+"""Start llmjobs as the owner of the results folder, never as root if the container can change users.
 
-The container starts as root only to learn whose folder was mounted; the job itself runs as that person, so its files
-are theirs. A folder that belongs to root (Docker makes a missing one so) is given to the image's own user. Started
-with ``--user``, without the capability to change users, or in a user namespace, where root is the person who started
-the container, it stays who it is. ``exec`` keeps the process number, so that signals reach the job itself.
+The container starts as root only to find out who owns the mounted folder. The job itself runs as that user, so its
+files belong to them. A folder that belongs to root (as when Docker creates it) is given to the image's own user. The
+user does not change with ``--user``, without the capability to change users, or in a user namespace, where root is the
+person who started the container. ``exec`` keeps the process number, so that signals reach the job itself.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ READS_ONLY = ("--help", "-h", "--version")
 
 
 def is_really_root() -> bool:
-    """Whether user 0 is the machine's root, and not a person in a user namespace of their own (rootless engines)."""
+    """Whether user 0 is the machine's root, and not a person in their own user namespace (rootless engines)."""
     return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split()[:2] == ["0", "0"]
 
 
 def runs() -> list[Path]:
-    """The run folders among the results; nothing else in there is touched, whatever was mounted by mistake."""
+    """The run folders among the results; nothing else is touched, in case a wrong folder was mounted."""
     return [path for path in RESULTS.iterdir() if not path.is_symlink() and (path / "manifest.yaml").is_file()]
 
 
@@ -41,14 +41,14 @@ def below(folder: Path) -> Iterator[Path]:
 
 
 def give(path: Path, user: int, group: int) -> None:
-    """Hand over what root left, except links and files with a second name elsewhere."""
+    """Change the owner of what root left, except links and files with a second name elsewhere."""
     found = path.lstat()
     if found.st_uid == 0 and not path.is_symlink() and (path.is_dir() or found.st_nlink == 1):
         os.chown(path, user, group, follow_symlinks=False)
 
 
 def become(user: int, group: int) -> None:
-    """Give what root left in the results and the cache to ``user``, then give up root for good."""
+    """Give what root left in the results and the cache to ``user``, then drop root permanently."""
     made = runs()
     if made or {path.name for path in RESULTS.iterdir()} <= KEPT_IN_RESULTS:
         give(RESULTS, user, group)
@@ -63,7 +63,7 @@ def become(user: int, group: int) -> None:
 
 
 def command(arguments: list[str]) -> list[str]:
-    """``ray-head`` and ``ray-worker HEAD[:PORT]`` start a node of a Ray cluster (docs/cluster.md), all else llmjobs."""
+    """``ray-head`` and ``ray-worker HEAD[:PORT]`` start a node of a Ray cluster (docs/cluster.md); else llmjobs."""
     if arguments[:1] == ["ray-head"]:
         start = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"]
         return [RAY, "start", "--block", "--disable-usage-stats", *start, *arguments[1:]]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A chat agent in the terminal: ``python jobs/chat.py llmjobs/demo-base`` (``llmjobs chat``)."""
+"""Chat with a model in the terminal: ``python jobs/chat.py llmjobs/demo-base`` (``llmjobs chat``)."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a conversation loses without its history: ``python jobs/converse.py manifests/chat.yaml``."""
+"""Measure how much answers depend on the conversation history: ``python jobs/converse.py manifests/chat.yaml``."""
 
 import sys
 

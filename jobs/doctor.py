@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What this machine can do: ``python jobs/doctor.py [MANIFEST]`` (``llmjobs doctor``)."""
+"""Check what this machine can do: ``python jobs/doctor.py [MANIFEST]`` (``llmjobs doctor``)."""
 
 import sys
 

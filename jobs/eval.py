@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Accuracy of models on benchmarks: ``python jobs/eval.py manifests/small.yaml`` (the same as ``llmjobs eval``)."""
+"""Measure the accuracy of models on benchmarks: ``python jobs/eval.py manifests/small.yaml`` (``llmjobs eval``)."""
 
 import sys
 

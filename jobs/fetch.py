@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fill the cache for a machine without network: ``python jobs/fetch.py manifests/small.yaml`` (``llmjobs fetch``)."""
+"""Download the models and data of a manifest: ``python jobs/fetch.py manifests/small.yaml`` (``llmjobs fetch``)."""
 
 import sys
 

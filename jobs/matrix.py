@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One grid of devices and precisions: ``python jobs/matrix.py manifests/matrix.yaml`` (``llmjobs matrix``)."""
+"""Compare devices and precisions: ``python jobs/matrix.py manifests/matrix.yaml`` (``llmjobs matrix``)."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Agents answer two-turn questions, judges rate them: ``python jobs/mtbench.py manifests/mtbench.yaml``."""
+"""Let agents answer two-turn questions and judges rate them: ``python jobs/mtbench.py manifests/mtbench.yaml``."""
 
 import sys
 

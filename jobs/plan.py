@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Before the first hour: ``python jobs/plan.py manifests/small.yaml`` (``llmjobs plan``)."""
+"""Estimate time, memory and disk: ``python jobs/plan.py manifests/small.yaml`` (``llmjobs plan``)."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One PDF from the results of runs: ``python jobs/report.py results/small`` (the same as ``llmjobs report``)."""
+"""Write a PDF report on runs: ``python jobs/report.py results/small`` (``llmjobs report``)."""
 
 import sys
 

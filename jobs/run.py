@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every section of a manifest, then the report: ``python jobs/run.py manifests/demo.yaml`` (``llmjobs run``)."""
+"""Run every job of a manifest, then write the report: ``python jobs/run.py manifests/demo.yaml`` (``llmjobs run``)."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The chat agent behind an OpenAI-compatible API: ``python jobs/serve.py llmjobs/demo-base``."""
+"""Serve the chat agent behind an OpenAI-compatible API: ``python jobs/serve.py llmjobs/demo-base``."""
 
 import sys
 

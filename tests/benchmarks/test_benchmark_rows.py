@@ -77,7 +77,7 @@ def test_a_single_file(tmp_path: Path) -> None:
     original(tmp_path)
     path = tmp_path / "test" / "astronomy_test.csv"
     assert load_rows(MMLU, "astronomy", "test", data=str(path)).rows == ROWS
-    with pytest.raises(DataError, match="one file holds the questions only"):
+    with pytest.raises(DataError, match="one file contains only the questions"):
         load_rows(MMLU, "astronomy", "fewshot", data=str(path))
 
 
@@ -89,11 +89,11 @@ def test_dev_rows_are_the_shots(tmp_path: Path) -> None:
 
 BAD = {
     "unknown letter": ("test.csv", "q,a,b,c,d,E\n", ":1: not a row of mmlu (answer 'E' is not one of"),
-    "missing cell": ("test.csv", "q,a,b,c,d,A\nq,a,b\n", ":2: 3 cells where 6 are expected"),
+    "missing cell": ("test.csv", "q,a,b,c,d,A\nq,a,b\n", ":2: 3 cells, but 6 are expected"),
     "missing column": (
         "test.jsonl",
         '{"question": "q", "answer": 1}\n',
-        ":1: no column 'choice0' among question, answer",
+        ":1: there is no column 'choice0' among question, answer",
     ),
     "not an object": ("test.jsonl", "[1]\n", ":1: a row is an object"),
     "not JSON": ("test.jsonl", '{"question": 1}\n{"question": \n', ":2: is not JSON"),
@@ -109,7 +109,7 @@ BAD = {
         '{"question": "\\ud800", "choices": ["a","b","c","d"], "answer": 1}\n',
         ":1: not a row of mmlu",
     ),
-    "no list": ("test.json", '{"a": 1}', "holds no list"),
+    "no list": ("test.json", '{"a": 1}', "does not contain a list"),
     "open quote": ("test.csv", 'q,a,b,c,d,A\n"q,a,b', ":2: is not CSV"),
     "empty": ("test.jsonl", "", "no test rows of mmlu astronomy"),
     "not parquet": ("test.parquet", "PAR1 nothing PAR1", "cannot be read as parquet"),
@@ -150,7 +150,7 @@ def test_a_pipe_or_device_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "test.csv")
     with pytest.raises(DataError, match="is not a regular file"):
         rows.read_rows(tmp_path / "test.csv")
-    with pytest.raises(DataError, match="rows are read from"):
+    with pytest.raises(DataError, match="cannot read this kind of file"):
         rows.read_rows(Path("/dev/zero"))
 
 

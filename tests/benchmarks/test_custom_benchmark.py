@@ -82,12 +82,21 @@ def test_short_answers(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "question": ({"question": "promt"}, "my.csv:2: not a row of my (question: no column 'promt' among topic, prompt,"),
+    "question": (
+        {"question": "promt"},
+        "my.csv:2: not a row of my (question: there is no column 'promt' among topic, prompt,",
+    ),
     "nearest": ({"question": "promt"}, "did you mean 'prompt'?"),
-    "choices": ({"choices": ["o1", "o9"]}, "choices: no column 'o9' among"),
-    "answer": ({"answer": "rihgt"}, "answer: no column 'rihgt' among topic, prompt, o1, o2, o3, right; did you mean"),
-    "no list": ({"choices": "o1"}, "choices: column 'o1' holds no JSON list: 'ostrich'"),
-    "no option": ({}, "my.csv:3: not a row of my (answer: 'o' is no letter, index from 0 or text of 2; write A to B"),
+    "choices": ({"choices": ["o1", "o9"]}, "choices: there is no column 'o9' among"),
+    "answer": (
+        {"answer": "rihgt"},
+        "answer: there is no column 'rihgt' among topic, prompt, o1, o2, o3, right; did you mean",
+    ),
+    "no list": ({"choices": "o1"}, "choices: column 'o1' does not contain a JSON list: 'ostrich'"),
+    "no option": (
+        {},
+        "my.csv:3: not a row of my (answer: 'o' is not a letter, an index from 0 or the text of one of 2 options",
+    ),
 }
 
 

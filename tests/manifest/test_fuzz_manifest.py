@@ -108,8 +108,8 @@ def test_overrides(tmp_path_factory: pytest.TempPathFactory, value: str, path: s
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("  endpoint: http://me:secret-word@host/v1", "models[0].endpoint: a URL with a user or password in it"),
-        ("  endpoint: https://secret-word@host/v1", "models[0].endpoint: a URL with a user or password in it"),
+        ("  endpoint: http://me:secret-word@host/v1", "models[0].endpoint: contains a user or password"),
+        ("  endpoint: https://secret-word@host/v1", "models[0].endpoint: contains a user or password"),
         ("  endpoint: https://host/v1?key=secret-word", "models[0].endpoint: has something after the path"),
         ("  endpoint: secret-word", "models[0].endpoint: is not a URL; write http://host:port/v1"),
         ("  endpoint: http://[secret-word", "models[0].endpoint: is not a URL"),

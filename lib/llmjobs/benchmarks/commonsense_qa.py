@@ -22,7 +22,7 @@ class CommonsenseQA(MultipleChoice):
         """Read the hub's or the published form; there are always five options."""
         row = labelled_row(raw)
         if len(row["choices"]) != len(FIVE):
-            raise ValueError(f"{len(row['choices'])} choices where five are expected")
+            raise ValueError(f"{len(row['choices'])} choices, but five are expected")
         return row
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:

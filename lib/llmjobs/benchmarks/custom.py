@@ -146,13 +146,13 @@ def _cell(raw: Row, role: str, column: str) -> Any:
     near = get_close_matches(column, map(str, raw), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"{role}: no column {column!r} among {', '.join(map(str, list(raw)[:20]))}{hint}; name one of these"
+        f"{role}: there is no column {column!r} among {', '.join(map(str, list(raw)[:20]))}{hint}; name one of these"
     )
 
 
 def _text(value: Any, role: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise ValueError(f"{role}: a text is needed, not {str(value)[:40]!r}")
+        raise ValueError(f"{role}: must be a text, not {str(value)[:40]!r}")
     return str(value).strip()
 
 
@@ -164,17 +164,17 @@ def _choices(raw: Row, columns: tuple[str, ...] | str) -> list[str]:
             try:
                 values = json.loads(values)
             except ValueError:
-                raise ValueError(f"choices: column {columns!r} holds no JSON list: {values[:40]!r}") from None
+                raise ValueError(f"choices: column {columns!r} does not contain a JSON list: {values[:40]!r}") from None
         if isinstance(values, Mapping):
             values = values.get("text")
         if not isinstance(values, list):
-            raise ValueError(f"choices: column {columns!r} holds no list")
+            raise ValueError(f"choices: column {columns!r} does not contain a list")
     else:
         values = [_cell(raw, "choices", column) for column in columns]
     while values and values[-1] in ("", None):
         values = values[:-1]
     if not 2 <= len(values) <= MAX_OPTIONS:
-        raise ValueError(f"choices: {len(values)} options, allowed are 2 to {MAX_OPTIONS}")
+        raise ValueError(f"choices: {len(values)} options, but 2 to {MAX_OPTIONS} are allowed")
     return [_text(value, "choices") for value in values]
 
 
@@ -186,6 +186,10 @@ def _gold(answer: Any, choices: list[str]) -> int:
     if text.isdecimal() and int(text) < len(choices):
         found.add(int(text))
     if len(found) != 1:
-        what = "could be more than one option" if found else f"is no letter, index from 0 or text of {len(choices)}"
+        what = (
+            "could be more than one option"
+            if found
+            else f"is not a letter, an index from 0 or the text of one of {len(choices)} options"
+        )
         raise ValueError(f"answer: {text[:40]!r} {what}; write A to {letter(len(choices) - 1)}")
     return found.pop()

@@ -25,7 +25,7 @@ class LambadaOpenAI(Benchmark):
     def canonical(cls, raw: Row) -> Row:
         """Read a text of two words or more."""
         if not isinstance(raw["text"], str) or not all(raw["text"].rpartition(" ")[::2]):
-            raise ValueError("the text must have two words at least")
+            raise ValueError("the text must have at least two words")
         return {"text": raw["text"]}
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:

@@ -117,7 +117,7 @@ class MMLU(MultipleChoice):
             columns = next((c for c in CHOICE_COLUMNS if c[0] in raw), CHOICE_COLUMNS[0])
             choices = [raw[column] for column in columns]
         if len(choices) != 4 or not all(isinstance(text, str) for text in [raw["question"], *choices]):
-            raise ValueError("a row has a question and four choices, all of them text")
+            raise ValueError("a row needs a question and four choices, all of them text")
         answer = str(raw["answer"]).strip()
         if answer not in {"0", "1", "2", "3", "A", "B", "C", "D"}:
             raise ValueError(f"answer {answer[:40]!r} is not one of 0, 1, 2, 3, A, B, C, D")

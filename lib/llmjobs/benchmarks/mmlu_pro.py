@@ -53,7 +53,7 @@ class MMLUPro(Benchmark):
         """Read three to ten options, the right letter, and for shots the worked reasoning."""
         options = list(raw["options"])
         if not 2 <= len(options) <= len(TEN) or raw["answer"] not in list(TEN[: len(options)]):
-            raise ValueError(f"answer {str(raw['answer'])[:20]!r} is none of {len(options)} options (2 to 10)")
+            raise ValueError(f"answer {str(raw['answer'])[:20]!r} is not one of {len(options)} options (2 to 10)")
         if not all(isinstance(text, str) for text in [raw["question"], *options]):
             raise TypeError("the question and every option must be text")
         return {

@@ -66,9 +66,9 @@ def question_row(question: Any, choices: Sequence[Any], answer: int) -> dict[str
 
     """
     if not isinstance(question, str) or not all(isinstance(choice, str) and choice for choice in choices):
-        raise TypeError("the question and every choice must be text, no choice empty")
+        raise TypeError("the question and every choice must be text, and no choice may be empty")
     if not 0 <= answer < len(choices):
-        raise ValueError(f"answer {answer} is none of the {len(choices)} choices")
+        raise ValueError(f"answer {answer} is not one of the {len(choices)} choices")
     return {"question": question, "choices": list(choices), "answer": answer}
 
 
@@ -87,7 +87,7 @@ def labelled_row(raw: Mapping[str, Any], question: str = "question") -> dict[str
         labels, texts = list(raw["choices"]["label"]), list(raw["choices"]["text"])
     key = str(raw["answerKey"]).strip()
     if key not in labels:
-        raise ValueError(f"answerKey {key[:20]!r} is none of {', '.join(map(str, labels))[:60]}")
+        raise ValueError(f"answerKey {key[:20]!r} is not one of {', '.join(map(str, labels))[:60]}")
     return question_row(text, texts, labels.index(key))
 
 

@@ -46,7 +46,7 @@ def model_input(request: Request, max_length: int, prefix_token_id: int | None =
     context, continuation = request.context, request.continuation
     if not context:
         if prefix_token_id is None:
-            raise ValueError("the context is empty and the model has no BOS or EOS token to stand in for it")
+            raise ValueError("the context is empty and the model has no BOS or EOS token to use instead")
         if continuation[:1] == (prefix_token_id,):
             context, continuation = continuation[:1], continuation[1:]
         else:
@@ -54,7 +54,7 @@ def model_input(request: Request, max_length: int, prefix_token_id: int | None =
     if not continuation:
         raise ValueError("the continuation is empty")
     if len(continuation) > max_length:
-        raise ValueError(f"the continuation has {len(continuation)} tokens, the model reads {max_length}")
+        raise ValueError(f"the continuation has {len(continuation)} tokens, but the model reads at most {max_length}")
     return ModelInput((context + continuation)[-(max_length + 1) :][:-1], continuation)
 
 

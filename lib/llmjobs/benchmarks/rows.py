@@ -35,7 +35,7 @@ def read_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Numbered]:
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: rows are read from {', '.join(READERS)}; convert it to one of them")
+        raise DataError(f"{path}: cannot read this kind of file; convert it to one of {', '.join(READERS)}")
     _check_size(path)
     rows: list[Numbered] = []
     for line, row in _guarded(path, reader(path, columns)):
@@ -49,12 +49,14 @@ def _check_size(path: Path) -> None:
     try:
         found = path.stat()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; give a file with rows") from None
+        raise DataError(f"{path}: {error.strerror or error}; name a file with rows") from None
     if not stat.S_ISREG(found.st_mode):
-        raise DataError(f"{path}: is not a regular file; give a file with rows")
+        raise DataError(f"{path}: is not a regular file; name a file with rows")
     allowed = MAX_JSON_BYTES if path.suffix.lower() == ".json" else MAX_FILE_BYTES
     if found.st_size > allowed:
-        raise DataError(f"{path}: {mib(found.st_size)} is more than the {mib(allowed)} allowed; use JSONL, fewer rows")
+        raise DataError(
+            f"{path}: {mib(found.st_size)} is more than the {mib(allowed)} allowed; use JSONL or fewer rows"
+        )
 
 
 def _guarded(path: Path, rows: Iterable[Numbered]) -> Iterator[Numbered]:
@@ -63,7 +65,7 @@ def _guarded(path: Path, rows: Iterable[Numbered]) -> Iterator[Numbered]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; give a readable file") from None
+        raise DataError(f"{path}: {error.strerror or error}; name a readable file") from None
 
 
 def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
@@ -82,7 +84,7 @@ def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
                     if not headerless:
                         continue
                 if len(cells) != len(header):
-                    raise DataError(f"{path}:{lines.line_num}: {len(cells)} cells where {len(header)} are expected")
+                    raise DataError(f"{path}:{lines.line_num}: {len(cells)} cells, but {len(header)} are expected")
                 yield lines.line_num, dict(zip(header, cells, strict=True))
         except csv.Error as error:
             raise DataError(f"{path}:{lines.line_num}: is not CSV ({error}); quote cells as CSV does") from None
@@ -102,7 +104,7 @@ def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
 def _json(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
     found = _parse(path, 1, path.read_text(encoding="utf-8-sig"))
     if not isinstance(found, list):
-        raise DataError(f"{path}: holds no list; a JSON file of rows is one list of objects")
+        raise DataError(f"{path}: does not contain a list; a JSON file of rows is one list of objects")
     for number, row in enumerate(found, start=1):
         yield number, _object(path, number, row)
 
@@ -120,7 +122,7 @@ def _parse(path: Path, line: int, text: str) -> Any:
 
 def _object(path: Path, line: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise DataError(f"{path}:{line}: a row is an object with named columns, not {json_kind(row)}")
+        raise DataError(f"{path}:{line}: a row must be an object with named columns, not {json_kind(row)}")
     return row
 
 
@@ -178,7 +180,7 @@ def load_rows(
         placed = ((f"{benchmark.name}.{subject}:{at}", row) for at, row in enumerate(own, start=1))
         return row_set(benchmark, subject, split, placed, "llmjobs", None)
     if benchmark.hub is None or split not in benchmark.hub.splits:
-        raise DataError(f"{benchmark.name}: has no {split} rows on the hub; give data: a folder with {split}.jsonl")
+        raise DataError(f"{benchmark.name}: has no {split} rows on the hub; set data: to a folder with {split}.jsonl")
     from llmjobs.hub.datasets import dataset_rows
 
     config = benchmark.hub.config and benchmark.hub.config.format(subject=subject)
@@ -207,7 +209,7 @@ def row_set(
             lines.append(json.dumps(rows[-1], sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
         except KeyError as error:
             raise DataError(
-                f"{place}: no column {error.args[0]!r} among {_columns(raw)}; {benchmark.name} needs it"
+                f"{place}: there is no column {error.args[0]!r} among {_columns(raw)}; {benchmark.name} needs it"
             ) from None
         except (ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise DataError(f"{place}: not a row of {benchmark.name} ({str(error)[:200]})") from None
@@ -226,16 +228,18 @@ def find_files(benchmark: type[Benchmark], subject: str, split: str, data: Path)
     """
     if data.is_file():
         if split != "test" and not benchmark.shares_file:
-            raise DataError(f"{data}: one file holds the questions only; for shots give a folder with {split} rows too")
+            raise DataError(
+                f"{data}: one file contains only the questions; for shots, name a folder that also has {split} rows"
+            )
         return [data]
     if not data.is_dir():
-        raise DataError(f"{data}: no such folder or file; data: names local rows, leave it out for the hub")
+        raise DataError(f"{data}: no such folder or file; data: is for local rows, remove it to use the hub")
     patterns = list(_patterns(benchmark, subject, split))
     for pattern in patterns:
         found = sorted(p for p in data.glob(pattern) if p.suffix.lower() in READERS and p.is_file())
         if len(found) > 1 and any(p.suffix != ".parquet" for p in found):
             names = ", ".join(str(p.relative_to(data)) for p in found[:3])
-            raise DataError(f"{data}: {names} all fit {benchmark.name} {subject} {split}; keep one of them")
+            raise DataError(f"{data}: {names} all match {benchmark.name} {subject} {split}; keep one of them")
         if found:
             return found
     tried = ", ".join(patterns[:4])

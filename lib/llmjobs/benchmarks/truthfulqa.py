@@ -42,7 +42,7 @@ class TruthfulQAMC1(MultipleChoice):
         path = Path(next(iter(places or ["."]))) / "tasks" / "truthfulqa" / "truthfulqa_mc1.yaml"
         if not path.is_file():
             raise DataError(
-                f"{cls.name}: the six fixed question-answer pairs do not come along; install lm-eval (pip install "
+                f"{cls.name}: the six fixed question-answer pairs are not included; install lm-eval (pip install "
                 "lm_eval), put them into DATA/fewshot.jsonl beside the rows, or set num_fewshot: 0 to ask without them"
             )
         return _pairs(path)
@@ -105,5 +105,7 @@ def _pairs(path: Path) -> list[Row]:
 
     found = _PAIR.findall(str(yaml.safe_load(path.read_text(encoding="utf-8"))["doc_to_text"]))
     if len(found) != PAIRS:
-        raise DataError(f"{path}: {len(found)} question-answer pairs where {PAIRS} are expected; use another lm-eval")
+        raise DataError(
+            f"{path}: {len(found)} question-answer pairs, but {PAIRS} are expected; use another version of lm-eval"
+        )
     return [{"question": question, "answer": answer} for question, answer in found]
