@@ -95,7 +95,7 @@ BAD = {
         '{"question": "q", "answer": 1}\n',
         ":1: there is no column 'choice0' among question, answer",
     ),
-    "not an object": ("test.jsonl", "[1]\n", ":1: a row is an object"),
+    "not an object": ("test.jsonl", "[1]\n", ":1: a row must be an object"),
     "not JSON": ("test.jsonl", '{"question": 1}\n{"question": \n', ":2: is not JSON"),
     "deep JSON": ("test.jsonl", "[" * 100_000 + "\n", ":1: cannot be read as JSON"),
     "deep value": (
