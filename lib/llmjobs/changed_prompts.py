@@ -1,7 +1,7 @@
-"""What a model was really asked, where that is not what the manifest says: counted from the records alone.
+"""Count questions that were not asked as the manifest says, from the records alone.
 
-A prompt that does not fit into the model's context loses shots; one that does not fit without any loses its beginning;
-a reply may be left less room than its benchmark gives it.
+A prompt that does not fit into the model's context loses shots. If it does not fit even without shots, it loses its
+beginning. A reply may have less room than its benchmark allows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ class ChangedPrompts:
     thinking_cut: int = 0
 
     def __str__(self) -> str:
-        """One sentence, empty where everything was asked as the manifest says."""
+        """One sentence; empty if everything was asked as the manifest says."""
         parts = []
         if self.fewer_shots:
             fitted = f"{self.fewest_shots} to {self.most_shots}" if self.fewest_shots < self.most_shots else ""
@@ -58,11 +58,11 @@ class ChangedPrompts:
 
     @property
     def differs(self) -> bool:
-        """Whether the model was asked something else than the manifest says (joined tokens are the same text)."""
+        """Whether the model was asked something different from the manifest (joined tokens are the same text)."""
         return bool(self.fewer_shots or self.truncated or self.shortened)
 
     def to_record(self) -> dict[str, Any]:
-        """For a summary: nothing where nothing changed."""
+        """The counts for a summary; empty if nothing changed."""
         counts = {key: value for key, value in vars(self).items() if value and key not in _SHOTS}
         shots = {key: getattr(self, key) for key in _SHOTS} if self.fewer_shots else {}
         return {"changed_prompts": shots | counts} if shots or counts else {}
@@ -78,7 +78,7 @@ _SHOTS = ("num_fewshot", "fewest_shots", "most_shots")
 
 
 MARKS = ("num_fewshot", "truncated", "shortened", "joined", "thinking_cut")
-"""Keys of a record that say how it was asked."""
+"""Keys of a record with the way in which it was asked."""
 
 
 def count_changed(records: Iterable[Mapping[str, Any]], num_fewshot: int) -> ChangedPrompts:

@@ -1,15 +1,15 @@
-"""What is measured, each defined before it is measured. No torch: a device's own clock is passed in.
+"""Definitions and measurement of times and memory. No torch: the clock of a device is passed in.
 
-real_s    wall time by a clock that never jumps back
-user_s    CPU seconds in user mode of this process and its finished children; with several threads it passes real_s
+real_s    wall time of a monotonic clock
+user_s    CPU seconds in user mode of this process and its finished children; with several threads it can exceed real_s
 system_s  CPU seconds in the kernel, likewise
-gpu_s     seconds between device events around the work, of all devices together; None where there are none (CPU, MPS)
+gpu_s     seconds between device events around the work, of all devices together; None if there are none (CPU, MPS)
 peak_rss_bytes     largest resident memory of this process since its model began to load (since it began, without one)
-peak_anon_bytes    the part of it that the system cannot take back (see ``process_memory``); None where it is not known
+peak_anon_bytes    the part of it that the system cannot reclaim (see ``process_memory``); None if it is not known
 peak_device_bytes  largest memory that the allocator held in this span, of all devices together; None on the CPU
-gpu_s_each, peak_device_bytes_each   of each device, where a model is spread over several
+gpu_s_each, peak_device_bytes_each   of each device, if a model is spread over several
 
-CPU seconds are those of ``getrusage(2)``: their sum is exact to the microsecond, how it is divided into user and system
+CPU seconds are those of ``getrusage(2)``: their sum is exact to the microsecond; the split into user and system
 mode is an estimate from the kernel's ticks. (``times(2)`` has hundredths of a second.)
 """
 
@@ -36,10 +36,10 @@ class DeviceClock(Protocol):
         """Begin a span."""
 
     def stop(self) -> tuple[float | None, int | None]:
-        """End it: seconds by device events and the peak of its memory in bytes, each None where there is none."""
+        """End it; returns seconds by device events and peak memory in bytes, each None if not available."""
 
     def each(self) -> tuple[tuple[float, int], ...]:
-        """Seconds and peak bytes of each device in the span that ended; empty where there is none."""
+        """Seconds and peak bytes of each device in the span that ended; empty if there is none."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a run was made on: machine and versions. No torch, no secrets, no host or user names."""
+"""The machine and versions of a run. No torch, no secrets, no host or user names."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ def cpu_name() -> str:
 
 
 def memory_bytes() -> int:
-    """Memory that this process may use: of the machine, or of its container where that is less."""
+    """Memory that this process may use: that of the machine, or of its container if that is less."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

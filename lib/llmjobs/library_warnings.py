@@ -1,4 +1,4 @@
-"""Shows each warning of a library once a process: bitsandbytes alone repeats one for every layer and question."""
+"""Show each warning of a library once per process; bitsandbytes repeats one for every layer and question."""
 
 import logging
 import threading
@@ -7,11 +7,11 @@ from typing import Any
 
 LIBRARIES = ("transformers", "bitsandbytes", "accelerate", "torch", "datasets", "huggingface_hub", "tokenizers")
 MOST = 1000
-"""Different lines that are remembered."""
+"""Maximum number of different lines to remember."""
 
 
 class _Once(logging.Filter):
-    """Lets a library's line pass the first time."""
+    """Lets each line of a library pass once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ _ONCE = _Once()
 
 
 def quiet_repeats() -> None:
-    """Drop repeated warnings of libraries from here on; call it again once a library was imported."""
+    """Drop repeated warnings of libraries from now on; call it again after importing a library."""
     for logger in (logging.getLogger(), *(logging.getLogger(name) for name in LIBRARIES)):
         for handler in logger.handlers:
             if _ONCE not in handler.filters:
@@ -47,7 +47,7 @@ def quiet_repeats() -> None:
 
 
 def _wrap_showwarning() -> None:
-    """Ask before a warning is shown: the filter of :mod:`warnings` forgets whenever someone else changes it."""
+    """Check before a warning is shown, because the filter of :mod:`warnings` is reset whenever somebody changes it."""
     show = warnings.showwarning
 
     def show_once(

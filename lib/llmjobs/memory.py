@@ -1,4 +1,4 @@
-"""Memory: the peaks of this process, what of a model lies in mapped files, and what the machine has. No torch."""
+"""Memory: the peaks of this process, the part of a model in mapped files, and the memory of the machine. No torch."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,13 +21,13 @@ def current_bytes() -> int:
 
 
 def current_anon_bytes() -> int:
-    """The part of it that the system cannot take back; all of it where that is not known."""
+    """The part of it that the system cannot reclaim; all of it if that is not known."""
     now = resident()
     return now.rss_bytes if now.anon_bytes is None else now.anon_bytes
 
 
 def mapped_weight_bytes(tensors: Iterable[Any]) -> int | None:
-    """Bytes of a model's ``tensors`` that are used right from a mapped file; None where the system does not say.
+    """Bytes of a model's ``tensors`` that are used directly from a mapped file; None if the system does not show it.
 
     They are no anonymous memory, but each pass reads them: without room for them the disk is read again and again.
     """
@@ -43,7 +43,7 @@ def mapped_weight_bytes(tensors: Iterable[Any]) -> int | None:
 
 
 def available_bytes() -> int:
-    """Memory that a new process could take now: free and reclaimable, within the container's limit."""
+    """Memory that a new process could use now: free and reclaimable, within the container's limit."""
     return min(psutil.virtual_memory().available, _container_room() or 1 << 62)
 
 

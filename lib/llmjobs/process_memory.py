@@ -1,14 +1,14 @@
-"""Memory of this process: what is resident now, and the peaks since a model began to load. No torch.
+"""Memory of this process: the resident memory now, and the peaks since a model began to load. No torch.
 
 rss_bytes   resident pages of all kinds (proc(5): ``VmRSS``)
-anon_bytes  the part that the system cannot take back: anonymous and shared memory, swapped out or not (``RssAnon``,
-            ``RssShmem``, ``VmSwap``); None where the system does not say (macOS)
-file_bytes  pages of mapped files (``RssFile``): weights as they lie in a file, libraries. The system drops them at will
-            and reads them again; None likewise
+anon_bytes  the part that the system cannot reclaim: anonymous and shared memory, swapped out or not (``RssAnon``,
+            ``RssShmem``, ``VmSwap``); None if the system does not show it (macOS)
+file_bytes  pages of mapped files (``RssFile``): weights that are used directly from a file, libraries. The system can
+            drop them at any time and read them again; None likewise
 
-The kernel keeps a high-water mark of the first (``VmHWM``) but of none of the others, so a thread looks twenty times a
-second while a model is there. The mark is set back as a model begins to load (``/proc/self/clear_refs``); where that is
-not allowed, the thread's own largest figure stands in. A short peak between two looks can be missed in ``anon_bytes``.
+The kernel keeps a high-water mark of the first (``VmHWM``) but of none of the others, so a thread samples them twenty
+times a second while a model is loaded. The mark is reset when a model begins to load (``/proc/self/clear_refs``). If
+that is not allowed, the thread's own peak is used. ``anon_bytes`` can miss a short peak between two samples.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ import psutil
 LOOK_S = 0.05
 _STATUS, _CLEAR, _MAPS = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/self/maps")
 _RESET_HIGH_WATER = "5"
-"""What ``clear_refs`` takes for it (proc(5), since Linux 4.0)."""
+"""The value that resets it in ``clear_refs`` (proc(5), since Linux 4.0)."""
 
 
 @dataclass(frozen=True)
 class Resident:
-    """What is in memory at one moment."""
+    """The memory at one moment."""
 
     rss_bytes: int
     anon_bytes: int | None
@@ -39,14 +39,14 @@ class Resident:
 
 @dataclass(frozen=True)
 class Peaks:
-    """The largest figures since a model began to load; since the process began where none did."""
+    """The peaks since a model began to load, or since the process started if none did."""
 
     rss_bytes: int
     anon_bytes: int | None
 
 
 def resident() -> Resident:
-    """Read what is in memory now."""
+    """Read the current memory."""
     found = _status()
     if "VmRSS" not in found:
         return Resident(int(psutil.Process().memory_info().rss), None, None)
@@ -57,7 +57,7 @@ def resident() -> Resident:
 
 
 def high_water_bytes() -> int:
-    """Largest resident memory of this process's address space since it began, or since the mark was set back.
+    """Largest resident memory of this process's address space since it started, or since the mark was reset.
 
     ``getrusage`` counts the parent's memory of the moment of the fork on Linux; ``VmHWM`` does not (proc(5)).
     """
@@ -65,7 +65,7 @@ def high_water_bytes() -> int:
 
 
 def needed_bytes(peak_anon_bytes: int | None, mapped_weight_bytes: int | None) -> int | None:
-    """What a machine must have free for a model: what cannot be taken back, and the weights that each pass reads.
+    """Memory that a machine must have free for a model: what cannot be reclaimed, and the weights that each pass reads.
 
     Of weights that lie in a mapped file and are used from there, every page is read in every pass. Other file pages (a
     file that was read to be converted) are there only as long as nobody wants the room. None where it is not known.
@@ -76,7 +76,7 @@ def needed_bytes(peak_anon_bytes: int | None, mapped_weight_bytes: int | None) -
 
 
 def _status() -> dict[str, int]:
-    """The sizes in ``/proc/self/status``, in bytes; empty where there is none."""
+    """The sizes in ``/proc/self/status``, in bytes; empty if there are none."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
@@ -91,7 +91,7 @@ def _largest_so_far() -> int:
 
 
 def mapped_files() -> list[tuple[int, int]] | None:
-    """Address ranges that are mapped from files; None where the system does not say."""
+    """Address ranges that are mapped from files; None if the system does not show them."""
     try:
         lines = _MAPS.read_text().splitlines()
     except OSError:
@@ -109,14 +109,14 @@ class PeakWatch:
     """Follows this process's memory from :meth:`begin` to :meth:`end`."""
 
     def __init__(self) -> None:
-        """Not begun."""
+        """Create it without starting."""
         self._process, self._resets = 0, False
         self._rss, self._anon = 0, 0
         self._over = threading.Event()
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Forget earlier peaks: from here on memory is a new model's. What the last one freed is given back first."""
+        """Reset the peaks for a new model, after returning freed memory of the last one to the system."""
         self.end()
         _give_back()
         self._process, self._rss, self._anon = os.getpid(), 0, 0
@@ -125,11 +125,11 @@ class PeakWatch:
         threading.Thread(target=self._follow, args=(self._over,), name="memory", daemon=True).start()
 
     def end(self) -> None:
-        """Stop looking; the peaks stay."""
+        """Stop sampling; the peaks are kept."""
         self._over.set()
 
     def peaks(self) -> Peaks:
-        """Read the peaks so far, this moment included."""
+        """Read the peaks so far, including this moment."""
         if self._process != os.getpid():  # never begun, or a fork of a process that did
             return Peaks(high_water_bytes(), None)
         now = self._look()
@@ -148,11 +148,11 @@ class PeakWatch:
 
 
 WATCH = PeakWatch()
-"""This process's; there is one model at a time in it."""
+"""The tracker of this process, which has one model at a time."""
 
 
 def _set_back() -> bool:
-    """Set the kernel's high-water mark to what is resident now; whether that is allowed."""
+    """Reset the kernel's high-water mark to the resident memory now; returns whether that is allowed."""
     try:
         _CLEAR.write_text(_RESET_HIGH_WATER)
     except OSError:
@@ -161,6 +161,6 @@ def _set_back() -> bool:
 
 
 def _give_back() -> None:
-    """Let the C library return what it keeps of freed memory (glibc; others return it by themselves)."""
+    """Make the C library return freed memory to the system (glibc; others do so by themselves)."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

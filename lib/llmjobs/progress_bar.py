@@ -1,4 +1,4 @@
-"""A progress bar that suits where it is shown: a widget or text in a notebook, text on a terminal, none elsewhere."""
+"""A progress bar for each place: a widget or text in a notebook, text on a terminal, none elsewhere."""
 
 import sys
 import warnings
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 NO_WIDGETS = "IProgress not found"
-"""How tqdm begins its advice to install ipywidgets, which a text bar does not need."""
+"""The start of tqdm's advice to install ipywidgets, which a text bar does not need."""
 
 
 def in_notebook() -> bool:
@@ -20,7 +20,7 @@ def in_notebook() -> bool:
 
 
 def new_bar(stream: TextIO, total: int, **settings: Any) -> "tqdm[Any] | None":
-    """Return a bar on ``stream``, or None where it would fill a log with half lines.
+    """Return a bar on ``stream``, or None if it would fill a log with partial lines.
 
     ``settings`` are tqdm's.
     """

@@ -1,9 +1,9 @@
 """How a tokenizer's prompts are written: BOS, thinking, the date, the ends of a turn. One place for every job.
 
 A chat template is a program that comes with a model. It may write BOS or not, open a thinking block, print today's
-date, add a system message of its own. What it does is found out by rendering probes, so that each of these is decided
-here once: exactly one BOS where the model was trained with one, thinking as the manifest says, one date for a whole
-run. No torch: the tokenizer is passed in.
+date, or add its own system message. Rendering probes shows what it does, so that each of these is decided here once:
+exactly one BOS if the model was trained with one, thinking as the manifest says, one date for a whole run. No torch:
+the tokenizer is passed in.
 """
 
 import datetime
@@ -27,8 +27,8 @@ _OTHER_DATE = datetime.date(1999, 12, 31)
 class PromptFormat:
     """Writes prompts for one tokenizer.
 
-    ``thinking``: ``off``, ``on`` or a number of tokens; None leaves it to the template. ``date``: what a template
-    prints as today; None leaves it to the clock. ``uses_template`` off is for plain prompts, where only BOS matters.
+    ``thinking``: ``off``, ``on`` or a number of tokens; None leaves it to the template. ``date``: the date that a
+    template prints as today's; None uses the clock. Turn ``uses_template`` off for plain prompts, where only BOS matters.
 
     Raises:
         ModelError: there is no chat template, or it cannot do what ``thinking`` asks for.
@@ -57,26 +57,26 @@ class PromptFormat:
         self._closes = False
         self._blank: dict[int, bool] = {}
         self.thinking = "none"
-        """What the prompts do: ``none`` (the template knows no thinking), ``on …`` or ``off …``, and by what."""
+        """What the prompts do: ``none`` (a template without thinking), ``on …`` or ``off …``, and how."""
         if self.template:
             self._decide()
 
     # --- BOS -------------------------------------------------------------------------------------------------------
 
     def begin(self, ids: Sequence[int]) -> Tokens:
-        """What has to stand before a prompt's tokens so that BOS is there once: the prefix, or nothing."""
+        """Tokens to put before a prompt so that BOS appears exactly once: the prefix, or nothing."""
         if not self._begins_with_bos(ids):
             return self.prefix
         self.bos = "in the text"
         return ()
 
     def encode(self, text: str) -> Tokens:
-        """Tokens of a whole prompt, BOS in front where the model was trained with one."""
+        """Tokens of a complete prompt, with BOS if the model was trained with one."""
         ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         return self.begin(ids) + ids
 
     def _begins_with_bos(self, ids: Sequence[int]) -> bool:
-        """White space may come first: a template's own line break before BOS."""
+        """Whether the text starts with BOS, perhaps after white space such as a template's line break."""
         for token in ids[:4]:
             if token in self._bos_ids:
                 return True
@@ -89,7 +89,7 @@ class PromptFormat:
     # --- messages into text ----------------------------------------------------------------------------------------
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
-        """The prompt as text, ready for the answer; with ``thinking: off`` it never ends inside a thinking block.
+        """The prompt as text, up to the answer; with ``thinking: off`` it never ends inside a thinking block.
 
         Raises:
             jinja2.TemplateError: the template refuses the messages.
@@ -104,7 +104,7 @@ class PromptFormat:
         return text
 
     def with_system(self, system: str, messages: Sequence[ChatMessage], delimiter: str = "\n\n") -> list[ChatMessage]:
-        """Put a system text before messages: as its own message, or before the first one where there is no such role.
+        """Put a system text before messages: as its own message, or inside the first one if there is no such role.
 
         ``delimiter`` is left out where white space stands at the border.
         """
@@ -119,12 +119,12 @@ class PromptFormat:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the template has a system role and writes what it is given in it."""
+        """Whether the template has a system role and writes its text."""
         messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "a"}]
         return _SYSTEM in (self._probe(messages) or "")
 
     def added_text(self, system: str = "") -> str:
-        """What the template itself says to the model before the first message, role marks left out.
+        """The text that the template itself adds before the first message, without role marks.
 
         Found as what stands before the first user message but not before the second one: ``You are a helpful
         assistant.``, ``Today Date: 26 Jul 2024``. The text of ``system`` is left out too.
@@ -151,7 +151,7 @@ class PromptFormat:
 
     @cached_property
     def prompt_date(self) -> str | None:
-        """The date that the template prints, None for one that prints none."""
+        """The date that the template prints; None if it prints none."""
         if not self.template or self.date is None:
             return None
         messages = [{"role": "user", "content": _NEXT}]
@@ -165,17 +165,17 @@ class PromptFormat:
 
     @property
     def is_off(self) -> bool:
-        """Whether nothing may be thought."""
+        """Whether thinking is off."""
         return self.asked in ("off", 0)
 
     @cached_property
     def begins_thinking(self) -> bool:
-        """Whether the prompt itself opens the thinking block, so that a reply begins inside it."""
+        """Whether the prompt opens the thinking block, so that a reply starts inside it."""
         return self.marks is not None and not self.is_off and is_open(self._end, self.marks)
 
     @property
     def is_thinking(self) -> bool:
-        """Whether a reply may begin with thinking."""
+        """Whether a reply may start with thinking."""
         return self.thinking.startswith("on")
 
     @cached_property
@@ -200,12 +200,12 @@ class PromptFormat:
         """
         if self.marks and (self.is_thinking or self.begins_thinking):
             raise ModelError(
-                f"{self.who}: {what} scores the options right behind the prompt, where this model would still be"
-                f" thinking (thinking: {self.asked}); set thinking: off, or take output_type: generate_until"
+                f"{self.who}: {what} scores the options right after the prompt, where this model would still be"
+                f" thinking (thinking: {self.asked}); set thinking: off, or use output_type: generate_until"
             )
 
     def to_record(self, system: str = "") -> dict[str, Any]:
-        """What of it belongs to the protocol; only what the template does."""
+        """The settings that belong to the protocol; only those that the template has."""
         if not self.template:
             return {}
         return {
@@ -216,7 +216,7 @@ class PromptFormat:
         }
 
     def split(self, ids: Sequence[int], text: str, stop: Sequence[str] = ()) -> SplitReply:
-        """Take the thinking off a generated reply, given as tokens and as text (special tokens left out).
+        """Separate the thinking from a generated reply, given as tokens and as text (without special tokens).
 
         The marks may be special tokens, which the text lacks; so they are looked for in the tokens. ``stop`` ends the
         answer, not the thinking.
@@ -236,7 +236,7 @@ class PromptFormat:
         return SplitReply(inside.strip(), _until(answer, stop).strip(), end)
 
     def _end_of_thinking(self, ids: Sequence[int]) -> int:
-        """How many tokens belong to the thinking, its closing mark included; all where it is never closed."""
+        """Number of tokens of the thinking, including its closing mark; all tokens if it is never closed."""
         assert self.marks is not None
         window = 4 * len(self.marks.close)
         for end in range(1, len(ids) + 1):
@@ -246,7 +246,7 @@ class PromptFormat:
 
     @cached_property
     def ends(self) -> tuple[frozenset[int], tuple[str, ...]]:
-        """Tokens that end an answer and texts that begin the user's next part, both read off a rendered turn."""
+        """Tokens that end an answer and texts that start the user's next part, both read from a rendered turn."""
         turns = [
             {"role": "user", "content": "a"},
             {"role": "assistant", "content": _ANSWER},
@@ -267,7 +267,7 @@ class PromptFormat:
     # --- finding it out --------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
-        """Choose the switch or the closed block, and check the outcome on a rendered prompt."""
+        """Choose the switch or the closed block, and check the result on a rendered prompt."""
         self.marks = marks_in(self.template)
         switch = self._switch()
         if switch:
@@ -293,7 +293,7 @@ class PromptFormat:
             self.thinking = f"on ({switch}=true)" if switch else "on (the template's own)"
 
     def _check_unknown(self, tail: str) -> None:
-        """A prompt that ends in a mark that nobody here knows cannot be closed; one without thinking cannot think."""
+        """Refuse a prompt that ends in an unknown mark, which cannot be closed, and thinking for a template without it."""
         last = tail.strip().rpartition("\n")[2].lower()
         is_odd = any(word in last for word in ("think", "reason", "thought")) and not _CLOSED.search(last)
         if is_odd:
@@ -301,7 +301,7 @@ class PromptFormat:
             raise ModelError(
                 f"{self.who}: its chat template ends in {printable(last)[-40:]!r}, which looks like the beginning of"
                 " the model's thinking, and llmjobs does not know how it ends; "
-                f"{remedy}, or take another model"
+                f"{remedy}, or use another model"
             )
         if not self.is_off:
             raise ModelError(
@@ -310,7 +310,7 @@ class PromptFormat:
             )
 
     def _switch(self) -> str | None:
-        """The variable of the template that changes a prompt when it is turned."""
+        """The variable of the template that changes a prompt when it is toggled."""
         messages = [{"role": "user", "content": "a"}]
         for name in SWITCHES:
             if name in self.template:
@@ -320,7 +320,7 @@ class PromptFormat:
         return None
 
     def _closing(self, tail: str) -> str:
-        """What ends the thinking at the end of a prompt: the rest of an open block, or a whole empty one."""
+        """The text that ends the thinking at the end of a prompt: the rest of an open block, or an empty one."""
         assert self.marks is not None
         if not is_open(tail, self.marks):
             return "" if self.marks.close in tail else self.marks.closed_block()
@@ -336,7 +336,7 @@ class PromptFormat:
         *,
         generation_prompt: bool = True,
     ) -> str | None:
-        """A rendered probe; None where the template refuses it."""
+        """A rendered probe; None if the template refuses it."""
         try:
             return self._apply(messages, self._values if values is None else values, generation_prompt)
         except Exception as error:
@@ -358,7 +358,7 @@ class PromptFormat:
 
 
 _CLOSED = re.compile(r"</|\[/|<\|/|\b(no|not|off|end|without|false|disabled|final|answer|response)\b|no_?think|nothink")
-"""Words and marks by which a prompt's last line says that there is no thinking, or that it is over."""
+"""Words and marks in the last line of a prompt which mean that there is no thinking, or that it is over."""
 _ROLES = frozenset({"system", "user", "assistant", "human", "bot", "inst", "sys", "/sys", "<sys>", "model", ""})
 
 
@@ -369,7 +369,7 @@ def _until(answer: str, stop: Sequence[str]) -> str:
 
 
 def _behind_last(text: str, messages: Sequence[ChatMessage]) -> str:
-    """What a prompt holds behind its last message."""
+    """The text of a prompt after its last message."""
     last = messages[-1]["content"].strip() if messages else ""
     return text.rpartition(last)[2] if last else text
 
@@ -387,7 +387,7 @@ def _template_text(tokenizer: Any) -> str:
 
 
 def _bos(tokenizer: Any) -> tuple[Tokens, frozenset[int]]:
-    """What belongs in front of every prompt, and the tokens that count as BOS.
+    """The prefix of every prompt, and the tokens that count as BOS.
 
     The tokenizer's own default decides. One that says ``add_bos_token`` and yet adds none (a tokenizer.json without
     its post-processor) was trained with it.

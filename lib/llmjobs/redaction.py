@@ -1,8 +1,8 @@
-"""Keeps keys and tokens out of what is written: by value, wherever a message comes from.
+"""Keeps keys and tokens out of everything that is written, by value, whatever the source of a message.
 
 A server that quotes the key back, a library that puts a header into its exception, an address with a password in it:
-the value is replaced in every error, log line and traceback. What a model or server gives as its *answer* is kept as
-it is.
+the value is replaced in every error, log line and traceback. The *answer* of a model or server is kept as it
+is.
 """
 
 import logging
@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST = 8
-"""A shorter value is no key, and taking it out of sentences would garble them."""
+"""A shorter value is not a key, and removing it would garble sentences."""
 SHOWN = "…"
 _NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?$", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
@@ -21,7 +21,7 @@ _variables: set[str] = set()
 
 
 def holds_secret(variable: str) -> None:
-    """Count one more environment variable among those whose values are taken out, whatever its name."""
+    """Add an environment variable to those whose values are removed, whatever its name."""
     _variables.add(variable)
 
 
@@ -33,7 +33,7 @@ def redacted(text: str) -> str:
 
 
 def without_secrets(*, keep: Collection[str] = ()) -> dict[str, str]:
-    """Return the environment for a child process that needs no secret but those kept by name."""
+    """Return the environment for a child process, without secrets except those to keep."""
     return {name: value for name, value in os.environ.items() if name in keep or not _is_secret(name)}
 
 
@@ -42,13 +42,13 @@ def _is_secret(variable: str) -> bool:
 
 
 def _secret_values() -> list[str]:
-    """Return the values, longest first, so that one that begins another does not leave its rest."""
+    """Return the values, longest first, so that a value that is the start of another does not leave a rest."""
     found = {value for name, text in os.environ.items() if _is_secret(name) and len(value := text.strip()) >= SHORTEST}
     return sorted({*found, *_hub_token()}, key=len, reverse=True)
 
 
 def _hub_token() -> set[str]:
-    """Return the token that the hub's client reads from its file, where that client is in use at all."""
+    """Return the token that the hub's client reads from its file, if that client is in use."""
     hub = sys.modules.get("huggingface_hub")
     try:
         token = hub.get_token() if hub is not None else None
@@ -58,7 +58,7 @@ def _hub_token() -> set[str]:
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats a log line without secrets, its control characters written out."""
+    """Formats a log line without secrets and with control characters written out."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, or the lines of a traceback."""

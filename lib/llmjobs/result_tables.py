@@ -1,4 +1,4 @@
-"""The summaries of a run as flat rows, one a line of what the terminal shows; for tables in Python."""
+"""The summaries of a run as flat rows, one per line of the terminal's table; for tables in Python."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ Part = Mapping[str, Any]
 
 
 def rows_of(job: str, part: Part) -> list[Row]:
-    """Rows of a job's part of ``summary.json``; times in seconds, sizes in bytes, None where nothing was measured."""
+    """Rows of a job's part of ``summary.json``; times in seconds, sizes in bytes, None if nothing was measured."""
     return list(ROWS[job](part))
 
 

@@ -18,14 +18,12 @@ def wanted(study: Manifest) -> list[str]:
     """
     found = [name for name in JOBS if getattr(study, name, None) is not None]
     if not found:
-        raise ManifestError(
-            f"{study.name}: the manifest asks for no job; add one of {', '.join(f'{j}:' for j in JOBS)}"
-        )
+        raise ManifestError(f"{study.name}: the manifest has no job; add one of {', '.join(f'{j}:' for j in JOBS)}")
     return found
 
 
 def run_all(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None = None) -> int:
-    """Run each section's job; returns an exit code: 75 ends the row at once, 3 is remembered to the end."""
+    """Run each section's job; returns an exit code: 75 stops at once, 3 is returned at the end."""
     code = EXIT_OK
     for name in wanted(study):
         job: Callable[..., Any] = load(JOBS[name].module).run

@@ -1,4 +1,4 @@
-"""Thinking: the part of a reply that a model writes for itself before its answer, and the marks around it.
+"""Thinking: the part of a reply that a model writes before its answer, and the marks around it.
 
 Templates publish it in two ways: a switch (``enable_thinking`` in Qwen3, ``thinking`` in DeepSeek-V3.1 and Granite),
 or a prompt that simply ends inside an open block (DeepSeek-R1, QwQ). No torch, no tokenizer: text only.
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 DEFAULT_BUDGET = 2048
-"""Tokens that thinking may take beside the answer where the manifest only says ``on``."""
+"""Tokens for thinking, in addition to the answer, if the manifest only says ``on``."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Marks:
     open: str
     close: str
     empty: str = ""
-    """What stands for "no thinking" at the end of a prompt; made of the two marks where empty."""
+    """Text for "no thinking" at the end of a prompt; if empty, it is made of the two marks."""
     cut: str = ""
-    """What ends a thinking that has used up its tokens; made of the closing mark where empty."""
+    """Text that ends thinking that has used up its tokens; if empty, it is made of the closing mark."""
     ends_like_a_turn: bool = False
     """Whether a message of thinking ends with the same token as the whole turn."""
 
     def closed_block(self) -> str:
-        """A block without a thought, as the templates with a switch write it."""
+        """An empty thinking block, as templates with a switch write it."""
         return self.empty or f"{self.open}\n\n{self.close}\n\n"
 
     def cut_text(self) -> str:
@@ -59,7 +59,7 @@ SWITCHES = ("enable_thinking", "thinking")
 
 
 def marks_in(text: str) -> Marks | None:
-    """The marks that a template writes or takes out; None for a template that knows no thinking."""
+    """The marks that a template writes or removes; None for a template without thinking."""
     return next((marks for marks in KNOWN if marks.close in text or marks.open in text), None)
 
 
@@ -70,16 +70,16 @@ def is_open(text: str, marks: Marks) -> bool:
 
 @dataclass(frozen=True)
 class SplitReply:
-    """A reply in its two parts; ``thinking`` is None where there was none."""
+    """The two parts of a reply; ``thinking`` is None if there was none."""
 
     thinking: str | None
     answer: str
     tokens: int = 0
-    """Of the thinking, its closing mark included; 0 where nobody counted."""
+    """Tokens of the thinking, including its closing mark; 0 if they were not counted."""
 
 
 def split_reply(text: str, *, begun: bool = False, marks: Marks | None = None) -> SplitReply:
-    """Take the thinking off a reply. One that never ends leaves no answer.
+    """Separate the thinking from the answer. If the thinking never ends, there is no answer.
 
     ``begun``: the prompt opened the block. A reply that only closes one (its server's template opened it) is split
     there too.
@@ -157,20 +157,20 @@ class ThinkingCount:
 
 
 class ThinkingFilter:
-    """Takes the thinking out of a reply that comes in pieces, for people who watch; the whole is split at the end."""
+    """Removes the thinking from a streamed reply for display; the complete reply is split at the end."""
 
     def __init__(self) -> None:
-        """Nothing came yet."""
+        """Start without any text."""
         self._text = ""
         self._state = "start"
         self._marks = KNOWN[0]
 
     def add(self, piece: str) -> str:
-        """Take a piece; returns what of it belongs to the answer."""
+        """Add a piece and return the part of it that belongs to the answer."""
         return "".join(self._steps(piece))
 
     def end(self) -> str:
-        """What was held back because it might have become a mark."""
+        """Return text that was held back because it could have been the start of a mark."""
         held = self._text if self._state == "start" else ""
         self._text = ""
         return held
