@@ -28,7 +28,7 @@ class PromptFormat:
     """Writes prompts for one tokenizer.
 
     ``thinking``: ``off``, ``on`` or a number of tokens; None leaves it to the template. ``date``: the date that a
-    template prints as today's; None uses the clock. Turn ``uses_template`` off for plain prompts, where only BOS matters.
+    template prints as today's; None uses the clock. ``uses_template`` is off for plain prompts, where only BOS matters.
 
     Raises:
         ModelError: there is no chat template, or it cannot do what ``thinking`` asks for.
@@ -293,7 +293,7 @@ class PromptFormat:
             self.thinking = f"on ({switch}=true)" if switch else "on (the template's own)"
 
     def _check_unknown(self, tail: str) -> None:
-        """Refuse a prompt that ends in an unknown mark, which cannot be closed, and thinking for a template without it."""
+        """Refuse a prompt that ends in an unknown mark, and thinking for a template without it."""
         last = tail.strip().rpartition("\n")[2].lower()
         is_odd = any(word in last for word in ("think", "reason", "thought")) and not _CLOSED.search(last)
         if is_odd:

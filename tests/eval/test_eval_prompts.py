@@ -139,7 +139,7 @@ def test_thinking_off_is_scored_and_on_is_refused(folder, tmp_path, capsys):
     assert summary_of(tmp_path / "r")["thinking"] == "off (enable_thinking=false)"
     write_study(study, folder, tmp_path / "own.csv", model={"thinking": "on"})
     run("eval", study, "--results", tmp_path / "on", expect=3)
-    assert "tiny: own scores the options right behind the prompt" in capsys.readouterr().out
+    assert "tiny: own scores the options right after the prompt" in capsys.readouterr().out
 
 
 def test_generated_answers_are_read_behind_the_thinking(folder, tmp_path):
