@@ -1,10 +1,13 @@
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from scoring_models import llama_config, random_model
 
+from llmjobs.engines.pass_time import best_size
 from llmjobs.engines.transformers import budget
 from llmjobs.engines.transformers.budget import Budget, measure_batch_tokens
 
@@ -68,6 +71,12 @@ def test_where_a_pass_costs_much_whatever_it_reads_batches_are_large(
     assert found.time is not None
     assert found.time.pass_s == pytest.approx(pass_s, abs=0.02 + 0.01 * pass_s)
     assert found.time.token_s == pytest.approx(token_s, rel=0.05)
+
+
+def test_a_noisy_pass_does_not_hide_that_larger_batches_are_better() -> None:
+    measured = [(64, 1.9), (256, 2.6), (512, 5.5)]
+    assert best_size(measured, SIZES) > 256
+    assert best_size([(64, 0.5), (256, 1.0), (512, 3.0)], SIZES) == 256, "clearly slower"
 
 
 def test_few_passes_are_made_where_they_are_slow(llama: Any, ran: list[int]) -> None:
@@ -138,3 +147,17 @@ def test_the_first_layers_stand_for_all_where_they_are_slow(monkeypatch: pytest.
     assert set(layers) == {2}
     assert len(model.model.layers) == 8
     assert "2 of 8 layers" in found.reason
+
+
+def test_waiting_for_a_processor_does_not_count_and_waiting_for_else_does() -> None:
+    if budget.undisturbed_s() == pytest.approx(time.perf_counter(), abs=1e-6) and not budget._SCHEDSTAT.exists():
+        pytest.skip("this system does not say how long a process stood in line")
+    begun, wall = budget.undisturbed_s(), time.perf_counter()
+    time.sleep(0.2)
+    assert budget.undisturbed_s() - begun > 0.15
+    assert budget.undisturbed_s() - begun <= time.perf_counter() - wall + 1e-3
+
+
+def test_a_system_that_does_not_say_so_is_timed_by_the_wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_SCHEDSTAT", tmp_path / "none")
+    assert budget.undisturbed_s() == pytest.approx(time.perf_counter(), abs=0.05)

@@ -11,6 +11,8 @@ from typing import Any
 
 ENOUGH_GAIN = 1.03
 """A larger batch is worth it where it computes 3 % more tokens a second."""
+CLEARLY_SLOWER = 0.8
+"""A size that computes so many times the tokens a second is not slower by chance."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,13 @@ def fit(points: Sequence[tuple[int, float]]) -> PassTime:
 def best_size(points: Sequence[tuple[int, float]], sizes: Sequence[int]) -> int:
     """Return the smallest of ``sizes`` that none beats by 3 %: by what was measured, larger ones by the fitted line.
 
-    Only where each larger batch that was measured gained something are larger ones reckoned with.
+    Larger ones are not reckoned with where the largest that was measured is clearly slower than a smaller one.
     """
     rates = {size: size / max(seconds, 1e-9) for size, seconds in points if size in sizes}
     largest = max(size for size, _ in points)
-    measured_best = max(rates.values(), default=0.0)
-    if not rates or rates.get(largest, measured_best) >= measured_best:
-        line = fit(points[-2:])
+    best = max(rates.values(), default=0.0)
+    if not rates or rates.get(largest, best) >= CLEARLY_SLOWER * best:
+        line = fit(points[-3:])
         rates |= {size: line.rate(size) for size in sizes if size > largest or not rates}
     top = max(rates.values())
     return min(size for size, rate in rates.items() if rate * ENOUGH_GAIN >= top)

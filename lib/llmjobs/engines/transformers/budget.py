@@ -1,13 +1,15 @@
 """How many tokens a batch should have on this machine: a few passes are timed, a fitted line says the rest."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 
-from llmjobs.engines.pass_time import Budget, best_size, fit
+from llmjobs.engines.pass_time import CLEARLY_SLOWER, Budget, best_size, fit
 from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers, layers_of
 from llmjobs.engines.transformers.forward import Model, PackedForward, padded_logits
@@ -31,8 +33,6 @@ TRIAL_SLOW_S, TRIAL_SHORT_S = 0.25, 0.1
 """A trial reads far more tokens than a probe: the first layers stand for all where 64 tokens take a quarter second."""
 MEMORY_SHARE = 0.25
 """Of the free memory, that a batch may take."""
-HOPELESS = 0.8
-"""A size this much slower than the best ends the search; a little slower may be what else the machine does."""
 
 
 def candidate_sizes(model: Model, unit_tokens: int | None = None, free_bytes: int | None = None) -> tuple[int, ...]:
@@ -46,6 +46,21 @@ def candidate_sizes(model: Model, unit_tokens: int | None = None, free_bytes: in
     most = MEMORY_SHARE * room / bytes_a_token(model)
     enough = next((size for size in sizes if unit_tokens is not None and size >= unit_tokens), sizes[-1])
     return tuple(size for size in sizes if size <= min(most, enough)) or sizes[:1]
+
+
+def undisturbed_s() -> float:
+    """Seconds that go by while this process's main thread runs or waits for something else than a processor.
+
+    Other processes make a pass take several times as long, and unevenly: its parts could not be told apart. Linux says
+    how long a thread stood in line (``/proc/PID/schedstat``, second figure, in nanoseconds); elsewhere it is wall time.
+    """
+    now = time.perf_counter()
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return now - int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+    return now
+
+
+_SCHEDSTAT = Path("/proc/self/schedstat")
 
 
 def bytes_a_token(model: Model) -> int:
@@ -65,14 +80,15 @@ def measure_batch_tokens(
     most_tokens: float = math.inf,
     study_tokens: int = 0,
     prefix_tokens: int = PREFIX_TOKENS,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> Budget:
     """Time a few passes and choose the smallest size whose tokens a second no larger one beats by 3 %.
 
     Measured, so it differs from run to run: record it and plan a resumed unit with the recorded value.
     ``seconds``: no larger size is tried after that long, or after a tenth of what ``study_tokens`` will take.
     ``most_tokens``: as many are read at most. What was not tried follows from the passes that were. Where passes are
-    slow the model's first layers stand for all. Out of memory ends the search.
+    slow the model's first layers stand for all. Out of memory ends the search. Sizes are compared by ``clock``, by
+    default :func:`undisturbed_s`; the times that are returned are those of the machine as busy as it is.
     """
     sizes = tuple(sizes or candidate_sizes(model))
     most = int(min(most_tokens, 1 << 30))
@@ -81,8 +97,9 @@ def measure_batch_tokens(
         why = "one batch holds a whole unit" if len(sizes) == 1 else "the study is too small for a trial"
         usual = USUAL.get(model.device.type, sizes[0])
         return Budget(max((size for size in sizes if size <= usual), default=sizes[0]), sizes[-1], None, why)
-    trial = _Trial(model.device.type, most - prefix, clock)
+    trial = _Trial(model.device.type, most - prefix, clock or undisturbed_s)
     out_of_memory = False
+    began, own = time.perf_counter(), undisturbed_s()
     with _trial_layers(model) as (scale, said):
         try:
             trial.search(_runner(model, shared, prefix), sizes, seconds, study_tokens, scale)
@@ -91,6 +108,7 @@ def measure_batch_tokens(
                 raise
             out_of_memory = True
     free_memory()
+    busy = 1.0 if clock else (time.perf_counter() - began) / max(undisturbed_s() - own, 1e-9)
     points = trial.points
     if not points:
         return Budget(max(SEGMENT_TOKENS, sizes[0] // 2), sizes[-1], None, "out of memory with the smallest batch")
@@ -98,7 +116,7 @@ def measure_batch_tokens(
     if out_of_memory:
         best = max(min(best, points[-1][0]) // 2, SEGMENT_TOKENS)
     tried = ", ".join(f"{size}" for size, _ in points)
-    return Budget(best, sizes[-1], fit(points).scaled(scale), f"passes of {tried} tokens timed{said}")
+    return Budget(best, sizes[-1], fit(points).scaled(scale * busy), f"passes of {tried} tokens timed{said}")
 
 
 class _Trial:
@@ -120,7 +138,7 @@ class _Trial:
             size = step
             if size > self.left:
                 return
-            if len(self.points) == 1 and size * self.points[0][1] / self.points[0][0] > seconds:
+            if len(self.points) == 1 and size * self.points[0][1] / self.points[0][0] > max(seconds, FEW_S):
                 size = min(size, 2 * FIRST_TOKENS)  # enough for a line
             if len(self.points) > 1:
                 whole = fit(self.points).scaled(scale).seconds(study_tokens, study_tokens / sizes[-1])
@@ -128,7 +146,7 @@ class _Trial:
                     return
             self.points.append((size, self._fastest(run, size)))
             best = max(n / took for n, took in self.points)
-            if self.points[-1][0] / self.points[-1][1] < HOPELESS * best:
+            if self.points[-1][0] / self.points[-1][1] < CLEARLY_SLOWER * best:
                 return
 
     def _fastest(self, run: Callable[[int], None], size: int) -> float:
