@@ -149,6 +149,31 @@ def _check_reads_forward(who: str, model: Any) -> None:
         )
 
 
+def check_vocabulary(who: str, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer whose words the model has no embeddings for: an index error, which on a GPU ends the process.
+
+    Tokens that were added later (a padding token, say) may lie beyond them, as in many fine-tuned models: no prompt
+    holds them.
+
+    Raises:
+        ModelError: names both sizes and the remedy.
+
+    """
+    try:
+        weight = model.get_input_embeddings().weight
+    except (AttributeError, NotImplementedError):  # a model that keeps them elsewhere
+        return
+    if weight.dim() != 2 or not hasattr(tokenizer, "get_vocab"):
+        return
+    rows, added = int(weight.shape[0]), set(getattr(tokenizer, "added_tokens_decoder", None) or ())
+    beyond = [at for at in tokenizer.get_vocab().values() if at >= rows and at not in added]
+    if beyond:
+        raise ModelError(
+            f"{who}: its tokenizer has {len(beyond):,} tokens beyond the {rows:,} that the model knows; copy the "
+            "tokenizer files from the model that it was trained from"
+        )
+
+
 def _is_known_extra(key: str, model: Any) -> bool:
     if BUFFERS.search(key) or EXTRA_HEADS.search(key):
         return True
@@ -264,6 +289,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         "dtype": dtype,
         "use_safetensors": None if spec.pickle_weights else True,
         "low_cpu_mem_usage": True,
+        "ignore_mismatched_sizes": True,  # else transformers raises without a name; check_all_loaded refuses them
         **_common(spec, located),
     }
     if config := quantization_config(spec.quantization, dtype):
@@ -278,6 +304,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         if not getattr(model, "hf_device_map", None):
             model = model.to(device)
         model.eval()
+        check_vocabulary(spec.name, model, tokenizer)
         check_reads_forward(spec.name, model)
     model.requires_grad_(False)
     description = describe(spec, model, tokenizer, located, _max_length(model, tokenizer))
