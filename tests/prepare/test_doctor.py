@@ -15,6 +15,7 @@ from llmjobs.manifest import ModelSpec, load_manifest
 from llmjobs.prepare import doctor_hub, doctor_machine
 from llmjobs.prepare.doctor import run_checks
 from llmjobs.prepare.doctor_checks import Checkup, layer_of, run_check
+from llmjobs.quantization import METHODS
 
 sys.path.append(str(Path(__file__).parents[1] / "hub"))
 
@@ -35,6 +36,7 @@ def machine(broken=(), gpu=False, **parity) -> Machine:
     kinds = [(dtype, "none") for dtype in ("auto", "float32", "bfloat16", "float16")] + [
         ("auto", "8bit"),
         ("auto", "4bit"),
+        *(("auto", name) for name in METHODS if name not in ("8bit", "4bit")),
     ]
     for device in ("cuda", "mps", "cpu"):
         for dtype, quantization in kinds:
