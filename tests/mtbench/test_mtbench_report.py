@@ -1,5 +1,7 @@
 """The report's section: agents side by side, what was read from files, alarms; and published judgments end to end."""
 
+import json
+
 import yaml
 from mtbench_runs import part_of, run
 from mtbench_stand_in import stand_in
@@ -68,3 +70,23 @@ def test_published_judgments_and_answers_end_to_end(tmp_path, shared_data):
     rows = table(content, "Judgments read from files").rows
     assert [row[1:4] for row in rows] == [["330", "4", "10"], ["160", "0", "0"], ["160", "120", "0"]]
     assert (part["between_files"], scores["Meta-Llama-3-8B-Instruct-Griffin"]["n"]) == (160, 160)
+
+
+def test_agents_that_are_level_are_not_ranked(tmp_path, capsys):
+    """One question, the same answers: nobody is the highest, nobody wins, and there is no interval."""
+    question = {"question_id": 1, "category": "math", "turns": ["1+1?", "2+2?"], "reference": ["2", "4"]}
+    (tmp_path / "q.jsonl").write_text(json.dumps(question))
+    for name in "ab":
+        answer = {"question_id": 1, "model_id": name, "choices": [{"index": 0, "turns": ["2", "4"]}]}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(answer))
+    section = {"questions": "q.jsonl", "agents": "none", "answers": ["a.jsonl", "b.jsonl"]}
+    section |= {"modes": ["single", "pairwise"], "judges": ["llmjobs/rule-judge"]}
+    manifest = {"models": ["llmjobs/demo-tiny"], "mtbench": section}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(manifest))
+    run(tmp_path / "study.yaml", "--results", tmp_path / "r")
+    assert "–––" not in capsys.readouterr().out
+    measures = Measures(assemble([read_run_folder(tmp_path / "r" / "study")]))
+    told = " ".join(finding.sentence for finding in SECTION.build(measures).findings)
+    assert "a is rated 10.00 of 10 on average by rule-judge (no interval from one question), and so is b." in told
+    assert "no agent wins more comparisons by rule-judge than another: 50.0% each" in told
+    assert "highest" not in told

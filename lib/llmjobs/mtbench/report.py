@@ -511,7 +511,11 @@ def _best_agent(judge: str, rated: Sequence[Values], differences: Sequence[Value
     only = f" (turn {turns[0]} only)" if len(turns) == 1 else ""
     ends = f"95%: {_ends(best)}" if best["low"] is not None else "no interval from one question"
     text = f"On MT-Bench{only}, {best['model']} is rated {decimal(best['score'])} of 10 on average by {judge} ({ends})"
-    if len(rated) > 1:
+    level = [row["model"] for row in rated if row["score"] == best["score"] and row is not best]
+    if level:
+        text += f", and so {'is' if len(level) == 1 else 'are'} {listed(level)}. "
+        text += _against_others(best["model"], [row for row in differences if row["judge"] == judge])
+    elif len(rated) > 1:
         text += f", the highest of {word(len(rated))} agents. "
         text += _against_others(best["model"], [row for row in differences if row["judge"] == judge])
     else:
@@ -544,6 +548,9 @@ def _best_in_pairs(row: Values) -> Finding:
     only = _which_turns(row).removeprefix(", ")
     of = f"On MT-Bench ({only})" if only else "On MT-Bench"
     rate = percent(best["win_rate"]) if best["win_rate"] is not None else DASH
+    if others and all(one["win_rate"] == best["win_rate"] for one in others):
+        text = f"{of}, no agent wins more comparisons by {row['judge']} than another: {rate} each, ties as halves."
+        return Finding(rate, text, 54)
     text = (
         f"{of}, {best['model']} wins {rate} of its {plural(best['n'], 'comparison')} by {row['judge']}, ties as halves"
     )

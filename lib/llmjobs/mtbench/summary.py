@@ -310,9 +310,8 @@ def _number(value: float | None) -> str:
 
 def _score_row(row: Values) -> tuple[str, ...]:
     turns = {part["turn"]: part["score"] for part in row["by_turn"]}
-    score = (
-        f"{fixed(row['score'], 2)} ({_number(row['low'])}–{_number(row['high'])})" if row["score"] is not None else "–"
-    )
+    ends = f" ({_number(row['low'])}–{_number(row['high'])})" if row["low"] is not None else ""
+    score = f"{fixed(row['score'], 2)}{ends}" if row["score"] is not None else "–"
     return (row["model"], score, _number(turns.get(1)), _number(turns.get(2)), str(row["n"]), str(row["unread"]))
 
 
