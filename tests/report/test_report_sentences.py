@@ -19,6 +19,7 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
 from llmjobs.report.measure.overlap import MODELS, SETTINGS, leading_group
 from llmjobs.report.read import read
+from llmjobs.report.sections.differences import what_differs
 from llmjobs.report.study import Cost, Entry, ModelInfo
 from llmjobs.report.wording import all_of, decimal, percent, points, strength
 from llmjobs.report_job import FINDINGS_SHOWN, ORDER, rank
@@ -89,6 +90,15 @@ def test_two_peoples_runs_of_one_model_say_what_differs(common: Measures) -> Non
     told = sentences(common)
     assert "the same model under other settings" not in told
     assert "perhaps the prompt and the reading of replies, which are not recorded" in told
+
+
+def test_runs_on_two_dates_differ_in_the_date(common: Measures) -> None:
+    entry = common.study.entries[0]
+    first, second = (
+        replace(entry, info=replace(entry.info, details={"prompt_date": date})) for date in ("2026-07-26", "2026-07-27")
+    )
+    told = what_differs(first, second, common.study.benchmarks[0])
+    assert "date in the prompts (2026-07-26, 2026-07-27)" in told
 
 
 def test_a_verdict_never_contradicts_its_interval(common: Measures) -> None:
