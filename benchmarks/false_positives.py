@@ -431,7 +431,18 @@ def mean_bootstrapped(rng: Rng, models: int, clustered: bool) -> bool | None:
     if models > 2:
         return None
     values, clusters = rated(rng, clustered, 10)
-    return holds(intervals.bootstrap_mean(values, clusters=clusters, draws=1000, seed=int(rng.integers(2**31))), 5.5)
+    return holds(bootstrap_mean(values, clusters, int(rng.integers(2**31))), 5.5)
+
+
+def bootstrap_mean(values: NDArray[np.float64], clusters: NDArray[np.int64], seed: int) -> intervals.Interval:
+    """Mean with a percentile bootstrap interval over 1,000 draws of whole clusters.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    sums, sizes = intervals.group_sums(values, clusters)
+    picks = np.random.default_rng(seed).integers(0, len(sums), size=(1000, len(sums)))
+    low, high = np.quantile(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1), [0.025, 0.975])
+    return intervals.Interval(float(values.mean()), float(low), float(high))
 
 
 def rated(rng: Rng, clustered: bool, questions: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -15,7 +15,7 @@ import base64
 import html
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from llmjobs.errors import EXIT_RESUMABLE, DataError, ManifestError, StoppedErro
 from llmjobs.extensions import JOBS
 from llmjobs.manifest import Manifest, load_manifest
 from llmjobs.progress_bar import import_quietly, in_notebook
-from llmjobs.result_tables import ROWS, rows_of
 from llmjobs.work.folder import RECORDS, read_object
 from llmjobs.work.integrity import check_unit
 from llmjobs.work.journal import read_records
@@ -156,7 +155,7 @@ class Results:
         if job not in ROWS:
             raise DataError(f"{job!r} is not a job; the jobs are {', '.join(ROWS)}")
         part = self.summary.get(job)
-        return pd.DataFrame(rows_of(job, part if isinstance(part, dict) else {}))
+        return pd.DataFrame(list(ROWS[job](part if isinstance(part, dict) else {})))
 
     def accuracy(self) -> "pd.DataFrame":
         """:meth:`table` of ``eval``: accuracy, its interval, questions and time."""
@@ -209,3 +208,54 @@ def _html_table(frame: "pd.DataFrame") -> str:
 def _image(path: Path) -> str:
     data = base64.b64encode(disk.read_whole(path)).decode()
     return f'<img alt="{html.escape(path.stem)}" style="max-width:48em" src="data:image/png;base64,{data}">'
+
+
+# The summaries of a run as flat rows, one per line of the table on the terminal.
+
+Row = dict[str, Any]
+Part = Mapping[str, Any]
+
+
+def _eval_rows(part: Part) -> Iterator[Row]:
+    for model in part.get("models", ()):
+        times = {key: model[key] for key in ("questions_per_s", "real_s", "gpu_s")}
+        for found in model["benchmarks"]:
+            figures = {key: found[key] for key in ("benchmark", "n", "acc", "low", "high", "macro_acc")}
+            yield {"model": model["model"], **figures, **times}
+
+
+MEDIANS = (
+    "load_s", "real_s", "user_s", "gpu_s", "ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s", "questions_per_s",
+    "weight_bytes", "needed_bytes", "peak_rss_bytes", "peak_device_bytes",
+)  # fmt: skip
+
+
+def _matrix_rows(part: Part) -> Iterator[Row]:
+    for cell in part.get("cells", ()):
+        measures, accuracy = cell.get("measures") or {}, cell.get("accuracy") or {}
+        yield {
+            **{key: cell[key] for key in ("model", "row", "status", "reason")},
+            **{key: accuracy.get(key) for key in ("n", "acc", "low", "high")},
+            **{key: (measures.get(key) or {}).get("median") for key in MEDIANS},
+        }
+
+
+def _converse_rows(part: Part) -> Iterator[Row]:
+    figures = ("strategy", "history", "context", "n", "acc", "low", "high", "errors", "tokens_sent", "ttft_s")
+    for group in part.get("models", ()):
+        for memory in group["memories"]:
+            yield {"model": group["model"], "set": group["set"], **{key: memory[key] for key in figures}}
+
+
+def _mtbench_rows(part: Part) -> Iterator[Row]:
+    for found in part.get("scores", ()):
+        yield {key: found[key] for key in ("judge", "model", "score", "low", "high", "n", "unread")}
+
+
+ROWS: dict[str, Callable[[Part], Iterator[Row]]] = {
+    "eval": _eval_rows,
+    "matrix": _matrix_rows,
+    "converse": _converse_rows,
+    "mtbench": _mtbench_rows,
+}
+"""Job → its rows, in the order in which a manifest's jobs run."""

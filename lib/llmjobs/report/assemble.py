@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from llmjobs.errors import DataError
 from llmjobs.report.columns import (
     Candidate,
@@ -17,9 +19,8 @@ from llmjobs.report.columns import (
 )
 from llmjobs.report.labels import label_entries
 from llmjobs.report.match import Moved, match
-from llmjobs.report.metric_tables import metric_tables
 from llmjobs.report.questions import attach_questions, fill_gold, read_label_notes
-from llmjobs.report.read.scored import is_graded, mean_of
+from llmjobs.report.read.scored import is_graded, mean_of, value_of
 from llmjobs.report.study import (
     Answer,
     Benchmark,
@@ -337,7 +338,7 @@ def _benchmarks(
         if not keys:
             continue
         rows = [places[id(candidate.entry)] for candidate in candidates]
-        metrics += metric_tables(name, metric, rows, candidates, moves, keys)
+        metrics += _metric_tables(name, metric, rows, candidates, moves, keys)
         if not any(is_graded([*candidate.records.values()]) for candidate in candidates):
             benchmarks.append(build_benchmark(name, rows, candidates, keys, metric))
     return benchmarks, metrics
@@ -411,3 +412,42 @@ def _shared(name: str, candidates: Sequence[Candidate], unlike: set[Key], notice
 def _order(key: Key) -> tuple[str, int, str]:
     subject, doc_id = key
     return (subject, int(doc_id) if doc_id.isdecimal() and len(doc_id) < MAX_DIGITS else -1, doc_id)
+
+
+def _metric_tables(
+    benchmark: str,
+    metric: str,
+    rows: Sequence[int],
+    candidates: Sequence[Candidate],
+    moves: Sequence[Moved],
+    keys: Sequence[Key],
+) -> list[MetricTable]:
+    """Return a table for each metric on ``keys``, the one that counts first; none where there is nothing to add.
+
+    A benchmark of right and wrong with a single metric is told by its accuracy.
+    """
+    records: dict[str, list[dict[Key, Answer]]] = {metric: [dict(candidate.records) for candidate in candidates]}
+    for number, (candidate, moved) in enumerate(zip(candidates, moves, strict=True)):
+        for name, part in candidate.entry.by_metric.get(benchmark, {}).items():
+            if name and name != metric:
+                found = records.setdefault(name, [{} for _ in candidates])
+                found[number] = {(r.subject, r.doc_id): r for r in map(moved.record, part)}
+    graded = {name: any(is_graded([*part.values()]) for part in parts) for name, parts in records.items()}
+    if len(records) == 1 and not graded[metric]:
+        return []
+    subject = np.array([subject for subject, _ in keys], dtype=np.str_)
+    tables = []
+    for name, parts in records.items():
+        held = [number for number, part in enumerate(parts) if part]
+        values = np.full((len(held), len(keys)), np.nan)
+        for row, number in enumerate(held):
+            for column, key in enumerate(keys):
+                record = parts[number].get(key)
+                value = value_of(record) if record is not None and record.status != "error" else None
+                values[row, column] = np.nan if value is None else value
+        tables.append(
+            MetricTable(
+                benchmark, name, tuple(rows[n] for n in held), values, subject, graded[name], counts=name == metric
+            )
+        )
+    return tables

@@ -100,30 +100,3 @@ def clustered_interval(values: ArrayLike, clusters: ArrayLike, level: float = 0.
     error = float(np.sqrt(count / (count - 1) * np.sum(sums**2))) / len(numbers)
     half = float(stdtrit(count - 1, 0.5 + level / 2)) * error
     return Interval(mean, mean - half, mean + half)
-
-
-def bootstrap_mean(
-    values: ArrayLike,
-    *,
-    draws: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-    clusters: ArrayLike | None = None,
-) -> Interval:
-    """Return the mean with a percentile bootstrap interval, over whole ``clusters`` when given.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same ``seed``
-    gives the same ends.
-    """
-    numbers = np.asarray(values, dtype=float)
-    if not len(numbers):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    sums, sizes = group_sums(numbers, clusters) if clusters is not None else (numbers, np.ones(len(numbers)))
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    step = max(1, 2_000_000 // len(sums))
-    for start in range(0, draws, step):
-        picks = rng.integers(0, len(sums), size=(min(step, draws - start), len(sums)))
-        means[start : start + len(picks)] = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(float(numbers.mean()), float(low), float(high))

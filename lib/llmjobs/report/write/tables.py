@@ -4,15 +4,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmjobs import disk
 from llmjobs.report.blocks import Block, Finding, Table
 from llmjobs.report.measure import Measures
-from llmjobs.report.study import Benchmark, Cost
-from llmjobs.report.write.mtbench_table import MTBENCH, mtbench_rows
+from llmjobs.report.study import Benchmark, Cost, RawRun
 
 Cell = str | int | float | None
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -30,7 +29,7 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
         files["letters.csv"] = _csv(LETTERS, letters)
     if calibrated := list(_calibration_rows(measures)):
         files["calibration.csv"] = _csv(CALIBRATION, calibrated)
-    if rated := list(mtbench_rows(measures.study.runs)):
+    if rated := list(_mtbench_rows(measures.study.runs)):
         files["mtbench.csv"] = _csv(MTBENCH, rated)
     if measures.scores:
         files["scores.csv"] = _csv(SCORES, _score_rows(measures))
@@ -327,3 +326,31 @@ def _missed(measures: Measures, name: str) -> dict[str, Any]:
         "majority": round(found.majority.value, 6),
         "doc_ids": [[str(benchmark.subject[column]), benchmark.doc_id[column]] for column in found.all_missed],
     }
+
+
+MTBENCH = ("run", "judge", "agent", "less", "turn", "category", "n", "unread", "score", "low", "high", "p", "p_holm")
+"""``less`` names the second agent of a difference: ``score`` is the first one's mean less the second one's."""
+
+
+def _mtbench_rows(runs: Sequence[RawRun]) -> Iterable[Sequence[Cell]]:
+    """Yield a row for each mean (over all, by turn, by category), then one for each two agents of a judge."""
+    for run in runs:
+        part = run.summary.get("mtbench")
+        if not isinstance(part, Mapping):
+            continue
+        for row in part.get("scores") or ():
+            who = (run.path.name, row["judge"], row["model"], "")
+            yield (*who, "", "", *_rating_figures(row))
+            for one in row["by_turn"]:
+                yield (*who, one["turn"], "", *_rating_figures(one))
+            for one in row["by_category"]:
+                yield (*who, "", one["category"], *_rating_figures(one))
+        for row in part.get("differences") or ():
+            yield (
+                run.path.name, row["judge"], row["first"], row["second"], "", "", row["n"], None, row["difference"],
+                row["low"], row["high"], row["p"], row["p_holm"],
+            )  # fmt: skip
+
+
+def _rating_figures(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (row["n"], row["unread"], row["score"], row["low"], row["high"], None, None)
