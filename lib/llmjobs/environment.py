@@ -8,7 +8,10 @@ from typing import Any
 
 from llmjobs import __version__
 
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "numpy", "huggingface_hub")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "numpy", "huggingface_hub",
+    "llama_cpp_python",
+)  # fmt: skip
 
 
 def describe_machine() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from llmjobs.engines.locate import DEMO_PREFIX
 from llmjobs.engines.registry import engine_of, local_path
 from llmjobs.errors import EXIT_ERROR, EXIT_OK, EXIT_UNITS_FAILED, DataError, LlmjobsError, ModelError
 from llmjobs.hub.datasets import is_cached
-from llmjobs.hub.files import DownloadProgress, fetch_files, is_whole, missing_bytes, size_text
+from llmjobs.hub.files import DownloadProgress, fetch_files, missing_bytes, size_text
 from llmjobs.hub.repositories import (
     RemoteFile,
     RemoteRepo,
@@ -134,19 +134,21 @@ def model_item(spec: ModelSpec) -> ModelItem | None:
     """
     if spec.endpoint or spec.id.startswith(DEMO_PREFIX) or local_path(spec):
         return None
-    commit = resolve_model(spec.id, spec.revision)
-    item = ModelItem(spec.id, commit, spec.revision, None, [])
-    if is_whole(spec.id, commit):
-        engine_of(spec).check_cached(spec, repo_folder("model", spec.id) / "snapshots" / commit)
+    engine = engine_of(spec)
+    name = engine.repository(spec)
+    commit = resolve_model(name, spec.revision)
+    item = ModelItem(name, commit, spec.revision, None, [])
+    if engine.is_cached(spec, commit):
+        engine.check_cached(spec, repo_folder("model", name) / "snapshots" / commit)
         return item
     if is_offline():
         raise ModelError(item.offline_line())
-    repo = inspect("model", spec.id, commit)
+    repo = inspect("model", name, commit)
     if repo.gated:
-        check_access("model", spec.id)
-    engine_of(spec).check_repository(spec, commit)
-    files = engine_of(spec).wanted_files(spec, repo)
-    return ModelItem(spec.id, commit, spec.revision, repo, files)
+        check_access("model", name)
+    engine.check_repository(spec, commit)
+    files = engine.wanted_files(spec, repo)
+    return ModelItem(name, commit, spec.revision, repo, files)
 
 
 def data_item(spec: BenchmarkSpec) -> DataItem | None:

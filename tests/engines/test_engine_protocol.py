@@ -105,7 +105,7 @@ def test_an_unknown_engine_is_refused_with_the_names(tmp_path, capsys):
     path.write_text(path.read_text().replace("engine: toy", "engine: transfomers"))
     run("eval", path, "--results", tmp_path / "r", expect=2)
     assert (
-        "models[0].engine: 'transfomers' is not one of auto, transformers, toy; did you mean 'transformers'?"
+        "models[0].engine: 'transfomers' is not one of auto, transformers, llama.cpp, toy; did you mean 'transformers'?"
         in capsys.readouterr().err
     )
 

@@ -188,6 +188,14 @@ def local_path(spec: Any) -> Path | None:
     return Path(spec.id)
 
 
+def repository(spec: Any) -> str:
+    return spec.id
+
+
+def is_cached(spec: Any, revision: str) -> bool:
+    return True
+
+
 def check_cached(spec: Any, folder: Path) -> None:
     pass
 

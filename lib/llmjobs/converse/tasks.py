@@ -64,6 +64,7 @@ class ConverseTask:
             "device_asked": spec.device,
             "dtype_asked": spec.dtype,
             "quantization_asked": spec.quantization,
+            **spec.engine_settings,
             "system": spec.system,
             "thinking_asked": spec.thinking,
             "set": self.set_name,

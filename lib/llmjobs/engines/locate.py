@@ -24,9 +24,8 @@ class Located:
 
 def is_on_hub(spec: ModelSpec) -> bool:
     """Whether a model's id is taken for a name on the hub."""
-    return not (
-        spec.endpoint or spec.id.startswith((DEMO_PREFIX, "/", "./", "../", "~")) or Path(spec.id).expanduser().exists()
-    )
+    elsewhere = (DEMO_PREFIX, "/", "./", "../", "~", "ollama:", "lmstudio:")
+    return not (spec.endpoint or spec.id.startswith(elsewhere) or Path(spec.id).expanduser().exists())
 
 
 @lru_cache(maxsize=64)

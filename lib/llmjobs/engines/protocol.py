@@ -414,6 +414,12 @@ class EngineModule(Protocol):
 
         """
 
+    def repository(self, spec: ModelSpec) -> str:
+        """The name on the hub of the repository that an id is in, for one that is no :meth:`local_path`."""
+
+    def is_cached(self, spec: ModelSpec, revision: str) -> bool:
+        """Whether all that the model needs of its repository is in the cache."""
+
     def check_cached(self, spec: ModelSpec, folder: Path) -> None:
         """Look at a model's files in the cache.
 

@@ -87,6 +87,7 @@ class Task:
             "device_asked": spec.device,
             "dtype_asked": spec.dtype,
             "quantization_asked": spec.quantization,
+            **spec.engine_settings,
             "chat_template": spec.chat_template,
             "fewshot_as_turns": spec.fewshot_as_turns if spec.chat_template else None,
             "system": spec.system if spec.chat_template else None,

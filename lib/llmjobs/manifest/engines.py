@@ -1,6 +1,12 @@
 """The engines that a manifest may name, and the module of each; ``llmjobs.engines.registry`` imports it when used."""
 
-ENGINES: dict[str, str] = {"transformers": "llmjobs.engines.transformers.engine"}
+import re
+from pathlib import Path
+
+ENGINES: dict[str, str] = {
+    "transformers": "llmjobs.engines.transformers.engine",
+    "llama.cpp": "llmjobs.engines.llama_cpp.engine",
+}
 """Name in a manifest → module with the functions of ``llmjobs.engines.protocol.EngineModule``."""
 
 
@@ -11,4 +17,19 @@ def engine_names() -> list[str]:
 
 def engine_name(wanted: str, model_id: str) -> str:
     """The engine that runs a model; ``auto`` chooses by its id."""
-    return "transformers" if wanted == "auto" else wanted
+    if wanted != "auto":
+        return wanted
+    return "llama.cpp" if is_gguf(model_id) else "transformers"
+
+
+def is_gguf(model_id: str) -> bool:
+    """Whether an id names a GGUF file.
+
+    ``FILE.gguf``, a repository ``…-GGUF``, ``OWNER/NAME:Q4_K_M``, or a model in the store of Ollama or LM Studio.
+    """
+    return bool(_GGUF.search(model_id)) and not Path(model_id).expanduser().is_dir()
+
+
+_GGUF = re.compile(
+    r"\.gguf$|[-_.]gguf(:[^/]*)?$|^(hf\.co/)?[\w.-]+/[\w.-]+:[\w./ +-]+$|^(ollama|lmstudio):", re.IGNORECASE
+)

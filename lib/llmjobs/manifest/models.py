@@ -4,13 +4,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmjobs.manifest.engines import engine_names
+from llmjobs.manifest.engines import engine_name, engine_names
 from llmjobs.manifest.fields import Address, FileName, ModelId, OneOf, Revision, Section, VariableName, slug
 from llmjobs.quantization import METHODS, names
 from llmjobs.thinking import DEFAULT_BUDGET
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+KvCache = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Quantization = Annotated[str, OneOf(names)]
 
 
@@ -34,6 +35,10 @@ class ModelSpec(Section):
     torchao, which comes with `llmjobs[torchao]`. On CUDA and CPU only."""
     device_map: Literal["none", "auto"] = "none"
     """`auto` spreads the model over all GPUs of the machine, using accelerate."""
+    gpu_layers: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000)] = "auto"
+    """llama.cpp: layers that run on the GPU. `auto`: all of them where there is one, none with `device: cpu`."""
+    kv_cache: KvCache = "f16"
+    """llama.cpp: number format of keys and values. `f32` also turns flash attention off, for exact comparisons."""
     chat_template: bool = False
     """Format prompts with the tokenizer's chat template, for instruct models."""
     fewshot_as_turns: bool = True
@@ -81,9 +86,31 @@ class ModelSpec(Section):
             raise ValueError("device_map: auto spreads a model over GPUs; remove it or use device: cuda")
         if self.endpoint and self.engine != "auto":
             raise ValueError("engine is for a model on this machine; remove it or the endpoint")
+        self._check_engine()
         if self.api_key_env and not self.endpoint:
             raise ValueError("api_key_env is for an endpoint; add endpoint: or remove it")
         return self
+
+    @property
+    def engine_settings(self) -> dict[str, Any]:
+        """What is asked of the engine alone, for a unit's declared settings; empty for transformers."""
+        if self.endpoint or engine_name(self.engine, self.id) != "llama.cpp":
+            return {}
+        return {"gpu_layers_asked": self.gpu_layers, "kv_cache_asked": self.kv_cache}
+
+    def _check_engine(self) -> None:
+        """Refuse settings of another engine."""
+        if self.endpoint:
+            return
+        if engine_name(self.engine, self.id) == "llama.cpp":
+            if self.quantization != "none":
+                raise ValueError(
+                    "quantization is for transformers; a GGUF file is quantized already, choose another file"
+                )
+            if self.dtype != "auto" or self.device_map != "none":
+                raise ValueError("dtype and device_map are for transformers; remove them (llama.cpp has gpu_layers)")
+        elif self.gpu_layers != "auto" or self.kv_cache != "f16":
+            raise ValueError("gpu_layers and kv_cache are for llama.cpp; remove them or name a GGUF file")
 
     @property
     def thinking_tokens(self) -> int:

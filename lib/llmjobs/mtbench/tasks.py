@@ -248,6 +248,7 @@ def _declared_model(spec: ModelSpec, revision: str | None) -> dict[str, Any]:
         "device_asked": spec.device,
         "dtype_asked": spec.dtype,
         "quantization_asked": spec.quantization,
+        **spec.engine_settings,
         "thinking_asked": spec.thinking,
     }
 

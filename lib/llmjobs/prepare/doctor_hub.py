@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.engines.locate import DEMO_PREFIX, is_on_hub
-from llmjobs.engines.registry import local_path, locate
+from llmjobs.engines.registry import engine_of, local_path, locate
 from llmjobs.errors import LlmjobsError
 from llmjobs.fetch import ROOM_TO_SPARE_BYTES, data_item, model_item, walk
 from llmjobs.hub.explain import network_reason, page
-from llmjobs.hub.files import is_whole, size_text
+from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
 from llmjobs.prepare.doctor_checks import Check, Checkup
@@ -115,7 +115,8 @@ def _local_model(name: str, model: ModelSpec) -> Check:
     if model.id.startswith(DEMO_PREFIX):
         locate(model)
         return Check(name, "ok", "bundled")
-    return Check(name, "ok", f"in the folder {local_path(model)}")
+    path = local_path(model)
+    return Check(name, "ok", f"the file {path}" if path and path.is_file() else f"in the folder {path}")
 
 
 def _hub_model(name: str, model: ModelSpec, checkup: Checkup) -> Check:
@@ -185,8 +186,9 @@ def _existing(folder: Path) -> Path:
 
 
 def _cached(model: ModelSpec) -> bool:
-    found = cached_snapshot("model", model.id, model.revision)
-    return found is not None and is_whole(model.id, found.name)
+    engine = engine_of(model)
+    found = cached_snapshot("model", engine.repository(model), model.revision)
+    return found is not None and engine.is_cached(model, found.name)
 
 
 def _without(text: str, start: str) -> str:

@@ -348,7 +348,10 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
     if "model_index.json" in names:
         return "is an image or audio pipeline of diffusers, not a language model; take another model"
     if ".gguf" in suffixes:
-        return f"holds GGUF files (llama.cpp), which are not read here; name {SAME_NAME}-GGUF"
+        return (
+            "holds GGUF files (llama.cpp); write engine: llama.cpp, and where there are several, name one of them "
+            "(OWNER/NAME:FILE.gguf)"
+        )
     if "params.json" in names:
         return (
             "holds the maker's original format (params.json), which transformers does not read; take the version for "

@@ -12,7 +12,7 @@ from llmjobs.engines.transformers import locate as locating
 from llmjobs.engines.transformers.checkpoint import check_folder, check_repository, checked_config
 from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
 from llmjobs.errors import LlmjobsError
-from llmjobs.hub.files import ensure_model, model_files
+from llmjobs.hub.files import ensure_model, is_whole, model_files
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.machine.child import describe_end, run_child
 from llmjobs.manifest.models import ModelSpec
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TransformersEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files",
-    "forecast", "gpu_uuid", "import_all", "load_tokenizer", "local_path", "locate", "open_model", "wanted_files",
-    "warm_up_s", "weight_files",
+    "forecast", "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "open_model",
+    "repository", "wanted_files", "warm_up_s", "weight_files",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -164,6 +164,16 @@ def locate(spec: ModelSpec) -> Located:
 def local_path(spec: ModelSpec) -> Path | None:
     """The folder that an id names; None where the id is a name on the hub."""
     return locating.local_folder(spec)
+
+
+def repository(spec: ModelSpec) -> str:
+    """The id itself."""
+    return spec.id
+
+
+def is_cached(spec: ModelSpec, revision: str) -> bool:
+    """Whether the cache holds config, tokenizer and all weights."""
+    return is_whole(spec.id, revision)
 
 
 def check_cached(spec: ModelSpec, folder: Path) -> None:

@@ -83,8 +83,9 @@ def _not_a_model(text: str, path: Path) -> str | None:
         return f"{text} is not a name on the hub; write id: {match[1]} and revision: {match[2]}"
     if re.fullmatch(r"[\w./-]+:[\w.-]+", text):
         return (
-            f"{text} is a name of Ollama or of a GGUF file; name the model on the hub (OWNER/NAME), or talk to the "
-            "server that has it: endpoint: http://localhost:11434/v1 (chat, converse, mtbench)"
+            f"{text} is a name of Ollama; write ollama:{text} for the file in its store on this machine, name the "
+            "model on the hub (OWNER/NAME), or talk to the server that has it: endpoint: http://localhost:11434/v1 "
+            "(chat, converse, mtbench)"
         )
     if text.count("/") > 1 and re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+)+", text):
         return (
@@ -97,7 +98,7 @@ def _not_a_model(text: str, path: Path) -> str | None:
 
 
 FILES = {
-    ".gguf": "GGUF files (llama.cpp) are not read; name the model that it was made from (OWNER/NAME)",
+    ".gguf": "transformers does not run GGUF files; remove engine: transformers, so that llama.cpp runs it",
     ".safetensors": "a model is a folder: name the folder that holds it with its config.json",
     ".bin": "a model is a folder: name the folder that holds it with its config.json",
     ".pt": "a model is a folder: name the folder that save_pretrained wrote",

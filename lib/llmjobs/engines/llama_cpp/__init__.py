@@ -1,0 +1,1 @@
+"""llama.cpp: models as GGUF files, through the C API of ``llama-cpp-python``."""

@@ -1,0 +1,356 @@
+"""The llama.cpp engine: GGUF files on the CPU or a GPU, behind the engine protocol. The binding is a lazy import."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from llmjobs.clocks import DeviceClock
+from llmjobs.engines.llama_cpp import find
+from llmjobs.engines.llama_cpp.gguf import part_paths
+from llmjobs.engines.locate import Located
+from llmjobs.engines.protocol import ChatModel, Description, Generator, ProbeResult, Scorer, Speed, Warn
+from llmjobs.errors import ModelError
+from llmjobs.hub.repositories import RemoteFile, RemoteRepo, inspect
+from llmjobs.machine.child import describe_end, run_child
+from llmjobs.manifest.models import ModelSpec
+
+if TYPE_CHECKING:
+    from llmjobs.engines.llama_cpp.load import LoadedModel
+    from llmjobs.engines.llama_cpp.score import Scorer as LlamaScorer
+
+log = logging.getLogger(__name__)
+FORECAST = "llmjobs.engines.llama_cpp.forecast"
+MAX_THREADS = "LLMJOBS_MAX_THREADS"
+"""Variable that a cluster's worker sets."""
+SPEED_S = 1.0
+"""How long a forecast computes."""
+
+
+class LlamaEngine:
+    """One GGUF file loaded by llama.cpp."""
+
+    def __init__(self, loaded: "LoadedModel") -> None:
+        """Take a file that was loaded just now."""
+        self.loaded = loaded
+        self._decoding: ProbeResult | None = None
+        self._open: list[Any] = []
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What was asked for."""
+        return self.loaded.spec
+
+    @property
+    def description(self) -> Description:
+        """What was really loaded."""
+        return self.loaded.description
+
+    @property
+    def tokenizer(self) -> Any:
+        """The file's own tokenizer, its chat template rendered within bounds."""
+        return self.loaded.tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens, as the file says."""
+        return self.description.context_length or 2048
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the GPU, as llama.cpp reports it."""
+        return self.loaded.gpu_name
+
+    @property
+    def mapped_weight_bytes(self) -> int | None:
+        """Bytes of the file, which is mapped; what a GPU holds is not counted."""
+        from llmjobs.engines.llama_cpp.library import library
+
+        if self.description.device != "cpu" or not library().llama_supports_mmap():
+            return 0
+        return self.description.weight_bytes
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """Engine, device, number format, quantization, threads, layers on the GPU, format of keys and values."""
+        found = self.description
+        return {
+            "engine": "llama.cpp",
+            "device": found.device,
+            "dtype": found.dtype,
+            "quantization": found.quantization,
+            "threads": self.loaded.settings.threads,
+            "gpu_layers": self.loaded.gpu_layers,
+            "kv_cache": self.loaded.settings.kv_cache,
+            "kernels": self.loaded.kernels,
+        }
+
+    @property
+    def not_finite_reason(self) -> str:
+        """What a result that is no number usually means here."""
+        return "the model computes values that are not numbers; the file may be damaged, or quantized wrongly"
+
+    def clock(self) -> DeviceClock | None:
+        """None: a call returns when its results are there."""
+        return None
+
+    def scorer(self, warn: Warn = log.warning) -> Scorer:
+        """Shared prefixes in llama.cpp's own sequences, where the probe finds them right."""
+        return self._scorer(warn)
+
+    def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
+        """Several sequences in one batch, where sharing was found right."""
+        from llmjobs.engines.llama_cpp.generate import PATHS
+        from llmjobs.engines.llama_cpp.generate import Generator as LlamaGenerator
+
+        loaded = self.loaded
+        if self._decoding is None:
+            self._decoding = ProbeResult.from_builtin(found)
+        if self._decoding is None or self._decoding.path not in PATHS:
+            self._decoding = self._found_decoding(warn)
+        probe = self._decoding
+        if path in PATHS and path != probe.path:
+            probe = ProbeResult(path, None, "as this unit was begun")
+        made = LlamaGenerator(
+            self.spec.name,
+            loaded.model,
+            loaded.settings,
+            loaded.tokenizer,
+            loaded.tokenizer.end_tokens,
+            self.max_length,
+            probe,
+            warn=warn,
+        )
+        self._open.append(made)
+        return made
+
+    def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
+        """One sequence, keys and values kept between turns."""
+        from llmjobs.engines.llama_cpp.chat_model import LlamaChatModel
+
+        loaded = self.loaded
+        made = LlamaChatModel(
+            self.spec.name,
+            loaded.model,
+            loaded.settings,
+            loaded.tokenizer.end_tokens,
+            self.max_length,
+            keeps_keys=keeps_keys,
+            can_crop=not loaded.is_recurrent,
+            warn=warn,
+        )
+        self._open.append(made)
+        return made
+
+    def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
+        """Time prefill and decode of several sequences at once."""
+        from llmjobs.engines.llama_cpp.speed import measure_speed
+
+        return measure_speed(self.loaded, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
+
+    def close(self) -> None:
+        """Free the contexts and the weights."""
+        for one in self._open:
+            one.close()
+        self._open = []
+        self.loaded.close()
+
+    def _scorer(self, warn: Warn) -> "LlamaScorer":
+        from llmjobs.engines.llama_cpp.score import Scorer as LlamaScorer
+
+        loaded = self.loaded
+        made = LlamaScorer(
+            self.spec.name,
+            loaded.model,
+            loaded.settings,
+            loaded.vocabulary,
+            self.description.device,
+            coarse=(self.description.dtype, self.description.quantization) != ("float32", "none"),
+            shares=not loaded.is_recurrent,
+            warn=warn,
+        )
+        self._open.append(made)
+        return made
+
+    def _found_decoding(self, warn: Warn) -> ProbeResult:
+        """Rows run together where a beginning may be shared: the scorer's probe tries that."""
+        scorer = self._scorer(warn=lambda line: None)
+        found = scorer.probe()
+        scorer.close()
+        if found.path == "plain":
+            warn(f"{self.spec.name}: generating on the single path: {found.reason}")
+        return replace(found, path="single" if found.path == "plain" else "shared")
+
+
+# The functions of the module (``protocol.EngineModule``).
+
+
+def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> LlamaEngine:
+    """Load ``spec`` as it says: file, layers on the GPU, format of keys and values.
+
+    Raises:
+        MissingPackageError: the binding is not installed.
+        ModelError: not found, no access, no memory, or not what was asked for once loaded.
+
+    """
+    from llmjobs.engines.llama_cpp.library import library
+    from llmjobs.engines.llama_cpp.load import checked_headers, load
+
+    located = find.locate(spec)
+    if located.is_local:
+        checked_headers(spec.name, Path(located.source))
+    library()  # before gigabytes are fetched
+    path = find.fetch(spec, located)
+    return LlamaEngine(load(spec, located, path, thread_count(threads)))
+
+
+def thread_count(threads: int | str) -> int:
+    """Threads of a pass; ``auto`` takes the physical cores that this process may use, as on transformers."""
+    if isinstance(threads, int):
+        return threads
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = int(os.environ.get(MAX_THREADS, "1024"))
+    return max(1, min(psutil.cpu_count(logical=False) or usable, usable, most))
+
+
+def locate(spec: ModelSpec) -> Located:
+    """Find a file, or one of a repository on the hub."""
+    return find.locate(spec)
+
+
+def local_path(spec: ModelSpec) -> Path | None:
+    """The file that an id names; None where the id is a name on the hub."""
+    return find.local_file(spec)
+
+
+def repository(spec: ModelSpec) -> str:
+    """``OWNER/NAME`` of an id that may go on with ``:Q4_K_M``."""
+    named = find.hub_name(spec.id)
+    return named.repo if named else spec.id
+
+
+def is_cached(spec: ModelSpec, revision: str) -> bool:
+    """Whether the cache holds the one file that an id names, all parts of a split one."""
+    return find.in_cache(spec, revision) is not None
+
+
+def check_cached(spec: ModelSpec, folder: Path) -> None:
+    """Nothing can be said of a whole repository: which file is meant is found by :func:`locate`."""
+
+
+def check_repository(spec: ModelSpec, commit: str) -> None:
+    """Refuse a repository without the GGUF file that is asked for."""
+    named = find.hub_name(spec.id)
+    if named is None:
+        raise ModelError(f"{spec.name}: {spec.id} is not a name on the hub")
+    find.wanted_files(spec, inspect("model", named.repo, commit))
+
+
+def devices() -> list[str]:
+    """Devices that the installed build can use, best first."""
+    from llmjobs.engines.llama_cpp.library import is_installed
+    from llmjobs.engines.llama_cpp.load import gpu_name, has_gpu
+
+    return [gpu_name(), "cpu"] if is_installed() and has_gpu() else ["cpu"]
+
+
+def weight_files(located: Located) -> list[Path]:
+    """The file and its other parts, where they are on this machine."""
+    path = find.first_part(located)
+    return part_paths(path) if path else []
+
+
+def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
+    """The parts of the one file that an id names."""
+    return find.wanted_files(spec, repo)
+
+
+def ensure_files(spec: ModelSpec, located: Located) -> None:
+    """Fetch the file, where it is not in the cache."""
+    find.fetch(spec, located)
+
+
+def clock(device: str) -> DeviceClock | None:
+    """None: a call returns when its results are there."""
+    return None
+
+
+def import_all(spec: ModelSpec) -> None:
+    """Import what loading and running needs, llama.cpp's library among it."""
+    import llmjobs.engines.llama_cpp.generate
+    import llmjobs.engines.llama_cpp.load
+    import llmjobs.engines.llama_cpp.score  # noqa: F401
+    from llmjobs.engines.llama_cpp.library import library
+
+    library()
+
+
+def warm_up_s(device: str) -> float:
+    """0: llama.cpp wakes a device when it loads a model."""
+    return 0.0
+
+
+def gpu_uuid() -> str | None:
+    """None: llama.cpp does not say which GPU it takes."""
+    return None
+
+
+def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
+    """The tokenizer inside the file, which must be on this machine."""
+    from llmjobs.engines.llama_cpp import load
+
+    return load.load_tokenizer(spec, _here(spec, located))
+
+
+def context_length(spec: ModelSpec, located: Located) -> int:
+    """Longest input in tokens, from the file's header."""
+    from llmjobs.engines.llama_cpp import load
+
+    return load.context_length(load.checked_headers(spec.name, _here(spec, located))[0])
+
+
+def _here(spec: ModelSpec, located: Located) -> Path:
+    path = find.first_part(located)
+    if path is None:
+        raise ModelError(f"{spec.name}: its GGUF file is not on this machine yet; run 'llmjobs fetch MANIFEST'")
+    return path
+
+
+def forecast(
+    spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
+) -> dict[str, Any]:
+    """Sizes from the header, and speed from the file itself, in a process of its own."""
+    from llmjobs.engines.llama_cpp import load
+    from llmjobs.engines.llama_cpp.forecast import shapes_of
+    from llmjobs.engines.llama_cpp.trial import special_kernels
+
+    path = _here(spec, located)
+    headers = load.checked_headers(spec.name, path)
+    on_gpu = load.gpu_layers(spec)
+    device = load.gpu_name() if on_gpu else "cpu"
+    shapes = shapes_of(headers, spec.kv_cache) | {"device": device, "device_memory_bytes": None, "remark": None}
+    if unit is None:
+        return {"shapes": shapes, "speed": None, "why": None}
+    task = {
+        "path": str(path),
+        "gpu_layers": on_gpu,
+        "special": special_kernels(spec.name, path, headers, on_gpu),
+        "kv_cache": spec.kv_cache,
+        "threads": thread_count(threads),
+        "rows": rows,
+        "seconds": SPEED_S,
+    }
+    ended = run_child(FORECAST, task)
+    why = None if ended.result is not None else ended.error or describe_end(ended)
+    return {"shapes": shapes, "speed": ended.result, "why": why}
+
+
+if TYPE_CHECKING:
+    from llmjobs.engines.llama_cpp import engine
+    from llmjobs.engines.protocol import EngineModule
+
+    _complete: EngineModule = engine

@@ -1,0 +1,120 @@
+"""llama.cpp's C API, by the ctypes signatures of ``llama-cpp-python``; its log is collected, not printed."""
+
+import ctypes
+import logging
+import sys
+import threading
+from collections import deque
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from llmjobs.errors import MissingPackageError, printable
+
+log = logging.getLogger(__name__)
+INSTALL = "pip install 'llmjobs[gguf]'"
+KEPT_LINES = 2000
+_WARN, _ERROR, _CONTINUED = 3, 4, 5
+"""Levels of ``ggml_log_level``: none, debug, info, warn, error, continued."""
+
+
+class _Log:
+    """The last lines that llama.cpp logged, with their levels."""
+
+    def __init__(self) -> None:
+        self._lines: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
+        self._lock = threading.Lock()
+        self._begun = (0, "")
+
+    def add(self, level: int, text: bytes) -> None:
+        """Take a piece of a line; a line ends with a line break."""
+        with self._lock:
+            kept, before = self._begun
+            level = kept if level == _CONTINUED else level
+            before += text.decode("utf-8", "replace")
+            if not before.endswith("\n"):
+                self._begun = (level, before)
+                return
+            self._begun = (0, "")
+            self._lines.append((level, before.strip()))
+        log.debug("llama.cpp: %s", printable(before.strip()))
+
+    def errors(self) -> list[str]:
+        """Errors since :meth:`clear`, the function's name left out; warnings where there is no error."""
+        with self._lock:
+            for level in (_ERROR, _WARN):
+                if found := [line.partition(": ")[2] or line for at, line in self._lines if at == level]:
+                    return found
+        return []
+
+    def lines(self) -> list[str]:
+        """All lines since :meth:`clear`, at most the last ones."""
+        with self._lock:
+            return [line for _, line in self._lines]
+
+    def clear(self) -> None:
+        """Forget what was logged."""
+        with self._lock:
+            self._lines.clear()
+
+
+LOG = _Log()
+_callback: Any = None
+"""Kept here, because llama.cpp calls it for as long as the process lives."""
+
+
+@cache
+def library() -> Any:
+    """Return the module with llama.cpp's functions; loaded once.
+
+    Raises:
+        MissingPackageError: ``llama-cpp-python`` is not installed, or its library cannot be loaded here.
+
+    """
+    global _callback
+    try:
+        import_module("llama_cpp")
+        api: Any = import_module("llama_cpp.llama_cpp")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "llama_cpp").replace("llama_cpp", "llama-cpp-python")
+        raise MissingPackageError(f"GGUF files need the package {missing}: {INSTALL}") from None
+    except (OSError, RuntimeError, ImportError) as error:
+        raise MissingPackageError(
+            f"llama-cpp-python is installed, but its library cannot be loaded ({printable(str(error))[:200]}); "
+            f"build it on this machine: pip install --force-reinstall --no-binary :all: llama-cpp-python"
+        ) from None
+
+    for name in ("outnull_file", "errnull_file"):  # which the package opens and never closes
+        if stream := getattr(sys.modules.get("llama_cpp._utils"), name, None):
+            stream.close()
+
+    def take(level: int, text: bytes, _: Any) -> None:
+        LOG.add(level, text or b"")
+
+    _callback = api.llama_log_callback(take)
+    api.llama_log_set(_callback, ctypes.c_void_p(0))
+    api.llama_backend_init()
+    return api
+
+
+def is_installed() -> bool:
+    """Whether the package is there; its library is not loaded."""
+    from importlib.util import find_spec
+
+    return find_spec("llama_cpp") is not None
+
+
+def version() -> str:
+    """Return the binding's version.
+
+    Raises:
+        MissingPackageError: it is not installed.
+
+    """
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("llama-cpp-python")
+    except PackageNotFoundError:
+        raise MissingPackageError(f"GGUF files need the package llama-cpp-python: {INSTALL}") from None

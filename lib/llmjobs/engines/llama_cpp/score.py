@@ -1,0 +1,342 @@
+"""Log-likelihoods of a unit's plan on llama.cpp: shared beginnings computed once, logits only where they are scored."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.engines.llama_cpp.context import (
+    CPU_BATCH_TOKENS,
+    GPU_BATCH_TOKENS,
+    Context,
+    ContextSettings,
+    Logits,
+)
+from llmjobs.engines.llama_cpp.probe import PATHS, TOGETHER, choose_path
+from llmjobs.engines.pass_time import Budget
+from llmjobs.engines.plan import Batch, Option, Reading, Segment, UnitPlan, build_batch, plan_unit
+from llmjobs.engines.protocol import Extent, ProbeResult, Warn
+
+log = logging.getLogger(__name__)
+PROBED_LENGTH = 512
+MOST_LOGIT_BYTES = 1 << 28
+"""Logits of one batch at most; a batch with more is run in halves."""
+
+
+class Scorer:
+    """Scores batches of a plan on one model.
+
+    ``shared`` runs a batch as one tree of segments behind kept prefixes. ``cached`` shares the kept prefixes only.
+    ``plain`` computes each distinct input alone and whole. The tree is llama.cpp's own: a token belongs to all
+    sequences that begin with it, so that its cell is computed once and seen by all of them.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        model: Any,
+        settings: ContextSettings,
+        vocabulary: int,
+        device: str,
+        *,
+        coarse: bool = False,
+        shares: bool = True,
+        warn: Warn = log.warning,
+    ) -> None:
+        """``vocabulary``: number of tokens; ``device`` decides the usual size of a batch.
+
+        ``coarse``: the weights are not in float32, so that rounding explains more.
+        ``shares`` off is for a recurrent model, whose state cannot belong to several sequences: always ``plain``.
+        """
+        self.who, self.warn = who, warn
+        self.path = "shared" if shares else "plain"
+        self.token_limit: int | None = None
+        self._coarse, self._shares = coarse, shares
+        self._model, self._settings = model, settings
+        self._vocabulary, self._device = vocabulary, device
+        self._context: Context | None = None
+        self._plan: UnitPlan | None = None
+        self._stack: list[int] = []
+        """Kept prefixes that the context holds, in the order of their cells."""
+
+    def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
+        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud.
+
+        Reads about 900 tokens, whatever ``most_tokens`` says: fewer would not reach the kernels for many rows.
+        """
+        if not self._shares:
+            found = ProbeResult("plain", None, "a recurrent model: its state cannot be shared among inputs")
+            self._take(found)
+            return found
+        found = choose_path(docs, self._vocabulary, PROBED_LENGTH, self._scores, coarse=self._coarse)
+        self._forget()
+        self._take(found)
+        return found
+
+    def recall(self, found: object) -> ProbeResult | None:
+        """Take what an earlier probe of the same model recorded; None where it is no use."""
+        kept = ProbeResult.from_builtin(found)
+        if kept is None or kept.path not in PATHS or (kept.path != "plain" and not self._shares):
+            return None
+        self._take(kept)
+        return kept
+
+    def _take(self, found: ProbeResult) -> None:
+        self.path = found.path
+        if found.path != "shared":
+            self.warn(f"scoring on the {found.path} path: {found.reason}")
+
+    def plan(
+        self,
+        docs: Sequence[Sequence[Request]],
+        *,
+        max_length: int,
+        batch_tokens: int,
+        prefix_token_id: int | None = None,
+    ) -> UnitPlan:
+        """Plan a unit (arguments as for ``plan_unit``) for the path that this model takes."""
+        return plan_unit(
+            docs,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            prefix_token_id=prefix_token_id,
+            sharing=self.path != "plain",
+            in_batch=self.path == "shared",
+        )
+
+    def path_of(self, plan: UnitPlan) -> str:
+        """The path that a plan runs on: one that shares nothing is for the plain path."""
+        return self.path if plan.sharing or self.path == TOGETHER else "plain"
+
+    def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
+        """A fixed size: llama.cpp cuts batches into pieces of its own, so that little is to be gained."""
+        size = CPU_BATCH_TOKENS if self._device == "cpu" else GPU_BATCH_TOKENS
+        return Budget(size, size, None, "the usual size for llama.cpp")
+
+    def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
+        """Scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
+
+        The result does not depend on which batches ran before: the context holds the prefixes that the batch needs in
+        the cells that they would have in an empty one, and nothing else.
+
+        Raises:
+            ModelError: llama.cpp could not compute it.
+
+        """
+        if plan is not self._plan:
+            self._open(plan)
+        scores = self._score(plan, plan.batches[at])
+        by_doc: dict[int, list[Score]] = {doc: [] for doc in plan.batches[at].docs}
+        for doc, option in sorted(scores):
+            by_doc[doc].append(scores[doc, option])
+        return list(by_doc.values())
+
+    def close(self) -> None:
+        """Free the context."""
+        self._forget()
+        self._model = None
+
+    def _forget(self) -> None:
+        if self._context:
+            self._context.close()
+        self._context, self._plan, self._stack = None, None, []
+
+    def _open(self, plan: UnitPlan) -> None:
+        """Make room for what the plan needs at one time; a context that is large enough is used again."""
+        cells = _most_cells(plan)
+        if self._context is None or self._context.cells < cells:
+            self._forget()
+            self._context = Context(self.who, self._model, self._settings, cells)
+        self._context.clear()
+        self._plan, self._stack = plan, []
+
+    def _score(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
+        """Run a batch; where it is too large, run its halves."""
+        if len(batch.options) > 1 and self._is_too_large(plan, batch):
+            scores: dict[Option, Score] = {}
+            for options in _halves(batch):
+                scores |= self._score(plan, build_batch(options, plan.placed, plan.in_batch))
+            return scores
+        return dict(zip(batch.options, self._run(plan, batch), strict=True))
+
+    def _is_too_large(self, plan: UnitPlan, batch: Batch) -> bool:
+        if self.token_limit is not None and batch.tokens > self.token_limit:
+            return True
+        if self.path_of(plan) == "plain":
+            return False
+        rows = {row for reading in batch.readings for row in reading.rows}
+        sequences = len(_leaves(batch)) + len(_needed(plan, batch))
+        return sequences > self._settings.sequences or 4 * len(rows) * self._vocabulary > MOST_LOGIT_BYTES
+
+    def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
+        if self.path_of(plan) == "plain":
+            scores: list[Score | None] = [None] * len(batch.readings)
+            for tree in _alone(batch):
+                for at, score in zip(tree.numbers, self._run_tree(plan, tree), strict=True):
+                    scores[at] = score
+            return [one for one in scores if one is not None]
+        return self._run_tree(plan, _Tree.of(batch))
+
+    def _run_tree(self, plan: UnitPlan, tree: "_Tree") -> list[Score]:
+        """Compute a tree of segments behind its kept prefixes and read its scores."""
+        context = self._context
+        assert context is not None
+        self._keep(plan, tree.needed(plan))
+        first = len(self._stack)
+        rows = sorted({row for reading in tree.readings for row in reading.rows})
+        leaves = tree.leaves
+        below = tree.sequences_below(first)
+        for at, leaf in enumerate(leaves):
+            if (prefix := tree.home(leaf)) >= 0:
+                context.copy(self._stack.index(prefix), first + at)
+        tokens: list[int] = []
+        positions: list[int] = []
+        members: list[Sequence[int]] = []
+        for segment, whom in zip(tree.segments, below, strict=True):
+            tokens += segment.tokens
+            positions += range(segment.start, segment.end)
+            members += [whom] * len(segment.tokens)
+        wanted = set(rows)
+        logits = context.decode(tokens, positions, members, [at in wanted for at in range(len(tokens))])
+        scores = read_scores(logits, rows, tree.readings)
+        for at in range(len(leaves)):
+            context.remove(first + at)
+        return scores
+
+    def _keep(self, plan: UnitPlan, needed: Sequence[int]) -> None:
+        """Bring the stack of kept prefixes to exactly ``needed``, computing what is missing at its end."""
+        context = self._context
+        assert context is not None
+        common = 0
+        while common < min(len(needed), len(self._stack)) and needed[common] == self._stack[common]:
+            common += 1
+        for at in range(common, len(self._stack)):
+            context.remove(at)
+        if not common:
+            context.clear()
+        del self._stack[common:]
+        for prefix in needed[common:]:
+            segment = plan.prefixes[prefix]
+            at = len(self._stack)
+            if segment.parent >= 0:
+                context.copy(self._stack.index(segment.parent), at)
+            count = len(segment.tokens)
+            context.decode(segment.tokens, range(segment.start, segment.end), [(at,)] * count, [False] * count)
+            self._stack.append(prefix)
+
+    def _scores(self, path: str, plan: UnitPlan) -> dict[int, list[Score]]:
+        """Return all scores of a plan by one path, by doc."""
+        self.path, self._plan = path, None
+        found: dict[int, list[Score]] = {}
+        for at, batch in enumerate(plan.batches):
+            found |= dict(zip(batch.docs, self.score_batch(plan, at), strict=True))
+        return found
+
+
+# The sequences of a batch.
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """Segments in depth-first order, and the readings in their packed rows."""
+
+    segments: tuple[Segment, ...]
+    readings: tuple[Reading, ...]
+    numbers: tuple[int, ...]
+    """Which of the batch's readings they are."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> "_Tree":
+        return cls(batch.segments, batch.readings, tuple(range(len(batch.readings))))
+
+    @property
+    def leaves(self) -> list[int]:
+        """Segments that nothing hangs on; each is the end of one sequence."""
+        parents = {segment.parent for segment in self.segments}
+        return [at for at in range(len(self.segments)) if at not in parents]
+
+    def home(self, segment: int) -> int:
+        """The kept prefix at the top of a segment's path; -1 for none."""
+        while self.segments[segment].parent >= 0:
+            segment = self.segments[segment].parent
+        return self.segments[segment].prefix
+
+    def sequences_below(self, first: int) -> list[tuple[int, ...]]:
+        """For each segment the sequences that run through it; the leaves' are numbered from ``first`` on."""
+        below: list[list[int]] = [[] for _ in self.segments]
+        for number, leaf in enumerate(self.leaves):
+            at = leaf
+            while at >= 0:
+                below[at].append(first + number)
+                at = self.segments[at].parent
+        return [tuple(one) for one in below]
+
+    def needed(self, plan: UnitPlan) -> list[int]:
+        """All kept prefixes that it hangs on, each behind its parent."""
+        tops = dict.fromkeys(one.prefix for one in self.segments if one.parent < 0 and one.prefix >= 0)
+        return list(dict.fromkeys(piece for prefix in sorted(tops) for piece in plan.prefix_chain(prefix)))
+
+
+def _leaves(batch: Batch) -> list[int]:
+    return _Tree.of(batch).leaves
+
+
+def _needed(plan: UnitPlan, batch: Batch) -> list[int]:
+    return _Tree.of(batch).needed(plan)
+
+
+def _alone(batch: Batch) -> Iterator[_Tree]:
+    """Each segment of a batch that shares nothing, as a tree of its own."""
+    offset = 0
+    for segment in batch.segments:
+        inside = range(offset, offset + len(segment.tokens))
+        numbers = tuple(at for at, one in enumerate(batch.readings) if one.rows[0] in inside)
+        readings = tuple(
+            Reading(tuple(row - offset for row in batch.readings[at].rows), batch.readings[at].targets)
+            for at in numbers
+        )
+        yield _Tree((segment,), readings, numbers)
+        offset += len(segment.tokens)
+
+
+def _halves(batch: Batch) -> tuple[tuple[Option, ...], tuple[Option, ...]]:
+    """Split by docs, or by the options of the only doc."""
+    docs = batch.docs
+    first = set(docs[: len(docs) // 2])
+    cut = sum(doc in first for doc, _ in batch.options) or len(batch.options) // 2
+    return batch.options[:cut], batch.options[cut:]
+
+
+def _most_cells(plan: UnitPlan) -> int:
+    """Most cells that one batch needs: its own tokens, and all kept prefixes that it hangs on."""
+    return max(
+        (batch.tokens + sum(len(plan.prefixes[one].tokens) for one in _needed(plan, batch)) for batch in plan.batches),
+        default=1,
+    )
+
+
+# From logits to log-likelihoods.
+
+
+def read_scores(logits: Logits, rows: Sequence[int], readings: Sequence[Reading]) -> list[Score]:
+    """Read each option's score off ``logits`` [len(rows), vocabulary]; sums in double.
+
+    ``rows`` names the packed row of each line of logits.
+    """
+    where = {row: at for at, row in enumerate(rows)}
+    best = logits.argmax(-1)
+    totals = [_log_sum_exp(line) for line in logits]
+    scores = []
+    for reading in readings:
+        cells = [(where[row], target) for row, target in zip(reading.rows, reading.targets, strict=True)]
+        value = sum(float(logits[at, target]) - totals[at] for at, target in cells)
+        scores.append(Score(value, all(int(best[at]) == target for at, target in cells)))
+    return scores
+
+
+def _log_sum_exp(line: Any) -> float:
+    most = float(line.max())
+    return most + float(np.log(np.exp(line - np.float32(most)).sum(dtype=np.float64)))

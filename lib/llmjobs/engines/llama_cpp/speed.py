@@ -1,0 +1,54 @@
+"""Time prefill and decode of a loaded GGUF file apart (:class:`llmjobs.engines.protocol.Speed` says what is what)."""
+
+import statistics
+import time
+from collections.abc import Sequence
+
+from llmjobs.engines.llama_cpp.context import Context
+from llmjobs.engines.llama_cpp.load import LoadedModel
+from llmjobs.engines.protocol import Speed
+
+
+def measure_speed(
+    loaded: LoadedModel, max_length: int, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1
+) -> list[Speed]:
+    """Measure each context length; ``tries`` > 1 takes the median of that many. A recurrent model runs one row."""
+    rows = min(rows, loaded.settings.sequences)
+    found = []
+    for length in contexts:
+        if length + new_tokens > max_length:
+            reason = f"the model reads {max_length} tokens, not {length} and {new_tokens} new ones"
+            found.append(Speed(length, reason=reason))
+            continue
+        context = Context(loaded.spec.name, loaded.model, loaded.settings, rows * (length + new_tokens))
+        try:
+            runs = [_once(context, loaded.vocabulary, length, rows, new_tokens) for _ in range(tries)]
+        finally:
+            context.close()
+        prefill, decode = (statistics.median(one[at] for one in runs) for at in (0, 1))
+        found.append(
+            Speed(
+                length,
+                ttft_s=round(prefill, 6),
+                prefill_tokens_per_s=round(rows * length / prefill, 3),
+                decode_tokens_per_s=round(rows * (new_tokens - 1) / decode, 3) if new_tokens > 1 else None,
+            )
+        )
+    return found
+
+
+def _once(context: Context, vocabulary: int, length: int, rows: int, new_tokens: int) -> tuple[float, float]:
+    """Return seconds until the first token and seconds of all the others; made-up tokens that differ by row."""
+    context.clear()
+    first = max(min(vocabulary // 8, 1000), 1)
+    tokens = [first + at * 7 % max(vocabulary - first, 1) for at in range(rows * length)]
+    positions = list(range(length)) * rows
+    members = [(row,) for row in range(rows) for _ in range(length)]
+    ends = [place == length - 1 for place in positions]
+    began = time.perf_counter()
+    chosen = context.decode(tokens, positions, members, ends).argmax(-1).tolist()
+    read = time.perf_counter()
+    each = [(row,) for row in range(rows)]
+    for step in range(new_tokens - 1):
+        chosen = context.decode(chosen, [length + step] * rows, each, [True] * rows).argmax(-1).tolist()
+    return read - began, time.perf_counter() - read

@@ -1,0 +1,43 @@
+"""A GGUF file's weights in llama.cpp's memory, and why it refuses a file."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from llmjobs.engines.llama_cpp.library import LOG, library
+from llmjobs.errors import ModelError
+
+
+def load_weights(who: str, path: Path, layers_on_gpu: int, *, special: bool = True) -> Any:
+    """Load a file that was looked at before; returns llama.cpp's model.
+
+    ``special`` off keeps the weights as the file has them, for kernels that any processor runs.
+
+    Raises:
+        ModelError: llama.cpp refuses it; the line says why.
+
+    """
+    api = library()
+    parameters = api.llama_model_default_params()
+    parameters.n_gpu_layers = layers_on_gpu
+    parameters.use_extra_bufts = special
+    LOG.clear()
+    model = api.llama_model_load_from_file(str(path).encode(), parameters)
+    if not model:
+        raise ModelError(f"{who}: llama.cpp cannot load {path.name}: {refusal()}")
+    return model
+
+
+def vocabulary_of(model: Any) -> int:
+    """How many tokens the logits of a loaded model have."""
+    api = library()
+    return int(api.llama_vocab_n_tokens(api.llama_model_get_vocab(model)))
+
+
+def refusal() -> str:
+    """Why llama.cpp refused, from its log."""
+    lines = (re.sub(r"^(error loading model(\s\w+)?: )+", "", line) for line in LOG.errors())
+    told = "; ".join([line for line in lines if line != "failed to load model"][:2]) or "it gave no reason"
+    if "unknown model architecture" in told or "unknown pre-tokenizer" in told:
+        return f"{told}; a newer llama-cpp-python may know it"
+    return f"{told}; fetch the file again, or take another one"
