@@ -50,6 +50,22 @@ def test_a_failing_unit_does_not_stop_the_others(folder):
     assert [name for name, _ in job.opened] == job.names
 
 
+@pytest.mark.parametrize("at", ["while it runs", "when it is shown again"])
+def test_a_reader_that_goes_away_fails_no_unit(folder, unbroken, at):
+    """``--show | head``: the command ends, and nothing says that a unit failed."""
+
+    def gone(*_):
+        raise BrokenPipeError
+
+    if at == "when it is shown again":
+        run_job(ToyJob(), folder)
+    with pytest.raises(BrokenPipeError):
+        run_job(ToyJob(), folder, gone)
+    assert not list(folder.path.rglob("error.json"))
+    assert run_job(ToyJob(), folder).exit_code == 0
+    assert records_of(folder.path) == unbroken
+
+
 def test_another_setting_is_refused_by_name_before_anything_runs(folder):
     run_job(ToyJob(), folder)
     other = ToyJob(declared={"seed": 2})

@@ -153,8 +153,8 @@ class UnitLoop:
             with disk.clear_errors(error_file):
                 error_file.unlink(missing_ok=True)
             self.outcome.done += 1
-        except (FingerprintError, RunFolderError):
-            raise
+        except (FingerprintError, RunFolderError, BrokenPipeError):
+            raise  # a broken pipe: nobody reads what --show prints any more; the unit did not fail
         except Exception as error:
             log.debug("%s", traceback.format_exc())
             line = one_line(error)
