@@ -5,9 +5,9 @@ the cluster read them here. To add a method, write one :class:`Method` and :func
 """
 
 from llmjobs.quantization import bitsandbytes, torchao
-from llmjobs.quantization.method import METHODS, Method, names, register
+from llmjobs.quantization.method import METHODS, Method, names, quiet_imports, register
 
-__all__ = ["METHODS", "NONE", "Method", "names", "register"]
+__all__ = ["METHODS", "NONE", "Method", "names", "quiet_imports", "register"]
 
 NONE = "none"
 

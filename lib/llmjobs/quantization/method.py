@@ -1,5 +1,6 @@
 """What an entry says of a quantization method. torch and the method's package are imported only when used."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -52,6 +53,8 @@ class Method:
     """A float32 linear layer without bias → the same layer quantized, for a number format and a device."""
     optional: bool = False
     """Whether the package comes with an extra of llmjobs only."""
+    noisy_loggers: tuple[str, ...] = ()
+    """Loggers that warn of nothing that matters here while the package is imported."""
     stored_bytes: Callable[[Any], int] = _plain_bytes
     """Bytes of a loaded weight's packed tensor."""
     stored_count: Callable[[Any], int] = _plain_count
@@ -80,6 +83,12 @@ METHODS: dict[str, Method] = {}
 def register(method: Method) -> None:
     """Add a method; one of the same name is replaced."""
     METHODS[method.name] = method
+
+
+def quiet_imports() -> None:
+    """Silence what packages say while they are imported; transformers imports those that are installed."""
+    for name in {name for method in METHODS.values() for name in method.noisy_loggers}:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def names() -> list[str]:

@@ -1,7 +1,6 @@
 """torchao: 8-bit weights, a scale a row, computed in the model's number format; inputs are not quantized."""
 
 import copy
-import logging
 from importlib import import_module
 from typing import Any
 
@@ -9,8 +8,6 @@ from llmjobs.quantization.method import Method
 
 
 def _weight_only() -> Any:
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # kernels for other GPUs that are not loaded, and deprecations
     return import_module("torchao.quantization").Int8WeightOnlyConfig(version=2)
 
 
@@ -51,5 +48,6 @@ INT8 = Method(
     kind_of=_kind,
     layer=_layer,
     optional=True,
+    noisy_loggers=("torchao", "torch.utils._pytree", "torch.utils._triton"),  # kernels for other GPUs, deprecations
     stored_bytes=lambda weight: int(weight.qdata.numel()),
 )
