@@ -89,7 +89,7 @@ def test_a_method_is_one_entry(thirds, tmp_path, monkeypatch):
         == "3rds"
     )
     assert [cell.row for cell in make_cells(found)] == ["CPU none", "CPU thirds"]
-    with pytest.raises(ValueError, match="3rds needs json, which has no kernels for Apple's GPU"):
+    with pytest.raises(ValueError, match="3rds needs json, which .* Apple's GPU"):
         ModelSpec(id="a/b", quantization="3rds", device="mps")
     config = load_model(ModelSpec(id=DEMO, device="cpu", dtype="float32")).model.config
     model = on_meta(config, torch.float32)
