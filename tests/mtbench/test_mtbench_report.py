@@ -6,7 +6,7 @@ import yaml
 from mtbench_runs import part_of, run
 from mtbench_stand_in import stand_in
 
-from llmjobs.mtbench.report import SECTION
+from llmjobs.mtbench.report import SECTION, _against_others
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Figure, Prose, Table
 from llmjobs.report.measure import Measures
@@ -90,3 +90,13 @@ def test_agents_that_are_level_are_not_ranked(tmp_path, capsys):
     assert "a is rated 10.00 of 10 on average by rule-judge (no interval from one question), and so is b." in told
     assert "no agent wins more comparisons by rule-judge than another: 50.0% each" in told
     assert "highest" not in told
+
+
+def test_where_test_and_interval_disagree_both_are_given():
+    """Six questions that all point one way: the interval leaves zero out, the corrected test cannot be sure."""
+    row = {"first": "a", "second": "b", "difference": 8.5, "low": 6.8, "high": 9.0, "p_holm": 0.19}
+    assert "b (8.50; 95%: 6.80 to 9.00, but p = 0.19 after correction)" in _against_others("a", [row])
+    assert "but" not in _against_others("a", [row | {"low": -0.6}])
+    assert "ahead of the other, by least of b (8.50; 95%: 6.80 to 9.00)" in _against_others(
+        "a", [row | {"p_holm": 0.01}]
+    )

@@ -533,13 +533,19 @@ def _against_others(best: str, rows: Sequence[Values]) -> str:
     together = "95% for all pairs together" if len(rows) > 1 else "95%"
     told = [
         f"{row['second'] if row['first'] == best else row['first']} ({decimal(abs(row['difference']))}; {together}:"
-        f" {_ends(row)})"
+        f" {_ends(row)}{_p_beside(row)})"
         for row in (alike or [min(mine, key=lambda row: abs(row["difference"]))])[:3]
     ]
     more = f" and {plural(len(alike) - 3, 'more agent')}" if len(alike) > 3 else ""
     if alike:
         return f"It cannot be told apart from {'; '.join(told)}{more}."
     return f"It is ahead of {'the other' if len(mine) == 1 else 'each of the others'}, by least of {told[0]}."
+
+
+def _p_beside(row: Values) -> str:
+    """The adjusted p where the interval alone would say the opposite: with few questions no test can be sure."""
+    disagree = row["low"] is not None and not row["low"] <= 0 <= row["high"] and not apart(row)
+    return f", but {p_value(row['p_holm'])} after correction" if disagree and row.get("p_holm") is not None else ""
 
 
 def _best_in_pairs(row: Values) -> Finding:
