@@ -14,7 +14,6 @@ from typing import Any, Unpack
 
 import click
 
-from llmjobs import disk
 from llmjobs.benchmarks.base import Doc, Grade
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.requests import Score, common_length
@@ -36,14 +35,13 @@ from llmjobs.engines.protocol import (
 from llmjobs.engines.registry import devices, open_model, prefetch
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.summary import record_printer, render_summary, summarize
-from llmjobs.eval.tasks import Task, docs_record, eval_section, make_tasks, with_limit
+from llmjobs.eval.tasks import Task, eval_section, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.process_memory import WATCH
 from llmjobs.prompt_format import PromptFormat
 from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder, read_object
-from llmjobs.work.journal import encode
 from llmjobs.work.memory_kills import MemoryLimits
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import Outcome, open_run, report_end, write_summary
@@ -272,7 +270,7 @@ class EvalJob:
         with measured() as span:
             bench = self._model(task.model)
             work = self._work(task, bench, saved)
-        self._write_docs(task)
+        write_docs(self.folder, task.data)
         if saved and saved.killed_for_memory:
             log.warning("%s: going on with less at once: %s", unit.path, dict(work.state()))
         limits = bench.limits.to_record()
@@ -363,14 +361,6 @@ class EvalJob:
             "scoring_path": bench.scorer.path_of(plan),
         }
         return LoglikelihoodWork(task, data.docs, encoded, plan, bench.engine, bench.scorer, clock, effective)
-
-    def _write_docs(self, task: Task) -> None:
-        assert task.data.test is not None
-        lines = b"".join(encode(docs_record(doc, task.data.test.hash)) for doc in task.data.docs)
-        relative = f"docs/{task.data.key}.jsonl"
-        path = self.folder.path / relative
-        if not disk.is_there(path) or _content(path) != lines:
-            self.folder.write_text(relative, lines.decode())
 
 
 def _extent(encoded: EncodedUnit, tasks: Sequence[Task]) -> Extent:
@@ -516,14 +506,6 @@ class _Bench:
         self.scorer.close()
         self.engine.close()
         WATCH.end()
-
-
-def _content(path: Path) -> bytes | None:
-    """What a file holds; None for what cannot be read, which is then written anew."""
-    try:
-        return disk.read_whole(path)
-    except OSError:
-        return None
 
 
 def _began_before_prompts_were_kept(saved: Saved | None) -> bool:

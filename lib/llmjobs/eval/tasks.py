@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from llmjobs import disk
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
 from llmjobs.engines.locate import Located
 from llmjobs.errors import DataError, ManifestError, ModelError, plain_reason
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
+from llmjobs.work.folder import RunFolder
+from llmjobs.work.journal import encode
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.units import Unit
 
@@ -160,6 +163,20 @@ def with_limit(study: Manifest, limit: int) -> Manifest:
     section = eval_section(study)
     benchmarks = [b.model_copy(update={"limit": min(limit, b.limit or limit)}) for b in section.benchmarks]
     return study.model_copy(update={"eval": section.model_copy(update={"benchmarks": benchmarks})})
+
+
+def write_docs(folder: RunFolder, data: SubjectData) -> None:
+    """Write the questions of a subject below ``docs/``, unless the same ones are there; every model asks these."""
+    if data.test is None:
+        return
+    lines = b"".join(encode(docs_record(doc, data.test.hash)) for doc in data.docs)
+    relative = f"docs/{data.key}.jsonl"
+    try:
+        known = disk.read_whole(folder.path / relative)
+    except OSError:  # missing, or not readable: written anew
+        known = None
+    if known != lines:
+        folder.write_text(relative, lines.decode())
 
 
 def docs_record(doc: Doc, digest: str) -> Mapping[str, Any]:

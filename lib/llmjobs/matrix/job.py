@@ -16,7 +16,7 @@ from llmjobs.cluster.place import place
 from llmjobs.engines.probing import Layer, Machine, probe_machine
 from llmjobs.engines.registry import engine_of, prefetch
 from llmjobs.errors import LlmjobsError
-from llmjobs.eval.tasks import Task, docs_record, make_tasks
+from llmjobs.eval.tasks import Task, make_tasks, write_docs
 from llmjobs.machine.child import (
     Ended,
     describe_end,
@@ -36,7 +36,7 @@ from llmjobs.report.write.figures import draw_figures
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RECORDS, TIMINGS, RunFolder
-from llmjobs.work.journal import encode, read_records
+from llmjobs.work.journal import read_records
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import Outcome, open_run, write_summary
 from llmjobs.work.run_date import run_date
@@ -139,7 +139,7 @@ class MatrixJob:
             self.failed[cell.name] = str(error)
             raise
         for task in tasks:
-            self._write_docs(task)
+            write_docs(self.folder, task.data)
         yield work
 
     def close(self) -> None:
@@ -245,14 +245,6 @@ class MatrixJob:
         spec = tasks[0].model
         engine_of(spec).ensure_files(spec, located)
         prefetch(spec, located)
-
-    def _write_docs(self, task: Task) -> None:
-        if task.data.test is None:
-            return
-        lines = b"".join(encode(docs_record(doc, task.data.test.hash)) for doc in task.data.docs)
-        relative = f"docs/{task.data.key}.jsonl"
-        if not (self.folder.path / relative).exists():
-            self.folder.write_text(relative, lines.decode())
 
 
 def _described(machine: Machine) -> dict[str, Any]:
