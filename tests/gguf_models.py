@@ -64,6 +64,8 @@ def _value(value: Any) -> bytes:
         return struct.pack("<If", 6, value)
     if isinstance(value, str):
         return struct.pack("<I", 8) + _text(value)
+    if value and all(isinstance(one, float) for one in value):
+        return struct.pack(f"<IIQ{len(value)}f", 9, 6, len(value), *value)
     if all(isinstance(one, int) for one in value):
         return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
     return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_text, value))
@@ -95,11 +97,12 @@ def write_llama(folder: Path, path: Path, *, pre: str | None = "gpt-2", **metada
     }
     found |= {key.replace("__", "."): value for key, value in metadata.items()}
     weights = load_file(folder / "model.safetensors")
-    tensors = dict(_renamed(name, data.astype(np.float32), heads, kv_heads) for name, data in weights.items())
+    tensors = dict(renamed(name, data.astype(np.float32), heads, kv_heads) for name, data in weights.items())
     return write_gguf(path, {key: value for key, value in found.items() if value is not None}, tensors)
 
 
-def _renamed(name: str, data: np.ndarray, heads: int, kv_heads: int) -> tuple[str, np.ndarray]:
+def renamed(name: str, data: np.ndarray, heads: int, kv_heads: int) -> tuple[str, np.ndarray]:
+    """One weight of transformers' Llama under llama.cpp's name, and in its order."""
     if name in WEIGHTS:
         return WEIGHTS[name], data
     _, _, layer, rest = name.split(".", 3)

@@ -233,8 +233,8 @@ def test_a_context_without_room_is_cut(engine: LlamaEngine) -> None:
 
 
 def talk(model: Any, prompt: list[int], count: int, sampling: Sampling) -> tuple[list[int], int]:
-    """One turn: the answer, and how many tokens were still there."""
-    reused = model.read(prompt, count)
+    """One turn: the answer, and how many tokens were still there. The prompt is a tuple, as jobs give it."""
+    reused = model.read(tuple(prompt), count)
     said = [model.next_token(sampling) for _ in range(count)]
     model.finish(keep=True)
     return said, reused
@@ -411,6 +411,11 @@ def test_a_gpu_that_is_not_there(gguf: Path) -> None:
         pytest.skip("this build of llama.cpp has a GPU")
     with pytest.raises(ModelError, match="has no GPU to use; install a build"):
         open_model(spec(gguf, device="auto", gpu_layers=4))
+
+
+def test_a_file_is_not_quantized_again(gguf: Path) -> None:
+    with pytest.raises(ModelError, match="a GGUF file is not quantized again"):
+        open_model(spec(gguf).model_copy(update={"quantization": "8bit"}))
 
 
 def test_the_binding_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

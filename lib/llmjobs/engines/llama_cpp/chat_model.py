@@ -51,7 +51,7 @@ class LlamaChatModel:
     def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
         """Read a prompt; returns how many of its tokens were still there from the turns before."""
         self._said, self._logits = [], None
-        common = common_length(self._held, ids[:-1]) if self._keeps else 0
+        common = common_length(self._held, list(ids[:-1])) if self._keeps else 0
         self._cut(common)
         self._make_room(len(ids) + max_new_tokens)
         self._logits = self._compute(list(ids[common:]))
