@@ -77,11 +77,12 @@ class FingerprintError(RunFolderError):
 
 
 def plain_reason(error: BaseException, most: int = 300) -> str:
-    """The text of another library's exception: on one line, without class names and secrets."""
+    """The text of another library's exception: on one line, without class names, addresses and secrets."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyError) and text:
         text = f"there is no {text}"
     text = re.sub(r"'(\w+)' object has no attribute '(\w+)'", r"\1 has no \2", text)
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     text = re.sub(r"\b(?:\w+\.)*\w+(?:Error|Exception)\b:?\s*", "", text)
     return printable(redacted(text))[:most].rstrip(" .:;") or "no reason given"

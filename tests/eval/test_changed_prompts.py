@@ -44,7 +44,7 @@ def test_models_that_were_not_asked_the_same_are_named_on_the_first_page(tmp_pat
     told = json.loads((tmp_path / "r/study/summary.json").read_text())["eval"]["models"][1]["benchmarks"][0]
     fewer = told["changed_prompts"]["fewer_shots"]
     notes = (tmp_path / "r/study/notes.md").read_text()
-    assert f"the models were not asked the same (short: 2 shots, 1 fitted on {fewer} questions)" in notes
+    assert f"the models did not get the same prompts (short: 2 shots, 1 fitted on {fewer} questions)" in notes
 
 
 def test_runs_with_other_dates_are_told_apart(tmp_path):

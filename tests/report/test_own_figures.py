@@ -513,7 +513,7 @@ def test_where_leaves_a_trace(tmp_path: Path, run_folder: Path) -> None:
     assert "takes 1 of 1 models and 12 of 24 records" in notes
     study = study_of(run_folder, where={"subject": "sums"})
     sources = next(b for b in making.build(Measures(study)).blocks if isinstance(b, Table) and b.caption == "Sources")
-    assert sources.rows[0][2:5] == ["1", "12 of 24", "whole, a part taken"]
+    assert sources.rows[0][2:5] == ["1", "12 of 24", "complete, partly used"]
     assert "subject=sums" in sources.note
 
 

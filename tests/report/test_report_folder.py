@@ -278,7 +278,7 @@ def test_budgets_are_read_and_refused_in_one_line() -> None:
 def test_the_budget_decides_what_is_recommended(tmp_path: Path) -> None:
     run = FakeRun().write(tmp_path / "run")
     for limit, told in (
-        (0.5, "No model keeps within 0.50 s of real time"),
+        (0.5, "No model stays within 0.50 s of real time"),
         (12.0, "Within 12.0 s of real time, run large"),
     ):
         measures = Measures(assemble(read(run), budget={"time": limit}))

@@ -89,7 +89,7 @@ def test_two_peoples_runs_of_one_model_say_what_differs(common: Measures) -> Non
     assert len(set(labels)) == len(labels)
     told = sentences(common)
     assert "the same model under other settings" not in told
-    assert "perhaps the prompt and the reading of replies, which are not recorded" in told
+    assert "perhaps the prompt and the parsing of replies, which are not recorded" in told
 
 
 def test_runs_on_two_dates_differ_in_the_date(common: Measures) -> None:
@@ -142,7 +142,7 @@ def test_a_model_at_chance_is_said_to_be(biased: Measures) -> None:
     assert exact > 0.05
     assert model.above_p == pytest.approx(min(1, exact))
     assert f"{name} has {percent(accuracy.interval.value)} right" in sentences(biased)
-    assert "not shown to be better than blind guessing" in sentences(biased)
+    assert "no evidence that it is better than blind guessing" in sentences(biased)
 
 
 def test_a_preferred_letter_is_held_against_what_it_would_score(common: Measures) -> None:
@@ -163,7 +163,7 @@ def test_a_preferred_letter_is_held_against_what_it_would_score(common: Measures
         block.text for section in ORDER if section.key == "patterns" for block in section.build(common).blocks
         if isinstance(block, Prose)
     )  # fmt: skip
-    assert "its accuracy is more than that letter" in told
+    assert "its accuracy comes from more than that letter" in told
     assert "about what it knows" not in told
 
 
@@ -200,7 +200,7 @@ def test_faulty_labels_are_left_out_as_well(shared_data: Path, predictions: Path
     told = sentences(measures)
     assert f"has {percent(benchmark.correct[best, kept].mean())} of {kept.sum():,} right" in told
     missed = (benchmark.correct < 0.5).all(axis=0)
-    assert f"it is {(missed & kept).sum()} of {kept.sum():,}, expected" in told
+    assert f"{(missed & kept).sum()} of {kept.sum():,} are missed, expected" in told
 
 
 def test_blind_guessers_stand_beside_the_oracle(biased: Measures) -> None:
@@ -350,5 +350,5 @@ def test_the_time_of_a_whole_run_is_not_put_beside_a_part_of_it(shared_cases: Pa
     whole = sentences(Measures(assemble(read(logs))))
     assert "2.3 times as long as gemma-2-2b-it for the same 802 questions of gsm8k, hellaswag and 2 more: " in whole
     part = sentences(Measures(assemble(read(logs), where={"benchmark": "gsm8k"})))
-    assert "for the same 802 questions of the whole run, more than this report is on: " in part
-    assert "loading included (one run each)" not in part
+    assert "for the same 802 questions of the whole run, which has more than this report covers: " in part
+    assert "including loading (one run each)" not in part

@@ -54,9 +54,9 @@ Named = Sequence[tuple[str, Calibration]]
 
 
 def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Plot:
-    """Draw a line a model, best on top: micro accuracy with its interval, macro as a ring, chance named.
+    """Draw one line per model, best on top: micro accuracy with its interval, macro as a ring, and the chance line.
 
-    ``labels`` are in the order of ``found.models``; of a long ranking the first and the last are drawn.
+    ``labels`` are in the order of ``found.models``. Of a long ranking, the first and the last models are drawn.
     """
     lines = figure_style.ends(len(found.models), MOST_LINES if len(found.models) <= MOST_LINES else CUT_LINES, 4)
     count = len(lines)
@@ -78,7 +78,7 @@ def leaderboard(found: BenchmarkAccuracy, labels: Sequence[str]) -> Plot:
         figure_style.percent_axis(axes)
         figure_style.light_grid(axes)
         if None in lines:
-            figure_style.say(figure, "The models between are in the accuracy table and in summary.csv.")
+            figure_style.say(figure, "The other models are in the accuracy table and in summary.csv.")
     return figure
 
 
@@ -125,7 +125,7 @@ def _span(axes: Axes, found: BenchmarkAccuracy, chance: float) -> None:
 
 
 def heat_map(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice) -> Plot:
-    """Accuracy by subject (rows) and model (columns); the number stands in every cell.
+    """Accuracy by subject (rows) and model (columns), with the number in every cell.
 
     A few models get a dot and an interval for every subject instead, many models are cut to the first ones.
     """
@@ -174,7 +174,7 @@ def _name_subjects(
 
 
 def _subject_dots(found: BenchmarkAccuracy, labels: Sequence[str], subjects: slice, names: Sequence[str]) -> Plot:
-    """A dot with Wilson's 95% interval for every subject, a colour a model."""
+    """A dot with Wilson's 95% interval for every subject, one colour per model."""
     inks = (figure_style.BLUE, figure_style.ORANGE, figure_style.GREEN)
     count = len(found.models)
     with figure_style.styled():
@@ -293,11 +293,11 @@ def calibration_blocks(measures: Measures, name: str, found: BenchmarkAccuracy) 
     note = (
         f"Confidence is the probability of the chosen option among the options, from {kinds}. ECE: mean gap between"
         " confidence and accuracy over ten bins (0 is best). Brier: 0 is best, 2 worst. AUROC: chance that"
-        " a right answer is surer than a wrong one (50% tells nothing)."
+        " a right answer has higher confidence than a wrong one (50%: confidence carries no information)."
     )
     caption = (
-        "Share right against confidence; the area of a point grows with its number of questions, the dashed"
-        " line is perfect."
+        "Share of right answers against confidence. The area of a point grows with its number of questions; the dashed"
+        " line is perfect calibration."
     )
     figure = Figure(file_name("calibration", name, measures), caption, partial(reliability, models))
     return [Heading("Calibration"), figure, Table("Confidence and accuracy", columns, rows, note=note)]
@@ -317,7 +317,7 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Say how accurate every model is."""
+    """The leaderboard, accuracy by subject, and calibration."""
     blocks: list[Block] = []
     findings: list[Finding] = []
     several = len(measures.accuracy) > 1
@@ -341,13 +341,13 @@ def labels(measures: Measures, found: BenchmarkAccuracy) -> list[str]:
 def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
     benchmark = found.benchmark
     chance = benchmark.chance
-    told = f"Answering blindly would score {percent(chance)} on average: the chance line. " if chance else ""
+    told = f"The chance line is the average score of blind guessing, {percent(chance)}. " if chance else ""
     scored = f", scored by {benchmark.metric}" if benchmark.metric not in ("", "acc") else ""
     intro = Prose(
         f"{plural(benchmark.n, 'question')} of {name} in {plural(len(found.subjects), 'subject')}, the same"
-        f" for every model{scored}. {told}Micro accuracy counts every question once, macro accuracy every subject"
-        " once. A 95% interval is made so that 95 of 100 such intervals hold the true accuracy: Wilson's for"
-        " other questions from the same subjects; the clustered one also lets the subjects vary."
+        f" for every model{scored}. {told}Micro accuracy gives every question the same weight, macro accuracy every"
+        " subject. Of 100 intervals at 95%, about 95 contain the true accuracy. Wilson's interval is for"
+        " other questions from the same subjects; the clustered one also allows for other subjects."
     )
     rows = [_row(measures, model, len(found.subjects)) for model in found.models]
     columns = [
@@ -357,14 +357,14 @@ def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> lis
         Column("Micro"),
         Column("95% interval"),
     ]
-    columns += [Column("Clustered"), Column("Macro"), Column("Unread"), Column("Errors")]
+    columns += [Column("Clustered"), Column("Macro"), Column("Unparsed"), Column("Errors")]
     table = Table(
         f"Accuracy on {name}",
         columns,
         rows,
         note=(
-            "Unread: replies in which no answer could be read; they count as wrong. Errors: questions that"
-            " could not be scored; they count neither way."
+            "Unparsed: replies without a readable answer; they count as wrong. Errors: questions that could not be"
+            " scored; they are not part of any accuracy."
         ),
     )
     return [intro, table]
@@ -386,8 +386,8 @@ def _faulty_table(measures: Measures, found: BenchmarkAccuracy) -> list[Block]:
     faulty, reviewed = faulty_columns(measures.study, found.benchmark)
     columns = [Column("Model", "left", 1), Column("All questions"), Column("Without faulty"), Column("95% interval")]
     note = (
-        f"The label notes were found for {count(reviewed)} of {plural(found.benchmark.n, 'question')} and call"
-        f" {count(len(faulty))} of them faulty. What nobody reviewed is kept."
+        f"The label notes cover {count(reviewed)} of {plural(found.benchmark.n, 'question')} and mark"
+        f" {count(len(faulty))} of them as faulty. Questions that were not reviewed are kept."
     )
     return [Table("Without the questions whose label is in doubt", [*columns, Column("Change")], rows, note=note)]
 
@@ -419,9 +419,9 @@ def _subjects(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[B
         which = slice(part * size, (part + 1) * size)
         more = f" ({part + 1} of {parts})" if parts > 1 else ""
         what = (
-            "with 95% intervals (Wilson), number of questions in parentheses"
+            "with 95% intervals (Wilson) and the number of questions in parentheses"
             if len(names) <= MOST_DOTS
-            else "in percent, number of questions in parentheses. Dark is low, bright is high"
+            else "in percent, with the number of questions in parentheses. Dark is low, bright is high"
         )
         caption = f"Accuracy by subject{more} {what}."
         blocks.append(
@@ -457,10 +457,10 @@ def _metrics(measures: Measures, found: BenchmarkAccuracy) -> list[Block]:
         Column("Lost"),
     ]
     note = (
-        "acc takes the option with the highest log-likelihood, acc_norm divides it by the option's length"
-        " first. The two answer different questions: compare models on one of them."
+        "acc chooses the option with the highest log-likelihood. acc_norm first divides the log-likelihood by the"
+        " option's length. Compare models by one of the two, not across them."
     )
-    return [Table("Two ways to choose among the same log-likelihoods", columns, rows, note=note)]
+    return [Table("The same log-likelihoods scored by acc and acc_norm", columns, rows, note=note)]
 
 
 def _findings(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
@@ -468,18 +468,18 @@ def _findings(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
     if not scored:
         return []
     return [_first(measures, found, scored), *_sisters(measures, found), *_spread(measures, found),
-            *_without_faulty(measures, found), *_asked_otherwise(measures, found),
+            *_without_faulty(measures, found), *_changed_prompts(measures, found),
             *_unread(measures, found)]  # fmt: skip
 
 
 def _named(measures: Measures, benchmark: Benchmark) -> str:
-    """A benchmark's name, with the metric where its answers were scored by several."""
+    """A benchmark's name, with the metric if its answers were scored by several."""
     several = len({table.name for table in measures.study.metrics if table.benchmark == benchmark.name}) > 1
     return f"{benchmark.name} ({benchmark.metric})" if several and benchmark.metric else benchmark.name
 
 
 def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelAccuracy]) -> Finding:
-    """Say who has most right, and who of the others cannot be told apart from that; one run stands for a model."""
+    """Name the most accurate model and those that cannot be told apart from it, with one run per model."""
     benchmark = found.benchmark
     stands = representatives(measures.study, benchmark)
     models = [model for model in scored if stands[model.row] == model.row] or list(scored)
@@ -487,14 +487,14 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
     value, low, high = best.interval
     name = measures.study.entries[best.entry].label
     chance = benchmark.chance
-    told = f"; blind guessing would get {percent(chance, 0)} on average" if chance else ""
+    guess = f"; blind guessing would get {percent(chance, 0)} on average" if chance else ""
     what = f"{percent(value)} of {plural(best.n, 'question')} right (95%: {interval(low, high)})"
     level = [model for model in models if model.interval.value == value]
     if len(models) > 1 and len(level) == len(models):
-        text = f"On {_named(measures, benchmark)}, {all_of(len(models))} models have {what}{told}."
+        text = f"On {_named(measures, benchmark)}, {all_of(len(models))} models have {what}{guess}."
     elif len(level) > 1:
         names = listed(measures.study.entries[model.entry].label for model in level)
-        text = f"On {_named(measures, benchmark)}, {names} are level at the top: each has {what}{told}."
+        text = f"On {_named(measures, benchmark)}, {names} tie for first place: each has {what}{guess}."
         more = len(set(leading_group(measures.pairs[benchmark.name], best.row)) - {model.row for model in level})
         text += f" {sentence(plural(more, 'other model'))} cannot be told apart from the first of them." if more else ""
     elif len(models) > 1:
@@ -502,10 +502,10 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
         kind = "models and precisions" if several else "models"
         one_each = " (one run of each)" if len(models) < len(scored) else ""
         most = "more than the other model" if len(models) == 2 else f"the most of the {word(len(models))} {kind}"
-        text = f"On {_named(measures, benchmark)}, {name} has {what}, {most}{one_each}{told}."
+        text = f"On {_named(measures, benchmark)}, {name} has {what}, {most}{one_each}{guess}."
         text += f" {_leaders(measures, benchmark, best.row, len(models) - 1)}"
     else:
-        text = f"On {_named(measures, benchmark)}, {name} has {what}{told}."
+        text = f"On {_named(measures, benchmark)}, {name} has {what}{guess}."
     return Finding(percent(value), text, 100)
 
 
@@ -526,7 +526,7 @@ SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([bBmM])(?![A-Za-z0-9])")
 
 
 def _named_size(name: str) -> tuple[str, float] | None:
-    """Return the family's name (its first letters) and the number of parameters that a model's name tells."""
+    """Return the family's name (its first letters) and the number of parameters that a model's name gives."""
     short = name.rstrip("/").rsplit("/", 1)[-1]
     size, family = SIZE.search(short), re.match(r"[A-Za-z]+", short)
     if not size or not family:
@@ -536,7 +536,7 @@ def _named_size(name: str) -> tuple[str, float] | None:
 
 
 def _sisters(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
-    """Remark that a much larger model of the same family name has fewer right than a small one."""
+    """Point out a model that has fewer right answers than a much smaller one of the same family."""
     benchmark = found.benchmark
     sizes = [_named_size(measures.study.entries[place].info.id) for place in benchmark.rows]
     odd = []
@@ -548,17 +548,17 @@ def _sisters(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
         return []
     pair = max(odd, key=lambda p: p.result.difference)
     small, large = (measures.label(benchmark, row) for row in (pair.first, pair.second))
-    more = f" {sentence(plural(len(odd) - 1, 'more such pair'))}." if len(odd) > 1 else ""
+    more = f" The same is true of {plural(len(odd) - 1, 'other pair')}." if len(odd) > 1 else ""
     text = (
         f"On {benchmark.name}, {large} has {points(pair.result.difference)} points fewer right than the smaller {small}"
-        f" ({TOGETHER}: {interval(*pair.together)}). Look at its prompt and at how its replies are read before taking"
-        f" that for what it can do.{more}"
+        f" ({TOGETHER}: {interval(*pair.together)}). Check its prompt and how its replies are parsed before you"
+        f" conclude that it is less capable.{more}"
     )
     return [Finding(f"{points(-pair.result.difference, sign=True)} pts", text, 89, alarm=True)]
 
 
 def _spread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
-    """Name the subjects with the lowest and the highest accuracy, where the test finds that subjects differ."""
+    """Name the subjects with the lowest and the highest accuracy, if the test finds that subjects differ."""
     benchmark = found.benchmark
     stands = representatives(measures.study, benchmark)
     rows = tuple(model.row for model in found.models if model.n and stands[model.row] == model.row)
@@ -572,14 +572,14 @@ def _spread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
         f"On {benchmark.name}, accuracy {who} is lowest in {low.subject.replace('_', ' ')}"
         f" ({percent(low.interval.value, 0)}; 95%: {interval(*low.interval[1:])}) and highest in"
         f" {high.subject.replace('_', ' ')} ({percent(high.interval.value, 0)}; {interval(*high.interval[1:])});"
-        f" the intervals hold for all {count(len(subjects))} subjects together, which differ ({p_value(test.p)},"
-        " permutation)."
+        f" the intervals are simultaneous over all {count(len(subjects))} subjects. The subjects differ"
+        f" ({p_value(test.p)}, permutation)."
     )
     return [Finding(percent(low.interval.value, 0), text, 40)]
 
 
 def _without_faulty(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
-    """Say what accuracy is without the questions whose label is called faulty."""
+    """Accuracy without the questions whose label is marked as faulty."""
     benchmark = found.benchmark
     kept = measures.without_faulty.get(benchmark.name)
     if kept is None:
@@ -590,30 +590,30 @@ def _without_faulty(measures: Measures, found: BenchmarkAccuracy) -> list[Findin
     same = before.row == after.row
     best = measures.study.entries[after.entry].label
     text = (
-        f"On {benchmark.name}, the label notes call {count(len(faulty))} of {plural(reviewed, 'reviewed question')}"
-        " faulty."
+        f"On {benchmark.name}, the label notes mark {count(len(faulty))} of {plural(reviewed, 'reviewed question')}"
+        " as faulty."
         f" Without these, {best} has {percent(after.interval.value)} of {count(after.n)} right (95%:"
         f" {interval(after.interval.low, after.interval.high)})"
-        + (f" instead of {percent(before.interval.value)}." if same else ", the most of all.")
+        + (f" instead of {percent(before.interval.value)}." if same else ", more than any other model.")
     )
     return [Finding(percent(after.interval.value), text, 87)]
 
 
-def _asked_otherwise(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
-    """Say which models did not get the prompts that were planned: shots that did not fit, prompts that were cut."""
+def _changed_prompts(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
+    """Name the models whose prompts differ from the manifest: shots that did not fit, prompts that were cut."""
     name = found.benchmark.name
     changed = {model.entry: measures.study.entries[model.entry].changed.get(name) for model in found.models}
     said = [(measures.study.entries[entry].label, one) for entry, one in changed.items() if one and one.differs]
     if not said:
         return []
-    told = "; ".join(f"{label}: {one}" for label, one in said[:3])
+    changes = "; ".join(f"{label}: {one}" for label, one in said[:3])
     more = f"; and {plural(len(said) - 3, 'other model')}" if len(said) > 3 else ""
     same = len({str(one) for _, one in said}) == 1 and len(said) == len(changed)
-    what = "prompts did not fit into the context" if same else "the models were not asked the same"
+    what = "prompts did not fit into the context" if same else "the models did not get the same prompts"
     return [
         Finding(
             count(sum(max(one.fewer_shots, one.truncated, one.shortened) for _, one in said)),
-            f"On {name}, {what} ({told}{more}).",
+            f"On {name}, {what} ({changes}{more}).",
             95,
             alarm=True,
         )
@@ -630,9 +630,9 @@ def _unread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
         findings.append(
             Finding(
                 percent(share),
-                f"On {found.benchmark.name}, {name} left no readable answer to {count(worst.unparsed)} of"
-                f" {plural(worst.n, 'question')}; these count as wrong, which may say more about the prompt than"
-                " about the model.",
+                f"On {found.benchmark.name}, {name} gave no readable answer to {count(worst.unparsed)} of"
+                f" {plural(worst.n, 'question')}. These count as wrong; the cause may be the prompt rather than the"
+                " model.",
                 85,
                 alarm=True,
             )
@@ -644,7 +644,7 @@ def _unread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
             Finding(
                 count(total),
                 f"On {found.benchmark.name}, {plural(total, 'answer')} could not be scored ({names}) and"
-                f" {'is' if total == 1 else 'are'} left out of the accuracies, not counted as wrong.",
+                f" {'is' if total == 1 else 'are'} left out of the accuracies; they do not count as wrong.",
                 84,
                 alarm=True,
             )

@@ -1,4 +1,4 @@
-"""What a section is: a key, a title, whether the data has it, and what it says.
+"""What a section is: a key, a title, whether the data contains it, and what it says.
 
 A new section is one file in this folder with ``SECTION = Section(...)``, named in
 :data:`llmjobs.report_job.ORDER`.
@@ -14,7 +14,7 @@ from llmjobs.report.measure import Measures
 
 @dataclass(frozen=True)
 class Section:
-    """One chapter of the report. ``build`` is called only when ``wanted`` says that the data has it."""
+    """One chapter of the report. ``build`` is called only if ``wanted`` returns true."""
 
     key: str
     title: str
@@ -28,7 +28,7 @@ MAX_NAME = 60
 
 
 def file_name(kind: str, benchmark: str, measures: Measures, part: int | None = None) -> str:
-    """Return a figure's file name: the benchmark is named only where there are several."""
+    """Return a figure's file name. It contains the benchmark only if there are several."""
     safe = "".join(c if c.isalnum() and c.isascii() or c in "-_" else "-" for c in benchmark)[:MAX_NAME]
     names = [other.name.lower() for other in measures.study.benchmarks]
     if safe.lower() != benchmark.lower() or names.count(benchmark.lower()) > 1:

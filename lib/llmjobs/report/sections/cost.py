@@ -51,7 +51,7 @@ class CostPoint:
 
 
 def pareto(points: Sequence[CostPoint]) -> list[CostPoint]:
-    """Return the points that no other one beats in cost and accuracy at once, cheapest first."""
+    """Return the points that no other point beats in both cost and accuracy, cheapest first."""
     front: list[CostPoint] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
         if not front or point.accuracy > front[-1].accuracy:
@@ -72,12 +72,12 @@ BYTES = (Unit("B", 1), Unit("KiB", 2**10), Unit("MiB", 2**20), Unit("GiB", 2**30
 
 
 def fitting_unit(largest: float, units: Sequence[Unit]) -> Unit:
-    """Return the largest unit of which there are two at least."""
+    """Return the largest unit in which ``largest`` is at least 2."""
     return next((unit for unit in reversed(units) if largest >= 2 * unit.factor), units[0])
 
 
 def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chance: float) -> Plot:
-    """Accuracy against a cost; the models on the Pareto front are filled and joined by steps."""
+    """Accuracy against a cost. Models on the Pareto front are filled and joined by steps."""
     unit = fitting_unit(max(p.cost for p in points), units)
     at = [(p.cost / unit.factor, p) for p in points]
     front = pareto(points)
@@ -118,7 +118,7 @@ def tradeoff(points: Sequence[CostPoint], axis: str, units: Sequence[Unit], chan
         ]
         place_labels(axes, named[:MOST_NAMES])
         if len(points) > MOST_NAMES:
-            figure_style.say(figure, "Named: those on the front.")
+            figure_style.say(figure, "Only the models on the front are named.")
     return figure
 
 
@@ -137,7 +137,7 @@ def _chance_line(axes: Axes, chance: float) -> None:
 
 
 def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]) -> Plot:
-    """Draw bars side by side for each model, a kind of time (or memory) a shade; a missing one is said."""
+    """Draw bars side by side for each model, one shade per kind of time or memory. Missing ones say so."""
     each = 0.14 + 0.13 * len(parts)
     most = int((figure_style.ROOM_IN - 0.95) / (0.75 * each))
     total, labels = len(labels), labels[:most]
@@ -186,7 +186,7 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Say what every model costs, and what one gets for it."""
+    """Time, memory and energy of every model, and accuracy against them."""
     entries = [entry for entry in measures.study.entries if entry.cost]
     blocks: list[Block] = []
     if entries:
@@ -197,10 +197,9 @@ def build(measures: Measures) -> Content:
 
 def _explained(entries: Sequence[Entry]) -> Prose:
     text = (
-        "Real time is what a clock on the wall shows, loading included, over all attempts. CPU time is user"
-        " and system time of all threads together, and exceeds real time where several work at once. GPU"
-        " time comes from the device's own events; where a device has none it is not measured, which is not"
-        " the same as zero."
+        "Real time is wall-clock time, including loading, summed over all attempts. CPU time is user and system time"
+        " summed over all threads; it exceeds real time if several threads work at once. GPU time comes from the"
+        " device's events. On devices without such events it is not measured; that does not mean zero."
     )
     reasons = sorted({e.cost.gpu_s_reason for e in entries if e.cost and e.cost.gpu_s is None and e.cost.gpu_s_reason})
     return Prose(text + (f" GPU time is missing here: {'; '.join(reasons)}." if reasons else ""))
@@ -242,15 +241,15 @@ def _table(entries: Sequence[Entry]) -> Table:
             row.append(decimal(per))
         rows.append(row)
     note = (
-        "Real: loading, planning, scoring and saving, all attempts. Questions/s: while scoring; the same figure as on"
-        " the terminal. Memory: the peak of what must stay; resident: with pages of files, which the system can take"
-        " back. A dash: not measured."
+        "Real: loading, planning, scoring and saving, over all attempts. Questions/s: during scoring, same as on the"
+        " terminal. Memory: peak memory that the system cannot reclaim. Resident: peak including file pages,"
+        " which it can reclaim. A dash: not measured."
     )
-    return Table("What each model took", columns, rows, note=note)
+    return Table("Time and memory of each model", columns, rows, note=note)
 
 
 def rate(cost: Cost) -> str:
-    """Questions a second while scoring: see :attr:`Cost.questions_per_s`."""
+    """Questions per second during scoring: see :attr:`Cost.questions_per_s`."""
     return decimal(cost.questions_per_s, 1)
 
 
@@ -283,8 +282,8 @@ def _tradeoffs(measures: Measures) -> list[Block]:
         units = SECONDS if kind == "time" else BYTES
         front = listed(p.label for p in pareto(points_))
         caption = (
-            f"Accuracy on {main.name} against {axis}{whole}, with 95% intervals. On the front (no other has both"
-            f" more right and a lower {axis} as measured): {front}."
+            f"Accuracy on {main.name} against {axis}{whole}, with 95% intervals. On the Pareto front (no other"
+            f" model is both more accurate and lower in measured {axis}): {front}."
         )
         blocks.append(Figure(name, caption, partial(tradeoff, points_, axis, units, main.chance)))
     return blocks
@@ -301,7 +300,7 @@ def _points(measures: Measures, benchmark: str, kind: str) -> list[CostPoint]:
 
 
 def _machine_rows(entries: Sequence[Entry]) -> list[list[str]]:
-    """List the same model on two machines, a laptop and a Colab, a row each."""
+    """One row per machine for each model that was run on several, such as a laptop and Colab."""
     by_model: dict[str, list[Entry]] = {}
     for entry in entries:
         by_model.setdefault(entry.info.id, []).append(entry)
@@ -334,22 +333,25 @@ def _machines(entries: Sequence[Entry]) -> list[Block]:
         Column("Real"),
         Column("Speed"),
     ]
-    note = "Speed: against the slowest of the same model."
-    table = Table("Machine against machine", columns, rows, note=note)
+    note = "Speed: relative to the slowest run of the same model."
+    table = Table("Comparison of machines", columns, rows, note=note)
     return [Heading("The same model on several machines"), table] if rows else []
 
 
 def _notes(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Say the times in words, and what another machine changes."""
+    """Sentences on the times, and on the differences between machines."""
     notes = []
     for entry in entries:
         cost = entry.cost or Cost()
         gpu = f"{seconds(cost.gpu_s)} GPU" if cost.gpu_s is not None else "GPU time not measured"
-        told = f"{entry.label}: {seconds(cost.real_s)} real, {seconds(cost.cpu_s)} CPU, {gpu}"
-        notes.append((TIMINGS, f"{told}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions a second."))
+        times = f"{entry.label}: {seconds(cost.real_s)} real, {seconds(cost.cpu_s)} CPU, {gpu}"
+        notes.append((TIMINGS, f"{times}; peak memory {size(cost.memory_bytes)}, {rate(cost)} questions per second."))
     for row in _machine_rows(entries):
         notes.append(
-            (MACHINES, f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} the speed of the slowest (one run each).")
+            (
+                MACHINES,
+                f"{row[0]} on {row[1]} ({row[2]}): {row[3]}, {row[4]} the speed of the slowest machine (one run each).",
+            )
         )
     return notes
 
@@ -361,21 +363,21 @@ def _recommendation(measures: Measures) -> list[Finding]:
     found = recommend(measures.accuracy[main.name], study.entries, study.budget)
     limits = " and ".join(f"{_amount(name, value)} of {NAMES[name]}" for name, value in study.budget.items())
     unknown = (
-        f" Not measured, so not considered: {listed(study.entries[m.entry].label for m in found.unmeasured)}."
+        f" Not considered, because not measured: {listed(study.entries[m.entry].label for m in found.unmeasured)}."
         if found.unmeasured
         else ""
     )
     if found.best is None:
-        return [Finding("none", f"No model keeps within {limits}.{unknown}", 120, alarm=True)]
+        return [Finding("none", f"No model stays within {limits}.{unknown}", 120, alarm=True)]
     entry = study.entries[found.best.entry]
     took = " and ".join(f"{_amount(name, spent(entry.cost, name) or 0)} of {NAMES[name]}" for name in study.budget)
     whole = f" for {_all_benchmarks(measures)}" if len(study.benchmarks) > 1 else ""
     text = (
         f"Within {limits}, run {entry.label}: {percent(found.best.interval.value)} right on {main.name} (95%:"
-        f" {interval(found.best.interval.low, found.best.interval.high)}), taking {took}{whole}."
+        f" {interval(found.best.interval.low, found.best.interval.high)}), using {took}{whole}."
     )
-    told = _alike(measures, found.best, found.within) + _lost(measures, found.best, found.over) + unknown
-    return [Finding("→", text + told, 120)]
+    text += _alike(measures, found.best, found.within) + _lost(measures, found.best, found.over) + unknown
+    return [Finding("→", text, 120)]
 
 
 def _all_benchmarks(measures: Measures) -> str:
@@ -383,7 +385,7 @@ def _all_benchmarks(measures: Measures) -> str:
 
 
 def _alike(measures: Measures, best: ModelAccuracy, within: Sequence[ModelAccuracy]) -> str:
-    """Name those within the budget that cannot be told apart from the best."""
+    """Name the models within the budget that cannot be told apart from the best."""
     main = measures.study.main
     group = leading_group(measures.pairs[main.name], best.row)[1:] if main else []
     names = [measures.study.entries[model.entry].label for model in within if model.row in group]
@@ -397,21 +399,21 @@ def _amount(name: str, value: float) -> str:
 def _lost(measures: Measures, best: ModelAccuracy, over: Sequence[ModelAccuracy]) -> str:
     better = [m for m in over if m.n and m.interval.value > best.interval.value]
     if not better:
-        return " No model beyond the budget does better."
+        return " No model over the budget is more accurate."
     top, main = better[0], measures.study.main
     label = measures.study.entries[top.entry].label
     pairs = measures.pairs[main.name] if main else []
     pair = next((p for p in pairs if {p.first, p.second} == {top.row, best.row}), None)
     if pair is None:
-        return f" {label}, beyond the budget, has {percent(top.interval.value)}."
+        return f" {label}, over the budget, has {percent(top.interval.value)} right."
     ends = interval(*pair.together)
     if not pair.distinguishable:
-        return f" {label}, beyond the budget, has {percent(top.interval.value)}, which cannot be told apart."
-    return f" {label}, beyond the budget, has {points(pair.result.difference)} points more ({TOGETHER}: {ends})."
+        return f" {label}, over the budget, has {percent(top.interval.value)} right, but cannot be told apart from it."
+    return f" {label}, over the budget, has {points(pair.result.difference)} points more ({TOGETHER}: {ends})."
 
 
 def _findings(measures: Measures, entries: Sequence[Entry]) -> list[Finding]:
-    """Name the slowest and the fastest where a single run of each shows that they differ."""
+    """Name the slowest and the fastest model, if single runs are enough to show that they differ."""
     timed = sorted((e for e in entries if e.cost and e.cost.real_s), key=lambda e: (e.cost and e.cost.real_s) or 0.0)
     factor = time_factor(timed[-1], timed[0]) if len(timed) > 1 else None
     if factor is None or len({e.info.id for e in timed}) < 2:
@@ -422,11 +424,11 @@ def _findings(measures: Measures, entries: Sequence[Entry]) -> list[Finding]:
     asked = quick.cost.questions if quick.cost else 0
     shown = sum(b.n for b in study.benchmarks) + sum(table.values.shape[1] for table in study.graded)
     names = listed([*(b.name for b in study.benchmarks), *(table.benchmark for table in study.graded)], limit=3)
-    of = names if asked == shown else "the whole run, more than this report is on"
+    of = names if asked == shown else "the whole run, which has more than this report covers"
     text = (
         f"{late.label} took {ratio(factor)} times as long as {quick.label} for the same"
-        f" {plural(asked, 'question')} of {of}: {slow} against {fast}, loading"
-        " included, one run each."
+        f" {plural(asked, 'question')} of {of}: {slow} against {fast},"
+        " including loading, one run each."
     )
     return [Finding(f"{ratio(factor)}×", text, 65)]
 

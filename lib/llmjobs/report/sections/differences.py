@@ -36,7 +36,7 @@ from llmjobs.statistics.paired import simultaneous_level, smallest_difference
 
 
 def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Plot:
-    """Each pair's difference with its interval; filled where it stands after Holm's correction."""
+    """Each pair's difference with its interval, filled if it is significant after Holm's correction."""
     short = short_names(labels, 24)
     with figure_style.styled():
         figure = figure_style.blank(0.6 + 0.21 * len(pairs))
@@ -139,16 +139,16 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Say which models differ, by how much, and how sure that is."""
+    """Which models differ, by how much, and with what certainty."""
     blocks: list[Block] = [
         Prose(
-            "Two models that answered the same questions are compared question by question: what both get"
-            " right or both get wrong says nothing about which is better. p is McNemar's exact test, adjusted"
-            " by Holm for the number of pairs. The interval of the difference is Bonett and Price's at a level"
-            " at which the intervals of all pairs hold together with 95% (Bonferroni); of one pair alone it is"
-            " in pairs.csv. A pair counts as told apart where the test says so and the interval leaves out 0."
-            " All this takes questions as independent of each other and speaks of other questions from the same"
-            " subjects; for other subjects, pairs.csv has the interval clustered by subject."
+            "Models are compared question by question. Questions that both get right or both get wrong do not show"
+            " which model is better. p is from McNemar's exact test, adjusted by Holm's method for the number of pairs."
+            " The interval of a difference is Bonett and Price's. The intervals of all pairs hold together at 95%"
+            " (Bonferroni); pairs.csv also has the interval of each pair alone. Two models can be told apart if the"
+            " adjusted p is below 5% and the interval excludes 0. These methods treat questions as independent and"
+            " generalize to other questions from the same subjects. For other subjects, pairs.csv has the interval"
+            " clustered by subject."
         )
     ]
     findings: list[Finding] = []
@@ -171,7 +171,7 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
     order = [model.row for model in measures.accuracy[benchmark.name].models]
     ranked = sorted(pairs, key=lambda p: (order.index(p.first), order.index(p.second)))
     apart = sum(pair.distinguishable for pair in pairs)
-    told = (
+    result = (
         f"{sentence(word(apart)) if apart else 'None'} of the {count(len(pairs))} pairs can be told apart at the 5%"
         " level after the correction."
         if len(pairs) > 1
@@ -181,15 +181,15 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
     columns, rows = _rows(measures, benchmark, ranked)
     strong = frozenset(place for place, pair in enumerate(ranked) if pair.distinguishable)
     note = (
-        "Only first, only second: questions that one of the two alone gets right. Answers differ: share of"
-        " questions with another answer, right or wrong. Bold: told apart."
+        "Only first, only second: questions that only this model gets right. Answers differ: share of questions on"
+        " which the two give different answers, right or wrong. Bold: the two can be told apart."
     )
     top = [row for row in order if any(row in (pair.first, pair.second) for pair in pairs)][:MOST_MODELS]
     among = [at for at, pair in enumerate(ranked) if pair.first in top and pair.second in top]
     chosen = f"the pairs of the {word(len(top))} most accurate models"
     cut = Cut(len(among), among, chosen, "pairs.csv") if len(among) < len(pairs) else Cut(all_in="pairs.csv")
     return [
-        Prose(f"{told} {_power(pairs)}"),
+        Prose(f"{result} {_power(pairs)}"),
         figure,
         Table("Every pair on the same questions", columns, rows, strong, note, cut),
     ]
@@ -203,14 +203,14 @@ def _power(pairs: Sequence[Pair]) -> str:
     share = (typical.only_first + typical.only_second) / typical.n
     alone = smallest_difference(typical.n, share)
     text = (
-        f"The smallest difference that {plural(typical.n, 'question')} can show: where one of two models alone is"
-        f" right on {percent(share, 0)} of them, as in the middle one of these pairs, a true difference of"
-        f" {points(alone)} points is found with a chance of 80% in a single comparison"
+        f"What {plural(typical.n, 'question')} can show: in the median pair, only one of the two models is right on"
+        f" {percent(share, 0)} of the questions. With this share, a single comparison detects a true difference of"
+        f" {points(alone)} points with 80% power"
     )
     if len(pairs) > 1:
         together = smallest_difference(typical.n, share, level=simultaneous_level(len(pairs)))
-        text += f", and one of {points(together)} points among {count(len(pairs))}"
-    return f"{text}. What is smaller is likely to be missed."
+        text += f"; among {count(len(pairs))} comparisons, the difference must be {points(together)} points"
+    return f"{text}. Smaller differences are likely to be missed."
 
 
 def _rows(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> tuple[list[Column], list[Sequence[str]]]:
@@ -244,7 +244,7 @@ def _rows(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> tu
 def _settings_table(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> Table:
     columns, rows = _rows(measures, benchmark, pairs)
     entries = measures.study.entries
-    told = [
+    shown = [
         [
             *row,
             listed(_recorded(entries[benchmark.rows[p.first]], entries[benchmark.rows[p.second]]))
@@ -253,25 +253,30 @@ def _settings_table(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pa
         for row, p in zip(rows, pairs, strict=True)
     ]
     strong = frozenset(place for place, pair in enumerate(pairs) if pair.distinguishable)
-    note = "Not further models: they enter neither the pairs above nor the correction for them. Bold: told apart."
+    note = (
+        "These runs do not count as separate models: they are not among the pairs above or in the correction for them."
+        " Bold: the two can be told apart."
+    )
     if not benchmark.protocol:
-        note += " Prompts and the reading of replies are not recorded, and may differ too."
-    return Table("Further runs of the same model", [*columns, Column("Differs in", "left", 1)], told, strong, note)
+        note += " Prompts and the parsing of replies are not recorded and may differ too."
+    return Table("Further runs of the same model", [*columns, Column("Differs in", "left", 1)], shown, strong, note)
 
 
 def _figure(measures: Measures, benchmark: Benchmark, pairs: list[Pair], ranked: list[Pair]) -> Figure:
-    """Return a line a pair, or a matrix where there are many."""
+    """Return a forest plot with one line per pair, or a matrix if there are many pairs."""
     names = [measures.label(benchmark, row) for row in range(len(benchmark.rows))]
     name = file_name("differences", benchmark.name, measures)
     held = {row for pair in pairs for row in (pair.first, pair.second)}
     if len(pairs) <= FOREST_LIMIT:
         caption = (
-            "Difference in accuracy, first minus second, with intervals that hold for all pairs together with 95%."
-            " Filled: told apart."
+            "Difference in accuracy, first minus second, with intervals that hold for all pairs together at 95%."
+            " Filled: the two can be told apart."
         )
         return Figure(name, caption, partial(forest, ranked, names))
     order = [model.row for model in measures.accuracy[benchmark.name].models if model.row in held]
-    caption = "Row minus column, in percentage points. Bold on colour: told apart; grey: cannot be told apart."
+    caption = (
+        "Row minus column, in percentage points. Bold and coloured: can be told apart. Grey: cannot be told apart."
+    )
     return Figure(name, caption, partial(difference_matrix, pairs, names, order))
 
 
@@ -289,7 +294,9 @@ def _repeats(measures: Measures) -> list[Block]:
         Column("Questions"),
         Column("Same answer"),
     ]
-    note = "A second run of the same model with the same settings is no second model: it is held against the first."
+    note = (
+        "A second run with the same model and settings does not count as a second model. It is compared to the first."
+    )
     return [
         Heading("Repeated runs"),
         Table("Do repeated runs give the same answers?", columns, rows, note=note),
@@ -306,15 +313,15 @@ def _findings(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> li
     findings = [_best(measures, benchmark, pair, len(pairs))]
     alike = [p for p in pairs if not p.distinguishable]
     if alike and len(order) > 2:
-        told = (f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike)
-        which = f": {'; '.join(told)}" if len(alike) <= 3 else ""
+        names = (f"{measures.label(benchmark, p.first)} and {measures.label(benchmark, p.second)}" for p in alike)
+        which = f": {'; '.join(names)}" if len(alike) <= 3 else ""
         of_all = f"of the {word(len(pairs))} pairs of models"
         who = f"{word(len(alike))} {of_all} cannot be told apart{which}"
         if len(alike) == len(pairs):
             who = f"none {of_all} can be told apart"
         text = (
-            f"On {benchmark.name}, {who} (McNemar's exact test, Holm over the pairs). Their difference may be small or"
-            f" none, or too small for {plural(benchmark.n, 'question')}."
+            f"On {benchmark.name}, {who} (McNemar's exact test, Holm over the pairs). They may be equally good, or"
+            f" differ by too little for {plural(benchmark.n, 'question')} to show."
         )
         findings.append(Finding(f"{count(len(alike))} of {count(len(pairs))}", text, 62))
     return findings
@@ -340,22 +347,22 @@ def _best(measures: Measures, benchmark: Benchmark, pair: Pair, pairs: int) -> F
 
 
 def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
-    """Return "; it takes 3.1 times as long" where both were timed on the same machine and the gap is beyond noise."""
+    """Return "; it takes 3.1 times as long" if both ran on the same machine and the gap exceeds the noise."""
     a, b = (measures.study.entries[benchmark.rows[row]] for row in (pair.first, pair.second))
     factor = time_factor(a, b)
     if factor is None or not a.cost or a.cost.questions != benchmark.n:
         return ""  # the time is that of the whole run, and this benchmark or its selected part is not all of it
     if factor >= 1:
-        return f"; it took {ratio(factor)} times as long, loading included (one run each)"
-    return f"; it was {ratio(1 / factor)} times as fast, loading included (one run each)"
+        return f"; it took {ratio(factor)} times as long, including loading (one run each)"
+    return f"; it was {ratio(1 / factor)} times as fast, including loading (one run each)"
 
 
 def what_differs(a: Entry, b: Entry, benchmark: Benchmark) -> str:
-    """Say in which recorded settings two runs of one model differ, and that how they were asked is not recorded."""
+    """The recorded settings in which two runs of one model differ; says if the prompt is not recorded."""
     known = _recorded(a, b)
     if not benchmark.protocol:
-        known.append("perhaps the prompt and the reading of replies, which are not recorded")
-    return listed(known) or "nothing that is recorded"
+        known.append("perhaps the prompt and the parsing of replies, which are not recorded")
+    return listed(known) or "no recorded setting"
 
 
 def _recorded(a: Entry, b: Entry) -> list[str]:
@@ -372,7 +379,7 @@ def _recorded(a: Entry, b: Entry) -> list[str]:
 
 
 def _settings(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> list[Finding]:
-    """Say what one setting changes, model by model: precision, device, machine, study."""
+    """What a setting changes, model by model: precision, device, machine, study."""
     findings = []
     entries = measures.study.entries
     for pair in pairs:
@@ -398,7 +405,7 @@ def _settings(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -
     findings.sort()
     _, _, text, weight, gap = findings[0]
     rest = len(findings) - 1
-    more = f" {sentence(word(rest))} more such {'comparison is' if rest == 1 else 'comparisons are'} under Differences."
+    more = f" {sentence(word(rest))} more {'comparison is' if rest == 1 else 'comparisons are'} under Differences."
     return [Finding(f"{gap} pts", text + (more if rest else ""), weight)]
 
 

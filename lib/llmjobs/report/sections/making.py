@@ -10,14 +10,14 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import ALL_DRAWS
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Entry, RawRun, Study
-from llmjobs.report.wording import DASH, count, percent, size
+from llmjobs.report.wording import DASH, count, percent, plural, size
 
 SHOWN_NOTICES = 60
 SHOWN_CHARACTERS = 300
 
 
 def build(measures: Measures) -> Content:
-    """List everything that the figures rest on."""
+    """List the sources, models, settings and machines behind the figures."""
     study = measures.study
     return Content(
         [
@@ -34,11 +34,11 @@ def build(measures: Measures) -> Content:
 
 def _notices(study: Study) -> list[Block]:
     if not study.notices:
-        return [Prose("Nothing in the input was missing, torn, doubled or at odds with itself.")]
+        return [Prose("No missing, cut-off, duplicate or contradictory records were found in the input.")]
     shown = study.notices[:SHOWN_NOTICES]
     rows = [[notice.where, notice.what] for notice in shown]
     more = len(study.notices) - len(shown)
-    note = f"And {count(more)} more; the terminal and summary.json list all of them." if more else ""
+    note = f"{count(more)} more are listed on the terminal and in summary.json." if more else ""
     return [
         Table(
             "What to know about the input",
@@ -57,7 +57,7 @@ def _sources(measures: Measures) -> list[Block]:
         records = sum(len(r) for e in run.entries for r in e.records.values())
         records += sum(len(cell.answers) for cell in run.cells)
         taken = study.taken[place] if study.where and place < len(study.taken) else (models, records)
-        state = "partial" if run.partial else "whole"
+        state = "partial" if run.partial else "complete"
         equal, checked = run.checks
         rows.append(
             [
@@ -65,7 +65,7 @@ def _sources(measures: Measures) -> list[Block]:
                 run.kind,
                 _of(taken[0], models),
                 _of(taken[1], records),
-                f"{state}, a part taken" if taken != (models, records) else state,
+                f"{state}, partly used" if taken != (models, records) else state,
                 f"{count(equal)} of {count(checked)} equal" if checked else DASH,
             ]
         )
@@ -75,13 +75,13 @@ def _sources(measures: Measures) -> list[Block]:
         Column("Models"),
         Column("Records"),
         Column("State", "left"),
-        Column("Own figures"),
+        Column("Recomputed"),
     ]
     asked = ", ".join(f"{name}={value}" for name, value in study.where.items())
-    note = f"Taken by --where {asked}. " if asked else ""
+    note = f"Selected with --where {asked}. " if asked else ""
     note += (
-        "Own figures: how many of the figures in the source's own summary this report finds again from its records;"
-        " a dash: it gives none."
+        "Recomputed: how many of the figures in the source's summary are equal when this report computes them from the"
+        " records. A dash: the source has no summary."
     )
     return [Table("Sources", columns, rows, note=note)]
 
@@ -114,8 +114,8 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
             count(entry.cost.attempts) if entry.cost else DASH,
         ])  # fmt: skip
     note = (
-        "Device, dtype and quantization as read off the loaded weights where the source records them; a"
-        " dash: not recorded."
+        "Device, dtype and quantization are those of the loaded weights, if the source records them. A dash: not"
+        " recorded."
     )
     blocks: list[Block] = [
         Heading("Models"),
@@ -125,7 +125,7 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
 
 
 def _prompts(entries: Sequence[Entry]) -> list[Block]:
-    """What chat templates made of the prompts, where they did more than write the messages."""
+    """What chat templates add to the prompts: thinking, a date, a system message."""
     rows = []
     for entry in entries:
         thinking, date = entry.info.prompts
@@ -137,9 +137,9 @@ def _prompts(entries: Sequence[Entry]) -> list[Block]:
         Column("Label", "left", 1),
         Column("Thinking", "left"),
         Column("Date", "left"),
-        Column("Says by itself", "left", 2),
+        Column("System message", "left", 2),
     ]
-    note = "Date: what the template prints as today. Says by itself: a system message that nobody here wrote."
+    note = "Date: today's date as the template prints it. System message: a default one that the template adds."
     return [Table("What chat templates add to the prompts", columns, rows, note=note)] if rows else []
 
 
@@ -171,14 +171,14 @@ def _scoring(entries: Sequence[Entry]) -> list[Block]:
         Column("Fingerprint", "left"),
     ]
     note = (
-        "Fingerprint: the first digits of the SHA-256 of all units' fingerprints; equal digits mean equal"
+        "Fingerprint: the first digits of a SHA-256 over the fingerprints of all units. Equal digits mean equal"
         " settings and data."
     )
     return [Table("How the models were run", columns, rows, note=note)]
 
 
 def fingerprint(units: Mapping[str, Mapping[str, Any]]) -> str:
-    """Twelve digits that stand for everything that decides a model's records."""
+    """Twelve hex digits of a SHA-256 over everything that decides a model's records."""
     if not units:
         return DASH
     return sha256(json.dumps(units, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -211,9 +211,9 @@ def _protocols(study: Study) -> list[Block]:
     changed = [
         [entry.label, name, str(one)] for entry in study.entries for name, one in entry.changed.items() if str(one)
     ]
-    table = [Column("Label", "left", 1), Column("Benchmark", "left"), Column("What was asked", "left", 2)]
-    more: list[Block] = [Table("Prompts that are not as planned", table, changed)] if changed else []
-    return [Heading("Benchmarks"), Table("What was asked, and how", columns, rows), *more]
+    table = [Column("Label", "left", 1), Column("Benchmark", "left"), Column("Difference", "left", 2)]
+    more: list[Block] = [Table("Prompts that differ from the manifest", table, changed)] if changed else []
+    return [Heading("Benchmarks"), Table("Benchmarks and protocols", columns, rows), *more]
 
 
 def _machines(runs: Sequence[RawRun]) -> list[Block]:
@@ -246,10 +246,7 @@ def _label_fold(measures: Measures) -> list[Block]:
         return []
     faulty = sum(note != "ok" for note in notes.values())
     return [
-        Prose(
-            f"Label notes were found for {count(len(notes))} questions; {count(faulty)} of them call the"
-            " question faulty."
-        )
+        Prose(f"The label notes cover {plural(len(notes), 'question')} and mark {count(faulty)} of them as faulty.")
     ]
 
 

@@ -55,14 +55,14 @@ from llmjobs.statistics.intervals import Interval
 
 SHOWN = 12
 MMLU_NOTE = (
-    "About 6.5% of MMLU's labels are wrong or doubtful (MMLU-Redux, arXiv 2406.04127; in Virology more than"
-    " half), and questions that every model misses are where such labels gather: read them before calling a"
-    " model wrong."
+    "About 6.5% of MMLU's labels are wrong or doubtful (MMLU-Redux, arXiv 2406.04127; more than half in"
+    " Virology). Such labels are frequent among the questions that every model misses, so read a question before"
+    " you blame the model."
 )
 
 
 def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
-    """List questions that all models miss, those with the most agreement on one answer first."""
+    """List the questions that all models miss; those on which most models chose the same answer come first."""
     benchmark = found.benchmark
     readable = [column for column in found.all_missed if benchmark.questions[column] is not None]
     if not found.all_missed:
@@ -70,17 +70,19 @@ def missed_blocks(measures: Measures, found: Overlap) -> list[Block]:
     blocks: list[Block] = [Heading("Questions that every model misses")]
     blocks += _label_notes(measures, found)
     if not readable:
-        blocks.append(Prose("The questions' text is not in these results, so that they cannot be shown.", kind="note"))
+        blocks.append(
+            Prose("These results do not contain the text of the questions, so they cannot be shown.", kind="note")
+        )
         return blocks
     shown = sorted(readable, key=lambda column: (-_agreement(found, column), column))[:SHOWN]
     more = len(found.all_missed) - len(shown)
-    told = (
-        f"{count(len(shown))} of {plural(len(found.all_missed), 'question')}, those first on which the"
-        " models agree most; the gold answer in bold, each wrong option with the models that chose it."
+    intro = (
+        f"{count(len(shown))} of {plural(len(found.all_missed), 'question')}. Those on which the most models chose the"
+        " same answer come first. The gold answer is bold; each wrong option names the models that chose it."
         + (" The HTML page (--html) shows all of them." if more else "")
     )
     items = [question_block(measures, benchmark, column, found.rows) for column in shown]
-    return [*blocks, Prose(told), Questions(items)]
+    return [*blocks, Prose(intro), Questions(items)]
 
 
 def _agreement(found: Overlap, column: int) -> int:
@@ -100,10 +102,10 @@ def _label_notes(measures: Measures, found: Overlap) -> list[Block]:
     kinds = listed(f"{kind} ({number})" for kind, number in faulty.most_common())
     share = faulty.total() / len(reviewed)
     text = (
-        f"{count(len(reviewed))} of these {count(len(keys))} questions have been reviewed by the label"
-        f" notes given: {count(faulty.total())} ({percent(share, 0)}) are faulty themselves"
+        f"The label notes cover {count(len(reviewed))} of these {plural(len(keys), 'question')} and mark"
+        f" {count(faulty.total())} ({percent(share, 0)}) of them as faulty"
         + (f": {kinds}" if kinds else "")
-        + f". Of all {count(len(everywhere))} reviewed questions {percent(base)} are."
+        + f". Of all {count(len(everywhere))} reviewed questions, {percent(base)} are faulty."
     )
     return [Prose(text), Prose(MMLU_NOTE, kind="note")]
 
@@ -156,7 +158,7 @@ UPSET_SETS, MOST_BARS, SHADES = 22, 21, 20
 
 
 def missed_by(found: Overlap) -> Plot:
-    """Draw questions by how many models miss them (bars), against independence (diamonds)."""
+    """Draw questions by how many models miss them (bars), and the expectation under independence (diamonds)."""
     places = np.arange(len(found.missed_by))
     with figure_style.styled():
         figure = figure_style.blank(2.5)
@@ -170,7 +172,7 @@ def missed_by(found: Overlap) -> Plot:
             ms=5,
             mec="white",
             mew=0.6,
-            label="expected, were the models independent within each subject",
+            label="expected if mistakes were independent within each subject",
         )
         highest = float(max(found.missed_by.max(), found.expected.max()))
         many = len(places) > MOST_BARS
@@ -203,7 +205,7 @@ def missed_by(found: Overlap) -> Plot:
 
 
 def upset(found: Overlap, labels: Sequence[str]) -> Plot:
-    """Draw the most frequent sets of models that miss a question together, named by ``labels``."""
+    """Draw the most frequent sets of models that miss the same question, named by ``labels``."""
     sets = found.combinations[:UPSET_SETS]
     models = len(labels)
     with figure_style.styled():
@@ -238,7 +240,7 @@ def upset(found: Overlap, labels: Sequence[str]) -> Plot:
 
 
 def likeness(found: Overlap, labels: Sequence[str]) -> Plot:
-    """φ of the mistakes below the diagonal, the same-wrong-answer share in percent above it, with their colours."""
+    """Below the diagonal φ of the mistakes, above it the share of same wrong answers in percent, both coloured."""
     place = {row: at for at, row in enumerate(found.rows)}
     models = len(found.rows)
     values = np.full((models, models), np.nan)
@@ -279,10 +281,10 @@ def _legend(figure: Plot, axes: Axes, mesh: Any) -> None:
 
 MATRIX_LIMIT = 3
 MOST_IN_SETS = 20
-"""Models at most whose sets are drawn: of more, nearly every question has a set of its own."""
+"""Sets are drawn for at most so many models. With more, nearly every question is missed by a different set."""
 MOST_PAIRS = 40
 FEWEST_SHARED = 10
-"""Questions that all models miss, below which no sentence is made of their wrong answers."""
+"""With fewer questions that all models miss, the report has no sentence on their wrong answers."""
 
 
 def _wanted(measures: Measures) -> bool:
@@ -290,7 +292,7 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Hold the shared mistakes against what independence would give."""
+    """Compare the shared mistakes with the number expected under independence."""
     blocks: list[Block] = []
     findings: list[Finding] = []
     notes: list[tuple[str, str]] = []
@@ -316,8 +318,8 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
     models = len(found.rows)
     left_out = len(found.benchmark.rows) - models
     one_each = (
-        f" One run of each model is compared here ({left_out} with other settings left out), since the same"
-        " weights miss the same questions by construction."
+        f" Only one run of each model is compared ({plural(left_out, 'run')} with other settings left out), because the"
+        " same weights naturally miss the same questions."
         if left_out
         else ""
     )
@@ -330,13 +332,12 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
         f" {wording.expected(float(found.expected[0]))} would be expected.{one_each}"
     )
     caption = (
-        "Questions by the number of models that miss them, beside what independent mistakes would give. More at both"
-        " ends and fewer in the middle than expected: the models find the same questions hard."
+        "Questions by the number of models that miss them, and the numbers expected if mistakes were independent. More"
+        " at both ends and fewer in the middle than expected means that the models find the same questions hard."
     )
     upset_caption = (
-        "Which models miss a question together: each column is one set of models, with the number of"
-        " questions that just this set misses; the most frequent sets, the set of all models in the second"
-        " colour."
+        "Sets of models that miss the same questions, most frequent first. The bar above a set is the number of"
+        " questions that exactly these models miss. The set of all models is orange."
     )
     blocks: list[Block] = [
         Prose(text),
@@ -367,23 +368,28 @@ def _pairs(measures: Measures, name: str, found: Overlap) -> list[Block]:
     from_ = (
         "the recorded option probabilities"
         if source == {"probabilities"}
-        else ("letters alone, no probabilities being recorded" if source == {"letters"} else "probabilities or letters")
+        else (
+            "the letters, because no probabilities are recorded"
+            if source == {"letters"}
+            else "probabilities or letters"
+        )
     )
     note = (
-        "Expected: both wrong, were mistakes independent within each subject; p: exact, one-sided, adjusted by"
-        " Holm for the number of pairs. φ: correlation of the mistakes (0: independent). κ: error consistency beyond"
-        f" the two accuracies. CAPA: agreement of answers beyond chance, from {from_}."
+        "Expected: questions that both would get wrong if mistakes were independent within each subject. p: exact,"
+        " one-sided, adjusted by Holm's method for the number of pairs. φ: correlation of the mistakes (0:"
+        " independent). κ: error consistency beyond the two accuracies. CAPA: agreement of answers beyond chance, from"
+        f" {from_}."
     )
     blocks: list[Block] = [Heading("Pairs of models")]
     if len(found.rows) >= MATRIX_LIMIT:
         caption = (
-            "Below the diagonal: φ, the correlation of mistakes. Above: of the questions that both miss,"
-            " the share with the same wrong answer."
+            "Below the diagonal: φ, the correlation of mistakes. Above: the share of the questions missed by both on"
+            " which both give the same wrong answer."
         )
         draw = partial(likeness, found, list(names.values()))
         blocks.append(Figure(file_name("likeness", name, measures), caption, draw))
     order = sorted(range(len(rows)), key=lambda at: -_known(found.pairs[at].errors.phi))
-    cut = Cut(MOST_PAIRS, order, "the pairs whose mistakes are most alike, by φ", "overlap.csv")
+    cut = Cut(MOST_PAIRS, order, "the pairs with the most similar mistakes, by φ", "overlap.csv")
     blocks.append(Table("Shared mistakes of every pair", columns, rows, note=note, cut=cut))
     same = [pair for pair in found.pairs if pair.same.n]
     return blocks + (_same_wrong(names, same) if same else [])
@@ -421,9 +427,10 @@ def _same_wrong(names: dict[int, str], pairs: list[PairOverlap]) -> list[Block]:
         for p in pairs
     ]  # fmt: skip
     note = (
-        "Both wrong: with an answer that could be read. Equal chances: any wrong option as likely as"
-        " another. Letter habits: what the two models' own choice of letters would give if it had nothing"
-        " to do with the question (shuffled among questions with the same gold letter); p is against these."
+        "Both wrong: counts only questions on which both gave a readable answer. Equal chances: expected if every wrong"
+        " option were equally likely. Letter habits: expected if each model chose its letters as often as it does but"
+        " regardless of the question (shuffled among questions with the same gold letter). p tests against letter"
+        " habits."
     )
     order = sorted(range(len(rows)), key=lambda at: (pairs[at].same.p, -pairs[at].same.share))
     cut = Cut(MOST_PAIRS, order, "the pairs with the smallest p", "overlap.csv")
@@ -439,17 +446,17 @@ def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:
     gain = found.majority_gain
     rows = []
     for label, value in (
-        (f"Best single model, chosen on these questions: {best}", found.best_alone),
+        (f"Best single model on these questions: {best}", found.best_alone),
         ("Majority vote (ties to the more accurate model)", found.majority),
         ("At least one model is right", found.oracle),
     ):
         rows.append([label, percent(value.value), interval(value.low, value.high)])
     independent = 1 - float(found.expected[-1]) / len(found.columns)
-    rows.append(["At least one is right, were mistakes independent within subjects", percent(independent), DASH])
+    rows.append(["At least one is right, if mistakes were independent within subjects", percent(independent), DASH])
     if found.guessers:
         many = word(len(found.rows))
         rows.append([f"At least one of {many} blind guessers is right", percent(found.guessers), DASH])
-    columns = [Column("Who answers", "left", 1), Column("Right"), Column("95% interval")]
+    columns = [Column("Answer", "left", 1), Column("Right"), Column("95% interval")]
     note = (
         f"Majority vote minus the best single model: {points(gain.difference, sign=True)} points on the same questions"
         f" (95%: {interval(gain.low, gain.high)}; {p_value(gain.p)}, McNemar's exact test)."
@@ -458,7 +465,7 @@ def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:
 
 
 def _beyond(excess: Interval) -> str:
-    """``150 more than that (95% interval of the difference: 128 to 172)``; with a minus where fewer."""
+    """``150 more than that (95% interval of the difference: 128 to 172)``, or ``fewer``."""
     ends = " to ".join(decimal(end, 0 if abs(excess.value) >= 10 else 1) for end in excess[1:])
     if abs(excess.value) < 0.05:
         return f"as many as that (95% interval of the difference: {ends})"
@@ -480,32 +487,32 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
         else f" (within each subject and right letter, {wording.expected(found.letter_expected)})"
     )
     text = (
-        f"On {name}, {who} miss {count(everyone)} of {plural(total, 'question')}; mistakes that are independent within"
-        f" each subject would give {expected}{letters}: {_beyond(found.excess)}. {_verdict(found)}"
+        f"On {name}, {who} miss {count(everyone)} of {plural(total, 'question')}. If mistakes were independent within"
+        f" each subject, {expected}{letters} would be expected: {_beyond(found.excess)}. {_verdict(found)}"
         f"{_faulty(measures, found)}"
     )
     is_worth_saying = everyone or found.expected[-1] >= 1 or found.all_p < 0.05
     findings = [Finding(count(everyone), text, 90 if is_worth_saying else 35)]
     same = found.same_answer
     if same is not None and same.n >= FEWEST_SHARED:
-        between = "they" if models == 2 else "two of them, on average,"
+        between = "they" if models == 2 else "on average, two of them"
         gap = f"{points(same.excess.value, sign=True)} points, 95%: {interval(same.excess.low, same.excess.high)}"
         sure = same.p < 0.05 and same.excess.low > 0
-        told = "the mistakes lead to the same options"
+        verdict = "their mistakes lead to the same options"
         if not sure:
-            hint = "test and interval disagree, which makes it a hint at most"
-            told = hint if same.p < 0.05 or same.excess.low > 0 else "that is no evidence for common wrong answers"
+            hint = "test and interval disagree, so this is at most a hint"
+            verdict = hint if same.p < 0.05 or same.excess.low > 0 else "this is no evidence of shared wrong answers"
         text = (
             f"On the {count(same.n)} questions of {name} that {who} miss, {between} give the same wrong answer"
-            f" {percent(same.share, 0)} of the time; their own preferences for letters would give"
-            f" {percent(same.habit, 0)} ({gap}; {p_value(same.p)}): {told}."
+            f" {percent(same.share, 0)} of the time. Their preferences for letters alone would give"
+            f" {percent(same.habit, 0)} ({gap}; {p_value(same.p)}): {verdict}."
         )
         findings.append(Finding(percent(same.share, 0), text, 88 if sure else 60))
     return [*findings, *_together(measures, found)]
 
 
 def _verdict(found: Overlap) -> str:
-    """What the tests say: of all models together, and of how many pairs."""
+    """The results of the tests, over all models together and by pair."""
     sure = found.all_p < 0.05 and found.excess.low > 0
     p = p_value(found.all_p)
     hard = f"the same questions hard ({p})"
@@ -524,11 +531,11 @@ def _verdict(found: Overlap) -> str:
     many = f"{count(shared)} of {count(pairs)} pairs of models {verb} more mistakes than independence gives (Holm)"
     if sure:
         return f"The models find {hard}; {many}."
-    return f"All together that shows no shared mistakes beyond chance ({p}); {many}."
+    return f"Over all models, this shows no shared mistakes beyond chance ({p}); {many}."
 
 
 def _faulty(measures: Measures, found: Overlap) -> str:
-    """Say what is left without the questions whose label is called faulty."""
+    """The same counts without the questions whose label is marked as faulty."""
     kept = measures.without_faulty.get(found.benchmark.name)
     again = measure_overlap(measures.study, kept, pairs=False) if kept is not None else None
     if again is None:
@@ -536,9 +543,9 @@ def _faulty(measures: Measures, found: Overlap) -> str:
     faulty, _ = faulty_columns(measures.study, found.benchmark)
     among = len(set(map(int, faulty)) & set(found.all_missed))
     return (
-        f" Of the {count(len(found.all_missed))}, {count(among)} have a label that the notes call faulty; without all"
-        f" {count(len(faulty))} such questions it is {count(int(again.missed_by[-1]))} of {count(len(again.columns))},"
-        f" expected {wording.expected(float(again.expected[-1]))} ({p_value(again.all_p)})."
+        f" Of the {count(len(found.all_missed))}, {count(among)} have a label marked as faulty. Without all"
+        f" {count(len(faulty))} faulty questions, {count(int(again.missed_by[-1]))} of {count(len(again.columns))} are"
+        f" missed, expected {wording.expected(float(again.expected[-1]))} ({p_value(again.all_p)})."
     )
 
 
@@ -555,8 +562,8 @@ def _together(measures: Measures, found: Overlap) -> list[Finding]:
     guess = f"{word(len(found.rows))} blind guessers {percent(found.guessers, 0)}, " if found.guessers else ""
     text = (
         f"On {found.benchmark.name}, at least one of the {word(len(found.rows))} models is right on"
-        f" {percent(found.oracle.value, 0)} of the questions ({guess}these models with independent mistakes"
-        f" {percent(independent, 0)}); their majority vote gets {percent(found.majority.value)}, {versus}."
+        f" {percent(found.oracle.value, 0)} of the questions ({guess}these models if their mistakes were independent"
+        f" {percent(independent, 0)}). Their majority vote gets {percent(found.majority.value)}, {versus}."
     )
     return [Finding(percent(found.oracle.value, 0), text, 50)]
 

@@ -93,14 +93,14 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Say of every model what its mistakes depend on."""
+    """What the mistakes of every model depend on."""
     blocks: list[Block] = [
         Prose(
-            "Random mistakes would fall evenly: on every subject, whichever letter is right, on short"
-            " questions as on long ones. Each test below asks for one such pattern. Its effect says how strong the"
-            " pattern is; its p how often chance alone would give one at least as strong (adjusted by Holm over"
-            " the tests of a model). With many questions a weak pattern has a small p: read the effect first. The"
-            " intervals in the sentences hold for all tests of one model together, with 95%."
+            "Random mistakes would not depend on the subject, the letter of the right answer, or the length of the"
+            " question. Each test below looks for one of these patterns. The effect is the strength of the pattern; p"
+            " is the probability that chance alone gives one at least as strong (adjusted by Holm's method over the"
+            " tests of a model). With many questions even a weak pattern has a small p, so read the effect first. The"
+            " intervals in the sentences hold for all tests of one model together at 95%."
         )
     ]
     findings: list[Finding] = []
@@ -133,8 +133,8 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
             blocks.append(
                 Prose(
                     f"{name} scores {percent(accuracy)}, below the {percent(model.chance)} of blind"
-                    f" guessing ({p_value(model.below_p)}). No ignorance does that: look at how its replies"
-                    " are read and at the prompt before looking at the model.",
+                    f" guessing ({p_value(model.below_p)}). Lack of knowledge does not explain this. First"
+                    " check the prompt and how the replies are parsed.",
                     "Below chance.",
                     "alarm",
                 )
@@ -146,7 +146,7 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
                 f"{name} answers {LETTERS[letter]} to {percent(share)} of {_lettered(model)}, where"
                 f" {percent(float(right))} is right. {_beyond_letters(model)}"
             )
-            blocks.append(Prose(text, "One letter takes most answers.", "alarm"))
+            blocks.append(Prose(text, "Most answers are one letter.", "alarm"))
     return few(blocks, MOST_SAID, "warnings", "notes.md")
 
 
@@ -177,11 +177,12 @@ def _tests(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatte
             cells += [effect, plain_p(model.p_holm[name]) if name in model.p_holm else DASH]
         rows.append(cells)
     note = (
-        "Above chance: exact binomial test, one-sided, Holm over the models."
+        "Above chance: exact binomial test, one-sided, adjusted by Holm's method over the models."
         " Subjects: does accuracy differ between subjects (χ², permutation; Cramér's V, 0 none, 1 complete)?"
         " Letters moved: share of answers that would have to change for each letter to be chosen as often"
         " as it is right (Stuart-Maxwell). Position: does accuracy depend on which letter is right? Length:"
-        " chance that a right answer belongs to the longer question, within subjects (0.5: none)."
+        " probability that, of a right and a wrong answer in the same subject, the right one belongs to the longer"
+        " question (0.5: no effect)."
     )
     return [Table("Tests for patterns", columns, rows, note=note), *_sentences(measures, benchmark, models)]
 
@@ -196,7 +197,7 @@ def _sentences(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
 
 
 def describe(model: ModelPatterns) -> str:
-    """Say whether one model's mistakes are patterned, in what and how strongly, with what was not found."""
+    """Sentences on one model: which patterns its mistakes show, how strong they are, and which were not found."""
     found: list[str] = []
     absent: list[str] = []
     for name, tell in (("subjects", _on_subjects), ("letters", _on_letters), ("position", _on_position),
@@ -209,14 +210,15 @@ def describe(model: ModelPatterns) -> str:
         parts.append(f"{lead if found else 'no pattern found'}: {'; '.join([*found, *absent])}")
     if model.at_chance:
         parts.append(
-            f"nothing shows that it does better than blind guessing ({percent(model.right / model.n)} right, guessing"
+            f"no evidence that it does better than blind guessing ({percent(model.right / model.n)} right, guessing"
             f" {percent(model.chance)})"
         )
     if model.calibration is not None and not math.isnan(model.calibration.auroc):
         sep, gap = model.calibration.auroc, model.calibration.confidence - model.calibration.accuracy
         parts.append(
             f"its confidence is {points(abs(gap))} points {'above' if gap > 0 else 'below'} its accuracy on average;"
-            f" a right answer is surer than a wrong one {percent(sep, 0)} of the time (50%: confidence says nothing)"
+            f" a right answer has higher confidence than a wrong one {percent(sep, 0)} of the time (50%: no"
+            " information)"
         )
     return ". ".join(map(sentence, parts)) + ("." if parts else "")
 
@@ -241,7 +243,7 @@ def _on_letters(model: ModelPatterns, sure: bool) -> str:
     if sure:
         way = "more" if gap.value > 0 else "less"
         return f"{LETTERS[letter]} is chosen {way} often than it is right, {size}"
-    return f"no preferred letter was found; the largest gap, for {LETTERS[letter]}, is {size}"
+    return f"no preferred letter was found; the largest gap is {size}, for {LETTERS[letter]}"
 
 
 def _on_position(model: ModelPatterns, sure: bool) -> str:
@@ -256,7 +258,7 @@ def _on_position(model: ModelPatterns, sure: bool) -> str:
             f" {strength(test.effect)} effect)"
         )
     return (
-        "no dependence on the letter that is right was found; a standard deviation of up to"
+        "no dependence on the letter of the right answer was found; a standard deviation of up to"
         f" {points(test.size.high)} points fits the data"
     )
 
@@ -266,26 +268,28 @@ def _on_length(model: ModelPatterns, sure: bool) -> str:
     if test is None or test.size is None:
         return ""
     size = f"{percent(test.size.value, 0)} ({interval(test.size.low, test.size.high)}; no effect: 50%)"
-    pairs = f"of a right and a wrong answer in one subject, the right one belongs to the longer question in {size}"
+    pairs = (
+        f"in {size} of the pairs of a right and a wrong answer in one subject, the right one has the longer question"
+    )
     if sure:
         return f"{'longer' if test.effect < 0.5 else 'shorter'} questions are missed more often: {pairs}"
     return f"no effect of length was found: {pairs}"
 
 
 def _lettered(model: ModelPatterns) -> str:
-    """Name the questions that a letter was read of: those with options, less unread replies."""
+    """Count the questions with options whose reply gave a letter."""
     return f"{plural(int(model.gold.sum()), 'question')} with lettered options"
 
 
 def _beyond_letters(model: ModelPatterns) -> str:
-    """Compare accuracy with what the model's letters would score if they were dealt to the questions at random."""
-    alone = f"Its letters dealt to the questions at random would score {percent(model.alone)}"
+    """Compare accuracy with the score of the model's letters if they were assigned to the questions at random."""
+    alone = f"If its letters were assigned to the questions at random, it would score {percent(model.alone)}"
     if model.beyond_alone_p < 0.05:
         more = points(model.lettered_right - model.alone, sign=True)
-        return f"{alone}; it has {percent(model.lettered_right)} ({more} points, {p_value(model.beyond_alone_p)})."
+        return f"{alone}; it scores {percent(model.lettered_right)} ({more} points, {p_value(model.beyond_alone_p)})."
     return (
-        f"{alone}, and its {percent(model.lettered_right)} cannot be told apart from that"
-        f" ({p_value(model.beyond_alone_p)}): nothing shows that its accuracy is more than that letter."
+        f"{alone}. Its {percent(model.lettered_right)} cannot be told apart from that"
+        f" ({p_value(model.beyond_alone_p)}): there is no evidence that its accuracy comes from more than that letter."
     )
 
 
@@ -317,7 +321,8 @@ def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPa
         model = max(one, key=lambda m: m.top_letter[1])
         letter, share = model.top_letter
         others = listed(measures.label(benchmark, other.row) for other in one if other is not model)
-        more = f" One letter takes most answers of {others} too." if others else ""
+        verb = "answers" if len(one) == 2 else "answer"
+        more = f" {others} also {verb} mostly with one letter." if others else ""
         text = (
             f"On {benchmark.name}, {measures.label(benchmark, model.row)} answers {LETTERS[letter]} to"
             f" {percent(share, 0)} of {_lettered(model)}, where"
@@ -328,13 +333,14 @@ def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPa
 
 
 def _against_chance(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Finding]:
-    """Name the models below blind guessing, and those that nothing shows to be above it."""
+    """Name the models below blind guessing, and those without evidence of being above it."""
     findings = []
-    for chosen, weight, told in (
+    for chosen, weight, verdict in (
         ([model for model in models if model.below_chance], 99,
-         "below blind guessing, which no ignorance explains. Suspect the reading of replies or the prompt first"),
+         "below blind guessing, which lack of knowledge does not explain. First check the prompt and the parsing of"
+         " replies"),
         ([model for model in models if model.at_chance], 93,
-         "not shown to be better than blind guessing"),
+         "no evidence that it is better than blind guessing"),
     ):  # fmt: skip
         if not chosen:
             continue
@@ -346,8 +352,8 @@ def _against_chance(measures: Measures, benchmark: Benchmark, models: Sequence[M
         more = f" The same holds for {others}." if others else ""
         text = (
             f"On {benchmark.name}, {measures.label(benchmark, model.row)} has {percent(value)} right (95%:"
-            f" {interval(low, high)}), where blind guessing gets {percent(model.chance)}: {told} (exact binomial test,"
-            f" {p_value(p)}).{more}"
+            f" {interval(low, high)}), where blind guessing gets {percent(model.chance)}: {verdict} (exact binomial"
+            f" test, {p_value(p)}).{more}"
         )
         findings.append(Finding(percent(value), text, weight, alarm=True))
     return findings
@@ -358,7 +364,7 @@ KINDS = {"subjects": "subjects", "letters": "preferred letters", "position": "wh
 
 
 def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatterns]) -> list[Finding]:
-    """Say in one sentence whether mistakes are patterned, in what, and how strongly in the strongest case."""
+    """One sentence: whether mistakes show patterns, which, and the strongest case."""
     stands = representatives(measures.study, benchmark)
     tested = [model for model in models if model.p_holm and stands[model.row] == model.row]
     if not tested:
@@ -371,7 +377,7 @@ def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
         asked = listed(KINDS[kind] for kind in KINDS if any(kind in model.p_holm for model in tested))
         none = "either model" if len(tested) == 2 else f"any of the {word(len(tested))} models"
         many = f" of {none}" if len(tested) > 1 else ""
-        text = f"On {benchmark.name}, no pattern was found in the mistakes{many}; tested were {asked}."
+        text = f"On {benchmark.name}, no pattern was found in the mistakes{many}. Tested: {asked}."
         return [Finding("0", text, 45)]
     counts = listed(f"{KINDS[kind]} ({count(len(found))})" for kind, found in sure.items() if found)
     strongest = _strongest(measures, benchmark, sure)
@@ -380,7 +386,7 @@ def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
 
 
 def _strongest(measures: Measures, benchmark: Benchmark, sure: Mapping[str, Sequence[ModelPatterns]]) -> str:
-    """Tell the strongest case of the patterns that are measured alike: subjects and the letter that is right."""
+    """Describe the strongest of the patterns with the same measure of effect: subjects and right letter."""
     known = [(kind, m) for kind in ("position", "subjects") for m in sure[kind]]
     if not known:
         kind, model = next((kind, found[0]) for kind, found in sure.items() if found)

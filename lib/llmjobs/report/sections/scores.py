@@ -7,13 +7,13 @@ from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import count, interval, percent, plural, points
 
 INTRO = (
-    "A mean score counts partial credit as what it is: an answer can be worth anything between 0 and 1. Its interval is"
-    " Student's, for other questions of the same kind. What needs right and wrong (shared mistakes, patterns) is not"
+    "A mean score includes partial credit: an answer is worth between 0 and 1. Its interval is Student's t, for other"
+    " questions of the same kind. Analyses that need right and wrong answers (shared mistakes, patterns) are not"
     " computed from mean scores."
 )
 SEVERAL = (
-    "The logs score the same answers in more than one way. Each metric is a figure by itself; the one marked counts in"
-    " the rest of this report, and --where metric=NAME takes another."
+    "The logs score the same answers by more than one metric. The rest of this report uses the marked one; to use"
+    " another, add --where metric=NAME."
 )
 
 
@@ -22,7 +22,7 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Give the means of every metric."""
+    """The means of every metric."""
     blocks: list[Block] = []
     findings: list[Finding] = []
     if any(scores.table.graded for scores in measures.scores):
@@ -63,7 +63,7 @@ def _table(measures: Measures, benchmark: str, parts: list[MetricScores]) -> Tab
 
 
 def _finding(measures: Measures, scores: MetricScores) -> list[Finding]:
-    """Say who has the highest mean score, and whether the next one differs."""
+    """Name the model with the highest mean score and say whether the next one differs."""
     held = [model for model in scores.models if model.n]
     if not held:
         return []

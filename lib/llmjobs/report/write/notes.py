@@ -1,4 +1,4 @@
-"""Writes ``notes.md``: the questions that such a study is set to answer, from its own figures."""
+"""Writes ``notes.md``: answers to the usual questions about a study, with its figures."""
 
 import re
 from collections.abc import Sequence
@@ -16,15 +16,13 @@ QUALITY = "How good are the answers as a judge rates them?"
 MISSING = {
     TIMINGS: "No times are recorded in these results. `llmjobs eval` and `llmjobs matrix` record them.",
     PATTERNED: "No answers are recorded in these results.",
-    SAME: "There are no two models on the same questions in these results.",
-    HISTORY: (
-        "There are no conversations in these results. `llmjobs converse` records them, with history and without."
-    ),
+    SAME: "These results contain no two models that answered the same questions.",
+    HISTORY: ("These results contain no conversations. `llmjobs converse` records them, with and without history."),
     MACHINES: (
-        "No model was run on two machines here. Give this report both run folders: "
+        "No model was run on two machines. To compare machines, pass both run folders: "
         "`llmjobs report results/laptop results/colab`."
     ),
-    QUALITY: "There are no judged answers in these results. `llmjobs mtbench` records them.",
+    QUALITY: "These results contain no judged answers. `llmjobs mtbench` records them.",
 }
 
 
@@ -39,15 +37,15 @@ def notes_text(
     lines = [
         f"# {escape(title)}",
         "",
-        "Made from recorded answers by `llmjobs report`; every figure stands in `report.pdf`.",
+        "Written by `llmjobs report` from the recorded answers. Every number is also in `report.pdf`.",
     ]
     if study.partial:
-        lines += ["", "**Partial:** the study was not finished when this was made."]
+        lines += ["", "**Partial:** the study was not finished when these notes were written."]
     lines += ["", "## In short", "", *(f"- {escape(finding.sentence)}" for finding in findings)]
     for question, missing in MISSING.items():
-        told = [text for asked, text in answers if asked == question]
+        found = [text for asked, text in answers if asked == question]
         lines += ["", f"## {question}", ""]
-        lines += [item for text in told for item in (escape(text), "")][:-1] if told else [missing]
+        lines += [item for text in found for item in (escape(text), "")][:-1] if found else [missing]
     figures = {block.name: block for block in blocks if isinstance(block, Figure)}
     lines += ["", "## Figures", ""]
     for figure in figures.values():
