@@ -111,7 +111,7 @@ def test_a_failed_answer_is_no_result_and_its_judgment_waits(study, tmp_path, ca
         path = study(server.url, modes=["single", "pairwise"])
         run(path, "--results", tmp_path / "r", expect=3)
         out = capsys.readouterr().out
-        assert "1 of 8 answers failed, first question 1006: turn 2: agent: " in out
+        assert "1 of 8 answers failed, first question 1006: turn 2: agent at http://" in out
         assert "mtbench/judgments/judge/single/agent: 1 of 16 judgments wait for an answer that failed" in out
         before = len(server.requests)
         run(path, "--results", tmp_path / "r")
@@ -124,10 +124,9 @@ def test_a_server_that_gives_no_answers_is_not_asked_for_all_of_them(study, tmp_
     with stand_in(troubles=dict.fromkeys(range(16, 1000), "page")) as server:
         run(study(server.url, answers=[]), "--results", tmp_path / "r", expect=3)
         assert len(server.requests) == 16 + 3
-    assert (
-        "3 questions in a row gave no answer, the last one: judge: the server sent a web page"
-        in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "3 questions in a row gave no answer, the last one: judge at http://" in out
+    assert "the server sent a web page" in out
 
 
 def test_an_answer_that_is_only_thinking_is_an_error_and_not_asked_for_again(study, tmp_path, capsys):
