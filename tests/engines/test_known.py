@@ -46,13 +46,13 @@ def test_another_machine_or_build_is_another_entry(monkeypatch: pytest.MonkeyPat
         b"", b"{", b"[]", b"null", b'{"found": {"probe": {"path": "plain"}}}', b"\xff\xfe", b"[" * 100_000,
         b'{"for": {}, "found": {"probe": {"path": "plain"}}}',
     ],
-    ids=str,
+    ids=["empty", "torn", "list", "null", "for nothing", "no text", "deep", "for another"],
 )  # fmt: skip
 def test_a_damaged_or_foreign_entry_is_ignored_and_replaced(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     entry = Known(**KEY)
     entry.put("probe", {"path": "shared"})
     entry.path.write_bytes(content)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="llmjobs.engines.known"):
         assert Known(**KEY).get("probe") is None
     assert len(caplog.records) == 1
     entry.put("probe", {"path": "shared"})

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from llmjobs.errors import printable
+
 SHOWN = 12
 MEANT = {
     **dict.fromkeys(("gpu", "nvidia", "cuda:0", "cuda0"), "cuda"),
@@ -26,7 +28,7 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
 
 def not_one_of(value: object, names: list[str]) -> str:
     """``'4bits' is not one of none, 8bit, 4bit, int8; did you mean '4bit'?``."""
-    text = str(value)[:60]
+    text = printable(str(value)[:60])
     shown = ", ".join(names[:SHOWN]) + (f" … ({len(names)} in total)" if len(names) > SHOWN else "")
     if (usual := MEANT.get(text.lower())) in names:
         return f"'{text}' is not one of {shown}; did you mean '{usual}'?"
