@@ -26,7 +26,7 @@ from typing import Any
 from scale_costs import Driving, cost_of_a_message, cost_of_a_unit, state_of_the_driver
 
 from llmjobs.benchmarks.mmlu import CATEGORIES
-from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.run import Assignment
 from llmjobs.work.folder import read_json
 from llmjobs.work.journal import read_records

@@ -14,7 +14,7 @@ from unittest import mock
 
 from llmjobs import disk
 from llmjobs.cluster.connection import connected
-from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.run import TAKERS, Driver, run_on_cluster
 from llmjobs.work import leases
 from llmjobs.work.cursor import Cursor, Writer

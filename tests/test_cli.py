@@ -56,7 +56,7 @@ def test_sigterm_before_a_job_starts_is_resumable():
 
 
 def test_without_ray_one_line_says_how_to_get_it(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("llmjobs.cluster.place.find_spec", lambda name: None)
+    monkeypatch.setattr("llmjobs.cluster.local_or_cluster.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as ended:
         main(["eval", "smoke", "--ray", "auto", "--results", str(tmp_path)])
     err = capsys.readouterr().err

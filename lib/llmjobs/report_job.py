@@ -7,10 +7,10 @@ from pathlib import Path
 from time import monotonic
 
 from llmjobs import disk
-from llmjobs.converse import report as converse_report
+from llmjobs.converse import chapter as converse_chapter
 from llmjobs.errors import LlmjobsError, plain_reason
-from llmjobs.matrix import report as matrix_report
-from llmjobs.mtbench import report as mtbench_report
+from llmjobs.matrix import chapter as matrix_chapter
+from llmjobs.mtbench import chapter as mtbench_chapter
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.measure import Measures
@@ -30,12 +30,12 @@ ORDER: tuple[Section, ...] = (
     accuracy.SECTION,
     scores.SECTION,
     cost.SECTION,
-    matrix_report.SECTION,
+    matrix_chapter.SECTION,
     differences.SECTION,
     overlap.SECTION,
     patterns.SECTION,
-    converse_report.SECTION,
-    mtbench_report.SECTION,
+    converse_chapter.SECTION,
+    mtbench_chapter.SECTION,
     making.SECTION,
 )
 """The chapters, in order. A new one is added here."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from llmjobs.cli import end_at_once
 from llmjobs.cluster import when_gone
 from llmjobs.cluster.connection import connected
-from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.run import run_on_cluster
 from llmjobs.work import cursor, leases
 from llmjobs.work.folder import RunFolder

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.run import Assignment
 from llmjobs.work.units import Unit
 

@@ -10,7 +10,7 @@ from llmjobs.work.folder import RunFolder
 from llmjobs.work.units import Unit
 
 pytest.importorskip("ray", reason="ray is not installed: workers are not tested")
-from llmjobs.cluster.placement import Demand  # noqa: E402
+from llmjobs.cluster.resources import Demand  # noqa: E402
 from llmjobs.cluster.worker_pool import Member, WorkerPool  # noqa: E402
 
 

@@ -304,7 +304,7 @@ def test_the_report_tells_it(study, tmp_path, reader):
 
 
 def test_transcripts_stand_side_by_side(study, tmp_path, reader):
-    from llmjobs.converse import report as converse_report
+    from llmjobs.converse import chapter as converse_chapter
     from llmjobs.report.assemble import assemble
     from llmjobs.report.blocks import Table
     from llmjobs.report.measure import Measures
@@ -312,7 +312,7 @@ def test_transcripts_stand_side_by_side(study, tmp_path, reader):
 
     run(study(conversations=24, distances=[16]), "--results", tmp_path / "r")
     measures = Measures(assemble(list(read(tmp_path / "r/study", None))))
-    tables = [block for block in converse_report.build(measures).blocks if isinstance(block, Table)]
+    tables = [block for block in converse_chapter.build(measures).blocks if isinstance(block, Table)]
     transcript = tables[-1]
     assert [column.title for column in transcript.columns][1:4] == ["User", "full", "history off"]
     last = transcript.rows[-1]

@@ -134,7 +134,7 @@ def fast_folder() -> Path:
 def play() -> None:
     """Let every job of this process (a fork) take the loaded model, played cells, and a judge by rule."""
     from llmjobs.chat.local import LocalBackend
-    from llmjobs.cluster import place
+    from llmjobs.cluster import local_or_cluster
     from llmjobs.converse import job as converse_job
     from llmjobs.engines.transformers.engine import TransformersEngine
     from llmjobs.eval import job as eval_job
@@ -151,7 +151,7 @@ def play() -> None:
     eval_job.open_model = load
     converse_job.open_backend = mtbench_job.open_backend = backend
     matrix_job.run_child = StandIn()
-    matrix_job.probe_machine = place.probe_machine = probe
+    matrix_job.probe_machine = local_or_cluster.probe_machine = probe
 
 
 def tell_to(path: Path | None) -> None:

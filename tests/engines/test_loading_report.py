@@ -12,8 +12,8 @@ from every_causal_lm import CANNOT_BE_BUILT, NAMES, tiny_model
 from safetensors.torch import load_file, save_file
 
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.engines.transformers.checkpoint import _mappings
 from llmjobs.engines.transformers.load import check_reads_forward, load_model
+from llmjobs.engines.transformers.model_files import _mappings
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from llmjobs.engines.transformers import checkpoint
-from llmjobs.engines.transformers.checkpoint import Checkpoint, check_checkpoint, reads_images, stored_quantization
+from llmjobs.engines.transformers import model_files
+from llmjobs.engines.transformers.model_files import Checkpoint, check_checkpoint, reads_images, stored_quantization
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
 
@@ -133,13 +133,13 @@ def test_an_adapter_beside_its_base_model_is_not_passed_over() -> None:
 def test_quantized_checkpoints_name_what_they_need(
     stored: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
+    monkeypatch.setattr(model_files, "find_spec", lambda _: None)
     assert said in refused(found(config=LLAMA | {"quantization_config": stored}))
 
 
 def test_quantized_checkpoints_pass_where_their_package_is(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
-    monkeypatch.setattr(checkpoint, "find_spec", lambda _: object())
+    monkeypatch.setattr(model_files, "find_spec", lambda _: object())
     check_checkpoint(ModelSpec(id="maker/model"), found(config=stored))
     assert "is quantized already (gptq)" in refused(found(config=stored), quantization="4bit")
     assert stored_quantization(stored) == "gptq"

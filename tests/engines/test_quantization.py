@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from llmjobs.cli import main
-from llmjobs.cluster import placement
-from llmjobs.cluster.placement import Nodes, demands
+from llmjobs.cluster import resources
+from llmjobs.cluster.resources import Nodes, demands
 from llmjobs.engines import probing
 from llmjobs.engines.transformers.load import load_model
 from llmjobs.engines.transformers.machine_probe import try_layer
@@ -100,7 +100,7 @@ def test_a_method_is_one_entry(thirds, tmp_path, monkeypatch):
     verdict = try_layer("cpu", "float32", "3rds")
     assert verdict["ok"] and verdict["error"] > 0.01
     assert not try_layer("cpu", "float32", "none")["error"]
-    monkeypatch.setattr(placement, "weight_file_bytes", lambda *_: 8 << 30)
+    monkeypatch.setattr(resources, "weight_file_bytes", lambda *_: 8 << 30)
     located = SimpleNamespace(locate=lambda spec: (object(), None))
     models = {name: ModelSpec(id="a/b", device="cuda", quantization=name) for name in ("none", "3rds")}
     asked = demands(models, 1, located, Nodes(2.0, 1.0, 2.0, 16 << 30), whole_nodes=False)

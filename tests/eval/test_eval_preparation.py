@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llmjobs.cli import main
-from llmjobs.engines.known import FOLDER, cache_folder
+from llmjobs.engines.kept_trials import FOLDER, cache_folder
 from llmjobs.engines.transformers import score
 from llmjobs.eval import job
 

@@ -174,7 +174,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmjobs.cluster.place import place
+from llmjobs.cluster.local_or_cluster import place
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
@@ -262,14 +262,14 @@ ENTRY = '"llmjobs.letters.job", "Count letters.", "Count the letters of words."'
 
 @pytest.fixture
 def letters(tmp_path) -> ExtendedCopy:
-    import_line = "from llmjobs.matrix import report as matrix_report\n"
+    import_line = "from llmjobs.matrix import chapter as matrix_chapter\n"
     return ExtendedCopy.make(
         tmp_path,
         {
             "manifest/letters.py": JOB_SECTION,
             "letters/__init__.py": '"""Letters."""\n',
             "letters/job.py": JOB,
-            "letters/report.py": JOB_REPORT,
+            "letters/chapter.py": JOB_REPORT,
         },
         {
             "manifest/schema.py": [
@@ -287,8 +287,8 @@ def letters(tmp_path) -> ExtendedCopy:
                 ('    "converse": JobEntry(', f'    "letters": JobEntry({ENTRY}),\n    "converse": JobEntry('),
             ],
             "report_job.py": [
-                (import_line, "from llmjobs.letters import report as letters_report\n" + import_line),
-                (REPORT_LINE[0], REPORT_LINE[1].format("letters_report")),
+                (import_line, "from llmjobs.letters import chapter as letters_chapter\n" + import_line),
+                (REPORT_LINE[0], REPORT_LINE[1].format("letters_chapter")),
             ],
         },
     )  # fmt: skip

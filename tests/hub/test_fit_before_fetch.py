@@ -3,7 +3,7 @@
 import pytest
 from hub_world import MODEL, World
 
-from llmjobs.engines.transformers import checkpoint, fit
+from llmjobs.engines.transformers import fit, model_files
 from llmjobs.engines.transformers.load import load_model
 from llmjobs.errors import ModelError
 from llmjobs.manifest import ModelSpec
@@ -23,7 +23,7 @@ def test_a_model_that_cannot_fit_is_not_fetched(world: World, quantization: str,
 
 def test_a_config_that_no_model_has_is_refused_before_it_is_built_or_fetched(world: World) -> None:
     world.patch.setattr(fit, "on_meta", lambda *_: pytest.fail("built from a config that was not looked at"))
-    world.patch.setattr(checkpoint, "MAX_SIZE", 1)
+    world.patch.setattr(model_files, "MAX_SIZE", 1)
     with pytest.raises(ModelError, match="which no model has"):
         load_model(ModelSpec.model_validate({"id": MODEL, "device": "cpu", "dtype": "float32"}))
     assert not [path for path in world.paths() if path.endswith((".safetensors", ".bin"))]

@@ -8,7 +8,7 @@ import yaml
 from matrix_stand_in import StandIn, ended, killed, probe, stop
 
 from llmjobs.cli import main
-from llmjobs.cluster import place
+from llmjobs.cluster import local_or_cluster
 from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError, ManifestError
 from llmjobs.manifest import load_manifest
 from llmjobs.matrix import attempts
@@ -48,7 +48,7 @@ def cells(monkeypatch) -> StandIn:
     stand_in = StandIn()
     monkeypatch.setattr(matrix_job, "run_child", stand_in)
     monkeypatch.setattr(matrix_job, "probe_machine", probe)
-    monkeypatch.setattr(place, "probe_machine", probe)
+    monkeypatch.setattr(local_or_cluster, "probe_machine", probe)
     return stand_in
 
 

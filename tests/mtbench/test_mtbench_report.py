@@ -6,7 +6,7 @@ import yaml
 from mtbench_runs import part_of, run
 from mtbench_stand_in import stand_in
 
-from llmjobs.mtbench.report import SECTION, _against_others
+from llmjobs.mtbench.chapter import SECTION, _against_others
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Figure, Prose, Table
 from llmjobs.report.measure import Measures

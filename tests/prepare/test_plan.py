@@ -11,7 +11,7 @@ import yaml
 from random_llama import make_llama
 
 from llmjobs.cli import main
-from llmjobs.engines.known import FOLDER, cache_folder
+from llmjobs.engines.kept_trials import FOLDER, cache_folder
 from llmjobs.engines.transformers import engine
 from llmjobs.manifest import load_manifest
 from llmjobs.prepare import plan_model

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import ray
 
 from llmjobs.cluster.connection import ClusterError, alive_nodes, check_there
-from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.worker import Advanced, ClusterJob, Ended, Event, Logged, Opened
 from llmjobs.cluster.worker_pool import Member, WorkerPool
 from llmjobs.errors import plain_reason

@@ -13,7 +13,7 @@ import ray
 
 from llmjobs import __version__
 from llmjobs.cluster.connection import gpu_kind, node_name
-from llmjobs.cluster.placement import Demand
+from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.worker import ClusterJob, Greeting, UnitOrder, Worker
 from llmjobs.work import leases
 from llmjobs.work.folder import RunFolder

@@ -25,7 +25,7 @@ from llmjobs.chat.endpoint import Parameters, WholeAnswers
 from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Spending, spent_calls
 from llmjobs.chat.session import open_backend
 from llmjobs.clocks import DeviceClock, measured
-from llmjobs.cluster.place import place
+from llmjobs.cluster.local_or_cluster import place
 from llmjobs.converse.conversations import Script, Turn
 from llmjobs.converse.summary import record_printer, render_summary, summarize
 from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, turn_asked, with_limit

@@ -18,8 +18,8 @@ from llmjobs.benchmarks.base import Doc, Grade
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.requests import Score, common_length
 from llmjobs.clocks import DeviceClock, measured
-from llmjobs.cluster.place import place
-from llmjobs.engines.known import Known
+from llmjobs.cluster.local_or_cluster import place
+from llmjobs.engines.kept_trials import Known
 from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import UnitPlan
 from llmjobs.engines.protocol import (

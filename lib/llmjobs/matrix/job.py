@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from llmjobs.cluster.place import place
+from llmjobs.cluster.local_or_cluster import place
 from llmjobs.engines.probing import Layer, Machine, probe_machine
 from llmjobs.engines.registry import engine_of, prefetch
 from llmjobs.errors import LlmjobsError
@@ -28,7 +28,7 @@ from llmjobs.machine.child import (
 from llmjobs.manifest import Manifest
 from llmjobs.matrix.attempts import AttemptsFile
 from llmjobs.matrix.cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
-from llmjobs.matrix.report import matrix_figures
+from llmjobs.matrix.chapter import matrix_figures
 from llmjobs.matrix.summary import Repetition, cell_result, render_matrix, summarize
 from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
 from llmjobs.redaction import HUB_TOKENS

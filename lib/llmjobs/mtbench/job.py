@@ -27,16 +27,16 @@ from llmjobs.chat.endpoint import BYTES_A_TOKEN, Parameters, WholeAnswers
 from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Rate, Spending, spent_calls
 from llmjobs.chat.session import open_backend
 from llmjobs.clocks import DeviceClock, measured
-from llmjobs.cluster.place import place
+from llmjobs.cluster.local_or_cluster import place
 from llmjobs.engines.registry import devices
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
-from llmjobs.mtbench.ahead import Lookahead
+from llmjobs.mtbench.concurrent_calls import Lookahead
+from llmjobs.mtbench.failed_calls import ask_again, failed_call, failed_calls, is_endpoint, what_failed
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
 from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
-from llmjobs.mtbench.retry import ask_again, failed_call, failed_calls, is_endpoint, what_failed
 from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
 from llmjobs.mtbench.rule_judge import RuleJudge
 from llmjobs.mtbench.summary import collect, record_printer, render_summary, summarize

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmjobs.engines.known import Known
+from llmjobs.engines.kept_trials import Known
 from llmjobs.engines.locate import Located
 from llmjobs.engines.pass_time import PassTime
 from llmjobs.engines.registry import engine_of, locate, weight_file_bytes

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmjobs import disk
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
-from llmjobs.engines.known import cache_folder
+from llmjobs.engines.kept_trials import cache_folder
 from llmjobs.engines.locate import Located
 from llmjobs.engines.plan import plan_unit
 from llmjobs.engines.protocol import prefix_token_id

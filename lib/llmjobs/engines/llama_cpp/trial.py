@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmjobs.engines.known import Known
+from llmjobs.engines.kept_trials import Known
 from llmjobs.engines.llama_cpp.gguf import Header, weights_by_format
 from llmjobs.errors import ModelError
 from llmjobs.machine.child import Reporter, describe_end, run_child, serve

@@ -9,8 +9,8 @@ from llmjobs.clocks import DeviceClock
 from llmjobs.engines.locate import Located, files_of
 from llmjobs.engines.protocol import ChatModel, Description, Generator, Scorer, Speed, Warn
 from llmjobs.engines.transformers import locate as locating
-from llmjobs.engines.transformers.checkpoint import check_folder, check_repository, checked_config
 from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
+from llmjobs.engines.transformers.model_files import check_folder, check_repository, checked_config
 from llmjobs.errors import LlmjobsError
 from llmjobs.hub.files import ensure_model, is_whole, model_files
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from llmjobs.engines.locate import Located
-from llmjobs.engines.transformers.checkpoint import checked_config, missing_package, stored_quantization
+from llmjobs.engines.transformers.model_files import checked_config, missing_package, stored_quantization
 from llmjobs.engines.transformers.shapes import on_meta, whole_weight_bytes
 from llmjobs.environment import memory_bytes
 from llmjobs.errors import ModelError

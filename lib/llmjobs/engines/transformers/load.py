@@ -12,14 +12,6 @@ import torch
 
 from llmjobs.engines.locate import DEMO_PREFIX, Located, files_of
 from llmjobs.engines.protocol import Description
-from llmjobs.engines.transformers.checkpoint import (
-    METHODS,
-    check_layers,
-    check_model_files,
-    check_weights,
-    checked_config,
-    missing_package,
-)
 from llmjobs.engines.transformers.describe import describe
 from llmjobs.engines.transformers.device import (
     dtype_remark,
@@ -32,6 +24,14 @@ from llmjobs.engines.transformers.first_layers import enough_layers, first_layer
 from llmjobs.engines.transformers.fit import check_fit
 from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
 from llmjobs.engines.transformers.locate import locate
+from llmjobs.engines.transformers.model_files import (
+    METHODS,
+    check_layers,
+    check_model_files,
+    check_weights,
+    checked_config,
+    missing_package,
+)
 from llmjobs.engines.transformers.quantize import quantization_config
 from llmjobs.engines.transformers.templates import bound_template
 from llmjobs.engines.transformers.tokenizer_trial import bound_tokenizer, try_tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.locate import DEMO_PREFIX, Located, folder_hash
-from llmjobs.engines.transformers.checkpoint import check_folder, check_repository
+from llmjobs.engines.transformers.model_files import check_folder, check_repository
 from llmjobs.errors import ModelError
 from llmjobs.hub.files import is_whole
 from llmjobs.hub.repositories import is_offline, repo_folder, resolve_model

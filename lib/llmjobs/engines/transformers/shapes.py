@@ -9,8 +9,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from llmjobs.engines.transformers.cache_size import cache_bytes
-from llmjobs.engines.transformers.checkpoint import reads_images
 from llmjobs.engines.transformers.lengths import longest_input
+from llmjobs.engines.transformers.model_files import reads_images
 from llmjobs.errors import ModelError
 from llmjobs.quantization import METHODS, NONE
 

@@ -14,7 +14,7 @@ from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords, Outcome, run_job
 
 if TYPE_CHECKING:
-    from llmjobs.cluster.placement import Nodes
+    from llmjobs.cluster.resources import Nodes
     from llmjobs.cluster.worker import ClusterJob
 
 
@@ -40,7 +40,7 @@ class Place:
         """
         if not self.on_cluster:
             return run_job(job, folder, on_records)
-        from llmjobs.cluster.placement import demands
+        from llmjobs.cluster.resources import demands
         from llmjobs.cluster.run import run_on_cluster
 
         found = demands(models, threads, Revisions.of(folder), _nodes(), whole_nodes=whole_nodes)
@@ -73,7 +73,7 @@ def _probe_nodes(layers: Sequence[Layer]) -> Machine:
 
 def _nodes() -> "Nodes":
     from llmjobs.cluster.connection import alive_nodes, ask_a_node
-    from llmjobs.cluster.placement import Nodes, gpu_memory_bytes
+    from llmjobs.cluster.resources import Nodes, gpu_memory_bytes
 
     resources = [node["Resources"] for node in alive_nodes()]
     return Nodes.of(resources, lambda: ask_a_node(gpu_memory_bytes, gpus=0.125))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llmjobs.cluster import placement
-from llmjobs.cluster.placement import GIB, Demand, Nodes, demands
+from llmjobs.cluster import resources
+from llmjobs.cluster.resources import GIB, Demand, Nodes, demands
 from llmjobs.manifest import ModelSpec
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.revisions import Revisions
@@ -17,7 +17,7 @@ def ask(monkeypatch, tmp_path):
     """The demand of a model whose 16-bit files have so many GiB."""
 
     def asked(gib, nodes, threads="auto", whole_nodes=False, **settings):
-        monkeypatch.setattr(placement, "weight_file_bytes", lambda spec, located: int(gib * GIB))
+        monkeypatch.setattr(resources, "weight_file_bytes", lambda spec, located: int(gib * GIB))
         spec = ModelSpec(id="llmjobs/demo-tiny", **settings)
         revisions = Revisions.of(RunFolder(tmp_path), writes=False)
         return demands({"m": spec}, threads, revisions, nodes, whole_nodes=whole_nodes)["m"]
