@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from llmjobs.engines.transformers import device
+from llmjobs.clocks import NO_GPU_TIME
 from llmjobs.engines.transformers.device import DeviceClock
 
 
@@ -80,4 +80,4 @@ def test_the_cpu_has_no_card():
     clock.start()
     assert clock.stop() == (None, None)
     assert clock.each() == ()
-    assert device.NO_GPU_TIME["cpu"]
+    assert NO_GPU_TIME["cpu"]
