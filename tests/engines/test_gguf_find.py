@@ -57,7 +57,7 @@ def test_none_several_or_no_files_are_one_line() -> None:
         choose(spec("o/n:Q5_K_M"), NAMES, "Q5_K_M")
     with pytest.raises(ModelError, match="has several GGUF files; write one as o/n:NAME"):
         choose(spec("o/n"), NAMES, None)
-    with pytest.raises(ModelError, match="has no GGUF files; take another repository, often o/n-GGUF"):
+    with pytest.raises(ModelError, match="has no GGUF files; use another repository, often o/n-GGUF"):
         choose(spec("o/n"), ["config.json"], None)
 
 

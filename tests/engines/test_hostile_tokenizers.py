@@ -29,7 +29,7 @@ def spoilt(folder: Path, **parts: Any) -> str:
         load_tokenizer(ModelSpec(id=str(folder), name="m"))
     assert time.monotonic() - began < 90
     line = str(caught.value)
-    assert line.startswith("m: ") and "tokenizer.json" in line and "take the tokenizer files" in line
+    assert line.startswith("m: ") and "tokenizer.json" in line and "use the tokenizer files" in line
     assert "Panic" not in line
     return line
 

@@ -188,7 +188,7 @@ def test_an_index_of_weights_that_are_not_used_does_not_matter() -> None:
         (("config.json", "tokenizer.json", "pytorch_model.bin"), "pickle_weights: true allows its other files"),
         (("config.json", "tokenizer.json", "tf_model.h5"), "its weights are in TensorFlow format"),
         (("config.json", "tokenizer.json", "model.gguf"), "its weights are in GGUF (llama.cpp) format"),
-        (("config.json", "tokenizer.json"), "has no safetensors weights; take a version"),
+        (("config.json", "tokenizer.json"), "has no safetensors weights; use a version"),
         (("config.json", "model.safetensors", "tokenizer_config.json"), "has no tokenizer (tokenizer.json"),
         (("config.json", "model.safetensors"), "has no tokenizer (tokenizer.json"),
     ],
@@ -204,7 +204,7 @@ def test_other_tokenizers_pass(name: str) -> None:
 
 def test_code_of_a_model_is_asked_for_first() -> None:
     config = {"model_type": "odd", "architectures": ["OddForCausalLM"], "auto_map": {"AutoModelForCausalLM": "odd.Odd"}}
-    assert "trust_remote_code: true allows it" in refused(found(config=config))
+    assert "allow it with trust_remote_code: true" in refused(found(config=config))
     check_checkpoint(ModelSpec(id="maker/model", trust_remote_code=True), found(config=config))
 
 

@@ -125,7 +125,7 @@ def test_out_of_memory_halves_the_batch_aloud_and_loses_nothing(
     assert max(ran) <= 50
     assert scorer.token_limit is not None
     assert said
-    assert said[0] == "out of memory with 160 tokens in a batch: going on with 80"
+    assert said[0] == "out of memory with 160 tokens in a batch: continuing with 80"
 
 
 def test_the_limit_that_was_left_gives_a_resumed_run_the_same_batches(

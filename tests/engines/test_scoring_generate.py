@@ -141,7 +141,7 @@ def test_out_of_memory_halves_the_rows_aloud_and_repeats_them(llama: Any, monkey
     monkeypatch.setattr(decoding, "step", small)
     assert generate(generator, CONTEXTS, max_new_tokens=5, temperature=1.0) == expected
     assert generator.row_limit == 1
-    assert said[0] == "out of memory with 4 rows at once: going on with 2"
+    assert said[0] == "out of memory with 4 rows at once: continuing with 2"
     monkeypatch.setattr(decoding, "step", lambda *args: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(ModelError, match="out of memory with one row"):
         generate(generator, CONTEXTS, max_new_tokens=5)
@@ -252,7 +252,7 @@ def test_a_model_that_cannot_generate_at_all_is_refused_by_name(monkeypatch: pyt
     model = random_model(family_config("gpt2"))
     monkeypatch.setattr(model, "forward", refuse)
     with pytest.raises(
-        ModelError, match=r"^GPT2LMHeadModel cannot generate text .*; ask it benchmarks with options only"
+        ModelError, match=r"^GPT2LMHeadModel cannot generate text .*; use it only for multiple-choice benchmarks"
     ):
         Generator(model, Letters())
 

@@ -125,7 +125,7 @@ def test_a_server_that_gives_no_answers_is_not_asked_for_all_of_them(study, tmp_
         run(study(server.url, answers=[]), "--results", tmp_path / "r", expect=3)
         assert len(server.requests) == 16 + 3
     out = capsys.readouterr().out
-    assert "3 questions in a row gave no answer, the last one: judge at http://" in out
+    assert "3 questions in a row had no answer; the last error: judge at http://" in out
     assert "the server sent a web page" in out
 
 
@@ -136,7 +136,7 @@ def test_an_answer_that_is_only_thinking_is_an_error_and_not_asked_for_again(stu
         before = len(server.requests)
         run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r", expect=3)
         assert len(server.requests) == before
-    assert "2 failed, 2 asked again; the first that failed: thinker: the thinking took all" in capsys.readouterr().out
+    assert "2 failed, 2 asked again; first error: thinker: the thinking took all" in capsys.readouterr().out
     records = read_records(tmp_path / "r/study/mtbench/judgments/thinker/single/agent/records.jsonl")
     assert {(record["status"], record.get("final"), record["asked"]) for record in records} == {("error", True, 2)}
 
@@ -150,7 +150,7 @@ def test_what_a_server_refuses_is_in_the_summary(study, tmp_path, capsys):
         name: {"temperature": "left out"} for name in ("agent", "judge judge")
     }
     out, err = capsys.readouterr()
-    assert "judge judge: the server does not take every parameter: temperature left out" in out
+    assert "judge judge: the server does not accept every parameter: temperature left out" in out
     assert "the server does not accept 'temperature'" in err
 
 
@@ -275,11 +275,11 @@ def test_fastchat_files_travel_both_ways(study, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("mtbench.questions=nowhere.jsonl", "no such file of questions"),
-        ("mtbench.prompts=nowhere.jsonl", "no such file of judge prompts"),
+        ("mtbench.questions=nowhere.jsonl", "nowhere.jsonl: file not found; name a file of questions"),
+        ("mtbench.prompts=nowhere.jsonl", "nowhere.jsonl: file not found; name a file of judge prompts"),
         ("mtbench.categories=[poetry]", "'poetry' is not one of writing"),
         ("mtbench.baseline=nobody", "'nobody' is not one of agent, theirs"),
-        ("mtbench.endpoints={x: {concurrency: 2}}", "'x' is no model with an endpoint"),
+        ("mtbench.endpoints={x: {concurrency: 2}}", "'x' is not a model with an endpoint"),
         ("mtbench.judges[0].concurency=3", "did you mean 'concurrency'"),
         ("mtbench.spending={cost: 1}", "needs a price"),
     ],

@@ -31,7 +31,7 @@ def test_three_agents_side_by_side(study, tmp_path):
         options = {"models": models, "modes": ["single", "pairwise"], "max_new_tokens": 4}
         run(study(server.url, judges=judges, **options), "--results", tmp_path / "r")
     content = section_of(tmp_path / "r/study")
-    agents = {row[0]: row[1] for row in table(content, "Who answered").rows}
+    agents = {row[0]: row[1] for row in table(content, "Agents").rows}
     assert agents == {"demo-narrow": "local", "agent": "endpoint", "theirs": "imported"}
     assert {row[0] for row in table(content, "Mean rating over all turns").rows} == set(agents)
     assert {row[0] for row in table(content, "Each against the others").rows} == set(agents)

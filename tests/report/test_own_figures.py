@@ -200,7 +200,7 @@ def test_an_eval_file_is_read_cut_damaged_or_unfinished(tmp_path: Path) -> None:
     assert run.checks == (1, 1)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"not a whole \.eval file"):
+    with pytest.raises(DataError, match=r"not a complete \.eval file"):
         read(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("_journal/start.json", json.dumps({"version": 2, "eval": log["eval"]}))
@@ -297,7 +297,7 @@ def test_a_table_without_gold_is_refused_until_questions_bring_it(shared_cases: 
     study = study_of(path, questions=tmp_path)
     assert study.benchmarks[0].n > 0
     assert set(study.benchmarks[0].gold) == {"C"}
-    assert "scored by the answers that --questions gives" in told(study)
+    assert "scored with the answers of --questions" in told(study)
 
 
 def test_repeated_ids_with_unlike_answers_are_left_out_and_told(shared_cases: Path) -> None:
@@ -349,8 +349,8 @@ def test_answers_in_other_forms(tmp_path: Path, text: str, right: list[int]) -> 
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        (CSV + "m,1,1,A\nm,2,2,D\n", "nothing tells whether they count from 0 or from 1"),
-        ("model,id,score\nm,1,55\nm,2,80\n", "scores go from 55 to 80.*divide percentages by 100"),
+        (CSV + "m,1,1,A\nm,2,2,D\n", "unclear whether counting starts at 0 or 1"),
+        ("model,id,score\nm,1,55\nm,2,80\n", "scores range from 55 to 80.*divide percentages by 100"),
         ("model,question_id,judge,judgment,score,turn\nm,1,j,x,7,1\n", "FastChat's judgments.*llmjobs mtbench"),
         ("model,id,gold,gold\nm,1,A,A\n", "names gold twice"),
         ("m,1,A,B\nm,2,A,A\n", "a first row that names its columns"),
@@ -366,7 +366,7 @@ def test_a_cut_row_is_no_wrong_answer(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(CSV + "m,1,A,A\nm,2,B\n")
     study = study_of(tmp_path / "t.csv")
     assert study.benchmarks[0].correct.tolist() == [[1.0]]
-    assert "1 of 2 rows have another number of cells than the header (4)" in told(study)
+    assert "1 of 2 rows have a different number of cells than the header (4)" in told(study)
 
 
 @pytest.fixture
@@ -475,7 +475,7 @@ def test_the_same_ids_on_other_questions_are_refused(tmp_path: Path, run_folder:
             for s, d in docs(run_folder)
         ],
     )
-    with pytest.raises(DataError, match="questions with the same id have another gold answer"):
+    with pytest.raises(DataError, match="questions with the same id have a different gold answer"):
         study_of(run_folder, tmp_path / "t.jsonl")
 
 
@@ -510,7 +510,7 @@ def test_logs_are_compared_by_a_metric_that_all_have(tmp_path: Path) -> None:
 def test_where_leaves_a_trace(tmp_path: Path, run_folder: Path) -> None:
     make_report([run_folder], tmp_path / "out" / "report.pdf", where={"subject": "sums"})
     notes = (tmp_path / "out" / "notes.md").read_text()
-    assert "takes 1 of 1 models and 12 of 24 records" in notes
+    assert "selects 1 of 1 models and 12 of 24 records" in notes
     study = study_of(run_folder, where={"subject": "sums"})
     sources = next(b for b in making.build(Measures(study)).blocks if isinstance(b, Table) and b.caption == "Sources")
     assert sources.rows[0][2:5] == ["1", "12 of 24", "complete, partly used"]
@@ -528,8 +528,8 @@ def test_questions_that_are_not_the_logs_are_refused(tmp_path: Path) -> None:
         study_of(tmp_path / "t.csv", questions=folder)
     file.write_text("".join(f"Q{n},w,x,y,z,{'ABCD'[n % 4] if n else 'D'}\n" for n in range(19)))
     study = study_of(tmp_path / "t.csv", questions=folder)
-    assert "1 of 19 answers are not the log's gold answers" in told(study)
-    assert "1 question ids of the log are beyond the file's 19 questions" in told(study)
+    assert "1 of 19 answers differ from the log's gold answers" in told(study)
+    assert "1 question ids of the log are larger than the file's 19 questions allow" in told(study)
 
 
 @pytest.mark.parametrize(
@@ -538,11 +538,15 @@ def test_questions_that_are_not_the_logs_are_refused(tmp_path: Path) -> None:
         ("t.csv", b"PK\x03\x04rest", "Excel workbook"),
         ("t.xlsx", b"PK\x03\x04rest", "an Excel workbook; save it as CSV"),
         ("t.csv.gz", b"\x1f\x8b", "unpack it first"),
-        ("t.csv", b"id,gold,llama,qwen\n1,A,A,B\n", "write a row for each model and question"),
+        ("t.csv", b"id,gold,llama,qwen\n1,A,A,B\n", "write one row per model and question"),
         ("t.csv", b"model,id,gold,pred\nm,1,A,A\nm,1,B,A\n", "nothing to report .*more than once for m"),
-        ("t.csv", b'model,id,gold,pred\nm,1,A,A\nm,2,B,"B\nm,3,A,A\nm,4,A,A\n', "row 3 has further rows in one cell"),
-        ("t.tsv", b'model\tid\tgold\tpred\nm\t1\t"A\tB\nm\t2\tB\tB\n', "a quote is opened and not closed"),
-        (f"samples_x_{DATE}.jsonl", b'{"doc_id": 1, "target": "x", "acc": 40.0}\n', "no shares between 0 and 1"),
+        (
+            "t.csv",
+            b'model,id,gold,pred\nm,1,A,A\nm,2,B,"B\nm,3,A,A\nm,4,A,A\n',
+            "row 3 contains further rows in one cell",
+        ),
+        ("t.tsv", b'model\tid\tgold\tpred\nm\t1\t"A\tB\nm\t2\tB\tB\n', "a quote is not closed"),
+        (f"samples_x_{DATE}.jsonl", b'{"doc_id": 1, "target": "x", "acc": 40.0}\n', "are not between 0 and 1"),
     ],
 )
 def test_what_cannot_be_read_names_the_reason(tmp_path: Path, name: str, content: bytes, error: str) -> None:
@@ -556,14 +560,14 @@ def test_what_cannot_be_read_names_the_reason(tmp_path: Path, name: str, content
     [
         (CSV + "m,1,18,18.0\nm,2,x,X\n", "2 of 2 predictions differ from the gold answer only in case"),
         (CSV + "".join(f"m,{n},{gold},A\n" for n, gold in enumerate("ABCDZ")), "some gold answers are not ('Z')"),
-        (CSV + 'm,1,"A,C",A\nm,2,B,B\n', "some answers are an option's letter and some gold answers are not ('A,C')"),
+        (CSV + 'm,1,"A,C",A\nm,2,B,B\n', "some answers are an option's letter, but some gold answers are not ('A,C')"),
         (CSV + "m,1,Paris,A\nm,2,Rome,B\n", "some gold answers are not ('Paris', 'Rome')"),
-        (CSV + "m,1,A,I think A\nm,2,B,B\n", "1 of 2 predictions are no option's letter"),
+        (CSV + "m,1,A,I think A\nm,2,B,B\n", "1 of 2 predictions are not an option's letter"),
         (
             "model,id,gold,ll_A,ll_B,correct\nm,1,A,-1,-2,1\nm,2,B,-1,-2,1\n",
             "not what the largest log-likelihood gives",
         ),
-        ("model,id,gold,ll_A,ll_B\nm,1,A,-1,-2\nm,2,B,oops,-1\n", "log-likelihoods of 1 of 2 rows cannot be read"),
+        ("model,id,gold,ll_A,ll_B\nm,1,A,-1,-2\nm,2,B,oops,-1\n", "log-likelihoods of 1 of 2 rows cannot be parsed"),
         ("model,id,gold,pred,text\nm,1,A,A,caf\xe9\n", "read as Windows-1252"),
     ],
 )
@@ -600,7 +604,9 @@ def test_logs_without_texts_and_with_other_ids_name_the_remedy(tmp_path: Path, r
     (tmp_path / "other").mkdir()
     rows = as_table(run_folder, tmp_path / "other").read_text().replace("sums,", "sums,q").replace("ing,", "ing,q")
     (tmp_path / "t.csv").write_text(rows)
-    with pytest.raises(DataError, match="0 in common; the ids differ and other has no texts.*--questions FOLDER"):
+    with pytest.raises(
+        DataError, match="0 in common; the ids differ and other has no question texts.*--questions FOLDER"
+    ):
         study_of(run_folder, tmp_path / "t.csv")
 
 

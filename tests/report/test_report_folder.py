@@ -119,7 +119,7 @@ def test_damage_is_told_and_survived(tmp_path: Path) -> None:
     result = CliRunner().invoke(group, ["report", str(run)])
     assert result.exit_code == 0, result.output
     told = result.stderr
-    assert "the last line is torn" in told
+    assert "the last line is cut off" in told
     assert "small/demo.sorting/records.jsonl: the file is missing" in told
     assert "1 questions are recorded twice" in told
     assert "1 of 42 lines are not JSON objects" in told
@@ -129,7 +129,7 @@ def test_damage_is_told_and_survived(tmp_path: Path) -> None:
     assert len(notices) == told.count("note: ") - 1
     text = text_of(run / "report.pdf")
     assert "Partial:" in text
-    assert "the last line is torn" in text
+    assert "the last line is cut off" in text
     assert "no readable answer" in text
 
 
@@ -154,7 +154,7 @@ def test_a_running_study_gives_a_report(tmp_path: Path) -> None:
         ({"fingerprint": {"prompt": "course"}}, r"prompt differs \(course: .*; original: "),
         ({"fingerprint": {"num_fewshot": 0}}, "num_fewshot differs"),
         ({"questions": 30}, r"different questions \(120: .*; 90: .*; 90 in common\)"),
-        ({"seed": 8}, "have another gold answer or text"),
+        ({"seed": 8}, "have a different gold answer or text"),
     ],
 )
 def test_unlike_runs_are_refused_with_what_differs(tmp_path: Path, other: dict[str, object], told: str) -> None:

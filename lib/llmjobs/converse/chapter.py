@@ -1,4 +1,4 @@
-"""The report's chapter on conversations: what is lost without history, and what a turn costs."""
+"""The report's chapter on conversations: what is lost without history, and the cost of a turn."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -30,7 +30,7 @@ COLOURS = {
 
 
 def _panels(memories: Sequence[Values]) -> list[tuple[str, list[Values]]]:
-    """The memories of each context size, beside those without one."""
+    """The memories of each context size, together with those without a limit."""
     free = [memory for memory in memories if memory["context"] is None]
     sizes = sorted({memory["context"] for memory in memories if memory["context"]})
     panels = [(f"{count(size)} tokens", [*free, *(m for m in memories if m["context"] == size)]) for size in sizes]
@@ -48,7 +48,7 @@ def pooled(memory: Values) -> dict[str, tuple[int, int]]:
 
 
 def distance_plot(memories: Sequence[Values]) -> Plot:
-    """Shares of right answers by distance, a panel a context size; memories without one stand in each."""
+    """Shares of right answers by distance, one panel per context size. Memories without a limit are in every panel."""
     panels = _panels(memories)
     names = max((list(pooled(memory)) for memory in memories), key=len)
     with figure_style.styled():
@@ -60,7 +60,7 @@ def distance_plot(memories: Sequence[Values]) -> Plot:
                 _line(axes, memory, [names.index(name) for name in kept], list(kept.values()))
             axes.set_title(title)
             axes.set_xticks(range(len(names)), names)
-            axes.set_xlabel("turns between telling and asking")
+            axes.set_xlabel("turns between fact and question")
             axes.set_ylim(-0.03, 1.05)
             figure_style.percent_axis(axes, "y")
             axes.grid(axis="y")
@@ -117,7 +117,7 @@ ENOUGH = 5
 
 
 def _groups(measures: Measures) -> Iterator[tuple[RawRun, Values]]:
-    """Every model and set of conversations of every run that answered a question."""
+    """Every model and set of conversations with at least one answered question, run by run."""
     for run in measures.study.runs:
         part = run.summary.get("converse")
         for group in (part.get("models") or ()) if isinstance(part, Mapping) else ():
@@ -130,14 +130,14 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Put every model's conversations on paper."""
+    """Tables, figures and a transcript for every model's conversations."""
     blocks: list[Block] = [
         Prose(
-            "Scripted conversations tell facts and ask for them some turns later; every answer is checked by program. "
-            "The same conversations are held with each memory. Without history the newest message is sent alone, full "
-            "sends everything; the others keep to a context of so many tokens. Answers in the history are the model's "
-            "own. A turn without an answer counts as an error, never as wrong. The questions of one conversation hang"
-            " together: intervals and tests count conversations as independent, not questions."
+            "Scripted conversations state facts and ask for them some turns later; a program checks every answer. The"
+            " same conversations run with each memory. Without history, only the newest message is sent; full sends"
+            " everything; the others keep within the given number of tokens. The history contains the model's earlier"
+            " answers. A turn without an answer counts as an error, never as wrong. Questions within one conversation"
+            " are correlated, so intervals and tests treat conversations as independent, not questions."
         )
     ]
     findings: list[Finding] = []
@@ -165,8 +165,8 @@ def _table(group: Values) -> Table:
         Column("95% interval"),
         Column("Questions"),
         Column("Errors"),
-        Column("Sent a turn"),
-        Column("Dropped a turn"),
+        Column("Sent per turn"),
+        Column("Dropped per turn"),
         Column("Summaries"),
         Column("First token"),
         Column("Turn"),
@@ -182,14 +182,14 @@ def _table(group: Values) -> Table:
             count(memory["tokens_side"]), seconds(memory["ttft_s"]), seconds(memory["real_s"]),
         ])  # fmt: skip
     note = (
-        "Sent, dropped: tokens. Summaries: tokens that they took in all. First token, turn: median seconds from the "
-        "question to the first piece of the answer and to its end."
+        "Sent, dropped: tokens. Summaries: total tokens used to write them. First token, turn: median seconds from the "
+        "question to the first token of the answer and to its end."
     )
     return Table("Each memory on the same questions", columns, rows, note=note)
 
 
 def _figures(place: int, group: Values) -> list[Block]:
-    by_distance = "Right answers by the turns between telling and asking, pooled by doublings; a panel a context size."
+    by_distance = "Right answers by turns between fact and question (1, 2 to 3, 4 to 7, …), one panel per context size."
     growth = "Tokens sent and seconds to the first token as the conversation grows: medians over the conversations."
     figures: list[Block] = []
     if len({row["distance"] for memory in group["memories"] for row in memory["by_distance"]}) > 1:
@@ -200,7 +200,7 @@ def _figures(place: int, group: Values) -> list[Block]:
 
 
 def _transcript(run: RawRun, group: Values) -> list[Block]:
-    """The conversation that tells the memories apart most, its last turns with every memory's answers."""
+    """The last turns of the conversation on which the memories differ most, with the answers of each memory."""
     shown = _distinct(group["memories"])
     said = {_name(memory): _records(run, group, memory) for memory in shown}
     if len(said) < 2 or not all(said.values()):
@@ -227,12 +227,12 @@ def _transcript(run: RawRun, group: Values) -> list[Block]:
         ]
         for key in chosen
     ]
-    note = "A tick: right; a cross: wrong. Without a mark: there is nothing to check."
-    return [Table(f"One conversation, memory beside memory ({best})", columns, rows, note=note)]
+    note = "Tick: right. Cross: wrong. No mark: the turn is not checked."
+    return [Table(f"One conversation with each memory ({best})", columns, rows, note=note)]
 
 
 def _distinct(memories: Sequence[Values]) -> list[Values]:
-    """Full first, history off, and at the smallest context the window and a retrieving one."""
+    """Full history, history off, and the window and retrieval at the smallest context."""
     smallest = min((memory["context"] for memory in memories if memory["context"]), default=None)
     found = {m["strategy"]: m for m in memories if m["context"] in (None, smallest)}
     return [found[name] for name in ("full", "none", "window", "retrieve") if name in found]
@@ -272,21 +272,21 @@ def _findings(group: Values) -> list[Finding]:
         )
     else:
         text = (
-            f"{where} cannot be told apart with the history and without it: {percent(pair['acc_first'])} and"
+            f"{where} cannot be told apart with and without the history: {percent(pair['acc_first'])} and"
             f" {percent(pair['acc_second'])} of {plural(pair['n'], 'question')} right, {gap}."
         )
     return [Finding(f"{points(pair['difference'], sign=True)} pts", text, 85), *_window_finding(group)]
 
 
 def _tested(pair: Values) -> str:
-    """Name the test that the summary's p is of; older ones took the questions of a conversation as independent."""
+    """Name the test behind the summary's p. Older summaries treated questions of one conversation as independent."""
     if conversations := pair.get("conversations"):
         return f"{p_value(pair['p'])}, sign-flip test over {plural(conversations, 'conversation')}"
-    return f"{p_value(pair['p'])}, McNemar's exact test, questions of one conversation taken as independent"
+    return f"{p_value(pair['p'])}, McNemar's exact test, which treats the questions of one conversation as independent"
 
 
 def _window_finding(group: Values) -> list[Finding]:
-    """Say where the shortest window loses what the whole history still has, if the two differ at all."""
+    """Compare the shortest window with the whole history by distance, if the two differ."""
     found = {m["strategy"]: m for m in _distinct(group["memories"])}
     if not {"full", "window"} <= set(found):
         return []
@@ -298,12 +298,12 @@ def _window_finding(group: Values) -> list[Finding]:
     if len(both) < 2:
         return []
     near, far = both[0], both[-1]
-    told = [f"{count(part[place][0])} of {count(part[place][1])}" for place in (near, far) for part in (window, full)]
+    right = [f"{count(part[place][0])} of {count(part[place][1])}" for place in (near, far) for part in (window, full)]
     gap = f"{points(-tested['difference'], sign=True)} points (95%: {interval(-tested['high'], -tested['low'])})"
     text = (
         f"In the conversations {group['set']}, {group['model']} with a window of {count(found['window']['context'])}"
-        f" tokens has {gap} against the whole history: {told[0]} right at a distance of {near} (whole history"
-        f" {told[1]}), {told[2]} at {far} turns (whole history {told[3]})."
+        f" tokens has {gap} compared to the whole history: {right[0]} right at a distance of {near} (whole history"
+        f" {right[1]}), {right[2]} at {far} turns (whole history {right[3]})."
     )
     return [Finding(f"{points(-tested['difference'], sign=True)} pts", text, 60)]
 

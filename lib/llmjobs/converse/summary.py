@@ -29,7 +29,7 @@ TEST = "sign flips of whole conversations, two-sided"
 
 
 def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome, spending: Spending) -> dict[str, Any]:
-    """The ``converse`` part of ``summary.json``; ``spending`` where an endpoint was asked."""
+    """The ``converse`` part of ``summary.json``, with ``spending`` if an endpoint was used."""
     groups: dict[tuple[str, str], list[ConverseTask]] = defaultdict(list)
     for task in tasks:
         groups[task.model.name, task.set_name].append(task)
@@ -129,7 +129,7 @@ def _ends(right: int, scored: Sequence[TurnRecord]) -> tuple[float, float]:
 
 
 def _growth(answered: Sequence[TurnRecord], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Tokens and time a turn as the conversation grows: medians over conversations."""
+    """Tokens and time per turn as the conversation grows: medians over conversations."""
     sent, first, real = defaultdict(list), defaultdict(list), defaultdict(list)
     for record in answered:
         sent[record["turn"]].append(record["tokens_sent"] or 0)
@@ -181,7 +181,7 @@ def _scored(records: Iterable[TurnRecord]) -> dict[tuple[str, int], bool]:
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:
-    """A table of memories for each model and set, the paired test under it."""
+    """A table of memories for each model and set, followed by the paired test."""
     header = ("", "strategy", "context", "right (95% interval)", "questions", "errors", "sent a turn", "first token")
     lines: list[str] = []
     for group in summary["models"]:
@@ -194,7 +194,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     lines += spending_lines(summary.get("spending"))
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
-        lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
+        lines.append(f"not finished: {len(summary['units_missing'])} units; run the same command to resume")
     return "\n".join(lines).rstrip()
 
 
@@ -232,7 +232,7 @@ def _sentence(pair: Mapping[str, Any]) -> str:
 
 
 def record_printer(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[TurnRecord]], None]:
-    """Return what the runner calls with each conversation's records."""
+    """Return the function that the runner calls with the records of each conversation."""
 
     def show(unit: Unit, records: Sequence[TurnRecord]) -> None:
         write(f"── {unit.path} · {records[0]['conversation']}" if records else unit.path)

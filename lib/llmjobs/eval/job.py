@@ -272,7 +272,7 @@ class EvalJob:
             work = self._work(task, bench, saved)
         write_docs(self.folder, task.data)
         if saved and saved.killed_for_memory:
-            log.warning("%s: going on with less at once: %s", unit.path, dict(work.state()))
+            log.warning("%s: continuing with smaller batches: %s", unit.path, dict(work.state()))
         limits = bench.limits.to_record()
         mapped = {"mapped_weight_bytes": bench.engine.mapped_weight_bytes}
         took = {"load_s": bench.take_load_s(), "prepare_s": bench.take_prepare_s()}

@@ -27,7 +27,7 @@ CONFIDENCE = "95% Wilson"
 
 
 def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dict[str, Any]:
-    """The ``eval`` part of ``summary.json``; times add up over all attempts."""
+    """The ``eval`` part of ``summary.json``. Times are summed over all attempts."""
     groups: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         groups[unit.group].append(unit)
@@ -74,7 +74,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
 
 
 def _prompts(folder: RunFolder, name: str) -> dict[str, Any]:
-    """What the chat template makes of the prompts, where one is used."""
+    """What the chat template adds to the prompts, if one is used."""
     found = read_object(folder.path / "eval" / name / "model.json")
     return {key: found[key] for key in ("thinking", "prompt_date", "template_system") if found.get(key)}
 
@@ -100,7 +100,7 @@ def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: floa
 
 
 def _each_device(timings: Sequence[Record]) -> dict[str, Any]:
-    """Peak and time of each GPU, where a model was spread over several."""
+    """Peak memory and time of each GPU, if a model was spread over several."""
     rows = [line for line in timings if line.get("peak_device_bytes_each")]
     if not rows:
         return {}
@@ -147,7 +147,7 @@ def _benchmark(name: str, subjects: Mapping[str, Sequence[EvalRecord]], asked: M
 
 
 def _accuracy(records: Sequence[EvalRecord]) -> dict[str, Any]:
-    """Micro accuracy over what was scored; an error is counted apart, an unreadable reply is not right."""
+    """Micro accuracy over the scored questions. Errors are counted separately; an unreadable reply counts as wrong."""
     scored = [record for record in records if record["status"] != "error"]
     n, right = len(scored), sum(bool(record["correct"]) for record in scored)
     if not n:
@@ -160,7 +160,7 @@ def _accuracy(records: Sequence[EvalRecord]) -> dict[str, Any]:
 
 
 def _metrics(benchmark: str, records: Sequence[EvalRecord]) -> dict[str, float]:
-    """Each metric over all records, put together as the benchmark defines it."""
+    """Each metric over all records, aggregated as the benchmark defines it."""
     aggregate = (benchmark_class(benchmark) if benchmark in names() else Benchmark).aggregate
     values: dict[str, list[float]] = defaultdict(list)
     for record in records:
@@ -169,7 +169,7 @@ def _metrics(benchmark: str, records: Sequence[EvalRecord]) -> dict[str, float]:
     return {name: round(aggregate(name, found), 6) for name, found in values.items()}
 
 
-# The eval summary as it stands on the terminal.
+# The eval summary on the terminal.
 
 HEADER = (
     "model", "accuracy (95% interval)", "macro", "questions", "q/s", "real", "CPU", "GPU", "memory", "resident",
@@ -177,7 +177,7 @@ HEADER = (
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:
-    """A table of models, and what failed or is missing."""
+    """A table of models, and the units that failed or are missing."""
     rows = [_row(model) for model in summary["models"]]
     lines = table([HEADER, *rows])
     for model in summary["models"]:
@@ -188,20 +188,22 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         lines += _changed(model)
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
-        lines.append(f"not finished: {len(summary['units_missing'])} units; the same command goes on")
+        lines.append(f"not finished: {len(summary['units_missing'])} units; run the same command to resume")
     reasons = {m["gpu_s_reason"] for m in summary["models"] if m["gpu_s"] is None and m["gpu_s_reason"]}
     lines += [f"GPU –: {reason}" for reason in sorted(reasons)]
     lines.append(
-        "q/s counts the time of scoring alone; real is loading, planning, scoring and saving, in all attempts."
+        "q/s: questions per second during scoring. real: loading, planning, scoring and saving, over all attempts."
     )
-    lines.append("CPU is user + system time of all threads: with several threads it passes real time.")
+    lines.append("CPU: user and system time of all threads; it exceeds real time if several threads work at once.")
     if any(model.get("needed_bytes") for model in summary["models"]):
-        lines.append("memory is what must stay; resident counts file pages too, which the system can take back.")
+        lines.append(
+            "memory: peak memory that the system cannot reclaim; resident: peak including file pages, which it can."
+        )
     return "\n".join(lines)
 
 
 def _changed(model: Mapping[str, Any]) -> list[str]:
-    """What was not asked as the manifest says: shots that did not fit, prompts that were cut, by benchmark."""
+    """Prompts that differ from the manifest, by benchmark: shots that did not fit, prompts that were cut."""
     found = []
     for benchmark in model["benchmarks"]:
         if text := str(ChangedPrompts.from_record(benchmark)):
@@ -213,7 +215,7 @@ def _changed(model: Mapping[str, Any]) -> list[str]:
 
 
 def failed_lines(failed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What failed and why, units that failed for the same reason on one line."""
+    """Failed units with the reason, one line per reason."""
     units: dict[str, list[str]] = {}
     for one in failed:
         units.setdefault(one["error"], []).append(one["unit"])
@@ -256,7 +258,7 @@ def _percent(value: float | None) -> str:
 def record_printer(
     docs_of: Callable[[str], Sequence[Doc]], write: Callable[[str], Any]
 ) -> Callable[[Unit, Sequence[EvalRecord]], None]:
-    """Return what the runner calls with each step's records."""
+    """Return the function that the runner calls with the records of each step."""
 
     def show(unit: Unit, records: Sequence[EvalRecord]) -> None:
         docs = docs_of(unit.path)
@@ -267,7 +269,7 @@ def record_printer(
 
 
 def render(record: EvalRecord, doc: Doc) -> str:
-    """A block of lines for one question; foreign control characters are written out."""
+    """The lines for one question. Control characters from data or models are escaped."""
     lines = [f"── {record['model']} · {record['benchmark']} · {record['subject']} · question {record['doc_id']}"]
     lines += [f"   {printable(line)}" for line in doc.question.splitlines()]
     for letter, choice in zip(LETTERS, doc.choices, strict=False):
@@ -277,7 +279,7 @@ def render(record: EvalRecord, doc: Doc) -> str:
 
 
 def verdict(record: EvalRecord) -> str:
-    """``answered B, right`` and its kin."""
+    """The outcome of one question, such as ``answered B, right``."""
     gold = printable(str(record["gold"]))
     if record["status"] == "error":
         return f"not scored: {printable(str(record.get('error', 'no reason recorded')))}"

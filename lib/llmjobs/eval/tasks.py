@@ -54,7 +54,7 @@ class SubjectData:
                 docs.append(self.benchmark.doc(row, index, self.subject))
             except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
                 raise DataError(
-                    f"{self.test.origin}: row {index + 1} is not of the form of {self.spec.name}: "
+                    f"{self.test.origin}: row {index + 1} does not have the format of {self.spec.name}: "
                     f"{plain_reason(error)}; see 'llmjobs benchmarks'"
                 ) from None
         return docs

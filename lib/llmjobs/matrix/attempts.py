@@ -34,7 +34,9 @@ class Attempts:
         if self.kills >= MOST_KILLS:
             return f"killed for lack of memory {self.kills} times"
         if self.vanished >= MOST_VANISHED:
-            return f"{self.vanished} attempts ended without a word while it ran, most likely for lack of memory"
+            return (
+                f"{self.vanished} attempts ended without an error message while it ran, most likely for lack of memory"
+            )
         return None
 
 

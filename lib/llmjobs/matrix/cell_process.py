@@ -71,7 +71,7 @@ class CellRun:
         found = bench.engine.description
         for key in ("device", "quantization"):
             if (asked := getattr(self.spec, key)) != (is_now := getattr(found, key)):
-                raise LlmjobsError(f"{key} should be {asked}, but the loaded weights are {is_now}; not run")
+                raise LlmjobsError(f"asked for {key} {asked}, but the loaded weights are {is_now}; not running it")
         self.effective = dict(bench.effective)
         return bench
 

@@ -93,7 +93,9 @@ def matrix_benchmarks(study: Manifest) -> list[BenchmarkSpec]:
     own = matrix_section(study).benchmarks
     found = own or (study.eval.benchmarks if study.eval else [])
     if not found:
-        raise DataError(f"{study.name}: matrix: has no benchmarks and there is no 'eval:' to take them from; add some")
+        raise DataError(
+            f"{study.name}: matrix: has no benchmarks, and there is no eval: section with some; add benchmarks"
+        )
     return found
 
 
@@ -104,7 +106,9 @@ def make_cells(study: Manifest) -> list[Cell]:
     cells = []
     for model in study.models:
         if model.endpoint:
-            raise DataError(f"{study.name}: {model.name} is an endpoint; the matrix times local models, remove it")
+            raise DataError(
+                f"{study.name}: {model.name} is an endpoint, but the matrix only times local models; remove it"
+            )
         for device, quantization, dtype, threads, batch_size in product(*axes):
             tags = (
                 dtype if len(section.dtypes) > 1 else "",

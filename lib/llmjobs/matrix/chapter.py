@@ -30,11 +30,11 @@ from llmjobs.report.wording import (
 from llmjobs.report.write.notes import TIMINGS
 from llmjobs.statistics.paired import difference_from_counts, simultaneous_level
 
-# The timing matrix in pictures: bars, accuracy against time, memory against speed.
+# The timing matrix in figures: bars, accuracy against time, memory against speed.
 
 
 def matrix_figures(cells: Sequence[CellResult]) -> list[Figure]:
-    """Return the pictures that the cells which ran allow."""
+    """Return the figures for the cells that ran."""
     done = [cell for cell in cells if cell.status == DONE and cell.measures]
     names = cell_names(done)
     return [*_times(done, names), *_tradeoff(done, names), *_memory(done, names)]
@@ -51,7 +51,7 @@ def _times(cells: Sequence[CellResult], names: Sequence[str]) -> list[Figure]:
     if len(cells) < 2 or not kept:
         return []
     draw = partial(plots.cost_bars, names, kept, plots.SECONDS)
-    return [Figure("matrix-times", f"Time ({listed(kept)}) of the whole process of every cell that ran.", draw)]
+    return [Figure("matrix-times", f"Time ({listed(kept)}) of the whole process of each cell that ran.", draw)]
 
 
 def _tradeoff(cells: Sequence[CellResult], names: Sequence[str]) -> list[Figure]:
@@ -77,11 +77,11 @@ def _memory(cells: Sequence[CellResult], names: Sequence[str]) -> list[Figure]:
     if len(points) < 2:
         return []
     draw = partial(memory_against_speed, points)
-    return [Figure("matrix-memory-speed", "Peak memory against questions a second; up and left is better.", draw)]
+    return [Figure("matrix-memory-speed", "Peak memory against questions per second; up and left is better.", draw)]
 
 
 def memory_against_speed(points: Sequence[tuple[float, float, str]]) -> Plot:
-    """Draw cells by their peak memory (bytes) and questions a second; up and left is better."""
+    """Draw cells by their peak memory (bytes) and questions per second; up and left is better."""
     unit = plots.fitting_unit(max(memory for memory, _, _ in points), plots.BYTES)
     with figure_style.styled():
         figure = figure_style.blank(3.0)
@@ -92,7 +92,7 @@ def memory_against_speed(points: Sequence[tuple[float, float, str]]) -> Plot:
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(f"peak memory, {unit.name}")
-        axes.set_ylabel("questions a second")
+        axes.set_ylabel("questions per second")
         axes.grid(axis="y")
         names = short_names([name for _, _, name in points], 26)
         place_labels(axes, [(x, y, name) for (x, y), name in zip(at, names, strict=True)])
@@ -111,7 +111,7 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Put the grid on paper."""
+    """The grid, its figures, and the answers that a setting changes."""
     cells = _cells(measures)
     done = [cell for cell in cells if cell.status == DONE]
     flips, named = find_flips(done), dict(zip(map(id, done), cell_names(done), strict=True))
@@ -131,9 +131,9 @@ def _explained(cells: Sequence[CellResult]) -> Prose:
     repeated = sorted({cell.repetitions for cell in cells if cell.repetitions})
     times = f" Medians of {listed(map(str, repeated))} repetitions." if repeated and repeated[-1] > 1 else ""
     return Prose(
-        "One process a cell, so that load time and peak memory are its own; device and precision are read"
-        " off the loaded weights. CPU time is user and system time of all threads. A cell that this"
-        f" machine cannot run has its reason, not a number.{times}"
+        "Each cell runs in a separate process, so load time and peak memory are those of the cell. Device and precision"
+        " are read from the loaded weights. CPU time is user and system time of all threads. For a cell that the"
+        f" machine cannot run, the reason is given.{times}"
     )
 
 
@@ -171,14 +171,14 @@ def _grid(cells: Sequence[CellResult]) -> list[Block]:
                 size(cell.value("weight_bytes")),
             ]
         )
-    blocks: list[Block] = [Table("The grid", columns, rows, note="A dash: not measured, which is not zero.")]
+    blocks: list[Block] = [Table("The grid", columns, rows, note="A dash: not measured; that does not mean zero.")]
     if energy := [cell for cell in cells if cell.value("energy_j") is not None]:
-        told = [
+        used = [
             [name, decimal(cell.value("energy_j"), 1), decimal(cell.value("joules_per_1000_questions"), 1)]
             for name, cell in zip(cell_names(energy), energy, strict=True)
         ]
-        columns = [Column("Cell", "left", 1), Column("Joules"), Column("Joules a 1,000 questions")]
-        blocks.append(Table("Energy of the whole process", columns, told))
+        columns = [Column("Cell", "left", 1), Column("Joules"), Column("Joules per 1,000 questions")]
+        blocks.append(Table("Energy of the whole process", columns, used))
     return blocks
 
 
@@ -190,12 +190,12 @@ def _without_result(cells: Sequence[CellResult]) -> list[Block]:
 
 
 def _flips(flips: Sequence[Flips], named: Mapping[int, str]) -> Table:
-    """``named``: what each cell is called, by its identity."""
+    """``named``: the name of each cell by its ``id()``."""
     columns = [
         Column("Cell", "left", 1),
         Column("Against", "left", 1),
         Column("Questions"),
-        Column("Other answer"),
+        Column("Answers changed"),
         Column("Lost"),
         Column("Gained"),
         Column("Points"),
@@ -217,14 +217,14 @@ def _flips(flips: Sequence[Flips], named: Mapping[int, str]) -> Table:
         for f in flips
     ]
     note = (
-        "Lost: right in the compared cell and wrong here; gained: the other way round. p: McNemar's exact test. p and"
-        " interval are each row's own, not adjusted for the number of rows."
+        "Lost: right in the cell compared against, wrong in this one. Gained: the other way round. p: McNemar's exact"
+        " test. p and interval are not adjusted for the number of rows."
     )
     return Table("Answers that a setting changes", columns, rows, note=note)
 
 
 def _speed(cells: Sequence[CellResult], named: Mapping[int, str]) -> list[Finding]:
-    """Say of every quantized cell whether it is faster than the plain one on the same device."""
+    """For every quantized cell, whether it is faster than the unquantized one on the same device."""
     findings = []
     for cell in cells:
         plain = next(
@@ -243,7 +243,7 @@ def _speed(cells: Sequence[CellResult], named: Mapping[int, str]) -> list[Findin
         verb = "takes" if factor > 1 else "is"
         memory = ""
         if cell.memory_bytes and plain.memory_bytes:
-            memory = f", with {size(cell.memory_bytes)} of memory against {size(plain.memory_bytes)}"
+            memory = f", using {size(cell.memory_bytes)} of memory against {size(plain.memory_bytes)}"
         runs = f"medians of {count(few)} repetitions, which do not overlap" if few > 1 else "one run each"
         times = f"({seconds(mine)} against {seconds(theirs)}, {runs})"
         text = f"{named[id(cell)]} {verb} {much} {plain.row} for the same questions {times}{memory}."
@@ -252,7 +252,7 @@ def _speed(cells: Sequence[CellResult], named: Mapping[int, str]) -> list[Findin
 
 
 def _overlap(first: CellResult, second: CellResult) -> bool:
-    """Whether the repetitions of two cells lie within each other's range."""
+    """Whether the ranges of two cells' repetitions overlap."""
     a, b = first.measures["questions_real_s"], second.measures["questions_real_s"]
     return a is not None and b is not None and a.low <= b.high and b.low <= a.high
 

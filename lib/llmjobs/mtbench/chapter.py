@@ -1,4 +1,4 @@
-"""The report's chapter on MT-Bench: scores, a radar by category, comparisons, and what the judges are worth."""
+"""The report's chapter on MT-Bench: scores, a radar by category, comparisons, and the reliability of the judges."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -29,14 +29,14 @@ from llmjobs.report.wording import (
 )
 from llmjobs.report.write.notes import QUALITY
 
-# What judges are worth: what could be read, agreement, what sways them, files that were read.
+# The judges: how much could be parsed, agreement, biases, imported files.
 
 Values = Mapping[str, Any]
 
 
 def judge_blocks(part: Values) -> list[Block]:
-    """Tables about the judges themselves; empty where there is nothing to tell."""
-    blocks: list[Block] = [Heading("What the judges are worth")]
+    """Tables about the judges; empty if there is no data on them."""
+    blocks: list[Block] = [Heading("How reliable the judges are")]
     columns = [
         Column("Judge", "left", 1),
         Column("Mode", "left"),
@@ -50,12 +50,12 @@ def judge_blocks(part: Values) -> list[Block]:
     if rows:
         weak = sum(row.get("single_brackets") or 0 for row in part["judges"])
         note = (
-            f"{plural(weak, 'rating')} stand{'s' if weak == 1 else ''} in single brackets only, read as FastChat does;"
-            " it may be code such as a[1] instead of a rating."
+            f"{plural(weak, 'rating')} {'is' if weak == 1 else 'are'} in single brackets only. FastChat accepts these,"
+            " and so does llmjobs, but such a number may be code, for example a[1], instead of a rating."
             if weak
             else ""
         )
-        blocks.append(Table("What could be read", columns, rows, note=note))
+        blocks.append(Table("Judgments that could be parsed", columns, rows, note=note))
     blocks += [*_agreement(part["agreement"]), *_bias(part["bias"]), *_files(part["files"])]
     return blocks if len(blocks) > 1 else []
 
@@ -103,15 +103,15 @@ def _agreement(part: Values) -> list[Block]:
             Column("95% interval"),
         ]
         note = (
-            "First share with ties as verdicts of their own, second only where both decided (two coins: 50%). Intervals"
-            " count questions as independent."
+            "The first share counts a tie as a third verdict; the second is over pairs on which both chose a winner (at"
+            " random: 50%). Intervals treat questions as independent."
         )
         blocks.append(Table("Agreement preference by preference", columns, rows, note=note))
     return blocks
 
 
 def _shares(row: Values, name: str) -> str:
-    """The interval of a share; a dash where a summary has none."""
+    """The interval of a share; a dash if the summary has none."""
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     return DASH if low is None or high is None else interval(max(low, 0.0), min(high, 1.0))
 
@@ -127,21 +127,23 @@ def _bias(rows: Sequence[Values]) -> list[Block]:
         position, length, own = row["position"], row["length"], row["self"]
         turned = f"{count(position['flipped'])} of {count(position['n'])}" if position and position["n"] else DASH
         places = f"{position['to_first_place']} : {position['to_second_place']}" if position else DASH
-        told = f"{decimal(length['spearman'])} ({p_value(length['p'])})" if length["spearman"] is not None else DASH
+        by_length = (
+            f"{decimal(length['spearman'])} ({p_value(length['p'])})" if length["spearman"] is not None else DASH
+        )
         longer = f"{length['longer_won']} of {length['n_decided']}" if length["n_decided"] else DASH
         preference = decimal(own["preference"]) if own and own["preference"] is not None else DASH
-        lines.append([row["judge"], turned, places, told, longer, preference])
+        lines.append([row["judge"], turned, places, by_length, longer, preference])
     if not lines:
         return []
     columns = [Column("Judge", "left", 1), Column("Turned"), Column("1st : 2nd"), Column("Length and rating")]
     columns += [Column("Longer won"), Column("Own answers")]
     note = (
-        "Turned: verdicts that changed with the order; 1st : 2nd: those that took what was shown first or second both "
-        "times. Length and rating: rank correlation within questions, p by permutation within questions. Own answers: "
-        "points by which a judge rates its own model higher than the other judges do; a dash where no other judge "
-        "rated the same."
+        "Turned: verdicts that changed when the order was swapped. 1st : 2nd: those that chose the first or the second "
+        "position both times. Length and rating: rank correlation within questions, p by permutation within questions. "
+        "Own answers: points by which a judge rates its own model higher than the other judges do; a dash if no other "
+        "judge rated the same answers."
     )
-    return [Table("What sways a judge", columns, lines, note=note)]
+    return [Table("Biases of the judges", columns, lines, note=note)]
 
 
 def bias_findings(row: Values) -> list[Finding]:
@@ -167,8 +169,8 @@ def bias_findings(row: Values) -> list[Finding]:
         way = "longer" if length["spearman"] > 0 else "shorter"
         text = (
             f"On MT-Bench, {judge} rates the {way} of the answers to one question higher (rank correlation of length"
-            f" and rating within questions {decimal(length['spearman'])}, {p_value(length['p'])}). This does not tell"
-            " whether for their length or because they are better."
+            f" and rating within questions {decimal(length['spearman'])}, {p_value(length['p'])}). This does not show"
+            " whether the cause is the length or the quality of the answers."
         )
         found.append(Finding(decimal(length["spearman"]), text, 52))
     return found
@@ -181,7 +183,7 @@ def _files(rows: Sequence[Values]) -> list[Block]:
     columns = [Column("File", "left", 1), Column("Lines"), Column("No score"), Column("Duplicates"), Column("Pairs")]
     columns += [Column("Turned"), Column("Other questions")]
     lines = [[row["file"], *(count(row[key]) for key in keys)] for row in rows]
-    note = "Of a duplicate the last one with a score counts. In the summary each mean over all lines stands too."
+    note = "Of duplicates, the last one with a score counts. summary.json also has the means over all lines."
     return [Table("Judgments read from files", columns, lines, note=note)]
 
 
@@ -197,11 +199,11 @@ COLOURS = (
 )
 DASHES = ("-", "--", ":", "-.")
 MOST_AGENTS = 12
-"""Agents whose lines on a radar can be followed."""
+"""More lines than this cannot be told apart on a radar."""
 
 
 def radar(rows: Sequence[Values], categories: Sequence[str]) -> Plot:
-    """A line an agent over the categories; one without a readable rating there has a gap."""
+    """One line per agent over the categories, with a gap at a category without a rating."""
     total, rows = len(rows), rows[:MOST_AGENTS]
     names = short_names([str(row["model"]) for row in rows], 30)
     angles = np.linspace(0, 2 * np.pi, len(categories), endpoint=False)
@@ -231,7 +233,7 @@ def radar(rows: Sequence[Values], categories: Sequence[str]) -> Plot:
 
 
 def score_against_tokens(rows: Sequence[Values], lengths: Mapping[str, float]) -> Plot:
-    """Mean rating with its interval against tokens a turn; a point an agent."""
+    """Mean rating with its interval against tokens per turn, one point per agent."""
     names = short_names([str(row["model"]) for row in rows], 30)
     with figure_style.styled():
         figure = figure_style.blank(2.6)
@@ -242,7 +244,7 @@ def score_against_tokens(rows: Sequence[Values], lengths: Mapping[str, float]) -
             axes.errorbar(
                 [x], [y], ends, fmt="o", markersize=4, color=COLOURS[place % len(COLOURS)], label=names[place]
             )
-        axes.set_xlabel("tokens a turn")
+        axes.set_xlabel("tokens per turn")
         axes.set_ylabel("mean rating")
         axes.set_ylim(1, 10)
         axes.grid(axis="y")
@@ -251,7 +253,7 @@ def score_against_tokens(rows: Sequence[Values], lengths: Mapping[str, float]) -
     return figure
 
 
-# MT-Bench: scores with intervals, a radar by category, comparisons, what the judges are worth, examples.
+# MT-Bench: scores with intervals, a radar by category, comparisons, the judges, examples.
 
 SHOWN_WORDS = 40
 EXAMPLES = 3
@@ -269,14 +271,14 @@ def _wanted(measures: Measures) -> bool:
 
 
 def build(measures: Measures) -> Content:
-    """Put every run's judges and agents on paper."""
+    """Tables and figures on the judges and agents of every run."""
     blocks: list[Block] = [
         Prose(
-            "Two-turn questions, rated from 1 to 10 by a judge or compared in pairs. A score is "
-            "the mean over all turns that were rated; its interval counts questions as independent, not turns (cluster-"
-            "robust, Student's t). Pairs are judged in "
-            "both orders, and verdicts that disagree are a tie. A judgment that could not be read was asked for "
-            "once more, then counted as unread; it is in no mean. An answer that failed is not judged."
+            "A judge rates the answers to two-turn questions from 1 to 10 or compares them in pairs. A score is the"
+            " mean over all rated turns. Its interval treats questions as independent, not turns (cluster-robust,"
+            " Student's t). Pairs are judged in both orders; if the two verdicts disagree, the result is a tie. If a"
+            " judgment cannot be parsed, the judge is asked once more; if that fails too, it counts as unread and is"
+            " not part of any mean. Answers that failed are not judged."
         )
     ]
     findings: list[Finding] = []
@@ -292,15 +294,15 @@ def build(measures: Measures) -> Content:
 
 
 def _alarms(part: Values) -> list[Block]:
-    """Say where most of what a judge said could not be read."""
+    """Warn about judges of whose judgments more than a tenth could not be parsed or failed."""
     found: list[Block] = []
     for row in part["judges"]:
         asked = row["n"] - row["not_judged"]
         lost = row["unread"] + row["error"]
         if asked and lost / asked > 0.1:
             text = (
-                f"{count(lost)} of {count(asked)} judgments by {row['judge']} ({row['mode']}) could not be read "
-                f"or failed: this judge does not judge these answers, and its scores stand on what is left."
+                f"{count(lost)} of {count(asked)} judgments by {row['judge']} ({row['mode']}) could not be parsed "
+                "or failed. Do not rely on the scores of this judge; they are computed from the rest."
             )
             found.append(Prose(text, kind="alarm"))
     return found
@@ -310,11 +312,11 @@ def _agents(part: Values) -> Table:
     columns = [
         Column("Agent", "left", 1),
         Column("Kind", "left"),
-        Column("Whole answers"),
+        Column("Complete answers"),
         Column("Failed"),
         Column("Cut off"),
-        Column("Tokens a turn"),
-        Column("Characters a turn"),
+        Column("Tokens per turn"),
+        Column("Characters per turn"),
     ]
     rows = []
     for row in part["agents"]:
@@ -324,7 +326,7 @@ def _agents(part: Values) -> Table:
         kind = row["kind"] + ("" if row["history"] else ", no history")
         counts = [count(row[key]) for key in ("answered", "errors", "cut_off")]
         rows.append([row["model"], kind, *counts, tokens, characters])
-    return Table("Who answered", columns, rows, note="Cut off: turns that reached the longest allowed answer.")
+    return Table("Agents", columns, rows, note="Cut off: turns that reached the maximum answer length.")
 
 
 def _scores(place: int, part: Values) -> list[Block]:
@@ -339,13 +341,15 @@ def _scores(place: int, part: Values) -> list[Block]:
         rated = [row for row in rows if row["score"] is not None]
         if not rated:
             continue
-        caption = "Mean rating by category, 1 at the centre and 10 at the rim; a line an agent."
+        caption = "Mean rating by category, 1 at the centre and 10 at the rim, one line per agent."
         if len(part["categories"]) > 2:
             draw = partial(radar, rated, part["categories"])
             blocks.append(Figure(f"mtbench-radar-{place}-{number}", caption, draw))
         both = [row for row in rated if row["model"] in lengths]
         if len(both) > 1:
-            caption = "Score against the length of the answers; imported ones have no token counts and are not shown."
+            caption = (
+                "Score against the length of the answers. Imported answers have no token counts and are not shown."
+            )
             draw = partial(score_against_tokens, both, lengths)
             blocks.append(Figure(f"mtbench-tokens-{place}-{number}", caption, draw))
     return blocks
@@ -364,7 +368,7 @@ def _score_table(rows: Sequence[Values]) -> Table:
 
 
 def _category_table(rows: Sequence[Values]) -> list[Block]:
-    """Mean rating by category, a row an agent, in the order of the scores."""
+    """Mean rating by category, one row per agent, in the order of the scores."""
     names = list(dict.fromkeys(one["category"] for row in rows for one in row["by_category"]))
     if len(names) < 2:
         return []
@@ -374,7 +378,7 @@ def _category_table(rows: Sequence[Values]) -> list[Block]:
         lines.append([row["model"], *(decimal(found.get(name)) for name in names)])
     sizes = {one["n"] for row in rows for one in row["by_category"] if one["n"]}
     few = (
-        f" A mean rests on {count(min(sizes))} to {count(max(sizes))} ratings; intervals are in mtbench.csv."
+        f" Each mean is over {count(min(sizes))} to {count(max(sizes))} ratings; intervals are in mtbench.csv."
         if sizes
         else ""
     )
@@ -383,7 +387,7 @@ def _category_table(rows: Sequence[Values]) -> list[Block]:
 
 
 def _difference_table(rows: Sequence[Values]) -> list[Block]:
-    """Every two agents on the same questions."""
+    """Every pair of agents on the same questions."""
     if not rows:
         return []
     columns = [Column("First", "left", 1), Column("Second", "left", 1), Column("Difference")]
@@ -396,8 +400,9 @@ def _difference_table(rows: Sequence[Values]) -> list[Block]:
     ]
     strong = frozenset(place for place, row in enumerate(rows) if apart(row))
     note = (
-        "First less second on the turns that both were rated on. Intervals count questions as independent and hold for"
-        " all pairs together; p: sign flips of whole questions. Bold: told apart, by both."
+        "First minus second, over the turns on which both were rated. Intervals treat questions as independent and hold"
+        " for all pairs together. p: sign-flip test over questions. Bold: the two can be told apart by test and"
+        " interval."
     )
     return [Table("Agents compared on the same questions", columns, lines, strong, note)]
 
@@ -444,8 +449,8 @@ def _history(part: Values) -> list[Block]:
         [row["model"], row["judge"], str(row["turn"]), decimal(row["difference"])] + [_ends(row), count(row["n"])]
         for row in part["history"]
     ]
-    note = "Rating with history less rating without, on the same questions. Turn 1 has no history: it shows the noise."
-    return [Heading("With history and without"), Table("What history adds", columns, rows, note=note)]
+    note = "Rating with history minus rating without, on the same questions. Turn 1 has no history and shows the noise."
+    return [Heading("With and without history"), Table("What history adds", columns, rows, note=note)]
 
 
 def _examples(run: RawRun, part: Values) -> list[Block]:
@@ -486,7 +491,7 @@ def _short(text: str) -> str:
 
 
 def _which_turns(row: Values) -> str:
-    """Return ``, turn 1 only`` where comparisons are of one turn alone."""
+    """Return ``, turn 1 only`` if only one turn was compared."""
     turns: Sequence[int] = row.get("turns") or ()
     return f", turn {turns[0]} only" if len(turns) == 1 else ""
 
@@ -496,7 +501,7 @@ def _findings(part: Values) -> list[Finding]:
     for judge in dict.fromkeys(row["judge"] for row in part["scores"]):
         rated = [row for row in part["scores"] if row["judge"] == judge and row["score"] is not None]
         if not rated:
-            text = f"On MT-Bench, no rating by {judge} could be read: it does not work as a judge."
+            text = f"On MT-Bench, no rating by {judge} could be parsed: it does not work as a judge."
             findings.append(Finding("0", text, 50, alarm=True))
             continue
         findings.append(_best_agent(judge, rated, part.get("differences") or ()))
@@ -521,14 +526,14 @@ def _best_agent(judge: str, rated: Sequence[Values], differences: Sequence[Value
     else:
         text += "."
     unread = sum(row["unread"] for row in rated)
-    text += f" {sentence(plural(unread, 'rating'))} could not be read." if unread else ""
+    text += f" {sentence(plural(unread, 'rating'))} could not be parsed." if unread else ""
     return Finding(decimal(best["score"]), text, 55)
 
 
 def _against_others(best: str, rows: Sequence[Values]) -> str:
     mine = [row for row in rows if best in (row["first"], row["second"])]
     if not mine:
-        return "The differences to the others have not been tested in this summary."
+        return "This summary contains no tests of its differences to the others."
     alike = [row for row in mine if not apart(row)]
     together = "95% for all pairs together" if len(rows) > 1 else "95%"
     told = [

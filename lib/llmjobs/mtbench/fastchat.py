@@ -121,7 +121,7 @@ def read_answers(path: Path) -> AnswerFile:
         file.duplicates += answer.question_id in found
         found[answer.question_id] = answer
     if not found:
-        raise DataError(f"{path}: holds no answer")
+        raise DataError(f"{path}: contains no answers")
     file.answers = list(found.values())
     file.models = list(dict.fromkeys(answer.model for answer in file.answers))
     return file
@@ -155,7 +155,7 @@ def read_judgments(path: Path) -> JudgmentFile:
         else:
             file.single.append(_judged(where, row))
     if not file.lines:
-        raise DataError(f"{path}: holds no judgment")
+        raise DataError(f"{path}: contains no judgments")
     return file
 
 
@@ -188,7 +188,7 @@ def _judged(where: str, row: Mapping[str, Any]) -> Judged:
     judge, prompt, question_id, turn = _head(where, row, "model", "score")
     score = row["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= MOST_SCORE:
-        raise DataError(f"{where}: score: must be a number from 1 to 10, -1 where none was read")
+        raise DataError(f"{where}: score: must be a number from 1 to 10, or -1 if none could be parsed")
     rating = None if score == UNREAD_SCORE else float(score)
     return Judged(judge, prompt, str(row["model"]), question_id, turn, rating, str(row.get("judgment") or ""))
 

@@ -118,7 +118,7 @@ class RecorderWork:
         why = failed_call(record) if self._is_endpoint else None
         self._failed_in_a_row = self._failed_in_a_row + 1 if why else 0
         if self._failed_in_a_row >= FAILED_IN_A_ROW:
-            raise UnavailableError(f"{FAILED_IN_A_ROW} questions in a row gave no answer, the last one: {why}")
+            raise UnavailableError(f"{FAILED_IN_A_ROW} questions in a row had no answer; the last error: {why}")
         return Step([record], timing)
 
     def close(self) -> None:
@@ -285,7 +285,7 @@ class Judgments:
         guided = self.bench.has_reference(question, turn)
         prompts = self.bench.prompts
         if missing:
-            judged = _not_judged(self.task.mode, f"{' and '.join(missing)}: there is no answer to judge")
+            judged = _not_judged(self.task.mode, f"{' and '.join(missing)}: no answer to judge")
         elif self.task.mode == "single":
             judged = judge_single(
                 prompts, question, answers[0]["turns"], turn, with_reference=guided, open_judge=open_judge

@@ -78,13 +78,13 @@ def read_prompts(source: str) -> PromptSet:
     """
     path = OWN_FILE if source == "own" else Path(source)
     if not path.is_file():
-        raise DataError(f"{source}: there is no such file of judge prompts; name one, or 'own'")
+        raise DataError(f"{source}: file not found; name a file of judge prompts, or 'own'")
     found = {}
     for number, row in read_rows(path):
         prompt = _prompt(f"{path}:{number}", row)
         found[prompt.name] = prompt
     if not found:
-        raise DataError(f"{path}: holds no judge prompt")
+        raise DataError(f"{path}: contains no judge prompt")
     return PromptSet(source, found)
 
 

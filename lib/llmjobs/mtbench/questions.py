@@ -44,9 +44,7 @@ def read_questions(source: str) -> list[Question]:
         return _from_rows(source, enumerate(_hub_rows(source.removeprefix("hub:")), start=1))
     path = BUNDLED.get(source) or Path(source)
     if not path.is_file():
-        raise DataError(
-            f"{source}: there is no such file of questions; name one, or 'own', 'demo', or 'hub:OWNER/DATASET'"
-        )
+        raise DataError(f"{source}: file not found; name a file of questions, 'own', 'demo', or 'hub:OWNER/DATASET'")
     return _from_rows(str(path), read_rows(path))
 
 
@@ -67,10 +65,10 @@ def _from_rows(source: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> li
     for number, row in rows:
         question = _question(f"{source}:{number}", row)
         if question.id in found:
-            raise DataError(f"{source}:{number}: question_id {question.id} is there twice; keep one")
+            raise DataError(f"{source}:{number}: question_id {question.id} occurs twice; keep one")
         found[question.id] = question
     if not found:
-        raise DataError(f"{source}: holds no question")
+        raise DataError(f"{source}: contains no questions")
     return list(found.values())
 
 
@@ -80,7 +78,7 @@ def _question(where: str, row: Mapping[str, Any]) -> Question:
     if not isinstance(turns, list) or not turns or not all(isinstance(t, str) and t.strip() for t in turns):
         raise DataError(f"{where}: turns: must be a list of one or two texts")
     if len(turns) > MAX_TURNS:
-        raise DataError(f"{where}: turns: {len(turns)} turns; one or two are judged here")
+        raise DataError(f"{where}: turns: {len(turns)} turns; only one or two can be judged")
     if not isinstance(number, int | str) or not str(number).strip():
         raise DataError(f"{where}: question_id: must be a number or a name")
     reference = row.get("reference")

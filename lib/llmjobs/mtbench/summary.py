@@ -37,7 +37,7 @@ class Collected:
     pairs: list[Compared] = field(default_factory=list)
     files: dict[str, JudgmentFile] = field(default_factory=dict)
     between_files: int = 0
-    """Judgments that stand in more than one file; the last one that was read counts."""
+    """Judgments that are in more than one file; the last one that was read counts."""
     categories: dict[str, str] = field(default_factory=dict)
     lengths: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Collected:
 
 
 def collect(folder: RunFolder, bench: Bench) -> Collected:
-    """Read all records; judgments of files stand beside the judges' own under their judge's name."""
+    """Read all records. Imported judgments are listed under the name of their judge."""
     found = Collected(categories={question.id: question.category for question in bench.questions})
     for agent in bench.agents:
         records = found.answers[agent.name] = _read(folder.path / agent.path, AnswerRecord)
@@ -78,7 +78,7 @@ def _renamed(one: AnyJudgment, own: Collection[str]) -> AnyJudgment:
 
 
 def judged_of(record: Judgment) -> Judged:
-    """A single judgment's record as the scores take it."""
+    """A rating record in the form that the scores need."""
     return Judged(
         judge=record["judge"],
         prompt=record["prompt"] or "",
@@ -91,7 +91,7 @@ def judged_of(record: Judgment) -> Judged:
 
 
 def compared_of(record: Judgment) -> Compared:
-    """A comparison's record as the scores take it."""
+    """A comparison record in the form that the scores need."""
     a, b = (order["verdict"] or "" for order in record["orders"])
     orders = {"A": "first", "B": "second", "tie": "tie"}.get(a), {"A": "second", "B": "first", "tie": "tie"}.get(b)
     return Compared(
@@ -205,7 +205,7 @@ def _pairwise(pairs: Sequence[Compared]) -> list[Figures]:
 
 
 def _history(single: Sequence[Judged]) -> list[Figures]:
-    """What a model's rating loses without history, by turn: with history less without, on the same questions."""
+    """Rating with history minus rating without, by turn, on the same questions."""
     rows = []
     for judge, model in dict.fromkeys((one.judge, one.model) for one in single):
         first, second = (
@@ -260,7 +260,7 @@ def _bias(bench: Bench, found: Collected) -> list[Figures]:
 
 
 def _file(name: str, file: JudgmentFile, categories: Mapping[str, str]) -> Figures:
-    """What an imported file holds, and its scores as FastChat counts them: every line that has a score."""
+    """The contents of an imported file, and its scores as FastChat computes them: over every line with a score."""
     known = [one for one in file.single if one.question_id in categories]
     asked = [*(one.question_id for one in file.single), *(one.question_id for one in file.pairs)]
     other = sum(question not in categories for question in asked)
@@ -272,14 +272,14 @@ def _file(name: str, file: JudgmentFile, categories: Mapping[str, str]) -> Figur
     }
 
 
-# The mtbench summary as it stands on the terminal, and `--show`.
+# The mtbench summary on the terminal, and `--show`.
 
 Values = Mapping[str, Any]
 SHOWN_CHARACTERS = 400
 
 
 def render_summary(summary: Values) -> str:
-    """Scores by judge, what could not be read, comparisons, history, spending, failures."""
+    """Scores by judge, judgments that could not be parsed, comparisons, history, spending, failures."""
     lines: list[str] = []
     for judge in dict.fromkeys(row["judge"] for row in summary["scores"]):
         rows = [_score_row(row) for row in summary["scores"] if row["judge"] == judge]
@@ -334,8 +334,8 @@ def _judge_line(row: Values) -> str:
     parts += [f"{row['asked_again']} asked again"] if row["asked_again"] else []
     if weak := row.get("single_brackets"):
         where = ", ".join(row["single_brackets_in"][:3])
-        parts.append(f"{weak} ratings stand in single brackets only, which may be code (question.turn {where})")
-    why = f"; the first that failed: {printable(row['first_error'])}" if row["error"] else ""
+        parts.append(f"{weak} ratings in single brackets only, which may be code (question.turn {where})")
+    why = f"; first error: {printable(row['first_error'])}" if row["error"] else ""
     return f"judge {row['judge']} ({row['mode']}): {', '.join(parts)}{why}"
 
 
@@ -347,24 +347,24 @@ def _history_line(row: Values) -> str:
 
 
 def _agent_line(row: Values) -> str:
-    count = f"{row['errors']} question{'s' * (row['errors'] != 1)} without a whole answer"
-    return f"{row['model']}: {count}, their missing turns are not judged; the first: {printable(row['first_error'])}"
+    count = f"{row['errors']} question{'s' * (row['errors'] != 1)} without a complete answer"
+    return f"{row['model']}: {count}; missing turns are not judged; first error: {printable(row['first_error'])}"
 
 
 def _file_line(row: Values) -> str:
     return (
         f"{row['file']}: {row['lines']} lines, {row['unread_lines']} without a score, {row['duplicates']} duplicates, "
-        f"{row['flips']} verdicts that turned with the order"
+        f"{row['flips']} verdicts that changed with the order"
     )
 
 
 def _parameters_line(name: str, changed: Mapping[str, str]) -> str:
-    told = [f"{key} left out" if other == LEFT_OUT else f"{key} sent as {other}" for key, other in changed.items()]
-    return f"{name}: the server does not take every parameter: {', '.join(told)}"
+    sent = [f"{key} left out" if other == LEFT_OUT else f"{key} sent as {other}" for key, other in changed.items()]
+    return f"{name}: the server does not accept every parameter: {', '.join(sent)}"
 
 
 def record_printer(write: Callable[[str], Any]) -> Callable[[Unit, Sequence[Record]], None]:
-    """Return what the runner calls with each record."""
+    """Return the function that the runner calls with the records of each step."""
 
     def show(unit: Unit, records: Sequence[Record]) -> None:
         for record in records:

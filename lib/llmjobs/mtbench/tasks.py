@@ -146,12 +146,12 @@ def _check_endpoints(study: Manifest, section: MTBenchSection) -> None:
     known = {spec.name: spec for spec in study.models}
     for name in section.endpoints:
         if name not in known or not known[name].endpoint:
-            raise DataError(f"mtbench.endpoints: '{name}' is no model with an endpoint; name one of models:")
+            raise DataError(f"mtbench.endpoints: '{name}' is not a model with an endpoint; use a name from models:")
     for spec in study.models if section.spending.cost is not None and section.agents == "models" else ():
         limits = section.endpoints.get(spec.name)
         if spec.endpoint and (limits is None or limits.price is None):
             raise DataError(
-                f"mtbench.spending.cost needs a price of every endpoint; add mtbench.endpoints.{spec.name}.price"
+                f"mtbench.spending.cost needs the price of every endpoint; add mtbench.endpoints.{spec.name}.price"
             )
 
 
@@ -159,13 +159,11 @@ def _check_names(section: MTBenchSection, agents: Iterable[AgentTask]) -> None:
     names = [agent.name for agent in agents]
     lower = [name.lower() for name in names]
     if twice := next((name for name in names if lower.count(name.lower()) > 1), None):
-        raise DataError(
-            f"mtbench: the name {twice!r} stands for two agents; give an entry of answers: a name: of its own"
-        )
+        raise DataError(f"mtbench: two agents have the name {twice!r}; add a different name: to an entry of answers:")
     if section.baseline and section.baseline not in names:
         raise DataError(f"mtbench.baseline: '{section.baseline}' is not one of {', '.join(names)}")
     if section.judges and not names:
-        raise DataError("mtbench: judges have nobody to judge; add models: or answers:")
+        raise DataError("mtbench: there are no answers to judge; add models: or answers:")
 
 
 def _model_agents(
@@ -194,7 +192,7 @@ def _imported_agent(file: str, name: str, questions: list[Question]) -> AgentTas
     path = Path(file)
     found = read_answers(path)
     if len(found.models) > 1:
-        raise DataError(f"{path}: holds answers of {len(found.models)} models; keep one a file")
+        raise DataError(f"{path}: holds answers of {len(found.models)} models; keep one per file")
     wanted = {question.id for question in questions}
     answers = {answer.question_id: answer for answer in found.answers if answer.question_id in wanted}
     if not answers:

@@ -63,10 +63,10 @@ def assemble(
     notices = [*_selection(runs, where, taken), *(notice for run in runs for notice in run.notices)]
     benchmarks, metrics = _benchmarks(named, common, any_prompt, notices)
     if pairs and not benchmarks and not metrics:
-        told = "; ".join(map(str, notices[:3])) + ("; …" if len(notices) > 3 else "")
+        reasons = "; ".join(map(str, notices[:3])) + ("; …" if len(notices) > 3 else "")
         several = len(pairs) > 1 and any(entry.records for _, _, entry in named)
-        what = "was answered by all of these models" if several else "has an answer in what was given"
-        raise DataError(f"no question {what}: nothing to report" + (f" ({told})" if told else ""))
+        what = "was answered by all of these models" if several else "has an answer in this input"
+        raise DataError(f"no question {what}: nothing to report" + (f" ({reasons})" if reasons else ""))
     entries = tuple(_entry(label, entry) for label, _, entry in named)
     title = ", ".join(dict.fromkeys(run.path.resolve().name for run in runs))
     study = Study(
@@ -92,7 +92,7 @@ def _taken(run: RawRun, pairs: Sequence[tuple[RawRun, RawEntry]]) -> tuple[int, 
 
 
 def _selection(runs: Sequence[RawRun], where: Mapping[str, str], taken: Sequence[tuple[int, int]]) -> list[Notice]:
-    """Say what ``where`` took, if anything was left."""
+    """A notice with the numbers of models and records that ``where`` selected."""
     if not where:
         return []
     models, records = (sum(counts) for counts in zip(*taken, strict=True))
@@ -102,8 +102,8 @@ def _selection(runs: Sequence[RawRun], where: Mapping[str, str], taken: Sequence
     return [
         Notice(
             f"--where {asked}",
-            f"takes {models:,} of {all_models:,} models and {records:,} of {all_records:,} records; this report is on"
-            " these alone",
+            f"selects {models:,} of {all_models:,} models and {records:,} of {all_records:,} records; this report"
+            " covers only these",
         )
     ]
 
@@ -122,7 +122,7 @@ def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRu
                 kept.append((run, part))
     if where and not kept:
         asked = ", ".join(f"{name}={value}" for name, value in where.items())
-        raise DataError(f"--where {asked}: matches nothing in what was given")
+        raise DataError(f"--where {asked}: matches nothing in the input")
     return kept
 
 
@@ -313,7 +313,7 @@ def _benchmarks(
         notices += [Notice(name, what) for what in [*told, *found]]
         protocol = differing_protocol(candidates, name)
         if any_prompt and protocol:
-            notices.append(Notice(name, f"compared all the same (--any-prompt): {'; '.join(protocol)}"))
+            notices.append(Notice(name, f"compared in spite of differences (--any-prompt): {'; '.join(protocol)}"))
             protocol = []
         gold = differing_gold(candidates)
         questions = differing_questions(candidates)
@@ -322,11 +322,11 @@ def _benchmarks(
         if questions and not common:
             lines.append(questions)
         if gold and not common:
-            lines.append(f"{len(gold)} questions with the same id have another gold answer or text")
+            lines.append(f"{len(gold)} questions with the same id have a different gold answer or text")
         if lines:
             problems[name] = lines
         if common and (questions or gold):
-            dropped = f", {len(gold)} with unlike gold answers left out" if gold else ""
+            dropped = f", {len(gold)} with different gold answers left out" if gold else ""
             notices.append(Notice(name, f"compared on the common questions: {questions or 'same ids'}{dropped}"))
         chosen[name] = (metric, candidates, moves, gold)
     refuse(problems, only_questions)
@@ -359,7 +359,7 @@ def _one_metric(name: str, members: Named) -> tuple[str, list[list[Answer]], lis
         metric = known[0] if known else ""
         others = {m for _, _, e in members for m in e.by_metric.get(name, {})} - {metric}
         if metric and unnamed and others:
-            told.append(f"{few(unnamed)}: the log does not say by which metric it scores; compared with {metric}")
+            told.append(f"{few(unnamed)}: the log does not name its metric; compared by {metric}")
         return metric, plain, told, []
     tables = [entry.by_metric.get(name, {}) for _, _, entry in members]
     everywhere = set.intersection(*(set(table) for table, metric in zip(tables, own, strict=True) if metric))
@@ -373,7 +373,7 @@ def _one_metric(name: str, members: Named) -> tuple[str, list[list[Answer]], lis
         return known[0], plain, told, [f"metric differs ({shown})"]
     metric = usual[0]
     changed = [label for (label, _, _), theirs in zip(members, own, strict=True) if theirs not in ("", metric)]
-    told.append(f"compared by {metric}, which all of these logs have; {few(changed)} would count another one first")
+    told.append(f"compared by {metric}, which all of these logs have; the default of {few(changed)} is a different one")
     return metric, [table.get(metric, part) for table, part in zip(tables, plain, strict=True)], told, []
 
 
@@ -404,7 +404,9 @@ def _shared(name: str, candidates: Sequence[Candidate], unlike: set[Key], notice
     if not shared:
         notices.append(Notice(name, "no question has an answer from every model: left out of this report"))
     elif len(shared) < len(everything):
-        counted = f"{len(shared):,} of {len(everything):,} questions are answered by every model and counted"
+        counted = (
+            f"{len(shared):,} of {len(everything):,} questions are answered by every model; only these are counted"
+        )
         notices.append(Notice(name, counted))
     return sorted(shared, key=_order)
 

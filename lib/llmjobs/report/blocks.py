@@ -88,12 +88,12 @@ class Table:
         chosen = f" ({self.cut.chosen})" if self.cut.chosen else ""
         first = "" if self.cut.chosen else "the first "
         file = self.cut.all_in or self.file_name
-        told = f"Shown: {first}{len(kept)} of {total:,} rows{chosen}. All of them are in {file}."
+        shown = f"Shown: {first}{len(kept)} of {total:,} rows{chosen}. All of them are in {file}."
         return replace(
             self,
             rows=[self.rows[place] for place in kept],
             strong=frozenset(at for at, place in enumerate(kept) if place in self.strong),
-            note=f"{told} {self.note}".strip(),
+            note=f"{shown} {self.note}".strip(),
         )
 
 
@@ -152,5 +152,5 @@ def few(blocks: Sequence[Block], most: int, what: str, all_in: str) -> list[Bloc
     """Return the first ``most`` of blocks that say one thing a model, and a note on how many more there are."""
     if len(blocks) <= most:
         return list(blocks)
-    told = f"And {len(blocks) - most:,} more {what}: all of them are in {all_in}."
-    return [*blocks[:most], Prose(told, kind="note")]
+    more = f"{len(blocks) - most:,} more {what} are left out here; all of them are in {all_in}."
+    return [*blocks[:most], Prose(more, kind="note")]

@@ -67,7 +67,7 @@ def differing_questions(candidates: Sequence[Candidate]) -> str | None:
     without = [candidate.label for candidate in candidates if not candidate.questions]
     hint = ""
     if not shared and without:
-        hint = f"; the ids differ and {few(without)} has no texts to find them by, which --questions FOLDER brings"
+        hint = f"; the ids differ and {few(without)} has no question texts; add them with --questions FOLDER"
     return f"different questions ({told}; {shared:,} in common{hint})"
 
 
@@ -117,11 +117,11 @@ def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool) -> None:
     if not problems:
         return
     told = "; ".join(f"{benchmark}: {', '.join(lines)}" for benchmark, lines in problems.items())
-    help_ = "--common compares on the common questions, " if common_helps else ""
-    unlike = "" if common_helps else "--any-prompt compares all the same and says what differs, "
+    help_ = "Add --common to compare the common questions, or " if common_helps else ""
+    unlike = "" if common_helps else "Add --any-prompt to compare them in spite of this, or "
     raise DataError(
         f"these results are not comparable: {told}. {help_}{unlike}--where COLUMN=VALUE (study, run, model, device,"
-        " quantization, benchmark, metric) takes a part of them"
+        " quantization, benchmark, metric) to use a part of them"
     )
 
 

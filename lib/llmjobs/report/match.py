@@ -55,11 +55,13 @@ def match(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Moved]
             moved = _moves(candidate, reference)
             if moved.keys:
                 number = sum(key in candidate.records for key in moved.keys)
-                notes.append(f"{number:,} questions of {candidate.label} were found by their text in {reference.label}")
+                notes.append(
+                    f"{number:,} questions of {candidate.label} were matched with {reference.label} by their text"
+                )
             elif not _has_texts(candidate, reference) and set(candidate.records) & set(reference.records):
                 notes.append(
-                    f"the questions of {candidate.label} are taken for those of {reference.label} by their ids and gold"
-                    " answers alone: the text of one is not known"
+                    f"the questions of {candidate.label} were matched with {reference.label} only by id and gold"
+                    " answer, because one of the two contains no question texts"
                 )
         moves.append(moved)
         found.append(_apply(candidate, moved))

@@ -61,7 +61,7 @@ def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> 
 def _agree(
     run: RawRun | None, folder: Path, benchmark: str, subject: str, known: Sequence[Question], records: Sequence[Answer]
 ) -> None:
-    """Refuse a file whose answers are not those of the log; a few that differ are told."""
+    """Refuse a file whose answers are not those of the log; a few differences become a notice."""
     places = {r.doc_id: int(r.doc_id) for r in records if r.doc_id.isdecimal() and len(r.doc_id) < 10}
     beyond = sum(place >= len(known) for place in places.values())
     pairs = [
@@ -74,16 +74,17 @@ def _agree(
     if len(pairs) >= ENOUGH and same < AGREE * len(pairs):
         raise DataError(
             f"--questions {folder}: the answers of {subject} are not the gold answers of {benchmark} ({same} of"
-            f" {len(pairs)} agree); it holds other questions, or the log's ids are not their row numbers from 0"
+            f" {len(pairs)} agree); the file contains other questions, or the log's ids are not row numbers that start"
+            " at 0"
         )
     if run is None:
         return
     where = f"--questions {folder.name}, {subject}"
     if same < len(pairs):
         unlike = len(pairs) - same
-        run.notice(where, f"{unlike} of {len(pairs)} answers are not the log's gold answers; the log's count")
+        run.notice(where, f"{unlike} of {len(pairs)} answers differ from the log's gold answers; the log's are used")
     if beyond:
-        run.notice(where, f"{beyond} question ids of the log are beyond the file's {len(known)} questions")
+        run.notice(where, f"{beyond} question ids of the log are larger than the file's {len(known)} questions allow")
 
 
 def _read(folder: Path, subject: str) -> list[Question]:
@@ -133,8 +134,8 @@ def fill_gold(pairs: Sequence[tuple[RawRun, RawEntry]]) -> None:
     for (_, benchmark), (run, count) in found.items():
         if count.rows and not count.kept:
             raise DataError(
-                f"{run.path.name}, {benchmark}: no row has a gold answer, so nothing can be scored; give --questions"
-                " FOLDER with SUBJECT.csv files that hold the answers, or a table with a column 'gold' or 'correct'"
+                f"{run.path.name}, {benchmark}: no row has a gold answer, so nothing can be scored; add --questions"
+                " FOLDER with the answers in SUBJECT.csv files, or a column 'gold' or 'correct' to the table"
             )
         if count.rows:
             run.notice(
@@ -144,7 +145,7 @@ def fill_gold(pairs: Sequence[tuple[RawRun, RawEntry]]) -> None:
         if count.filled:
             run.notice(
                 f"{run.path.name}, {benchmark}",
-                f"{count.filled:,} rows without a gold answer are scored by the answers that --questions gives",
+                f"{count.filled:,} rows without a gold answer are scored with the answers of --questions",
             )
 
 

@@ -116,7 +116,7 @@ def choose(spec: ModelSpec, names: Sequence[str], which: str | None) -> list[str
     repo = spec.id.partition(":")[0]
     shown = _listed(list(whole) if whole else models)
     if not models:
-        raise ModelError(f"{spec.name}: {repo} has no GGUF files; take another repository, often {repo}-GGUF")
+        raise ModelError(f"{spec.name}: {repo} has no GGUF files; use another repository, often {repo}-GGUF")
     if not whole:
         raise ModelError(f"{spec.name}: {repo} has no GGUF file {which}; it has {shown}")
     raise ModelError(f"{spec.name}: {repo} has several GGUF files; write one as {repo}:NAME: {shown}")

@@ -113,7 +113,7 @@ class Generator:
             if len(rows) == 1:
                 raise
             self.row_limit = len(rows) // 2
-            self.warn(f"{self.who}: no memory for {len(rows)} rows at once; going on with {self.row_limit}")
+            self.warn(f"{self.who}: no memory for {len(rows)} rows at once; continuing with {self.row_limit}")
             return False
         return True
 

@@ -323,7 +323,7 @@ def check_causal(who: str, header: Header) -> None:
     ):
         raise ModelError(
             f"{who}: {header.path.name} ({header.architecture}) is an embedding model or reads in both directions; "
-            "only decoder models have log-likelihoods, take another model"
+            "only decoder models have log-likelihoods, use another model"
         )
     if header.architecture == "t5":
         raise ModelError(f"{who}: {header.path.name} (t5) has an encoder; only decoder models can be evaluated")
@@ -338,10 +338,10 @@ def check_tokenizer(who: str, header: Header) -> None:
     """
     kind = header.metadata.get("tokenizer.ggml.model")
     if kind in (None, "none", "no_vocab") or not header.metadata.get("tokenizer.ggml.tokens"):
-        raise ModelError(f"{who}: {header.path.name} holds no tokenizer; take another file of this model")
+        raise ModelError(f"{who}: {header.path.name} holds no tokenizer; use another file of this model")
     before = header.metadata.get("tokenizer.ggml.pre")
     if kind == "gpt2" and before in (None, ""):
         raise ModelError(
             f"{who}: {header.path.name} does not say its pre-tokenizer type (tokenizer.ggml.pre), so llama.cpp would "
-            "cut words wrongly; take a newer file of this model"
+            "cut words wrongly; use a newer file of this model"
         )

@@ -42,7 +42,7 @@ def special_kernels(who: str, path: Path, headers: Sequence[Header], gpu_layers:
         if ended.result is not None or ended.error:  # an error of one line is for the real load to tell
             return special
     raise ModelError(
-        f"{who}: llama.cpp {describe_end(ended)}; build llama-cpp-python on this machine (docs/gguf.md), or take "
+        f"{who}: llama.cpp {describe_end(ended)}; build llama-cpp-python on this machine (docs/gguf.md), or use "
         "another file"
     )
 

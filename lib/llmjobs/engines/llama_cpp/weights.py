@@ -40,4 +40,4 @@ def refusal() -> str:
     told = "; ".join([line for line in lines if line != "failed to load model"][:2]) or "it gave no reason"
     if "unknown model architecture" in told or "unknown pre-tokenizer" in told:
         return f"{told}; a newer llama-cpp-python may know it"
-    return f"{told}; fetch the file again, or take another one"
+    return f"{told}; fetch the file again, or use another one"

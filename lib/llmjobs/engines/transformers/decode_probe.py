@@ -61,7 +61,7 @@ def _probe(model: Model) -> DecodeProbe:
         if plain is None:
             raise ModelError(
                 f"{type(model).__name__} cannot generate text with this transformers ({'; '.join(reasons)}); "
-                "ask it benchmarks with options only, or take another model"
+                "use it only for multiple-choice benchmarks, or use another model"
             )
         return DecodeProbe("whole", None, "; ".join(reasons))
     if plain is not None:

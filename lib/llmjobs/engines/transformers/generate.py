@@ -244,7 +244,7 @@ class Generator:
             self.row_limit = len(batch) // 2
         else:
             return True
-        self.warn(f"out of memory with {len(batch)} rows at once: going on with {self.row_limit}")
+        self.warn(f"out of memory with {len(batch)} rows at once: continuing with {self.row_limit}")
         for row in batch:
             row.restart()
         free_memory()

@@ -145,7 +145,7 @@ def _check_reads_forward(who: str, model: Any) -> None:
     if int((change > MOST_CHANGE.get(logits.dtype, 1e-2)).sum()) > len(change) // 2:
         raise ModelError(
             f"{who}: {type(model).__name__} reads its prompt in both directions; only decoder models have "
-            "log-likelihoods, take another model"
+            "log-likelihoods, use another model"
         )
 
 
@@ -394,5 +394,5 @@ class _one_line:  # noqa: N801 - reads as a statement
             return f"{self.spec.name}: does not fit into memory; use quantization: 4bit or a smaller model"
         return (
             f"{self.spec.name}: the {self.what} {self.spec.id} cannot be loaded by transformers: {plain_reason(error)}"
-            "; check its files, or take another model (llmjobs -v shows more)"
+            "; check its files, or use another model (llmjobs -v shows more)"
         )

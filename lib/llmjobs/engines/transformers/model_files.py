@@ -58,7 +58,7 @@ def check_model_files(who: str, folder: Path) -> None:
         allowed = MAX_CONFIG_BYTES if path.name.endswith("config.json") else MAX_TEXT_BYTES
         if found.st_size > allowed:
             size = f"{found.st_size / 1024**2:,.0f} MiB"
-            raise ModelError(f"{who}: {path} has {size}, more than the {allowed >> 20} MiB allowed; take another model")
+            raise ModelError(f"{who}: {path} has {size}, more than the {allowed >> 20} MiB allowed; use another model")
     config = folder / "config.json"
     if config.is_file():
         check_claims(who, str(config), read_object(who, config))
@@ -346,7 +346,7 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
             "name the merged folder"
         )
     if "model_index.json" in names:
-        return "is an image or audio pipeline of diffusers, not a language model; take another model"
+        return "is an image or audio pipeline of diffusers, not a language model; use another model"
     if ".gguf" in suffixes:
         return (
             "holds GGUF files (llama.cpp); write engine: llama.cpp, and where there are several, name one of them "
@@ -354,7 +354,7 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
         )
     if "params.json" in names:
         return (
-            "holds the maker's original format (params.json), which transformers does not read; take the version for "
+            "holds the maker's original format (params.json), which transformers does not read; use the version for "
             "transformers, with a config.json"
         )
     inner = [name.partition("/")[0] for name in found.files if name.endswith("/config.json")]
@@ -366,7 +366,7 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
     if suffixes & {".parquet", ".csv", ".arrow", ".jsonl"}:
         return "has no config.json; it holds data, not a model: name it under eval.benchmarks"
     if other := next((told for suffix, told in OTHER_WEIGHTS.items() if suffix in suffixes), None):
-        return f"has no config.json and its weights are in {other} format; take the version for transformers"
+        return f"has no config.json and its weights are in {other} format; use the version for transformers"
     if suffixes & {".safetensors", ".bin", ".pt"}:
         return (
             "has weights but no config.json; copy config.json and the tokenizer files from the model that it was "
@@ -406,7 +406,7 @@ def _kind_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[str]:
     kind, names = str(config.get("model_type") or ""), _names(config.get("architectures"))
     problem = _type_problem(kind) or _architecture_problem(config, kind, names)
     if problem and own_code and kind not in _mappings()["causal"]:
-        yield "asks to run code of its own: read it first, then trust_remote_code: true allows it"
+        yield "needs to run its own Python code; read it first, then allow it with trust_remote_code: true"
     if problem:
         yield problem
 
@@ -418,7 +418,7 @@ def _type_problem(kind: str) -> str | None:
         return None
     return (
         f"is of the type {kind!r}, which this transformers does not know; pip install --upgrade transformers, or "
-        "take another model"
+        "use another model"
     )
 
 
@@ -429,21 +429,21 @@ def _architecture_problem(config: Mapping[str, Any], kind: str, names: list[str]
         (speech or kind in kinds["seq2seq"]) and not _any_ends(names, "ForCausalLM")
     ):
         what = "a speech model" if speech else "an encoder-decoder model"
-        return f"is {what} ({shown}); only decoder models can be evaluated, take another model"
+        return f"is {what} ({shown}); only decoder models can be evaluated, use another model"
     if _any_ends(names, "ForSequenceClassification"):
-        return f"is a classifier or reward model ({shown}) without a language-model head; take another model"
+        return f"is a classifier or reward model ({shown}) without a language-model head; use another model"
     if _is_encoder(config, kind, names):
         return (
             f"is an encoder ({shown}) that sees the words on both sides; only decoder models have log-likelihoods, "
-            "take another model"
+            "use another model"
         )
     if names and not config.get("tie_word_embeddings", True) and _has_no_head(names[0]):
         return (
-            f"is a model without an output head ({shown}), such as one for embeddings; take the model for text "
-            "generation that it was made from"
+            f"is a model without an output head ({shown}), such as one for embeddings; use the text-generation "
+            "model that it was made from"
         )
     if kind not in kinds["causal"] and not reads_images(config):
-        return f"is not a language model ({shown}); take a model for text generation"
+        return f"is not a language model ({shown}); use a model for text generation"
     return None
 
 
@@ -495,18 +495,18 @@ def _quantization_problems(spec: ModelSpec, config: Mapping[str, Any], found: Ch
             yield f"is stored in {method} (bitsandbytes) already; write quantization: {method} for it"
         return
     if spec.quantization != "none":
-        yield f"is quantized already ({method}); leave quantization: out, or take the model that it was made from"
+        yield f"is quantized already ({method}); remove quantization:, or use the original model"
     if method not in METHODS:
-        yield f"is quantized by {method!r}, which transformers does not load; take the model that it was made from"
+        yield f"is quantized by {method!r}, which transformers does not load; use the original model"
         return
     missing = [PACKAGES.get(name, name) for name in METHODS[method] if not _is_installed(name)]
     if missing:
         yield (
-            f"is quantized by {method}, which needs {' and '.join(missing)}: pip install {' '.join(missing)}, or take "
-            f"the model that it was made from (often the same name without -{method.upper()})"
+            f"is quantized by {method}, which needs {' and '.join(missing)}: pip install {' '.join(missing)}, or use "
+            f"the original model (often the same name without -{method.upper()})"
         )
     if spec.device == "mps":
-        yield f"is quantized by {method}, which does not run on Apple's GPU; take the model that it was made from"
+        yield f"is quantized by {method}, which does not run on Apple's GPU; use the original model"
 
 
 def missing_package(who: str, error: ImportError) -> str:
@@ -515,8 +515,8 @@ def missing_package(who: str, error: ImportError) -> str:
     found = re.search(r"requires (?:the )?([\w.-]+) library|pip install ([\w.-]+)|No module named '([\w-]+)", text)
     name = next((one for one in found.groups() if one), None) if found else error.name
     if name is None:
-        return f"{who}: needs a package that is missing: {text[:200]}; install it, or take another model"
-    return f"{who}: needs the package {name}, which is missing: pip install {name}, or take another model"
+        return f"{who}: needs a package that is missing: {text[:200]}; install it, or use another model"
+    return f"{who}: needs the package {name}, which is missing: pip install {name}, or use another model"
 
 
 def _is_installed(name: str) -> bool:
@@ -533,12 +533,12 @@ def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
         if pickles and not spec.pickle_weights:
             yield (
                 "has no safetensors weights; pickle_weights: true allows its other files (loading them can run code), "
-                "or take another model"
+                "or use another model"
             )
         if not pickles:
             other = next((told for suffix, told in OTHER_WEIGHTS.items() if _any_ends(names, suffix)), None)
             weights = f", its weights are in {other} format" if other else ""
-            yield f"has no safetensors weights{weights}; take a version with model.safetensors"
+            yield f"has no safetensors weights{weights}; use a version with model.safetensors"
     missing = _missing_shards(names)
     for name in names:
         if name.endswith((".safetensors.index.json", ".bin.index.json")) and _is_used(name, names):

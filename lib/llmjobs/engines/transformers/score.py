@@ -334,7 +334,7 @@ class Scorer:
             if len(batch.options) == 1:
                 raise ModelError(f"out of memory with one option of {batch.tokens} tokens: {error}") from error
         self.token_limit = max(1, batch.tokens // 2)
-        self.warn(f"out of memory with {batch.tokens} tokens in a batch: going on with {self.token_limit}")
+        self.warn(f"out of memory with {batch.tokens} tokens in a batch: continuing with {self.token_limit}")
         free_memory()
         return self._score_halves(plan, batch)
 

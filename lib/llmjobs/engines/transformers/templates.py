@@ -88,7 +88,7 @@ class BoundTemplate:
             from jinja2 import TemplateError
 
             raise TemplateError(str(message))
-        remedy = "use chat_template: false, or take another model"
+        remedy = "use chat_template: false, or use another model"
         if kind == SYNTAX:
             raise ModelError(
                 f"{self.who}: its chat template is not valid Jinja ({printable(str(message))}); correct it, fetch the"

@@ -21,7 +21,7 @@ TRIAL_S = 60.0
 """The largest tokenizers (35 MiB) take about two seconds."""
 CHILD = "llmjobs.engines.transformers.tokenizer_child"
 FILE = "tokenizer.json"
-REMEDY = "take the tokenizer files from the original model, or another model"
+REMEDY = "use the tokenizer files from the original model, or another model"
 
 
 def try_tokenizer(who: str, folder: Path) -> None:

@@ -38,7 +38,7 @@ def read(path: Path, name: str | None = None) -> list[RawRun]:
         return _read(path, name)
     except MALFORMED as error:
         raise DataError(
-            f"{path}: is not of the form that such results have ({plain_reason(error, 200)}); make them anew"
+            f"{path}: does not have the expected format ({plain_reason(error, 200)}); write these results again"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -46,7 +46,7 @@ def read(path: Path, name: str | None = None) -> list[RawRun]:
 
 def _read(path: Path, name: str | None) -> list[RawRun]:
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; known are {KNOWN}")
+        raise DataError(f"{path}: no such file or folder; the report reads {KNOWN}")
     if path.is_file():
         return [_read_file(path, name)]
     if is_run_folder(path):
@@ -59,8 +59,8 @@ def _read(path: Path, name: str | None) -> list[RawRun]:
     if inner:
         return inner
     tables = sorted(file.name for file in path.iterdir() if file.suffix in TABLES)
-    told = f" Tables are read one by one: give {path / tables[0]}." if tables else ""
-    raise DataError(f"{path}: nothing here that can be read; known are {KNOWN}.{told}")
+    hint = f" Pass tables as files: {path / tables[0]}." if tables else ""
+    raise DataError(f"{path}: contains no results; the report reads {KNOWN}.{hint}")
 
 
 def _logs(path: Path) -> list[RawRun]:
@@ -88,8 +88,8 @@ def _read_file(path: Path, name: str | None) -> RawRun:
             return inspect_log.read_inspect(path)
         if _is_list(path):
             return read_table(path, name)
-        raise DataError(f"{path.name}: {_kind_of_json(path)}; known are {KNOWN}")
-    raise DataError(f"{path.name}: {HINTS.get(path.suffix.lower(), 'unknown kind of file')}; known are {KNOWN}")
+        raise DataError(f"{path.name}: {_kind_of_json(path)}; the report reads {KNOWN}")
+    raise DataError(f"{path.name}: {HINTS.get(path.suffix.lower(), 'unknown kind of file')}; the report reads {KNOWN}")
 
 
 def _is_list(path: Path) -> bool:

@@ -117,8 +117,8 @@ def _first_place(where: str, what: str, used: set[int], width: int) -> int:
     if width and max(used) == width:
         return 1
     raise DataError(
-        f"{where}: the {what} are the places {', '.join(map(str, sorted(used)[:6]))} of options, and nothing tells"
-        " whether they count from 0 or from 1; write letters (A, B, C, …)"
+        f"{where}: the {what} are the places {', '.join(map(str, sorted(used)[:6]))} of options, and it is unclear"
+        " whether counting starts at 0 or 1; write letters (A, B, C, …)"
     )
 
 

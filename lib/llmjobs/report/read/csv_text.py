@@ -1,4 +1,4 @@
-"""CSV as it lies on disk: whichever encoding and delimiter it was saved with, what is odd about it told."""
+"""Reads CSV files in any usual encoding and delimiter, with notices about anything unusual."""
 
 import codecs
 import csv
@@ -63,7 +63,7 @@ def csv_lines(path: Path, run: RawRun) -> Iterator[dict[str, Any]]:
     with path.open("rb") as start:
         if start.read(4) == b"PK\3\4":
             raise DataError(
-                f"{path.name}: is a zip archive and no text; an Excel workbook has to be saved as CSV first"
+                f"{path.name}: is a zip archive, not text; if it is an Excel workbook, save it as CSV first"
             )
     encoding = encoding_of(path)
     if encoding == "cp1252":
@@ -85,7 +85,7 @@ def _rows(path: Path, run: RawRun, file: TextIO) -> Iterator[dict[str, Any]]:
             continue
         begins.add(row[0].strip())
         if any("\n" in cell and _holds_rows(cell, mark, len(header), begins) for cell in row):
-            raise DataError(f"{path.name}: row {number} has further rows in one cell: a quote is opened and not closed")
+            raise DataError(f"{path.name}: row {number} contains further rows in one cell; a quote is not closed")
         if len(row) < len(header) or any(cell.strip() for cell in row[len(header) :]):
             wrong.append(number)
             continue
@@ -97,8 +97,8 @@ def _rows(path: Path, run: RawRun, file: TextIO) -> Iterator[dict[str, Any]]:
         shown = ", ".join(map(str, wrong[:5])) + (", …" if len(wrong) > 5 else "")
         run.notice(
             path.name,
-            f"{len(wrong)} of {number - 1} rows have another number of cells than the header ({len(header)}), as a cut"
-            f" file or an unquoted {mark!r} has (row {shown}); not counted",
+            f"{len(wrong)} of {number - 1} rows have a different number of cells than the header ({len(header)}),"
+            f" perhaps because the file is cut off or a {mark!r} is not quoted (row {shown}); not counted",
         )
 
 

@@ -98,7 +98,9 @@ def _subject(name: str) -> str:
 
 def _note_missing_texts(run: RawRun, folder: Path, instances: Mapping[str, Any]) -> None:
     if not instances:
-        run.notice(folder.name, "holds no questions, only their ids: answers cannot be shown or found in other logs")
+        run.notice(
+            folder.name, "contains only ids, no question texts: questions cannot be shown or matched with other logs"
+        )
 
 
 def _instances(run: RawRun, folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -192,7 +194,7 @@ def _keep(
         trials.setdefault(line[0], []).append(line)
     several = max(map(len, trials.values()), default=1)
     if several > 1:
-        run.notice(folder.name, f"{several} trials of a question with other examples each; their mean counts")
+        run.notice(folder.name, f"{several} trials per question with different examples; their mean is used")
     stats = _own_figures(run, folder)
     for name in SCORES:
         records = []

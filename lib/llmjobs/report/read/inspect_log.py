@@ -93,7 +93,7 @@ def read_inspect(path: Path) -> RawRun:
     finish(run)
     if log.get("status") not in ("success", None):
         run.partial = True
-        run.notice(path.name, f"the log ends with status {log.get('status')!r}: what it holds is counted")
+        run.notice(path.name, f"the log ends with status {log.get('status')!r}; its samples are counted")
     if not found.first:
         run.notice(path.name, "no samples in the log")
     entry.cost = _cost(mapping(log.get("stats")), len(found.first))
@@ -112,18 +112,20 @@ def _archive(path: Path, run: RawRun) -> tuple[dict[str, Any], Iterator[Mapping[
         archive = module.ZipFile(path)
         names = [info for info in archive.infolist() if info.filename.startswith("samples/")]
         if sum(info.file_size for info in archive.infolist()) > MAX_LINES_BYTES:
-            raise DataError(f"{path.name}: holds more than the {MAX_LINES_BYTES >> 30} GiB that are read")
+            raise DataError(f"{path.name}: is larger than the limit of {MAX_LINES_BYTES >> 30} GiB")
         headers = [name for name in ("header.json", "_journal/start.json") if name in archive.NameToInfo]
         if not headers:
-            raise DataError(f"{path.name}: a zip archive, but no log of inspect_ai: it has no header.json")
+            raise DataError(f"{path.name}: a zip archive, but not a log of inspect_ai: it has no header.json")
         log = _member(archive, headers[0], path)
         if not log:
             raise DataError(f"{path.name}: {headers[0]} in it cannot be read; was the file damaged?")
     except (zipfile.BadZipFile, module.BadZipFile) as error:
-        raise DataError(f"{path.name}: not a whole .eval file ({error}); was it cut while it was copied?") from error
+        raise DataError(
+            f"{path.name}: not a complete .eval file ({error}); was it cut off when it was copied?"
+        ) from error
     if headers[0] != "header.json":
         run.partial = True
-        run.notice(path.name, "the log was not finished: it has no header.json, only what the journal began with")
+        run.notice(path.name, "the log was not finished: it has no header.json, only the start of the journal")
     return log, (_member(archive, info.filename, path) for info in names)
 
 
@@ -138,7 +140,7 @@ def _zip_module() -> Any:
 def _member(archive: Any, name: str, path: Path) -> dict[str, Any]:
     """Return an object of the archive, an empty one where it cannot be read: the caller counts it."""
     if archive.getinfo(name).file_size > MAX_JSON_BYTES:
-        raise DataError(f"{path.name}: {name} is larger than the {MAX_JSON_BYTES >> 20} MiB that are read")
+        raise DataError(f"{path.name}: {name} is larger than the limit of {MAX_JSON_BYTES >> 20} MiB")
     try:
         with archive.open(name) as file:
             return mapping(json.loads(file.read(MAX_JSON_BYTES + 1)))
@@ -284,7 +286,7 @@ def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any
     if left:
         run.notice(
             entry.source,
-            f"scores of {', '.join(dict.fromkeys(left))} are no shares between 0 and 1; not in this report",
+            f"scores of {', '.join(dict.fromkeys(left))} are not between 0 and 1; not in this report",
         )
     if found.most_epochs > 1 and benchmark in entry.by_metric:
         reducer = told[0][1] if told else "mean"

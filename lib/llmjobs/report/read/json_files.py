@@ -1,4 +1,4 @@
-"""JSON and JSONL as they lie on disk: torn, cut, foreign, or none at all. What cannot be read is told."""
+"""Reads JSON and JSONL files that may be cut off, damaged, foreign or missing, with notices about unreadable parts."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def read_json(path: Path, run: RawRun, where: str) -> dict[str, Any]:
         run.notice(where, f"cannot be read as JSON ({_short(error)})")
         return {}
     if not isinstance(value, dict):
-        run.notice(where, f"holds {json_kind(value)} where an object was expected")
+        run.notice(where, f"contains {json_kind(value)} instead of an object")
         return {}
     return value
 
@@ -75,7 +75,7 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
         run.notice(where, what)
         return
     if torn:
-        run.notice(where, "the last line is torn (the run was stopped while writing it); it is not counted")
+        run.notice(where, "the last line is cut off (the run was stopped while writing it) and is not counted")
     if broken:
         _tell_broken(run, where, broken, f"of {number} lines are not JSON objects (line")
 
@@ -99,7 +99,7 @@ def each(lines: Iterable[Mapping[str, Any]], make: Callable[[Any], T], run: RawR
             continue
         yield made
     if broken:
-        _tell_broken(run, where, broken, f"of {number} records are of another form than expected (record")
+        _tell_broken(run, where, broken, f"of {number} records do not have the expected format (record")
 
 
 def _tell_broken(run: RawRun, where: str, numbers: list[int], what: str) -> None:

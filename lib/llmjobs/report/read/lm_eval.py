@@ -72,7 +72,7 @@ def read_lm_eval(path: Path, files: Sequence[Path] | None = None) -> RawRun:
         earlier = newest.get((file.parent, task))
         if earlier:
             old = min((date, file), earlier)[1]
-            run.notice(old.name, "an older log of the same task; the newest counts")
+            run.notice(old.name, "an older log of the same task; only the newest is used")
         newest[file.parent, task] = max((date, file), earlier or ("", file))
     for folder in sorted({folder for folder, _ in newest}):
         tasks = {task: found for (place, task), found in newest.items() if place == folder}
@@ -135,12 +135,12 @@ def _results(run: RawRun, folder: Path) -> dict[str, dict[str, Any]]:
         date = file.stem.removeprefix("results").removeprefix("_")
         found[date] = read_json(file, run, file.name)
     if not found:
-        run.notice(folder.name, "no results file beside the samples: model settings and shots are not known")
+        run.notice(folder.name, "no results file next to the samples: model settings and number of shots are unknown")
     return found
 
 
 def _without_samples(run: RawRun, folder: Path, tasks: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> None:
-    """Say which tasks of the results have no samples; a group has none by itself."""
+    """Name the tasks of the results that have no samples file; groups never have one."""
     missing: dict[str, None] = {}
     for told in results:
         groups = {name for name, parts in mapping(told.get("group_subtasks")).items() if parts}
@@ -191,13 +191,13 @@ def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mappi
             if question:
                 run.questions[benchmark, subject, record.doc_id] = question
     if unscored:
-        run.notice(file.name, f"{unscored} lines carry no score of right or wrong; not counted")
+        run.notice(file.name, f"{unscored} lines have no score of right or wrong; not counted")
     _keep(run, entry, file, task, results, found, several=len(filters) > 1)
     others = [name for name in entry.by_metric.get(benchmark, {}) if name != entry.metric[benchmark]]
     if len(filters) > 1 and others:
         run.notice(
             file.name,
-            f"several filters read the same replies: {entry.metric[benchmark]} counts; beside it stand"
+            f"several filters parsed the same replies: the report uses {entry.metric[benchmark]}; also available:"
             f" {', '.join(others)}",
         )
 
@@ -220,7 +220,7 @@ def _keep(
         if better.get(metric) is False:
             continue
         if outside(found[key]):
-            run.notice(file.name, f"the values of {key} are no shares between 0 and 1; not in this report")
+            run.notice(file.name, f"the values of {key} are not between 0 and 1; not in this report")
             continue
         _check(run, file, key, figures, mapping(results.get("n-samples")).get(task), found[key])
         short = key if several else metric

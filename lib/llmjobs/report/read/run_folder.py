@@ -121,7 +121,7 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     entry.changed[benchmark] = entry.changed.get(benchmark, ChangedPrompts()) + changed
     twice = sum(count - 1 for count in seen.values())
     if twice:
-        run.notice(f"{where}/records.jsonl", f"{twice} questions are recorded twice; the first record counts")
+        run.notice(f"{where}/records.jsonl", f"{twice} questions are recorded twice; the first record is used")
     error = unit / "error.json"
     if error.exists():
         run.notice(where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}")
@@ -251,7 +251,7 @@ def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None
             run.notice(
                 f"{run.path.name}/summary.json",
                 f"disagrees with the records of {entry.info.details['name']} on {line.get('benchmark')}:"
-                f" the summary has {acc} of {n}, the records {found}; this report counts the records",
+                f" the summary has {acc} of {n}, the records {found}; this report uses the records",
             )
 
 
@@ -265,7 +265,7 @@ def _completeness(path: Path, run: RawRun, unfinished: Iterable[str]) -> None:
             run.notice(f"{path.name}/{name_of(failed.get('unit'))}", f"failed: {failed.get('error')}")
             run.partial = True
     for unit in open_units:
-        run.notice(f"{path.name}/{unit}", "has not been run yet, or not to its end")
+        run.notice(f"{path.name}/{unit}", "has not been run yet, or is not finished")
         run.partial = True
     for entry in run.entries:
         for benchmark, asked in run.asked.items():

@@ -126,13 +126,13 @@ def _tell_contradictions(run: RawRun, where: str, who: str, metric: str, records
         run.notice(
             where,
             f"{unlike:,} of {len(records):,} answers of {who} do not agree with the log's own score ({metric}): the"
-            " option chosen is right where the score says wrong, or the other way round; the score counts",
+            " chosen option is right but the score says wrong, or the other way round; the score is used",
         )
     if unknown and metric in ("acc", "acc_norm"):
         run.notice(
             where,
             f"{unknown:,} of {len(records):,} scores ({metric}) of {who} are not what the log-likelihoods give; the"
-            " score counts, and which option was chosen there is not known",
+            " score is used, and for these the chosen option is unknown",
         )
 
 
@@ -164,7 +164,7 @@ def one_each(records: Sequence[Answer], run: RawRun | None, where: str, who: str
             " benchmark or the run missing?",
         )
     if run is not None and equal:
-        run.notice(where, f"{equal} rows for {who} repeat an earlier row word for word; each is counted once")
+        run.notice(where, f"{equal} rows for {who} are identical to an earlier row; each is counted once")
     return [record for key, record in first.items() if key not in unlike]
 
 
@@ -185,7 +185,7 @@ def check(run: RawRun, where: str, what: str, told: object, records: Sequence[An
         run.notice(
             where,
             f"{what} is {figure:.4f} of {int(number)} questions in the log's own summary, but the log holds {n} scored"
-            f" questions ({found}); this report counts what the log holds",
+            f" questions ({found}); this report uses the questions in the log",
         )
     elif mean is None or abs(mean - figure) > TOLERANCE:
         run.checked(False)

@@ -72,7 +72,7 @@ OPTION_COLUMN = re.compile(
     re.IGNORECASE,
 )
 RIGHT, WRONG = ("1", "1.0", "true", "yes", "c", "correct"), ("0", "0.0", "false", "no", "i", "incorrect")
-WIDE = ". Where each model has a column of its own, write a row for each model and question instead"
+WIDE = ". If each model has its own column, write one row per model and question instead"
 JUDGMENTS = ({"judge", "judgment"}, {"judge", "g1_winner"})
 """Columns of FastChat's judgment files."""
 
@@ -88,10 +88,10 @@ class _Row(NamedTuple):
 
 
 def read_table(path: Path, name: str | None = None) -> RawRun:
-    """Read a CSV, TSV or JSONL of answers; ``name`` is the benchmark where no column says it.
+    """Read a CSV, TSV or JSONL of answers; ``name`` is the benchmark if no column names it.
 
     Raises:
-        DataError: a column is missing, scores are no shares, or the options' places cannot be told.
+        DataError: a column is missing, scores are not between 0 and 1, or the numbering of options is unclear.
 
     """
     run = RawRun(path, "table")
@@ -117,9 +117,9 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
     for added in each(lines, add, run, path.name):
         skipped += not added
     if columns is None:
-        raise DataError(f"{path.name}: no row could be read from it")
+        raise DataError(f"{path.name}: contains no readable row")
     if skipped:
-        run.notice(path.name, f"{skipped} rows name no model or no question; not counted")
+        run.notice(path.name, f"{skipped} rows do not name a model or a question; not counted")
     run.entries = list(entries.values())
     metric = columns.get("score", "").strip().lower()
     binary = "" if {"correct", "gold"} & set(columns) else metric
@@ -135,13 +135,13 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
     lower = {str(column).strip().lower(): column for column in line if column not in (None, DECIMAL_COMMA)}
     if any(marks <= set(lower) for marks in JUDGMENTS):
         raise DataError(
-            f"{path.name}: holds FastChat's judgments, which are no answers with a gold answer; name it under"
+            f"{path.name}: contains FastChat's judgments, not answers with a gold answer; name it under"
             " 'mtbench: judgments:' in a manifest and run 'llmjobs mtbench', then report on that run"
         )
     if {"answer_id", "choices"} <= set(lower):
         raise DataError(
-            f"{path.name}: holds FastChat's answers, which have no gold answer; name it under 'mtbench: answers:' in a"
-            " manifest and run 'llmjobs mtbench' to have them judged"
+            f"{path.name}: contains FastChat's answers, which have no gold answer; name it under 'mtbench: answers:' in"
+            " a manifest and run 'llmjobs mtbench' to have them judged"
         )
     for name, synonyms in SYNONYMS.items():
         for synonym in synonyms:
@@ -229,7 +229,7 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
         highest = max(row.record.score for row in rows if row.record.score is not None)
         lowest = min(row.record.score for row in rows if row.record.score is not None)
         raise DataError(
-            f"{where}: scores go from {lowest:g} to {highest:g}; a score is 0 or 1, or a share between them"
+            f"{where}: scores range from {lowest:g} to {highest:g}; a score must be between 0 and 1"
             + (" (divide percentages by 100)" if 1 < highest <= 100 and lowest >= 0 else "")
         )
     graded = is_graded([row.record for row in rows if row.marked is None])
@@ -239,8 +239,8 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
         shown = ", ".join(repr(printable(text)[:20]) for text in form.no_letters[:3])
         run.notice(
             where,
-            f"some answers are an option's letter and some gold answers are not ({shown}); all are compared as they"
-            " are written",
+            f"some answers are an option's letter, but some gold answers are not ({shown}); all are compared as"
+            " written",
         )
     told = _Told()
     kept: dict[int, tuple[RawEntry, list[Answer]]] = {}
@@ -265,51 +265,52 @@ def _graded(row: _Row) -> Answer:
 
 
 class _Told:
-    """What is odd about the rows of a benchmark, counted."""
+    """Counts of unusual rows of a benchmark."""
 
     def __init__(self) -> None:
         self.contradicted = self.by_length = self.unread = self.case = self.no_mark = self.no_scores = 0
         self.example = ""
 
     def tell(self, run: RawRun, where: str, rows: int) -> None:
-        """Make notices of the counts."""
+        """Add a notice for each count."""
         if self.contradicted:
             run.notice(
                 where,
                 f"'correct' contradicts gold answer and prediction in {self.contradicted:,} of {rows:,} rows; the"
-                " letters count",
+                " letters are used",
             )
         if self.by_length:
             run.notice(
                 where,
                 f"'correct' is not what the largest log-likelihood gives in {self.by_length:,} of {rows:,} rows (scored"
-                " by length?); 'correct' counts, and which option was chosen there is not known",
+                " by length?); 'correct' is used, and for these rows the chosen option is unknown",
             )
         if self.unread:
             run.notice(
                 where,
-                f"{self.unread:,} of {rows:,} predictions are no option's letter ({printable(self.example)[:40]!r});"
-                " counted as unreadable",
+                f"{self.unread:,} of {rows:,} predictions are not an option's letter"
+                f" ({printable(self.example)[:40]!r}); counted as unreadable",
             )
         if self.case:
             run.notice(
                 where,
-                f"{self.case:,} of {rows:,} predictions differ from the gold answer only in case, blanks or the way a"
-                " number is written; they count as right (a column 'correct' decides otherwise)",
+                f"{self.case:,} of {rows:,} predictions differ from the gold answer only in case, spaces or number"
+                " format; they count as right (to decide this yourself, add a column 'correct')",
             )
         if self.no_scores:
             run.notice(
-                where, f"the log-likelihoods of {self.no_scores:,} of {rows:,} rows cannot be read; they are left out"
+                where,
+                f"the log-likelihoods of {self.no_scores:,} of {rows:,} rows cannot be parsed; these rows are left out",
             )
         if self.no_mark:
             run.notice(
                 where,
-                f"{self.no_mark:,} of {rows:,} rows say neither right nor wrong; they are left out",
+                f"{self.no_mark:,} of {rows:,} rows are marked neither right nor wrong; they are left out",
             )
 
 
 def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
-    """Say whether a row is right: by its letters, else by its mark, else by the same text.
+    """Decide whether a row is right: by its letters, else by its mark, else by equal text.
 
     ``by_scores`` says that log-likelihoods are all that the table has of answers: a row without them is an error.
     """
@@ -442,7 +443,7 @@ def _option_scores(values: Mapping[str, Any], line: Mapping[str, Any], comma: bo
 
 
 def _only_marks(run: RawRun) -> None:
-    """Say it when a log holds right and wrong but no answers: some analyses need the answers."""
+    """Add a notice if a log contains right and wrong but no answers, which some analyses need."""
     for entry in run.entries:
         records = [record for part in entry.records.values() for record in part]
         if records and all(
@@ -452,5 +453,5 @@ def _only_marks(run: RawRun) -> None:
             run.notice(
                 entry.source,
                 f"{entry.info.id}: only {what} recorded, no answers; "
-                "letters, same wrong answers and unreadable replies cannot be examined",
+                "letters, same wrong answers and unreadable replies cannot be analysed",
             )

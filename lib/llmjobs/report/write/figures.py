@@ -26,7 +26,7 @@ def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Plot]:
 
     """
     if folder.is_symlink():
-        raise RunFolderError(f"{folder}: is a link, through which nothing is written; remove it")
+        raise RunFolderError(f"{folder}: is a link, and llmjobs does not write through links; remove it")
     with disk.clear_errors(folder):
         disk.make_folder(folder)
     register_fonts()
