@@ -54,7 +54,7 @@ def test_what_is_no_decoder_is_named(kind: str, architecture: str, said: str) ->
     config = {"model_type": kind, "architectures": [architecture]}
     line = refused(found(config=config))
     assert said in line
-    assert "take" in line or "copy" in line
+    assert " use " in line or "copy" in line
     assert line.startswith("model: maker/model ")
 
 
