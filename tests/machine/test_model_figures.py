@@ -10,7 +10,7 @@ from llmjobs.engines.transformers.machine_probe import try_layer
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.engines.transformers.shapes import model_shapes, on_meta
 from llmjobs.engines.transformers.speed import measure_speed
-from llmjobs.engines.transformers.stand_in import Unit, build, made_up_unit, seconds_a_token
+from llmjobs.engines.transformers.stand_in import Unit, build, decode_seconds, made_up_unit, score_once
 from llmjobs.manifest import ModelSpec
 
 DEMO = "demo-base"
@@ -43,10 +43,12 @@ def test_prefill_and_decode_apart(demo):
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
 def test_a_stand_in_has_the_models_shape(quantization):
     config = AutoConfig.from_pretrained(DEMO_MODELS[DEMO])
-    model = build(config, 1, quantization, torch.float32, "cpu", False)
+    model, build_s = build(config, 1, quantization, torch.float32, "cpu", False)
+    assert build_s > 0
     plan = made_up_unit(Unit(prefix_tokens=40, question_tokens=20, batch_tokens=128), 512)
     assert len(plan.prefixes) >= 1 and len(plan.batches) >= 3
-    assert seconds_a_token(model, plan, "cpu", 0.05) > 0
+    score_once(model, plan)
+    assert decode_seconds(model, "cpu", 2, 16) > 0
 
 
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
