@@ -135,7 +135,7 @@ def test_a_redirect_gets_no_key(monkeypatch) -> None:
     monkeypatch.setenv("CHAT_KEY", "planted-key-1234")
     with s.stand_in(s.good) as other, s.stand_in(s.status(307, location=f"{other.url}/chat/completions")) as server:
         said = ask(server, api_key_env="CHAT_KEY")
-        assert f"answered 307 and sends on to {other.url}/chat/completions" in said and "final address" in said
+        assert f"answered 307 with a redirect to {other.url}/chat/completions" in said and "final address" in said
         assert len(server.requests) == 1
         assert other.requests == []
 

@@ -112,7 +112,7 @@ def test_a_failed_answer_is_no_result_and_its_judgment_waits(study, tmp_path, ca
         run(path, "--results", tmp_path / "r", expect=3)
         out = capsys.readouterr().out
         assert "1 of 8 answers failed, first question 1006: turn 2: agent at http://" in out
-        assert "mtbench/judgments/judge/single/agent: 1 of 16 judgments wait for an answer that failed" in out
+        assert "mtbench/judgments/judge/single/agent: 1 of 16 judgments are missing because an answer failed" in out
         before = len(server.requests)
         run(path, "--results", tmp_path / "r")
         assert len(server.requests) == before + 4
@@ -136,7 +136,7 @@ def test_an_answer_that_is_only_thinking_is_an_error_and_not_asked_for_again(stu
         before = len(server.requests)
         run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r", expect=3)
         assert len(server.requests) == before
-    assert "2 failed, 2 asked again; first error: thinker: the thinking took all" in capsys.readouterr().out
+    assert "2 failed, 2 asked again; first error: thinker: the thinking used all" in capsys.readouterr().out
     records = read_records(tmp_path / "r/study/mtbench/judgments/thinker/single/agent/records.jsonl")
     assert {(record["status"], record.get("final"), record["asked"]) for record in records} == {("error", True, 2)}
 

@@ -101,7 +101,7 @@ class Answering:
             return
         if self.text.strip():
             raise AnswerError(
-                f"{self.backend.name}: the thinking took all of the {sampling.max_new_tokens:,} tokens and no answer"
+                f"{self.backend.name}: the thinking used all {sampling.max_new_tokens:,} tokens and no answer"
                 " came; set a larger thinking: or max_new_tokens, or thinking: off"
             )
         raise AnswerError(f"{self.backend.name}: the answer is empty; ask again or in other words")

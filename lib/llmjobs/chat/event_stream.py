@@ -172,7 +172,7 @@ def open_completion(
             if response.status_code != 200:
                 raise StatusError(response.status_code, dict(response.headers), _error_body(response, watch))
             if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-                raise NotCompletionError("something compressed, although it was asked not to,")
+                raise NotCompletionError("something compressed, although llmjobs asked for no compression,")
             yield Completion(response, watch)
         finally:
             response.close()
@@ -224,7 +224,7 @@ class _BoundedBody(httpx2.SyncByteStream):
             try:
                 utf8.decode(chunk)
             except UnicodeDecodeError:
-                raise NotCompletionError("bytes that are no UTF-8") from None
+                raise NotCompletionError("bytes that are not UTF-8") from None
             yield chunk
         yield b"\n\n"  # the last event may lack its end
 

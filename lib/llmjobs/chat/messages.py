@@ -89,5 +89,5 @@ def _read(value: Any, place: int) -> Message:
     if not isinstance(content, str) or len(content) > MAX_CHARACTERS:
         raise DataError(f"messages[{place}]: content: must be text of at most {MAX_CHARACTERS:,} characters")
     if _HALF.search(content):
-        raise DataError(f"messages[{place}]: content: holds half a character (a lone surrogate); send whole text")
+        raise DataError(f"messages[{place}]: content: contains half a character (a lone surrogate); send valid text")
     return Message(role, content)

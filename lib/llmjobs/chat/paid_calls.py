@@ -93,14 +93,14 @@ class Spending:
         if self.limit_tokens is not None and after > self.limit_tokens:
             raise SpendingLimitError(
                 f"{name}: the next call could pass the limit of {self.limit_tokens:,} tokens ({self.tokens:,} used); "
-                "raise mtbench.spending.tokens and run the same command again: what was paid for is kept"
+                "raise mtbench.spending.tokens and run the same command again; paid answers are kept"
             )
         due = self.cost + self._held_cost + cost
         if self.limit_cost is not None and due > self.limit_cost:
             raise SpendingLimitError(
                 f"{name}: the next call could pass the limit of {self.limit_cost:g} {self.currency} "
-                f"({self.cost:.4f} spent); raise mtbench.spending.cost and run the same command again: "
-                "what was paid for is kept"
+                f"({self.cost:.4f} spent); raise mtbench.spending.cost and run the same command again; "
+                "paid answers are kept"
             )
 
     def _book(self, call: Mapping[str, Any]) -> None:

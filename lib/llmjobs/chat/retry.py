@@ -108,8 +108,8 @@ def _by_status(error: StatusError) -> Failure:
     wait_s = retry_after_s(error.headers.get("retry-after"))
     if 300 <= status < 400:
         elsewhere = error.headers.get("location", "").split("?")[0][:200]
-        to = f" and sends on to {elsewhere}" if elsewhere else ""
-        remedy = "redirects are not followed, so that the key goes nowhere else: give the final address"
+        to = f" with a redirect to {elsewhere}" if elsewhere else ""
+        remedy = "llmjobs does not follow redirects, to keep the key safe; use the final address"
         return Failure(f"the server answered {status}{to}", remedy, False, is_about_server=True, may_cost=False)
     remedies = {
         400: "the server refused this request",

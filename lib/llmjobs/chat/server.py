@@ -193,9 +193,9 @@ class Gate:
         while self._began and now - self._began[0] >= 60:
             self._began.popleft()
         if self.limits.requests_per_minute and len(self._began) >= self.limits.requests_per_minute:
-            raise RefusedError(429, "too many requests a minute", int(60 - (now - self._began[0])) + 1)
+            raise RefusedError(429, "too many requests per minute", int(60 - (now - self._began[0])) + 1)
         if self._inside > self.limits.waiting:
-            raise RefusedError(429, "too many requests wait", 1)
+            raise RefusedError(429, "too many requests are waiting", 1)
         self._began.append(now)
         self._inside += 1
 

@@ -137,7 +137,9 @@ class ChatStore:
         if self.state is not None and "agent" in self.state:
             agent.restore(self.messages(), self.state["agent"])
         else:
-            log.warning("%s: no usable checkpoint; the messages are there, random numbers begin anew", self.folder.path)
+            log.warning(
+                "%s: no usable checkpoint; the messages are intact, but random numbers start over", self.folder.path
+            )
             agent.messages = self.messages()
 
     def close(self) -> None:

@@ -319,7 +319,7 @@ class Terminal:
         now = time.monotonic()
         twice, self._stopped_at = now - self._stopped_at < TWICE_S, now
         if not twice and self.is_terminal:
-            self._say("Ctrl-C once more leaves; /help lists the commands", dim=True)
+            self._say("press Ctrl-C again to quit; /help lists the commands", dim=True)
         return twice
 
     def _say(self, text: str, *, dim: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Scripted conversations that a program can check: made by rule with seeds, and some written by hand."""
+"""Scripted conversations that a program can check: generated from seeds, and some written by hand."""
 
 import hashlib
 import json
@@ -20,19 +20,19 @@ _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of the user. A question carries what the answer must say and how many turns back it was told."""
+    """One message of the user. A question has the expected answer and the number of turns since the fact was stated."""
 
     text: str
     kind: Kind | None = None
     expected: str | None = None
     distance: int | None = None
     others: tuple[str, ...] = ()
-    """Values that a right answer does not say."""
+    """Values that a right answer must not contain."""
     must_end: bool = False
     """The answer must end with what is expected (an instruction on form)."""
 
     def is_right(self, answer: str) -> bool:
-        """Whether an answer says what is expected, as whole words, and none of the other values."""
+        """Whether an answer contains the expected value, as whole words, and none of the wrong ones."""
         if self.expected is None:
             return False
         said, wanted = words(answer), words(self.expected)

@@ -59,7 +59,7 @@ class ConverseJob:
         self.section = converse_section(study)
         self.tasks: dict[str, ConverseTask] = {}
         self.spending = Spending({})
-        """Calls to endpoints and their tokens, those of earlier attempts included; there is no limit."""
+        """Calls to endpoints and their tokens, including those of earlier attempts. There is no limit."""
         self._parameters: dict[str, Parameters] = {}
         self._backend: tuple[ModelSpec, Backend] | None = None
         self._failed: dict[str, LlmjobsError] = {}
@@ -67,7 +67,7 @@ class ConverseJob:
         self._date: datetime.date | None = None
 
     def for_worker(self) -> "ConverseJob":
-        """A copy with no model loaded, to be sent to another machine."""
+        """A copy without a loaded model, to be sent to another machine."""
         other = copy.copy(self)
         other._backend, other._failed, other._parameters = None, {}, {}
         del other.spending  # units that ask an endpoint stay with the command
@@ -82,7 +82,7 @@ class ConverseJob:
 
     @contextmanager
     def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
-        """Load the unit's model if it is not there yet."""
+        """Load the unit's model if it is not loaded yet."""
         task = self.tasks[unit.path]
         if task.error:
             raise LlmjobsError(task.error)
@@ -147,7 +147,7 @@ class ConverseJob:
 
 @dataclass
 class ConverseWork:
-    """An opened unit: its conversations, each begun afresh."""
+    """An open unit: its conversations, each of which starts with an empty history."""
 
     task: ConverseTask
     backend: OpenBackend
@@ -162,7 +162,7 @@ class ConverseWork:
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """What really answers, and the order in which conversations are held."""
+        """The settings of the loaded model, and the order of the conversations."""
         order = repr([script.id for script in self.task.scripts])
         return {**self._answers, "steps": {"order": hashlib.sha256(order.encode()).hexdigest()[:16]}}
 
@@ -205,7 +205,7 @@ class ConverseWork:
 
 @dataclass
 class _Conversation:
-    """A conversation as it is held: its records and times so far."""
+    """A conversation in progress: its records and times so far."""
 
     task: ConverseTask
     script: Script
@@ -213,7 +213,7 @@ class _Conversation:
     records: list[TurnRecord] = field(default_factory=list)
     times: list[dict[str, Any]] = field(default_factory=list)
     broken: str | None = None
-    """Why the turns from here on are not asked: a turn without an answer leaves the rest without its history."""
+    """Why the remaining turns are not asked: after a turn without an answer, their history is incomplete."""
 
     def ask(self, turn: int) -> None:
         """Ask one turn and check the answer."""
@@ -283,7 +283,7 @@ __all__ = ["dry_run", "run", "with_limit"]
 
 
 def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
-    """Run (or go on with) the converse job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
+    """Run or resume the converse job of ``study`` below ``results``, on ``ray`` if given, and print the summary.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.
@@ -302,7 +302,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
 
 
 def dry_run(study: Manifest, results: Path) -> str:
-    """Say what would run and what is done already; loads no model and writes nothing."""
+    """Print what would run and what is done already, without loading a model or writing anything."""
     folder = RunFolder(results / study.name)
     run_date(study, folder, writes=False)
     lines = []

@@ -15,12 +15,12 @@ from llmjobs.work.units import Unit
 VERSION = 1
 """Of the conversations, the checks and what is recorded."""
 UNBOUNDED = ("none", "full")
-"""Strategies that run once, at the model's own limit."""
+"""Strategies that run once, at the model's context limit."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One way to remember: a strategy, and the context in tokens (None: the model's own limit)."""
+    """One memory: a strategy, and the context in tokens (None: the model's limit)."""
 
     strategy: str
     context: int | None
@@ -46,7 +46,7 @@ class ConverseTask:
     memory: Memory
     section: ConverseSection
     error: str | None
-    """Why it cannot run, where that is known before anything is loaded."""
+    """Why it cannot run, if that is known before anything is loaded."""
 
     @property
     def path(self) -> str:
@@ -100,7 +100,7 @@ def make_tasks(study: Manifest, revisions: Revisions) -> list[ConverseTask]:
 
 
 def memories(section: ConverseSection) -> list[Memory]:
-    """Every memory that the section asks for, each once."""
+    """Every memory that the section lists, without duplicates."""
     found: dict[Memory, None] = {}
     for strategy in section.strategies:
         contexts: list[int | None] = [None] if strategy in UNBOUNDED else list(section.contexts)
@@ -116,14 +116,12 @@ def converse_section(study: Manifest) -> ConverseSection:
 
     """
     if study.converse is None:
-        raise ManifestError(
-            f"{study.name}: the manifest has no 'converse:' section; add one ('converse: {{}}' will do)"
-        )
+        raise ManifestError(f"{study.name}: the manifest has no 'converse:' section; add one ('converse: {{}}' works)")
     return study.converse
 
 
 def with_limit(study: Manifest, limit: int) -> Manifest:
-    """Return the study with ``limit`` conversations of each set at most."""
+    """Return the study with at most ``limit`` conversations per set."""
     section = converse_section(study)
     count = min(limit, section.conversations)
     return study.model_copy(update={"converse": section.model_copy(update={"conversations": count})})

@@ -51,9 +51,9 @@ from llmjobs.work.units import Saved, Step, Unit, Work
 # An opened eval unit: a plan of batches, and the records of each.
 
 DECIMALS = 6
-"""Log-likelihoods are kept to 1e-6 nats: below what float32 resolves, so that a record reads the same everywhere."""
+"""Log-likelihoods are rounded to 1e-6 nats, finer than float32 resolves, so records are equal on all machines."""
 DOCS_A_STEP = 16
-"""Replies that are generated between two checkpoints. A unit that was begun with another number goes on with it."""
+"""Replies generated between two checkpoints. A unit that was started with another number keeps it."""
 
 STEPS_BEFORE = {"docs_a_step": 16}
 """Steps of units whose checkpoint does not name them yet."""
@@ -85,7 +85,7 @@ def record_of(
 
 
 def asked_as(encoded: EncodedUnit, at: int) -> EvalDetails:
-    """The shots that fitted, and a mark for each way in which this prompt is not what was asked for."""
+    """The number of shots that fit, and a mark for each way in which this prompt differs from the manifest."""
     asked: EvalDetails = {"num_fewshot": encoded.shots_used[at]}
     if encoded.truncated[at]:
         asked["truncated"] = True
@@ -98,7 +98,7 @@ def asked_as(encoded: EncodedUnit, at: int) -> EvalDetails:
 
 @dataclass
 class LoglikelihoodWork:
-    """Every option's log-likelihood, a batch of the plan a step; docs that cannot be scored are the last step."""
+    """Log-likelihoods of every option, one batch per step. Docs that cannot be scored are in the last step."""
 
     task: Task
     docs: Sequence[Doc]
@@ -145,7 +145,7 @@ class LoglikelihoodWork:
 
 @dataclass
 class GenerationWork:
-    """A reply for each doc, some of them a step. The docs of a step are kept with the checkpoint."""
+    """A generated reply for each doc, several per step. The docs of a step are recorded in the checkpoint."""
 
     task: Task
     docs: Sequence[Doc]
@@ -159,7 +159,7 @@ class GenerationWork:
     _ready: bool = False
 
     def keep_steps(self, saved: Saved | None) -> None:
-        """Go on with the steps that the unit was begun with, whatever this version would plan."""
+        """Keep the steps that the unit was started with, even if this version would plan others."""
         if saved is not None and saved.effective:
             steps = saved.effective.get("steps") or {}
             self.docs_a_step = int(steps.get("docs_a_step", STEPS_BEFORE["docs_a_step"]))
@@ -246,7 +246,7 @@ class EvalJob:
         self._date: datetime.date | None = None
 
     def for_worker(self) -> "EvalJob":
-        """A copy with no model loaded, to be sent to another machine; which model comes next is not known there."""
+        """A copy without a loaded model, to be sent to another machine, where the next model is not known."""
         other = copy.copy(self)
         other._bench, other._failed, other._prefetches = None, {}, False
         return other
@@ -263,7 +263,7 @@ class EvalJob:
 
     @contextmanager
     def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
-        """Load the unit's model if it is not there yet, encode its prompts, plan its batches."""
+        """Load the unit's model if it is not loaded yet, encode its prompts, and plan its batches."""
         task = self.tasks[unit.path]
         if task.error:
             raise LlmjobsError(task.error)
@@ -415,7 +415,7 @@ class _Bench:
         self.write()
 
     def prepare_scoring(self, extent: Extent) -> None:
-        """Find out by which path to score and how large batches should be, where this run does not know yet."""
+        """Choose the scoring path and the batch size, unless this run has recorded them already."""
         began = time.monotonic()
         if self.probe is None:
             self._take_probe(self._probed(extent))
@@ -447,7 +447,7 @@ class _Bench:
         return self._earlier.get(name) if self._earlier.get("measured_on") == self._known.digest else None
 
     def note_prompts(self, prompt_format: PromptFormat, system: str) -> None:
-        """Say once, and note in ``model.json``, what the chat template makes of the prompts."""
+        """Warn once about what the chat template adds to the prompts, and record it in ``model.json``."""
         if self._prompts is not None:
             return
         self._prompts = prompt_format.to_record(system)
@@ -457,7 +457,7 @@ class _Bench:
             log.warning("%s: thinking is %s", self.spec.name, self._prompts["thinking"])
 
     def generator(self, saved: Saved | None) -> Generator:
-        """A generator for one unit; how rows are decoded is found out once a model, and a resumed unit goes on so."""
+        """A generator for one unit. The decoding path is chosen once per model, and a resumed unit keeps it."""
         began, begun_on = time.monotonic(), saved.state.get("decoding_path") if saved else None
         found = self._decoding or self._own("decoding") or self._known.get("decoding")
         generator = self.engine.generator(begun_on, found=found, warn=log.warning)
@@ -488,12 +488,12 @@ class _Bench:
             self._written = record
 
     def _given_budget(self, wanted: int | str) -> int | None:
-        """Return the manifest's, or what this run measured before: batches must not change between attempts."""
+        """Return the manifest's value or the one this run measured before: batches must not change between attempts."""
         known = wanted if isinstance(wanted, int) else self._earlier.get("batch_tokens")
         return known if isinstance(known, int) and known > 0 else None
 
     def take_prepare_s(self) -> float:
-        """Seconds of finding out since this was last asked."""
+        """Seconds spent on choosing path and batch size since the last call."""
         taken, self._prepare_s = self._prepare_s, 0.0
         return round(taken, 6)
 
@@ -509,7 +509,7 @@ class _Bench:
 
 
 def _began_before_prompts_were_kept(saved: Saved | None) -> bool:
-    """Whether a unit goes on that an older llmjobs began: its template wrote the thinking as it wished."""
+    """Whether a resumed unit was started by an older llmjobs, which left thinking to the chat template."""
     return saved is not None and bool(saved.effective) and "prompts" not in saved.effective
 
 
@@ -523,7 +523,7 @@ __all__ = ["dry_run", "run", "with_limit"]
 
 
 def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
-    """Run (or go on with) the eval job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
+    """Run or resume the eval job of ``study`` below ``results``, on ``ray`` if given, and print the summary.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.
@@ -543,7 +543,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
 
 
 def dry_run(study: Manifest, results: Path) -> str:
-    """Say what would run and what is done already; loads no model and writes nothing.
+    """Print what would run and what is done already, without loading a model or writing anything.
 
     Raises:
         FingerprintError: the run was begun with other settings, so that it would be refused.

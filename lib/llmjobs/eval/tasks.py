@@ -19,7 +19,7 @@ from llmjobs.work.units import Unit
 
 @dataclass(frozen=True)
 class SubjectData:
-    """The rows of one subject, read once for all models; ``error`` where they could not be read."""
+    """The rows of one subject, read once for all models; ``error`` if they could not be read."""
 
     spec: BenchmarkSpec
     benchmark: Benchmark
@@ -78,7 +78,7 @@ class Task:
     located: Located | None
     data: SubjectData
     error: str | None
-    """Why it cannot run, where that is known before anything is loaded."""
+    """Why it cannot run, if that is known before anything is loaded."""
 
     def unit(self, seed: int) -> Unit:
         """The unit that the runner sees."""
@@ -159,7 +159,7 @@ def _rows(spec: BenchmarkSpec, benchmark: Benchmark, subject: str, split: str, r
 
 
 def with_limit(study: Manifest, limit: int) -> Manifest:
-    """Return the study with ``limit`` questions of each subject at most."""
+    """Return the study with at most ``limit`` questions per subject."""
     section = eval_section(study)
     benchmarks = [b.model_copy(update={"limit": min(limit, b.limit or limit)}) for b in section.benchmarks]
     return study.model_copy(update={"eval": section.model_copy(update={"benchmarks": benchmarks})})

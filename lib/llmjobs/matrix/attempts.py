@@ -1,4 +1,4 @@
-"""How often a cell was started without a result: kept in its folder before each start, so that kills are counted."""
+"""Counts how often a cell was started without a result. The count is saved before each start to include kills."""
 
 import contextlib
 from dataclasses import asdict, dataclass, fields
@@ -9,23 +9,23 @@ from llmjobs.work.folder import RunFolder, read_object
 
 FILE = "attempts.json"
 MOST_KILLS = 2
-"""A cell that was killed for memory this often is recorded so and left alone."""
+"""A cell that was killed for memory this often is recorded as killed and not tried again."""
 MOST_VANISHED = 5
-"""The same where nothing shows that it was for memory: the kernel's count says otherwise, or there is none."""
+"""The same for ends without evidence of a memory kill: the kernel's counter did not move, or there is none."""
 
 
 @dataclass
 class Attempts:
-    """What is known of earlier starts of a cell, since it last had a result."""
+    """Earlier starts of a cell since its last result."""
 
     kills: int = 0
     """Starts that ended by a kill for memory: the cell's own, or that of the whole run with it."""
     vanished: int = 0
-    """Starts whose end nobody saw, where the kernel counts no kills, and kills that its count knows nothing of."""
+    """Unobserved ends on systems without a kill counter, and kills that the counter does not include."""
     running: bool = False
     boot: str | None = None
     oom_kills: int | None = None
-    """Of this process's control group where it has a count of its own, else of the machine."""
+    """The counter of this process's control group if it has one, else that of the machine."""
     group: str | None = None
 
     @property
@@ -44,7 +44,7 @@ class AttemptsFile:
     """The attempts of one cell, in its folder."""
 
     def __init__(self, folder: RunFolder, cell_folder: str) -> None:
-        """Read what earlier runs left, and count a start that nobody saw the end of."""
+        """Read the counts of earlier runs, and count a start whose end was not observed."""
         self._folder, self._file = folder, f"{cell_folder}/{FILE}"
         self.attempts = self._read()
         if self.attempts.running:

@@ -20,15 +20,16 @@ class Cell:
     """One square of the grid, as the manifest asks for it."""
 
     model: ModelSpec
-    """With the cell's device, dtype and quantization in place of its own."""
+    """With the device, dtype and quantization of the cell."""
     threads: int | str
     batch_size: int
     tags: tuple[str, ...]
-    """What tells it from others of the same row: dtype, threads, rows; empty where the manifest has one of each."""
+    """What distinguishes it from others of the same row: dtype, threads, rows; empty if the manifest has one of"
+    " each."""
 
     @property
     def row(self) -> str:
-        """The name that people know: ``GPU none``, ``CPU 4-bit``; settings that vary behind it."""
+        """The displayed name, such as ``GPU none`` or ``CPU 4-bit``, followed by settings that vary."""
         name = f"{DEVICE_NAMES[self.model.device]} {_title(self.model.quantization)}"
         return ", ".join([name, *self.tags])
 
@@ -49,7 +50,7 @@ class Cell:
         return f"matrix/{self.name}"
 
     def path(self, repetition: int) -> str:
-        """Folder of a repetition's unit; the first lies in the cell's own."""
+        """Folder of a repetition's unit; the first repetition uses the folder of the cell."""
         return self.folder if repetition == 1 else f"{self.folder}/repetition-{repetition}"
 
     def settings(self, section: MatrixSection) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def matrix_section(study: Manifest) -> MatrixSection:
 
 
 def matrix_benchmarks(study: Manifest) -> list[BenchmarkSpec]:
-    """The questions of every cell: the section's own benchmarks, or those of ``eval``.
+    """The questions of every cell: the benchmarks of the section, or else those of ``eval``.
 
     Raises:
         DataError: there are none.

@@ -1,4 +1,4 @@
-"""The matrix job: each repetition of a cell is a unit and runs in a process of its own."""
+"""The matrix job: each repetition of a cell is a unit and runs in a separate process."""
 
 import copy
 import datetime
@@ -51,7 +51,7 @@ CELL_FILE = "cell.json"
 
 @dataclass
 class CellWork:
-    """A repetition that has run in its process already; its one step hands over what came of it."""
+    """A repetition that has already run in its process; its only step returns the result."""
 
     result: Step
     effective: Mapping[str, Any]
@@ -68,7 +68,7 @@ class CellWork:
 
 
 class MatrixJob:
-    """Every cell of a study's grid, as often as it asks for."""
+    """Every cell of a study's grid, with its repetitions."""
 
     name = "matrix"
 
@@ -97,7 +97,7 @@ class MatrixJob:
         return other
 
     def units(self) -> Sequence[Unit]:
-        """Repetition by repetition, the cells of each in an order of their own; each unit knows its questions."""
+        """Units by repetition, each with its cells in a different order."""
         self.find_questions()
         self._probe()
         units = []
@@ -126,7 +126,7 @@ class MatrixJob:
 
     @contextmanager
     def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
-        """Run the cell in a process of its own; a signal ends it here, and it starts again next time."""
+        """Run the cell in a separate process. A signal stops it; the next run starts it again."""
         cell, repetition = self._places[unit.path]
         if cell.name in self.failed:
             raise LlmjobsError(self.failed[cell.name])
@@ -222,7 +222,7 @@ class MatrixJob:
         return found
 
     def _probe(self) -> None:
-        """Find out which cells this machine cannot run; one that has run already keeps its result."""
+        """Probe which cells this machine cannot run. A cell that has already run keeps its result."""
         open_cells = [cell for cell in self.cells if not self._is_done(cell)]
         if not open_cells:
             return
@@ -279,7 +279,7 @@ def _asked(task: Task, seed: int) -> dict[str, Any]:
 
 
 def _finished(cell: Cell, repetition: int, ended: Ended) -> CellWork:
-    """Split what the child told into answers (deterministic) and figures (measured)."""
+    """Split the output of the child into answers (deterministic) and measurements."""
     result = dict(ended.result)
     records = [
         {"cell": cell.name, "repetition": repetition} | {k: v for k, v in record.items() if k != "step"}
@@ -304,7 +304,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None 
         job = MatrixJob(study, folder, there.probe)
         outcome = there.run(job, folder, {cell.name: cell.model for cell in job.cells}, "auto", whole_nodes=True)
         if not outcome.units and not job.unavailable:
-            print(f"stopped by {outcome.stopped_by} before the first cell", file=sys.stderr)
+            print(f"Stopped by {outcome.stopped_by} before the first cell.", file=sys.stderr)
             return outcome
         cells = _results(job, outcome)
         write_summary(folder, study, job.name, summarize(cells, outcome.failed))
@@ -321,7 +321,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None 
 
 
 def _results(job: MatrixJob, outcome: Outcome) -> list[CellResult]:
-    """Put every cell together and write its ``cell.json``; cells that the kernel killed count as failed units."""
+    """Combine the repetitions of every cell into ``cell.json``. Cells killed by the kernel count as failed units."""
     wanted, results = job.section.repetitions, []
     found = {cell.name: job.repetitions(cell) for cell in job.cells}
     for cell in job.cells:
@@ -339,7 +339,7 @@ def _results(job: MatrixJob, outcome: Outcome) -> list[CellResult]:
 
 
 def dry_run(study: Manifest, results: Path) -> str:
-    """Say which cells would run, in which order, and why others would not; runs the probes, no model."""
+    """Print which cells would run, in which order, and why others would not. Runs the probes but no model."""
     section, cells = matrix_section(study), make_cells(study)
     machine = probe_machine([cell.layer for cell in cells])
     folder = RunFolder(results / study.name)

@@ -150,7 +150,7 @@ Floats = NDArray[np.float64]
 Lengths = Mapping[tuple[str, str, int], int]
 """(model, question, turn) → characters of the answer."""
 FEWEST = 8
-"""Answers below which no correlation is told."""
+"""With fewer answers, no correlation is computed."""
 PERMUTATIONS = 10_000
 
 

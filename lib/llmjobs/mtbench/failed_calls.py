@@ -96,7 +96,9 @@ def what_failed(folder: RunFolder, bench: Bench) -> dict[str, str]:
             first = f"question {record['question_id']}{turn}: {why}"
             lines[path] = f"{len(failed)} of {size} {what} failed, first {first}{again}"
         elif late:
-            lines[path] = f"{len(late)} of {size} {what} wait for an answer that failed; run the same command again"
+            lines[path] = (
+                f"{len(late)} of {size} {what} are missing because an answer failed; run the same command again"
+            )
     return lines
 
 

@@ -57,7 +57,7 @@ from llmjobs.work.units import Saved, Step, Unit, Work
 OpenBackend = Callable[[str], Backend]
 """A conversation's label → its backend."""
 FAILED_IN_A_ROW = 3
-"""So many questions without an answer, one after the other, end a unit: the server is not asked for the rest."""
+"""After this many consecutive questions without an answer, a unit ends and the rest is not sent to the server."""
 
 
 class Recorder(Protocol):
@@ -82,7 +82,7 @@ class Recorder(Protocol):
 
 
 class RecorderWork:
-    """An opened unit: a record a step. The records of an endpoint may be computed some ahead."""
+    """An open unit with one record per step. Records of an endpoint may be computed ahead."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class RecorderWork:
         self._ahead = Lookahead(self._measured, self.steps, workers)
 
     def state(self) -> Mapping[str, Any]:
-        """Nothing: every step begins a conversation of its own."""
+        """Nothing to keep, since every step starts a new conversation."""
         return {}
 
     def step(self, index: int) -> Step:
@@ -122,7 +122,7 @@ class RecorderWork:
         return Step([record], timing)
 
     def close(self) -> None:
-        """Wait for the calls in flight: they are paid."""
+        """Wait for the calls in flight, because they are paid for."""
         self._ahead.close()
 
     def _measured(self, index: int) -> tuple[AnswerRecord | Judgment, dict[str, Any]]:
@@ -133,7 +133,7 @@ class RecorderWork:
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's two-turn answers through the chat agent, a question a record."""
+    """A model's two-turn answers through the chat agent, one question per record."""
 
     bench: Bench
     task: AgentTask
@@ -222,7 +222,7 @@ def _answered(
 
 @dataclass(frozen=True)
 class ImportedAnswers:
-    """Answers of a file as records, so that everything after reads one form."""
+    """Imported answers as records, in the same form as generated ones."""
 
     bench: Bench
     task: AgentTask
@@ -351,7 +351,7 @@ class MTBenchJob:
         self._date: datetime.date | None = None
 
     def for_worker(self) -> "MTBenchJob":
-        """A copy with no model loaded, for another machine; money is counted in the command's process alone."""
+        """A copy without a loaded model, for another machine; spending is counted only in the main process."""
         other = copy.copy(self)
         other._loaded, other._failed, other._minutes, other._parameters = None, {}, {}, {}
         del other.spending
@@ -367,7 +367,7 @@ class MTBenchJob:
 
     @contextmanager
     def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
-        """Make ready what answers, a local model loaded only where it is not there yet."""
+        """Prepare the backend; a local model is loaded only if it is not loaded yet."""
         assert self.bench is not None
         task = self.bench.tasks[unit.path]
         if task.error:
@@ -538,7 +538,7 @@ def plan(study: Manifest, folder: RunFolder) -> list[Figures]:
 
 
 def render_plan(study: Manifest, rows: list[Figures]) -> str:
-    """The plan for the terminal: a line a unit, then what the endpoints would take together."""
+    """The plan for the terminal: one line per unit, then the total for the endpoints."""
     assert study.mtbench is not None
     currency = study.mtbench.currency
     lines = [_line(row, currency) for row in rows]
