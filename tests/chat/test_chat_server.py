@@ -145,7 +145,7 @@ def test_limits():
     assert sorted(answers) == ["1", "1", "ok", "ok"]
     with serving(FakeBackend(), limits=Limits(requests_per_minute=1)) as url:
         client(url).chat.completions.create(model="fake", messages=ASK)
-        with pytest.raises(openai.RateLimitError, match="a minute"):
+        with pytest.raises(openai.RateLimitError, match="per minute"):
             client(url).chat.completions.create(model="fake", messages=ASK)
 
 

@@ -20,7 +20,7 @@ from llmjobs.manifest.models import ModelSpec
 from llmjobs.thinking import ThinkingLimit
 
 Warn = Callable[[str], None]
-"""Takes one line on whatever is not as asked."""
+"""A function that receives one-line warnings, for example about a fallback."""
 
 
 # What was loaded.
@@ -28,15 +28,15 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Description:
-    """What a loaded model really is: read off its weights, never off the request."""
+    """The properties of a loaded model, read from its weights and not from the request."""
 
     id: str
     revision: str | None
     architecture: str
     device: str
-    """Type of the device that holds the weights, ``mixed`` where they are spread over several types."""
+    """Type of the device that holds the weights, ``mixed`` if they are spread over several types."""
     dtype: str
-    """Number format of the floating-point weights (of the largest share of them where they differ)."""
+    """Number format of the floating-point weights; if there are several, the one with the largest share."""
     quantization: str
     parameters: int
     weight_bytes: int
@@ -52,7 +52,7 @@ class Description:
 
 
 class Tokenizer(Protocol):
-    """What prompts need of a tokenizer; those of transformers have it."""
+    """The interface of a tokenizer that prompts need. Tokenizers of transformers have it."""
 
     bos_token_id: int | None
     eos_token_id: int | None
@@ -64,7 +64,7 @@ class Tokenizer(Protocol):
     all_special_tokens: Sequence[str]
 
     def __call__(self, text: Any, *, add_special_tokens: bool, **others: Any) -> Mapping[str, Any]:
-        """Encode one text or several; ``input_ids`` holds the tokens. Other arguments may be ignored."""
+        """Encode one text or several; ``input_ids`` contains the tokens. Other arguments may be ignored."""
 
     def decode(self, token_ids: Any, **options: Any) -> Any:
         """Text of tokens; ``skip_special_tokens`` leaves special ones out."""
@@ -80,7 +80,7 @@ class Tokenizer(Protocol):
 
 
 def prefix_token_id(tokenizer: Any) -> int | None:
-    """What stands in for an empty context, as in lm-eval: BOS, else EOS."""
+    """The token used for an empty context, as in lm-eval: BOS, else EOS."""
     found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return found if isinstance(found, int) else None
 
@@ -90,10 +90,10 @@ def prefix_token_id(tokenizer: Any) -> int | None:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Which way a model computes something and why; ``max_difference`` in nats, None where nothing was compared."""
+    """The chosen path of computation and the reason. ``max_difference`` is in nats, None if nothing was compared."""
 
     PATHS: ClassVar[Sequence[str] | None] = None
-    """The ways that there are; None for any."""
+    """The allowed paths; None allows any."""
 
     path: str
     max_difference: float | None
@@ -107,7 +107,7 @@ class ProbeResult:
 
     @classmethod
     def from_builtin(cls, found: object) -> Self | None:
-        """Read a record back; None where a field is missing or not what a probe writes."""
+        """Read a record back; None if a field is missing or not what a probe writes."""
         if not isinstance(found, Mapping) or not isinstance(path := found.get("path"), str):
             return None
         difference, reason, layers = (found.get(name) for name in ("max_difference", "reason", "layers"))
@@ -140,13 +140,13 @@ class Scorer(Protocol):
     token_limit: int | None
 
     def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
-        """Compare the fast ways with a plain computation on a few docs and choose one.
+        """Compare the fast paths with a plain computation on a few docs and choose one.
 
         ``most_tokens``: about what the comparison may read.
         """
 
     def recall(self, found: object) -> ProbeResult | None:
-        """Take what an earlier probe of the same model recorded; None, and nothing is taken, where it is no use."""
+        """Use the record of an earlier probe of the same model; None, without a change, if it does not apply."""
 
     def plan(
         self,
@@ -242,10 +242,10 @@ class Generator(Protocol):
 
     @property
     def path(self) -> str:
-        """How rows are decoded; a resumed unit asks for the same path."""
+        """The decoding path; a resumed unit requests the same one."""
 
     def keep_prefix(self, asked: Sequence[Asked]) -> None:
-        """Compute what all contexts of a unit begin with, once for all calls that follow."""
+        """Compute the shared beginning of all contexts of a unit, once for all later calls."""
 
     def generate(self, asked: Sequence[Asked]) -> list[Generation]:
         """Return a generation for each, in order; the rows beside a row do not change its sampling.
@@ -259,14 +259,14 @@ class Generator(Protocol):
         """How the model decodes and why, for ``model.json``."""
 
     def close(self) -> None:
-        """Free what is kept."""
+        """Free the caches."""
 
 
 # Chat.
 
 
 class ChatModel(Protocol):
-    """One conversation, a token at a time; what was read is kept from one turn to the next.
+    """One conversation, token by token. Keys and values are kept from one turn to the next.
 
     A turn is :meth:`read`, :meth:`next_token` as often as wanted, and :meth:`finish`, which always runs.
     """
@@ -274,7 +274,7 @@ class ChatModel(Protocol):
     end_tokens: frozenset[int]
 
     def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
-        """Read a prompt; returns how many of its tokens were still there from the turns before."""
+        """Read a prompt; return how many of its tokens were still cached from earlier turns."""
 
     def next_token(self, sampling: Sampling) -> int:
         """Choose the next token of the answer.
@@ -285,19 +285,19 @@ class ChatModel(Protocol):
         """
 
     def finish(self, *, keep: bool) -> None:
-        """End the answer: what came one by one leaves the cache; ``keep`` computes it again in one pass."""
+        """End the answer: remove its tokens from the cache; ``keep`` computes them again in one pass."""
 
     def seed(self, seed: int) -> None:
-        """Random numbers from ``seed``; what was read is kept."""
+        """Restart the random numbers from ``seed``; the cache is kept."""
 
     def forget(self) -> None:
-        """Keep nothing of what was read."""
+        """Clear the cache."""
 
     def state(self) -> Mapping[str, Any]:
-        """Builtins that make the rest of a conversation what it would have been."""
+        """The state, as builtins, from which the conversation continues as if it had not been interrupted."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
 
 
 # Speed.
@@ -305,7 +305,7 @@ class ChatModel(Protocol):
 
 @dataclass(frozen=True)
 class Speed:
-    """Figures at one context length; None with a reason where the model cannot read so much.
+    """Measurements at one context length; None with a reason if the model cannot read that many tokens.
 
     prefill_tokens_per_s   prompt tokens of all rows / time of the one pass that reads them
     ttft_s                 from prompt tokens on the host to the first new token on the host
@@ -331,11 +331,11 @@ class Engine(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """What was asked for."""
+        """The model as the manifest describes it."""
 
     @property
     def description(self) -> Description:
-        """What was really loaded."""
+        """The properties of the loaded model."""
 
     @property
     def tokenizer(self) -> Any:
@@ -347,7 +347,7 @@ class Engine(Protocol):
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """Settings that decide the results, as they are read off what was loaded: builtins for records.
+        """Settings that decide the results, read from the loaded model, as builtins for records.
 
         ``engine``, ``device``, ``dtype``, ``quantization`` and ``threads`` always; an engine adds its own.
         """
@@ -358,14 +358,14 @@ class Engine(Protocol):
 
     @property
     def mapped_weight_bytes(self) -> int | None:
-        """Bytes of the weights that are used right from a mapped file; None where the system does not say."""
+        """Bytes of the weights that are memory-mapped from a file; None if the system does not report it."""
 
     @property
     def not_finite_reason(self) -> str:
-        """What to say of a result that is no number."""
+        """The error message for a result that is not a number."""
 
     def clock(self) -> DeviceClock | None:
-        """Times spans on the model's device; None where wall time says everything."""
+        """A timer for the model's device; None if wall time is enough."""
 
     def scorer(self, warn: Warn = ...) -> Scorer:
         """A new scorer."""
@@ -378,7 +378,7 @@ class Engine(Protocol):
         """
 
     def chat_model(self, *, keeps_keys: bool = True, warn: Warn = ...) -> ChatModel:
-        """A new conversation; ``keeps_keys`` off computes every turn whole."""
+        """A new conversation. Without ``keeps_keys``, every turn is computed from the start."""
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
         """Time prefill and decode at each context length."""
@@ -388,7 +388,7 @@ class Engine(Protocol):
 
 
 class EngineModule(Protocol):
-    """What a module in the registry must have; importing it imports no torch."""
+    """The functions of a module in the registry. Importing it must not import torch."""
 
     def open_model(self, spec: ModelSpec, *, threads: int | str = "auto") -> Engine:
         """Load a model as ``spec`` says.
@@ -407,7 +407,7 @@ class EngineModule(Protocol):
         """
 
     def local_path(self, spec: ModelSpec) -> Path | None:
-        """The file or folder that an id names, checked but not read; None where the id is a name on the hub.
+        """The file or folder that an id names, checked but not read; None if the id is a name on the hub.
 
         Raises:
             ModelError: it is not a model that this engine runs.
@@ -418,7 +418,7 @@ class EngineModule(Protocol):
         """The name on the hub of the repository that an id is in, for one that is no :meth:`local_path`."""
 
     def is_cached(self, spec: ModelSpec, revision: str) -> bool:
-        """Whether all that the model needs of its repository is in the cache."""
+        """Whether all files that the model needs are in the cache."""
 
     def check_cached(self, spec: ModelSpec, folder: Path) -> None:
         """Look at a model's files in the cache.
@@ -440,25 +440,25 @@ class EngineModule(Protocol):
         """Types of the devices that the engine can use here, best first."""
 
     def clock(self, device: str) -> DeviceClock | None:
-        """Times spans on a type of device; None where wall time says everything."""
+        """A timer for a type of device; None if wall time is enough."""
 
     def import_all(self, spec: ModelSpec) -> None:
         """Import what loading and running ``spec`` needs, so that it is not counted as loading."""
 
     def warm_up_s(self, device: str) -> float:
-        """Wake the device; returns the seconds that took."""
+        """Initialize the device; return the seconds this took."""
 
     def gpu_uuid(self) -> str | None:
-        """Name of the GPU that is used, as NVML has it; None where there is none."""
+        """Name of the GPU that is used, as NVML reports it; None if there is none."""
 
     def weight_files(self, located: Located) -> list[Path]:
-        """The files of the weights that are on this machine; empty where none is."""
+        """The weight files on this machine; empty if there are none."""
 
     def wanted_files(self, spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
-        """What has to be fetched of a repository on the hub."""
+        """The files of a repository on the hub that have to be fetched."""
 
     def ensure_files(self, spec: ModelSpec, located: Located) -> None:
-        """Fetch what is missing of a model's files into the cache.
+        """Fetch the missing files of a model into the cache.
 
         Raises:
             ModelError: the hub says no.
