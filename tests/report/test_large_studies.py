@@ -85,7 +85,7 @@ def test_few_blocks_say_how_many_more() -> None:
     blocks = [Prose(str(n)) for n in range(30)]
     *shown, last = few(blocks, 20, "models", "notes.md")
     assert shown == blocks[:20]
-    assert isinstance(last, Prose) and last.text == "And 10 more models: all of them are in notes.md."
+    assert isinstance(last, Prose) and last.text == "10 more models are left out here; all of them are in notes.md."
     assert few(blocks, 30, "models", "notes.md") == blocks
 
 
