@@ -145,7 +145,7 @@ def test_records_and_figures(study, tmp_path, reader, capsys):
     assert sum(row["n"] for row in distances) == pair["n"]
     growth = by_name["full", None]["by_turn"]
     assert growth[-1]["tokens_sent"] > growth[0]["tokens_sent"]
-    assert "conversations" in shown and "[right]" in shown and "[wrong, right: " in shown
+    assert "conversations" in shown and "[right]" in shown and "[wrong; expected: " in shown
 
 
 def test_a_window_that_is_too_short_loses_just_what_fell_out(study, tmp_path, reader):

@@ -414,7 +414,7 @@ def test_a_gpu_that_is_not_there(gguf: Path) -> None:
 
 
 def test_a_file_is_not_quantized_again(gguf: Path) -> None:
-    with pytest.raises(ModelError, match="a GGUF file is not quantized again"):
+    with pytest.raises(ModelError, match="a GGUF file cannot be quantized again"):
         open_model(spec(gguf).model_copy(update={"quantization": "8bit"}))
 
 

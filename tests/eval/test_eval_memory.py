@@ -75,7 +75,7 @@ def test_a_kill_for_memory_halves_the_batch_aloud_and_the_answers_stay(attempt, 
     assert code == 0, told
     assert f"{UNIT.removeprefix('eval/')}: the last attempt ran out of memory" in told
     limit = checkpoint.read(tmp_path / "r" / UNIT / "checkpoint.pkl")["state"]["token_limit"]
-    assert f"continuing with smaller batches: {{'token_limit': {limit}}}" in told
+    assert f"continuing with at most {limit:,} tokens a batch" in told
     model = json.loads((tmp_path / "r/eval/eval/tiny/model.json").read_text())
     assert model["token_limit"] == limit < model["batch_tokens"]
     opened = [line for line in read_records(tmp_path / "r" / UNIT / "timings.jsonl") if line["phase"] == "open"][-1]

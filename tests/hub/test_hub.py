@@ -74,7 +74,7 @@ def test_a_name_that_cannot_be_one(world: World) -> None:
 
 def test_a_removed_revision(world: World) -> None:
     text = line(hub.resolve_model, MODEL, "0" * 40)
-    assert f"{MODEL} does not have this revision (any more); choose one from {world.hub.url}/{MODEL}" in text
+    assert f"{MODEL} does not have this revision (any more); choose one listed at {world.hub.url}/{MODEL}" in text
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -209,7 +209,9 @@ def test_the_whole_report_on_the_six_models(shared_data: Path, tmp_path: Path) -
         questions=shared_data / "mmlu" / "test",
     )
     told = " ".join(finding.sentence for finding in made.findings)
-    assert "Qwen2.5-7B has 9.4 points more right than Llama-3.1-8B, the next, on the same 2,131 questions" in told
+    assert (
+        "Qwen2.5-7B has 9.4 points more right than Llama-3.1-8B, which ranks next, on the same 2,131 questions" in told
+    )
     assert "all six models miss 169 of 2,131 questions. If mistakes were independent within each subject" in told
     part = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["report"]
     assert part["missed_by_all"][0]["missed_by"][-1] == 169

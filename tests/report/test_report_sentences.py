@@ -208,7 +208,7 @@ def test_blind_guessers_stand_beside_the_oracle(biased: Measures) -> None:
     assert found.guessers == pytest.approx(1 - 0.75**3)
     right = biased.study.benchmarks[0].correct[list(found.rows)]
     assert found.best_alone.value == pytest.approx(right.mean(axis=1).max())
-    assert f"three blind guessers {percent(1 - 0.75**3, 0)}" in sentences(biased)
+    assert f"three blind guessers: {percent(1 - 0.75**3, 0)}" in sentences(biased)
     counted = sum(pair.p_holm < 0.05 for pair in found.pairs)
     assert f"{counted} of 3 pairs of models share{'s' * (counted == 1)} more mistakes" in sentences(biased)
 

@@ -101,8 +101,8 @@ class Answering:
             return
         if self.text.strip():
             raise AnswerError(
-                f"{self.backend.name}: the thinking used all {sampling.max_new_tokens:,} tokens and no answer"
-                " came; set a larger thinking: or max_new_tokens, or thinking: off"
+                f"{self.backend.name}: the model spent all {sampling.max_new_tokens:,} tokens on thinking and"
+                " gave no answer; raise thinking: or max_new_tokens, or set thinking: off"
             )
         raise AnswerError(f"{self.backend.name}: the answer is empty; ask again or in other words")
 

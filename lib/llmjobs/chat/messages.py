@@ -61,7 +61,8 @@ def split(messages: Sequence[Message]) -> Parts:
         wanted = "assistant" if place % 2 else "user"
         if message.role != wanted:
             raise DataError(
-                f"message {place + 1} is of the role {message.role}, but {wanted} is due: user and assistant take turns"
+                f"message {place + 1} has the role {message.role}, but {wanted} must come next: "
+                "user and assistant take turns"
             )
     if len(rest) % 2 == 0:
         raise DataError("the last message must be the user's; add one")

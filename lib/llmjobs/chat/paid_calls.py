@@ -92,13 +92,13 @@ class Spending:
         after = self.tokens + self._held_tokens + tokens
         if self.limit_tokens is not None and after > self.limit_tokens:
             raise SpendingLimitError(
-                f"{name}: the next call could pass the limit of {self.limit_tokens:,} tokens ({self.tokens:,} used); "
+                f"{name}: the next call could exceed the limit of {self.limit_tokens:,} tokens ({self.tokens:,} used); "
                 "raise mtbench.spending.tokens and run the same command again; paid answers are kept"
             )
         due = self.cost + self._held_cost + cost
         if self.limit_cost is not None and due > self.limit_cost:
             raise SpendingLimitError(
-                f"{name}: the next call could pass the limit of {self.limit_cost:g} {self.currency} "
+                f"{name}: the next call could exceed the limit of {self.limit_cost:g} {self.currency} "
                 f"({self.cost:.4f} spent); raise mtbench.spending.cost and run the same command again; "
                 "paid answers are kept"
             )

@@ -476,7 +476,8 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
     key = _key(request.api_key_env)
     is_loopback = request.host in LOOPBACK_ADDRESSES
     if not is_loopback and key is None:
-        print(f"llmjobs: {request.host} accepts other machines and requires no key (--api-key-env)", file=sys.stderr)
+        line = f"{request.host} accepts connections from other machines without a key; set --api-key-env to require one"
+        print(f"llmjobs: {line}", file=sys.stderr)
     listener = _bind(request)
     backend = open_backend(spec, warn=lambda line: print(f"llmjobs: {line}", file=sys.stderr))
     try:

@@ -132,7 +132,7 @@ def _reachable(address: str) -> str:
         ClusterError: nobody is there.
 
     """
-    start = "'ray start --head' starts a cluster here, --ray local one for this run alone"
+    start = "run 'ray start --head' to start a cluster here, or use --ray local for one that lasts for this run only"
     found = (os.environ.get("RAY_ADDRESS") or read_ray_address()) if address == "auto" else address
     if not found:
         raise ClusterError(f"--ray auto: this machine is not part of a cluster; {start}")

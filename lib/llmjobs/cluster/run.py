@@ -303,7 +303,10 @@ class Driver:
                 assignment.ended(taking.unit)
                 self.outcome.done += 1
             else:
-                line = f"is finished on {taking.member.node}, but its files cannot be read here"
+                line = (
+                    f"is finished on {taking.member.node}, but its files cannot be read here; "
+                    "put the results on a file system that all nodes share"
+                )
                 self._failed(taking.unit, line, assignment)
 
     def _keep(self, member: Member, unit: Unit) -> None:
@@ -364,7 +367,9 @@ class Driver:
         nodes = [node["Resources"] for node in alive_nodes()]
         for demand in wanted:
             fits = any(demand.fits(resources) for resources in nodes)
-            state = "waiting for room" if fits else f"none of {len(nodes)} nodes is large enough; waiting for one"
+            state = (
+                "waiting for free resources" if fits else f"none of {len(nodes)} nodes is large enough; waiting for one"
+            )
             self.progress.say(f"a worker needs {demand}: {state}; press Ctrl-C to stop; progress is saved")
 
 

@@ -135,7 +135,7 @@ class Worker:
                 return f"does not see {self._run.path}; the results must be on a file system that all nodes share"
             time.sleep(0.5)
         if not os.access(self._lease.path, os.W_OK):
-            return f"cannot write {self._run.path} as user {os.geteuid()}"
+            return f"cannot write {self._run.path} as user {os.geteuid()}; make the folder writable for this user"
         return None
 
     def run(self, order: UnitOrder) -> Iterator[list[Event]]:

@@ -272,8 +272,9 @@ def _findings(group: Values) -> list[Finding]:
         )
     else:
         text = (
-            f"{where} cannot be told apart with and without the history: {percent(pair['acc_first'])} and"
-            f" {percent(pair['acc_second'])} of {plural(pair['n'], 'question')} right, {gap}."
+            f"{where} is not measurably better or worse with the history than without it:"
+            f" {percent(pair['acc_first'])} and {percent(pair['acc_second'])} of {plural(pair['n'], 'question')}"
+            f" right, {gap}."
         )
     return [Finding(f"{points(pair['difference'], sign=True)} pts", text, 85), *_window_finding(group)]
 

@@ -248,4 +248,4 @@ def _verdict(record: TurnRecord) -> str:
         return f"[no answer: {printable(record['error'])}]"
     if record["expected"] is None:
         return ""
-    return "  [right]" if record["correct"] else f"  [wrong, right: {printable(record['expected'])}]"
+    return "  [right]" if record["correct"] else f"  [wrong; expected: {printable(record['expected'])}]"

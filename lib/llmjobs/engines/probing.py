@@ -57,7 +57,9 @@ def probe_machine(layers: Sequence[Layer], parity: Sequence[str] = ()) -> Machin
         trying = next((line["trying"] for line in reversed(ended.lines) if "trying" in line), None)
         why = describe_end(ended)
         if trying is None or not machine.devices:
-            raise LlmjobsError(f"this machine cannot be probed: {why}; see 'python -m pip check'")
+            raise LlmjobsError(
+                f"this machine cannot be probed: {why}; run 'python -m pip check' to find broken packages"
+            )
         if trying[0] == "parity":
             machine.parity[trying[1]] = Verdict(False, f"the check {why}")
         else:

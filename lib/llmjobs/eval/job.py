@@ -272,7 +272,7 @@ class EvalJob:
             work = self._work(task, bench, saved)
         write_docs(self.folder, task.data)
         if saved and saved.killed_for_memory:
-            log.warning("%s: continuing with smaller batches: %s", unit.path, dict(work.state()))
+            log.warning("%s: continuing with %s", unit.path, _smaller(work.state()))
         limits = bench.limits.to_record()
         mapped = {"mapped_weight_bytes": bench.engine.mapped_weight_bytes}
         took = {"load_s": bench.take_load_s(), "prepare_s": bench.take_prepare_s()}
@@ -511,6 +511,13 @@ class _Bench:
 def _began_before_prompts_were_kept(saved: Saved | None) -> bool:
     """Whether a resumed unit was started by an older llmjobs, which left thinking to the chat template."""
     return saved is not None and bool(saved.effective) and "prompts" not in saved.effective
+
+
+def _smaller(state: Mapping[str, Any]) -> str:
+    """What a work's state says of its batches."""
+    if (rows := state.get("row_limit")) is not None:
+        return f"at most {rows} replies at once"
+    return f"at most {state['token_limit']:,} tokens a batch" if state.get("token_limit") else "smaller batches"
 
 
 def _short(text: str) -> str:

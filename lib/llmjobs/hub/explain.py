@@ -82,7 +82,8 @@ def _told_by_status(repo_id: str, what: str, error: BaseException) -> str | None
     if isinstance(error, errors.RepositoryNotFoundError):
         return _not_found(repo_id, what)
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo_id} does not have this revision (any more); choose one from {page(repo_id, what)} for revision:"
+        where = page(repo_id, what)
+        return f"{repo_id} does not have this revision (any more); choose one listed at {where} for revision:"
     if isinstance(error, errors.DisabledRepoError):
         return f"{repo_id} is disabled on the hub; see {page(repo_id, what)}"
     if isinstance(error, errors.RemoteEntryNotFoundError):

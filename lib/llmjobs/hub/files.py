@@ -246,7 +246,7 @@ def _fetch_large(repo: RemoteRepo, file: RemoteFile, blobs: Path, advance: Advan
     part = _part(blobs, file)
     if _part_size(blobs, file) > file.size_bytes:
         part.unlink()
-    with _only_one(part):
+    with _only_one(part, f"{repo.id}/{file.path}"):
         with_retries(lambda: _continue(repo, file, part, advance))
         _check_blob(repo.id, file.path, part, file.sha256)
         part.replace(blobs / str(file.sha256))
@@ -327,7 +327,7 @@ def _part_size(blobs: Path, file: RemoteFile) -> int:
 
 
 @contextmanager
-def _only_one(part: Path) -> Iterator[None]:
+def _only_one(part: Path, name: str) -> Iterator[None]:
     """Keep a second process from writing into the same part file."""
     from filelock import FileLock, Timeout
 
@@ -336,7 +336,7 @@ def _only_one(part: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise ModelError(
-            f"{part.name[:12]}: another process is downloading this file; wait for it, then try again"
+            f"{name}: another process is downloading this file; wait for it, then run the same command again"
         ) from None
 
 

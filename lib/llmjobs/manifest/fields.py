@@ -79,7 +79,8 @@ class OneOf:
 def _file_name(value: str) -> str:
     if len(value) > MAX_NAME or not _NAME.fullmatch(value) or value.lower().split(".")[0] in _WINDOWS_DEVICES:
         raise ValueError(
-            f"'{value[:60]}' cannot be a folder's name; use at most {MAX_NAME} of letters, digits, '.', '_', '+', '-'"
+            f"'{value[:60]}' cannot be a folder's name; "
+            f"use at most {MAX_NAME} characters: letters, digits, '.', '_', '+', '-'"
         )
     return value
 

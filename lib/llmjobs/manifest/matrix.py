@@ -60,5 +60,5 @@ class MatrixSection(Section):
                 raise ValueError(f"{key}: {twice!r} is given twice; keep one")
         names = [one.name for one in self.benchmarks]
         if again := next((one for one in names if names.count(one) > 1), None):
-            raise ValueError(f"benchmarks: {again!r} is given twice; a run holds each benchmark once")
+            raise ValueError(f"benchmarks: {again!r} is given twice; keep one, or put the other into a second manifest")
         return self

@@ -179,7 +179,7 @@ class MTBenchSection(Section):
     def _consistent(self) -> Self:
         names = [judge.name.lower() for judge in self.judges]
         if twice := next((judge.name for judge in self.judges if names.count(judge.name.lower()) > 1), None):
-            raise ValueError(f"judges: the name {twice!r} is used for two judges; give each its own name:")
+            raise ValueError(f"judges: the name {twice!r} is used for two judges; set a different name: for each")
         if self.agents == "none" and not self.answers and not self.judgments:
             raise ValueError("agents: none leaves nothing to do without answers: or judgments:; add one")
         free = [judge.name for judge in self.judges if judge.endpoint and not judge.price]

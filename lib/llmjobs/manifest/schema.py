@@ -43,7 +43,7 @@ class Manifest(Section):
     def _distinct_models(self) -> Self:
         names = [m.name.lower() for m in self.models]
         if twice := next((m.name for m in self.models if names.count(m.name.lower()) > 1), None):
-            raise ValueError(f"models: the name {twice!r} is used for two models; give each its own name:")
+            raise ValueError(f"models: the name {twice!r} is used for two models; set a different name: for each")
         for name in (self.converse.models if self.converse else None) or ():
             one_of("converse.models", name, [m.name for m in self.models])
         return self

@@ -104,7 +104,7 @@ def _read_text(file: Path, name: str) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise ManifestError(
             f"{name}: cannot be read: {reason}; give the path of a .yaml file, or the name of a bundled one: demo, "
-            "laptop, small, medium, chat, mtbench, matrix"
+            "smoke, laptop, small, medium, portfolio, chat, mtbench, matrix"
         ) from None
     if len(raw) > MAX_BYTES:
         raise ManifestError(f"{name}: the manifest is larger than 1 MiB; did you pass a data file?")

@@ -35,7 +35,8 @@ class Attempts:
             return f"killed for lack of memory {self.kills} times"
         if self.vanished >= MOST_VANISHED:
             return (
-                f"{self.vanished} attempts ended without an error message while it ran, most likely for lack of memory"
+                f"{self.vanished} attempts ended without an error message while this cell was running, "
+                "most likely for lack of memory"
             )
         return None
 

@@ -95,7 +95,7 @@ def matrix_benchmarks(study: Manifest) -> list[BenchmarkSpec]:
     found = own or (study.eval.benchmarks if study.eval else [])
     if not found:
         raise DataError(
-            f"{study.name}: matrix: has no benchmarks, and there is no eval: section with some; add benchmarks"
+            f"{study.name}: matrix: lists no benchmarks, and eval: has none to use instead; add benchmarks:"
         )
     return found
 

@@ -217,7 +217,7 @@ def _flips(flips: Sequence[Flips], named: Mapping[int, str]) -> Table:
         for f in flips
     ]
     note = (
-        "Lost: right in the cell compared against, wrong in this one. Gained: the other way round. p: McNemar's exact"
+        "Lost: right in the reference cell, wrong in this one. Gained: the other way round. p: McNemar's exact"
         " test. p and interval are not adjusted for the number of rows."
     )
     return Table("Answers that a setting changes", columns, rows, note=note)
@@ -244,7 +244,7 @@ def _speed(cells: Sequence[CellResult], named: Mapping[int, str]) -> list[Findin
         memory = ""
         if cell.memory_bytes and plain.memory_bytes:
             memory = f", using {size(cell.memory_bytes)} of memory against {size(plain.memory_bytes)}"
-        runs = f"medians of {count(few)} repetitions, which do not overlap" if few > 1 else "one run each"
+        runs = f"medians of {count(few)} repetitions whose ranges do not overlap" if few > 1 else "one run each"
         times = f"({seconds(mine)} against {seconds(theirs)}, {runs})"
         text = f"{named[id(cell)]} {verb} {much} {plain.row} for the same questions {times}{memory}."
         findings.append(Finding(f"{ratio(factor)}×", text, 80))

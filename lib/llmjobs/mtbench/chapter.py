@@ -544,7 +544,9 @@ def _against_others(best: str, rows: Sequence[Values]) -> str:
     more = f" and {plural(len(alike) - 3, 'more agent')}" if len(alike) > 3 else ""
     if alike:
         return f"It cannot be told apart from {'; '.join(told)}{more}."
-    return f"It is ahead of {'the other' if len(mine) == 1 else 'each of the others'}, by least of {told[0]}."
+    if len(mine) == 1:
+        return f"It is ahead of {told[0]}."
+    return f"It is ahead of each of the others; its smallest lead is over {told[0]}."
 
 
 def _p_beside(row: Values) -> str:

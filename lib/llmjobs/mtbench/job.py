@@ -497,7 +497,10 @@ def whole_answers(folder: RunFolder, agent: AgentTask) -> list[AnswerRecord]:
     """
     path: Path = folder.path / agent.path / RECORDS
     if not path.exists() or not cursors.load(folder.unit(agent.path), agent.declared)[0].done:
-        raise DataError(f"{agent.name}: some answers are missing; fix what failed there first")
+        raise DataError(
+            f"{agent.name}: some of its answers are missing; "
+            "fix the errors listed for it, then run the same command again"
+        )
     return as_records(read_records(path), AnswerRecord)
 
 

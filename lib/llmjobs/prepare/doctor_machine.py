@@ -228,7 +228,7 @@ def check_clocks(_: Checkup) -> Iterator[Check]:
             "CPU cycles",
             "warning",
             f"not readable: {found.reason}",
-            "the results will have null; times are not affected",
+            "these fields will be empty (null) in the results; times are not affected",
         )
     else:
         where = "user and kernel mode" if found.kernel_included else "user mode"
@@ -241,13 +241,23 @@ def check_energy(checkup: Checkup) -> Iterator[Check]:
         packages = len(rapl_counters())
         yield Check("CPU energy", "ok", f"RAPL counters of {packages} processor package{'s'[: packages > 1]}")
     except Unreadable as error:
-        yield Check("CPU energy", "warning", str(error), "the results will have null; nothing is estimated")
+        yield Check(
+            "CPU energy",
+            "warning",
+            str(error),
+            "these fields will be empty (null) in the results; nothing is estimated",
+        )
     if "cuda" in checkup.machine.available():
         try:
             nvml_counter(str(checkup.machine.devices["cuda"].get("uuid") or "") or None)
             yield Check("GPU energy", "ok", "NVML's energy counter")
         except Unreadable as error:
-            yield Check("GPU energy", "warning", str(error), "the results will have null; nothing is estimated")
+            yield Check(
+                "GPU energy",
+                "warning",
+                str(error),
+                "these fields will be empty (null) in the results; nothing is estimated",
+            )
 
 
 def check_results_folder(checkup: Checkup) -> Iterator[Check]:

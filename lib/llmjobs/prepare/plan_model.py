@@ -323,9 +323,11 @@ def _time(
     plan.speed_tokens_per_s = tokens / asked_s if asked_s else None
     distinct = sum(unit.tokens.distinct_tokens for unit in plan.units if unit.tokens)
     if path == "plain" and distinct < tokens:
-        plan.notes.append(f"prompts are not shared by this model here: all {tokens:,} tokens are computed")
+        plan.notes.append(
+            f"this model cannot reuse shared beginnings of prompts here, so all {tokens:,} tokens are computed"
+        )
     if any(unit.tokens and unit.tokens.new_tokens for unit in plan.units):
-        plan.notes.append("the time of generated answers is that of the longest allowed; most end sooner")
+        plan.notes.append("times assume answers of the maximum length; most end sooner")
 
 
 def _prepare_s(plan: ModelPlan, passes: PassTime, known: _Measured, batch_tokens: int | str) -> float:

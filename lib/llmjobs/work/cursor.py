@@ -84,7 +84,7 @@ def load(unit: UnitFolder, declared: Mapping[str, Any]) -> tuple[Cursor, str | N
         return cursor, f"{error}; continuing from {unit.records.name} ({cursor.steps_done} steps)"
     if loaded is None:
         return cursor, None
-    compare(unit, "declared", cursor.declared, declared)
+    compare(unit, cursor.declared, declared)
     cursor.declared = dict(declared)  # equal but for fields that an older version did not know
     return cursor, loaded.remark or _remark_on_age(unit, cursor)
 
@@ -128,7 +128,7 @@ def progress_of(folder: RunFolder, path: str, declared: Mapping[str, Any] | None
     if loaded is None:
         return "to do"
     if declared is not None:
-        compare(UnitFolder(place), "declared", loaded.state.get("declared", {}), declared)
+        compare(UnitFolder(place), loaded.state.get("declared", {}), declared)
         check_state(place, loaded.state)
     return "done" if loaded.state.get("done") else f"{loaded.state.get('items_done', 0)} done"
 
@@ -158,7 +158,7 @@ def _from_records(unit: UnitFolder, declared: Mapping[str, Any]) -> Cursor:
     unit_file = _unit_file(unit)
     known, asked = unit_file.get("fingerprint", {}), json.loads(to_json(dict(declared)))
     both = [key for key in asked if key in known]
-    compare(unit, "declared", {key: known[key] for key in both}, {key: asked[key] for key in both})
+    compare(unit, {key: known[key] for key in both}, {key: asked[key] for key in both})
     records_bytes, last, ends = 0, -1, {-1: 0}
     if unit.records.exists():
         for number, end, record in read_lines(unit.records, allow_torn=True):
@@ -250,7 +250,7 @@ class Writer:
         self.records = Journal(unit.records, cursor.records_bytes, cursor.records_sha256)
         try:
             self.timings = Journal(unit.timings, cursor.timings_bytes, cursor.timings_sha256)
-        except RunFolderError:
+        except BaseException:  # a signal's exception too, which may come at any moment
             self.records.close()
             raise
         self._clock = time.monotonic()

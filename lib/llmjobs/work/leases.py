@@ -74,7 +74,7 @@ def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
     if state is None or (own is not None and _far(own) >= _far(state)):
         return False
     if not all(_is_there(source / name, target.path / name, int(state[key])) for name, key in _LENGTHS):
-        log.warning("%s: is shorter than its checkpoint says; ignored", source)
+        log.warning("%s: its files are shorter than its checkpoint says; this copy is ignored", source)
         return False
     for name, key in _LENGTHS:
         _bring(source / name, target.path / name, int(state[key]), move=bool(state.get("done")))

@@ -174,9 +174,9 @@ class UnitLoop:
             self.job.open(unit, cursor.saved(killed_for_memory=start.killed_for_memory)) as work,
         ):
             if cursor.effective:
-                compare(folder, "as loaded", cursor.effective, work.effective)
+                compare(folder, cursor.effective, work.effective)
             if cursor.steps is not None and cursor.steps_done:
-                compare(folder, "as planned", {"steps": cursor.steps}, {"steps": work.steps})
+                compare(folder, {"steps": cursor.steps}, {"steps": work.steps})
             fingerprint = {**unit.declared, **work.effective}
             unit_file = {"unit": unit.path, "fingerprint": fingerprint, "effective": dict(work.effective)}
             RunFolder(folder.path).write_json(UNIT_FILE, unit_file)

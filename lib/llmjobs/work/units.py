@@ -104,7 +104,7 @@ _EXPLAINED = {
 """Explanations of fields whose values mean nothing to people."""
 
 
-def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def compare(unit: UnitFolder, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Refuse to resume with other settings.
 
     Raises:
@@ -120,7 +120,7 @@ def compare(unit: UnitFolder, kind: str, saved: Mapping[str, Any], asked: Mappin
             )
         raise FingerprintError(
             f"{unit.path}: {key} was {_short(was)} and is now {_short(now)}; "
-            f"undo the change, give the run another name (--set name=…), or start over with --fresh ({kind})"
+            f"undo the change, give the run another name (--set name=…), or start over with --fresh"
         )
 
 

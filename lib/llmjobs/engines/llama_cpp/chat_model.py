@@ -69,7 +69,10 @@ class LlamaChatModel:
             self._logits = self._decode([self._said[-1]], self._place + len(self._said) - 1)
         assert self._logits is not None
         if not np.isfinite(self._logits).all():
-            raise ModelError(f"{self.who}: the model computes values that are not numbers")
+            raise ModelError(
+                f"{self.who}: the model computes values that are not numbers; "
+                "the file may be damaged, or quantized wrongly"
+            )
         self._said.append(next_tokens(torch.from_numpy(self._logits), [sampling], [self._random])[0])
         return self._said[-1]
 

@@ -67,7 +67,7 @@ class Context:
         if not self._context:
             told = "; ".join(LOG.errors()[:2]) or "not enough memory"
             raise ModelError(
-                f"{who}: llama.cpp makes no context of {self.cells:,} tokens ({told}); "
+                f"{who}: llama.cpp could not allocate a context of {self.cells:,} tokens ({told}); "
                 "use a smaller file, or kv_cache: q8_0"
             )
         self._memory = self._api.llama_get_memory(self._context)
@@ -102,7 +102,9 @@ class Context:
         code = self._api.llama_decode(self._context, batch)
         if code:
             told = "; ".join(LOG.errors()[:2]) or ("no room in the context" if code == 1 else f"code {code}")
-            raise ModelError(f"{self.who}: llama.cpp could not compute {count} tokens: {told}")
+            raise ModelError(
+                f"{self.who}: llama.cpp could not compute {count} tokens: {told}; use a smaller file, or kv_cache: q8_0"
+            )
         rows = int(marks.astype(bool).sum())
         if not rows:
             return np.empty((0, self._vocabulary), np.float32)

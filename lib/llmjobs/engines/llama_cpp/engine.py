@@ -201,7 +201,10 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> LlamaEngine:
     from llmjobs.engines.llama_cpp.load import checked_headers, load
 
     if spec.quantization != "none":  # a cell of the matrix asks for it
-        raise ModelError(f"{spec.name}: a GGUF file is not quantized again; compare it with a file of other formats")
+        raise ModelError(
+            f"{spec.name}: a GGUF file cannot be quantized again; "
+            "to compare precisions, add another GGUF file of the model"
+        )
     located = find.locate(spec)
     if located.is_local:
         checked_headers(spec.name, Path(located.source))

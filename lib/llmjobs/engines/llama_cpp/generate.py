@@ -71,7 +71,7 @@ class Generator:
 
         """
         if not all(one.context for one in asked):
-            raise ModelError(f"{self.who}: generation needs at least one token of context in every row")
+            raise ModelError(f"{self.who}: a prompt is empty; generation needs at least one token")
         rows = [Row(one, self.max_length) for one in asked]
         waiting = sorted(rows, key=lambda row: -len(row.context))
         prefix = self._unit

@@ -197,7 +197,7 @@ class _Reader:
         if version not in VERSIONS:
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
             kind = "big-endian" if swapped in VERSIONS else f"version {version}"
-            raise ModelError(f"{self._path}: GGUF {kind} is not read, only versions 2 and 3, little-endian")
+            raise ModelError(f"{self._path}: GGUF {kind} is not supported; use a little-endian file of version 2 or 3")
         tensors, entries = self._count(MOST_ENTRIES), self._count(MOST_ENTRIES)
         metadata = dict(self._entry() for _ in range(entries))
         found = tuple(self._tensor() for _ in range(tensors))
@@ -285,7 +285,9 @@ def part_paths(path: Path) -> list[Path]:
     parts = [path.with_name(f"{match[1]}-{number:05d}-of-{match[3]}.gguf") for number in range(1, int(match[3]) + 1)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
-        raise ModelError(f"{path}: the part {missing[0]} is missing ({len(missing)} of {len(parts)}); fetch it too")
+        raise ModelError(
+            f"{path}: {missing[0]} is missing ({len(missing)} of the {len(parts)} parts are not there); fetch all parts"
+        )
     return parts
 
 

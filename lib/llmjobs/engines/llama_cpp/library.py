@@ -81,7 +81,7 @@ def library() -> Any:
     except (OSError, RuntimeError, ImportError) as error:
         raise MissingPackageError(
             f"llama-cpp-python is installed, but its library cannot be loaded ({printable(str(error))[:200]}); "
-            f"build it on this machine: pip install --force-reinstall --no-binary :all: llama-cpp-python"
+            f"build it on this machine: pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python"
         ) from None
 
     for name in ("outnull_file", "errnull_file"):  # which the package opens and never closes

@@ -118,7 +118,7 @@ def load(
     if not special:
         warn(
             f"{spec.name}: the fast kernels of the installed llama.cpp crash on this processor, so plain ones are "
-            "used; docs/gguf.md says how to build it"
+            "used; see docs/gguf.md for a build whose fast kernels work"
         )
     model = load_weights(spec.name, path, asked, special=special)
     try:

@@ -60,7 +60,7 @@ def _probe(model: Model) -> DecodeProbe:
     if single is None:
         if plain is None:
             raise ModelError(
-                f"{type(model).__name__} cannot generate text with this transformers ({'; '.join(reasons)}); "
+                f"{type(model).__name__} cannot generate text with the installed transformers ({'; '.join(reasons)}); "
                 "use it only for multiple-choice benchmarks, or use another model"
             )
         return DecodeProbe("whole", None, "; ".join(reasons))

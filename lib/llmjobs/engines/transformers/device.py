@@ -162,6 +162,10 @@ def warm_up_seconds(device: str) -> float:
 # Out of memory: telling it from other errors, and giving back what can be given back.
 
 
+SMALLER = "use quantization: 4bit, a shorter prompt, or a smaller model"
+"""What to do where not even one row or option fits."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an allocation failed, on any device; the CPU allocator's error has no type of its own."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

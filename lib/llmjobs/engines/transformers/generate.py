@@ -18,7 +18,7 @@ from llmjobs.engines.transformers.decoding import (
     takes_alike,
     why_not_finite,
 )
-from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
+from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
 from llmjobs.engines.transformers.forward import Model
 from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
@@ -189,7 +189,7 @@ class Generator:
 
         """
         if not all(one.context for one in asked):
-            raise ModelError("generation needs at least one token of context in every row")
+            raise ModelError("a prompt is empty; generation needs at least one token")
         rows = [Row(one, self.max_length) for one in asked]
         for path in PATHS:
             self._generate(path, [row for row in rows if self._path(row) == path])
@@ -240,7 +240,7 @@ class Generator:
             if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
-                raise ModelError(f"out of memory with one row: {error}") from error
+                raise ModelError(f"out of memory with one row: {error}; {SMALLER}") from error
             self.row_limit = len(batch) // 2
         else:
             return True

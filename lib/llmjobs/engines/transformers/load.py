@@ -75,18 +75,18 @@ def check_all_loaded(who: str, model: Any, report: Mapping[str, Any]) -> None:
     if missing:
         also = f", and hold others that it does not have ({_listed(unexpected)})" if unexpected else ""
         raise ModelError(
-            f"{who}: the weight files lack {len(missing)} of the model's weights ({_listed(missing)}){also}; they "
-            f"would be random numbers in {kind}; {remedy}"
+            f"{who}: the weight files lack {len(missing)} of the model's weights ({_listed(missing)}){also}; {kind} "
+            f"would fill them with random numbers; {remedy}"
         )
     if mismatched:
         raise ModelError(
-            f"{who}: {len(mismatched)} weights are of another shape than config.json says ({_listed(mismatched)}); "
+            f"{who}: {len(mismatched)} weights do not have the shape that config.json gives ({_listed(mismatched)}); "
             f"{remedy}"
         )
     if unexpected:
         raise ModelError(
             f"{who}: the weight files hold {len(unexpected)} weights that {kind} does not have "
-            f"({_listed(unexpected)}), so another model would be evaluated than was trained; {remedy}"
+            f"({_listed(unexpected)}), so the evaluated model would not be the one that was trained; {remedy}"
         )
     if errors := report.get("error_msgs"):
         raise ModelError(f"{who}: the weights could not be loaded: {str(errors[0])[:200]}; {remedy}")

@@ -13,7 +13,7 @@ from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import Batch, Option, Reading, UnitPlan, build_batch, plan_unit
 from llmjobs.engines.protocol import Extent, ProbeResult
 from llmjobs.engines.transformers.budget import FEW_S, PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
-from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
+from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import (
     Model,
@@ -332,7 +332,9 @@ class Scorer:
             if not is_out_of_memory(error):
                 raise
             if len(batch.options) == 1:
-                raise ModelError(f"out of memory with one option of {batch.tokens} tokens: {error}") from error
+                raise ModelError(
+                    f"out of memory with one option of {batch.tokens} tokens: {error}; {SMALLER}"
+                ) from error
         self.token_limit = max(1, batch.tokens // 2)
         self.warn(f"out of memory with {batch.tokens} tokens in a batch: continuing with {self.token_limit}")
         free_memory()

@@ -114,7 +114,10 @@ class _Child:
         self._rest = b""
         if "ready" not in self._read(START_S):
             self.end()
-            raise ModelError("the process that renders chat templates does not start; see 'python -m pip check'")
+            raise ModelError(
+                "the process that renders chat templates does not start; "
+                "run 'python -m pip check' to find broken packages"
+            )
 
     @property
     def is_alive(self) -> bool:

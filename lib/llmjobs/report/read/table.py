@@ -160,7 +160,7 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
         shown = printable(", ".join(map(str, lower)))[:300]
         raise DataError(
             f"{path.name}: no column for {', '.join(missing)}; a table of answers needs a first row that names its"
-            " columns: a model, a question id, and the answer with the gold answer (or 'correct', or 'score');"
+            " columns: a model, a question id, and one of: the answer and the gold answer; 'correct'; 'score';"
             f" found: {shown}{WIDE if 'gold' in found and {'model', 'prediction'} <= set(missing) else ''}"
         )
     return found

@@ -335,8 +335,8 @@ def _best(measures: Measures, benchmark: Benchmark, pair: Pair, pairs: int) -> F
     asked = plural(result.n, "question")
     if pair.distinguishable:
         text = (
-            f"On {benchmark.name}, {first} has {points(result.difference)} points more right than {second}"
-            f"{', the next,' if pairs > 1 else ''} on the same {asked} {within}{took}."
+            f"On {benchmark.name}, {first} has {points(result.difference)} points more right than"
+            f" {second}{', which ranks next,' if pairs > 1 else ''} on the same {asked} {within}{took}."
         )
     else:
         text = (

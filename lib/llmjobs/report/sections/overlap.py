@@ -559,10 +559,10 @@ def _together(measures: Measures, found: Overlap) -> list[Finding]:
     else:
         versus = f"which cannot be told apart from {best} alone ({size})"
     independent = 1 - float(found.expected[-1]) / len(found.columns)
-    guess = f"{word(len(found.rows))} blind guessers {percent(found.guessers, 0)}, " if found.guessers else ""
+    guess = f"{word(len(found.rows))} blind guessers: {percent(found.guessers, 0)}; " if found.guessers else ""
     text = (
         f"On {found.benchmark.name}, at least one of the {word(len(found.rows))} models is right on"
-        f" {percent(found.oracle.value, 0)} of the questions ({guess}these models if their mistakes were independent"
+        f" {percent(found.oracle.value, 0)} of the questions ({guess}these models with independent mistakes:"
         f" {percent(independent, 0)}). Their majority vote gets {percent(found.majority.value)}, {versus}."
     )
     return [Finding(percent(found.oracle.value, 0), text, 50)]

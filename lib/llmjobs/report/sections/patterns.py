@@ -143,8 +143,8 @@ def _alarms(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPatt
             letter, share = model.top_letter
             right = model.gold[letter] / model.gold.sum()
             text = (
-                f"{name} answers {LETTERS[letter]} to {percent(share)} of {_lettered(model)}, where"
-                f" {percent(float(right))} is right. {_beyond_letters(model)}"
+                f"{name} answers {LETTERS[letter]} to {percent(share)} of {_lettered(model)}, although it is right"
+                f" for only {percent(float(right))}. {_beyond_letters(model)}"
             )
             blocks.append(Prose(text, "Most answers are one letter.", "alarm"))
     return few(blocks, MOST_SAID, "warnings", "notes.md")
@@ -233,7 +233,7 @@ def _on_subjects(model: ModelPatterns, sure: bool) -> str:
         return f"accuracy differs between subjects, with a standard deviation of {spread}; {effect})"
     return (
         "no difference between subjects was found; a standard deviation of up to"
-        f" {points(test.size.high)} points fits the data"
+        f" {points(test.size.high)} points is compatible with the data"
     )
 
 
@@ -259,7 +259,7 @@ def _on_position(model: ModelPatterns, sure: bool) -> str:
         )
     return (
         "no dependence on the letter of the right answer was found; a standard deviation of up to"
-        f" {points(test.size.high)} points fits the data"
+        f" {points(test.size.high)} points is compatible with the data"
     )
 
 
@@ -325,8 +325,8 @@ def _findings(measures: Measures, benchmark: Benchmark, models: Sequence[ModelPa
         more = f" {others} also {verb} mostly with one letter." if others else ""
         text = (
             f"On {benchmark.name}, {measures.label(benchmark, model.row)} answers {LETTERS[letter]} to"
-            f" {percent(share, 0)} of {_lettered(model)}, where"
-            f" {percent(float(model.gold[letter] / model.gold.sum()), 0)} is right. {_beyond_letters(model)}{more}"
+            f" {percent(share, 0)} of {_lettered(model)}, although it is right"
+            f" for only {percent(float(model.gold[letter] / model.gold.sum()), 0)}. {_beyond_letters(model)}{more}"
         )
         findings.append(Finding(percent(share, 0), text, 96, alarm=True))
     return [*findings, *_patterned(measures, benchmark, models)]
