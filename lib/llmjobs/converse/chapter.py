@@ -300,10 +300,10 @@ def _window_finding(group: Values) -> list[Finding]:
         return []
     near, far = both[0], both[-1]
     right = [f"{count(part[place][0])} of {count(part[place][1])}" for place in (near, far) for part in (window, full)]
-    gap = f"{points(-tested['difference'], sign=True)} points (95%: {interval(-tested['high'], -tested['low'])})"
+    gap = f"{points(tested['difference'])} points lower (95%: {interval(tested['low'], tested['high'])})"
     text = (
         f"In the conversations {group['set']}, {group['model']} with a window of {count(found['window']['context'])}"
-        f" tokens has {gap} compared to the whole history: {right[0]} right at a distance of {near} (whole history"
+        f" tokens scores {gap} than with the whole history: {right[0]} right at a distance of {near} (whole history"
         f" {right[1]}), {right[2]} at {far} turns (whole history {right[3]})."
     )
     return [Finding(f"{points(-tested['difference'], sign=True)} pts", text, 60)]
