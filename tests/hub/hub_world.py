@@ -1,6 +1,7 @@
 """The stand-in hub, and a process that takes it for the real one: endpoint, caches and token in a temporary folder."""
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        if transformers_hub := sys.modules.get("transformers.utils.hub"):
+            # it keeps a client of the first test's hub, and waits half a minute for that one's answer
+            monkeypatch.setattr(transformers_hub, "_hf_api", None, raising=False)
         for name, found in {
             "HF_ENDPOINT": hub.url,
             "HF_DATASETS_CACHE": home / "datasets",
