@@ -164,5 +164,5 @@ def test_all_parts_of_a_split_file(tmp_path: Path) -> None:
         "m-00002-of-00002.gguf",
     ]
     (tmp_path / "m-00002-of-00002.gguf").unlink()
-    with pytest.raises(ModelError, match="m-00002-of-00002.gguf is missing \(1 of the 2"):
+    with pytest.raises(ModelError, match=r"m-00002-of-00002.gguf is missing \(1 of the 2"):
         read_parts(first)
