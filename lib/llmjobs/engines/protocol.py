@@ -5,6 +5,7 @@ An engine runs models of one kind of file or library. It is a module named in th
 """
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -317,6 +318,25 @@ class Speed:
     prefill_tokens_per_s: float | None = None
     decode_tokens_per_s: float | None = None
     reason: str | None = None
+
+    @classmethod
+    def too_long(cls, context_tokens: int, new_tokens: int, max_length: int) -> "Speed":
+        """No figures: the model cannot read so much."""
+        reason = f"the model reads {max_length} tokens, not {context_tokens} and {new_tokens} new ones"
+        return cls(context_tokens, reason=reason)
+
+    @classmethod
+    def of_runs(
+        cls, context_tokens: int, runs: Sequence[tuple[float, float]], *, rows: int, new_tokens: int
+    ) -> "Speed":
+        """The medians of ``runs``: each the seconds until the first token and those of all the others."""
+        prefill, decode = (statistics.median(one[at] for one in runs) for at in (0, 1))
+        return cls(
+            context_tokens,
+            ttft_s=round(prefill, 6),
+            prefill_tokens_per_s=round(rows * context_tokens / prefill, 3),
+            decode_tokens_per_s=round(rows * (new_tokens - 1) / decode, 3) if new_tokens > 1 else None,
+        )
 
     def to_record(self) -> dict[str, Any]:
         """Plain values."""

@@ -1,6 +1,5 @@
 """Time prefill and decode of a loaded GGUF file apart (:class:`llmjobs.engines.protocol.Speed` says what is what)."""
 
-import statistics
 import time
 from collections.abc import Sequence
 
@@ -17,23 +16,14 @@ def measure_speed(
     found = []
     for length in contexts:
         if length + new_tokens > max_length:
-            reason = f"the model reads {max_length} tokens, not {length} and {new_tokens} new ones"
-            found.append(Speed(length, reason=reason))
+            found.append(Speed.too_long(length, new_tokens, max_length))
             continue
         context = Context(loaded.spec.name, loaded.model, loaded.settings, rows * (length + new_tokens))
         try:
             runs = [_once(context, loaded.vocabulary, length, rows, new_tokens) for _ in range(tries)]
         finally:
             context.close()
-        prefill, decode = (statistics.median(one[at] for one in runs) for at in (0, 1))
-        found.append(
-            Speed(
-                length,
-                ttft_s=round(prefill, 6),
-                prefill_tokens_per_s=round(rows * length / prefill, 3),
-                decode_tokens_per_s=round(rows * (new_tokens - 1) / decode, 3) if new_tokens > 1 else None,
-            )
-        )
+        found.append(Speed.of_runs(length, runs, rows=rows, new_tokens=new_tokens))
     return found
 
 
