@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from llmjobs.benchmarks.requests import common_length
+from llmjobs.engines.llama_cpp import NOT_FINITE
 from llmjobs.engines.llama_cpp.context import Context, ContextSettings, Logits
 from llmjobs.engines.protocol import Sampling, Warn
 from llmjobs.engines.transformers.generate import next_tokens
@@ -69,10 +70,7 @@ class LlamaChatModel:
             self._logits = self._decode([self._said[-1]], self._place + len(self._said) - 1)
         assert self._logits is not None
         if not np.isfinite(self._logits).all():
-            raise ModelError(
-                f"{self.who}: the model computes values that are not numbers; "
-                "the file may be damaged, or quantized wrongly"
-            )
+            raise ModelError(f"{self.who}: {NOT_FINITE}")
         self._said.append(next_tokens(torch.from_numpy(self._logits), [sampling], [self._random])[0])
         return self._said[-1]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from llmjobs.clocks import DeviceClock
-from llmjobs.engines.llama_cpp import find
+from llmjobs.engines.llama_cpp import NOT_FINITE, find
 from llmjobs.engines.llama_cpp.gguf import part_paths
 from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import ChatModel, Description, Generator, ProbeResult, Scorer, Speed, Warn
@@ -92,7 +92,7 @@ class LlamaEngine:
     @property
     def not_finite_reason(self) -> str:
         """What a result that is no number usually means here."""
-        return "the model computes values that are not numbers; the file may be damaged, or quantized wrongly"
+        return NOT_FINITE
 
     def clock(self) -> DeviceClock | None:
         """None: a call returns when its results are there."""
