@@ -20,6 +20,7 @@ from llmjobs.report.sections import accuracy, cost, differences, making, overlap
 from llmjobs.report.sections.accuracy import labels, leaderboard
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Notice, Study
+from llmjobs.report.text.isolates import isolated, names_in
 from llmjobs.report.wording import count, listed, plural, word
 from llmjobs.report.write.figures import draw_figures
 from llmjobs.report.write.html import write_html
@@ -101,16 +102,17 @@ def make_report(
     files = [*write_tables(measures, findings, output.parent), output.parent / "notes.md"]
     blocks: list[Block] = [*front.blocks, *(block for _, content in contents for block in content.blocks)]
     files += write_long_tables(blocks, output.parent)
-    step(f"drawing {plural(sum(isinstance(block, Figure) for block in blocks), 'figure')}")
-    figures = draw_figures(blocks, output.parent / "figures")
-    answers = [note for _, content in contents for note in content.notes]
-    notes = notes_text(study, front.title, findings, answers, blocks)
-    disk.write_whole(output.parent / "notes.md", notes.encode("utf-8", "replace"))
-    files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
-    if html:
-        files.append(write_html(output.with_suffix(".html"), measures, front.title, findings, blocks))
-    step("writing the PDF")
-    disk.write_whole(output, _pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures))
+    with isolated(names_in(study)):
+        step(f"drawing {plural(sum(isinstance(block, Figure) for block in blocks), 'figure')}")
+        figures = draw_figures(blocks, output.parent / "figures")
+        answers = [note for _, content in contents for note in content.notes]
+        notes = notes_text(study, front.title, findings, answers, blocks)
+        disk.write_whole(output.parent / "notes.md", notes.encode("utf-8", "replace"))
+        files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
+        if html:
+            files.append(write_html(output.with_suffix(".html"), measures, front.title, findings, blocks))
+        step("writing the PDF")
+        disk.write_whole(output, _pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures))
     return ReportResult(output, (output, *files), tuple(findings), study.notices, study.partial)
 
 

@@ -81,6 +81,11 @@ class World:
         self.patch.setattr(constants, "HF_HUB_OFFLINE", True)
         self.patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
+    def go_silent(self) -> None:
+        """Nobody answers any more, not even on a connection that was kept open."""
+        self.hub.__exit__()
+        huggingface_hub.utils.close_session()
+
     def paths(self, method: str = "GET") -> list[str]:
         return [seen.path for seen in self.hub.seen if seen.method == method]
 

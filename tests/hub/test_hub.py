@@ -97,7 +97,7 @@ def test_a_hub_that_stays_busy_ends_in_a_line(world: World, no_sleep: list[float
 
 
 def test_no_network(world: World, no_sleep: list[float]) -> None:
-    world.hub.__exit__()
+    world.go_silent()
     assert "the hub cannot be reached" in line(hub.resolve_model, MODEL)
 
 

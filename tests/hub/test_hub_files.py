@@ -206,8 +206,35 @@ def test_transformers_loads_offline_what_was_fetched(world: World) -> None:
 def test_the_cache_stands_in_for_a_hub_out_of_reach(world: World, no_sleep: list[float]) -> None:
     commit = hub.resolve_model(MODEL)
     fetch()
-    world.hub.__exit__()
+    world.go_silent()
     assert hub.resolve_model(MODEL) == commit
+
+
+def test_names_in_the_cache_wait_for_a_silent_hub_once(world: World, no_sleep: list[float]) -> None:
+    other = "maker/other"
+    world.hub.models[other] = world.hub.models[MODEL]
+    commits = {name: hub.resolve_model(name) for name in (MODEL, other)}
+    for name, commit in commits.items():
+        ensure_model(name, commit)
+    world.go_silent()
+    assert {name: hub.resolve_model(name) for name in (MODEL, other, MODEL)} == commits
+    assert len([wait for wait in no_sleep if wait]) == hub.TRIES_WITH_CACHE - 1, "the second name does not wait again"
+
+
+def test_a_whole_model_is_loaded_without_asking_the_hub(world: World) -> None:
+    """Transformers asks for a list of the repository's files, and for files that it lacks, where it is given a name."""
+    from llmjobs.engines.registry import engine_of
+    from llmjobs.engines.transformers.load import load_tokenizer
+    from llmjobs.engines.transformers.locate import locate
+    from llmjobs.manifest.models import ModelSpec
+
+    spec = ModelSpec.model_validate(MODEL)
+    fetch()
+    located = locate(spec)
+    before = len(world.hub.seen)
+    assert load_tokenizer(spec, located)("one two")["input_ids"]
+    assert engine_of(spec).context_length(spec, located) > 0
+    assert [seen.path for seen in world.hub.seen[before:]] == []
 
 
 def test_a_slow_download_moves_the_bar_as_it_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

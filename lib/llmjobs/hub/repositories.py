@@ -22,6 +22,10 @@ T = TypeVar("T")
 TRIES = 5
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
+TRIES_WITH_CACHE = 2
+"""Where the cache already has an answer, an unreachable hub is not waited for."""
+SILENCE_S = 60.0
+"""How long an unreachable hub is not asked again for what the cache has."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -84,8 +88,10 @@ def resolve_dataset(dataset_id: str, revision: str | None = None) -> str:
     return _resolve("dataset", dataset_id, revision)
 
 
-def inspect(kind: Kind, repo_id: str, revision: str | None = None) -> RemoteRepo:
+def inspect(kind: Kind, repo_id: str, revision: str | None = None, *, tries: int = TRIES) -> RemoteRepo:
     """Ask the hub for a repository's commit and files with their sizes and hashes.
+
+    ``tries``: how often it is asked where it is busy or cannot be reached.
 
     Raises:
         ModelError, DataError: the hub refuses; the line gives the reason and the remedy.
@@ -95,7 +101,9 @@ def inspect(kind: Kind, repo_id: str, revision: str | None = None) -> RemoteRepo
 
     api = HfApi()
     ask: Any = api.model_info if kind == "model" else api.dataset_info
-    found = _asked(kind, repo_id, lambda: ask(repo_id, revision=revision, files_metadata=True, timeout=_timeout_s()))
+    found = _asked(
+        kind, repo_id, lambda: ask(repo_id, revision=revision, files_metadata=True, timeout=_timeout_s()), tries
+    )
     files = tuple(
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in found.siblings or []
     )
@@ -160,13 +168,13 @@ def repo_folder(kind: Kind, repo_id: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo_id.replace('/', '--')}"
 
 
-def with_retries(call: Callable[[], T]) -> T:
-    """Call ``call``, and try again if the hub is busy (429, 5xx) or the connection breaks: five tries, longer waits.
+def with_retries(call: Callable[[], T], tries: int = TRIES) -> T:
+    """Call ``call``, and try again if the hub is busy (429, 5xx) or the connection breaks; each wait is longer.
 
     If the hub asks for a longer wait than :data:`LONGEST_WAIT_S`, its error is raised at once and gives the wait.
     """
     wait_s = FIRST_WAIT_S
-    for _ in range(TRIES - 1):
+    for _ in range(tries - 1):
         try:
             return call()
         except Exception as error:
@@ -189,22 +197,31 @@ def failure(kind: Kind, repo_id: str, error: Exception) -> LlmjobsError:
 
 
 def _resolve(kind: Kind, repo_id: str, revision: str | None) -> str:
+    from huggingface_hub import constants
+
     cached = cached_snapshot(kind, repo_id, revision)
     if cached and (is_offline() or cached.name == revision):
         return cached.name
-    try:
-        found = inspect(kind, repo_id, revision)
-    except LlmjobsError as error:
-        if cached and error.__cause__ is not None and is_connection_error(error.__cause__):
-            log.warning("%s: the hub cannot be reached; using revision %s from the cache", repo_id, cached.name[:12])
-            return cached.name
-        raise
-    return found.commit
+    if cached is None:
+        return inspect(kind, repo_id, revision).commit
+    if time.monotonic() >= _silent_until.get(constants.ENDPOINT, 0.0):
+        try:
+            return inspect(kind, repo_id, revision, tries=TRIES_WITH_CACHE).commit
+        except LlmjobsError as error:
+            if error.__cause__ is None or not is_connection_error(error.__cause__):
+                raise
+            _silent_until[constants.ENDPOINT] = time.monotonic() + SILENCE_S
+    log.warning("%s: the hub cannot be reached; using revision %s from the cache", repo_id, cached.name[:12])
+    return cached.name
 
 
-def _asked(kind: Kind, repo_id: str, call: Callable[[], T]) -> T:
+_silent_until: dict[str, float] = {}
+"""Address of a hub → until when (monotonic) it counts as unreachable."""
+
+
+def _asked(kind: Kind, repo_id: str, call: Callable[[], T], tries: int = TRIES) -> T:
     try:
-        return with_retries(call)
+        return with_retries(call, tries)
     except Exception as error:
         raise failure(kind, repo_id, error) from error
 

@@ -245,8 +245,7 @@ def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
 
 def context_length(spec: ModelSpec, located: Located) -> int:
     """Longest input in tokens, from ``config.json``; 2,048 where it does not say."""
-    revision, remote = None if located.is_local else located.revision, spec.trust_remote_code
-    config = checked_config(spec.name, located.source, revision, trust_remote_code=remote)
+    config = checked_config(spec.name, *locating.load_from(spec, located), trust_remote_code=spec.trust_remote_code)
     return longest_input(config.get_text_config()) or DEFAULT_LENGTH
 
 
@@ -254,10 +253,11 @@ def forecast(
     spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
 ) -> dict[str, Any]:
     """Sizes from the config, and speed from a few layers of the model's shape, in a process of its own."""
+    source, revision = locating.load_from(spec, located)
     task = {
         "name": spec.name,
-        "source": located.source,
-        "revision": None if located.is_local else located.revision,
+        "source": source,
+        "revision": revision,
         "trust_remote_code": spec.trust_remote_code,
         "device": spec.device,
         "dtype": spec.dtype,

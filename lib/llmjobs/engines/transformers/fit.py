@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from llmjobs.engines.locate import Located
+from llmjobs.engines.transformers.locate import load_from
 from llmjobs.engines.transformers.model_files import checked_config, missing_package, stored_quantization
 from llmjobs.engines.transformers.shapes import on_meta, whole_weight_bytes
 from llmjobs.environment import memory_bytes
@@ -57,9 +58,8 @@ def _is_stored_quantized(spec: ModelSpec, located: Located) -> bool:
     from transformers import PretrainedConfig
 
     try:
-        plain, _ = PretrainedConfig.get_config_dict(
-            located.source, revision=None if located.is_local else located.revision
-        )
+        source, revision = load_from(spec, located)
+        plain, _ = PretrainedConfig.get_config_dict(source, revision=revision)
     except Exception as error:
         log.debug("%s: its config cannot be read before loading: %s", spec.name, error)
         return False
@@ -67,8 +67,7 @@ def _is_stored_quantized(spec: ModelSpec, located: Located) -> bool:
 
 
 def _weight_bytes(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Mapping[str, int]:
-    revision = None if located.is_local else located.revision
-    config = checked_config(spec.name, located.source, revision, trust_remote_code=spec.trust_remote_code)
+    config = checked_config(spec.name, *load_from(spec, located), trust_remote_code=spec.trust_remote_code)
     model = on_meta(config, dtype, spec.trust_remote_code)
     return {name: whole_weight_bytes(model, name) for name in names()}
 

@@ -23,7 +23,7 @@ from llmjobs.engines.transformers.device import (
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers
 from llmjobs.engines.transformers.fit import check_fit
 from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
-from llmjobs.engines.transformers.locate import locate
+from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
     METHODS,
     check_layers,
@@ -255,7 +255,8 @@ def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:
     if folder and not spec.id.startswith(DEMO_PREFIX):
         try_tokenizer(spec.name, folder)
     with _one_line(spec, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(where.source, **_common(spec, where))
+        source, revision = load_from(spec, where)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
     # the demo models' template is this project's own: no need to guard against it, nor to wait for the guard
     if spec.id.startswith(DEMO_PREFIX):
         return tokenizer
@@ -285,12 +286,14 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         ensure_model(spec.id, located.revision, pickle_weights=pickles, code=code)
     tokenizer = load_tokenizer(spec, located)
     model_class = _check_weights(spec, located, dtype)
+    source, revision = load_from(spec, located)
     arguments: dict[str, Any] = {
+        "revision": revision,
+        "trust_remote_code": spec.trust_remote_code,
         "dtype": dtype,
         "use_safetensors": None if spec.pickle_weights else True,
         "low_cpu_mem_usage": True,
         "ignore_mismatched_sizes": True,  # else transformers raises without a name; check_all_loaded refuses them
-        **_common(spec, located),
     }
     if config := quantization_config(spec.quantization, dtype):
         arguments["quantization_config"] = config
@@ -299,7 +302,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     elif config or device == "cuda":
         arguments["device_map"] = {"": device}
     with _one_line(spec, "model"):
-        model, report = _loaded(model_class, located, arguments)
+        model, report = _loaded(model_class, source, arguments)
         check_all_loaded(spec.name, model, report)
         if not getattr(model, "hf_device_map", None):
             model = model.to(device)
@@ -312,24 +315,17 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     return LoadedModel(spec, model, tokenizer, description)
 
 
-def _loaded(model_class: Any, located: Located, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _loaded(model_class: Any, source: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Load, without transformers' own table of keys: :func:`check_all_loaded` says in one line what is wrong."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
-            located.source, output_loading_info=True, **arguments
-        )
+        found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(source, output_loading_info=True, **arguments)
         return found
     finally:
         transformers_logging.set_verbosity(level)
-
-
-def _common(spec: ModelSpec, located: Located) -> dict[str, Any]:
-    revision = {} if located.is_local else {"revision": located.revision}
-    return {"trust_remote_code": spec.trust_remote_code, **revision}
 
 
 def _check_files(spec: ModelSpec, located: Located) -> None:
@@ -346,8 +342,7 @@ def _check_weights(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Any
 
     folder, remote = files_of(located), spec.trust_remote_code
     with _one_line(spec, "model"):
-        revision = None if located.is_local else located.revision
-        config = checked_config(spec.name, located.source, revision, trust_remote_code=remote)
+        config = checked_config(spec.name, *load_from(spec, located), trust_remote_code=remote)
         if folder is None or getattr(config, "quantization_config", None) or remote:
             return model_class_of(config)
         check_layers(spec.name, folder, int(config.get_text_config().num_hidden_layers))

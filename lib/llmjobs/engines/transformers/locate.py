@@ -44,6 +44,21 @@ def locate(spec: ModelSpec) -> Located:
     return Located(spec.id, commit, is_local=False)
 
 
+def load_from(spec: ModelSpec, located: Located) -> tuple[str, str | None]:
+    """What ``from_pretrained`` is given: a folder, or an id and its commit where the cache is not complete.
+
+    Given an id, transformers asks the hub for a list of the repository's files and for files that it does not have,
+    however complete the cache is; with no network, each of these questions is asked until it times out.
+    """
+    if located.is_local or located.revision is None:
+        return located.source, None
+    folder = repo_folder("model", located.source) / "snapshots" / located.revision
+    has_code = not spec.trust_remote_code or any(folder.glob("*.py"))
+    if has_code and is_whole(located.source, located.revision):
+        return str(folder), None
+    return located.source, located.revision
+
+
 def local_folder(spec: ModelSpec) -> Path | None:
     """Return the folder that a model's id names, checked but not read; None where the id is a name on the hub.
 

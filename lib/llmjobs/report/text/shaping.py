@@ -17,6 +17,7 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfgen.canvas import Canvas
 
 from llmjobs.report.text.fonts import NAMES, Face, font_file, font_for, has_all, register_fonts
+from llmjobs.report.text.isolates import parts_of
 from llmjobs.report.text.visible import JOINERS, code_point, needs_box, picture_name
 
 
@@ -88,11 +89,16 @@ def set_line(text: str, face: Face, right: bool = False) -> Sequence[Run]:
     if text.isascii():
         register_fonts()
         return (Run(NAMES[face], text),) if text else ()
-    return _set_line(text, face, right)
+    set_parts = [
+        _set_part(part, face, is_right_to_left(part) if at % 2 else right)
+        for at, part in enumerate(parts_of(text))
+        if part
+    ]
+    return tuple(itertools.chain.from_iterable(reversed(set_parts) if right else set_parts))
 
 
 @lru_cache(maxsize=20_000)
-def _set_line(text: str, face: Face, right: bool) -> tuple[Run, ...]:
+def _set_part(text: str, face: Face, right: bool) -> tuple[Run, ...]:
     prepared, boxes = _prepare(text, face)
     runs: list[Run] = []
     for part, part_right in _directions(prepared, right):

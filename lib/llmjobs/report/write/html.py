@@ -11,6 +11,7 @@ from llmjobs import disk
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import ERROR, TEXT_CODE, UNPARSED, Benchmark
+from llmjobs.report.text.isolates import marked
 from llmjobs.report.text.visible import visible
 
 TEXT_LIMIT = 4_000
@@ -23,8 +24,8 @@ def write_html(
     data = {
         "title": title,
         "partial": measures.study.partial,
-        "findings": [[finding.number, finding.sentence, finding.alarm] for finding in findings],
-        "notices": [str(notice) for notice in measures.study.notices],
+        "findings": [[finding.number, marked(finding.sentence), finding.alarm] for finding in findings],
+        "notices": [marked(str(notice)) for notice in measures.study.notices],
         "figures": _figures(path.parent / "figures", blocks),
         "benchmarks": [_benchmark(measures, benchmark) for benchmark in measures.study.benchmarks],
     }
@@ -37,7 +38,7 @@ def write_html(
 
 
 def _figures(folder: Path, blocks: Sequence[Block]) -> list[list[str]]:
-    figures = {block.name: block.caption for block in blocks if isinstance(block, Figure)}
+    figures = {block.name: marked(block.caption) for block in blocks if isinstance(block, Figure)}
     return [
         [caption, base64.b64encode((folder / f"{name}.png").read_bytes()).decode()] for name, caption in figures.items()
     ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.study import Study
+from llmjobs.report.text.isolates import END, FIRST, parts_of
 
 TIMINGS = "How do the timings compare?"
 PATTERNED = "Are the mistakes patterned or random?"
@@ -58,5 +59,10 @@ def notes_text(
 
 def escape(text: str) -> str:
     """Return plain text as Markdown that shows just that text."""
+    parts = [_escaped(part) for part in parts_of(text)]
+    return "".join(f"{FIRST}{part}{END}" if at % 2 else part for at, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
     flat = "".join(c if c.isprintable() else " " if c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", flat)
