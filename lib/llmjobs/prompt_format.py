@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from llmjobs.errors import ModelError, printable
+from llmjobs.stop_strings import before_stop
 from llmjobs.thinking import SWITCHES, Marks, SplitReply, ThinkingLimit, is_open, marks_in, split_reply
 
 ChatMessage = Mapping[str, str]
@@ -364,8 +365,7 @@ _ROLES = frozenset({"system", "user", "assistant", "human", "bot", "inst", "sys"
 
 def _until(answer: str, stop: Sequence[str]) -> str:
     """The answer up to the first of ``stop``; blank lines before it, as behind a thinking, are no end."""
-    answer = answer.lstrip()
-    return answer[: min((place for one in stop if one and (place := answer.find(one)) >= 0), default=len(answer))]
+    return before_stop(answer.lstrip(), stop)
 
 
 def _behind_last(text: str, messages: Sequence[ChatMessage]) -> str:

@@ -13,8 +13,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from llmjobs.chat.prompt import ChatPrompt
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.engines.transformers import templates
-from llmjobs.engines.transformers.templates import bound_template
+from llmjobs.engines import chat_template
+from llmjobs.engines.chat_template import bound_template
 from llmjobs.errors import LlmjobsError, ModelError
 from llmjobs.prompt_format import PromptFormat
 
@@ -69,7 +69,7 @@ def test_a_sound_template_gives_what_transformers_gives(template: str) -> None:
     ids=["loops", "loops-later", "power", "times", "format", "center", "doubling", "lists", "recursion", "long"],
 )
 def test_a_template_without_end_ends_in_one_line(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "RENDER_S", 2.0)
+    monkeypatch.setattr(chat_template, "RENDER_S", 2.0)
     made, began = tokenizer(template), time.monotonic()
     with pytest.raises(ModelError, match="odd-model: its chat template") as caught:
         made.apply_chat_template([{"role": "user", "content": "late"}])
@@ -89,7 +89,7 @@ def test_a_template_that_reaches_for_attributes_is_refused(tmp_path: Path) -> No
 
 
 def test_after_one_that_had_to_be_stopped_the_next_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "RENDER_S", 1.0)
+    monkeypatch.setattr(chat_template, "RENDER_S", 1.0)
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     made = tokenizer("{% if messages[0].content == 'x' %}" + loop + "{% endif %}fine")
     with pytest.raises(ModelError):

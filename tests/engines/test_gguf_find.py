@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmjobs.engines.llama_cpp.find import choose, first_part, hub_name, local_file, locate
+from llmjobs.engines.llama_cpp.find import choose, first_part, hub_name, local_path, locate
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
 
@@ -78,12 +78,12 @@ def test_a_path_is_hashed(tmp_path: Path) -> None:
 
 def test_a_folder_with_one_file_and_paths_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    assert local_file(spec(str(tmp_path))) == tmp_path / "m.gguf"
+    assert local_path(spec(str(tmp_path))) == tmp_path / "m.gguf"
     with pytest.raises(ModelError, match=r"there is no file \./x\.gguf"):
-        local_file(spec("./x.gguf"))
+        local_path(spec("./x.gguf"))
     with pytest.raises(ModelError, match="there is no file"):
-        local_file(spec("llama3"))
-    assert local_file(spec("owner/name:Q4_K_M")) is None
+        local_path(spec("llama3"))
+    assert local_path(spec("owner/name:Q4_K_M")) is None
 
 
 def test_a_model_of_ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,16 +99,16 @@ def test_a_model_of_ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         manifest = tmp_path / "manifests" / name
         manifest.parent.mkdir(parents=True)
         manifest.write_text(json.dumps({"layers": layers}))
-    assert local_file(spec("ollama:llama3.2:1b")) == blob
-    assert local_file(spec("ollama:someone/tuned")) == blob
+    assert local_path(spec("ollama:llama3.2:1b")) == blob
+    assert local_path(spec("ollama:someone/tuned")) == blob
     with pytest.raises(ModelError, match="has no qwen; it has llama3.2, tuned; run 'ollama pull qwen'"):
-        local_file(spec("ollama:qwen"))
+        local_path(spec("ollama:qwen"))
     blob.unlink()
     with pytest.raises(ModelError, match="lacks the file of llama3.2:1b"):
-        local_file(spec("ollama:llama3.2:1b"))
+        local_path(spec("ollama:llama3.2:1b"))
     manifest.write_text("{}")
     with pytest.raises(ModelError, match="cannot be read; run 'ollama pull someone/tuned' again"):
-        local_file(spec("ollama:someone/tuned"))
+        local_path(spec("ollama:someone/tuned"))
 
 
 def test_a_model_of_lm_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +117,10 @@ def test_a_model_of_lm_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder.mkdir(parents=True)
     for kind in ("Q4_K_M", "Q8_0"):
         (folder / f"name-{kind}.gguf").write_bytes(b"GGUF")
-    assert local_file(spec("lmstudio:owner/Name-GGUF:Q8_0")) == folder / "name-Q8_0.gguf"
+    assert local_path(spec("lmstudio:owner/Name-GGUF:Q8_0")) == folder / "name-Q8_0.gguf"
     with pytest.raises(ModelError, match="several GGUF files"):
-        local_file(spec("lmstudio:owner/Name-GGUF"))
+        local_path(spec("lmstudio:owner/Name-GGUF"))
     with pytest.raises(ModelError, match="LM Studio's store has no other/thing"):
-        local_file(spec("lmstudio:other/thing"))
+        local_path(spec("lmstudio:other/thing"))
     with pytest.raises(ModelError, match="is not a name in LM Studio's store"):
-        local_file(spec("lmstudio:thing"))
+        local_path(spec("lmstudio:thing"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from llmjobs.stop_strings import may_become_stop, stop_place
 from llmjobs.thinking import Marks
 
 UNFINISHED = "\ufffd"
@@ -47,16 +48,15 @@ class TextStream:
         self._pending += text
         if not self._began:
             self._pending = self._pending.lstrip() if not self._begins_stop(self._pending) else self._pending
-        ends = [place for stop in self._stops if (place := self._pending.find(stop)) >= 0]
-        if ends:
+        if (end := stop_place(self._pending, self._stops)) is not None:
             self.stopped = True
-            text, self._pending = self._pending[: min(ends)].rstrip(), ""
+            text, self._pending = self._pending[:end].rstrip(), ""
             return text if self._began else text.lstrip()
         return self._release()
 
     def _release(self) -> str:
         """Keep back trailing blanks and what may become a stop text."""
-        held = max((self._overlap(stop) for stop in self._stops), default=0)
+        held = may_become_stop(self._pending, self._stops)
         certain = self._pending[: len(self._pending) - held].rstrip()
         if not certain or (not self._began and not certain.strip()):
             return ""
@@ -64,11 +64,6 @@ class TextStream:
         text = certain if self._began else certain.lstrip()
         self._began = True
         return text
-
-    def _overlap(self, stop: str) -> int:
-        """Length of the longest ending of the pending text that begins ``stop``."""
-        longest = min(len(stop) - 1, len(self._pending))
-        return next((n for n in range(longest, 0, -1) if stop.startswith(self._pending[-n:])), 0)
 
     def _begins_stop(self, text: str) -> bool:
         return any(stop.startswith(text) or text.startswith(stop) for stop in self._stops)

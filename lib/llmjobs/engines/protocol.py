@@ -5,7 +5,6 @@ An engine runs models of one kind of file or library. It is a module named in th
 """
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from llmjobs.clocks import DeviceClock
 from llmjobs.engines.locate import Located
 from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import UnitPlan
+from llmjobs.engines.speed import Speed
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.thinking import ThinkingLimit
@@ -25,6 +25,9 @@ Warn = Callable[[str], None]
 
 
 # What was loaded.
+
+DEFAULT_LENGTH = 2048
+"""Longest input in tokens of a model whose files do not say."""
 
 
 @dataclass(frozen=True)
@@ -299,48 +302,6 @@ class ChatModel(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-
-
-# Speed.
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Measurements at one context length; None with a reason if the model cannot read that many tokens.
-
-    prefill_tokens_per_s   prompt tokens of all rows / time of the one pass that reads them
-    ttft_s                 from prompt tokens on the host to the first new token on the host
-    decode_tokens_per_s    new tokens of all rows after the first / their time, greedy
-    """
-
-    context_tokens: int
-    ttft_s: float | None = None
-    prefill_tokens_per_s: float | None = None
-    decode_tokens_per_s: float | None = None
-    reason: str | None = None
-
-    @classmethod
-    def too_long(cls, context_tokens: int, new_tokens: int, max_length: int) -> "Speed":
-        """No figures: the model cannot read so much."""
-        reason = f"the model reads {max_length} tokens, not {context_tokens} and {new_tokens} new ones"
-        return cls(context_tokens, reason=reason)
-
-    @classmethod
-    def of_runs(
-        cls, context_tokens: int, runs: Sequence[tuple[float, float]], *, rows: int, new_tokens: int
-    ) -> "Speed":
-        """The medians of ``runs``: each the seconds until the first token and those of all the others."""
-        prefill, decode = (statistics.median(one[at] for one in runs) for at in (0, 1))
-        return cls(
-            context_tokens,
-            ttft_s=round(prefill, 6),
-            prefill_tokens_per_s=round(rows * context_tokens / prefill, 3),
-            decode_tokens_per_s=round(rows * (new_tokens - 1) / decode, 3) if new_tokens > 1 else None,
-        )
-
-    def to_record(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 # One loaded model, and the module that loads it.

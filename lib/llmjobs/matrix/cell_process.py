@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.clocks import NO_GPU_TIME, Span, measured
-from llmjobs.engines.protocol import Engine, Speed
+from llmjobs.engines.protocol import Engine
 from llmjobs.engines.registry import engine_of
+from llmjobs.engines.speed import Speed
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.eval.job import EvalJob
 from llmjobs.machine.child import Reporter, serve

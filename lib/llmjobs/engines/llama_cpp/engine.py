@@ -11,17 +11,25 @@ import psutil
 
 from llmjobs.clocks import DeviceClock
 from llmjobs.engines.llama_cpp import NOT_FINITE, find
+from llmjobs.engines.llama_cpp.find import local_path, locate, wanted_files
 from llmjobs.engines.llama_cpp.gguf import part_paths
 from llmjobs.engines.locate import Located
-from llmjobs.engines.protocol import ChatModel, Description, Generator, ProbeResult, Scorer, Speed, Warn
+from llmjobs.engines.protocol import DEFAULT_LENGTH, ChatModel, Generator, ProbeResult, Scorer, Warn
+from llmjobs.engines.speed import Speed
 from llmjobs.errors import ModelError
-from llmjobs.hub.repositories import RemoteFile, RemoteRepo, inspect
+from llmjobs.hub.repositories import inspect
 from llmjobs.machine.child import describe_end, run_child
 from llmjobs.manifest.models import ModelSpec
 
 if TYPE_CHECKING:
     from llmjobs.engines.llama_cpp.load import LoadedModel
     from llmjobs.engines.llama_cpp.score import Scorer as LlamaScorer
+
+__all__ = [
+    "LlamaEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files", "forecast",
+    "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "open_model", "repository",
+    "wanted_files", "warm_up_s", "weight_files",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 FORECAST = "llmjobs.engines.llama_cpp.forecast"
@@ -36,34 +44,12 @@ class LlamaEngine:
 
     def __init__(self, loaded: "LoadedModel") -> None:
         """Take a file that was loaded just now."""
-        self.loaded = loaded
+        self.loaded, self.spec, self.description = loaded, loaded.spec, loaded.description
+        self.tokenizer, self.max_length = loaded.tokenizer, loaded.description.context_length or DEFAULT_LENGTH
+        self.device_name = loaded.gpu_name
+        self.not_finite_reason = NOT_FINITE
         self._decoding: ProbeResult | None = None
         self._open: list[Any] = []
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What was asked for."""
-        return self.loaded.spec
-
-    @property
-    def description(self) -> Description:
-        """What was really loaded."""
-        return self.loaded.description
-
-    @property
-    def tokenizer(self) -> Any:
-        """The file's own tokenizer, its chat template rendered within bounds."""
-        return self.loaded.tokenizer
-
-    @property
-    def max_length(self) -> int:
-        """Longest input in tokens, as the file says."""
-        return self.description.context_length or 2048
-
-    @property
-    def device_name(self) -> str | None:
-        """Name of the GPU, as llama.cpp reports it."""
-        return self.loaded.gpu_name
 
     @property
     def mapped_weight_bytes(self) -> int | None:
@@ -88,11 +74,6 @@ class LlamaEngine:
             "kv_cache": self.loaded.settings.kv_cache,
             "kernels": self.loaded.kernels,
         }
-
-    @property
-    def not_finite_reason(self) -> str:
-        """What a result that is no number usually means here."""
-        return NOT_FINITE
 
     def clock(self) -> DeviceClock | None:
         """None: a call returns when its results are there."""
@@ -205,7 +186,7 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> LlamaEngine:
             f"{spec.name}: a GGUF file cannot be quantized again; "
             "to compare precisions, add another GGUF file of the model"
         )
-    located = find.locate(spec)
+    located = locate(spec)
     if located.is_local:
         checked_headers(spec.name, Path(located.source))
     library()  # before gigabytes are fetched
@@ -220,16 +201,6 @@ def thread_count(threads: int | str) -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = int(os.environ.get(MAX_THREADS, "1024"))
     return max(1, min(psutil.cpu_count(logical=False) or usable, usable, most))
-
-
-def locate(spec: ModelSpec) -> Located:
-    """Find a file, or one of a repository on the hub."""
-    return find.locate(spec)
-
-
-def local_path(spec: ModelSpec) -> Path | None:
-    """The file that an id names; None where the id is a name on the hub."""
-    return find.local_file(spec)
 
 
 def repository(spec: ModelSpec) -> str:
@@ -252,7 +223,7 @@ def check_repository(spec: ModelSpec, commit: str) -> None:
     named = find.hub_name(spec.id)
     if named is None:
         raise ModelError(f"{spec.name}: {spec.id} is not a name on the hub")
-    find.wanted_files(spec, inspect("model", named.repo, commit))
+    wanted_files(spec, inspect("model", named.repo, commit))
 
 
 def devices() -> list[str]:
@@ -267,11 +238,6 @@ def weight_files(located: Located) -> list[Path]:
     """The file and its other parts, where they are on this machine."""
     path = find.first_part(located)
     return part_paths(path) if path else []
-
-
-def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
-    """The parts of the one file that an id names."""
-    return find.wanted_files(spec, repo)
 
 
 def ensure_files(spec: ModelSpec, located: Located) -> None:

@@ -45,7 +45,7 @@ def hub_name(model_id: str) -> HubName | None:
     return HubName(match["repo"], match["which"]) if match else None
 
 
-def local_file(spec: ModelSpec) -> Path | None:
+def local_path(spec: ModelSpec) -> Path | None:
     """The file that an id names on this machine, in a store or by its path; None where the id is a name on the hub.
 
     Raises:
@@ -82,7 +82,7 @@ def locate(spec: ModelSpec) -> Located:
         ModelError: there is no such file or repository, a part is missing, or several files fit.
 
     """
-    if path := local_file(spec):
+    if path := local_path(spec):
         return Located(str(path), _file_hash(spec, path), is_local=True)
     named = hub_name(spec.id)
     assert named is not None

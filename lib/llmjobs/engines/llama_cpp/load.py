@@ -22,7 +22,7 @@ from llmjobs.engines.llama_cpp.tokenizer import GgufTokenizer
 from llmjobs.engines.llama_cpp.trial import special_kernels
 from llmjobs.engines.llama_cpp.weights import load_weights, refusal, vocabulary_of
 from llmjobs.engines.locate import Located
-from llmjobs.engines.protocol import Description
+from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
 
@@ -90,7 +90,7 @@ def checked_headers(who: str, path: Path) -> list[Header]:
 def context_length(header: Header) -> int:
     """Longest input in tokens that the model was made for; 2,048 where the file does not say."""
     found = header.of_architecture("context_length")
-    return int(found) if isinstance(found, int) and found > 0 else 2048
+    return int(found) if isinstance(found, int) and found > 0 else DEFAULT_LENGTH
 
 
 def quantization_of(headers: Sequence[Header]) -> tuple[str, str]:

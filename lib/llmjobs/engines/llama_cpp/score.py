@@ -17,8 +17,9 @@ from llmjobs.engines.llama_cpp.context import (
 )
 from llmjobs.engines.llama_cpp.probe import PATHS, TOGETHER, choose_path
 from llmjobs.engines.pass_time import Budget
-from llmjobs.engines.plan import Batch, Option, Reading, Segment, UnitPlan, build_batch, plan_unit
+from llmjobs.engines.plan import Batch, Reading, Segment, UnitPlan
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
+from llmjobs.engines.scorer import PathScorer
 
 log = logging.getLogger(__name__)
 PROBED_LENGTH = 512
@@ -26,13 +27,14 @@ MOST_LOGIT_BYTES = 1 << 28
 """Logits of one batch at most; a batch with more is run in halves."""
 
 
-class Scorer:
+class Scorer(PathScorer):
     """Scores batches of a plan on one model.
 
-    ``shared`` runs a batch as one tree of segments behind kept prefixes. ``cached`` shares the kept prefixes only.
-    ``plain`` computes each distinct input alone and whole. The tree is llama.cpp's own: a token belongs to all
-    sequences that begin with it, so that its cell is computed once and seen by all of them.
+    ``plain`` computes each distinct input alone and whole. On the other paths the tree is llama.cpp's own: a token
+    belongs to all sequences that begin with it, so that its cell is computed once and seen by all of them.
     """
+
+    ALONE = (TOGETHER,)
 
     def __init__(
         self,
@@ -51,9 +53,8 @@ class Scorer:
         ``coarse``: the weights are not in float32, so that rounding explains more.
         ``shares`` off is for a recurrent model, whose state cannot belong to several sequences: always ``plain``.
         """
-        self.who, self.warn = who, warn
-        self.path = "shared" if shares else "plain"
-        self.token_limit: int | None = None
+        super().__init__("shared" if shares else "plain", warn)
+        self.who = who
         self._coarse, self._shares = coarse, shares
         self._model, self._settings = model, settings
         self._vocabulary, self._device = vocabulary, device
@@ -69,70 +70,21 @@ class Scorer:
         """
         if not self._shares:
             found = ProbeResult("plain", None, "a recurrent model: its state cannot be shared among inputs")
-            self._take(found)
+            self.take(found)
             return found
         found = choose_path(docs, self._vocabulary, PROBED_LENGTH, self._scores, coarse=self._coarse)
         self._forget()
-        self._take(found)
+        self.take(found)
         return found
 
-    def recall(self, found: object) -> ProbeResult | None:
-        """Take what an earlier probe of the same model recorded; None where it is no use."""
-        kept = ProbeResult.from_builtin(found)
-        if kept is None or kept.path not in PATHS or (kept.path != "plain" and not self._shares):
-            return None
-        self._take(kept)
-        return kept
-
-    def _take(self, found: ProbeResult) -> None:
-        self.path = found.path
-        if found.path != "shared":
-            self.warn(f"scoring on the {found.path} path: {found.reason}")
-
-    def plan(
-        self,
-        docs: Sequence[Sequence[Request]],
-        *,
-        max_length: int,
-        batch_tokens: int,
-        prefix_token_id: int | None = None,
-    ) -> UnitPlan:
-        """Plan a unit (arguments as for ``plan_unit``) for the path that this model takes."""
-        return plan_unit(
-            docs,
-            max_length=max_length,
-            batch_tokens=batch_tokens,
-            prefix_token_id=prefix_token_id,
-            sharing=self.path != "plain",
-            in_batch=self.path == "shared",
-        )
-
-    def path_of(self, plan: UnitPlan) -> str:
-        """The path that a plan runs on: one that shares nothing is for the plain path."""
-        return self.path if plan.sharing or self.path == TOGETHER else "plain"
+    def can_take(self, path: str) -> bool:
+        """A recurrent model's state cannot be shared."""
+        return path in PATHS and (path == "plain" or self._shares)
 
     def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
         """A fixed size: llama.cpp cuts batches into pieces of its own, so that little is to be gained."""
         size = CPU_BATCH_TOKENS if self._device == "cpu" else GPU_BATCH_TOKENS
         return Budget(size, size, None, "the usual size for llama.cpp")
-
-    def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
-        """Scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
-
-        The result does not depend on which batches ran before: the context holds the prefixes that the batch needs in
-        the cells that they would have in an empty one, and nothing else.
-
-        Raises:
-            ModelError: llama.cpp could not compute it.
-
-        """
-        if plan is not self._plan:
-            self._open(plan)
-        scores = self._score(plan, plan.batches[at])
-        by_doc: dict[int, list[Score]] = {doc: [] for doc in plan.batches[at].docs}
-        for doc, option in sorted(scores):
-            by_doc[doc].append(scores[doc, option])
-        return list(by_doc.values())
 
     def close(self) -> None:
         """Free the context."""
@@ -144,8 +96,14 @@ class Scorer:
             self._context.close()
         self._context, self._plan, self._stack = None, None, []
 
-    def _open(self, plan: UnitPlan) -> None:
-        """Make room for what the plan needs at one time; a context that is large enough is used again."""
+    def start(self, plan: UnitPlan, at: int) -> None:
+        """Make room for what a plan needs at one time; a context that is large enough is used again.
+
+        The context holds the prefixes that a batch needs in the cells that they would have in an empty one, and nothing
+        else, so that a batch's scores do not depend on those before it.
+        """
+        if plan is self._plan:
+            return
         cells = _most_cells(plan)
         if self._context is None or self._context.cells < cells:
             self._forget()
@@ -153,17 +111,9 @@ class Scorer:
         self._context.clear()
         self._plan, self._stack = plan, []
 
-    def _score(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
-        """Run a batch; where it is too large, run its halves."""
-        if len(batch.options) > 1 and self._is_too_large(plan, batch):
-            scores: dict[Option, Score] = {}
-            for options in _halves(batch):
-                scores |= self._score(plan, build_batch(options, plan.placed, plan.in_batch))
-            return scores
-        return dict(zip(batch.options, self._run(plan, batch), strict=True))
-
-    def _is_too_large(self, plan: UnitPlan, batch: Batch) -> bool:
-        if self.token_limit is not None and batch.tokens > self.token_limit:
+    def is_too_large(self, plan: UnitPlan, batch: Batch) -> bool:
+        """Too many tokens, sequences, or bytes of logits."""
+        if super().is_too_large(plan, batch):
             return True
         if self.path_of(plan) == "plain":
             return False
@@ -171,7 +121,8 @@ class Scorer:
         sequences = len(_leaves(batch)) + len(_needed(plan, batch))
         return sequences > self._settings.sequences or 4 * len(rows) * self._vocabulary > MOST_LOGIT_BYTES
 
-    def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
+    def compute(self, plan: UnitPlan, batch: Batch) -> list[Score]:
+        """Scores of a batch, in the order of its options."""
         if self.path_of(plan) == "plain":
             scores: list[Score | None] = [None] * len(batch.readings)
             for tree in _alone(batch):
@@ -300,14 +251,6 @@ def _alone(batch: Batch) -> Iterator[_Tree]:
         )
         yield _Tree((segment,), readings, numbers)
         offset += len(segment.tokens)
-
-
-def _halves(batch: Batch) -> tuple[tuple[Option, ...], tuple[Option, ...]]:
-    """Split by docs, or by the options of the only doc."""
-    docs = batch.docs
-    first = set(docs[: len(docs) // 2])
-    cut = sum(doc in first for doc, _ in batch.options) or len(batch.options) // 2
-    return batch.options[:cut], batch.options[cut:]
 
 
 def _most_cells(plan: UnitPlan) -> int:

@@ -1,11 +1,11 @@
-"""Time prefill and decode of a loaded GGUF file apart (:class:`llmjobs.engines.protocol.Speed` says what is what)."""
+"""Time prefill and decode of a loaded GGUF file apart (:class:`llmjobs.engines.speed.Speed` says what is what)."""
 
 import time
 from collections.abc import Sequence
 
 from llmjobs.engines.llama_cpp.context import Context
 from llmjobs.engines.llama_cpp.load import LoadedModel
-from llmjobs.engines.protocol import Speed
+from llmjobs.engines.speed import Run, Speed, measure_each
 
 
 def measure_speed(
@@ -13,22 +13,19 @@ def measure_speed(
 ) -> list[Speed]:
     """Measure each context length; ``tries`` > 1 takes the median of that many. A recurrent model runs one row."""
     rows = min(rows, loaded.settings.sequences)
-    found = []
-    for length in contexts:
-        if length + new_tokens > max_length:
-            found.append(Speed.too_long(length, new_tokens, max_length))
-            continue
+
+    def runs(length: int) -> list[Run]:
         context = Context(loaded.spec.name, loaded.model, loaded.settings, rows * (length + new_tokens))
         try:
-            runs = [_once(context, loaded.vocabulary, length, rows, new_tokens) for _ in range(tries)]
+            return [_once(context, loaded.vocabulary, length, rows, new_tokens) for _ in range(tries)]
         finally:
             context.close()
-        found.append(Speed.of_runs(length, runs, rows=rows, new_tokens=new_tokens))
-    return found
+
+    return measure_each(contexts, runs, rows=rows, new_tokens=new_tokens, max_length=max_length)
 
 
-def _once(context: Context, vocabulary: int, length: int, rows: int, new_tokens: int) -> tuple[float, float]:
-    """Return seconds until the first token and seconds of all the others; made-up tokens that differ by row."""
+def _once(context: Context, vocabulary: int, length: int, rows: int, new_tokens: int) -> Run:
+    """Time made-up tokens that differ by row."""
     context.clear()
     first = max(min(vocabulary // 8, 1000), 1)
     tokens = [first + at * 7 % max(vocabulary - first, 1) for at in range(rows * length)]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from llmjobs.engines.chat_template import BoundTemplate
 from llmjobs.engines.llama_cpp.gguf import Header
 from llmjobs.engines.llama_cpp.library import library
-from llmjobs.engines.transformers.templates import BoundTemplate
 from llmjobs.errors import ModelError
 
 _CONTROL, _USER_DEFINED = 3, 4

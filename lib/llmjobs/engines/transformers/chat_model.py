@@ -9,12 +9,13 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from llmjobs.engines.chat_state import DrawnAnswer, KeptTokens
 from llmjobs.engines.protocol import Sampling
 from llmjobs.engines.transformers.decode_probe import probe_one_row
 from llmjobs.engines.transformers.decoding import Steps, finite_rows, prepare, start, why_not_finite
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import accepted_arguments, cache_argument
-from llmjobs.engines.transformers.generate import end_tokens, next_tokens, processor_names
+from llmjobs.engines.transformers.generate import end_tokens, processor_names
 from llmjobs.engines.transformers.lengths import reset_frequencies, sharing_limit
 from llmjobs.engines.transformers.load import LoadedModel
 from llmjobs.errors import ModelError, printable
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Tokens of one pass at most."""
-Segment = list[Any]
-"""``[tokens computed together, how many of them are still kept]``."""
 
 
 class KeptKeys:
@@ -37,7 +36,7 @@ class KeptKeys:
         self.model, self.name, self.warn = model, name, warn
         self.keeps = keeps
         self._cache: Any = None
-        self._segments: list[Segment] = []
+        self._kept = KeptTokens()
         self._steps: Steps | None = None
         self._accepted = accepted_arguments(model)
         self._slot = cache_argument(model)
@@ -50,7 +49,7 @@ class KeptKeys:
     @property
     def held(self) -> list[int]:
         """The tokens whose keys and values are kept."""
-        return [token for tokens, kept in self._segments for token in tokens[:kept]]
+        return self._kept.tokens
 
     def prefill(self, ids: Sequence[int], new_tokens: int = 0) -> tuple[Tensor, int]:
         """Read a prompt; returns the logits [1, vocabulary] after it and how many tokens were still there.
@@ -62,15 +61,14 @@ class KeptKeys:
             self.forget()
             self._steps = start(self._path, self.model, [ids])
             return self._steps.logits.float(), 0
-        common = _common_prefix(self.held, ids[:-1])
         reset_frequencies(self.model)
-        self._cut(common)
-        reused = len(self.held)
+        self._cut(self._kept.reusable(ids))
+        reused = len(self._kept)
         try:
             for first in range(reused, len(ids), CHUNK):
                 tokens = list(ids[first : first + CHUNK])
                 logits = self._forward(tokens)
-                self._segments.append([tokens, len(tokens)])
+                self._kept.add(tokens)
         except BaseException:
             self._repair()
             raise
@@ -91,15 +89,16 @@ class KeptKeys:
         self._repair()
         if tokens and self.keeps and self._cache is not None:
             self._forward(list(tokens))
-            self._segments.append([list(tokens), len(tokens)])
+            self._kept.add(tokens)
 
     def forget(self) -> None:
         """Keep nothing."""
-        self._cache, self._segments, self._steps = None, [], None
+        self._cache = self._steps = None
+        self._kept.take()
 
     def state(self) -> Mapping[str, Any]:
         """Builtins from which :meth:`restore` computes the same cache."""
-        return {"segments": [[list(tokens), kept] for tokens, kept in self._segments], "keeps": self.keeps}
+        return {"segments": self._kept.to_builtin(), "keeps": self.keeps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Compute a saved cache again, the same tokens together as at first."""
@@ -107,8 +106,8 @@ class KeptKeys:
         self.keeps = self.keeps and bool(state["keeps"])
         for tokens, kept in state["segments"] if self.keeps else ():
             self._forward(list(tokens))
-            self._segments.append([list(tokens), len(tokens)])
-            self._cut(len(self.held) - len(tokens) + kept)
+            self._kept.add(tokens)
+            self._cut(len(self._kept) - len(tokens) + kept)
 
     def _forward(self, tokens: list[int]) -> Tensor:
         assert self._slot is not None
@@ -131,19 +130,12 @@ class KeptKeys:
         if length <= 0:
             self.forget()
             return
-        surplus = len(self.held) - length
-        while surplus > 0:
-            last = self._segments[-1]
-            taken = min(surplus, last[1])
-            last[1] -= taken
-            surplus -= taken
-            if not last[1]:
-                self._segments.pop()
+        self._kept.cut(length)
         self._repair()
 
     def _repair(self) -> None:
         """Bring the cache back to what the segments say, also after a pass that was cut off in the middle."""
-        length = len(self.held) if self.keeps else 0
+        length = len(self._kept) if self.keeps else 0
         if self._cache is None or not length:
             self.forget()
             return
@@ -190,13 +182,6 @@ def _is_croppable(model: Any) -> bool:
     return plain and cache_argument(model) in ("cache", "past_key_values")
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
-
-
 # One conversation: the kept keys, the settings of the checkpoint, and random numbers of its own.
 
 
@@ -212,15 +197,15 @@ class TransformersChatModel:
         self.keys = KeptKeys(loaded.model, self.name, keeps=keeps_keys, warn=warn)
         self._loaded = loaded
         self._processor_names = processor_names(loaded.model)
-        self._random = torch.Generator()
+        self._answer = DrawnAnswer()
         self._ids: list[int] = []
-        self._said: list[int] = []
         self._logits: Tensor | None = None
         self._change: Any = None
 
     def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
         """Read a prompt; returns how many of its tokens were still there from the turns before."""
-        self._ids, self._said = list(ids), []
+        self._ids = list(ids)
+        self._answer.take()
         self._change = self._processors(ids, max_new_tokens)
         self._logits, reused = self.keys.prefill(ids, max_new_tokens)
         return reused
@@ -232,23 +217,23 @@ class TransformersChatModel:
             ModelError: the model computes no numbers.
 
         """
-        logits = self.keys.advance(self._said[-1]) if self._said else self._logits
+        said = self._answer.tokens
+        logits = self.keys.advance(said[-1]) if said else self._logits
         assert logits is not None
         if not finite_rows(logits)[0]:
             raise ModelError(f"{self.name}: {why_not_finite(self._loaded.model)}")
         if self._change:
-            logits = self._change(torch.tensor([[*self._ids, *self._said]], device=logits.device), logits)
-        self._said.append(next_tokens(logits, [sampling], [self._random])[0])
-        return self._said[-1]
+            logits = self._change(torch.tensor([[*self._ids, *said]], device=logits.device), logits)
+        return self._answer.draw(logits, sampling)
 
     def finish(self, *, keep: bool) -> None:
         """End the answer: what came one by one leaves the cache; ``keep`` computes it again in one pass."""
-        self.keys.end_answer(self._said if keep else ())
-        self._said, self._logits = [], None
+        said, self._logits = self._answer.take(), None
+        self.keys.end_answer(said if keep else ())
 
     def seed(self, seed: int) -> None:
         """Random numbers from ``seed``; what was read is kept."""
-        self._random.manual_seed(seed)
+        self._answer.seed(seed)
 
     def forget(self) -> None:
         """Keep nothing of what was read."""
@@ -256,11 +241,11 @@ class TransformersChatModel:
 
     def state(self) -> Mapping[str, Any]:
         """Random state and what the cache was computed from."""
-        return {"random": self._random.get_state().numpy().tobytes(), "keys": dict(self.keys.state())}
+        return {"random": self._answer.random_state(), "keys": dict(self.keys.state())}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Set the random state and compute the cache again."""
-        self._random.set_state(torch.frombuffer(bytearray(state["random"]), dtype=torch.uint8))
+        self._answer.set_random_state(state["random"])
         self.keys.restore(state["keys"])
 
     def _processors(self, ids: Sequence[int], new_tokens: int) -> Any:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmjobs.clocks import DeviceClock
 from llmjobs.engines.locate import Located, files_of
-from llmjobs.engines.protocol import ChatModel, Description, Generator, Scorer, Speed, Warn
-from llmjobs.engines.transformers import locate as locating
-from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
+from llmjobs.engines.protocol import DEFAULT_LENGTH, ChatModel, Generator, Scorer, Warn
+from llmjobs.engines.speed import Speed
+from llmjobs.engines.transformers.lengths import longest_input
+from llmjobs.engines.transformers.locate import load_from, local_path, locate
 from llmjobs.engines.transformers.model_files import check_folder, check_repository, checked_config
 from llmjobs.errors import LlmjobsError
 from llmjobs.hub.files import ensure_model, is_whole, model_files
@@ -41,30 +42,11 @@ class TransformersEngine:
 
     def __init__(self, loaded: "LoadedModel") -> None:
         """Take a model that was loaded just now: how much of it is mapped changes with its use."""
-        self.loaded = loaded
+        self.loaded, self.spec, self.description = loaded, loaded.spec, loaded.description
+        self.tokenizer, self.max_length = loaded.tokenizer, loaded.max_length
         on_cpu, model = loaded.device == "cpu", loaded.model
         self.mapped_weight_bytes = mapped_weight_bytes([*model.parameters(), *model.buffers()]) if on_cpu else 0
         self._decoding: DecodeProbe | None = None
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What was asked for."""
-        return self.loaded.spec
-
-    @property
-    def description(self) -> Description:
-        """What was really loaded."""
-        return self.loaded.description
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of transformers, its chat template rendered within bounds."""
-        return self.loaded.tokenizer
-
-    @property
-    def max_length(self) -> int:
-        """Longest input in tokens."""
-        return self.loaded.max_length
 
     @property
     def effective(self) -> Mapping[str, Any]:
@@ -156,16 +138,6 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> TransformersE
     return TransformersEngine(load_model(spec))
 
 
-def locate(spec: ModelSpec) -> Located:
-    """Find a bundled demo model, a folder, or a repository on the hub."""
-    return locating.locate(spec)
-
-
-def local_path(spec: ModelSpec) -> Path | None:
-    """The folder that an id names; None where the id is a name on the hub."""
-    return locating.local_folder(spec)
-
-
 def repository(spec: ModelSpec) -> str:
     """The id itself."""
     return spec.id
@@ -245,7 +217,7 @@ def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
 
 def context_length(spec: ModelSpec, located: Located) -> int:
     """Longest input in tokens, from ``config.json``; 2,048 where it does not say."""
-    config = checked_config(spec.name, *locating.load_from(spec, located), trust_remote_code=spec.trust_remote_code)
+    config = checked_config(spec.name, *load_from(spec, located), trust_remote_code=spec.trust_remote_code)
     return longest_input(config.get_text_config()) or DEFAULT_LENGTH
 
 
@@ -253,7 +225,7 @@ def forecast(
     spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
 ) -> dict[str, Any]:
     """Sizes from the config, and speed from a few layers of the model's shape, in a process of its own."""
-    source, revision = locating.load_from(spec, located)
+    source, revision = load_from(spec, located)
     task = {
         "name": spec.name,
         "source": source,

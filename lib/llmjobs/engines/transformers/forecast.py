@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from llmjobs.engines.pass_time import PassTime
+from llmjobs.engines.protocol import DEFAULT_LENGTH
 from llmjobs.engines.transformers.budget import PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import (
     device_name,
@@ -25,7 +26,6 @@ from llmjobs.engines.transformers.device import (
     set_threads,
 )
 from llmjobs.engines.transformers.first_layers import TRIED_TOKENS, pass_of
-from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH
 from llmjobs.engines.transformers.model_files import checked_config
 from llmjobs.engines.transformers.probe import FEW_TOKENS
 from llmjobs.engines.transformers.shapes import Shapes, model_shapes, on_meta, whole_weight_bytes

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from llmjobs.engines.protocol import Asked, Generation, Sampling
+from llmjobs.engines.rows import Row
+from llmjobs.engines.sampling import next_tokens
 from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
 from llmjobs.engines.transformers.decoding import (
     PATHS,
@@ -22,108 +24,6 @@ from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_
 from llmjobs.engines.transformers.forward import Model
 from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
-from llmjobs.thinking import ThinkingCount
-
-# Choosing the next token, each row by its own settings and seed: the batch around a row does not change its draws.
-
-
-def next_tokens(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
-    """Choose a token for each row of ``logits`` [rows, vocabulary]; one uniform number a sampled row and token."""
-    chosen: list[int] = logits.argmax(-1).tolist()
-    drawn = [at for at, one in enumerate(how) if one.temperature > 0]
-    if drawn:
-        sampled = _draw(logits[drawn], [how[at] for at in drawn], [generators[at] for at in drawn])
-        for at, token in zip(drawn, sampled, strict=True):
-            chosen[at] = token
-    return chosen
-
-
-def _draw(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
-    temperatures = torch.tensor([one.temperature for one in how], dtype=torch.float64)[:, None]
-    top_p = torch.tensor([one.top_p for one in how], dtype=torch.float64)[:, None]
-    chances = torch.softmax(logits.double().cpu() / temperatures, -1)
-    ordered, tokens = chances.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    ordered = ordered.masked_fill(before >= top_p, 0.0)
-    ordered[:, 0] = ordered[:, 0].clamp_min(torch.finfo(torch.float64).tiny)
-    reached = ordered.cumsum(-1)
-    draws = torch.stack([torch.rand((), generator=one, dtype=torch.float64) for one in generators])
-    picked = torch.searchsorted(reached, (draws * reached[:, -1])[:, None], right=True)
-    chosen: list[int] = tokens.gather(-1, picked.clamp_max(tokens.shape[-1] - 1))[:, 0].tolist()
-    return chosen
-
-
-# One row of generation: what is asked, what was generated, when it ends.
-
-
-class Row:
-    """A context on its way to a :class:`Generation`; it draws from its own random generator."""
-
-    def __init__(self, asked: Asked, max_length: int) -> None:
-        self.max_new_tokens = max(1, asked.max_new_tokens)
-        room = max(1, max_length - self.max_new_tokens)
-        self.context = tuple(asked.context)[-room:]
-        self.cut_tokens = len(asked.context) - len(self.context)
-        self.sampling = Sampling(asked.temperature, asked.top_p)
-        self.stop = tuple(one for one in asked.stop if one)
-        self.seed = asked.seed
-        self.thinking_limit = asked.thinking
-        self.tail = 4 + 4 * max(map(len, self.stop), default=0)
-        self.restart()
-
-    @property
-    def length(self) -> int:
-        """Tokens that the model reads at most: the context, and every new token but the last."""
-        return len(self.context) + self.max_new_tokens - 1
-
-    def restart(self) -> None:
-        """Forget what was generated."""
-        self.generator = torch.Generator().manual_seed(self.seed)
-        self.token_ids: list[int] = []
-        self.finish_reason = ""
-        self.error: str | None = None
-        self.thinking: ThinkingCount | None = None
-
-    def append(self, chosen: int, tokenizer: Any, end_tokens: frozenset[int]) -> None:
-        """Add the token that was chosen, or one that ends the thinking; see whether the row is finished."""
-        token = chosen
-        if self.thinking_limit:
-            self.thinking = self.thinking or ThinkingCount(self.thinking_limit, tokenizer.decode)
-            token = self.thinking.next(chosen)
-            self.thinking.add(token)
-        self.token_ids.append(token)
-        if token in end_tokens:
-            self.finish_reason = "eos"
-        elif self.stop and self._stops(tokenizer):
-            self.finish_reason = "stop"
-        elif len(self.token_ids) >= self.max_new_tokens or (self.thinking and self.thinking.is_full):
-            self.finish_reason = "length"
-
-    def fail(self, reason: str) -> None:
-        """End the row without a usable answer."""
-        self.finish_reason, self.error = "error", reason
-
-    def _stops(self, tokenizer: Any) -> bool:
-        """Look in the last 4 n + 4 tokens, which hold a stop string of n characters (4 n bytes) whole."""
-        tail = tokenizer.decode(self.token_ids[-self.tail :], skip_special_tokens=True)
-        return any(one in tail for one in self.stop)
-
-    def generation(self, tokenizer: Any) -> Generation:
-        """Decode, and cut at the first stop string."""
-        ids = self.token_ids[:-1] if self.finish_reason == "eos" else self.token_ids
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        ends = [text.find(one) for one in self.stop if one in text]
-        return Generation(
-            token_ids=tuple(self.token_ids),
-            text=text[: min(ends, default=len(text))],
-            finish_reason=self.finish_reason,
-            prompt_tokens=len(self.context),
-            new_tokens=len(self.token_ids),
-            cut_tokens=self.cut_tokens,
-            error=self.error,
-            thinking_cut=bool(self.thinking and self.thinking.was_cut),
-        )
-
 
 # Batched generation: each row has its own settings and seed; the model decides how rows can be batched.
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-DEFAULT_LENGTH = 2048
-"""Taken where nothing says how much a model reads."""
+from llmjobs.engines.protocol import DEFAULT_LENGTH
+
 NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 LENGTH_DEPENDENT = {"dynamic", "longrope"}
 
@@ -19,7 +19,7 @@ def most_tokens(model: Any) -> int:
     config = model.config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
     found = (getattr(config, name, None) for name in names)
-    return next((value for value in found if isinstance(value, int) and value > 0), 2048)
+    return next((value for value in found if isinstance(value, int) and value > 0), DEFAULT_LENGTH)
 
 
 def sharing_limit(model: Any) -> int | None:

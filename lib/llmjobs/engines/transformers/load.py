@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from llmjobs.engines.chat_template import bound_template
 from llmjobs.engines.locate import DEMO_PREFIX, Located, files_of
-from llmjobs.engines.protocol import Description
+from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.engines.transformers.describe import describe
 from llmjobs.engines.transformers.device import (
     dtype_remark,
@@ -22,7 +23,7 @@ from llmjobs.engines.transformers.device import (
 )
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers
 from llmjobs.engines.transformers.fit import check_fit
-from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
+from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
     METHODS,
@@ -33,7 +34,6 @@ from llmjobs.engines.transformers.model_files import (
     missing_package,
 )
 from llmjobs.engines.transformers.quantize import quantization_config
-from llmjobs.engines.transformers.templates import bound_template
 from llmjobs.engines.transformers.tokenizer_trial import bound_tokenizer, try_tokenizer
 from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 from llmjobs.hub.files import ensure_model

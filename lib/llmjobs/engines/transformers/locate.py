@@ -31,7 +31,7 @@ def locate(spec: ModelSpec) -> Located:
             raise ModelError(f"{spec.name}: id: {not_one_of(spec.id, [DEMO_PREFIX + n for n in DEMO_MODELS])}")
         folder = DEMO_MODELS[name]
         return Located(str(folder), folder_hash(folder), is_local=True)
-    if own := local_folder(spec):
+    if own := local_path(spec):
         try:
             return Located(str(own), folder_hash(own), is_local=True)
         except OSError as error:
@@ -59,7 +59,7 @@ def load_from(spec: ModelSpec, located: Located) -> tuple[str, str | None]:
     return located.source, located.revision
 
 
-def local_folder(spec: ModelSpec) -> Path | None:
+def local_path(spec: ModelSpec) -> Path | None:
     """Return the folder that a model's id names, checked but not read; None where the id is a name on the hub.
 
     Raises:

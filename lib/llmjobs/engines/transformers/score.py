@@ -10,8 +10,9 @@ from torch import Tensor
 
 from llmjobs.benchmarks.requests import Request, Score
 from llmjobs.engines.pass_time import Budget
-from llmjobs.engines.plan import Batch, Option, Reading, UnitPlan, build_batch, plan_unit
+from llmjobs.engines.plan import Batch, Reading, UnitPlan
 from llmjobs.engines.protocol import Extent, ProbeResult
+from llmjobs.engines.scorer import PathScorer
 from llmjobs.engines.transformers.budget import FEW_S, PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
@@ -195,7 +196,7 @@ __all__ = ["Scorer", "ScoringProbe"]
 log = logging.getLogger(__name__)
 
 
-class Scorer:
+class Scorer(PathScorer):
     """Scores batches of a plan on one model.
 
     ``pad_token_id`` fills rows on the plain path; any token does. ``warn`` gets one line for whatever is
@@ -204,17 +205,17 @@ class Scorer:
     left (None: no limit). A run that is resumed sets both back, to compute what the unbroken run would.
     """
 
+    RESULT = ScoringProbe
+
     def __init__(self, model: Model, pad_token_id: int = 0, warn: Callable[[str], None] = log.warning) -> None:
         self.model = model
         self.pad_token_id = pad_token_id
-        self.warn = warn
-        self.token_limit: int | None = None
         self._paths: dict[str, Path] = {
             "shared": SharedPath(model),
             "cached": CachedPath(model, pad_token_id),
             "plain": PlainPath(model, pad_token_id),
         }
-        self.path = next(name for name, path in self._paths.items() if not path.refuses(model))
+        super().__init__(next(name for name, path in self._paths.items() if not path.refuses(model)), warn)
         self._plan: UnitPlan | None = None
         self._kept: Kept = {}
         model.eval()
@@ -240,15 +241,8 @@ class Scorer:
 
     def take(self, found: ProbeResult) -> None:
         """Score by the path that was found right, a refusal aloud."""
-        self.path, self._plan = found.path, None
-        if found.path != "shared":
-            self.warn(f"scoring on the {found.path} path: {found.reason}")
-
-    def recall(self, found: object) -> ScoringProbe | None:
-        """Take what an earlier probe of the same model recorded; None where it is no use."""
-        if (kept := ScoringProbe.from_builtin(found)) is not None:
-            self.take(kept)
-        return kept
+        super().take(found)
+        self._plan = None
 
     def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
         """How many tokens a batch should have: as in an earlier run if that still fits, else a few passes are timed."""
@@ -266,46 +260,15 @@ class Scorer:
             prefix_tokens=min(extent.prefix_tokens, PREFIX_TOKENS),
         )
 
-    def plan(
-        self,
-        docs: Sequence[Sequence[Request]],
-        *,
-        max_length: int,
-        batch_tokens: int,
-        prefix_token_id: int | None = None,
-    ) -> UnitPlan:
-        """Plan a unit (arguments as for ``plan_unit``) for the path that this model takes at the unit's lengths."""
+    def cannot_share(self, docs: Sequence[Sequence[Request]], max_length: int) -> bool:
+        """Positions that change with the length of the longest input rule sharing out, beyond that length."""
         limit = sharing_limit(self.model)
         read = (max(len(one.context), 1) + len(one.continuation) - 1 for doc in docs for one in doc)
         longest = min(max(read, default=0), max_length)
         beyond = limit is not None and longest > limit
         if beyond and self.path != "plain":
             self.warn(f"inputs of up to {longest} tokens: positions change beyond {limit}, so nothing is shared")
-        return plan_unit(
-            docs,
-            max_length=max_length,
-            batch_tokens=batch_tokens,
-            prefix_token_id=prefix_token_id,
-            sharing=self.path != "plain" and not beyond,
-            in_batch=self.path == "shared" and not beyond,
-        )
-
-    def path_of(self, plan: UnitPlan) -> str:
-        """Return the path that a plan runs on: one that shares nothing is for the plain path."""
-        return self.path if plan.sharing else "plain"
-
-    def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
-        """Return the scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
-
-        The result does not depend on which batches ran before. Raises ModelError where not even one option
-        fits into memory.
-        """
-        self._follow(plan, at)
-        scores = self._score(plan, plan.batches[at])
-        by_doc: dict[int, list[Score]] = {doc: [] for doc in plan.batches[at].docs}
-        for doc, option in sorted(scores):
-            by_doc[doc].append(scores[doc, option])
-        return list(by_doc.values())
+        return beyond
 
     def close(self) -> None:
         """Free every cache and forget the model."""
@@ -314,20 +277,17 @@ class Scorer:
         self._plan = self.model = None
         free_memory()
 
-    def _follow(self, plan: UnitPlan, at: int) -> None:
+    def start(self, plan: UnitPlan, at: int) -> None:
         """Drop the prefixes that no batch from ``at`` on needs."""
         if plan is not self._plan:
             self._plan, self._kept = plan, {}
         last = plan.last_uses
         self._kept = {prefix: kept for prefix, kept in self._kept.items() if last[prefix] >= at}
 
-    def _score(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
-        """Run a batch; where it is too large, run its halves."""
-        too_large = self.token_limit is not None and batch.tokens > self.token_limit
-        if too_large and len(batch.options) > 1:
-            return self._score_halves(plan, batch)
+    def compute(self, plan: UnitPlan, batch: Batch) -> list[Score] | None:
+        """Run a batch; out of memory lowers ``token_limit``."""
         try:
-            return dict(zip(batch.options, self._run(plan, batch), strict=True))
+            return self._run(plan, batch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -338,18 +298,7 @@ class Scorer:
         self.token_limit = max(1, batch.tokens // 2)
         self.warn(f"out of memory with {batch.tokens} tokens in a batch: continuing with {self.token_limit}")
         free_memory()
-        return self._score_halves(plan, batch)
-
-    def _score_halves(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
-        """Split by docs, or by the options of the only doc."""
-        docs = batch.docs
-        first = set(docs[: len(docs) // 2])
-        cut = sum(doc in first for doc, _ in batch.options) or len(batch.options) // 2
-        halves = (batch.options[:cut], batch.options[cut:])
-        scores: dict[Option, Score] = {}
-        for options in halves:
-            scores |= self._score(plan, build_batch(options, plan.placed, plan.in_batch))
-        return scores
+        return None
 
     def _run(self, plan: UnitPlan, batch: Batch) -> list[Score]:
         path = self._paths[self.path_of(plan)]

@@ -1,4 +1,4 @@
-"""Time prefill and decode of a loaded model apart (:class:`llmjobs.engines.protocol.Speed` says what is what)."""
+"""Time prefill and decode of a loaded model apart (:class:`llmjobs.engines.speed.Speed` says what is what)."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmjobs.engines.protocol import Speed
+from llmjobs.engines.speed import Run, Speed, measure_each
 from llmjobs.engines.transformers.decode_probe import probe_decoding
 from llmjobs.engines.transformers.decoding import start
 
@@ -21,14 +21,11 @@ def measure_speed(
     """
     path = probe_decoding(model).path
     rows = 1 if path in ("single", "whole") else rows
-    found = []
-    for length in contexts:
-        if length + new_tokens > max_length:
-            found.append(Speed.too_long(length, new_tokens, max_length))
-            continue
-        runs = [_once(model, device, path, length, rows, new_tokens) for _ in range(tries)]
-        found.append(Speed.of_runs(length, runs, rows=rows, new_tokens=new_tokens))
-    return found
+
+    def runs(length: int) -> list[Run]:
+        return [_once(model, device, path, length, rows, new_tokens) for _ in range(tries)]
+
+    return measure_each(contexts, runs, rows=rows, new_tokens=new_tokens, max_length=max_length)
 
 
 def prompt(vocabulary: int, rows: int, length: int) -> Tensor:
@@ -37,8 +34,8 @@ def prompt(vocabulary: int, rows: int, length: int) -> Tensor:
     return first + (torch.arange(rows * length).reshape(rows, length) * 7) % max(vocabulary - first, 1)
 
 
-def _once(model: Any, device: str, path: str, length: int, rows: int, new_tokens: int) -> tuple[float, float]:
-    """Return seconds until the first token and seconds of all the others."""
+def _once(model: Any, device: str, path: str, length: int, rows: int, new_tokens: int) -> Run:
+    """Time made-up tokens that differ by row."""
     tokens = prompt(model.config.get_text_config().vocab_size, rows, length)
     synchronize(device)
     began = time.perf_counter()
