@@ -30,6 +30,7 @@ from llmjobs.hub.repositories import (
 )
 from llmjobs.manifest import BenchmarkSpec, Manifest, ModelSpec
 from llmjobs.manifest.mtbench import RULE_JUDGE
+from llmjobs.manifest.precisions import gguf_models
 
 # What can be downloaded: the files of a model, the rows of a data set.
 
@@ -229,7 +230,8 @@ def _items(study: Manifest) -> tuple[list[Item], list[str]]:
     models: dict[tuple[str, str], ModelItem] = {}
     data: dict[tuple[str, str], DataItem] = {}
     errors: list[str] = []
-    for model in (one for one in walk(study, ModelSpec) if one.id != RULE_JUDGE):
+    specs = [*walk(study, ModelSpec), *gguf_models(study.models, study.matrix.rungs if study.matrix else [])]
+    for model in (one for one in specs if one.id != RULE_JUDGE):
         try:
             if one := model_item(model):
                 models[one.key] = models[one.key].joined(one) if one.key in models else one

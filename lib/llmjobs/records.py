@@ -309,6 +309,11 @@ class CellResult:
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a figure is missing, by its name."""
     remarks: Sequence[str] = field(default_factory=list)
+    precision: str | None = None
+    """As the manifest lists it; None where quantization and number format were varied by themselves."""
+    is_reference: bool = False
+    """Whether the other precisions of its model are compared with it."""
+    engine: str = "transformers"
     answers: Mapping[AnswerKey, tuple[str | None, bool]] = field(default_factory=dict)
     """The answer to each question, and whether it is right; they lie in ``records.jsonl``, not in ``cell.json``."""
 
@@ -339,6 +344,8 @@ class CellResult:
     def to_json(self) -> dict[str, Any]:
         """The content of ``cell.json``; a cell that never ran has no figures."""
         head = {name: getattr(self, name) for name in _ASKED}
+        if self.precision:
+            head |= {name: getattr(self, name) for name in ("precision", "is_reference", "engine")}
         state = {name: getattr(self, name) for name in ("status", "reason", "repetitions")}
         if not self.repetitions:
             return head | state
@@ -387,6 +394,9 @@ class CellResult:
             by_context=[_mapping(row) for row in _list(raw.get("by_context"))],
             reasons={name: str(why) for name, why in _mapping(raw.get("reasons")).items()},
             remarks=[str(remark) for remark in _list(raw.get("remarks"))],
+            precision=str(raw["precision"]) if raw.get("precision") else None,
+            is_reference=raw.get("is_reference") is True,
+            engine=str(raw.get("engine") or "transformers"),
             answers=answers_of(records),
         )
 

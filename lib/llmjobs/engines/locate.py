@@ -25,7 +25,12 @@ class Located:
 def is_on_hub(spec: ModelSpec) -> bool:
     """Whether a model's id is taken for a name on the hub."""
     elsewhere = (DEMO_PREFIX, "/", "./", "../", "~", "ollama:", "lmstudio:")
-    return not (spec.endpoint or spec.id.startswith(elsewhere) or Path(spec.id).expanduser().exists())
+    places = (spec.id, spec.id.rpartition(":")[0])  # a folder of GGUF files goes on with a colon and which one
+    return not (
+        spec.endpoint
+        or spec.id.startswith(elsewhere)
+        or any(place and Path(place).expanduser().exists() for place in places)
+    )
 
 
 @lru_cache(maxsize=64)

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmjobs.engines.registry import why_unavailable
 from llmjobs.errors import LlmjobsError
 from llmjobs.machine.child import Ended, describe_end, run_child
+from llmjobs.manifest.engines import ENGINES
 
 MODULE = "llmjobs.engines.transformers.machine_probe"
 Layer = tuple[str, str, str]
-"""Device, dtype (may be ``auto``), quantization."""
+"""Device, dtype (may be ``auto``), quantization. For another engine than transformers its name is in the third place:
+what has to work is the engine on the device."""
 PROBE_S = 300.0
 
 
@@ -46,6 +49,10 @@ def probe_machine(layers: Sequence[Layer], parity: Sequence[str] = ()) -> Machin
     """
     machine = Machine()
     layers, parity = list(dict.fromkeys(layers)), list(dict.fromkeys(parity))
+    for layer in layers:
+        if layer[2] in ENGINES:
+            why = why_unavailable(layer[2], layer[0])
+            machine.layers[layer] = Verdict(why is None, why or "")
     while True:
         todo = [one for one in layers if one not in machine.layers]
         left = [one for one in parity if one not in machine.parity]

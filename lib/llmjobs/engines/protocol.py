@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from llmjobs.benchmarks.requests import Request, Score
 from llmjobs.clocks import DeviceClock
@@ -19,6 +19,10 @@ from llmjobs.engines.speed import Speed
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.thinking import ThinkingLimit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Warn = Callable[[str], None]
 """A function that receives one-line warnings, for example about a fallback."""
@@ -366,6 +370,21 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the weights."""
+
+
+@runtime_checkable
+class NextTokenEngine(Protocol):
+    """An ability that an :class:`Engine` may have: the whole distribution of the next token."""
+
+    def next_token_logprobs(self, tokens: Sequence[int], positions: Sequence[int]) -> "NDArray[np.float32]":
+        """Log-probabilities [positions, vocabulary] in nats of the token after each of ``positions`` in ``tokens``.
+
+        ``tokens`` are read alone, in one pass, without anything before them. ``positions`` ascend.
+
+        Raises:
+            ModelError: the tokens do not fit, or the model computes no numbers.
+
+        """
 
 
 class EngineModule(Protocol):

@@ -66,6 +66,18 @@ def devices(specs: Iterable[ModelSpec] = ()) -> list[str]:
     return [*(device for device in found if device != "cpu"), "cpu"]
 
 
+def why_unavailable(name: str, device: str) -> str | None:
+    """Why the engine ``name`` cannot run anything on a type of device here; None if it can.
+
+    An engine may have a function ``missing()`` that says in one line what has to be installed for it.
+    """
+    module = _module(name)
+    if missing := getattr(module, "missing", lambda: None)():
+        return str(missing)
+    found = module.devices()
+    return None if device in found else f"{name} as installed here cannot use {device}, only {', '.join(found)}"
+
+
 def weight_file_bytes(spec: ModelSpec, located: Located) -> int | None:
     """Bytes of the weight files that are on this machine."""
     return sum(path.stat().st_size for path in engine_of(spec).weight_files(located)) or None

@@ -25,8 +25,12 @@ def engine_name(wanted: str, model_id: str) -> str:
 def is_gguf(model_id: str) -> bool:
     """Whether an id names a GGUF file.
 
-    ``FILE.gguf``, a repository ``…-GGUF``, ``OWNER/NAME:Q4_K_M``, or a model in the store of Ollama or LM Studio.
+    ``FILE.gguf``, a repository ``…-GGUF``, ``OWNER/NAME:Q4_K_M``, ``FOLDER:Q4_K_M``, or a model in the store of Ollama
+    or LM Studio.
     """
+    folder, _, which = model_id.rpartition(":")
+    if folder and which and Path(folder).expanduser().is_dir():
+        return True
     return bool(_GGUF.search(model_id)) and not Path(model_id).expanduser().is_dir()
 
 

@@ -176,6 +176,16 @@ def _dotted_beside(value: str, info: ValidationInfo) -> str:
     return _beside_manifest(value, info) if value.startswith(("./", "../")) else value
 
 
+def _gguf_source(value: str, info: ValidationInfo) -> str:
+    """Take a path that begins with a dot from beside the manifest if its folder does not exist here."""
+    if not value.startswith(("./", "../")):
+        return value
+    folder, star, rest = value.partition("*")
+    place = folder.rpartition("/")[0] if star else folder
+    found = _beside_manifest(place, info)
+    return value if found == place else f"{found}{value[len(place) :]}"
+
+
 DataPath = Annotated[ShortText, AfterValidator(_beside_manifest)]
 """A file or folder; a relative one is taken from the working folder first, then from the manifest's folder."""
 OwnOrPath = Annotated[ShortText, AfterValidator(_named_or_beside)]
@@ -184,6 +194,8 @@ QuestionsSource = Annotated[ShortText, AfterValidator(_demo_or_beside)]
 """``demo``, or an :data:`OwnOrPath`."""
 ModelId = Annotated[ShortText, AfterValidator(_model_id)]
 """A name on the hub or a folder; one that starts with ``./`` or ``../`` as a :data:`DataPath`."""
+GgufSource = Annotated[ShortText, AfterValidator(_gguf_source)]
+"""A repository on the hub, a folder, or a path with a star; a relative one as a :data:`ModelId`."""
 Address = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_address)]
 """URL of a server, without a user, a password or a query."""
 VariableName = Annotated[str, Field(min_length=1), AfterValidator(_variable)]

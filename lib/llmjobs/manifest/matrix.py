@@ -7,9 +7,14 @@ from pydantic import Field, model_validator
 from llmjobs.manifest.eval import BenchmarkSpec
 from llmjobs.manifest.fields import Section
 from llmjobs.manifest.models import DType, Quantization
+from llmjobs.manifest.precisions import PRECISION_NAME, Precision, precision_of, reference_of
 
 CellDevice = Literal["cuda", "mps", "cpu"]
 Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+
+
+LISTS = ("devices", "quantizations", "dtypes", "precisions", "threads", "batch_sizes", "context_lengths")
+"""Keys whose values must differ."""
 
 
 class MatrixSection(Section):
@@ -21,6 +26,12 @@ class MatrixSection(Section):
     """Precisions of the weights, as under `models:`."""
     dtypes: list[DType] = Field(default=["auto"], min_length=1)
     """Number formats, as under `models:`."""
+    precisions: list[Annotated[str, PRECISION_NAME]] = Field(default_factory=list)
+    """Engines and precisions side by side, in place of `quantizations` and `dtypes`: `fp32`, `bf16`, `fp16`, a
+    quantization method (`int8`, `8bit`, `4bit`; `nf4` is `4bit`), or `gguf:Q4_K_M` for a GGUF file on llama.cpp, which
+    the model's `gguf:` has to say where to find."""
+    reference: Annotated[str, PRECISION_NAME] | None = None
+    """The precision that the others are compared with. Default: the first of `precisions`."""
     threads: list[Threads] = Field(default=["auto"], min_length=1)
     """CPU threads. `auto` uses the physical cores."""
     batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[1], min_length=1)
@@ -48,17 +59,38 @@ class MatrixSection(Section):
         """A single value is short for a list."""
         if not isinstance(value, dict):
             return value
-        lists = ("devices", "quantizations", "dtypes", "threads", "batch_sizes", "context_lengths", "benchmarks")
+        lists = (*LISTS, "benchmarks")
         single = {key: [one] for key in lists if isinstance(one := value.get(key), str | int | dict)}
         return value | single
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        for key in ("devices", "quantizations", "dtypes", "threads", "batch_sizes", "context_lengths"):
+        for key in LISTS:
             values = getattr(self, key)
             if twice := next((one for one in values if values.count(one) > 1), None):
                 raise ValueError(f"{key}: {twice!r} is given twice; keep one")
+        self._check_precisions()
         names = [one.name for one in self.benchmarks]
         if again := next((one for one in names if names.count(one) > 1), None):
             raise ValueError(f"benchmarks: {again!r} is given twice; keep one, or put the other into a second manifest")
         return self
+
+    def _check_precisions(self) -> None:
+        found = [precision_of(name) for name in self.precisions]
+        for at, one in enumerate(found):
+            if same := next((other for other in found[:at] if other.key == one.key), None):
+                raise ValueError(f"precisions: {same.name} and {one.name} are the same; keep one")
+        if found and ({"quantizations", "dtypes"} & self.model_fields_set):
+            raise ValueError("precisions: takes the place of quantizations and dtypes; remove those")
+        if self.reference is not None and precision_of(self.reference).key not in {one.key for one in found}:
+            raise ValueError(f"reference: {self.reference} is not one of precisions; add it there")
+
+    @property
+    def rungs(self) -> list[Precision]:
+        """The precisions; empty where `quantizations` and `dtypes` say what to compare."""
+        return [precision_of(name) for name in self.precisions]
+
+    @property
+    def reference_name(self) -> str | None:
+        """The precision that the others are compared with; None without `precisions`."""
+        return reference_of(self.precisions, self.reference) if self.precisions else None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.engines import engine_name, engine_names
-from llmjobs.manifest.fields import Address, FileName, ModelId, OneOf, Revision, Section, VariableName, slug
+from llmjobs.manifest.fields import Address, FileName, GgufSource, ModelId, OneOf, Revision, Section, VariableName, slug
 from llmjobs.quantization import METHODS, names
 from llmjobs.thinking import DEFAULT_BUDGET
 
@@ -39,6 +39,9 @@ class ModelSpec(Section):
     """llama.cpp: layers that run on the GPU. `auto`: all of them where there is one, none with `device: cpu`."""
     kv_cache: KvCache = "f16"
     """llama.cpp: number format of keys and values. `f32` also turns flash attention off, for exact comparisons."""
+    gguf: GgufSource | None = None
+    """Where this model's GGUF files are, for the precisions `gguf:…` of a matrix: a repository on the hub
+    (`OWNER/NAME-GGUF`), a folder, or a path in which `*` stands for the precision (`files/model-*.gguf`)."""
     chat_template: bool = False
     """Format prompts with the tokenizer's chat template, for instruct models."""
     fewshot_as_turns: bool = True
@@ -109,7 +112,7 @@ class ModelSpec(Section):
                 )
             if self.dtype != "auto" or self.device_map != "none":
                 raise ValueError("dtype and device_map are for transformers; remove them (llama.cpp has gpu_layers)")
-        elif self.gpu_layers != "auto" or self.kv_cache != "f16":
+        elif self.gguf is None and (self.gpu_layers != "auto" or self.kv_cache != "f16"):
             raise ValueError("gpu_layers and kv_cache are for llama.cpp; remove them or name a GGUF file")
 
     @property

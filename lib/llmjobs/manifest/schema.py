@@ -6,6 +6,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.chat import ChatSection, ConverseSection
+from llmjobs.manifest.engines import engine_name
 from llmjobs.manifest.eval import EvalSection
 from llmjobs.manifest.fields import FileName, Section
 from llmjobs.manifest.matrix import MatrixSection
@@ -44,6 +45,12 @@ class Manifest(Section):
         names = [m.name.lower() for m in self.models]
         if twice := next((m.name for m in self.models if names.count(m.name.lower()) > 1), None):
             raise ValueError(f"models: the name {twice!r} is used for two models; set a different name: for each")
+        wants_gguf = self.matrix and next((one.name for one in self.matrix.rungs if one.gguf), None)
+        if wants_gguf and not any(_has_gguf(model) for model in self.models):
+            raise ValueError(
+                f"matrix: precisions: {wants_gguf} needs the model's GGUF files; add gguf: to a model "
+                "(OWNER/NAME-GGUF, a folder, or a path with *)"
+            )
         for name in (self.converse.models if self.converse else None) or ():
             one_of("converse.models", name, [m.name for m in self.models])
         return self
@@ -51,6 +58,10 @@ class Manifest(Section):
     def named(self, names: list[str] | None) -> list[ModelSpec]:
         """The models of those names, in the manifest's order; all for None."""
         return [m for m in self.models if names is None or m.name in names]
+
+
+def _has_gguf(model: ModelSpec) -> bool:
+    return model.gguf is not None or engine_name(model.engine, model.id) == "llama.cpp"
 
 
 # The JSON schema of a manifest as people write it, including short forms, so that an editor marks only errors.

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmjobs.clocks import NO_GPU_TIME, Span, measured
 from llmjobs.engines.protocol import Engine
-from llmjobs.engines.registry import engine_of
+from llmjobs.engines.registry import engine_of, locate, weight_file_bytes
 from llmjobs.engines.speed import Speed
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.eval.job import EvalJob
@@ -20,6 +20,7 @@ from llmjobs.machine.energy import EnergyMeter
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
 from llmjobs.memory import own_peak_bytes
 from llmjobs.process_memory import WATCH
+from llmjobs.quantization import NONE
 from llmjobs.redaction import redacted
 from llmjobs.work.folder import RunFolder
 
@@ -71,7 +72,9 @@ class CellRun:
         self.load_gpu_s, self.load_peak_device_bytes = span.gpu_s, span.peak_device_bytes
         found = bench.engine.description
         for key in ("device", "quantization"):
-            if (asked := getattr(self.spec, key)) != (is_now := getattr(found, key)):
+            asked, is_now = getattr(self.spec, key), getattr(found, key)
+            as_stored = key == "quantization" and asked == NONE  # what a file holds is recorded, not asked for
+            if asked != is_now and not as_stored:
                 raise LlmjobsError(f"asked for {key} {asked}, but the loaded weights are {is_now}; not running it")
         self.effective = dict(bench.effective)
         return bench
@@ -177,6 +180,7 @@ def run_cell(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
             "peak_rss_bytes": own_peak_bytes(),
             "peak_anon_bytes": WATCH.peaks().anon_bytes,
             "mapped_weight_bytes": bench.engine.mapped_weight_bytes,
+            "file_bytes": weight_file_bytes(cell.spec, locate(cell.spec)),
             "peak_device_bytes": phases.peak_device_bytes(cell.load_peak_device_bytes, questions["peak_device_bytes"]),
             "cpu": vars(counters.read()),
             "remarks": list(remarks.lines),

@@ -1,6 +1,7 @@
 """The cells of the grid: every model at every device, precision and setting of a manifest's ``matrix`` section."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -9,7 +10,9 @@ from typing import Any
 from llmjobs.engines.probing import Layer
 from llmjobs.errors import DataError, ManifestError
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
+from llmjobs.manifest.engines import engine_name
 from llmjobs.manifest.matrix import MatrixSection
+from llmjobs.manifest.precisions import Precision, spec_at
 from llmjobs.quantization import METHODS
 
 DEVICE_NAMES = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}
@@ -24,24 +27,34 @@ class Cell:
     threads: int | str
     batch_size: int
     tags: tuple[str, ...]
-    """What distinguishes it from others of the same row: dtype, threads, rows; empty if the manifest has one of"
-    " each."""
+    """What distinguishes it from others of the same row: dtype, threads, rows; empty where nothing varies."""
+    precision: Precision | None = None
+    """Where the manifest lists ``precisions``."""
+    is_reference: bool = False
+    """Whether cells of other precisions are compared with it."""
+    error: str | None = None
+    """Why it does not exist, as far as the manifest says."""
 
     @property
     def row(self) -> str:
         """The displayed name, such as ``GPU none`` or ``CPU 4-bit``, followed by settings that vary."""
-        name = f"{DEVICE_NAMES[self.model.device]} {_title(self.model.quantization)}"
+        what = self.precision.title if self.precision else _title(self.model.quantization)
+        name = f"{DEVICE_NAMES[self.model.device]} {what}"
         return ", ".join([name, *self.tags])
 
     @cached_property
     def name(self) -> str:
         """Folder of the cell: ``demo-base.cpu-4bit``."""
         settings = "".join(f"-{tag.replace(' ', '')}" for tag in self.tags)
-        return f"{self.model.name}.{self.model.device}-{self.model.quantization}{settings}"
+        what = self.precision.file_name if self.precision else self.model.quantization
+        return f"{self.model.name}.{self.model.device}-{what}{settings}"
 
     @property
     def layer(self) -> Layer:
         """What has to work for it."""
+        engine = engine_name(self.model.engine, self.model.id)
+        if engine != "transformers":
+            return (self.model.device, "auto", engine)
         return (self.model.device, self.model.dtype, self.model.quantization)
 
     @property
@@ -65,6 +78,7 @@ class Cell:
             "context_lengths": list(section.context_lengths),
             "new_tokens": section.new_tokens,
             "batch_tokens": section.batch_tokens,
+            **self.model.engine_settings,
         }
 
 
@@ -101,25 +115,55 @@ def matrix_benchmarks(study: Manifest) -> list[BenchmarkSpec]:
 
 
 def make_cells(study: Manifest) -> list[Cell]:
-    """All cells in the order of the grid: model, device, quantization, then what else varies."""
+    """All cells in the order of the grid: model, device, precision, then what else varies.
+
+    Raises:
+        DataError: a model is an endpoint.
+
+    """
     section = matrix_section(study)
-    axes = (section.devices, section.quantizations, section.dtypes, section.threads, section.batch_sizes)
     cells = []
     for model in study.models:
         if model.endpoint:
             raise DataError(
                 f"{study.name}: {model.name} is an endpoint, but the matrix only times local models; remove it"
             )
-        for device, quantization, dtype, threads, batch_size in product(*axes):
-            tags = (
-                dtype if len(section.dtypes) > 1 else "",
-                f"threads {threads}" if len(section.threads) > 1 else "",
-                f"batch {batch_size}" if len(section.batch_sizes) > 1 else "",
-            )
-            own = {"device": device, "quantization": quantization, "dtype": dtype, "device_map": "none"}
-            # not validated anew: a pair that cannot work is a cell too, and a probe says why
-            cells.append(Cell(model.model_copy(update=own), threads, batch_size, tuple(filter(None, tags))))
+        for device in section.devices:
+            here = model.model_copy(update={"device": device, "device_map": "none"})
+            cells += _rungs(section, here) if section.rungs else _grid(section, here)
     return cells
+
+
+def _grid(section: MatrixSection, model: ModelSpec) -> list[Cell]:
+    """Every quantization with every number format. Not validated anew: a probe says why a pair cannot work."""
+    cells = []
+    axes = (section.quantizations, section.dtypes, section.threads, section.batch_sizes)
+    for quantization, dtype, threads, batch_size in product(*axes):
+        tags = (dtype if len(section.dtypes) > 1 else "", *_tags(section, threads, batch_size))
+        spec = model.model_copy(update={"quantization": quantization, "dtype": dtype})
+        cells.append(Cell(spec, threads, batch_size, tuple(filter(None, tags))))
+    return cells
+
+
+def _rungs(section: MatrixSection, model: ModelSpec) -> list[Cell]:
+    """Every precision, on its engine."""
+    cells = []
+    for precision, threads, batch_size in product(section.rungs, section.threads, section.batch_sizes):
+        try:
+            spec, error = spec_at(model, precision), None
+        except ValueError as problem:
+            spec, error = model, str(problem)
+        tags = tuple(filter(None, _tags(section, threads, batch_size)))
+        is_reference = precision.name == section.reference_name
+        cells.append(Cell(spec, threads, batch_size, tags, precision, is_reference, error))
+    return cells
+
+
+def _tags(section: MatrixSection, threads: int | str, batch_size: int) -> tuple[str, str]:
+    return (
+        f"threads {threads}" if len(section.threads) > 1 else "",
+        f"batch {batch_size}" if len(section.batch_sizes) > 1 else "",
+    )
 
 
 def shuffled(cells: list[Cell], repetition: int, seed: int) -> list[Cell]:
@@ -129,8 +173,10 @@ def shuffled(cells: list[Cell], repetition: int, seed: int) -> list[Cell]:
     return order
 
 
-def questions_study(study: Manifest, model: ModelSpec, benchmarks: list[BenchmarkSpec], threads: int | str) -> Manifest:
-    """The study that the eval code runs for one cell."""
+def questions_study(
+    study: Manifest, models: Sequence[ModelSpec], benchmarks: list[BenchmarkSpec], threads: int | str
+) -> Manifest:
+    """The study that the eval code runs for cells of these models."""
     section = matrix_section(study)
     asked = EvalSection(
         benchmarks=benchmarks,
@@ -138,4 +184,4 @@ def questions_study(study: Manifest, model: ModelSpec, benchmarks: list[Benchmar
         batch_tokens=section.batch_tokens,
         threads=threads,
     )
-    return Manifest.model_construct(name=study.name, description="", models=[model], eval=asked)
+    return Manifest.model_construct(name=study.name, description="", models=list(models), eval=asked)

@@ -29,7 +29,8 @@ from llmjobs.manifest import Manifest
 from llmjobs.matrix.attempts import AttemptsFile
 from llmjobs.matrix.cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
 from llmjobs.matrix.chapter import matrix_figures
-from llmjobs.matrix.summary import Repetition, cell_result, render_matrix, summarize
+from llmjobs.matrix.summary import Repetition, cell_result, summarize
+from llmjobs.matrix.terminal import render_matrix
 from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
 from llmjobs.redaction import HUB_TOKENS
 from llmjobs.report.write.figures import draw_figures
@@ -84,7 +85,8 @@ class MatrixJob:
         """Cell → why this machine cannot run it."""
         self.failed: dict[str, str] = {}
         self._date = datetime.date.min
-        self._tasks: dict[str, list[Task]] = {}
+        self._tasks: dict[tuple[str, str], list[Task]] = {}
+        """By the name and the id of a cell's model: a GGUF file is found apart from its checkpoint."""
         self._places: dict[str, tuple[Cell, int]] = {}
 
     def for_worker(self) -> "MatrixJob":
@@ -111,7 +113,7 @@ class MatrixJob:
 
     def unit(self, cell: Cell, repetition: int) -> Unit:
         """The unit of one repetition of a cell."""
-        tasks = self._tasks[cell.model.name]
+        tasks = self._tasks_of(cell)
         declared: dict[str, Any] = {
             "model": cell.model.id,
             "revision": tasks[0].located.revision if tasks and tasks[0].located else None,
@@ -130,7 +132,7 @@ class MatrixJob:
         cell, repetition = self._places[unit.path]
         if cell.name in self.failed:
             raise LlmjobsError(self.failed[cell.name])
-        tasks = self._tasks[cell.model.name]
+        tasks = self._tasks_of(cell)
         if error := next((task.error for task in tasks if task.error), None):
             raise LlmjobsError(error)
         try:
@@ -202,10 +204,13 @@ class MatrixJob:
         """Find every model's questions, which all of its cells ask; :meth:`unit` needs them."""
         self._date = run_date(self.study, self.folder, writes=writes)
         benchmarks, revisions = matrix_benchmarks(self.study), Revisions.of(self.folder, writes=writes)
-        self._tasks = {
-            model.name: make_tasks(questions_study(self.study, model, benchmarks, "auto"), revisions)
-            for model in self.study.models
-        }
+        models = {_source(cell): cell.model for cell in self.cells if cell.error is None}
+        self._tasks = {source: [] for source in models}
+        for task in make_tasks(questions_study(self.study, list(models.values()), benchmarks, "auto"), revisions):
+            self._tasks[task.model.name, task.model.id].append(task)
+
+    def _tasks_of(self, cell: Cell) -> list[Task]:
+        return self._tasks[_source(cell)]
 
     def repetitions(self, cell: Cell) -> dict[int, Repetition]:
         """Read the finished repetitions of a cell from its folder, by number."""
@@ -223,7 +228,8 @@ class MatrixJob:
 
     def _probe(self) -> None:
         """Probe which cells this machine cannot run. A cell that has already run keeps its result."""
-        open_cells = [cell for cell in self.cells if not self._is_done(cell)]
+        self.unavailable |= {cell.name: cell.error for cell in self.cells if cell.error}
+        open_cells = [cell for cell in self.cells if not cell.error and not self._is_done(cell)]
         if not open_cells:
             return
         self.machine = self._ask_machine([cell.layer for cell in open_cells])
@@ -245,6 +251,10 @@ class MatrixJob:
         spec = tasks[0].model
         engine_of(spec).ensure_files(spec, located)
         prefetch(spec, located)
+
+
+def _source(cell: Cell) -> tuple[str, str]:
+    return cell.model.name, cell.model.id
 
 
 def _described(machine: Machine) -> dict[str, Any]:
@@ -341,13 +351,16 @@ def _results(job: MatrixJob, outcome: Outcome) -> list[CellResult]:
 def dry_run(study: Manifest, results: Path) -> str:
     """Print which cells would run, in which order, and why others would not. Runs the probes but no model."""
     section, cells = matrix_section(study), make_cells(study)
-    machine = probe_machine([cell.layer for cell in cells])
+    machine = probe_machine([cell.layer for cell in cells if not cell.error])
     folder = RunFolder(results / study.name)
     job = MatrixJob(study, folder)
     job.find_questions(writes=False)
     lines = []
     for repetition in range(1, section.repetitions + 1):
         for cell in shuffled(cells, repetition, section.seed):
+            if cell.error:
+                lines.append(f"repetition {repetition}  {cell.name}  unavailable: {cell.error}")
+                continue
             verdict = machine.layers[cell.layer]
             done = progress_of(folder, cell.path(repetition), job.unit(cell, repetition).declared) == "done"
             state = "done" if done else "to do" if verdict.ok else f"unavailable: {verdict.reason}"

@@ -19,7 +19,6 @@ from llmjobs.records import (
     answers_of,
 )
 from llmjobs.statistics.paired import PairedDifference, paired_difference
-from llmjobs.terminal_text import DASH, gib, seconds, table
 from llmjobs.work.journal import Record
 
 
@@ -82,6 +81,7 @@ def cell_result(
             "reasons": _reasons(first.timing),
             "remarks": list(dict.fromkeys(remark for timing in timings for remark in timing["remarks"])),
             "answers": answers_of(first.records),
+            "engine": str(model.get("engine") or "transformers"),
         }
     return CellResult(
         row=cell.row,
@@ -92,6 +92,8 @@ def cell_result(
         status=status,
         reason=reason,
         repetitions=len(done),
+        precision=cell.precision.name if cell.precision else None,
+        is_reference=cell.is_reference,
         **found,
     )
 
@@ -124,6 +126,7 @@ def _figures(timing: Mapping[str, Any]) -> dict[str, float | None]:
         "needed_bytes": needed_bytes(timing.get("peak_anon_bytes"), timing.get("mapped_weight_bytes")),
         "peak_device_bytes": timing["peak_device_bytes"],
         "weight_bytes": timing["model"]["weight_bytes"],
+        "file_bytes": timing.get("file_bytes"),
         "cycles": timing["cpu"]["cycles"],
         "instructions": timing["cpu"]["instructions"],
         **{name: first[name] for name in SPEEDS},
@@ -205,21 +208,17 @@ class Flips:
 
 
 def find_flips(cells: Sequence[CellResult]) -> list[Flips]:
-    """Compare each finished cell with the unquantized one of its model, on its own device where there is one.
+    """Compare each finished cell with the reference of its model, on its own device where there is one.
 
-    Cells are taken by name, so that the summary of a run and a report on it compare the same ones.
+    The reference is the precision that the manifest names, or the unquantized cell. Cells are taken by name, so that
+    the summary of a run and a report on it compare the same ones.
     """
     done = sorted((cell for cell in cells if cell.status == DONE and cell.answers), key=lambda cell: cell.cell)
-    places = {id(cell): at for at, cell in enumerate(done)}
     found = []
     for cell in done:
-        plain = [one for one in done if one.model == cell.model and one.quantization == "none" and one is not cell]
-        plain.sort(key=lambda one: (one.device != cell.device, one.cell))
-        if not plain or (cell.quantization == "none" and places[id(cell)] < places[id(plain[0])]):
-            continue
-        against = plain[0]
-        keys = sorted(set(cell.answers) & set(against.answers))
-        if keys:
+        against = reference_cell(cell, done)
+        keys = sorted(set(cell.answers) & set(against.answers)) if against else []
+        if against and keys:
             mine, theirs = [cell.answers[key] for key in keys], [against.answers[key] for key in keys]
             changed = sum(a[0] != b[0] for a, b in zip(mine, theirs, strict=True))
             result = paired_difference([right for _, right in mine], [right for _, right in theirs])
@@ -227,89 +226,33 @@ def find_flips(cells: Sequence[CellResult]) -> list[Flips]:
     return found
 
 
+def reference_cell(cell: CellResult, done: Sequence[CellResult]) -> CellResult | None:
+    """The cell that ``cell`` is compared with among ``done`` (in order of their names); None for a reference itself.
+
+    Where several cells are references (one on each device), the first one is compared with nothing, the others with it.
+    """
+    if cell.precision:
+        fits = [one for one in done if one.model == cell.model and one.is_reference]
+        itself = cell.is_reference
+    else:
+        fits = [one for one in done if one.model == cell.model and not one.precision and one.quantization == "none"]
+        itself = cell.quantization == "none"
+
+    def apart(one: CellResult) -> tuple[bool, bool, str]:
+        other = cell.precision is not None and _settings(one) != _settings(cell)
+        return one.device != cell.device, other, one.cell
+
+    others = sorted((one for one in fits if one is not cell), key=apart)
+    if not others or (itself and cell.cell < others[0].cell):
+        return None
+    return others[0]
+
+
+def _settings(cell: CellResult) -> tuple[int | str, int]:
+    return cell.threads, cell.batch_size
+
+
 def cell_names(cells: Sequence[CellResult]) -> list[str]:
     """Return what each cell is called beside the others: its row, with the model where there are several."""
     several = len({cell.model for cell in cells}) > 1
     return [f"{cell.model} {cell.row}" if several else cell.row for cell in cells]
-
-
-# The grid on the terminal.
-
-
-def render_matrix(cells: Sequence[CellResult]) -> str:
-    """The grid, why cells have no figures, which answers change, and what the columns mean."""
-    named = list(zip(cells, cell_names(cells), strict=True))
-    done = [(cell, name) for cell, name in named if cell.repetitions]
-    lines = table([HEADER, *(_row(cell, name) for cell, name in done)]) if done else []
-    lines += [f"{name}: {cell.status}: {cell.reason}" for cell, name in named if cell.reason]
-    lines += [f"{name}: the repetitions gave different answers" for cell, name in done if not cell.repetitions_agree]
-    lines += [f"{name}: {remark}" for cell, name in done for remark in cell.remarks]
-    several = len({cell.model for cell in cells}) > 1
-    lines += [_flip_line(flip, several) for flip in find_flips(cells)]
-    lines += _missing_figures([cell for cell, _ in done])
-    if done:
-        counts = sorted({cell.repetitions for cell, _ in done})
-        lines.append(
-            f"Medians of {' or '.join(map(str, counts))} repetitions. Like those of 'time', real and CPU time cover the"
-            " whole process. CPU is user + system time of all threads, so it can exceed real time."
-        )
-    return "\n".join(lines)
-
-
-HEADER = (
-    "cell", "weights", "load", "real", "CPU", "GPU", "first token", "prefill t/s", "decode t/s",
-    "questions/s", "accuracy (95% interval)", "memory", "J/1000 q",
-)  # fmt: skip
-
-
-def _row(cell: CellResult, name: str) -> tuple[str, ...]:
-    return (
-        f"{name} ({cell.dtype})",
-        gib(cell.value("weight_bytes")),
-        seconds(cell.value("load_s")),
-        _spread(cell.measures.get("real_s")),
-        seconds(cell.cpu_s),
-        seconds(cell.value("gpu_s")),
-        seconds(cell.value("ttft_s")),
-        _number(cell.value("prefill_tokens_per_s")),
-        _number(cell.value("decode_tokens_per_s")),
-        _number(cell.value("questions_per_s")),
-        _accuracy(cell),
-        gib(cell.memory_bytes),
-        _number(cell.value("joules_per_1000_questions")),
-    )
-
-
-def _spread(found: Spread | None) -> str:
-    if found is None or found.n < 2:
-        return seconds(None if found is None else found.median)
-    return f"{seconds(found.median)} ({found.low:.1f}–{found.high:.1f})"
-
-
-def _accuracy(cell: CellResult) -> str:
-    found = cell.accuracy
-    return DASH if found is None else f"{found.value:.1%} ({found.low:.1%}–{found.high:.1%})"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return DASH
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _flip_line(flip: Flips, several: bool) -> str:
-    result, model = flip.result, f"{flip.cell.model} " if several else ""
-    return (
-        f"{model}{flip.cell.row} against {flip.against.row}: {flip.changed} of {result.n} answers changed "
-        f"({result.only_second} lost, {result.only_first} gained, {100 * result.difference:+.1f} points, "
-        f"p = {result.p:.3f})"
-    )
-
-
-def _missing_figures(done: Sequence[CellResult]) -> list[str]:
-    """One line for each reason that figures are missing."""
-    reasons: dict[str, dict[str, None]] = {}
-    for cell in done:
-        for name, why in cell.reasons.items():
-            reasons.setdefault(f"{name} {DASH}: {why}", {})[cell.row] = None
-    return [line if len(rows) == len(done) else f"{', '.join(rows)}: {line}" for line, rows in reasons.items()]

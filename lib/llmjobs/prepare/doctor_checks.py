@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmjobs.engines.probing import Layer, Machine
+from llmjobs.engines.registry import devices
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.fetch import walk
 from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.manifest.engines import engine_name
 from llmjobs.manifest.mtbench import RULE_JUDGE
+from llmjobs.manifest.precisions import gguf_models
 from llmjobs.redaction import redacted
 
 Status = Literal["ok", "warning", "failed"]
@@ -48,7 +51,9 @@ class Checkup:
     @property
     def models(self) -> list[ModelSpec]:
         """Every local model of the manifest, judges too, each once."""
-        found = walk(self.study, ModelSpec) if self.study else ()
+        found = [*walk(self.study, ModelSpec)] if self.study else []
+        if self.study and self.study.matrix:
+            found += gguf_models(self.study.models, self.study.matrix.rungs)
         return list({(m.id, m.revision, m.name): m for m in found if not m.endpoint and m.id != RULE_JUDGE}.values())
 
     def needed(self) -> dict[Layer, str]:
@@ -57,8 +62,11 @@ class Checkup:
 
 
 def layer_of(model: ModelSpec, available: Iterable[str]) -> Layer:
-    """Device, dtype and quantization that a model will have here; ``auto`` is resolved as in ``models.device``."""
+    """What has to work for a model here; a device ``auto`` is resolved as in ``models.device``."""
     device = model.device
+    if (engine := engine_name(model.engine, model.id)) != "transformers":
+        own = devices([model])
+        return (next((one for one in own if one in available), "cpu") if device == "auto" else device, "auto", engine)
     if device == "auto":
         fits = (d for d in available if d != "mps" or model.quantization == "none")
         return (next(fits, "cpu"), model.dtype, model.quantization)

@@ -1,5 +1,6 @@
 """Doctor's checks of the machine: devices, number formats, quantization, packages, memory, clocks, counters."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -14,12 +15,13 @@ import psutil
 from packaging.requirements import Requirement
 
 from llmjobs import __version__
-from llmjobs.engines.probing import Layer, probe_machine
+from llmjobs.engines.probing import Verdict, probe_machine
 from llmjobs.environment import cpu_name, memory_bytes
-from llmjobs.errors import LlmjobsError
+from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
-from llmjobs.matrix.cells import make_cells
+from llmjobs.manifest.engines import ENGINES
+from llmjobs.matrix.cells import Cell, make_cells
 from llmjobs.memory import available_bytes
 from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
 from llmjobs.quantization import METHODS
@@ -37,6 +39,9 @@ def probe(checkup: Checkup) -> None:
     general = [(device, dtype, "none") for device in DEVICES for dtype in DTYPES]
     general += [(device, "auto", quantization) for device in DEVICES for quantization in METHODS]
     asked = [layer_of(model, [device]) for model in checkup.models for device in DEVICES]
+    if checkup.study and checkup.study.matrix and checkup.study.matrix.rungs:
+        with contextlib.suppress(DataError):
+            asked += [cell.layer for cell in make_cells(checkup.study) if not cell.error]
     try:
         checkup.machine = probe_machine([*general, *asked], DEVICES[:2])
     except LlmjobsError as error:
@@ -153,16 +158,31 @@ def check_manifest_precisions(checkup: Checkup) -> Iterator[Check]:
             remedy = "use dtype: auto or float32, which is several times faster"
             yield Check(f"model {model.name}", "warning", line, remedy)
         elif verdict and verdict.ok:
-            yield Check(f"model {model.name}", "ok", f"will run on {where}, {verdict.dtype}")
+            dtype = f", {verdict.dtype}" if verdict.dtype else ""
+            yield Check(f"model {model.name}", "ok", f"will run on {where}{dtype}")
+        elif verdict and layer[2] in ENGINES:
+            yield Check(f"model {model.name}", "failed", verdict.reason)
         elif verdict and layer[0] in checkup.machine.available():
             yield Check(f"model {model.name}", "failed", verdict.reason, "choose another device, dtype or quantization")
     if checkup.study and checkup.study.matrix:
-        layers: dict[Layer, None] = {cell.layer: None for cell in make_cells(checkup.study)}
-        known = checkup.machine.layers
+        yield _check_cells(checkup, make_cells(checkup.study))
+
+
+def _check_cells(checkup: Checkup, cells: list[Cell]) -> Check:
+    """How many kinds of cells can run; for a matrix with ``precisions``, which ones cannot and why."""
+    known = checkup.machine.layers
+    if not any(cell.precision for cell in cells):
+        layers = dict.fromkeys(cell.layer for cell in cells)
         empty = [layer for layer in layers if layer in known and not known[layer].ok]
         line = f"{len(layers) - len(empty)} of {len(layers)} kinds of cells can run here"
         line += "; the table will give the reason for the others" if empty else ""
-        yield Check("matrix", "ok" if len(empty) < len(layers) else "failed", line)
+        return Check("matrix", "ok" if len(empty) < len(layers) else "failed", line)
+    reasons = ((cell.name, cell.error or known.get(cell.layer, Verdict(True)).reason) for cell in cells)
+    why = {name: reason for name, reason in reasons if reason}
+    line = f"{len(cells) - len(why)} of {len(cells)} cells can run here"
+    for reason in dict.fromkeys(why.values()):
+        line += f"; {', '.join(name for name in why if why[name] == reason)}: {reason}"
+    return Check("matrix", "ok" if len(why) < len(cells) else "failed", line)
 
 
 # Checks of the machine itself: packages, processor, memory, clocks, counters, the results' folder.

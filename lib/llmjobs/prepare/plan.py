@@ -1,5 +1,6 @@
 """``plan``: estimate tokens, time, memory and disk per model without running anything."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from llmjobs.fetch import ROOM_TO_SPARE_BYTES
 from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import repo_folder
 from llmjobs.manifest import Manifest, ModelSpec
+from llmjobs.manifest.precisions import spec_at
 from llmjobs.matrix.cells import make_cells, matrix_benchmarks, questions_study
 from llmjobs.prepare.doctor_hub import from_the_cache, hub_silence
 from llmjobs.prepare.plan_model import Devices, ModelPlan, plan_model
@@ -150,10 +152,23 @@ def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
     silent = hub_silence()
     devices: Devices = {}
     with from_the_cache(silent):
-        plans = [_plan(study, model, results, silent, devices) for model in local]
+        plans = [_plan(study, model, results, silent, devices) for model in _planned(study, local)]
     notes = [f"{silent}, so sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
     notes += _notes(study, plans)
     return {"run": study.name, "models": [plan.to_record() for plan in plans], "notes": notes, **_whole(plans)}
+
+
+def _planned(study: Manifest, local: list[ModelSpec]) -> list[ModelSpec]:
+    """The manifest's models; for a matrix with ``precisions``, each model at each of them, where it exists."""
+    if study.eval or not (study.matrix and study.matrix.rungs):
+        return local
+    found = {}
+    for model in local:
+        for precision in study.matrix.rungs:
+            with contextlib.suppress(ValueError):
+                named = model.model_copy(update={"name": f"{model.name} {precision.name}"})
+                found[named.name] = spec_at(named, precision)
+    return list(found.values())
 
 
 def _whole(plans: list[ModelPlan]) -> dict[str, float | None]:
@@ -174,7 +189,7 @@ def _plan(study: Manifest, model: ModelSpec, results: Path, silent: str | None, 
             model, tasks, batch_tokens=section.batch_tokens, threads=section.threads, silent=silent, devices=devices
         )
     if study.matrix:
-        tasks = _tasks(questions_study(study, model, matrix_benchmarks(study), "auto"), results)
+        tasks = _tasks(questions_study(study, [model], matrix_benchmarks(study), "auto"), results)
         return plan_model(
             model, tasks, batch_tokens=study.matrix.batch_tokens, threads="auto", silent=silent, devices=devices
         )

@@ -16,19 +16,22 @@ from llmjobs.engines.llama_cpp.gguf import part_paths
 from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import DEFAULT_LENGTH, ChatModel, Generator, ProbeResult, Scorer, Warn
 from llmjobs.engines.speed import Speed
-from llmjobs.errors import ModelError
+from llmjobs.errors import MissingPackageError, ModelError
 from llmjobs.hub.repositories import inspect
 from llmjobs.machine.child import describe_end, run_child
 from llmjobs.manifest.models import ModelSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llmjobs.engines.llama_cpp.load import LoadedModel
     from llmjobs.engines.llama_cpp.score import Scorer as LlamaScorer
 
 __all__ = [
     "LlamaEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files", "forecast",
-    "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "open_model", "repository",
-    "wanted_files", "warm_up_s", "weight_files",
+    "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "missing", "open_model",
+    "repository", "wanted_files", "warm_up_s", "weight_files",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -133,6 +136,12 @@ class LlamaEngine:
 
         return measure_speed(self.loaded, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
 
+    def next_token_logprobs(self, tokens: Sequence[int], positions: Sequence[int]) -> "NDArray[np.float32]":
+        """Log-probabilities [positions, vocabulary] of the token after each position."""
+        from llmjobs.engines.llama_cpp.next_token import next_token_logprobs
+
+        return next_token_logprobs(self.loaded, self.max_length, tokens, positions)
+
     def close(self) -> None:
         """Free the contexts and the weights."""
         for one in self._open:
@@ -224,6 +233,17 @@ def check_repository(spec: ModelSpec, commit: str) -> None:
     if named is None:
         raise ModelError(f"{spec.name}: {spec.id} is not a name on the hub")
     wanted_files(spec, inspect("model", named.repo, commit))
+
+
+def missing() -> str | None:
+    """What has to be installed; None where llama.cpp's library loads."""
+    from llmjobs.engines.llama_cpp.library import library
+
+    try:
+        library()
+    except MissingPackageError as error:
+        return str(error)
+    return None
 
 
 def devices() -> list[str]:

@@ -46,7 +46,7 @@ def hub_name(model_id: str) -> HubName | None:
 
 
 def local_path(spec: ModelSpec) -> Path | None:
-    """The file that an id names on this machine, in a store or by its path; None where the id is a name on the hub.
+    """The file that an id names: by its path, as ``FOLDER:Q4_K_M``, or in a store; None for a name on the hub.
 
     Raises:
         ModelError: there is no such file, or nothing by this name in the store.
@@ -64,6 +64,9 @@ def local_path(spec: ModelSpec) -> Path | None:
             return _only_file(spec, path)
     except OSError as error:
         raise ModelError(f"{spec.name}: {spec.id[:200]}: {error.strerror}; check the path") from None
+    folder, _, which = spec.id.rpartition(":")
+    if folder and which and Path(folder).expanduser().is_dir():
+        return Path(folder).expanduser() / choose(spec, _names_in(Path(folder).expanduser()), which)[0]
     named = hub_name(spec.id)
     if spec.id.startswith(("/", "./", "../", "~")) or named is None:
         raise ModelError(

@@ -12,7 +12,7 @@ from llmjobs.engines.speed import Speed
 from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.locate import load_from, local_path, locate
 from llmjobs.engines.transformers.model_files import check_folder, check_repository, checked_config
-from llmjobs.errors import LlmjobsError
+from llmjobs.errors import LlmjobsError, ModelError
 from llmjobs.hub.files import ensure_model, is_whole, model_files
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.machine.child import describe_end, run_child
@@ -22,6 +22,9 @@ from llmjobs.quantization import METHODS
 from llmjobs.redaction import HUB_TOKENS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llmjobs.engines.transformers.decode_probe import DecodeProbe
     from llmjobs.engines.transformers.load import LoadedModel
 
@@ -110,6 +113,17 @@ class TransformersEngine:
 
         model, device = self.loaded.model, self.description.device
         return measure_speed(model, device, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
+
+    def next_token_logprobs(self, tokens: Sequence[int], positions: Sequence[int]) -> "NDArray[np.float32]":
+        """Log-probabilities [positions, vocabulary] of the token after each position."""
+        from llmjobs.engines.transformers.next_token import next_token_logprobs
+
+        if len(tokens) > self.max_length:
+            raise ModelError(f"{self.spec.name}: {len(tokens)} tokens, but the model reads at most {self.max_length}")
+        found = next_token_logprobs(self.loaded.model, tokens, positions)
+        if found is None:
+            raise ModelError(f"{self.spec.name}: {self.not_finite_reason}")
+        return found
 
     def close(self) -> None:
         """Free the weights."""

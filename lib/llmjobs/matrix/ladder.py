@@ -1,0 +1,108 @@
+"""The ladder: precisions and engines side by side in one table, each compared with the reference precision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from llmjobs.matrix.summary import Flips, cell_names, find_flips
+from llmjobs.records import DONE, CellResult
+from llmjobs.statistics.paired import PairedDifference, difference_from_counts, holm, simultaneous_level
+from llmjobs.terminal_text import DASH, fixed, gib, seconds, table
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One precision with what it changes against the reference."""
+
+    cell: CellResult
+    name: str
+    flips: Flips | None
+    """None for the reference, and where there is no reference to compare with."""
+    p_holm: float | None
+    """McNemar's exact p-value, adjusted by Holm's procedure over all rungs that are compared."""
+    together: PairedDifference | None
+    """The difference with an interval that holds for all rungs at the same time (Bonferroni)."""
+
+    @property
+    def prefill(self) -> float | None:
+        """Prompt tokens per second."""
+        return self.cell.value("prefill_tokens_per_s")
+
+    @property
+    def decode(self) -> float | None:
+        """New tokens per second."""
+        return self.cell.value("decode_tokens_per_s")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The cells of a matrix that lists ``precisions``, in the order of the grid."""
+
+    cells: Sequence[CellResult]
+
+    @classmethod
+    def of(cls, cells: Sequence[CellResult]) -> "Ladder":
+        """Take those cells that have a precision."""
+        return cls([cell for cell in cells if cell.precision])
+
+    @cached_property
+    def rungs(self) -> list[Rung]:
+        """The finished cells."""
+        done = [cell for cell in self.cells if cell.status == DONE and cell.repetitions]
+        flips = {id(flip.cell): flip for flip in find_flips(done)}
+        compared = list(flips.values())
+        adjusted = dict(zip(flips, holm([flip.result.p for flip in compared]), strict=True))
+        level = simultaneous_level(len(compared))
+        found = []
+        for cell, name in zip(done, cell_names(done), strict=True):
+            flip = flips.get(id(cell))
+            result = flip.result if flip else None
+            wide = result and difference_from_counts(result.only_first, result.only_second, result.n, level)
+            found.append(Rung(cell, name, flip, adjusted.get(id(cell)), wide))
+        return found
+
+
+HEADER = (
+    "precision", "engine", "on disk", "memory", "load", "prefill t/s", "decode t/s", "questions/s",
+    "accuracy (95% interval)", "changed", "p (Holm)",
+)  # fmt: skip
+
+
+def render_ladder(ladder: Ladder) -> list[str]:
+    """The ladder's table for the terminal, and what its last columns compare with."""
+    if not ladder.rungs:
+        return []
+    lines = table([HEADER, *(_row(rung) for rung in ladder.rungs)])
+    against = dict.fromkeys(rung.flips.against.row for rung in ladder.rungs if rung.flips)
+    if against:
+        lines.append(
+            f"changed: answers that differ from {', '.join(against)}; p: McNemar's exact test, adjusted for the number"
+            " of rows (Holm)"
+        )
+    elif not any(cell.is_reference and cell.status == DONE for cell in ladder.cells):
+        lines.append("The reference precision has no result, so there is nothing to compare the others with.")
+    return lines
+
+
+def _row(rung: Rung) -> tuple[str, ...]:
+    cell, found = rung.cell, rung.cell.accuracy
+    return (
+        rung.name,
+        cell.engine,
+        gib(cell.value("file_bytes")),
+        gib(cell.memory_bytes),
+        seconds(cell.value("load_s")),
+        speed(rung.prefill),
+        speed(rung.decode),
+        speed(cell.value("questions_per_s")),
+        DASH if found is None else f"{found.value:.1%} ({found.low:.1%}–{found.high:.1%})",
+        f"{rung.flips.changed} of {rung.flips.result.n}" if rung.flips else DASH,
+        DASH if rung.p_holm is None else fixed(rung.p_holm, 3),
+    )
+
+
+def speed(value: float | None) -> str:
+    """A rate with three digits."""
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
