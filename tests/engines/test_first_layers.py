@@ -22,8 +22,7 @@ def deep() -> Any:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_layers, "SLOW_PASS_S", 0.0)
-    monkeypatch.setattr(first_layers, "SHORT_PASS_S", 0.0)
+    monkeypatch.setattr(first_layers, "LONGEST_TRIAL_S", 0.0)
 
 
 def seen_layers(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -70,15 +69,26 @@ def test_every_kind_of_layer_is_among_the_first() -> None:
     full, sliding = "full_attention", "sliding_attention"
     assert kinds_end(mixed(sliding, sliding, full, sliding, full).model.layers) == 3
     assert kinds_end(mixed(full, full, full).model.layers) == 1
-    assert enough_layers(mixed(*[sliding] * 5, full), slow_s=0, short_s=0) is None, "all of them are needed"
-    assert enough_layers(mixed(*[sliding] * 3, full, full, full), slow_s=0, short_s=0) == 4
+    assert enough_layers(mixed(*[sliding] * 5, full), longest_s=0) is None, "all of them are needed"
+    assert enough_layers(mixed(*[sliding] * 3, full, full, full), longest_s=0) == 4
 
 
 def test_as_many_layers_as_the_time_allows(deep: Any) -> None:
     ticks = iter([0.0, 2.0])
-    assert enough_layers(deep, slow_s=1, short_s=5, clock=lambda: next(ticks)) == 5
+    assert enough_layers(deep, passes=1, longest_s=6, clock=lambda: next(ticks)) == 3
     ticks = iter([0.0, 0.2])
-    assert enough_layers(deep, slow_s=1, short_s=0.5, clock=lambda: next(ticks)) is None
+    assert enough_layers(deep, passes=1, longest_s=1, clock=lambda: next(ticks)) is None
+
+
+def test_a_trial_of_many_slow_tokens_is_made_on_the_first_layers(deep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass of 16 tokens is quick, the comparison of 1,300 tokens would take half a minute."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(first_layers.time, "perf_counter", lambda: next(ticks) * 0.1)
+    monkeypatch.setattr(
+        enough_layers, "__kwdefaults__", enough_layers.__kwdefaults__ | {"clock": first_layers.time.perf_counter}
+    )
+    assert enough_layers(deep) is None
+    assert Scorer(deep).probe(most_tokens=10**6).layers == 2
 
 
 @pytest.mark.usefixtures("slow")

@@ -8,7 +8,7 @@ import torch
 from scoring_models import llama_config, random_model
 
 from llmjobs.engines.pass_time import best_size
-from llmjobs.engines.transformers import budget
+from llmjobs.engines.transformers import budget, first_layers
 from llmjobs.engines.transformers.budget import Budget, measure_batch_tokens
 
 
@@ -141,8 +141,7 @@ def test_the_first_layers_stand_for_all_where_they_are_slow(monkeypatch: pytest.
     model = random_model(llama_config(layers=8))
     layers: list[int] = []
     model.model.layers[0].register_forward_pre_hook(lambda *_: layers.append(len(model.model.layers)))
-    monkeypatch.setattr(budget, "TRIAL_SLOW_S", 0.0)
-    monkeypatch.setattr(budget, "TRIAL_SHORT_S", 0.0)
+    monkeypatch.setattr(first_layers, "LONGEST_TRIAL_S", 0.0)
     found = measure_batch_tokens(model, sizes=(256, 512))
     assert set(layers) == {2}
     assert len(model.model.layers) == 8

@@ -109,9 +109,11 @@ def plan_model(
         _count(plan, tasks, TokenCounter(spec, located, guess))
         rows = ROWS_AT_ONCE if any(unit.tokens and unit.tokens.decode_steps for unit in plan.units) else 0
         told = _known_forecast(spec, located, threads, _average(plan.units, guess), rows)
-        _fill(plan, told, spec)
+        known = _Measured.of(spec, located, told) if told["speed"] else _Measured()
+        size = _batch_size(batch_tokens, told["speed"], known)
+        _fill(plan, told, spec, size)
         if told["speed"]:
-            _time(plan, told["shapes"], told["speed"], _Measured.of(spec, located, told), batch_tokens)
+            _time(plan, told["shapes"], told["speed"], known, batch_tokens, size)
     except LlmjobsError as error:
         plan.error = _told(str(error), spec, silent)
     except Exception as error:
@@ -261,7 +263,14 @@ class _Measured:
         )
 
 
-def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
+def _batch_size(batch_tokens: int | str, speed: Mapping[str, Any] | None, known: _Measured) -> int:
+    """Return how many tokens a batch will have: as the manifest says, as an earlier run found, or as measured now."""
+    if isinstance(batch_tokens, int):
+        return batch_tokens
+    return known.batch_tokens or (speed or {}).get("batch_tokens") or 1024
+
+
+def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec, batch_tokens: int) -> None:
     """Put sizes, memory and time together."""
     shapes, speed = told["shapes"], told["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
@@ -275,7 +284,8 @@ def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec) -> None:
     if not speed:
         plan.notes.append(f"speed and memory could not be measured: {told['why']}")
         return
-    beside, files = speed["pass_bytes"] + (plan.cache_bytes or 0), 0
+    pass_bytes = speed["pass_bytes"] * batch_tokens // speed.get("pass_tokens", batch_tokens)
+    beside, files = pass_bytes + (plan.cache_bytes or 0), 0
     if plan.device != "cuda":
         stays = speed.get("runtime_anon_bytes", speed["runtime_bytes"])
         beside, files = beside + stays, speed["runtime_bytes"] - stays
@@ -296,12 +306,16 @@ def _mapped(plan: ModelPlan, plain_bytes: int) -> int:
 
 
 def _time(
-    plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any], known: _Measured, batch_tokens: int | str
+    plan: ModelPlan,
+    shapes: Mapping[str, Any],
+    speed: Mapping[str, Any],
+    known: _Measured,
+    batch_tokens: int | str,
+    size: int,
 ) -> None:
     """Put the time of each phase together, measured by an earlier run where there was one."""
     passes = known.passes or PassTime(speed["pass_s"], speed["token_s"])
     path = known.path or speed["path"]
-    size = batch_tokens if isinstance(batch_tokens, int) else known.batch_tokens or speed.get("batch_tokens") or 1024
     plan.start_s = speed.get("start_s")
     plan.load_s = known.load_s if known.load_s is not None else _load_s(plan, shapes, speed)
     plan.questions_s = plan.generation_s = 0.0

@@ -29,8 +29,8 @@ FEW_S, SHARE = 5.0, 0.1
 """Finding out may take this long, or this share of the questions' time, whichever is more."""
 TWICE_S = 0.3
 """A quicker pass is timed twice: the faster one counts."""
-TRIAL_SLOW_S, TRIAL_SHORT_S = 0.25, 0.1
-"""A trial reads far more tokens than a probe: the first layers stand for all where 64 tokens take a quarter second."""
+TRIAL_PASSES = 16
+"""A trial reads about as much as so many of its first passes."""
 MEMORY_SHARE = 0.25
 """Of the free memory, that a batch may take."""
 
@@ -174,7 +174,7 @@ def _steps(sizes: Sequence[int], left: int) -> list[int]:
 @contextmanager
 def _trial_layers(model: Model) -> Iterator[tuple[float, str]]:
     """Leave so many layers in the model as a trial needs; say how many times more it has, and in words."""
-    count = enough_layers(model, tokens=FIRST_TOKENS, slow_s=TRIAL_SLOW_S, short_s=TRIAL_SHORT_S)
+    count = enough_layers(model, tokens=FIRST_TOKENS, passes=TRIAL_PASSES)
     found = layers_of(model) if count is not None else None
     whole = len(found[2]) if found else 0
     with first_layers(model, count) if found and count else nullcontext():

@@ -20,6 +20,8 @@ from llmjobs.errors import ModelError, plain_reason
 
 PREFIX_TOKENS, OWN_TOKENS, NEW_TOKENS = 40, (9, 3, 9), 2
 """A shared beginning, each row's own tokens after it, and how many tokens are read one by one."""
+PASSES = 7
+"""A comparison takes about as long as so many passes of the prefix."""
 Rows = list[list[int]]
 COMPARED = 8
 """The likeliest tokens of a row: those that decide what is generated."""
@@ -43,7 +45,7 @@ def probe_decoding(model: Model) -> DecodeProbe:
         ModelError: not even a plain forward works.
 
     """
-    layers = None if refuses("shared", model) else enough_layers(model)
+    layers = None if refuses("shared", model) else enough_layers(model, tokens=PREFIX_TOKENS, passes=PASSES)
     found = try_on(model, layers, lambda: _probe(model), lambda one: one.path == "shared")
     return replace(found, layers=layers) if layers is not None and found.path == "shared" else found
 

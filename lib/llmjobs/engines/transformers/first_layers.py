@@ -14,12 +14,11 @@ from torch import nn
 
 from llmjobs.engines.transformers.forward import padded_logits
 
-SLOW_PASS_S = 1.0
-"""A pass of the whole model that takes longer is worth avoiding."""
-SHORT_PASS_S = 0.5
-"""About what a pass on the first layers may take."""
+LONGEST_TRIAL_S = 4.0
+"""A trial on the whole model that takes longer is made on the first layers, where it takes about half as long."""
 FEWEST = 2
-TRIED_TOKENS = 16
+TRIED_TOKENS, TRIED_PASSES = 16, 4
+"""A short trial: so many passes of so many tokens."""
 _COUNTERS = frozenset({"layer_idx", "layer_id", "layer_index", "layer_number", "training"})
 Found = TypeVar("Found")
 
@@ -79,18 +78,17 @@ def enough_layers(
     model: Any,
     *,
     tokens: int = TRIED_TOKENS,
-    slow_s: float | None = None,
-    short_s: float | None = None,
+    passes: float = TRIED_PASSES,
+    longest_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> int | None:
-    """Return how many layers a trial needs; None where all of them are quick, or no fewer would show everything.
+    """Return how many layers a trial needs; None if the whole model is quick enough, or all layers are needed.
 
-    One pass of ``tokens`` through the fewest layers is timed, and what all would take is reckoned from it: more than
-    ``slow_s`` (:data:`SLOW_PASS_S`) is too much, ``short_s`` (:data:`SHORT_PASS_S`) is about what a pass through the
-    layers returned takes.
+    The trial makes about ``passes`` passes of ``tokens`` tokens. One such pass through the fewest layers is timed. If
+    the trial would take longer than ``longest_s`` (:data:`LONGEST_TRIAL_S`) on the whole model, the result is the
+    number of layers on which it takes half of that.
     """
-    slow_s = SLOW_PASS_S if slow_s is None else slow_s
-    short_s = SHORT_PASS_S if short_s is None else short_s
+    slow_s = (LONGEST_TRIAL_S if longest_s is None else longest_s) / passes
     found = layers_of(model)
     if found is None:
         return None
@@ -107,7 +105,7 @@ def enough_layers(
         return None
     if layer_s * whole <= slow_s:
         return None
-    count = max(fewest, int(short_s / layer_s))
+    count = max(fewest, int(slow_s / 2 / layer_s))
     return count if count < whole else None
 
 

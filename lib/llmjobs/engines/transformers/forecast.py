@@ -107,6 +107,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
         "runtime_bytes": base.rss_bytes,
         "runtime_anon_bytes": base.rss_bytes if base.anon_bytes is None else base.anon_bytes,
         "pass_bytes": passing,
+        "pass_tokens": unit.batch_tokens,
         **line.scaled(times).to_builtin(),
         "batch_tokens": budget.batch_tokens,
         "decode_s": decode_s * times if rows else 0.0,

@@ -155,6 +155,12 @@ def made_up_tokens(most_tokens: int | None) -> int:
     return USUAL_TOKENS if most_tokens is None or most_tokens >= USUAL_TOKENS else FEW_TOKENS
 
 
+def probe_size(most_tokens: int | None) -> tuple[int, float]:
+    """Tokens of a batch and number of batches of a comparison that may read so many."""
+    size = PROBE_TOKENS if made_up_tokens(most_tokens) == USUAL_TOKENS else FEW_PROBE_TOKENS
+    return size, made_up_tokens(most_tokens) / size
+
+
 def made_up_docs(vocabulary: int, max_length: int, *, few: bool = False) -> list[list[Request]]:
     """Make docs of every shape: few-shot prefixes, several endings, one suffix after two contexts.
 

@@ -26,7 +26,7 @@ from llmjobs.engines.transformers.forward import (
 )
 from llmjobs.engines.transformers.lengths import reset_frequencies, sharing_limit
 from llmjobs.engines.transformers.packed_layout import Leaves, find_leaves, layout_batch, layout_prefix
-from llmjobs.engines.transformers.probe import ScoringProbe, made_up_tokens, probe_paths
+from llmjobs.engines.transformers.probe import ScoringProbe, made_up_tokens, probe_paths, probe_size
 from llmjobs.errors import ModelError
 from llmjobs.memory import available_bytes
 
@@ -223,12 +223,13 @@ class Scorer(PathScorer):
     def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ScoringProbe:
         """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud.
 
-        ``most_tokens``: about what the comparison may read. Where a pass is slow, the model's first layers are compared
-        (``first_layers``).
+        ``most_tokens``: about what the comparison may read. If it would take more than a few seconds, only the model's
+        first layers are compared (``first_layers``).
         """
         refusals = {name: path.refuses(self.model) for name, path in self._paths.items()}
         best = next(name for name, refusal in refusals.items() if refusal is None)
-        layers = enough_layers(self.model) if best != "plain" else None
+        tokens, passes = probe_size(most_tokens)
+        layers = enough_layers(self.model, tokens=tokens, passes=passes) if best != "plain" else None
 
         def compare() -> ScoringProbe:
             return probe_paths(self.model, refusals, self._score_by, docs, most_tokens=most_tokens)
