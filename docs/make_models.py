@@ -9,11 +9,13 @@ import yaml
 
 from llmjobs.engines.transformers.shapes import model_shapes, on_meta, whole_weight_bytes
 from llmjobs.hub.files import size_text
+from llmjobs.quantization import METHODS
 
 PAGE = Path(__file__).with_name("models.md")
 FACTS = PAGE.with_suffix(".yaml")
 MANIFESTS = PAGE.parents[1] / "manifests"
-PRECISIONS = ("float32", "bfloat16", "8bit", "4bit", "cache")
+QUANTIZED = tuple(METHODS)
+PRECISIONS = ("float32", "bfloat16", *QUANTIZED, "cache")
 HEAD = """<!-- Generated from docs/models.yaml by docs/make_models.py; edit the texts there, then run: make docs -->
 # Models
 
@@ -23,11 +25,15 @@ MT-Bench. To run benchmarks on an instruct model in its own prompt format, set `
 not make the download smaller.
 """
 FACTS_HEAD = "| model | parameters | context | licence | gated | instruct |\n|---|--:|--:|---|---|---|"
-MEMORY_HEAD = "| model | download | float32 | bfloat16 | 8bit | 4bit | keys and values |\n|---|--:|--:|--:|--:|--:|--:|"
+MEMORY_HEAD = (
+    f"| model | download | float32 | bfloat16 | {' | '.join(QUANTIZED)} | keys and values |\n"
+    f"|---|{'--:|' * (len(PRECISIONS) + 1)}"
+)
 NOTES = """## How to read it
 
-- **float32 … 4bit** is the memory of the weights in decimal units, including the scales of quantized weights. float16
-  needs as much as bfloat16. Add about 1 GB on a CPU for the runtime and the forward passes.
+- **float32**, **bfloat16** and the quantized columns give the memory of the weights in decimal units, including the
+  scales of quantized weights. float16 needs as much as bfloat16. On a CPU, add about 1 GB for the runtime and the
+  forward passes.
 - **keys and values** is the memory that 1,000 tokens of context add in bfloat16, per sequence.
 - **instruct** is the instruct model of the same maker and size. Licence and gating are the same.
 - **download** is the size of the safetensors files as stored. The base models of OLMo 2 are stored in float32, twice
@@ -98,8 +104,7 @@ def weights(config: Mapping[str, Any]) -> dict[str, int]:
         "parameters": shapes.parameters,
         "float32": whole_weight_bytes(whole, "none"),
         "bfloat16": whole_weight_bytes(half, "none"),
-        "8bit": whole_weight_bytes(half, "8bit"),
-        "4bit": whole_weight_bytes(half, "4bit"),
+        **{name: whole_weight_bytes(half, name) for name in QUANTIZED},
         "cache": 1000 * int(shapes.cache_token_bytes or 0),
     }
 

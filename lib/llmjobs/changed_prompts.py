@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmjobs.terminal_text import plural
+
 
 @dataclass(frozen=True)
 class ChangedPrompts:
@@ -91,4 +93,4 @@ def count_changed(records: Iterable[Mapping[str, Any]], num_fewshot: int) -> Cha
 
 
 def _questions(count: int) -> str:
-    return f"{count:,} question{'' if count == 1 else 's'}"
+    return plural(count, "question")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from llmjobs.extensions import JOBS, STRATEGIES, load
+from llmjobs.terminal_text import plural
 
 # Options that several commands share.
 
@@ -298,7 +299,7 @@ def report_command(
         click.echo("note: the study is not finished, so the report is marked as partial", err=True)
     for finding in made.findings[:5]:
         click.echo(printable(f"- {finding.sentence}"))
-    click.echo(f"wrote {made.pdf} and {len(made.files) - 1} files beside it")
+    click.echo(f"wrote {made.pdf} and {plural(len(made.files) - 1, 'file')} beside it")
     return 0
 
 

@@ -30,7 +30,6 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Model name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -29,7 +29,7 @@ def current_anon_bytes() -> int:
 def mapped_weight_bytes(tensors: Iterable[Any]) -> int | None:
     """Bytes of a model's ``tensors`` that are used directly from a mapped file; None if the system does not show it.
 
-    They are no anonymous memory, but each pass reads them: without room for them the disk is read again and again.
+    They are not anonymous memory, but each pass reads them. Without room for them, the disk is read again and again.
     """
     ranges = mapped_files()
     if ranges is None:

@@ -65,10 +65,10 @@ def high_water_bytes() -> int:
 
 
 def needed_bytes(peak_anon_bytes: int | None, mapped_weight_bytes: int | None) -> int | None:
-    """Memory that a machine must have free for a model: what cannot be reclaimed, and the weights that each pass reads.
+    """Memory that must be free for a model: what cannot be reclaimed, and the weights that each pass reads.
 
-    Of weights that lie in a mapped file and are used from there, every page is read in every pass. Other file pages (a
-    file that was read to be converted) are there only as long as nobody wants the room. None where it is not known.
+    Weights that are used directly from a mapped file are read in full in every pass. Other file pages (a file that was
+    read to be converted) only stay while nobody needs the room. None if it is not known.
     """
     if peak_anon_bytes is None or mapped_weight_bytes is None:
         return None

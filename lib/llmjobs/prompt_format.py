@@ -181,12 +181,12 @@ class PromptFormat:
 
     @cached_property
     def cut_tokens(self) -> Tokens:
-        """What is written in the model's place where its thinking has used up its tokens."""
+        """Tokens that are inserted to end a thinking that has used up its tokens."""
         text = self.marks.cut_text() if self.marks else ""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def thinking_limit(self, all_tokens: int, answer_tokens: int) -> ThinkingLimit | None:
-        """Of a reply of ``all_tokens``, whose answer is to have its own; None where nothing is thought."""
+        """The limit of thinking in a reply of ``all_tokens`` that leaves the answer its own; None without thinking."""
         if not self.is_thinking or not self.marks:
             return None
         most = max(all_tokens - answer_tokens, 0)
@@ -219,13 +219,14 @@ class PromptFormat:
     def split(self, ids: Sequence[int], text: str, stop: Sequence[str] = ()) -> SplitReply:
         """Separate the thinking from a generated reply, given as tokens and as text (without special tokens).
 
-        The marks may be special tokens, which the text lacks; so they are looked for in the tokens. ``stop`` ends the
+        The marks may be special tokens, which the text lacks, so they are searched in the tokens. ``stop`` ends the
         answer, not the thinking.
         """
         raw = str(self.tokenizer.decode(list(ids), skip_special_tokens=False)) if self.marks else text
         if not self.marks or not (self.begins_thinking or raw.lstrip().startswith(self.marks.open)):
             found = split_reply(text)
-            answer = _until(found.answer, stop) if self.is_thinking else found.answer  # else it ended there already
+            # otherwise it has already ended there
+            answer = _until(found.answer, stop) if self.is_thinking else found.answer
             if found.thinking is None:
                 return replace(found, answer=answer)
             count = len(self.tokenizer(found.thinking, add_special_tokens=False)["input_ids"])
@@ -364,7 +365,7 @@ _ROLES = frozenset({"system", "user", "assistant", "human", "bot", "inst", "sys"
 
 
 def _until(answer: str, stop: Sequence[str]) -> str:
-    """The answer up to the first of ``stop``; blank lines before it, as behind a thinking, are no end."""
+    """The answer up to the first of ``stop``. Blank lines before it, for example after thinking, do not end it."""
     return before_stop(answer.lstrip(), stop)
 
 
@@ -389,14 +390,14 @@ def _template_text(tokenizer: Any) -> str:
 def _bos(tokenizer: Any) -> tuple[Tokens, frozenset[int]]:
     """The prefix of every prompt, and the tokens that count as BOS.
 
-    The tokenizer's own default decides. One that says ``add_bos_token`` and yet adds none (a tokenizer.json without
-    its post-processor) was trained with it.
+    The tokenizer's own default decides. One that sets ``add_bos_token`` but adds none (a tokenizer.json without its
+    post-processor) was trained with it.
     """
     with_special = list(tokenizer("a", add_special_tokens=True)["input_ids"])
     plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     place = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), None)
     bos_id = getattr(tokenizer, "bos_token_id", None)
-    if place is None:  # the special token changes how the first word is cut
+    if place is None:  # the special token changes how the first word is split
         place = int(bos_id is not None and with_special[:1] == [bos_id])
     prefix = tuple(with_special[:place])
     if not prefix and isinstance(bos_id, int) and getattr(tokenizer, "add_bos_token", None) is True:

@@ -1,8 +1,7 @@
-"""What jobs write and the report reads: a line of ``records.jsonl`` for each job, and a cell of the timing matrix.
+"""The records that jobs write and the report reads: the lines of ``records.jsonl``, and the cells of the timing matrix.
 
-Each kind is typed here once. Jobs write these, summaries and the report read them; the order of the keys is the order
-in the file. The runner adds ``step`` to every line. ``NotRequired`` keys are left out where they do not apply, and in
-runs of older versions.
+Each kind is typed once, here. The order of the keys is the order in the file. The runner adds ``step`` to every line.
+``NotRequired`` keys are missing if they do not apply, and in runs of older versions.
 """
 
 import math
@@ -16,23 +15,23 @@ from llmjobs.statistics.intervals import Interval, wilson
 
 
 class EvalDetails(TypedDict, total=False):
-    """What a record of an eval holds only where it applies."""
+    """Keys of an eval record that only some records have."""
 
     num_fewshot: int
-    """Shots that fitted into the prompt."""
+    """Number of shots that fitted into the prompt."""
     truncated: bool
     """The beginning of the prompt was cut off."""
     shortened: bool
-    """The reply had less room than the benchmark gives it."""
+    """The reply had less room than the benchmark asks for."""
     joined: bool
-    """The tokenizer joins the end of the prompt with the answer."""
+    """The tokenizer joined the end of the prompt with the answer."""
     thinking: str
     thinking_tokens: int | None
     thinking_cut: bool
-    """The thinking had used up its tokens and was ended."""
+    """The thinking used up its tokens and was ended."""
     error: str
     cut_tokens: int
-    """Tokens of the prompt that were cut off to make room for the reply."""
+    """Number of prompt tokens that were cut off to make room for the reply."""
     text: str
     """A generated reply, without its thinking."""
     finish_reason: str
@@ -48,34 +47,34 @@ class EvalRecord(EvalDetails):
     doc_id: int
     gold: str
     prediction: str | None
-    """None where no answer could be read, or there is none."""
+    """None if no answer could be read, or there is none."""
     correct: bool | None
-    """None in an error: an error is never a wrong answer."""
+    """None for an error: an error is never a wrong answer."""
     loglikelihoods: list[float] | None
-    """Of each option in nats, rounded to 1e-6; None for generated answers."""
+    """Log-likelihood of each option in nats, rounded to 1e-6; None for generated answers."""
     status: str
     """``ok``, ``unparsed`` (no answer could be read from the reply) or ``error``."""
     metrics: dict[str, float]
 
 
 class CellRecord(EvalRecord):
-    """An answer of one repetition of a matrix cell; in the file both of its own keys come first."""
+    """An answer of one repetition of a matrix cell; in the file, the cell's two keys come first."""
 
     cell: str
     repetition: int
 
 
 class TurnAsked(TypedDict):
-    """What is known of a turn before it is asked."""
+    """What is known about a turn before it is asked."""
 
     model: str
     set: str
     conversation: str
     turn: int
-    """From 1."""
+    """Counted from 1."""
     kind: str | None
     distance: int | None
-    """Turns between telling a fact and asking for it; None where nothing is asked for."""
+    """Turns between stating a fact and asking about it; None if nothing is asked."""
     strategy: str
     history: bool
     context: int | None
@@ -83,12 +82,12 @@ class TurnAsked(TypedDict):
 
 
 class TurnOutcome(TypedDict):
-    """What came of a turn."""
+    """The result of a turn."""
 
     answer: str | None
     expected: str | None
     correct: bool | None
-    """None where nothing is expected, or there is no answer."""
+    """None if nothing is expected, or there is no answer."""
     status: str
     """``ok`` or ``error``."""
     tokens_sent: int | None
@@ -96,7 +95,7 @@ class TurnOutcome(TypedDict):
     tokens_side: int | None
     tokens_new: int | None
     tokens_counted: str | None
-    """Who counted: ``tokenizer``, ``server`` or ``estimate``."""
+    """Source of the token counts: ``tokenizer``, ``server`` or ``estimate``."""
     finish_reason: str | None
     thinking: NotRequired[str]
     thinking_tokens: NotRequired[int | None]
@@ -108,7 +107,7 @@ class TurnRecord(TurnAsked, TurnOutcome):
 
 
 class AnswerRecord(TypedDict):
-    """An agent's answers to the turns of one MT-Bench question; the lists have an entry per answered turn."""
+    """An agent's answers to the turns of one MT-Bench question; the lists have one entry per answered turn."""
 
     model: str
     question_id: str
@@ -119,9 +118,9 @@ class AnswerRecord(TypedDict):
     """``ok`` or ``error``."""
     error: NotRequired[str]
     final: NotRequired[bool]
-    """Another try would fail too: the prompt does not fit."""
+    """Another try would fail too, because the prompt does not fit."""
     imported: NotRequired[bool]
-    """Read from a file; the keys below are absent then."""
+    """The answer was read from a file; the keys below are missing then."""
     tokens_sent: NotRequired[list[int]]
     tokens_dropped: NotRequired[list[int]]
     tokens_side: NotRequired[list[int]]
@@ -137,11 +136,11 @@ class AnswerRecord(TypedDict):
 
 
 class JudgeReply(TypedDict, total=False):
-    """What a judge replied to one prompt; a single judgment holds these keys itself, a comparison once per order."""
+    """A judge's reply to one prompt. A single judgment contains these keys; a comparison has them once per order."""
 
     judgment: str | None
     asked: int
-    """How often it was asked: twice where its first reply could not be read."""
+    """How often it was asked: twice if the first reply could not be read."""
     earlier: list[str]
     prompt_tokens: int
     new_tokens: int
@@ -152,7 +151,7 @@ class JudgeReply(TypedDict, total=False):
     error: str
     final: bool
     verdict: str | None
-    """In a comparison's order: ``A``, ``B`` or ``tie``."""
+    """The verdict in this order: ``A``, ``B`` or ``tie``."""
 
 
 class Judgment(TypedDict):
@@ -163,16 +162,16 @@ class Judgment(TypedDict):
     question_id: str
     category: str
     turn: int
-    """From 1."""
+    """Counted from 1."""
     prompt: str | None
     status: str
-    """As in :class:`JudgeReply`; the worse one of a comparison's two."""
+    """As in :class:`JudgeReply`; the worse of a comparison's two."""
     why: NotRequired[str]
     """Why there was nothing to judge."""
     model: NotRequired[str]
     rating: NotRequired[float | None]
     single_brackets: NotRequired[bool]
-    """The rating was read by the weaker rule."""
+    """The rating was read by the more lenient rule."""
     judgment: NotRequired[str | None]
     asked: NotRequired[int]
     earlier: NotRequired[list[str]]
@@ -185,13 +184,11 @@ class Judgment(TypedDict):
     first: NotRequired[str]
     second: NotRequired[str]
     winner: NotRequired[str | None]
-    """``first``, ``second``, ``tie``; None without two verdicts."""
+    """``first``, ``second`` or ``tie``; None without two verdicts."""
     flipped: NotRequired[bool | None]
     """Whether the order of the two answers changed the verdict."""
     orders: NotRequired[list[JudgeReply]]
 
-
-# A line from disk is checked against its kind before anybody uses it.
 
 Kind = TypeVar("Kind")
 
@@ -242,10 +239,10 @@ def _check(hint: Any) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict)
 
 
-# A cell of the timing matrix: `cell.json`, the summary, the grid on the terminal and the report's chapter.
+# A cell of the timing matrix, as in `cell.json`, the summary, the terminal's table and the report.
 
 DONE, KILLED, FAILED, UNAVAILABLE, MISSING = "done", "killed", "failed", "unavailable", "missing"
-"""How a cell ended; ``missing``: it has not run to its end yet."""
+"""How a cell ended; ``missing``: it has not finished yet."""
 CONFIDENCE = "95% Wilson"
 AnswerKey = tuple[str, str, str]
 """Benchmark, subject, doc_id."""
@@ -253,7 +250,7 @@ AnswerKey = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the ``n`` repetitions of a cell: median, lowest, highest."""
+    """A measurement over the ``n`` repetitions of a cell: median, lowest, highest."""
 
     median: float
     low: float
@@ -275,13 +272,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell of the grid as it ended: every figure over its repetitions, and the answers of its first one.
+    """The result of one cell: each measurement over its repetitions, and the answers of the first one.
 
-    Cells that never ran have no figures; what they were asked for stands in their place.
+    A cell that never ran has no measurements, and its settings are the requested ones.
     """
 
     row: str
-    """The name that people read: ``CPU 4-bit``."""
+    """The name for readers: ``CPU 4-bit``."""
     cell: str
     """The name of its folder."""
     model: str
@@ -293,21 +290,21 @@ class CellResult:
     status: str
     reason: str | None = None
     repetitions: int = 0
-    """Those that have a result."""
+    """Number of repetitions with a result."""
     architecture: str | None = None
     parameters: int | None = None
     revision: str | None = None
     scoring_path: str | None = None
     errors: int = 0
-    """Questions that ended in an error."""
+    """Number of questions that ended in an error."""
     repetitions_agree: bool = True
     """Whether all repetitions gave the same answers."""
     measures: Mapping[str, Spread | None] = field(default_factory=dict)
-    """Figures by the names in ``docs/measuring.md``; None where nothing was measured."""
+    """Measurements by the names in ``docs/measuring.md``; None if not measured."""
     by_context: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """Prefill and decode at each context length."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why a figure is missing, by its name."""
+    """Why a measurement is missing, by its name."""
     remarks: Sequence[str] = field(default_factory=list)
     precision: str | None = None
     """As the manifest lists it; None where quantization and number format were varied by themselves."""
@@ -315,10 +312,10 @@ class CellResult:
     """Whether the other precisions of its model are compared with it."""
     engine: str = "transformers"
     answers: Mapping[AnswerKey, tuple[str | None, bool]] = field(default_factory=dict)
-    """The answer to each question, and whether it is right; they lie in ``records.jsonl``, not in ``cell.json``."""
+    """The answer to each question, and whether it is right. These are in ``records.jsonl``, not in ``cell.json``."""
 
     def value(self, name: str) -> float | None:
-        """Return the median of a measure, or None where it was not measured."""
+        """Return the median of a measurement, or None if it was not taken."""
         found = self.measures.get(name)
         return None if found is None else found.median
 
@@ -330,7 +327,7 @@ class CellResult:
 
     @property
     def memory_bytes(self) -> float | None:
-        """Memory that the cell needs: the accelerator's where it is on one, else what must stay of the process."""
+        """Memory that the cell needs: the accelerator's if it uses one, otherwise what the process cannot release."""
         return self.value("peak_device_bytes") or self.value("needed_bytes") or self.value("peak_rss_bytes")
 
     @property
@@ -342,7 +339,7 @@ class CellResult:
         return Interval(right / len(self.answers), *wilson(right, len(self.answers)))
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``cell.json``; a cell that never ran has no figures."""
+        """The content of ``cell.json``; a cell that never ran has no measurements."""
         head = {name: getattr(self, name) for name in _ASKED}
         if self.precision:
             head |= {name: getattr(self, name) for name in ("precision", "is_reference", "engine")}
@@ -406,7 +403,7 @@ _ASKED = ("row", "cell", "model", "device", "quantization", "dtype", "threads", 
 
 
 def answers_of(records: Iterable[Mapping[str, Any]]) -> dict[AnswerKey, tuple[str | None, bool]]:
-    """Return the answers of a cell's records; a question in error has none."""
+    """Return the answers of a cell's records; a question that ended in an error has none."""
     return {
         (str(line.get("benchmark", "")), str(line.get("subject", "")), str(line.get("doc_id"))): (
             line.get("prediction"),

@@ -1,8 +1,7 @@
 """Keeps keys and tokens out of everything that is written, by value, whatever the source of a message.
 
 A server that quotes the key back, a library that puts a header into its exception, an address with a password in it:
-the value is replaced in every error, log line and traceback. The *answer* of a model or server is kept as it
-is.
+the value is replaced in every error, log line and traceback. The *answer* of a model or server is kept unchanged.
 """
 
 import logging

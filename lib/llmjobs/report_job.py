@@ -1,4 +1,4 @@
-"""Makes the report: read, line up, measure, write."""
+"""Make the report: read results, match their questions, measure, write."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from llmjobs.report.sections.accuracy import labels, leaderboard
 from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Notice, Study
 from llmjobs.report.text.isolates import isolated, names_in
-from llmjobs.report.wording import count, listed, plural, word
+from llmjobs.report.wording import agree, listed, plural, sentence, word
 from llmjobs.report.write.figures import draw_figures
 from llmjobs.report.write.html import write_html
 from llmjobs.report.write.notes import notes_text
@@ -45,7 +45,7 @@ FINDINGS_SHOWN = 8
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What was written, what it found, and what to know about the input."""
+    """The files that were written, the findings, and notices on the input."""
 
     pdf: Path
     files: tuple[Path, ...]
@@ -71,12 +71,12 @@ def make_report(
     """Write the report on ``paths`` to ``output`` (a PDF) and everything else beside it.
 
     ``budget`` maps memory, time, cpu, gpu, energy to bytes, seconds, joules. ``progress`` gets a line before each part
-    of a long report. Each file is replaced in one step: a report that was there before is never half of a new one. The
-    tables come first and the PDF last, so that whatever goes wrong with a page costs no figure.
+    of a long report. Each file is replaced in one step, so an earlier report is never mixed with a new one. The tables
+    are written first and the PDF last, so a problem with a page loses no table or figure.
 
     Raises:
-        DataError: nothing can be read, or the results are not comparable and neither ``common`` (for unlike questions)
-            nor ``any_prompt`` (for another prompt, number of shots or version) is set.
+        DataError: nothing can be read, or the results are not comparable and neither ``common`` (if questions differ)
+            nor ``any_prompt`` (if prompts, numbers of shots or versions differ) is set.
 
     """
     step = _Progress(progress)
@@ -117,7 +117,7 @@ def make_report(
 
 
 def _pdf(output: Path, front: FrontPage, chapters: Sequence[Chapter], figures: Figures) -> bytes:
-    """Lay the pages out; an LlmjobsError that says what is there when that fails."""
+    """Lay out the pages; if that fails, raise an LlmjobsError that says which files are complete."""
     try:
         return make_pdf(front, chapters, figures)
     except Exception as error:
@@ -133,18 +133,18 @@ BIG_ANSWERS, BIG_PAIRS = 200_000, 400
 
 
 class _Progress:
-    """Prints a line before each part of a report that is large, or that already takes long."""
+    """Prints a line before each part of a report that is large or has already taken long."""
 
     def __init__(self, print_line: Callable[[str], None] | None) -> None:
         self.print_line, self.started_s, self.large = print_line, monotonic(), False
 
     def big(self, study: Study) -> None:
-        """Take note of how much there is to do."""
+        """Store how much there is to do."""
         answers = sum(len(benchmark.rows) * benchmark.n for benchmark in study.benchmarks)
         self.large = answers > BIG_ANSWERS or _pairs(study) > BIG_PAIRS
 
     def __call__(self, what: str) -> None:
-        """Say what comes next."""
+        """Announce the next part."""
         if self.print_line and (self.large or monotonic() - self.started_s > LONG_S):
             self.print_line(f"{what} …")
 
@@ -159,10 +159,10 @@ def _size(study: Study) -> str:
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:
-    """Order findings by weight; what weighs the same stays in order.
+    """Order findings by weight; equal weights keep their order.
 
-    What is shown on the first page comes first. Warnings get up to half of its places: with several benchmarks the
-    sentences on who is best would fill it, and a model at chance or with unreadable replies would go unmentioned.
+    Findings of the first page come first. Warnings get up to half of its places: with several benchmarks the sentences
+    on who is best would fill it, and a model at chance or with unreadable replies would go unmentioned.
     """
     ordered = sorted(findings, key=lambda finding: -finding.weight)
     warnings = [finding for finding in ordered if finding.alarm][: FINDINGS_SHOWN // 2]
@@ -189,7 +189,7 @@ def _title(study: Study) -> str:
     models = len({entry.info.id for entry in study.entries})
     asked = [*(benchmark.name for benchmark in study.benchmarks), *(table.benchmark for table in study.graded)]
     names = listed(asked, limit=3)
-    who = f"{word(models).capitalize()} {'model' if models == 1 else 'models'}"
+    who = f"{sentence(word(models))} {agree(models, 'model', 'models')}"
     return f"{who} on {names}" if asked else f"Report on {study.title}"
 
 
@@ -209,7 +209,6 @@ def _warning(study: Study) -> str:
         parts.append("Partial: the study was not finished when this report was made.")
     if study.notices:
         number = len(study.notices)
-        what = "One thing" if number == 1 else f"{count(number)} things"
-        verb = "stands" if number == 1 else "stand"
-        parts.append(f"{what} to know about the input {verb} under How it was made; the first: {study.notices[0]}.")
+        more = f" {plural(number - 1, 'more note')} under How it was made." if number > 1 else ""
+        parts.append(f"Note on the input: {study.notices[0]}.{more}")
     return " ".join(parts)

@@ -8,7 +8,7 @@ GIB = 1 << 30
 DASH = "–"
 """Printed where nothing was measured, which is not zero."""
 SIGNIFICANT = 12
-"""Digits that are trusted: a mean of a million figures still has them."""
+"""Digits that count: even a mean of a million values has this many."""
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -25,12 +25,22 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     return out
 
 
+def plural(number: int, one: str, many: str = "") -> str:
+    """Return ``1 model``, ``3 models`` or ``1,200 models``; ``many`` is for words that do not just take an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def agree(number: int, one: str, many: str) -> str:
+    """Return the form that goes with a number: ``one`` with 1, ``many`` with any other."""
+    return one if number == 1 else many
+
+
 def fixed(value: float, digits: int = 0, *, thousands: bool = False) -> str:
     """Write ``value`` with ``digits`` decimals, half up, without a minus before a zero; ``nan`` and ``inf`` as text.
 
-    Half up as people do: 9.175 becomes 9.18 and 0.5475 becomes 54.8 %. A binary number is seldom exactly the decimal
-    that it stands for (5.475 is stored as 5.47499999999999964), so the last digits, which hold no information, are
-    dropped before rounding.
+    Half up, as people round: 9.175 becomes 9.18 and 0.5475 becomes 54.8 %. A binary number is seldom exactly the
+    decimal that it stands for (5.475 is stored as 5.47499999999999964), so the last digits, which hold no information,
+    are dropped before rounding.
     """
     if not math.isfinite(value):
         return str(float(value))

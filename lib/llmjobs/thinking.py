@@ -29,7 +29,7 @@ class Marks:
         return self.empty or f"{self.open}\n\n{self.close}\n\n"
 
     def cut_text(self) -> str:
-        """What is written in the model's place where its thinking has used up its tokens."""
+        """Text that is inserted to end a thinking that has used up its tokens."""
         return self.cut or f"\n{self.close}\n\n"
 
 
@@ -98,23 +98,23 @@ def split_reply(text: str, *, begun: bool = False, marks: Marks | None = None) -
 
 @dataclass(frozen=True)
 class ThinkingLimit:
-    """How many tokens of a reply may be thinking, and how many are left for the answer behind it."""
+    """How many tokens of a reply may be thinking, and how many are left for the answer after it."""
 
     marks: Marks
     begun: bool
     """Whether the prompt opened the block."""
     tokens: int
-    """Most tokens of the thinking; what ends it is among them."""
+    """Maximum number of thinking tokens, including those that end it."""
     answer_tokens: int
     cut: tuple[int, ...]
-    """What is written in the model's place to end the thinking."""
+    """Tokens that are inserted to end the thinking."""
 
 
 class ThinkingCount:
-    """Follows a reply token by token, and ends its thinking where it has used up its tokens."""
+    """Follows a reply token by token, and ends its thinking when that has used up its tokens."""
 
     def __init__(self, limit: ThinkingLimit, decode: Callable[[Sequence[int]], str]) -> None:
-        """``decode`` keeps special tokens, of which a mark may be one."""
+        """``decode`` keeps special tokens, because a mark may be one."""
         self._limit, self._decode = limit, decode
         self._ids: list[int] = []
         self._answer_from: int | None = None
@@ -129,11 +129,10 @@ class ThinkingCount:
         return self._answer_from is not None and len(self._ids) - self._answer_from >= self._limit.answer_tokens
 
     def next(self, chosen: int) -> int:
-        """The token that stands next in the reply: the model's, or one that ends its thinking."""
+        """Return the next token of the reply: the model's, or one that ends its thinking."""
         return self._to_write.pop(0) if self._to_write else chosen
 
     def add(self, token: int) -> None:
-        """Take a token of the reply."""
         self._ids.append(token)
         marks = self._limit.marks
         if self._answer_from is not None:
@@ -160,7 +159,6 @@ class ThinkingFilter:
     """Removes the thinking from a streamed reply for display; the complete reply is split at the end."""
 
     def __init__(self) -> None:
-        """Start without any text."""
         self._text = ""
         self._state = "start"
         self._marks = KNOWN[0]

@@ -121,7 +121,7 @@ def test_other_architectures(kind, keeps, tmp_path):
     assert [r.text for r in kept] == [r.text for r in whole]
     assert any(r.reused_tokens for r in kept) == keeps
     assert len(said) == (not keeps)
-    assert keeps or "every turn is computed whole" in said[0]
+    assert keeps or "each turn is computed from the beginning" in said[0]
 
 
 def test_long_prompts_are_read_in_parts(backend, monkeypatch):

@@ -45,7 +45,7 @@ def talk(tmp_path, capsys):
 def test_answers_and_a_meter(talk):
     code, agent, out, err = talk("Hello.", "", "  ", "Again.")
     assert (code, out) == (0, "Noted.\nNoted.\n")
-    assert "[turn 2 · 9 of 200 tokens sent, 0 kept from before · 1 new in" in err
+    assert "[turn 2 · 9 of 200 tokens sent, 0 reused · 1 new in" in err
     assert len(agent.messages) == 4
 
 

@@ -82,7 +82,7 @@ def test_code_of_a_model_runs_only_where_the_manifest_says_so(folder: Path, tmp_
 
 def test_a_tokenizer_of_a_gigabyte_is_not_read(folder: Path) -> None:
     os.truncate(folder / "tokenizer.json", 1 << 30)
-    assert "tokenizer.json has 1,024 MiB, more than the 128 MiB allowed" in refused(folder)
+    assert "tokenizer.json is 1,024 MiB, more than the 128 MiB allowed" in refused(folder)
     with pytest.raises(ModelError, match="more than the 128 MiB allowed"):
         load_tokenizer(ModelSpec(id=str(folder)))
 
@@ -90,7 +90,7 @@ def test_a_tokenizer_of_a_gigabyte_is_not_read(folder: Path) -> None:
 def test_a_large_tokenizer_on_the_hub_is_not_fetched() -> None:
     files = (RemoteFile("tokenizer.json", MAX_TEXT_BYTES + 1), RemoteFile("model.safetensors", 1 << 40))
     repo = RemoteRepo("model", "a/b", "0" * 40, files, gated=False)
-    with pytest.raises(ModelError, match="tokenizer.json has 128 MiB, more than"):
+    with pytest.raises(ModelError, match="tokenizer.json is 128 MiB, more than"):
         model_files(repo)
 
 

@@ -76,5 +76,5 @@ def test_a_panic_while_it_is_used_is_one_line() -> None:
         def _encode_plus(self, _: str) -> None:
             raise PanicException("retry-limit-in-match over")
 
-    with pytest.raises(ModelError, match="m: its tokenizer broke down on a text"):
+    with pytest.raises(ModelError, match="m: its tokenizer crashed on a text"):
         bound_tokenizer(Tokenizer(), "m")._encode_plus("x")

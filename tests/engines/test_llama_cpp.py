@@ -306,7 +306,7 @@ def test_other_tokens_are_an_error_that_shows_both(engine: LlamaEngine, other: A
         def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
             return {"input_ids": [7, *other.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]]}
 
-    with pytest.raises(ModelError, match=r"differ from those of the original tokenizer from place 0 on: \[0.*\[7"):
+    with pytest.raises(ModelError, match=r"differ from those of the original tokenizer from position 0 on: \[0.*\[7"):
         check_same_tokens("m", ["abc"], engine.tokenizer, Shifted())
 
 

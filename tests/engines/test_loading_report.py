@@ -51,13 +51,13 @@ def test_one_small_weight_is_missing(folder: Path) -> None:
 
 def test_a_head_that_the_model_does_not_have(folder: Path) -> None:
     change(folder, lambda weights: weights | {"v_head.summary.weight": torch.ones(1, 4)})
-    assert "hold 1 weights that LlamaForCausalLM does not have (v_head.summary.weight)" in refused(folder)
+    assert "contain 1 weight that LlamaForCausalLM does not have (v_head.summary.weight)" in refused(folder)
 
 
 def test_a_weight_of_another_shape(folder: Path) -> None:
     change(folder, lambda weights: weights | {"model.norm.weight": torch.ones(3)})
     line = refused(folder)
-    assert "1 weights do not have the shape that config.json gives (model.norm.weight)" in line
+    assert "1 weight does not have the shape that config.json gives (model.norm.weight)" in line
     assert "ignore_mismatched_sizes" not in line
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from llmjobs.cli import main
 from llmjobs.errors import EXIT_RESUMABLE
+from llmjobs.terminal_text import plural
 from llmjobs.work.journal import read_records
 
 ROOT = Path(__file__).parents[2]
@@ -247,4 +248,4 @@ def test_course_form_counts_unreadable_replies(study, tmp_path, capsys):
     assert len(records) == 60
     assert unparsed, "a random model writes letters by chance only"
     assert all(r["prediction"] is None and r["correct"] is False and "text" in r for r in unparsed)
-    assert f"{len(unparsed)} replies could not be parsed" in capsys.readouterr().out
+    assert f"{plural(len(unparsed), 'reply', 'replies')} could not be parsed" in capsys.readouterr().out

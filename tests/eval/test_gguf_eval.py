@@ -172,9 +172,9 @@ def test_a_bad_file_is_one_line(gguf, mmlu_rows, tmp_path, capsys, name):
     ("model", "told"),
     [
         ({"id": "o/n", "engine": "lama.cpp"}, "'lama.cpp' is not one of auto, transformers, llama.cpp"),
-        ({"id": "m.gguf", "quantization": "4bit"}, "a GGUF file is quantized already"),
-        ({"id": "m.gguf", "dtype": "float16"}, "dtype and device_map are for transformers"),
-        ({"id": "o/n", "kv_cache": "q8_0"}, "gpu_layers and kv_cache are for llama.cpp"),
+        ({"id": "m.gguf", "quantization": "4bit"}, "a GGUF file is already quantized"),
+        ({"id": "m.gguf", "dtype": "float16"}, "dtype and device_map only apply to transformers"),
+        ({"id": "o/n", "kv_cache": "q8_0"}, "gpu_layers and kv_cache only apply to llama.cpp"),
         ({"id": "m.gguf", "kv_cache": "int8"}, "kv_cache"),
     ],
 )

@@ -138,7 +138,7 @@ def refusal(folder: Path, text: str) -> str:
     ("benchmarks", "says"),
     [
         ("[{file: Q.csv, question: q, answer: a}, {file: q.csv, question: q, answer: a}]", "is given twice"),
-        ("[{file: q.csv, question: q, answer: a, subjects: [../../../up]}]", "a file of your own is one subject"),
+        ("[{file: q.csv, question: q, answer: a, subjects: [../../../up]}]", "your own file counts as one subject"),
         ("[{file: q.csv, question: q, answer: a, name: ../up}]", "cannot be a folder's name"),
     ],
 )

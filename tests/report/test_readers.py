@@ -143,7 +143,7 @@ def test_plain_tables(tmp_path: Path, name: str, text: str) -> None:
     table = benchmark.loglikelihoods[0]
     assert table is not None
     assert table.shape == (2, 2)
-    assert "1 rows do not name a model or a question" in run.notices[0].what
+    assert "1 row does not name a model or a question" in run.notices[0].what
 
 
 def test_only_right_and_wrong(tmp_path: Path) -> None:

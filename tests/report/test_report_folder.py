@@ -121,8 +121,8 @@ def test_damage_is_told_and_survived(tmp_path: Path) -> None:
     told = result.stderr
     assert "the last line is cut off" in told
     assert "small/demo.sorting/records.jsonl: the file is missing" in told
-    assert "1 questions are recorded twice" in told
-    assert "1 of 42 lines are not JSON objects" in told
+    assert "1 question is recorded twice" in told
+    assert "1 of 42 lines is not a JSON object" in told
     assert "disagrees with the records of large" in told
     assert "the study is not finished" in told
     notices = json.loads((run / "summary.json").read_text())["report"]["notices"]
@@ -154,7 +154,7 @@ def test_a_running_study_gives_a_report(tmp_path: Path) -> None:
         ({"fingerprint": {"prompt": "course"}}, r"prompt differs \(course: .*; original: "),
         ({"fingerprint": {"num_fewshot": 0}}, "num_fewshot differs"),
         ({"questions": 30}, r"different questions \(120: .*; 90: .*; 90 in common\)"),
-        ({"seed": 8}, "have a different gold answer or text"),
+        ({"seed": 8}, "a different gold answer or text"),
     ],
 )
 def test_unlike_runs_are_refused_with_what_differs(tmp_path: Path, other: dict[str, object], told: str) -> None:

@@ -319,7 +319,7 @@ def test_confidence_is_read_off_the_scores_that_chose(shared_data: Path, tmp_pat
     assert found.calibration is not None
     assert found.calibration.accuracy == pytest.approx(right)
     assert abs(right - plain) > 0.05
-    assert found.scores_kind == "log-likelihoods a character"
+    assert found.scores_kind == "log-likelihoods per character"
 
 
 def test_the_intervals_of_a_models_patterns_agree_with_their_tests(biased: Measures) -> None:

@@ -96,7 +96,7 @@ def test_two_writers_that_no_lock_keeps_apart_one_stops_before_it_does_harm(tmp_
         first.append([{"a": 1}])
         with Journal(path, first.size) as second:
             second.append([{"b": 1}])
-            with pytest.raises(RunFolderError, match=r"has 16 bytes, but this process left it at 8"):
+            with pytest.raises(RunFolderError, match=r"has 16 bytes, but this process wrote 8"):
                 first.append([{"a": 2}])
             second.append([{"b": 2}])
     assert read_records(path) == [{"a": 1}, {"b": 1}, {"b": 2}]

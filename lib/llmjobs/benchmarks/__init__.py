@@ -1,1 +1,1 @@
-"""Benchmarks, one file each. No torch: rows in, strings and judgements out."""
+"""Benchmarks, one file each. They turn rows into prompts and replies into grades, without torch."""

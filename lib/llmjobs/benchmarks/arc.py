@@ -1,4 +1,4 @@
-"""ARC: grade-school science questions. The options' texts are compared; there are three to five of them."""
+"""ARC: grade-school science questions with three to five options, whose texts are compared."""
 
 from llmjobs.benchmarks.base import HubDataset, Row
 from llmjobs.benchmarks.multiple_choice import OptionTexts, labelled_row
@@ -7,7 +7,7 @@ SPLITS = {"test": "test", "fewshot": "train"}
 
 
 class ARCEasy(OptionTexts):
-    """Questions that a retrieval or a co-occurrence method answers."""
+    """Questions that a retrieval or word co-occurrence method answers."""
 
     name = "arc_easy"
     title = "ARC-Easy"
@@ -22,12 +22,12 @@ class ARCEasy(OptionTexts):
         return labelled_row(raw)
 
     def text(self, row: Row) -> str:
-        """Put the question alone: the options are not shown."""
+        """Return the question alone; the options are not shown."""
         return f"Question: {row['question']}\nAnswer:"
 
 
 class ARCChallenge(ARCEasy):
-    """Questions that those methods get wrong."""
+    """Questions that neither method answers."""
 
     name = "arc_challenge"
     title = "ARC-Challenge"

@@ -1,7 +1,7 @@
-"""The contract of a benchmark: where its rows come from, how an example reads, how an answer is judged.
+"""The contract of a benchmark: where its rows come from, how an example reads, how an answer is graded.
 
-A benchmark is one file with one subclass of :class:`Benchmark`. It sees plain dictionaries (rows) and strings only;
-tokens, models and batches are other modules' work.
+A benchmark is one file with one subclass of :class:`Benchmark`. It only sees plain dictionaries (rows) and strings;
+other modules deal with tokens, models and batches.
 """
 
 from abc import ABC, abstractmethod
@@ -17,18 +17,18 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Where the rows lie on the hub: parquet data sets only, no loading scripts."""
+    """Where the rows are on the hub: parquet data sets only, no loading scripts."""
 
     path: str
     config: str | None = None
     """Name of the configuration; ``{subject}`` in it is replaced by the subject."""
     splits: Mapping[str, str] = field(default_factory=dict)
-    """The benchmark's own split names (``test``, ``fewshot``) to the data set's."""
+    """Maps the benchmark's split names (``test``, ``fewshot``) to those of the data set."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One worked or asked example: ``text`` + ``target`` is how it reads with its answer."""
+    """One example, worked or asked: with its answer, it reads ``text`` + ``target``."""
 
     text: str
     target: str
@@ -38,39 +38,39 @@ class Example:
 class Doc:
     """One question as the model sees it, apart from the shots.
 
-    ``questions`` and ``continuations`` have one entry an option; where all options share one text, ``questions`` has
-    a single entry. For generation ``continuations`` is empty.
+    ``questions`` and ``continuations`` have one entry per option; where all options share one text, ``questions`` has a
+    single entry. For generation ``continuations`` is empty.
     """
 
     doc_id: int
     subject: str
     question: str
-    """Readable, for people: ``--show``, the report."""
+    """Readable text for ``--show`` and the report."""
     choices: tuple[str, ...]
     gold: str
     """A letter for multiple choice, the answer's text for generation."""
     questions: tuple[str, ...]
     continuations: tuple[str, ...]
     golds: tuple[str, ...] = ()
-    """Letters of all right options, where a benchmark has several (TruthfulQA's MC2)."""
+    """Letters of all right options, if a benchmark has several (TruthfulQA's MC2)."""
 
 
 @dataclass(frozen=True)
 class Shots:
-    """What stands before the question: a description and worked examples, each ended by ``delimiter``."""
+    """What comes before the question: a description and worked examples, each followed by ``delimiter``."""
 
     description: str = ""
     examples: tuple[Example, ...] = ()
     delimiter: str = "\n\n"
 
     def render(self, count: int) -> str:
-        """The text of the description and the first ``count`` examples."""
+        """Return the description and the first ``count`` examples as text."""
         return self.description + "".join(e.text + e.target + self.delimiter for e in self.examples[:count])
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What became of one doc: the option or text chosen, right or not, and the benchmark's metrics (name → 0…1)."""
+    """The result of one doc: the chosen option or text, whether it is right, and each metric's value (name → 0…1)."""
 
     prediction: str | None
     correct: bool
@@ -79,7 +79,7 @@ class Grade:
 
 @dataclass(frozen=True)
 class Generation:
-    """How a reply is generated: at most ``max_new_tokens``, ended by any of ``stop``."""
+    """How a reply is generated: at most ``max_new_tokens``, stopping at any of ``stop``."""
 
     stop: tuple[str, ...]
     max_new_tokens: int
@@ -88,7 +88,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Options:
-    """What a manifest says about a benchmark, with the benchmark's own defaults filled in."""
+    """What a manifest says about a benchmark, with the benchmark's defaults filled in."""
 
     num_fewshot: int
     prompt: str
@@ -103,15 +103,15 @@ class Benchmark(ABC):
     """Raised whenever a prompt or a score changes; part of every fingerprint."""
     title: ClassVar[str]
     source: ClassVar[str]
-    """Paper or page that defines it."""
+    """The paper or page that defines it."""
     hub: ClassVar[HubDataset | None] = None
     subjects: ClassVar[tuple[str, ...]] = ("all",)
     categories: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Named groups of subjects that a manifest may ask for."""
     prompts: ClassVar[tuple[str, ...]] = ("lm-eval",)
-    """Allowed prompt forms, the default first."""
+    """Allowed prompt forms; the first is the default."""
     output_types: ClassVar[tuple[OutputType, ...]] = ("loglikelihood",)
-    """Allowed ways to answer, the default first."""
+    """Allowed output types; the first is the default."""
     max_fewshot: ClassVar[int] = 25
     default_num_fewshot: ClassVar[int] = 0
     primary_metric: ClassVar[str] = "acc"
@@ -119,14 +119,13 @@ class Benchmark(ABC):
     """Rows of the published test split, all subjects together."""
     fewshot_split: ClassVar[str | None] = "fewshot"
     target_delimiter: ClassVar[str] = " "
-    """What every target and continuation begins with; a chat template leaves it out, as lm-eval does."""
+    """What every target and continuation begins with. A chat template leaves it out, as lm-eval does."""
     csv_columns: ClassVar[tuple[str, ...]] = ()
-    """Columns of its published CSV files where those have no header."""
+    """Columns of the published CSV files, if these have no header."""
     shares_file: ClassVar[bool] = False
-    """Whether questions and shots are parts of one file (your own benchmarks)."""
+    """Whether questions and shots are parts of one file (for a user's own file)."""
 
     def __init__(self, options: Options) -> None:
-        """Keep the effective options."""
         self.options = options
 
     @abstractmethod
@@ -134,7 +133,7 @@ class Benchmark(ABC):
         """Read one test row.
 
         Raises:
-            KeyError, ValueError, TypeError: the row is not of this benchmark's form (the caller names the row).
+            KeyError, ValueError, TypeError: the row does not have this benchmark's format; the caller adds where it is.
 
         """
 
@@ -144,56 +143,56 @@ class Benchmark(ABC):
 
     @abstractmethod
     def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
-        """Judge a doc from every continuation's log-likelihood (natural log, summed over its tokens).
+        """Grade a doc from the log-likelihood of every continuation (natural log, summed over its tokens).
 
-        ``is_greedy`` says for each whether greedy decoding would give it; only LAMBADA asks.
+        ``is_greedy`` says for each continuation whether greedy decoding would produce it; only LAMBADA uses this.
         """
 
     @classmethod
     def canonical(cls, raw: Row) -> Row:
-        """Bring a row of any published form to the one that ``doc`` and ``shots`` read, without other columns.
+        """Convert a row of any published form to the one that ``doc`` and ``shots`` read, and drop other columns.
 
         Raises:
-            KeyError, ValueError, TypeError: the row is not of this benchmark's form.
+            KeyError, ValueError, TypeError: the row does not have this benchmark's format.
 
         """
         return raw
 
     @classmethod
     def belongs(cls, raw: Row, subject: str) -> bool:
-        """Whether a row is of ``subject``, where one table holds several (MMLU-Pro)."""
+        """Whether a row belongs to ``subject``; for tables that hold several subjects (MMLU-Pro)."""
         return True
 
     @classmethod
     def part(cls, rows: list[T], split: str) -> list[T]:
-        """Take the rows of a split out of all rows of its file, where both splits share one."""
+        """Return the rows of one split, if both splits share a file."""
         return rows
 
     @classmethod
     def own_rows(cls, subject: str, split: str) -> list[Row] | None:
-        """Rows that need no hub and no folder, or None."""
+        """Return rows that need neither the hub nor a folder, or None."""
         return None
 
     def output_type(self, subject: str) -> OutputType:
-        """How a subject is answered, where the benchmark mixes both ways."""
+        """How a subject is answered, if the benchmark mixes both ways."""
         return self.options.output_type
 
     @classmethod
     def aggregate(cls, metric: str, values: Sequence[float]) -> float:
-        """One number of a metric's values over docs: their mean, unless the benchmark defines otherwise."""
+        """Reduce a metric's values over docs to one number: their mean, unless the benchmark defines something else."""
         return sum(values) / len(values)
 
     def generation(self, doc: Doc) -> Generation:
-        """How to generate, where ``generate_until`` is allowed."""
+        """How to generate a reply; only called if ``generate_until`` is allowed."""
         raise TypeError(f"{self.name} is not scored by generation")
 
     def grade_text(self, doc: Doc, text: str) -> Grade:
-        """Judge a generated reply; ``prediction`` is None where it cannot be read."""
+        """Grade a generated reply; ``prediction`` is None if no answer can be read."""
         raise TypeError(f"{self.name} is not scored by generation")
 
 
 def argmax(values: Sequence[float]) -> int:
-    """Index of the first largest value, as numpy's ``argmax`` has it."""
+    """Index of the first largest value, like numpy's ``argmax``."""
     return max(range(len(values)), key=values.__getitem__)
 
 

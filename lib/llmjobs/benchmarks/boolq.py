@@ -7,8 +7,6 @@ NO_YES = ["no", "yes"]
 
 
 class BoolQ(OptionTexts):
-    """Exploring the surprising difficulty of natural yes/no questions."""
-
     name = "boolq"
     title = "BoolQ"
     source = "arXiv 1905.10044"
@@ -24,5 +22,5 @@ class BoolQ(OptionTexts):
         return question_row(raw["question"], NO_YES, index_of(value, allowed)) | {"passage": raw["passage"]}
 
     def text(self, row: Row) -> str:
-        """Put the passage and the question, which comes without its question mark."""
+        """Return the passage and the question; the published question has no question mark."""
         return f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"

@@ -9,8 +9,6 @@ FIVE = "ABCDE"
 
 
 class CommonsenseQA(MultipleChoice):
-    """Questions that need everyday knowledge."""
-
     name = "commonsense_qa"
     title = "CommonsenseQA"
     source = "arXiv 1811.00937"
@@ -26,7 +24,6 @@ class CommonsenseQA(MultipleChoice):
         return row
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
-        """Ask for a letter."""
         return Doc(
             doc_id=doc_id,
             subject=subject,

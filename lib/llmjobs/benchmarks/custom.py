@@ -1,8 +1,8 @@
-"""A benchmark of your own from a file, without code: columns named in the manifest.
+"""A benchmark from the user's own file, without code: the manifest names its columns.
 
-With ``choices`` it is multiple choice, asked by letter (``prompt: letters``) or by comparing the options' texts
-(``prompt: texts``); without, a short answer is generated and compared after normalisation (:func:`normalise`). The
-first ``num_fewshot`` rows of the file are the worked examples, the others are asked.
+With ``choices`` it is multiple choice, either by letter (``prompt: letters``) or by the options' texts (``prompt:
+texts``). Without, the model generates a short answer, which is compared after normalisation (:func:`normalise`). The
+first ``num_fewshot`` rows of the file are the worked examples; the others are asked.
 """
 
 import json
@@ -24,12 +24,12 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’´…–�
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the file are what."""
+    """The role of each column of the file."""
 
     question: str
     answer: str
     choices: tuple[str, ...] | str | None = None
-    """Columns of the options, or one column that holds a list; None for short answers."""
+    """Columns of the options, or one column with a list; None for short answers."""
 
 
 class Custom(MultipleChoice):
@@ -47,14 +47,13 @@ class Custom(MultipleChoice):
     num_fewshot: ClassVar[int] = 0
 
     def __init__(self, options: Options) -> None:
-        """Refuse an unknown prompt form."""
         super().__init__(options)
         if options.prompt not in self.prompts:
             raise ValueError(f"prompt: {options.prompt!r} is not one of {', '.join(self.prompts)}")
 
     @classmethod
     def canonical(cls, raw: Row) -> Row:
-        """Pick the named columns; the answer becomes an index, or the list of accepted texts."""
+        """Pick the named columns; the answer becomes an index or a list of accepted texts."""
         question = _text(_cell(raw, "question", cls.columns.question), "question")
         answer = _cell(raw, "answer", cls.columns.answer)
         if cls.columns.choices is None:
@@ -65,15 +64,14 @@ class Custom(MultipleChoice):
 
     @classmethod
     def part(cls, rows: list[T], split: str) -> list[T]:
-        """Take the first rows as shots and the others as questions."""
+        """Use the first rows as shots and the others as questions."""
         return rows[: cls.num_fewshot] if split == "fewshot" else rows[cls.num_fewshot :]
 
     def output_type(self, subject: str) -> OutputType:
-        """By the options where there are any."""
+        """Multiple choice if there are options, else generation."""
         return "generate_until" if self.columns.choices is None else "loglikelihood"
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
-        """Ask for a letter, an option's text or a short answer."""
         choices = tuple(row.get("choices", ()))
         return Doc(
             doc_id=doc_id,
@@ -87,7 +85,6 @@ class Custom(MultipleChoice):
         )
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Write the worked examples."""
         examples = []
         for row in rows[: self.options.num_fewshot]:
             target = self._targets(row)[row["answer"]] if "choices" in row else row["answers"][0]
@@ -103,24 +100,24 @@ class Custom(MultipleChoice):
         return f"Question: {row['question']}{shown if self.options.prompt == 'letters' else ''}\nAnswer:"
 
     def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
-        """Compare the options; ``acc_norm`` says something only where their texts are compared."""
+        """Compare the options; ``acc_norm`` only differs from ``acc`` if their texts are compared."""
         judged = super().grade(doc, loglikelihoods, is_greedy)
         kept = {k: v for k, v in judged.metrics.items() if k == "acc" or self.options.prompt == "texts"}
         return Grade(judged.prediction, judged.correct, kept)
 
     def generation(self, doc: Doc) -> Generation:
-        """One short line."""
+        """Generate one short line."""
         return Generation(stop=("\n",), max_new_tokens=32)
 
     def grade_text(self, doc: Doc, text: str) -> Grade:
-        """Compare the first line with the accepted answers, both normalised; an empty line is unreadable."""
+        """Compare the first line with the accepted answers, both normalised. An empty line counts as unreadable."""
         said = text.strip().split("\n")[0].strip()
         right = bool(said) and normalise(said) in {normalise(gold) for gold in doc.golds}
         return Grade(said or None, right, {"exact_match": float(right)})
 
 
 def custom_class(name: str, columns: Columns, num_fewshot: int) -> type[Custom]:
-    """Make the class of one file's benchmark."""
+    """Return a class for one file's benchmark."""
 
     class Bound(Custom):
         pass
@@ -133,7 +130,7 @@ def custom_class(name: str, columns: Columns, num_fewshot: int) -> type[Custom]:
 def normalise(text: str) -> str:
     """Make answers comparable: Unicode NFKC, lower case, no punctuation, no a, an, the, single blanks (as SQuAD does).
 
-    A text that would vanish so (``the``, ``+``) stays as it is in lower case.
+    A text that would become empty (``the``, ``+``) is only lowercased.
     """
     plain = unicodedata.normalize("NFKC", text).lower()
     short = " ".join(_ARTICLES.sub(" ", plain.translate(_PUNCTUATION)).split())
@@ -157,7 +154,7 @@ def _text(value: Any, role: str) -> str:
 
 
 def _choices(raw: Row, columns: tuple[str, ...] | str) -> list[str]:
-    """Read the options of a row; empty ones at the end do not count."""
+    """Read the options of a row; empty ones at the end are dropped."""
     if isinstance(columns, str):
         values = _cell(raw, "choices", columns)
         if isinstance(values, str):
@@ -179,7 +176,10 @@ def _choices(raw: Row, columns: tuple[str, ...] | str) -> list[str]:
 
 
 def _gold(answer: Any, choices: list[str]) -> int:
-    """Read the right option from a letter, an index from 0, or its text; what could be two of them is refused."""
+    """Read the right option from a letter, an index from 0, or its text.
+
+    An answer that could mean two options is refused.
+    """
     text = _text(answer, "answer")
     found = {at for at, choice in enumerate(choices) if choice == text and isinstance(answer, str)}
     found |= {at for at in range(len(choices)) if text == letter(at)}

@@ -1,6 +1,6 @@
-"""GSM8K: grade-school sums solved in words; the number is read off the reply in two ways.
+"""GSM8K: grade-school word problems. The number is read from the reply in two ways.
 
-``exact_match`` (strict) wants ``#### 18``, the form of the worked examples; ``flexible`` takes the last number.
+``exact_match`` (strict) requires ``#### 18``, the form of the worked examples; ``flexible`` takes the last number.
 """
 
 import re
@@ -13,7 +13,7 @@ NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 
 def strict_answer(text: str) -> str | None:
-    """Return the first number behind ``#### ``, or None."""
+    """Return the first number after ``#### ``, or None."""
     found = STRICT.search(text)
     return plain_number(found[1]) if found else None
 
@@ -25,14 +25,12 @@ def flexible_answer(text: str) -> str | None:
 
 
 def plain_number(text: str) -> str:
-    """Remove what does not matter: thousands' commas, dollar signs, everything up to ``#### ``, one final point."""
+    """Remove thousands separators, dollar signs, everything up to ``#### ``, and one final point."""
     text = text.replace(",", "").replace("$", "")
     return re.sub(r"\.$", "", re.sub(r"(?s).*#### ", "", text)).lower()
 
 
 class GSM8K(Benchmark):
-    """Training verifiers to solve math word problems."""
-
     name = "gsm8k"
     title = "GSM8K"
     source = "arXiv 2110.14168"
@@ -44,31 +42,30 @@ class GSM8K(Benchmark):
 
     @classmethod
     def canonical(cls, raw: Row) -> Row:
-        """Read question and worked answer, whose last line is ``#### number``."""
+        """Read the question and its worked answer, whose last line is ``#### number``."""
         if not isinstance(raw["question"], str) or strict_answer(raw["answer"]) is None:
             raise ValueError("the answer must end in a line '#### number'")
         return {"question": raw["question"], "answer": raw["answer"]}
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
-        """Ask for a worked answer."""
         text = f"Question: {row['question']}\nAnswer:"
         return Doc(doc_id, subject, row["question"], (), plain_number(row["answer"]), (text,), ())
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Take the first training rows with their whole solutions."""
+        """Use the first training rows with their full solutions."""
         shown = rows[: self.options.num_fewshot]
         return Shots(examples=tuple(Example(f"Question: {r['question']}\nAnswer:", f" {r['answer']}") for r in shown))
 
     def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
-        """Refuse: there are no options to compare."""
+        """Refuse, because there are no options to compare."""
         raise TypeError("gsm8k is scored by generation")
 
     def generation(self, doc: Doc) -> Generation:
-        """Write until the next question would begin."""
+        """Generate until the next question would begin."""
         return Generation(stop=("Question:", "</s>", "<|im_end|>"), max_new_tokens=256)
 
     def grade_text(self, doc: Doc, text: str) -> Grade:
-        """Judge by the strict number; a reply without one is unreadable."""
+        """Grade by the strict number. A reply without one counts as unreadable."""
         strict = strict_answer(text)
         flexible = flexible_answer(text) == doc.gold
         return Grade(

@@ -1,4 +1,4 @@
-"""HellaSwag: which of four endings goes on with a scene. Scored on validation, whose labels are public."""
+"""HellaSwag: which of four endings continues a scene? Scored on validation, whose labels are public."""
 
 import re
 
@@ -7,14 +7,12 @@ from llmjobs.benchmarks.multiple_choice import OptionTexts, question_row
 
 
 def clean(text: str) -> str:
-    """Remove what WikiHow's layout left: `` [title]`` ends a sentence, other brackets go with what is in them."""
+    """Remove WikiHow's layout: `` [title]`` ends a sentence; other brackets are dropped with their contents."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
 class HellaSwag(OptionTexts):
-    """Sentence completion that is easy for people and was hard for models."""
-
     name = "hellaswag"
     title = "HellaSwag"
     source = "arXiv 1905.07830"
@@ -30,5 +28,5 @@ class HellaSwag(OptionTexts):
         return question_row(clean(scene), [clean(ending) for ending in raw["endings"]], int(raw["label"]))
 
     def text(self, row: Row) -> str:
-        """Put the scene; an ending follows."""
+        """Return the scene; an ending follows."""
         return str(row["question"])

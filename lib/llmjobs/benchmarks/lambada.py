@@ -1,6 +1,6 @@
-"""LAMBADA, OpenAI's form: whether greedy decoding says a passage's last word.
+"""LAMBADA, OpenAI's version: greedy decoding must produce the last word of a passage.
 
-A tokenizer's BOS decides much here: follow its own default (without BOS, one model scored .004 instead of .67).
+A tokenizer's BOS matters here, so its default is followed (without BOS, one model scored .004 instead of .67).
 """
 
 import math
@@ -10,8 +10,6 @@ from llmjobs.benchmarks.base import Benchmark, Doc, Grade, HubDataset, Row, Shot
 
 
 class LambadaOpenAI(Benchmark):
-    """Word prediction requiring a broad discourse context."""
-
     name = "lambada_openai"
     title = "LAMBADA (OpenAI)"
     source = "arXiv 1606.06031"
@@ -23,7 +21,7 @@ class LambadaOpenAI(Benchmark):
 
     @classmethod
     def canonical(cls, raw: Row) -> Row:
-        """Read a text of two words or more."""
+        """Read a text of at least two words."""
         if not isinstance(raw["text"], str) or not all(raw["text"].rpartition(" ")[::2]):
             raise ValueError("the text must have at least two words")
         return {"text": raw["text"]}
@@ -34,16 +32,16 @@ class LambadaOpenAI(Benchmark):
         return Doc(doc_id, subject, context, (), word, (context,), (f" {word}",))
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Give none: there is no other split."""
+        """Return no shots, because there is no other split."""
         return Shots()
 
     def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
-        """Right where greedy decoding gives the word; another word is not looked at and recorded as empty."""
+        """Right if greedy decoding produces the word. Any other word is not generated, so it is recorded as empty."""
         right = bool(is_greedy[0])
         return Grade(doc.gold if right else "", right, {"acc": float(right), "perplexity": loglikelihoods[0]})
 
     @classmethod
     def aggregate(cls, metric: str, values: Sequence[float]) -> float:
-        """Perplexity is kept a doc as its log-likelihood: exp(−mean)."""
+        """Perplexity is stored per doc as its log-likelihood and aggregated as exp(−mean)."""
         mean = super().aggregate(metric, values)
         return math.exp(-mean) if metric == "perplexity" else mean

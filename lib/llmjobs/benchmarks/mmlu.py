@@ -1,11 +1,11 @@
-"""MMLU: 57 subjects in four categories, four options, asked by letter."""
+"""MMLU: 57 subjects in four categories, four options, answered by letter."""
 
 from collections.abc import Sequence
 
 from llmjobs.benchmarks.base import Doc, Example, Generation, Grade, HubDataset, Options, Row, Shots
 from llmjobs.benchmarks.multiple_choice import MultipleChoice, read_letter
 
-# The 57 subjects of MMLU in their four categories, as the authors' `categories.py` groups them.
+# The subjects in their categories, as in the authors' `categories.py`.
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "stem": (
@@ -76,15 +76,11 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
 }
 
 
-# MMLU: 57 subjects, four options, asked by letter.
-
 HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 CHOICE_COLUMNS = (("choice0", "choice1", "choice2", "choice3"), ("A", "B", "C", "D"))
 
 
 class MMLU(MultipleChoice):
-    """Measuring Massive Multitask Language Understanding."""
-
     name = "mmlu"
     title = "MMLU"
     source = "arXiv 2009.03300"
@@ -98,14 +94,14 @@ class MMLU(MultipleChoice):
     csv_columns = ("question", "A", "B", "C", "D", "answer")
 
     def __init__(self, options: Options) -> None:
-        """Refuse shots in the form that has none."""
+        """Refuse shots for the prompt form that has none."""
         super().__init__(options)
         if options.prompt == "course" and options.num_fewshot:
             raise ValueError("num_fewshot: the course form has no shots; use 0 or another prompt")
 
     @classmethod
     def belongs(cls, raw: Row, subject: str) -> bool:
-        """By the column ``subject``, where a file has one."""
+        """Compare the column ``subject``, if the file has one."""
         return str(raw.get("subject", subject)).replace(" ", "_") == subject
 
     @classmethod
@@ -128,7 +124,6 @@ class MMLU(MultipleChoice):
         }
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
-        """Ask for a letter."""
         return Doc(
             doc_id=doc_id,
             subject=subject,
@@ -140,7 +135,7 @@ class MMLU(MultipleChoice):
         )
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Take the first rows of the dev split, in order."""
+        """Use the first rows of the dev split, in order."""
         if self.options.prompt == "course":
             return Shots()
         name = subject.replace("_", " ")
@@ -156,10 +151,10 @@ class MMLU(MultipleChoice):
         return f"{question}\n{options}\nAnswer:"
 
     def generation(self, doc: Doc) -> Generation:
-        """One token: the letter or nothing."""
+        """Generate one token."""
         return Generation(stop=(), max_new_tokens=1)
 
     def grade_text(self, doc: Doc, text: str) -> Grade:
-        """Read a letter strictly; a reply without one is unparsed, never A."""
+        """Read a letter strictly. A reply without one counts as unparsed, never as A."""
         found = read_letter(text)
         return Grade(found, found == doc.gold, {"acc": float(found == doc.gold)})

@@ -1,4 +1,4 @@
-"""MMLU-Pro: up to ten options, answered by thinking step by step; the letter after "answer is" counts."""
+"""MMLU-Pro: up to ten options, answered by thinking step by step. The letter after "answer is" counts."""
 
 import re
 from collections.abc import Sequence
@@ -15,8 +15,6 @@ ANSWER = re.compile(r"answer is \(?([ABCDEFGHIJ])\)?")
 
 
 class MMLUPro(Benchmark):
-    """A more robust and challenging multi-task language understanding benchmark."""
-
     name = "mmlu_pro"
     title = "MMLU-Pro"
     source = "arXiv 2406.01574"
@@ -45,12 +43,12 @@ class MMLUPro(Benchmark):
 
     @classmethod
     def belongs(cls, raw: Row, subject: str) -> bool:
-        """By the column ``category``."""
+        """Compare the column ``category``."""
         return str(raw["category"]).replace(" ", "_") == subject
 
     @classmethod
     def canonical(cls, raw: Row) -> Row:
-        """Read three to ten options, the right letter, and for shots the worked reasoning."""
+        """Read three to ten options, the right letter and, for shots, the worked reasoning."""
         options = list(raw["options"])
         if not 2 <= len(options) <= len(TEN) or raw["answer"] not in list(TEN[: len(options)]):
             raise ValueError(f"answer {str(raw['answer'])[:20]!r} is not one of {len(options)} options (2 to 10)")
@@ -68,7 +66,7 @@ class MMLUPro(Benchmark):
         return Doc(doc_id, subject, row["question"], tuple(row["options"]), row["answer"], (self._text(row),), ())
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Take the first validation rows with their reasoning, whose opening words stand in the prompt already."""
+        """Use the first validation rows with their reasoning. Its opening words are already in the prompt."""
         shown = rows[: self.options.num_fewshot]
         if any(not row["cot_content"] for row in shown):
             raise ValueError("a worked example has no cot_content")
@@ -83,15 +81,15 @@ class MMLUPro(Benchmark):
         return f"Question:\n{row['question']}\nOptions:\n{options}Answer: {THINK}"
 
     def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
-        """Refuse: the options are not compared."""
+        """Refuse, because the options are not compared."""
         raise TypeError("mmlu_pro is scored by generation")
 
     def generation(self, doc: Doc) -> Generation:
-        """Write until the next question would begin."""
+        """Generate until the next question would begin."""
         return Generation(stop=("Question:",), max_new_tokens=2048)
 
     def grade_text(self, doc: Doc, text: str) -> Grade:
-        """Judge by the first letter after "answer is"; a reply without one is unreadable."""
+        """Grade by the first letter after "answer is". A reply without one counts as unreadable."""
         found = ANSWER.search(text)
         said = found[1] if found else None
         return Grade(said, said == doc.gold, {"exact_match": float(said == doc.gold)})

@@ -1,4 +1,4 @@
-"""Multiple choice: by the log-likelihoods of the options, or by a letter read off a generated reply."""
+"""Multiple choice, by the log-likelihoods of the options or by a letter in a generated reply."""
 
 import re
 from abc import abstractmethod
@@ -7,21 +7,19 @@ from typing import Any
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Example, Grade, Row, Shots, argmax, letter
 
-# Multiple choice by log-likelihood: what most benchmarks share.
-
 
 class MultipleChoice(Benchmark):
     """A benchmark whose answer is the option with the largest log-likelihood.
 
-    ``acc`` takes it as it is; where ``acc_norm`` is the primary metric, both are given and the prediction is the option
-    with the largest log-likelihood a character (without the leading space), as lm-eval counts it.
+    ``acc`` uses the log-likelihood itself. If ``acc_norm`` is the primary metric, both are computed, and the prediction
+    is the option with the largest log-likelihood per character (without the leading space), as in lm-eval.
     """
 
     normalised = False
-    """Whether ``acc_norm`` is given too."""
+    """Whether ``acc_norm`` is computed too."""
 
     def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
-        """Compare the options; a tie goes to the first."""
+        """Compare the options; the first wins a tie."""
         best = letter(argmax(loglikelihoods))
         metrics = {"acc": float(best == doc.gold)}
         if self.normalised:
@@ -34,14 +32,13 @@ class MultipleChoice(Benchmark):
 
 
 class OptionTexts(MultipleChoice):
-    """Options told by their text; canonical rows have ``question``, ``choices`` and the index ``answer``."""
+    """Options compared by their text; canonical rows have ``question``, ``choices`` and the index ``answer``."""
 
     @abstractmethod
     def text(self, row: Row) -> str:
-        """Write the prompt, up to where an option follows after a blank."""
+        """Return the prompt up to where an option follows after a blank."""
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
-        """Ask for one of the options."""
         return Doc(
             doc_id=doc_id,
             subject=subject,
@@ -53,7 +50,7 @@ class OptionTexts(MultipleChoice):
         )
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Take the first rows of the few-shot split, in order."""
+        """Use the first rows of the few-shot split, in order."""
         shown = rows[: self.options.num_fewshot]
         return Shots(examples=tuple(Example(self.text(row), f" {row['choices'][row['answer']]}") for row in shown))
 
@@ -62,7 +59,7 @@ def question_row(question: Any, choices: Sequence[Any], answer: int) -> dict[str
     """Make a canonical row.
 
     Raises:
-        ValueError, TypeError: something is not text, an option is empty, or the answer is none of the options.
+        ValueError, TypeError: something is not text, an option is empty, or the answer is not one of the options.
 
     """
     if not isinstance(question, str) or not all(isinstance(choice, str) and choice for choice in choices):
@@ -75,8 +72,8 @@ def question_row(question: Any, choices: Sequence[Any], answer: int) -> dict[str
 def labelled_row(raw: Mapping[str, Any], question: str = "question") -> dict[str, Any]:
     """Read a row whose options have labels, in the hub's form or nested as in the published JSONL.
 
-    ``choices: {label: [...], text: [...]}`` or ``question: {stem, choices: [{label, text}, ...]}``; labels
-    may be letters or digits, and there may be any number of them.
+    ``choices: {label: [...], text: [...]}`` or ``question: {stem, choices: [{label, text}, ...]}``; labels are letters
+    or digits, any number of them.
     """
     nested = raw.get("question")
     if isinstance(nested, Mapping):
@@ -92,14 +89,14 @@ def labelled_row(raw: Mapping[str, Any], question: str = "question") -> dict[str
 
 
 def index_of(value: Any, allowed: list[str]) -> int:
-    """Read an answer that the published form writes as text, number or truth value: its place in ``allowed``."""
+    """Return the place in ``allowed`` of an answer that is published as text, number or truth value."""
     text = str(value).strip().lower()
     if text not in allowed:
         raise ValueError(f"answer {str(value)[:40]!r} is not one of {', '.join(allowed)}")
     return allowed.index(text)
 
 
-# Reading a letter off a generated reply, strictly: what is not plainly a letter is unreadable, never a guess.
+# Letters are read strictly: a reply that does not plainly begin with one is unreadable. We never guess.
 
 _OPENING = r"[(\[{\"'“‘]?"
 _AFTER = r"(?=$|\s|[.,:;!)\]}*]|[\"'”’](?!\w))"

@@ -1,12 +1,10 @@
-"""OpenBookQA: elementary science, the stem alone as prompt (the book's facts are not given)."""
+"""OpenBookQA: elementary science. The prompt is the stem alone, without the book's facts."""
 
 from llmjobs.benchmarks.base import HubDataset, Row
 from llmjobs.benchmarks.multiple_choice import OptionTexts, labelled_row
 
 
 class OpenBookQA(OptionTexts):
-    """Questions over an open book of elementary facts."""
-
     name = "openbookqa"
     title = "OpenBookQA"
     source = "arXiv 1809.02789"
@@ -21,5 +19,5 @@ class OpenBookQA(OptionTexts):
         return labelled_row(raw, "question_stem")
 
     def text(self, row: Row) -> str:
-        """Put the stem; an option completes it."""
+        """Return the stem; an option completes it."""
         return str(row["question"])

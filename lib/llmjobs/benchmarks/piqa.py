@@ -1,12 +1,10 @@
-"""PIQA: which of two ways reaches a goal in the physical world."""
+"""PIQA: which of two solutions achieves a physical goal."""
 
 from llmjobs.benchmarks.base import HubDataset, Row
 from llmjobs.benchmarks.multiple_choice import OptionTexts, question_row
 
 
 class PIQA(OptionTexts):
-    """Reasoning about physical commonsense in natural language."""
-
     name = "piqa"
     title = "PIQA"
     source = "arXiv 1911.11641"
@@ -21,5 +19,5 @@ class PIQA(OptionTexts):
         return question_row(raw["goal"], [raw["sol1"], raw["sol2"]], int(raw["label"]))
 
     def text(self, row: Row) -> str:
-        """Put the goal as a question."""
+        """Return the goal as a question."""
         return f"Question: {row['question']}\nAnswer:"

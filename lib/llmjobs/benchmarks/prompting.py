@@ -1,4 +1,4 @@
-"""From docs and shots to texts and tokens, as lm-eval does it. No torch: the tokenizer is passed in."""
+"""Turn docs and shots into texts and tokens, as lm-eval does. The tokenizer is passed in, so no torch is needed."""
 
 import datetime
 import hashlib
@@ -14,29 +14,26 @@ from llmjobs.errors import ModelError, printable
 from llmjobs.prompt_format import ChatMessage, PromptFormat, Thinking, is_template_error
 from llmjobs.thinking import DEFAULT_BUDGET
 
-# From texts to tokens, the way lm-eval does it. No torch: the tokenizer is passed in.
-
 Tokens = tuple[int, ...]
 PROBED = 2
-"""Docs of a unit that are encoded whole as well, to compare."""
+"""Docs of a unit that are also encoded whole, to compare."""
 _REACHES_OVER = re.compile(r"[A-Za-z][ \u0120\u2581]+[A-Za-z]|[A-Za-z][ \u0120\u2581]+$")
-"""In a vocabulary a blank is itself, ``Ġ`` (byte-level) or ``▁`` (SentencePiece)."""
+"""How a vocabulary writes a blank: as itself, ``Ġ`` (byte-level) or ``▁`` (SentencePiece)."""
 
 
 class Tokenizer(Protocol):
-    """What is needed of a transformers tokenizer."""
+    """The part of a transformers tokenizer that is used here."""
 
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Mapping[str, Any]:
-        """Encode one text or several; ``input_ids`` holds the tokens."""
+        """Encode one or several texts; ``input_ids`` holds the tokens."""
 
-    def decode(self, token_ids: Any) -> Any:
-        """Text of tokens."""
+    def decode(self, token_ids: Any) -> Any: ...
 
     def get_vocab(self) -> Mapping[str, int]:
-        """All tokens as text."""
+        """Return all tokens as text."""
 
     def apply_chat_template(self, conversation: Any, *, tokenize: Any, add_generation_prompt: Any) -> Any:
-        """Write messages as the model expects them."""
+        """Write messages in the model's format."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,16 @@ class Text:
 
 
 class Encoder:
-    """Encodes contexts with their continuations."""
-
     def __init__(self, tokenizer: Tokenizer, prompt_format: PromptFormat | None = None) -> None:
-        """Ask the tokenizer whether its texts may be encoded in parts."""
         self.tokenizer = tokenizer
         self.format = prompt_format or PromptFormat(tokenizer, uses_template=False)
         self.in_parts = not any(_REACHES_OVER.search(token) for token in tokenizer.get_vocab())
         self.joined: list[bool] = []
-        """For each doc that was encoded last: whether a token reaches over the border of context and continuation."""
+        """For each doc of the last call: whether a token spans the border between context and continuation."""
 
     @property
     def bos(self) -> str:
-        """``added``, ``in the text`` (a chat template wrote it), or ``none``."""
+        """``added``, ``in the text`` (written by a chat template), or ``none``."""
         return self.format.bos
 
     def encode(self, docs: Iterable[Sequence[Text]]) -> list[list[tuple[Tokens, Tokens]]]:
@@ -73,13 +67,13 @@ class Encoder:
         return [self._split(texts, tokens) for texts in shifted]
 
     def _split(self, texts: Sequence[Text], tokens: Mapping[str, Tokens]) -> list[tuple[Tokens, Tokens]]:
-        """Split each option's tokens; options of one context all at the same place."""
+        """Split each option's tokens; all options of one context are split at the same place."""
         contexts = [tokens[text.context] for text in texts]
         wholes = [tokens[text.context + text.continuation] for text in texts]
         ends = [common_length(context, whole) for context, whole in zip(contexts, wholes, strict=True)]
         if texts and len({text.context for text in texts}) == 1:
             ends = [min(ends)] * len(texts)
-        # a continuation of no token at all is scored with the token before it
+        # a continuation without any token is scored together with the token before it
         empty = [bool(t.continuation) and end == len(w) for t, w, end in zip(texts, wholes, ends, strict=True)]
         if any(empty):
             ends = [max(end - 1, 0) for end in ends]
@@ -94,7 +88,7 @@ class Encoder:
         return self._ask(wanted)
 
     def _parts(self, docs: Sequence[Sequence[Text]]) -> dict[str, Tokens]:
-        """Encode what all contexts share, what each context adds, and what each continuation adds, one by one."""
+        """Encode separately what all contexts share, what each context adds, and what each continuation adds."""
         shared = _cut(commonprefix([x.context for texts in docs for x in texts]))
         parts: dict[str, tuple[str, ...]] = {}
         for text in (x for texts in docs for x in texts):
@@ -117,7 +111,7 @@ def _shift_space(text: Text) -> Text:
 
 
 def _cut(text: str) -> int:
-    """Return the last place between a letter and a blank with a letter behind it; 0 if there is none."""
+    """Return the last place between a letter and a blank that is followed by a letter; 0 if there is none."""
     at = text.rfind(" ", 1, len(text) - 1)
     while at > 0 and not (
         text[at - 1].isascii() and text[at - 1].isalpha() and text[at + 1].isascii() and text[at + 1].isalpha()
@@ -126,12 +120,9 @@ def _cut(text: str) -> int:
     return max(at, 0)
 
 
-# From docs and shots to texts and tokens, the way lm-eval does it. No torch: the tokenizer is passed in.
-
-
 @dataclass(frozen=True)
 class ChatStyle:
-    """How a prompt is put to the model: plain text, or messages through the tokenizer's chat template."""
+    """How a prompt is presented: as plain text, or as messages through the tokenizer's chat template."""
 
     chat_template: bool = False
     fewshot_as_turns: bool = True
@@ -140,39 +131,39 @@ class ChatStyle:
 
 @dataclass(frozen=True)
 class EncodedUnit:
-    """Everything that a model is asked for a list of docs, in their order.
+    """Everything that a model is asked about a list of docs, in their order.
 
-    Either ``requests`` is filled (log-likelihood: one entry a continuation) or ``contexts`` and ``generations``,
-    whose ``max_new_tokens`` fit behind their contexts.
+    Either ``requests`` is filled (log-likelihood: one entry per continuation), or ``contexts`` and ``generations``,
+    whose ``max_new_tokens`` fit after their contexts.
     """
 
     requests: tuple[tuple[Request, ...], ...]
     contexts: tuple[Tokens, ...]
     generations: tuple[Generation, ...]
     shots_used: tuple[int, ...]
-    """Shots left for each doc after dropping those that do not fit."""
+    """How many shots each doc keeps after dropping those that do not fit."""
     truncated: tuple[bool, ...]
-    """Docs that do not fit even without shots: their beginning is cut off."""
+    """Docs that do not fit even without shots, so their beginning is cut off."""
     joined: tuple[bool, ...]
-    """Docs where a token reaches over the border of prompt and answer (see ``encoding``)."""
+    """Docs where a token spans the border between prompt and answer."""
     shortened: tuple[bool, ...]
-    """Docs that leave less room for a reply than the benchmark gives it."""
+    """Docs that leave less room for a reply than the benchmark asks for."""
     bos: str
-    """``added`` by the tokenizer's own default, already ``in the text`` (a chat template), or ``none``."""
+    """``added`` by the tokenizer's default, already ``in the text`` (a chat template), or ``none``."""
     system: str
-    """``none``, ``system`` (a message of its own) or ``merged`` (the template has no system role)."""
+    """``none``, ``system`` (a separate message) or ``merged`` (the template has no system role)."""
     format: PromptFormat
-    """How prompts are written: thinking, date, ends of a turn."""
+    """How prompts are written: thinking, date, end-of-turn tokens."""
 
     def digest(self) -> str:
-        """Sixteen digits that stand for every token that is asked and how replies are generated."""
+        """Return sixteen hex digits that identify every token that is asked and how replies are generated."""
         digest = hashlib.sha256()
         for options in self.requests:
             digest.update(_bytes((r.context, r.continuation) for r in options))
         for context, how in zip(self.contexts, self.generations, strict=True):
             digest.update(_bytes((context, how)))
         if self.generations and self.format.is_thinking:
-            digest.update(_bytes(self.format.cut_tokens))  # since thinking is ended where it has used up its tokens
+            digest.update(_bytes(self.format.cut_tokens))  # thinking that used up its tokens is ended with these
         return digest.hexdigest()[:16]
 
 
@@ -196,11 +187,10 @@ def encode_unit(
 ) -> EncodedUnit:
     """Encode all docs of one subject, each with as many shots as fit into ``max_length`` tokens.
 
-    ``thinking`` and ``date`` are for the chat template (see ``prompt_format``); ``who`` begins the line of an error.
+    ``thinking`` and ``date`` are for the chat template (see ``prompt_format``); ``who`` begins error messages.
 
     Raises:
-        ModelError: the tokenizer has no chat template though one is asked for, or options would be scored inside
-            the model's thinking.
+        ModelError: a chat template is requested and there is none, or options would be scored inside the thinking.
 
     """
     form = PromptFormat(tokenizer, who=who, uses_template=chat_template, thinking=thinking, date=date)
@@ -245,7 +235,10 @@ def encode_unit(
 
 
 def _with_thinking(generation: Generation, form: PromptFormat) -> Generation:
-    """Room for the thinking beside the answer; its end is looked for in the whole reply, so nothing stops it before."""
+    """Add room for the thinking.
+
+    Nothing may stop generation earlier, because the end of the answer is searched in the whole reply.
+    """
     if not form.is_thinking:
         return replace(generation, stop=(*generation.stop, *form.ends[1]))
     budget = form.asked if isinstance(form.asked, int) else DEFAULT_BUDGET
@@ -258,9 +251,9 @@ def _length(options: Sequence[tuple[Tokens, Tokens]]) -> int:
 
 
 def _room(max_length: int, generation: Generation | None) -> int:
-    """Tokens that context and continuation may have; the last token of a continuation is never read.
+    """Tokens available for context and continuation; the last token of a continuation is never read.
 
-    A reply is left its whole length, but never more than half of ``max_length``.
+    A reply gets its full length, but never more than half of ``max_length``.
     """
     if generation is None:
         return max_length + 1
@@ -268,7 +261,7 @@ def _room(max_length: int, generation: Generation | None) -> int:
 
 
 class PromptWriter:
-    """Writes a doc with its shots as text."""
+    """Writes a doc and its shots as text."""
 
     def __init__(
         self,
@@ -278,7 +271,6 @@ class PromptWriter:
         style: ChatStyle,
         prompt_format: PromptFormat | None = None,
     ) -> None:
-        """Take what is the same for all docs."""
         self.delimiter = benchmark.target_delimiter
         self.shots = shots
         self.style = style
@@ -289,7 +281,7 @@ class PromptWriter:
             self.system_role = "system" if self.format.takes_system else "merged"
 
     def write(self, doc: Doc, count: int, generated: bool) -> list[Text]:
-        """Write one text a continuation; one without continuation for generation."""
+        """Write one text per continuation, or one without continuation for generation."""
         if generated:
             return [Text(self._context(doc.questions[0], count), "")]
         contexts = [self._context(question, count) for question in doc.questions]
@@ -327,7 +319,7 @@ class PromptWriter:
 
 
 def _join(before: str, after: str, delimiter: str) -> str:
-    """Join two texts by ``delimiter``, unless one is empty or white space stands at the border."""
+    """Join two texts by ``delimiter``, unless one is empty or there is already white space between them."""
     if not before or not after or before[-1].isspace() or after[0].isspace():
         return before + after
     return before + delimiter + after

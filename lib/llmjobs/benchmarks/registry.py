@@ -1,12 +1,10 @@
-"""The benchmarks by name, and how they are listed. A new benchmark is one line here."""
+"""The list of benchmarks by name, and their descriptions as text. A new benchmark is one line here."""
 
 from functools import cache
 from importlib import import_module
 from textwrap import fill
 
 from llmjobs.benchmarks.base import Benchmark
-
-# The list of benchmarks by name. A new one is added here in one line.
 
 MODULES = {
     "mmlu": "llmjobs.benchmarks.mmlu:MMLU",
@@ -31,7 +29,7 @@ UNLISTED = {"custom": "llmjobs.benchmarks.custom:Custom"}
 
 @cache
 def benchmark_class(name: str) -> type[Benchmark]:
-    """Return the class of benchmark ``name``; ``custom`` is the one that reads a file of your own.
+    """Return the class of benchmark ``name``; ``custom`` reads a user's own file.
 
     Raises:
         KeyError: there is none.
@@ -43,18 +41,16 @@ def benchmark_class(name: str) -> type[Benchmark]:
 
 
 def names() -> list[str]:
-    """All benchmark names, in the order of the registry."""
+    """Return all benchmark names, in the order of the registry."""
     return list(MODULES)
 
-
-# The known benchmarks as text: one table, and one benchmark in full.
 
 HEAD = ("name", "questions", "subjects", "shots", "answer", "metric", "version", "rows")
 ANSWERS = {"loglikelihood": "options", "generate_until": "text"}
 
 
 def table() -> str:
-    """One line per benchmark: questions, subjects, shots, kind of answer, metric, version, source of its rows."""
+    """One line per benchmark: questions, subjects, shots, output type, metric, version, source of its rows."""
     lines = [HEAD, *(_line(benchmark_class(name)) for name in names())]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
     right = {1, 2, 3}
@@ -73,7 +69,7 @@ def markdown() -> str:
 
 
 def describe(found: type[Benchmark]) -> str:
-    """Everything that a manifest can say about one benchmark."""
+    """Return everything that a manifest can set for one benchmark."""
     hub = found.hub
     rows = (
         "bundled"

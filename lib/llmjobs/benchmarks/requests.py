@@ -1,4 +1,4 @@
-"""What a benchmark asks of a model: how likely a continuation is after a context."""
+"""Requests to a model: how likely is a continuation after a context."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """The tokens that a model reads for one request, and what is read off its logits.
+    """The tokens that a model reads for one request, and what is read from its logits.
 
-    ``tokens`` is the concatenation without its last token; the logits of its last ``len(targets)`` positions
-    predict ``targets``.
+    ``tokens`` is the concatenation without its last token; the logits of its last ``len(targets)`` positions predict
+    ``targets``.
     """
 
     tokens: tuple[int, ...]
@@ -40,8 +40,8 @@ class ModelInput:
 def model_input(request: Request, max_length: int, prefix_token_id: int | None = None) -> ModelInput:
     """Concatenate, cut from the left to ``max_length`` + 1 tokens, drop the last, as lm-eval's ``hf`` does.
 
-    An empty context becomes ``prefix_token_id``, or the continuation's first token where that is the same
-    one. Raises ValueError for a request that cannot be scored so.
+    An empty context becomes ``prefix_token_id``, or the continuation's first token if the two are equal. Raises
+    ValueError if a request cannot be scored.
     """
     context, continuation = request.context, request.continuation
     if not context:

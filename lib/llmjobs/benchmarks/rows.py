@@ -1,4 +1,4 @@
-"""Where a benchmark's rows come from: its own package, a local file or folder, or the hub."""
+"""Where a benchmark's rows come from: the package itself, a local file or folder, or the hub."""
 
 import csv
 import hashlib
@@ -14,11 +14,11 @@ from llmjobs.errors import DataError, json_kind
 from llmjobs.hub import datasets
 from llmjobs.hub.datasets import mib
 
-# Reading rows from a file on disk: CSV, TSV, JSONL, JSON or parquet, never more than fits.
+# Files on disk: CSV, TSV, JSONL, JSON or parquet, up to a limit of size.
 
 MAX_FILE_BYTES = datasets.MAX_BYTES
 MAX_JSON_BYTES = 32 * 1024**2
-"""One JSON list is parsed at once and grows many times in memory; JSONL does not."""
+"""A JSON list is parsed at once and needs several times its size in memory; JSONL does not."""
 MAX_CELL_CHARS = datasets.MAX_CELL_CHARS
 MAX_ROWS = datasets.MAX_ROWS
 
@@ -69,7 +69,7 @@ def _guarded(path: Path, rows: Iterable[Numbered]) -> Iterator[Numbered]:
 
 
 def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[Numbered]:
-    """Read a header and its rows; without a header where ``columns`` are known and the first cell is not one."""
+    """Read a header and its rows; there is no header if ``columns`` are known and the first cell is not one of them."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = csv.reader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         previous = csv.field_size_limit(MAX_CELL_CHARS)
@@ -144,20 +144,17 @@ READERS: dict[str, Callable[[Path, tuple[str, ...]], Iterator[Numbered]]] = {
 }
 
 
-# Where a benchmark's rows come from: its own package, a local folder or file, or the hub.
-
-
 @dataclass(frozen=True)
 class RowSet:
     """The rows of one subject and split, in the benchmark's canonical form and in their published order."""
 
     rows: list[Row]
     hash: str
-    """SHA-256 over the rows as canonical JSON: the same rows have the same hash whatever file they came from."""
+    """SHA-256 over the rows as canonical JSON: the same rows have the same hash, whatever file they came from."""
     origin: str
-    """For people: the file, the hub data set, or the package."""
+    """Readable source: the file, the hub data set, or the package."""
     revision: str | None
-    """Commit of the hub data set; None for rows from elsewhere."""
+    """Commit of the hub data set; None for other sources."""
 
 
 def load_rows(
@@ -168,7 +165,7 @@ def load_rows(
     ``data`` names a local folder or file, ``revision`` a branch, tag or commit of the hub data set.
 
     Raises:
-        DataError: nothing is found there, or a row is not of the benchmark's form (named by file and line).
+        DataError: nothing is found there, or a row does not have the benchmark's format (the message names the line).
 
     """
     if data is not None:
@@ -198,7 +195,7 @@ def row_set(
     origin: str,
     revision: str | None,
 ) -> RowSet:
-    """Bring rows to canonical form, keep those of the subject, and hash them."""
+    """Convert rows to canonical form, keep those of the subject, and hash them."""
     rows: list[Row] = []
     lines: list[bytes] = []
     for place, raw in numbered:
@@ -220,10 +217,10 @@ def row_set(
 
 
 def find_files(benchmark: type[Benchmark], subject: str, split: str, data: Path) -> list[Path]:
-    """Find the file of a subject and split below ``data``; several only where parquet is cut into shards.
+    """Find the file of a subject and split below ``data``; several only if parquet is split into shards.
 
     Raises:
-        DataError: there is none; the message names what was looked for.
+        DataError: there is none; the message says what was looked for.
 
     """
     if data.is_file():
@@ -233,7 +230,7 @@ def find_files(benchmark: type[Benchmark], subject: str, split: str, data: Path)
             )
         return [data]
     if not data.is_dir():
-        raise DataError(f"{data}: no such folder or file; data: is for local rows, remove it to use the hub")
+        raise DataError(f"{data}: no such folder or file; data: is for local rows, remove data: to use the hub")
     patterns = list(_patterns(benchmark, subject, split))
     for pattern in patterns:
         found = sorted(p for p in data.glob(pattern) if p.suffix.lower() in READERS and p.is_file())

@@ -1,4 +1,4 @@
-"""SciQ: crowd-sourced science questions after a supporting paragraph. The right option always stands last."""
+"""SciQ: crowd-sourced science questions after a supporting paragraph. The right option always comes last."""
 
 from llmjobs.benchmarks.base import HubDataset, Row
 from llmjobs.benchmarks.multiple_choice import OptionTexts, question_row
@@ -7,8 +7,6 @@ CHOICES = ("distractor1", "distractor2", "distractor3", "correct_answer")
 
 
 class SciQ(OptionTexts):
-    """Crowdsourcing multiple choice science questions."""
-
     name = "sciq"
     title = "SciQ"
     source = "arXiv 1707.06209"
@@ -24,5 +22,5 @@ class SciQ(OptionTexts):
         return question_row(raw["question"], [raw[name] for name in CHOICES], 3) | {"support": raw["support"]}
 
     def text(self, row: Row) -> str:
-        """Put the support, then the question."""
+        """Return the support, then the question."""
         return f"{row['support'].lstrip()}\nQuestion: {row['question']}\nAnswer:"

@@ -1,7 +1,7 @@
-"""TruthfulQA: questions that people answer by a common mistake. MC1 has one true option, MC2 several.
+"""TruthfulQA: questions that people often answer wrongly. MC1 has one true option, MC2 several.
 
-The protocol puts six fixed question-answer pairs before every question. Their text is the authors' and does not come
-along: it is read from an installed lm-eval, or from ``fewshot.jsonl`` (six lines with ``question`` and ``answer``) in
+The protocol puts six fixed question-answer pairs before every question. The authors own their text, so it is not
+bundled: it is read from an installed lm-eval, or from ``fewshot.jsonl`` (six lines with ``question`` and ``answer``) in
 the folder that ``data:`` names. ``num_fewshot: 0`` asks without them.
 """
 
@@ -21,7 +21,7 @@ _PAIR = re.compile(r"Q: (.+?)\s*\nA: (.+?)\s*(?=\n\nQ: |'\s*%})", re.DOTALL)
 
 
 class TruthfulQAMC1(MultipleChoice):
-    """Measuring how models mimic human falsehoods; one true option, the most likely option counts."""
+    """One true option; the most likely option counts."""
 
     name = "truthfulqa_mc1"
     title = "TruthfulQA MC1"
@@ -34,7 +34,7 @@ class TruthfulQAMC1(MultipleChoice):
 
     @classmethod
     def own_rows(cls, subject: str, split: str) -> list[Row] | None:
-        """Read the six pairs out of an installed lm-eval."""
+        """Read the six pairs from an installed lm-eval."""
         if split != "fewshot":
             return None
         found = find_spec("lm_eval")
@@ -64,7 +64,6 @@ class TruthfulQAMC1(MultipleChoice):
         return {"question": raw["question"], "choices": choices, "labels": [int(label) for label in labels]}
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
-        """Ask for one of the options."""
         golds = tuple(letter(at) for at, label in enumerate(row["labels"]) if label)
         return Doc(
             doc_id=doc_id,
@@ -78,13 +77,13 @@ class TruthfulQAMC1(MultipleChoice):
         )
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Take the six pairs."""
+        """Return the six pairs."""
         shown = rows[: self.options.num_fewshot]
         return Shots(examples=tuple(Example(f"Q: {row['question']}\nA:", f" {row['answer']}") for row in shown))
 
 
 class TruthfulQAMC2(TruthfulQAMC1):
-    """The share of probability on all true options; right where the most likely option is a true one."""
+    """The share of probability on all true options; right if the most likely option is true."""
 
     name = "truthfulqa_mc2"
     title = "TruthfulQA MC2"
@@ -92,7 +91,7 @@ class TruthfulQAMC2(TruthfulQAMC1):
     column = "mc2_targets"
 
     def grade(self, doc: Doc, loglikelihoods: Sequence[float], is_greedy: Sequence[bool] = ()) -> Grade:
-        """Normalise the probabilities over the options and add up the true ones'."""
+        """Normalise the probabilities over the options and sum those of the true ones."""
         best = letter(argmax(loglikelihoods))
         largest = max(loglikelihoods)
         shares = [math.exp(value - largest) for value in loglikelihoods]

@@ -1,4 +1,4 @@
-"""WinoGrande: who or what does the blank stand for? Partial scoring: the same ending after either option."""
+"""WinoGrande: whom or what does the blank stand for? Partial scoring: the same ending after either option."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,6 @@ from llmjobs.benchmarks.multiple_choice import MultipleChoice, index_of
 
 
 class WinoGrande(MultipleChoice):
-    """An adversarial Winograd schema challenge at scale."""
-
     name = "winogrande"
     title = "WinoGrande"
     source = "arXiv 1907.10641"
@@ -17,7 +15,7 @@ class WinoGrande(MultipleChoice):
 
     @classmethod
     def canonical(cls, raw: Row) -> Row:
-        """Cut the sentence at its first blank; the answer is 1 or 2."""
+        """Split the sentence at its first blank; the answer is 1 or 2."""
         start, blank, ending = raw["sentence"].partition("_")
         if not blank or not ending.strip():
             raise ValueError("the sentence has no blank '_' with text after it")
@@ -32,7 +30,6 @@ class WinoGrande(MultipleChoice):
         }
 
     def doc(self, row: Row, doc_id: int, subject: str) -> Doc:
-        """Ask how likely the ending is after each option."""
         return Doc(
             doc_id=doc_id,
             subject=subject,
@@ -44,6 +41,6 @@ class WinoGrande(MultipleChoice):
         )
 
     def shots(self, rows: Sequence[Row], subject: str) -> Shots:
-        """Take the first training rows with the blank filled in."""
+        """Use the first training rows with the blank filled in."""
         shown = rows[: self.options.num_fewshot]
         return Shots(examples=tuple(Example(r["start"] + r["choices"][r["answer"]], f" {r['ending']}") for r in shown))

@@ -1,4 +1,4 @@
-"""The agent: a memory, a strategy that chooses what is sent, and the answer with its figures."""
+"""The agent: a memory, a strategy that chooses what to send, and the answer with its measurements."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,40 +10,38 @@ from llmjobs.chat.messages import Message
 from llmjobs.chat.strategies import NoHistory, Plan, Strategy, make_strategy
 from llmjobs.thinking import ThinkingFilter, split_reply
 
-# One answer: what is sent is planned, the answer streamed, its figures kept.
-
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer and what it took. Token counts are of what was really sent."""
+    """One answer and its measurements. Token counts refer to what was actually sent."""
 
     text: str
     finish_reason: FinishReason
     prompt_tokens: int
     new_tokens: int
     reused_tokens: int
-    """Of the prompt's tokens, those whose keys and values were still there."""
+    """Prompt tokens whose keys and values were still cached."""
     dropped_tokens: int
     """Tokens of the conversation that the strategy did not send."""
     side_tokens: int
     """Tokens that the strategy itself used (summaries)."""
     ttft_s: float
-    """Seconds from the question to the first piece of text, planning and summarising included."""
+    """Seconds from the question to the first piece of text, including planning and summarizing."""
     real_s: float
     counted: str
-    """Who counted: the ``tokenizer``, the ``server``, or an ``estimate``."""
+    """Where the token counts come from: the ``tokenizer``, the ``server``, or an ``estimate``."""
     thinking: str | None = None
-    """What the model wrote for itself before the answer; None where there was nothing."""
+    """The thinking before the answer; None if there was none."""
     thinking_tokens: int | None = None
-    """Of the new tokens, those of the thinking; None where nobody counted them."""
+    """How many of the new tokens are thinking; None if nobody counted them."""
 
     def thinking_record(self) -> dict[str, Any]:
-        """The thinking as keys of a record; none where there was none."""
+        """The thinking as keys of a record; empty if there was none."""
         return {} if self.thinking is None else {"thinking": self.thinking, "thinking_tokens": self.thinking_tokens}
 
 
 class Answering:
-    """Answers one conversation that ends with the user's message."""
+    """The answer to one conversation that ends with the user's message."""
 
     def __init__(
         self,
@@ -53,11 +51,11 @@ class Answering:
         sampling: Sampling,
         max_context: int | None,
     ) -> None:
-        """Nothing is sent before :meth:`pieces`."""
+        """Store the arguments; nothing is sent before :meth:`pieces`."""
         self.backend, self.strategy, self.messages = backend, strategy, messages
         self.sampling, self.max_context = sampling, max_context
         self.text = ""
-        """Everything that came, thinking included."""
+        """All text so far, including thinking."""
         self._plan: Plan | None = None
         self._ending: Ending | None = None
         self._count = 0
@@ -73,7 +71,7 @@ class Answering:
         """Stream the answer (its thinking as empty pieces); closing the iterator stops the model.
 
         Raises:
-            AnswerError: what came back is no answer, an empty one included.
+            AnswerError: the reply is not an answer, for example empty.
             ContextFullError, MessageTooLongError: nothing was sent.
 
         """
@@ -113,7 +111,7 @@ class Answering:
             self._ttft_s = since_s
 
     def reply(self) -> Reply:
-        """The answer so far: ``interrupted`` where the stream did not come to its end."""
+        """Return the answer so far; ``interrupted`` if the stream did not reach its end."""
         assert self._plan is not None
         ending = self._ending or Ending("interrupted", self._plan.tokens, self._count, counted="estimate")
         said = split_reply(self.text)
@@ -133,12 +131,9 @@ class Answering:
         )
 
 
-# The agent: a memory, a strategy that chooses from it, and something that answers.
-
-
 @dataclass
 class Agent:
-    """A conversation with a backend. A turn that fails leaves the conversation as it was."""
+    """A conversation with a backend. A turn that fails leaves the conversation unchanged."""
 
     backend: Backend
     system: str | None = None
@@ -148,9 +143,9 @@ class Agent:
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     messages: list[Message] = field(default_factory=list)
-    """User and assistant in turn; the system message stands in ``system``."""
+    """User and assistant messages in turn; the system message is in ``system``."""
     last: Reply | None = None
-    """The newest answer with its figures."""
+    """The newest answer with its measurements."""
 
     def __post_init__(self) -> None:
         """Begin the conversation on the backend."""
@@ -158,12 +153,12 @@ class Agent:
         self.backend.start(self.seed)
 
     def stream(self, text: str) -> Iterator[str]:
-        """Answer one message piece by piece; then :attr:`last` holds the figures.
+        """Answer one message piece by piece; afterwards, :attr:`last` has the measurements.
 
-        Closing the iterator, or Ctrl-C, stops the answer; what was said until then is kept as the answer.
+        Closing the iterator, or Ctrl-C, stops the answer; the text so far is kept as the answer.
 
         Raises:
-            AnswerError, ContextFullError, MessageTooLongError: the conversation stays as it was.
+            AnswerError, ContextFullError, MessageTooLongError: the conversation is unchanged.
 
         """
         asked = [*self.messages, Message("user", text)]
@@ -179,42 +174,42 @@ class Agent:
         self._keep(asked, answering.reply())
 
     def ask(self, text: str) -> Reply:
-        """Answer one message whole (see :meth:`stream`)."""
+        """Answer one message and return the whole text (see :meth:`stream`)."""
         for _ in self.stream(text):
             pass
         assert self.last is not None
         return self.last
 
     def choose(self, strategy: str) -> None:
-        """Change the strategy; a running summary starts anew."""
+        """Change the strategy; a running summary starts again from nothing."""
         self._memory, self.strategy = make_strategy(strategy), strategy
 
     def undo(self) -> bool:
-        """Forget the last exchange; False where there is none."""
+        """Remove the last exchange; False if there is none."""
         had = bool(self.messages)
         del self.messages[-2:]
         return had
 
     def reset(self) -> None:
-        """Forget the conversation; system message and settings stay."""
+        """Clear the conversation; the system message and settings stay."""
         self.messages.clear()
         self.choose(self.strategy)
 
     def replace(self, messages: Sequence[Message]) -> None:
-        """Take another conversation in the place of this one."""
+        """Replace the conversation."""
         self.reset()
         self.messages = list(messages)
 
     def context_tokens(self) -> int:
-        """Tokens of the whole conversation so far, as a prompt with an empty question."""
+        """Tokens of the whole conversation as a prompt with an empty question."""
         return self.backend.count(self._with_system([*self.messages, Message("user", "")]))
 
     def state(self) -> dict[str, Any]:
-        """What a resume needs besides the messages: the strategy's and the backend's state."""
+        """What a resume needs besides the messages: the state of the strategy and of the backend."""
         return {"strategy": dict(self._memory.state()), "backend": dict(self.backend.state())}
 
     def restore(self, messages: Sequence[Message], state: Mapping[str, Any]) -> None:
-        """Take up a saved conversation."""
+        """Continue a saved conversation."""
         self.messages = list(messages)
         self._memory.restore(state["strategy"])
         self.backend.restore(state["backend"])
@@ -227,11 +222,8 @@ class Agent:
         self.last = reply
 
 
-# One line after an answer: what was sent, kept, dropped, and how long it took.
-
-
 def meter(agent: Agent, reply: Reply) -> str:
-    """``turn 3 · 214 of 2,048 tokens sent, 180 kept from before · 12 new in 0.8 s, first after 0.05 s``."""
+    """``turn 3 · 214 of 2,048 tokens sent, 180 reused · 12 new in 0.8 s, first after 0.05 s``."""
     limit = agent.max_context or agent.backend.limit
     about = "about " if reply.counted == "estimate" else ""
     sent = f"{about}{reply.prompt_tokens:,}{f' of {limit:,}' if limit else ''} tokens sent"
@@ -242,9 +234,9 @@ def meter(agent: Agent, reply: Reply) -> str:
         parts.append(f"{reply.side_tokens:,} for the summary")
     parts.append(f"{reply.new_tokens:,} new in {reply.real_s:.1f} s, first after {reply.ttft_s:.2f} s")
     if reply.finish_reason != "stop":
-        parts.append({"length": "cut at the longest length", "interrupted": "stopped"}[reply.finish_reason])
+        parts.append({"length": "cut off at the maximum length", "interrupted": "stopped"}[reply.finish_reason])
     return " · ".join(parts)
 
 
 def _kept(reply: Reply) -> str:
-    return f", {reply.reused_tokens:,} kept from before" if reply.counted == "tokenizer" else ""
+    return f", {reply.reused_tokens:,} reused" if reply.counted == "tokenizer" else ""

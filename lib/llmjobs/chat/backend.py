@@ -1,4 +1,4 @@
-"""What answers a chat, a local model or a server, behind one protocol; its room, and what can go wrong."""
+"""The protocol of what answers a chat (a local model or a server), the room for a request, and the errors."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +9,13 @@ from llmjobs.clocks import DeviceClock
 from llmjobs.errors import LlmjobsError
 from llmjobs.thinking import split_reply
 
-# What answers: a model here (`local`) or a server (`endpoint`), behind one small protocol.
-
 FinishReason = Literal["stop", "length", "interrupted"]
 Counted = Literal["tokenizer", "server", "estimate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen: ``temperature`` 0 takes the likeliest; ``top_p`` 1 cuts nothing off."""
+    """How the next token is chosen: ``temperature`` 0 takes the most likely one; ``top_p`` 1 keeps all."""
 
     max_new_tokens: int = 256
     temperature: float = 0.0
@@ -27,20 +25,20 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an answer ended, and its tokens."""
+    """How an answer ended, and its token counts."""
 
     finish_reason: FinishReason
     prompt_tokens: int
     new_tokens: int
     reused_tokens: int = 0
-    """Of the prompt's tokens, those whose keys and values were still there."""
+    """Prompt tokens whose keys and values were still cached."""
     counted: Counted = "tokenizer"
     thinking_tokens: int | None = None
-    """Of the new tokens, those of the thinking; None where nobody counted them."""
+    """How many of the new tokens are thinking; None if nobody counted them."""
 
 
 AnswerStream = Generator[str, None, Ending]
-"""Yields pieces of text (also empty ones), returns the ending."""
+"""Yields pieces of text, some of them empty, and returns the ending."""
 
 
 class Backend(Protocol):
@@ -50,51 +48,50 @@ class Backend(Protocol):
 
     @property
     def limit(self) -> int | None:
-        """Longest prompt and answer together in tokens; None where the server does not say."""
+        """Maximum number of tokens of prompt and answer together; None if the server does not say."""
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """What really answers: builtins for records and fingerprints."""
+        """Properties of what actually answers, as builtins for records and fingerprints."""
 
     def clock(self) -> DeviceClock | None:
-        """Times spans on the model's device; None where there is none."""
+        """A timer for the model's device; None if there is none."""
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that these messages become (for an endpoint an estimate)."""
+        """Number of tokens of these messages as a prompt (an estimate for an endpoint)."""
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
         """Stream the answer; closing the generator stops the model.
 
         Raises:
-            AnswerError: what came back is no answer.
+            AnswerError: the reply is not an answer.
 
         """
 
     def start(self, seed: int) -> None:
-        """Begin a conversation: nothing is kept from another one, and the random numbers are those of ``seed``."""
+        """Begin a conversation with nothing cached, and random numbers from ``seed``."""
 
     def reseed(self, seed: int) -> None:
-        """The random numbers of ``seed`` from here on; what was read is kept."""
+        """Restart the random numbers from ``seed``; the cache is kept."""
 
     def state(self) -> Mapping[str, Any]:
-        """Builtins that make the rest of a conversation what it would have been."""
+        """Builtins from which the rest of the conversation continues as if it had not been interrupted."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
 
-    def close(self) -> None:
-        """Free what was loaded."""
+    def close(self) -> None: ...
 
 
-# The room that one request has: the context less what is reserved for the answer.
+# The room for one request is the context minus what is reserved for the answer.
 
 UNLIMITED = 1 << 20
-"""Tokens taken where neither the model nor the settings say how many there are."""
+"""Context size if neither the model nor the settings give one, in tokens."""
 
 
 @dataclass
 class BackendRoom:
-    """What a strategy may use (see :class:`llmjobs.chat.strategies.Room`)."""
+    """The room that a strategy may use (see :class:`llmjobs.chat.strategies.Room`)."""
 
     backend: Backend
     context: int
@@ -102,15 +99,15 @@ class BackendRoom:
 
     @property
     def budget(self) -> int:
-        """Tokens that the messages may have."""
+        """Maximum number of tokens of the messages."""
         return self.context - self.reserve
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of these messages as a prompt."""
+        """Number of tokens of these messages as a prompt."""
         return self.backend.count(messages)
 
     def complete(self, messages: Sequence[Message], max_new_tokens: int) -> tuple[str, int]:
-        """Ask on the side, greedily: no random number is used up."""
+        """Ask a side question with greedy decoding, so no random number is used up."""
         thinks = str(self.backend.effective.get("thinking", "")).startswith("on")
         most = self.reserve if thinks else min(max_new_tokens, self.reserve)
         text, ending = drain(self.backend.answer(messages, Sampling(most)))
@@ -118,12 +115,12 @@ class BackendRoom:
 
 
 def room_for(backend: Backend, sampling: Sampling, max_context: int | None) -> tuple[BackendRoom, Sampling]:
-    """The room of a request, and its sampling with no longer an answer than there is room reserved for.
+    """Return the room of a request, and its sampling with the answer limited to the reserved room.
 
     At most half of the context is reserved.
 
     Raises:
-        LlmjobsError: ``max_context`` is beyond what the model takes.
+        LlmjobsError: ``max_context`` is larger than the model allows.
 
     """
     limit = backend.limit
@@ -135,7 +132,7 @@ def room_for(backend: Backend, sampling: Sampling, max_context: int | None) -> t
 
 
 def drain(stream: AnswerStream) -> tuple[str, Ending]:
-    """Run a stream to its end; its whole text and how it ended."""
+    """Run a stream to its end; return its whole text and how it ended."""
     said: list[str] = []
     while True:
         try:
@@ -144,7 +141,7 @@ def drain(stream: AnswerStream) -> tuple[str, Ending]:
             return "".join(said), ended.value
 
 
-# What can go wrong in a turn. None of these leaves anything in the conversation.
+# Errors of a turn. None of them changes the conversation.
 
 
 class ContextFullError(LlmjobsError):
@@ -152,20 +149,20 @@ class ContextFullError(LlmjobsError):
 
 
 class MessageTooLongError(LlmjobsError):
-    """System prompt and newest message do not fit into the context even alone."""
+    """The system prompt and the newest message alone do not fit into the context."""
 
 
 class AnswerError(LlmjobsError):
-    """What came back is no answer."""
+    """The reply is not an answer."""
 
 
 class CallError(AnswerError):
-    """A request to an endpoint gave no answer: no result, another try may give one."""
+    """A request to an endpoint gave no answer. It is not a result; another try may succeed."""
 
 
 class EmptyCallError(CallError):
-    """The answer of an endpoint is whole and has no text."""
+    """The endpoint's answer is complete but has no text."""
 
 
 class UnavailableError(CallError):
-    """The endpoint cannot be reached, refuses the key, or asks to wait; no other request would do better."""
+    """The endpoint cannot be reached, refuses the key, or asks to wait; other requests would fail too."""

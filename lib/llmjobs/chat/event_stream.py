@@ -1,8 +1,8 @@
-"""One chat completion over HTTP, bounded in time and size: nothing that a server sends can hang or fill us.
+"""One chat completion over HTTP, limited in time and size, so a server can neither block us nor fill the memory.
 
-Streams of server-sent events are read by httpx2; a server that ignores ``stream`` and sends one JSON body is read too,
-whatever content type it claims. Compression is not asked for and not undone, so what arrives is what there is; a
-redirect is not followed, so the key goes to the address that was given and nowhere else.
+httpx2 reads streams of server-sent events. A server that ignores ``stream`` and sends one JSON body is read too,
+whatever content type it claims. We do not ask for compression and do not decompress, so a small response cannot become
+a large one. Redirects are not followed, so the key goes only to the given address.
 """
 
 import codecs
@@ -25,16 +25,16 @@ DONE = "[DONE]"
 
 
 class StatusError(Exception):
-    """The server answered with a status that is no success."""
+    """The server answered with an error status."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
-        """``body`` is the error as the server wrote it, empty where it is too large."""
+        """``body`` is the error as the server sent it; empty if it is too large."""
         super().__init__(f"status {status}")
         self.status, self.headers, self.body = status, headers, body
 
     @property
     def said(self) -> str:
-        """The message for people in the body: of OpenAI's form, of FastAPI's, or plain text; empty where none is."""
+        """The readable message in the body: in OpenAI's form, in FastAPI's, or plain text; empty if there is none."""
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -47,19 +47,19 @@ class StatusError(Exception):
 
 
 class TooLargeError(Exception):
-    """An event or the whole answer is larger than any chat completion."""
+    """An event, or the whole answer, is larger than any chat completion."""
 
 
 class NotCompletionError(Exception):
-    """What came is no chat completion; the text says what it is instead."""
+    """The response is not a chat completion; the text says what it is."""
 
 
 class WebPageError(NotCompletionError):
-    """A web page came: of a proxy, a login, or another address than an API's."""
+    """The response is a web page: from a proxy, a login, or an address that is not an API's."""
 
 
 class StreamedError(Exception):
-    """The server sent an error where an answer should be."""
+    """The server sent an error in place of an answer."""
 
 
 class TooSlowError(Exception):
@@ -67,7 +67,7 @@ class TooSlowError(Exception):
 
 
 def completions_url(url: str) -> str:
-    """Complete an address as people give it: with or without ``/v1``, with or without the whole path."""
+    """Complete an address, with or without ``/v1`` and with or without the whole path."""
     url = url.rstrip("/")
     if url.endswith("/chat/completions"):
         return url
@@ -75,22 +75,22 @@ def completions_url(url: str) -> str:
 
 
 class Watch:
-    """Limits the time of one request: until the next piece of text, and altogether.
+    """Limits the time of one request: until the next piece of text, and in total.
 
-    Comments, empty pieces and single bytes are no text, so a server cannot keep a request open with them.
+    Comments, empty pieces and single bytes do not count as text, so a server cannot keep a request open with them.
     """
 
     def __init__(self, silence_s: float, answer_s: float) -> None:
-        """Both limits count from now."""
+        """Both limits start now."""
         self.silence_s, self.answer_s = silence_s, answer_s
         self._began = self._last = time.monotonic()
 
     def text_came(self) -> None:
-        """Begin a new silence."""
+        """Restart the time limit for silence."""
         self._last = time.monotonic()
 
     def check(self) -> None:
-        """Refuse to go on.
+        """Check both limits.
 
         Raises:
             TooSlowError: one of the limits is reached.
@@ -104,19 +104,19 @@ class Watch:
 
 
 class Completion:
-    """The JSON objects of one response, in order: one for each event, or the one body."""
+    """The JSON objects of one response, in order: one per event, or the single body."""
 
     def __init__(self, response: httpx2.Response, watch: Watch) -> None:
         """Nothing is read before the iteration."""
         self._response, self.watch = response, watch
         self.is_done = False
-        """The server said that nothing more comes."""
+        """The server said that nothing more follows."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the objects.
 
         Raises:
-            TooLargeError, NotCompletionError, StreamedError, TooSlowError: and the HTTP client's own errors.
+            TooLargeError, NotCompletionError, StreamedError, TooSlowError, and errors of the HTTP client.
 
         """
         body = _BoundedBody(self._response.stream, self.watch)
@@ -156,10 +156,10 @@ def open_completion(
 ) -> Iterator[Completion]:
     """Send a request and wait for the headers of its answer.
 
-    ``silence_s`` is the longest time without text, ``answer_s`` the longest time altogether.
+    ``silence_s`` is the longest time without text, ``answer_s`` the longest total time.
 
     Raises:
-        StatusError, NotCompletionError, TooSlowError: and the HTTP client's own errors.
+        StatusError, NotCompletionError, TooSlowError, and errors of the HTTP client.
 
     """
     headers = {"authorization": f"Bearer {key}", "accept": "text/event-stream", "accept-encoding": "identity"}
@@ -180,13 +180,13 @@ def open_completion(
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """The certificates to trust, read once: it takes as long as a short answer."""
+    """The certificates to trust, read once, because reading them takes as long as a short answer."""
     return httpx2.create_ssl_context()
 
 
 @contextmanager
 def _headers_in_time(client: httpx2.Client, watch: Watch) -> Iterator[None]:
-    """Close the client when headers drip in: each byte is in time, all of them are not."""
+    """Close the client if headers arrive byte by byte: each byte may be in time while all of them are not."""
     passed: list[bool] = []
 
     def end() -> None:
@@ -208,7 +208,7 @@ def _headers_in_time(client: httpx2.Client, watch: Watch) -> Iterator[None]:
 
 
 class _BoundedBody(httpx2.SyncByteStream):
-    """A body of UTF-8 that takes neither too long nor too many bytes; it ends with a blank line."""
+    """A UTF-8 body limited in time and size; it always ends with a blank line."""
 
     def __init__(self, inner: Any, watch: Watch) -> None:
         self._inner, self._head = inner, b""
@@ -229,7 +229,7 @@ class _BoundedBody(httpx2.SyncByteStream):
         yield b"\n\n"  # the last event may lack its end
 
     def peek(self) -> bytes:
-        """The first byte that is no blank; empty at the end."""
+        """The first byte that is not white space; empty at the end."""
         while not self._head.strip().removeprefix(codecs.BOM_UTF8):
             if (chunk := next(self._chunks, None)) is None:
                 return b""
@@ -246,7 +246,7 @@ class _BoundedBody(httpx2.SyncByteStream):
 
 
 def _parts(data: str) -> list[str]:
-    """The data of one event: one object, or several where a server leaves out the blank lines between events."""
+    """The data of one event: one object, or several if the server leaves out the blank lines between events."""
     lines = [line.strip() for line in data.split("\n") if line.strip()]
     if len(lines) > 1:
         try:
@@ -270,7 +270,7 @@ def _object(text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def _error_body(response: httpx2.Response, watch: Watch) -> str:
-    """The body of an error, as far as it fits into :data:`MAX_ERROR_BYTES`; empty where it does not."""
+    """The body of an error; empty if it is larger than :data:`MAX_ERROR_BYTES`."""
     body = bytearray()
     try:
         for chunk in response.iter_raw():

@@ -1,4 +1,4 @@
-"""A model on this machine as a chat backend, whichever engine runs it."""
+"""A model on this machine as a chat backend, on any engine."""
 
 import datetime
 import logging
@@ -27,10 +27,10 @@ class LocalBackend:
         warn: Callable[[str], None] = log.warning,
         date: datetime.date | None = None,
     ) -> None:
-        """``keeps_keys`` off computes every turn whole (for comparisons); ``date`` is today for the chat template.
+        """Without ``keeps_keys`` each turn is computed from the beginning; the chat template prints ``date`` as today.
 
         Raises:
-            ModelError: the chat template cannot do what the model's ``thinking`` asks for.
+            ModelError: the chat template does not support the requested ``thinking``.
 
         """
         self.name = engine.spec.name
@@ -42,24 +42,23 @@ class LocalBackend:
 
     @property
     def limit(self) -> int:
-        """Longest prompt and answer together."""
+        """Maximum number of tokens of prompt and answer together."""
         return self.engine.max_length
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """The engine's settings as loaded, and how prompts are written."""
+        """The engine's effective settings, and how prompts are written."""
         return {**self.engine.effective, **self._prompts, "limit": self.limit}
 
     def clock(self) -> DeviceClock | None:
-        """The clock of the model's device."""
         return self.engine.clock()
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt, exactly."""
+        """The exact number of tokens of the prompt."""
         return len(self.prompt.encode(tuple(messages)))
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
-        """Generate until an end token, a stop text or the longest length."""
+        """Generate until an end token, a stop text or the maximum length."""
         ids = self.prompt.encode(tuple(messages))
         form = self.prompt.format
         stops = (*self.prompt.stops, *sampling.stop)
@@ -84,24 +83,23 @@ class LocalBackend:
         return Ending(finish, len(ids), new_tokens, reused, thinking_tokens=text.thinking_tokens)
 
     def start(self, seed: int) -> None:
-        """Forget what was read; random numbers from ``seed``."""
+        """Clear the cache and restart the random numbers from ``seed``."""
         self.model.forget()
         self.model.seed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Random numbers from ``seed``; what was read is kept."""
+        """Restart the random numbers from ``seed``; the cache is kept."""
         self.model.seed(seed)
 
     def state(self) -> Mapping[str, Any]:
-        """Random state, and what the engine needs to compute what was read again."""
+        """The random state, and what the engine needs to recompute its cache."""
         return self.model.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         self.model.restore(state)
 
     def close(self) -> None:
-        """Free the weights."""
         self.model.forget()
         self.engine.close()
 

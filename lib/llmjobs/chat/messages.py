@@ -1,4 +1,4 @@
-"""A conversation: perhaps a system message, then user and assistant in turn. Alternation holds by construction."""
+"""A conversation: an optional system message, then user and assistant in turn."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,19 +14,19 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of one role."""
+    """One message and its role."""
 
     role: Role
     content: str
 
     def to_builtin(self) -> dict[str, str]:
-        """The form that templates and endpoints take."""
+        """The form that chat templates and endpoints take."""
         return {"role": self.role, "content": self.content}
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A user's message and the answer to it: the unit that a strategy keeps or drops, never half of one."""
+    """A user's message and its answer: the unit that a strategy keeps or drops as a whole."""
 
     user: Message
     assistant: Message
@@ -34,14 +34,14 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A conversation that waits for an answer."""
+    """A conversation that waits for an answer, taken apart."""
 
     system: Message | None
     exchanges: tuple[Exchange, ...]
     question: Message
 
     def compose(self, exchanges: Iterable[Exchange], note: str = "") -> tuple[Message, ...]:
-        """The messages to send with only these exchanges; ``note`` stands at the end of the system message."""
+        """Return the messages to send with only these exchanges; ``note`` is appended to the system message."""
         texts = [text for text in (self.system.content if self.system else "", note) if text]
         system = (Message("system", "\n\n".join(texts)),) if texts else ()
         pairs = (message for exchange in exchanges for message in (exchange.user, exchange.assistant))
@@ -49,7 +49,7 @@ class Parts:
 
 
 def split(messages: Sequence[Message]) -> Parts:
-    """Take a conversation apart.
+    """Split a conversation into its parts.
 
     Raises:
         DataError: the roles do not alternate, or the last message is not the user's.
@@ -71,7 +71,7 @@ def split(messages: Sequence[Message]) -> Parts:
 
 
 def read_messages(values: Any) -> list[Message]:
-    """Messages from plain values, such as a file or a request holds.
+    """Read messages from plain values, for example from a file or a request.
 
     Raises:
         DataError: not a list of ``{"role": …, "content": …}`` with known roles and text.

@@ -14,6 +14,7 @@ from llmjobs.chat.endpoint import Lost, WholeAnswers
 from llmjobs.chat.messages import Message
 from llmjobs.clocks import DeviceClock
 from llmjobs.errors import LlmjobsError
+from llmjobs.terminal_text import plural
 from llmjobs.work.journal import Journal, encode, read_lines
 
 # What calls may take: a spending limit over the whole run, and an endpoint's limits a minute.
@@ -137,7 +138,7 @@ def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
         return []
     cost = f", {record['cost']:.4f} {record['currency']}" if record["cost"] is not None else ""
     failed = f" ({record['failed']:,} failed)" if record["failed"] else ""
-    return [f"endpoints: {record['calls']:,} calls{failed}, {record['tokens']:,} tokens{cost}"]
+    return [f"endpoints: {plural(record['calls'], 'call')}{failed}, {plural(record['tokens'], 'token')}{cost}"]
 
 
 @dataclass(frozen=True)

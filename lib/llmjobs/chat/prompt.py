@@ -1,6 +1,6 @@
-"""Messages into tokens: the tokenizer's own chat template, or a plain form for a base model without one.
+"""Turn messages into tokens, with the tokenizer's chat template or, if a base model has none, in a plain form.
 
-The plain form, byte for byte (the system text and its blank line only where there is one)::
+The plain form, byte for byte (the system text and the blank line are left out if there is none)::
 
     You are helpful.
 
@@ -42,10 +42,10 @@ class ChatPrompt:
         thinking: Thinking | None = "off",
         date: datetime.date | None = None,
     ) -> None:
-        """Find out which form the tokenizer takes and how its turns end; says once what is unusual.
+        """Find the tokenizer's form and how its turns end; warn once about anything unusual.
 
         Raises:
-            ModelError: the chat template cannot do what ``thinking`` asks for.
+            ModelError: the chat template does not support the requested ``thinking``.
 
         """
         self.form = "template" if getattr(tokenizer, "chat_template", None) else "plain"
@@ -57,15 +57,15 @@ class ChatPrompt:
             if not self.format.is_off and thinking is not None:
                 raise ModelError(f"{who}: thinking: {thinking} needs a chat template, and there is none; remove it")
         elif not self.format.takes_system:
-            warn("the model's chat template has no system role: the system text stands before the first message")
+            warn("the model's chat template has no system role: the system text is put before the first message")
         self.end_ids, self.stops = self.format.ends if self.form == "template" else (frozenset(), (PLAIN_STOP,))
         self.encode = lru_cache(maxsize=32)(self._encode)
 
     def text(self, messages: Sequence[Message]) -> str:
-        """The prompt as text, ready for the assistant's answer.
+        """Return the prompt as text, ready for the assistant's answer.
 
         Raises:
-            ModelError: the template refuses the messages; the line says why.
+            ModelError: the template refuses the messages; the line gives the reason.
 
         """
         if self.form == "plain":
@@ -80,14 +80,14 @@ class ChatPrompt:
             raise ModelError(f"the model's chat template refuses these messages: {printable(str(error))}") from None
 
     def to_record(self) -> Mapping[str, Any]:
-        """What of the prompts belongs to the protocol, and a digest of two probes that stands for all of it."""
+        """The part of the prompts that belongs to the protocol, and a digest of two probes that identifies the rest."""
         written = [self.text(messages) for messages in _PROBES]
         asked = repr([(text, self.format.encode(text)) for text in written])
         prompts = hashlib.sha256(asked.encode()).hexdigest()[:16]
         return {"prompt_form": self.form, **self.format.to_record(), "prompts": prompts, "bos": self.format.bos}
 
     def _encode(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
-        """Tokens of the prompt. BOS is there once, never twice."""
+        """Encode the prompt with exactly one BOS, if the model has one."""
         return self.format.encode(self.text(messages))
 
 

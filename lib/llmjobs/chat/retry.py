@@ -1,4 +1,4 @@
-"""Which failed requests are sent again, and after how long: the one policy for every endpoint."""
+"""Which failed requests are sent again, and after how long. One policy serves every endpoint."""
 
 import math
 import re
@@ -26,18 +26,18 @@ _CONTEXT_FULL = re.compile(r"context (length|window|size)|context_length_exceede
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Waits 1, 2, 4 … seconds between tries, or what the server asks for, never over a minute."""
+    """Waits 1, 2, 4 … seconds between tries, or as long as the server asks for, but never more than a minute."""
 
     attempts: int = 4
     first_wait_s: float = 1.0
 
     def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
-        """Seconds before the try after ``attempt`` (from 0)."""
+        """Seconds to wait after ``attempt`` (counted from 0)."""
         wanted = self.first_wait_s * 2**attempt if retry_after_s is None else retry_after_s
         return min(max(wanted, 0.0), LONGEST_WAIT_S)
 
     def tries_again(self, attempt: int, failure: "Failure") -> bool:
-        """Whether the request is sent again; not where the server asks for a longer wait than we allow."""
+        """Whether to send the request again. Not if the server asks for a longer wait than we allow."""
         is_too_long = failure.retry_after_s is not None and failure.retry_after_s > LONGEST_WAIT_S
         return failure.is_temporary and attempt + 1 < self.attempts and not is_too_long
 
@@ -51,12 +51,12 @@ class Failure:
     is_temporary: bool
     """Another try may succeed."""
     is_about_server: bool = False
-    """The server would do no better with another question."""
+    """The server would refuse any other question too."""
     may_cost: bool = True
     """The server may have begun to answer, and may charge for it."""
     retry_after_s: float | None = None
     is_context_full: bool = False
-    """The prompt does not fit: a property of the model, not of this moment."""
+    """The prompt does not fit: this depends on the model, not on the moment."""
 
 
 class CutAnswerError(Exception):
@@ -68,7 +68,7 @@ class FilteredError(Exception):
 
 
 class EmptyAnswerError(Exception):
-    """The answer has no text; the exception's text says why, where that is known."""
+    """The answer has no text; the exception's text gives the reason, if it is known."""
 
 
 _OF_ANSWERS: tuple[tuple[type[Exception], str, str, bool], ...] = (
@@ -79,11 +79,11 @@ _OF_ANSWERS: tuple[tuple[type[Exception], str, str, bool], ...] = (
     (TooLargeError, "the server sent {} instead of a chat completion", "check the URL", False),
     (StreamedError, "the server reports: {}", "check the server", True),
 )
-"""What can be wrong with an answer: the exception, the text, the remedy, whether another try may succeed."""
+"""Faults of an answer: the exception, the text, the remedy, whether another try may succeed."""
 
 
 def classify(error: Exception, timeout_s: float, *, has_begun: bool = False) -> Failure:
-    """Read an exception of the HTTP client or of the reading of its stream; ``has_begun``: after some text."""
+    """Classify an exception of the HTTP client or of reading its stream; ``has_begun``: some text had arrived."""
     if isinstance(error, StatusError):
         return _by_status(error)
     if isinstance(error, TooSlowError | httpx2.TimeoutException):
@@ -136,7 +136,7 @@ def _by_status(error: StatusError) -> Failure:
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for: a number, or a date; None where there is none to read."""
+    """Seconds that a ``Retry-After`` header asks for, as a number or a date; None if it cannot be read."""
     if not value:
         return None
     try:

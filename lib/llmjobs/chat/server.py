@@ -1,4 +1,4 @@
-"""``llmjobs serve``: the agent behind an OpenAI-compatible API. One answer at a time; a few requests wait."""
+"""``llmjobs serve``: the agent behind an OpenAI-compatible API. It answers one request at a time; a few wait."""
 
 import asyncio
 import contextlib
@@ -39,26 +39,26 @@ if TYPE_CHECKING:
     import uvicorn
 
 
-# What a chat completion request may ask for, and the answers in OpenAI's form.
+# Chat completion requests, and the answers in OpenAI's form.
 
 
 class RefusedError(LlmjobsError):
     """A request that is refused, with its HTTP status."""
 
     def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
-        """``retry_after_s`` goes into the header of that name."""
+        """``retry_after_s`` is sent in the header of that name."""
         super().__init__(message)
         self.status, self.retry_after_s = status, retry_after_s
 
 
 class StreamOptions(BaseModel):
-    """What else a stream should carry."""
+    """Additional parts of a stream."""
 
     include_usage: bool = False
 
 
 class ChatCompletion(BaseModel):
-    """The keys that are read; others are ignored, as servers of this kind do."""
+    """The keys that are read; others are ignored, as other servers do."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -75,7 +75,7 @@ class ChatCompletion(BaseModel):
     n: Literal[1] | None = 1
 
     def sampling(self, default: Sampling) -> Sampling:
-        """The request's sampling; never a longer answer than the server gives."""
+        """The request's sampling; the answer is never longer than the server allows."""
         wanted = self.max_completion_tokens or self.max_tokens or default.max_new_tokens
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return Sampling(
@@ -86,7 +86,7 @@ class ChatCompletion(BaseModel):
         )
 
     def conversation(self, system: str | None) -> list[Message]:
-        """The messages, with the server's system message where the request has none."""
+        """The messages, with the server's system message if the request has none."""
         found = read_messages([{**value, "content": _text(value.get("content"))} for value in self.messages])
         return [Message("system", system), *found] if system and found[0].role != "system" else found
 
@@ -107,7 +107,7 @@ def parse(body: bytes) -> ChatCompletion:
 
 
 def _text(content: Any) -> Any:
-    """Text as it is, or joined from parts of the type ``text``."""
+    """The text itself, or joined from parts of the type ``text``."""
     if not isinstance(content, list):
         return content
     parts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
@@ -118,7 +118,6 @@ class Completion:
     """The objects that answer one request."""
 
     def __init__(self, model: str) -> None:
-        """A fresh id."""
         self.head = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
 
     def whole(self, reply: Reply) -> dict[str, Any]:
@@ -133,7 +132,7 @@ class Completion:
         return {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def usage_chunk(self, reply: Reply) -> dict[str, Any]:
-        """The last piece, where it was asked for."""
+        """The last piece of a stream, if the request asks for token counts."""
         return {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage(reply)}
 
 
@@ -149,33 +148,32 @@ def usage(reply: Reply) -> dict[str, Any]:
 
 
 def error_body(message: str, status: int) -> dict[str, Any]:
-    """An error in OpenAI's form."""
     kind = "invalid_request_error" if 400 <= status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
-# How many requests the server takes on: one is answered, a few wait, the rest are sent away.
+# How many requests the server accepts: one is answered, a few wait, the rest are refused.
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server takes on."""
+    """Limits on requests and connections."""
 
     waiting: int = 8
-    """Requests that may wait for the one that is answered."""
+    """Requests that may wait while another one is answered."""
     requests_per_minute: int = 0
-    """0: no such limit."""
+    """0: no limit."""
     connections: int = 64
     """Open connections; further ones get a 503."""
     request_s: float = 20.0
-    """Longest time in which a request, its body included, must have come."""
+    """Longest time for a whole request, including its body, to arrive."""
     unread_s: float = 30.0
     """Longest time for which a client may leave its answer unread."""
 
 
 @dataclass
 class Gate:
-    """Lets one request in at a time, a few wait, the rest are sent away."""
+    """Lets one request in at a time; a few wait, the rest are refused."""
 
     limits: Limits
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -183,7 +181,7 @@ class Gate:
     _began: deque[float] = field(default_factory=deque)
 
     def enter(self) -> None:
-        """Count a request in.
+        """Admit a request.
 
         Raises:
             RefusedError: 429 with the seconds to wait.
@@ -201,7 +199,7 @@ class Gate:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for the model; counts the request out at the end."""
+        """Wait for the model, and release the request's place at the end."""
         try:
             async with self._lock:
                 yield
@@ -209,11 +207,9 @@ class Gate:
             self._inside -= 1
 
 
-# The agent behind an OpenAI-compatible API: one model, one answer at a time, the others wait in a short line.
-
 MAX_BODY_BYTES = 1 << 20
 GONE = 499
-"""The status, as other servers use it, of a request whose client is no longer there; nobody sees it."""
+"""The status of a request whose client has disconnected, as other servers use it; nobody sees it."""
 log = logging.getLogger(__name__)
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]", "::1", "testserver")
 
@@ -232,13 +228,13 @@ class ChatServer:
         limits: Limits | None = None,
         key: str | None = None,
     ) -> None:
-        """``key``: what requests must send; None lets everybody in."""
+        """``key`` is what clients must send; None admits everybody."""
         self.backend, self.strategy, self.system = backend, strategy, system
         self.sampling, self.max_context = sampling or Sampling(), max_context
         self.gate, self._key = Gate(limits or Limits()), key
 
     def app(self, *, is_loopback: bool = True) -> Starlette:
-        """The application; on loopback a foreign Host header is refused, so that no web page can reach it."""
+        """The application. On loopback it refuses a foreign Host header, so no web page can reach it."""
         hosts = list(LOOPBACK_HOSTS) if is_loopback else ["*"]
         return Starlette(
             routes=[
@@ -251,11 +247,11 @@ class ChatServer:
         )
 
     async def health(self, _: Request) -> Response:
-        """That it runs."""
+        """Answer that the server is running."""
         return JSONResponse({"status": "ok"})
 
     async def models(self, request: Request) -> Response:
-        """The one model."""
+        """List the one model."""
         self._check_key(request)
         entry = {"id": self.backend.name, "object": "model", "created": 0, "owned_by": "llmjobs"}
         return JSONResponse({"object": "list", "data": [entry]})
@@ -270,7 +266,7 @@ class ChatServer:
         completion = Completion(self.backend.name)
         self.gate.enter()
         pieces = self._pieces(answering, asked, request)
-        # the first piece decides: what is wrong with the request is said by a status, not in a stream that has begun
+        # wait for the first piece: an error in the request can then be reported by a status, not inside a stream
         first = await _first_text(pieces)
         if asked.stream:
             events = self._events(first, pieces, answering, asked, completion)
@@ -291,10 +287,10 @@ class ChatServer:
         return Answering(self.backend, make_strategy(self.strategy), messages, sampling, self.max_context)
 
     async def _pieces(self, answering: Answering, asked: ChatCompletion, request: Request) -> AsyncGenerator[str, None]:
-        """The answer's pieces, computed in a thread while the server goes on listening."""
+        """The answer's pieces, computed in a thread while the server keeps listening."""
         async with self.gate.turn():
             if await request.is_disconnected():
-                raise RefusedError(GONE, "the client is gone")
+                raise RefusedError(GONE, "the client disconnected")
             self.backend.reseed((asked.seed or 0) % 2**63)
             pieces: Iterator[str] = answering.pieces()
             try:
@@ -342,7 +338,7 @@ class ChatServer:
 
 
 async def _first_text(pieces: AsyncIterator[str]) -> str:
-    """The first piece with text; an empty answer raises, as everywhere."""
+    """Return the first piece with text; an empty answer raises, as everywhere."""
     async for piece in pieces:
         if piece:
             return piece
@@ -374,7 +370,7 @@ def _event(value: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
-# Connections of the chat server: a limited number at one time, and none that waits for a slow client without end.
+# Connections: their number is limited, and none may wait for a slow client forever.
 
 _SAYS = b'{"error": {"message": "too many connections", "type": "server_error", "code": 503}}'
 _BUSY = (
@@ -384,14 +380,14 @@ _BUSY = (
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's protocol with a limit on connections, on the time of a request, and on that of an unread answer."""
+    """uvicorn's protocol with limits on connections, on the time of a request, and on unread answers."""
 
     limits: ClassVar[Limits] = Limits()
     _timer: asyncio.TimerHandle | None = None
     _is_refused = False
 
     def connection_made(self, transport: Any) -> None:
-        """Take the connection, or refuse it where there are too many."""
+        """Accept the connection, or refuse it if there are too many."""
         if len(self.connections) >= self.limits.connections:
             self._is_refused = True
             transport.write(_BUSY)
@@ -406,24 +402,23 @@ class BoundedConnection(H11Protocol):
             super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self._stop()
         if not self._is_refused:
             super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Give the next request its time."""
+        """Start the time limit of the next request."""
         super().on_response_complete()
         self._within(self.limits.request_s)
 
     def pause_writing(self) -> None:
-        """The client does not read: give it some time."""
+        """Start a time limit, because the client does not read."""
         if not self._is_refused:
             super().pause_writing()
             self._within(self.limits.unread_s)
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Stop the time limit, because the client reads again."""
         if not self._is_refused:
             super().resume_writing()
             self._stop()
@@ -438,7 +433,7 @@ class BoundedConnection(H11Protocol):
             self._timer = None
 
     def _too_slow(self) -> None:
-        """Drop a client that has sent no whole request, or does not read; not one that waits for its answer."""
+        """Drop a client that has not sent a whole request, or does not read. One that waits for its answer is kept."""
         cycle = self.cycle
         is_answered = cycle is not None and not cycle.response_complete and not cycle.more_body
         if not is_answered or self.flow.write_paused:
@@ -446,11 +441,9 @@ class BoundedConnection(H11Protocol):
 
 
 def bounded(limits: Limits) -> type[H11Protocol]:
-    """The protocol with these limits."""
+    """Return the protocol with these limits."""
     return type("BoundedConnection", (BoundedConnection,), {"limits": limits})
 
-
-# `llmjobs serve`: binds, says where, and serves until a signal.
 
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
@@ -493,7 +486,7 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
             key=key,
         )
         _listen(server.app(is_loopback=is_loopback), listener, backend.name, request.limits)
-    except (KeyboardInterrupt, StopRequestedError):  # uvicorn raises the signal again once it has shut down
+    except (KeyboardInterrupt, StopRequestedError):  # uvicorn raises the signal again after it has shut down
         pass
     finally:
         listener.close()
@@ -519,10 +512,10 @@ def _listen(app: Any, listener: socket.socket, name: str, limits: Limits) -> Non
 
 
 def server_config(app: Any, limits: Limits) -> "uvicorn.Config":
-    """How uvicorn serves: bounded connections, no access log, no header that names it."""
+    """Settings for uvicorn: limited connections, no access log, no header that names the server."""
     import uvicorn
 
-    # no log_config: its lines go through our own handler, which takes secrets out
+    # no log_config: uvicorn logs through our handler, which removes secrets
     return uvicorn.Config(
         app,
         http=bounded(limits),

@@ -26,7 +26,7 @@ from llmjobs.manifest.overrides import apply_overrides
 from llmjobs.manifest.yaml_source import Source
 from llmjobs.work.run_date import BEFORE_DATES
 
-# Which model a chat is held with when none is named, and what of it is written down.
+# Which model to chat with if none is named, and how it is described in the conversation's record.
 
 SMALL_INSTRUCT = (
     "HuggingFaceTB/SmolLM2-360M-Instruct",
@@ -43,7 +43,7 @@ DEMO = "llmjobs/demo-base"
 
 
 def default_model() -> str:
-    """A small instruct model that is in the cache, else the embedded demo model."""
+    """Return a small instruct model that is in the cache, otherwise the bundled demo model."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in SMALL_INSTRUCT:
@@ -60,11 +60,11 @@ def _has_weights(name: str) -> bool:
 
 
 KNOWN_LINES = ("My name is Ben.", "What is my name?", "I live in Paris.", "Where do I live?")
-"""What demo-base answers rightly, to try it."""
+"""Questions that demo-base answers correctly."""
 
 
 def toy_note(spec: ModelSpec) -> str | None:
-    """What to tell somebody who talks with a demo model; None for any other model."""
+    """What to say to somebody who chats with a demo model; None for any other model."""
     if spec.endpoint or spec.id.removeprefix("llmjobs/") not in DEMO_MODELS:
         return None
     if spec.id != DEMO:
@@ -77,12 +77,12 @@ def toy_note(spec: ModelSpec) -> str | None:
 
 
 def is_manifest(argument: str) -> bool:
-    """Whether the argument names a manifest and not a model."""
+    """Whether the argument names a manifest rather than a model."""
     return argument.endswith((".yaml", ".yml")) and not Path(argument).is_dir() and argument not in DEMO_MODELS
 
 
 def identity(spec: ModelSpec) -> dict[str, Any]:
-    """What a conversation was held with: the whole entry of the manifest, and what must not change."""
+    """What a conversation is held with: the manifest's entry, and what must not change."""
     revision = None
     if not spec.endpoint:
         revision = locate(spec).revision
@@ -93,8 +93,6 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
         "spec": spec.model_dump(mode="json"),
     }
 
-
-# From a manifest's model to something that answers.
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +107,12 @@ def open_backend(
     whole: WholeAnswers | None = None,
     date: datetime.date | None = None,
 ) -> Backend:
-    """Load ``spec`` here, or take its endpoint; ``parameters`` and ``whole`` are for an endpoint alone.
+    """Load ``spec`` on this machine, or use its endpoint; ``parameters`` and ``whole`` only apply to endpoints.
 
-    ``date`` is today for the chat template of a model here.
+    The chat template of a model on this machine prints ``date`` as today.
 
     Raises:
-        LlmjobsError: it cannot be loaded, or the endpoint's key is not in its variable.
+        LlmjobsError: the model cannot be loaded, or the environment variable of the endpoint's key is not set.
 
     """
     if spec.endpoint:
@@ -128,12 +126,9 @@ def open_backend(
     return LocalBackend(open_model(spec, threads=threads), warn=warn, date=date)
 
 
-# A chat in the terminal: the agent made or resumed, then the talk.
-
-
 @dataclass(frozen=True)
 class ChatRequest:
-    """What was asked for on the command line and in the manifest."""
+    """What the command line and the manifest ask for."""
 
     spec: ModelSpec
     section: ChatSection
@@ -142,17 +137,18 @@ class ChatRequest:
     resume: bool = False
     conversation: int | None = None
     overridden: frozenset[str] = frozenset()
-    """Settings given on the command line: on a resume they count, the others are the conversation's own."""
+    """Settings given on the command line. On a resume these apply; all others are the conversation's."""
     timeout_s: float = 120.0
     date: datetime.date | None = None
-    """What the chat template prints as today; a new conversation takes today, a resumed one keeps its own."""
+    """The date that the chat template prints as today; a new conversation takes today's, a resumed one keeps its own.
+    """
 
 
 def chat(request: ChatRequest, once: str | None = None) -> int:
-    """Talk (or answer ``once``); returns the exit code.
+    """Chat, or answer ``once``; return the exit code.
 
     Raises:
-        LlmjobsError: one line; what was said before is on disk.
+        LlmjobsError: with one line; earlier turns are on disk.
 
     """
     store = _open_store(request)
@@ -172,7 +168,7 @@ def chat(request: ChatRequest, once: str | None = None) -> int:
 
 
 def make_agent(backend: Backend, section: ChatSection, thinking_tokens: int = 0) -> Agent:
-    """An agent as a manifest's ``chat:`` section asks for it."""
+    """Make an agent as a manifest's ``chat:`` section describes it."""
     return Agent(
         backend,
         system=section.system,
@@ -226,7 +222,7 @@ def _open_store(request: ChatRequest) -> ChatStore:
 
 
 def _section(request: ChatRequest, store: ChatStore) -> ChatSection:
-    """On a resume the conversation's own settings, but for those given now."""
+    """On a resume, the conversation's settings, replaced by those given now."""
     if not request.resume:
         return request.section
     saved = {key: value for key, value in store.settings().items() if key in ChatSection.model_fields}
@@ -235,7 +231,7 @@ def _section(request: ChatRequest, store: ChatStore) -> ChatSection:
 
 
 def _date(request: ChatRequest, store: ChatStore) -> datetime.date:
-    """The conversation's own date; one from before dates were kept goes on with what was written then."""
+    """The conversation's date. One from before dates were stored continues with the date that was printed then."""
     if not request.resume:
         return request.date or datetime.date.today()  # noqa: DTZ011 - the person's day
     kept = store.settings().get("date")
@@ -249,7 +245,7 @@ def _warn(line: str) -> None:
     print(f"llmjobs: {line}", file=sys.stderr)
 
 
-# From a command line to what a chat is held with: manifest first, options over it.
+# From the command line to a request: first the manifest, then the options.
 
 NAME = "chat"
 
@@ -268,7 +264,7 @@ def make_request(
     conversation: int | None = None,
     timeout_s: float = 120.0,
 ) -> ChatRequest:
-    """What to talk with.
+    """Combine the manifest and the options into a request.
 
     Raises:
         ManifestError: an option or the manifest is not valid.
@@ -291,7 +287,7 @@ def make_request(
 
 
 def _held_with(results: Path, name: str, conversation: int | None) -> ModelSpec:
-    """The model that a conversation was held with."""
+    """Return the model that a conversation was held with."""
     with contextlib.closing(ChatStore.resume(results, name, conversation)) as store:
         saved = store.settings().get("spec")
     try:

@@ -1,4 +1,4 @@
-"""A conversation on disk: ``records.jsonl`` is the truth (a line a message), ``checkpoint.pkl`` the cursor.
+"""A conversation on disk: ``records.jsonl`` has one line per message, ``checkpoint.pkl`` is the cursor.
 
 results/NAME/chat/001/{records.jsonl, timings.jsonl, checkpoint.pkl}
 """
@@ -26,7 +26,7 @@ class ChatStore:
     """One conversation's files, open and locked until :meth:`close`."""
 
     def __init__(self, folder: UnitFolder, state: Mapping[str, Any] | None = None) -> None:
-        """Open the files, cut to what ``state`` says was saved.
+        """Open the files and cut them to the lengths in ``state``.
 
         Raises:
             LockedError: another process works in this conversation.
@@ -42,14 +42,14 @@ class ChatStore:
 
     @classmethod
     def create(cls, results: Path, name: str) -> "ChatStore":
-        """A new conversation after those that are there."""
+        """Start a new conversation, numbered after the existing ones."""
         run = RunFolder.create(results, name)
         numbers = _numbers(run)
         return cls(run.unit(f"{JOB}/{(numbers[-1] if numbers else 0) + 1:03d}"))
 
     @classmethod
     def resume(cls, results: Path, name: str, number: int | None = None) -> "ChatStore":
-        """The conversation of that number, or the newest one.
+        """Open the conversation with that number, or the newest one.
 
         Raises:
             RunFolderError: there is none, or nothing of it was saved.
@@ -66,15 +66,14 @@ class ChatStore:
 
     @property
     def number(self) -> int:
-        """The conversation's number."""
         return int(self.folder.path.name)
 
     def begin(self, settings: Mapping[str, Any], agent: Agent) -> None:
-        """Write down what the conversation is held with."""
+        """Store what the conversation is held with."""
         self.note(agent, "settings", **settings)
 
     def turn(self, agent: Agent) -> None:
-        """Bring the newest exchange to the disk, then move the cursor."""
+        """Write the newest exchange to disk, then move the cursor."""
         assert agent.last is not None
         user, assistant = agent.messages[-2:]
         reply = dataclasses.asdict(agent.last)
@@ -90,15 +89,15 @@ class ChatStore:
         self._save(agent)
 
     def note(self, agent: Agent, event: str, **values: Any) -> None:
-        """Bring something other than a turn to the disk: settings, undo, reset, load."""
+        """Write an event other than a turn to disk: settings, undo, reset, load."""
         self._records.append([{"event": event, **values}])
         self._save(agent)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with another model.
+        """Refuse to continue with another model.
 
         Raises:
-            FingerprintError: names what differs.
+            FingerprintError: with the difference.
 
         """
         saved = self.settings()
@@ -110,7 +109,7 @@ class ChatStore:
                 )
 
     def settings(self) -> dict[str, Any]:
-        """What the conversation is held with by now, from the journal."""
+        """The conversation's current settings, from the journal."""
         found: dict[str, Any] = {}
         for _, _, line in read_lines(self.folder.records, allow_torn=True):
             if line.get("event") == "settings":
@@ -118,7 +117,7 @@ class ChatStore:
         return found
 
     def messages(self) -> list[Message]:
-        """The conversation as the journal tells it."""
+        """The conversation's messages, from the journal."""
         found: list[Message] = []
         for _, _, line in read_lines(self.folder.records, allow_torn=True):
             event = line.get("event")
@@ -133,7 +132,7 @@ class ChatStore:
         return found[: len(found) // 2 * 2]
 
     def restore(self, agent: Agent) -> None:
-        """Give the conversation back to an agent, memory and random state with it."""
+        """Restore an agent's conversation, including its memory and random state."""
         if self.state is not None and "agent" in self.state:
             agent.restore(self.messages(), self.state["agent"])
         else:
@@ -143,7 +142,7 @@ class ChatStore:
             agent.messages = self.messages()
 
     def close(self) -> None:
-        """Close the files and give the lock back."""
+        """Close the files and release the lock."""
         self._stack.close()
 
     def _save(self, agent: Agent) -> None:
@@ -158,7 +157,7 @@ def _numbers(run: RunFolder) -> list[int]:
 
 
 def _load(folder: UnitFolder) -> Mapping[str, Any]:
-    """The cursor, or one made from the journals alone: every whole pair of lines counts."""
+    """Return the cursor, or rebuild it from the journals: every complete pair of lines counts."""
     try:
         loaded = checkpoint.load(folder.checkpoint)
     except RunFolderError as error:
@@ -179,7 +178,7 @@ def _load(folder: UnitFolder) -> Mapping[str, Any]:
 
 
 def _end_of_timings(path: Path, turns: int) -> int:
-    """Length of the timings of the first ``turns`` turns ever answered: one line for each."""
+    """Length of the timings of the first ``turns`` turns ever answered: one line each."""
     end = 0
     lines = read_lines(path, allow_torn=True) if path.exists() and turns else ()
     for count, (_, after, _) in enumerate(lines, start=1):

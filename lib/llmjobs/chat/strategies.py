@@ -10,26 +10,24 @@ from llmjobs.chat.backend import ContextFullError, MessageTooLongError
 from llmjobs.chat.messages import Exchange, Message, Parts, split
 from llmjobs.extensions import STRATEGIES, load
 
-# What a strategy is: messages in, messages to send out, with a token count.
-
 
 class Room(Protocol):
     """What a strategy may use of the model that will answer."""
 
     @property
     def budget(self) -> int:
-        """Tokens that the messages to send may have; the answer's room is taken off already."""
+        """Maximum number of tokens of the messages to send, without the room for the answer."""
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of these messages as they are sent, template and all."""
+        """Number of tokens of these messages as sent, including the template."""
 
     def complete(self, messages: Sequence[Message], max_new_tokens: int) -> tuple[str, int]:
-        """Ask the model on the side, greedily: its answer, and the tokens that prompt and answer took."""
+        """Ask the model a side question with greedy decoding; return its answer and the tokens of prompt and answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is sent this time."""
+    """What is sent for one turn."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -37,51 +35,48 @@ class Plan:
     dropped_tokens: int
     """Tokens of the conversation that are not sent."""
     side_tokens: int = 0
-    """Tokens that the strategy itself used up by asking the model."""
+    """Tokens that the strategy itself used to ask the model."""
 
 
 class Strategy(Protocol):
-    """Decides what is sent. Its state is builtins, so that a conversation can be resumed."""
+    """Decides what is sent. Its state consists of builtins, so a conversation can be resumed."""
 
     name: str
 
     def plan(self, messages: Sequence[Message], room: Room) -> Plan:
         """Choose from a conversation that ends with the user's message.
 
-        The plan is never over the budget, begins with the system message, keeps the order and alternates the roles.
+        The plan never exceeds the budget, begins with the system message, keeps the order and alternates the roles.
 
         Raises:
-            MessageTooLongError: system message and newest message alone are over the budget.
-            ContextFullError: the strategy drops nothing and the conversation is over the budget.
+            MessageTooLongError: the system message and the newest message alone exceed the budget.
+            ContextFullError: the strategy drops nothing and the conversation exceeds the budget.
 
         """
 
-    def state(self) -> Mapping[str, Any]:
-        """What a resume needs."""
+    def state(self) -> Mapping[str, Any]: ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
 
 
 def make_strategy(name: str) -> Strategy:
-    """Make the strategy of a name in :data:`llmjobs.extensions.STRATEGIES`."""
+    """Make a strategy by its name in :data:`llmjobs.extensions.STRATEGIES`."""
     made: Strategy = load(STRATEGIES[name])()
     return made
 
 
 class Stateless:
-    """A strategy that decides from the conversation alone."""
+    """A strategy without a state: it decides from the conversation alone."""
 
     def state(self) -> Mapping[str, Any]:
-        """Nothing."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing."""
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 def make_plan(room: Room, parts: Parts, kept: Sequence[Exchange], note: str = "", side_tokens: int = 0) -> Plan:
-    """The plan that sends these exchanges."""
+    """Return the plan that sends these exchanges."""
     sent = parts.compose(kept, note)
     tokens = room.count(sent)
     originals = room.count(parts.compose(kept)) if note else tokens
@@ -94,7 +89,7 @@ def fits(room: Room, parts: Parts, exchanges: Sequence[Exchange], note: str = ""
 
 
 def newest(room: Room, parts: Parts, note: str = "", budget: int | None = None) -> int:
-    """How many of the newest exchanges fit (by halving: more exchanges never take fewer tokens)."""
+    """Return how many of the newest exchanges fit, by bisection (more exchanges never take fewer tokens)."""
     low, high = 0, len(parts.exchanges)
     while low < high:
         middle = (low + high + 1) // 2
@@ -109,7 +104,7 @@ def require_room(room: Room, parts: Parts) -> None:
     """Refuse a message that does not fit even alone.
 
     Raises:
-        MessageTooLongError: with both figures and what to do.
+        MessageTooLongError: with both token counts and what to do.
 
     """
     tokens = room.count(parts.compose(()))
@@ -120,11 +115,8 @@ def require_room(room: Room, parts: Parts) -> None:
         )
 
 
-# Everything, until the model's limit: then it says so.
-
-
 class Full(Stateless):
-    """Sends the whole conversation."""
+    """Sends the whole conversation until it exceeds the model's limit, then raises an error."""
 
     name = "full"
 
@@ -142,67 +134,57 @@ class Full(Stateless):
         return plan
 
 
-# History off: the system message and the newest message.
-
-
 class NoHistory(Stateless):
-    """Sends no earlier turn at all."""
+    """Sends the system message and the newest message, without any history."""
 
     name = "none"
 
     def plan(self, messages: Sequence[Message], room: Room) -> Plan:
-        """Drop every exchange."""
         parts = split(messages)
         require_room(room, parts)
         return make_plan(room, parts, ())
 
 
-# The newest turns that fit, whole turns only.
-
-
 class Window(Stateless):
-    """Drops from the oldest on; the system message stays."""
+    """Sends the newest whole turns that fit, and the system message."""
 
     name = "window"
 
     def plan(self, messages: Sequence[Message], room: Room) -> Plan:
-        """Send the longest run of newest exchanges within the budget."""
+        """Send as many of the newest exchanges as the budget allows."""
         parts = split(messages)
         require_room(room, parts)
         count = newest(room, parts)
         return make_plan(room, parts, parts.exchanges[len(parts.exchanges) - count :])
 
 
-# What falls out of the context is summarised by the model itself; the running summary is pinned.
-
 INSTRUCTION = "You summarise conversations. Keep every name, number, wish and decision. Write a few short sentences."
 HEADING = "Summary of the conversation so far: "
 EARLIER = "Earlier summary:"
 TASK = "Write the summary of all of this."
 SHARE = 4
-"""The summary may take one part in so many of the budget."""
+"""The summary may take this fraction (one in …) of the budget."""
 
 
 class Summary:
-    """Sends the running summary and the turns after it.
+    """Sends a running summary and the turns after it. The model itself writes the summary.
 
-    When they no longer fit, so many of the oldest turns are folded into the summary that half of the budget is free
-    again: the model is asked rarely, and between two times the beginning of what is sent stays the same.
+    When the turns no longer fit, the oldest ones are folded into the summary, so many that half of the budget is free
+    again. So the model is rarely asked, and in between, the beginning of the prompt stays the same.
     """
 
     name = "summary"
 
     def __init__(self) -> None:
-        """Begin without a summary."""
         self.text = ""
         self.covered = 0
 
     def state(self) -> Mapping[str, Any]:
-        """The summary and how many exchanges stand behind it."""
+        """The summary and the number of exchanges that it covers."""
         return {"text": self.text, "covered": self.covered}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved summary."""
+        """Continue with a saved summary."""
         self.text, self.covered = str(state.get("text", "")), int(state.get("covered", 0))
 
     def plan(self, messages: Sequence[Message], room: Room) -> Plan:
@@ -216,7 +198,7 @@ class Summary:
         return make_plan(room, parts, kept, note, spent)
 
     def update(self, parts: Parts, room: Room) -> tuple[str, int]:
-        """Fold the oldest exchanges in where they no longer fit; the note to pin and the tokens that it cost."""
+        """Fold the oldest exchanges in if they no longer fit; return the note to send and its cost in tokens."""
         if self.covered > len(parts.exchanges):  # turns were undone
             self.text, self.covered = "", 0
         spent = 0
@@ -229,14 +211,14 @@ class Summary:
         return self._note(room, parts), spent
 
     def _note(self, room: Room, parts: Parts) -> str:
-        """The summary as it is pinned, cut from its end where even that leaves no room for the question."""
+        """The summary as it is sent, cut at its end if it would leave no room for the question."""
         text = self.text
         while text and not fits(room, parts, (), HEADING + text):
             text = text[: len(text) // 2]
         return HEADING + text if text else ""
 
     def _fold(self, exchanges: Sequence[Exchange], room: Room) -> int:
-        """Summarise as many of the exchanges as fit into one call, at least one; the tokens that it cost."""
+        """Summarize as many of the exchanges as fit into one call, at least one; return the cost in tokens."""
         length = max(room.budget // SHARE, 8)
         written = [_as_text(exchange) for exchange in exchanges]
         count = len(written)
@@ -248,7 +230,7 @@ class Summary:
         asked = self._ask(written[:count] if count > 1 else [first])
         self.covered += count
         if room.count(asked) > room.budget:
-            return 0  # not even the question for a summary fits: these turns are dropped, as in a window
+            return 0  # not even the request for a summary fits, so these turns are dropped, as in a window
         text, spent = room.complete(asked, length)
         self.text = " ".join(text.split()) or self.text
         return spent
@@ -262,27 +244,25 @@ def _as_text(exchange: Exchange) -> str:
     return f"User: {exchange.user.content}\nAssistant: {exchange.assistant.content}"
 
 
-# Older turns come back when they bear on the question (BM25), before the newest turns, all in their order.
-
 TRIED = 24
-"""Best matches that are tried for room."""
+"""Number of best matches that are tried for room."""
 _WORD = re.compile(r"\w+")
 
 
 class Retrieve(Stateless):
-    """Half of the room for the newest turns, the rest for older ones that match, then for more of the newest."""
+    """Half of the room is for the newest turns, the rest for older ones that match (BM25), then for more new ones."""
 
     name = "retrieve"
 
     def plan(self, messages: Sequence[Message], room: Room) -> Plan:
-        """Send everything where it fits, else what :func:`choose` finds."""
+        """Send everything if it fits, otherwise what :func:`choose` finds."""
         parts = split(messages)
         require_room(room, parts)
         return make_plan(room, parts, choose(room, parts))
 
 
 def choose(room: Room, parts: Parts, note: str = "") -> list[Exchange]:
-    """The exchanges to send, in order: the newest, those that match the question, and what else fits."""
+    """Return the exchanges to send, in order: the newest, those that match the question, and what else fits."""
     everything = parts.exchanges
     if fits(room, parts, everything, note):
         return list(everything)
@@ -305,10 +285,10 @@ def choose(room: Room, parts: Parts, note: str = "") -> list[Exchange]:
 
 
 def rank(question: str, exchanges: Sequence[Exchange]) -> list[int]:
-    """Places of the exchanges that share words with the question, best first, of equals the newest first."""
+    """Return the places of exchanges that share words with the question: best first, then newest first."""
     import bm25s
 
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG when it is imported
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets its logger to DEBUG on import
     corpus = [words(f"{exchange.user.content} {exchange.assistant.content}") for exchange in exchanges]
     asked = words(question)
     if not asked or not any(corpus):
@@ -324,21 +304,18 @@ def rank(question: str, exchanges: Sequence[Exchange]) -> list[int]:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; an ending ``s`` goes, so that "lives" meets "live"."""
+    """Lower-case words without a final ``s``, so that "lives" matches "live"."""
     found = _WORD.findall(text.lower())
     return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in found]
 
 
-# A running summary, older turns that bear on the question, and the newest turns.
-
-
 class Hybrid(Summary):
-    """The summary says what it was about, the retrieved turns say it in their own words."""
+    """Combines a running summary with older turns that match the question and the newest turns."""
 
     name = "hybrid"
 
     def plan(self, messages: Sequence[Message], room: Room) -> Plan:
-        """Pin the summary, then choose from all exchanges, summarised or not."""
+        """Send the summary, and choose from all exchanges, whether summarized or not."""
         parts = split(messages)
         require_room(room, parts)
         note, spent = self.update(parts, room)

@@ -20,21 +20,21 @@ from llmjobs.chat.store import ChatStore
 from llmjobs.errors import EXIT_ERROR, EXIT_OK, LlmjobsError, RunFolderError, printable
 from llmjobs.extensions import STRATEGIES
 
-# The commands that a person can give between two messages.
+# The slash commands.
 
 MAX_FILE_BYTES = 1 << 24
 
 
 class Notebook(Protocol):
-    """Where changes are written down (see :class:`llmjobs.chat.store.ChatStore`)."""
+    """Where changes are stored (see :class:`llmjobs.chat.store.ChatStore`)."""
 
     def note(self, agent: Agent, event: str, **values: object) -> None:
-        """Bring an event to the disk."""
+        """Write an event to disk."""
 
 
 @dataclass(frozen=True)
 class SlashCommand:
-    """One command: what it takes, what it does."""
+    """One command: its argument and its function."""
 
     takes: str
     does: str
@@ -43,17 +43,17 @@ class SlashCommand:
 
 @dataclass
 class ChatState:
-    """What commands work on."""
+    """What the commands work on."""
 
     agent: Agent
     notebook: Notebook
     is_open: bool = True
 
     def command(self, line: str) -> str:
-        """Run ``/name argument``; returns what to show.
+        """Run ``/name argument``; return the text to show.
 
         Raises:
-            LlmjobsError: an unknown command, or one that cannot be done.
+            LlmjobsError: the command is unknown, or cannot be run.
 
         """
         name, _, argument = line[1:].strip().partition(" ")
@@ -181,38 +181,38 @@ COMMANDS: dict[str, SlashCommand] = {
 }
 
 
-# The conversation with a person: read a line, stream the answer, keep it; also from a pipe, a line a turn.
+# The conversation itself. If the input is a pipe, each line is one turn.
 
 EXIT_INTERRUPTED = 130
 TWICE_S = 2.0
-"""Two Ctrl-C within so many seconds leave."""
+"""Pressing Ctrl-C twice within this many seconds ends the chat."""
 PROMPT = "you> "
 
 
 class Reader(Protocol):
-    """Where the person's lines come from."""
+    """Source of the person's lines."""
 
     def read(self) -> str:
-        """The next line.
+        """Return the next line.
 
         Raises:
             EOFError: there is none.
-            KeyboardInterrupt: Ctrl-C.
+            KeyboardInterrupt: Ctrl-C was pressed.
 
         """
 
 
 class PipeReader:
-    """Lines of a stream that is no terminal."""
+    """Reads lines from a stream that is not a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Read from ``stream``; bytes that are no UTF-8 do not end the conversation."""
+        """Read from ``stream``; invalid UTF-8 does not end the conversation."""
         self._stream = stream
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
     def read(self) -> str:
-        """The next line without its end."""
+        """Return the next line without its line break."""
         line = self._stream.readline()
         if not line:
             raise EOFError
@@ -220,10 +220,10 @@ class PipeReader:
 
 
 class PromptReader:
-    """Line editing, history and completion of commands by prompt_toolkit."""
+    """Line editing, history and command completion with prompt_toolkit."""
 
     def __init__(self, earlier: list[str]) -> None:
-        """``earlier`` messages are the history to begin with; it is kept in memory only."""
+        """The history starts with the ``earlier`` messages and stays in memory only."""
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import InMemoryHistory
@@ -234,15 +234,14 @@ class PromptReader:
         )
 
     def read(self) -> str:
-        """The next line, edited."""
         return self._session.prompt(PROMPT)
 
 
 class Terminal:
-    """Talks until the person leaves."""
+    """Runs the chat until the person leaves."""
 
     def __init__(self, agent: Agent, store: ChatStore, reader: Reader, *, is_terminal: bool) -> None:
-        """``is_terminal`` off: answers alone go to standard output, one after the other."""
+        """Without ``is_terminal``, only the answers go to standard output, one after the other."""
         self.agent, self.store, self.reader, self.is_terminal = agent, store, reader, is_terminal
         self.chat = ChatState(agent, store)
         self._stopped_at = -TWICE_S
@@ -250,7 +249,7 @@ class Terminal:
         self._noted: dict[str, str] = {}
 
     def run(self) -> int:
-        """Talk; returns the exit code: 0, 1 where a turn from a pipe failed, 130 after two Ctrl-C."""
+        """Run the chat; return the exit code: 0, 1 if a turn from a pipe failed, 130 after two Ctrl-C."""
         while self.chat.is_open:
             try:
                 line = self.reader.read()
@@ -269,7 +268,7 @@ class Terminal:
         return EXIT_ERROR if self._failed and not self.is_terminal else EXIT_OK
 
     def take(self, line: str) -> None:
-        """One line: a command, or a message to answer."""
+        """Handle one line: a command, or a message to answer."""
         line = whole(line)
         if line.startswith("/") and not line.startswith("//"):
             if shown := self.chat.command(line):
@@ -278,7 +277,7 @@ class Terminal:
         self.answer(line[1:] if line.startswith("//") else line)
 
     def answer(self, message: str) -> None:
-        """Stream the answer; Ctrl-C stops it and keeps what was said."""
+        """Stream the answer; Ctrl-C stops it and keeps the text so far."""
         pieces = self.agent.stream(whole(message))
         try:
             with contextlib.closing(pieces):  # type: ignore[type-var]
@@ -297,7 +296,7 @@ class Terminal:
                 self._say(f"[{meter(self.agent, self.agent.last)}]", dim=True)
 
     def _note_parameters(self) -> None:
-        """Write down, once, which parameters the endpoint does not take."""
+        """Record, once, which parameters the endpoint does not accept."""
         backend = self.agent.backend
         changes = dict(backend.parameters.changes) if isinstance(backend, EndpointBackend) else {}
         if changes != self._noted:
@@ -329,7 +328,7 @@ class Terminal:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let the body finish before a Ctrl-C counts: a file is written whole."""
+    """Delay Ctrl-C until the body has finished, so a file is written completely."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -344,10 +343,10 @@ def undisturbed() -> Iterator[None]:
 
 
 def whole(text: str) -> str:
-    """Text that every tokenizer takes: bytes that were no UTF-8 become question marks."""
+    """Replace invalid UTF-8 by question marks, so every tokenizer accepts the text."""
     return text.encode("utf-8", "replace").decode()
 
 
 def visible(text: str) -> str:
-    """Text as it may stand on a terminal: control characters of an answer are shown, not obeyed."""
+    """Show an answer's control characters instead of sending them to the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)

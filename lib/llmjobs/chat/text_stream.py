@@ -1,4 +1,4 @@
-"""Tokens into text as they come: whole characters only, no blanks at either end, nothing of a stop text."""
+"""Turn tokens into text as they arrive: whole characters only, no blanks at either end, nothing of a stop text."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,10 +9,10 @@ UNFINISHED = "\ufffd"
 
 
 class TextStream:
-    """Text of one answer. What :meth:`add` and :meth:`end` return, joined, is the answer."""
+    """The text of one answer. The joined results of :meth:`add` and :meth:`end` are the answer."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()) -> None:
-        """``decode`` turns tokens into text; ``stops`` end the answer before themselves."""
+        """``decode`` turns tokens into text; ``stops`` end the answer and are not part of it."""
         self._decode = decode
         self._stops = tuple(stop for stop in stops if stop)
         self._ids: list[int] = []
@@ -20,10 +20,10 @@ class TextStream:
         self._pending = ""
         self._began = False
         self.stopped = False
-        """A stop text came."""
+        """A stop text was found."""
 
     def add(self, token: int) -> str:
-        """Take one token; return the text that is certain by now."""
+        """Add one token; return the text that is certain so far."""
         self._ids.append(token)
         before = self._decode(self._ids[self._known : self._read])
         now = self._decode(self._ids[self._known :])
@@ -33,7 +33,7 @@ class TextStream:
         return self._take(now[len(before) :])
 
     def end(self) -> str:
-        """Return what was held back, once no more tokens come."""
+        """Return the rest of the text, after the last token."""
         if self.stopped:
             return ""
         rest = self._decode(self._ids[self._known :])[len(self._decode(self._ids[self._known : self._read])) :]
@@ -55,7 +55,7 @@ class TextStream:
         return self._release()
 
     def _release(self) -> str:
-        """Keep back trailing blanks and what may become a stop text."""
+        """Hold back trailing blanks and text that may become a stop text."""
         held = may_become_stop(self._pending, self._stops)
         certain = self._pending[: len(self._pending) - held].rstrip()
         if not certain or (not self._began and not certain.strip()):
@@ -70,7 +70,7 @@ class TextStream:
 
 
 class ReplyStream:
-    """Text of a reply that may begin with thinking. Marks are written out whole; stops count in the answer only."""
+    """The text of a reply that may begin with thinking. Marks are included; stops only count in the answer."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ReplyStream:
         marks: Marks | None = None,
         begun: bool = False,
     ) -> None:
-        """``decode_all`` keeps special tokens, of which a mark may be one; ``begun``: the prompt opened the block."""
+        """``decode_all`` keeps special tokens, which may be marks; ``begun``: the prompt has opened the block."""
         self._decode_all, self._marks = decode_all, marks
         self._answer = TextStream(decode, stops)
         self._thought = TextStream(decode_all)
@@ -89,15 +89,15 @@ class ReplyStream:
         self._state = "answer" if marks is None else "thinking" if begun else "start"
         self._opening = f"{marks.open}\n" if marks and begun else ""
         self.thinking_tokens = 0
-        """Of the thinking so far, its closing mark included."""
+        """Tokens of the thinking so far, including its closing mark."""
 
     @property
     def stopped(self) -> bool:
-        """A stop text came."""
+        """A stop text was found."""
         return self._answer.stopped
 
     def add(self, token: int) -> str:
-        """Take one token; return the text that is certain by now."""
+        """Add one token; return the text that is certain so far."""
         if self._marks is None or self._state == "answer":
             return self._answer.add(token)
         self._ids.append(token)
@@ -113,7 +113,7 @@ class ReplyStream:
         return self._think(self._thought.add(token))
 
     def end(self) -> str:
-        """Return what was held back, once no more tokens come."""
+        """Return the rest of the text, after the last token."""
         if self._state == "start":
             return "".join(map(self._answer.add, self._ids)) + self._answer.end()
         return self._answer.end() if self._state == "answer" else self._opened(self._thought.end())

@@ -1,4 +1,7 @@
-"""The same units on a Ray cluster. Ray places workers; this package does what a run folder needs. Imported by --ray."""
+"""Run the same units on a Ray cluster. Only ``--ray`` imports this package.
+
+Ray places the workers; this package takes care of the run folder.
+"""
 
 import logging
 from collections.abc import Callable
@@ -9,9 +12,9 @@ log = logging.getLogger(__name__)
 class _WhenGone:
     """What to do, in a thread, with the line that reports a lost cluster.
 
-    Nothing of the library ends its process, which may be a notebook's: the line is logged and the run's next step
-    raises it. Ray's own library does end a driver without a cluster, after a minute of log lines; so the command line
-    puts an end of its own here, which is at once and leaves this line as the last one.
+    The library never ends its process, which may be a notebook: it logs the line, and the run's next step raises it.
+    Ray's own library ends a driver that lost its cluster after a minute of log lines. So the command line ends the
+    process at once instead, and this line is the last one.
     """
 
     def __init__(self) -> None:

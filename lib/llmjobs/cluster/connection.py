@@ -20,7 +20,7 @@ PROBE_S = 120.0
 CONNECT_S = 10.0
 LOOK_S = 0.5
 MOST_MISSED = 6
-"""Failed checks in a row after which the cluster counts as lost; a head that restarts is back sooner."""
+"""After this many failed checks in a row, the cluster counts as lost. A head that restarts is back sooner."""
 
 _gone: list[str] = []
 """The line that reports a lost cluster, once it is lost."""
@@ -34,7 +34,7 @@ class ClusterError(LlmjobsError):
 def connected(address: str) -> Iterator[None]:
     """Connect as the driver of the cluster at ``address``: ``auto`` (this machine is part of it) or ``HOST:PORT``.
 
-    ``local`` starts Ray on this machine alone, for the time of the run.
+    ``local`` starts Ray on this machine only, for the duration of the run.
 
     Raises:
         ClusterError: there is no cluster, or it has another version of Ray or Python.
@@ -46,7 +46,7 @@ def connected(address: str) -> Iterator[None]:
             "there with --ray auto"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # workers are asked for ahead; Ray would complain of them
+    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")  # Ray would warn about workers that are requested in advance
     if address != "local":
         address = _reachable(address)
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
@@ -66,8 +66,8 @@ def connected(address: str) -> Iterator[None]:
 def _watched(address: str) -> Iterator[None]:
     """Report a lost cluster in one line; :data:`llmjobs.cluster.when_gone` defines what happens then.
 
-    Ray ends a driver whose node or head is lost from within its own library, after a minute of log lines: no exception
-    comes that could be told. What is in the run's folder is as after a kill, which the next start goes on from.
+    If its node or head is lost, Ray's library ends the driver after a minute of log lines, without an exception that we
+    could report. The run's folder is as after a kill; the next start resumes from there.
     """
     over = threading.Event()
     _gone.clear()
@@ -85,7 +85,7 @@ def _look_after(address: str, over: threading.Event) -> None:
         missed = 0 if head is None or _answers(head) else missed + 1
         if over.is_set() or (missed < MOST_MISSED and (node is None or _answers(node))):
             continue
-        what = f"its head at {head} does not respond" if missed else "the node of this machine has ended"
+        what = f"its head at {head} does not respond" if missed else "this machine's node has stopped"
         line = (
             f"--ray {address}: lost the cluster: {what}. Progress is saved; start the cluster and run "
             "the same command again, or run it without --ray to resume on this machine"
@@ -96,13 +96,13 @@ def _look_after(address: str, over: threading.Event) -> None:
 
 
 def check_there() -> None:
-    """Raise ClusterError if the cluster was found to be lost."""
+    """Raise ClusterError if the cluster is lost."""
     if _gone:
         raise ClusterError(_gone[0])
 
 
 def _places() -> tuple[str | None, str | None]:
-    """The addresses of the head (``HOST:PORT``) and of the node of this machine (the file of a socket)."""
+    """Addresses of the head (``HOST:PORT``) and of this machine's node (the path of a socket)."""
     try:
         head: Any = ray.get_runtime_context().gcs_address
         own: Any = worker.global_worker.node
@@ -147,7 +147,6 @@ def _reachable(address: str) -> str:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """Ray's description of every live node."""
     nodes: Any = ray.nodes  # untyped in Ray
     return [node for node in nodes() if node["Alive"]]
 
@@ -157,20 +156,19 @@ def _node(node_id: str) -> dict[str, Any]:
 
 
 def node_name(node_id: str, host: str) -> str:
-    """The name given to a node, otherwise its host name."""
+    """The name of a node if it has one, otherwise its host name."""
     found = _node(node_id)
     name = str(found.get("NodeName") or "")
     return host if not name or name == found.get("NodeManagerAddress") else name
 
 
 def gpu_kind(node_id: str) -> str | None:
-    """Ray's name of a node's GPUs."""
     resources = _node(node_id).get("Resources", {})
     return next((key.partition(":")[2] for key in resources if key.startswith("accelerator_type:")), None)
 
 
 def ask_a_node(function: Callable[..., T], *arguments: Any, cpus: float = 0.0, gpus: float = 0.0) -> T | None:
-    """Call ``function`` on a node with these resources free; None if no node has them in time.
+    """Call ``function`` on a node with these free resources; None if no node has them in time.
 
     Raises:
         LlmjobsError: what the function raised.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a job's units run: in the process of the command, or on the cluster that it is connected to."""
+    """Where a job's units run: in the command's process, or on the cluster that it is connected to."""
 
     on_cluster: bool = False
 
@@ -36,7 +36,7 @@ class Place:
     ) -> Outcome:
         """Run a job's units: one after the other here, or on all nodes that have room.
 
-        ``models`` maps the groups of the units to what they load; ``whole_nodes`` gives each unit a node to itself.
+        ``models`` maps each group of units to the model that it loads; ``whole_nodes`` gives each unit a whole node.
         """
         if not self.on_cluster:
             return run_job(job, folder, on_records)
@@ -52,7 +52,7 @@ class Place:
 
 
 def _probe_nodes(layers: Sequence[Layer]) -> Machine:
-    """Ask a node with a GPU for what needs one, and any for the rest; nodes are taken to be of one kind."""
+    """Ask a node with a GPU about what needs one, and any node about the rest. All nodes are assumed to be alike."""
     from llmjobs.cluster.connection import ask_a_node
 
     nodes, machine = _nodes(), Machine()
@@ -81,7 +81,7 @@ def _nodes() -> "Nodes":
 
 @contextmanager
 def place(ray: str | None) -> Iterator[Place]:
-    """Choose this process, or the cluster at the address ``ray``.
+    """Return this process, or the cluster at the address ``ray``.
 
     Raises:
         MissingPackageError: Ray is not installed.

@@ -13,26 +13,24 @@ from llmjobs.manifest import ModelSpec
 from llmjobs.quantization import METHODS
 from llmjobs.work.revisions import Revisions
 
-# What the units of a group ask of the machine that runs them.
-
 
 @dataclass(frozen=True)
 class Demand:
-    """Ray's resources for one worker, and how heavy an item is beside those of other groups."""
+    """Ray's resources for one worker, and the weight of an item compared with those of other groups."""
 
     cpus: float = 1.0
     gpus: float = 0.0
-    """A fraction where several models fit one GPU."""
+    """A fraction if several models share a GPU."""
     memory_bytes: int = 0
     weight: float = field(default=1.0, compare=False)
-    """Only compared with other weights, so the bytes of the model are good enough."""
+    """Only compared with other weights, so the model's bytes are accurate enough."""
 
     def options(self) -> dict[str, float]:
         """Keyword arguments for Ray's ``options``."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory_bytes}
 
     def fits(self, resources: dict[str, float]) -> bool:
-        """Whether a node with these resources could ever hold it."""
+        """Whether a node with these resources could ever run it."""
         asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_bytes}
         return all(resources.get(name, 0.0) >= amount for name, amount in asked.items())
 
@@ -42,29 +40,27 @@ class Demand:
         return ", ".join([*parts, f"{self.memory_bytes / 2**30:.1f} GiB"])
 
 
-# What each model asks of a cluster's nodes, before anything is loaded: from its files, as the plan reads them.
-
 GIB = 1 << 30
 RUNTIME_BYTES = 3 * GIB // 2
 """Python, torch and transformers, with room for a batch."""
 UNKNOWN_BYTES = 2 * GIB
-"""For a model whose files have no known size (loading it will report why)."""
+"""For a model whose files have an unknown size (loading it will report why)."""
 BESIDE = 1.3
-"""Keys, values and activations on top."""
+"""Keys, values and activations, in addition to the weights."""
 PARTS = 8
-"""A GPU is shared in eighths; a model that needs more than half gets it alone."""
+"""A GPU is shared in eighths; a model that needs more than half gets a whole one."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """The resources of the cluster's nodes that demands depend on."""
+    """The resources of the cluster's nodes that affect demands."""
 
     cpus: float
-    """Of the smallest node that has any."""
+    """CPUs of the smallest node."""
     gpus: float = 0.0
-    """Of the largest node."""
+    """Memory of the largest node."""
     gpu_cpus: float = 0.0
-    """CPUs for each GPU, on the node with the fewest."""
+    """CPUs per GPU, on the node with the fewest."""
     gpu_bytes: int | None = None
     """Memory of a GPU; None if it is not known."""
 
@@ -82,7 +78,7 @@ class Nodes:
 def demands(
     models: Mapping[str, ModelSpec], threads: int | str, revisions: Revisions, nodes: Nodes, *, whole_nodes: bool
 ) -> dict[str, Demand]:
-    """The demand of each group of units; ``whole_nodes`` if nothing else may run beside it (the matrix)."""
+    """The demand of each group of units; with ``whole_nodes``, nothing else may run on the same node (the matrix)."""
     found = {}
     for group, spec in models.items():
         located = None if spec.endpoint else revisions.locate(spec)[0]
@@ -109,7 +105,7 @@ def _demand(spec: ModelSpec, file_bytes: int, threads: int | str, nodes: Nodes) 
         cpus = float(threads) if isinstance(threads, int) else max(math.floor(nodes.gpu_cpus * gpus), 1.0)
         return Demand(cpus, gpus, _rounded(2 * RUNTIME_BYTES), weight)
     cpus = float(threads) if isinstance(threads, int) else nodes.cpus
-    # 16-bit files may be computed in float32; what is quantized keeps its files mapped beside
+    # 16-bit files may be computed in float32; a quantized model keeps its files mapped as well
     return Demand(cpus, 0.0, _rounded(RUNTIME_BYTES + int(2 * file_bytes)), weight)
 
 
@@ -128,13 +124,13 @@ def _gpus(spec: ModelSpec, file_bytes: int, nodes: Nodes) -> float:
 
 
 def _rounded(size: int) -> int:
-    """Round up to a power of two of half a GiB, so that one kind of worker serves models of similar size."""
+    """Round up to a power of two times half a GiB, so one kind of worker serves models of similar size."""
     steps = math.ceil(math.log2(max(size / (GIB // 2), 1)))
     return (GIB // 2) << steps
 
 
 def gpu_memory_bytes() -> int | None:
-    """Memory of the GPU that this process may use; run on a node that has one."""
+    """Memory of the GPU that this process may use; called on a node that has one."""
     import torch
 
     properties: Any = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None

@@ -22,19 +22,19 @@ from llmjobs.work.run import OnRecords, Outcome, Start, UnitLoop, items_done, lo
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.units import Unit
 
-# Which unit a worker takes next: units of one group (a model) follow each other, so that it is loaded seldom.
+# Which unit a worker takes next. Units of one group (a model) follow each other, so it is rarely loaded.
 
 
 @dataclass
 class _Group:
-    """The units of one model that nobody has yet, and who works on it."""
+    """The units of one model that no worker has yet, and the workers on that model."""
 
     demand: Demand
     units: deque[Unit] = field(default_factory=deque)
     items: int = 0
     holders: set[str] = field(default_factory=set)
     is_open: bool = False
-    """Whether a holder has loaded it, so that another may join and plan the same."""
+    """Whether a worker has loaded the model, so that another one may join and make the same plan."""
     load_s: float | None = None
     item_s: float | None = None
 
@@ -49,29 +49,28 @@ class _Group:
 
 
 class Assignment:
-    """Units that are still to be given out.
+    """Units that are still to be assigned.
 
-    A worker stays with its group while that has units. A free one takes what has the most work for each worker on it:
-    a group of its own, or a part of one that others have loaded, where that saves more time than loading it takes.
+    A worker stays with its group as long as that has units. A free worker takes the group with the most work per
+    worker: a new one, or part of one that others have loaded, if that saves more time than loading takes.
     """
 
     def __init__(self, units: Iterable[Unit], demands: Mapping[str, Demand]) -> None:
-        """``demands`` by group."""
         self._groups: dict[str, _Group] = {}
         self._given: dict[str, Unit] = {}
         self._rates: dict[str, float] = {}
         self._rate = 1.0
-        """Seconds of an item for each unit of weight, over the groups that were measured."""
+        """Seconds per item and unit of weight, over the groups that were measured."""
         for unit in units:
             self._groups.setdefault(unit.group, _Group(demands[unit.group])).push(unit)
 
     @property
     def is_over(self) -> bool:
-        """Whether everything was given out and nothing came back."""
+        """Whether every unit was assigned and none came back."""
         return not self._given and not any(group.units for group in self._groups.values())
 
     def demands(self) -> dict[Demand, int]:
-        """What workers are wanted for, and how many more could start at once."""
+        """The demands for which workers are needed, and how many more workers each could use at once."""
         wanted: dict[Demand, int] = {}
         for group in self._groups.values():
             if group.units:
@@ -80,7 +79,7 @@ class Assignment:
         return wanted
 
     def take(self, worker: str, demand: Demand, holds: str | None) -> Unit | None:
-        """Give ``worker``, which has ``holds`` loaded, its next unit; None where there is nothing for it now."""
+        """Return the next unit for ``worker``, which has loaded ``holds``; None if there is none for it now."""
         own = self._groups.get(holds or "")
         if own is not None and own.units:
             return self._give(own, worker)
@@ -94,21 +93,20 @@ class Assignment:
         return self._give(found, worker) if found else None
 
     def ended(self, unit: Unit) -> None:
-        """Forget a unit: it is done, or given up."""
+        """Remove a unit that is done or has finally failed."""
         self._given.pop(unit.path, None)
 
     def give_back(self, unit: Unit) -> None:
-        """Put a unit back that did not end; it comes first."""
+        """Put back a unit that did not end; it comes first."""
         self._given.pop(unit.path, None)
         self._groups[unit.group].push(unit, first=True)
 
     def forget_worker(self, worker: str) -> None:
-        """Forget a worker."""
         for group in self._groups.values():
             group.holders.discard(worker)
 
     def learn(self, name: str, *, load_s: float | None = None, item_s: float | None = None) -> None:
-        """Note what was measured of a group: how long it loads, how long an item takes."""
+        """Store measurements of a group: seconds to load it, seconds per item."""
         group = self._groups[name]
         group.is_open = True
         group.load_s = group.load_s if load_s is None else load_s
@@ -124,7 +122,7 @@ class Assignment:
         return unit
 
     def _pays(self, group: _Group) -> bool:
-        """Whether one more worker on a loaded group saves more than the load that it begins with."""
+        """Whether another worker on a loaded group saves more time than it takes to load."""
         if not group.is_open:
             return False
         if group.item_s is None or group.load_s is None:
@@ -132,7 +130,7 @@ class Assignment:
         return self._seconds(group) / (len(group.holders) + 1) > group.load_s
 
     def _seconds(self, group: _Group) -> float:
-        """What is left of a group; what was not measured is taken for as fast as the others by their weights."""
+        """Remaining seconds of a group. Without measurements, its speed is derived from its weight."""
         return group.items * (group.item_s or group.demand.weight * self._rate)
 
 
@@ -140,7 +138,7 @@ def _items(unit: Unit) -> int:
     return max(unit.size, 1)
 
 
-# The driver's loop: units to workers, what they tell to the terminal, what they wrote into the run's folder.
+# The driver's loop: assign units to workers, print their messages, copy their results into the run's folder.
 
 ATTEMPTS = 3
 """A unit that fails this often without progress is recorded as failed."""
@@ -148,7 +146,7 @@ SILENCE_S = 120.0
 """A worker without a heartbeat for this long is abandoned; heartbeats continue during long steps."""
 LISTEN_S = 0.5
 TAKERS = 4
-"""Threads that take whole units over: a worker need not wait for the disk before its next unit."""
+"""Threads that copy finished units, so a worker need not wait for the disk before its next unit."""
 PATIENCE_S = 30.0
 """After this time without a worker, the terminal says what the run is waiting for, and again every minute."""
 
@@ -164,7 +162,7 @@ class _Taking:
 
 @dataclass
 class Driver:
-    """Runs units on the workers; everything in the run's folder is written from here."""
+    """Runs units on the workers. Only the driver writes to the run's folder."""
 
     workers: WorkerPool
     folder: RunFolder
@@ -183,8 +181,8 @@ class Driver:
         """Run ``units`` until each is done or has failed.
 
         Raises:
-            StopRequestedError: a signal came; workers are ended and what they saved is taken over.
-            ClusterError: no node can work for this run, or the cluster is gone.
+            StopRequestedError: a signal came; workers are ended and their saved progress is copied.
+            ClusterError: no node can work for this run, or the cluster is lost.
 
         """
         assignment = Assignment(units, self.demands)
@@ -272,7 +270,7 @@ class Driver:
                 self._failed(unit, f"{error} (on {member.node})", assignment)
 
     def _finish(self, member: Member, unit: Unit, assignment: Assignment) -> None:
-        """Copy a finished unit, while its worker continues."""
+        """Copy a finished unit while its worker continues."""
         if member.items and member.opened_at:
             assignment.learn(unit.group, item_s=(time.monotonic() - member.opened_at) / member.items)
         future = self._takers.submit(self._take_over, member.lease, unit)
@@ -281,7 +279,7 @@ class Driver:
         member.stop()
 
     def _take_over(self, lease: RunFolder, unit: Unit) -> bool:
-        """Whether the run has the complete unit now. Runs in a thread, so it may touch only the unit's own files."""
+        """Whether the run now has the complete unit. Runs in a thread, so it may only touch the unit's own files."""
         leases.take_over(self.folder, lease, unit.path)
         whole = self._cursor(unit).done
         if whole:
@@ -289,7 +287,7 @@ class Driver:
         return whole
 
     def _take_results(self, assignment: Assignment) -> None:
-        """Count the units that were copied; a unit whose files cannot be found here has failed.
+        """Count the units that were copied. A unit whose files this machine cannot find has failed.
 
         Raises:
             RunFolderError: the run cannot be written; the lease stays for the next driver.
@@ -304,7 +302,7 @@ class Driver:
                 self.outcome.done += 1
             else:
                 line = (
-                    f"is finished on {taking.member.node}, but its files cannot be read here; "
+                    f"is finished on {taking.member.node}, but this machine cannot read its files; "
                     "put the results on a file system that all nodes share"
                 )
                 self._failed(taking.unit, line, assignment)
@@ -368,7 +366,7 @@ class Driver:
         for demand in wanted:
             fits = any(demand.fits(resources) for resources in nodes)
             state = (
-                "waiting for free resources" if fits else f"none of {len(nodes)} nodes is large enough; waiting for one"
+                "waiting for free resources" if fits else f"no node is large enough (of {len(nodes)}); waiting for one"
             )
             self.progress.say(f"a worker needs {demand}: {state}; press Ctrl-C to stop; progress is saved")
 
@@ -384,7 +382,7 @@ def _why(error: BaseException) -> str:
     return (found or lines or [plain_reason(error)])[0][:300]
 
 
-# One job's units on a cluster, from the list of units to the outcome: what `run_job` is on one machine.
+# One job's units on a cluster, from the list of units to the outcome; the counterpart of `run_job`.
 
 CLUSTER_FILE = "cluster.json"
 
@@ -398,12 +396,12 @@ def run_on_cluster(
 ) -> Outcome:
     """Run every unit of ``job`` that is not done on the cluster that this process is connected to.
 
-    Units that stay run here, after the others of their level. ``demands`` by group.
+    Units with ``stays`` run here, after the others of their level. ``demands`` maps groups to demands.
 
     Raises:
         FingerprintError: a unit on disk was made with other settings (all are compared before the first one runs).
-        RunFolderError: the folder cannot be written; what was saved stays whole.
-        ClusterError: no node can work for this run, or the cluster is gone.
+        RunFolderError: the folder cannot be written; saved results stay intact.
+        ClusterError: no node can work for this run, or the cluster is lost.
 
     """
     outcome, began = Outcome(), time.monotonic()
@@ -442,7 +440,7 @@ def _run_level(level: Sequence[Unit], starts: Mapping[str, Start], driver: Drive
 
 
 def levels(units: Sequence[Unit]) -> Iterator[list[Unit]]:
-    """Units in stages: each needs only units of earlier stages."""
+    """Units in stages; each unit only needs units of earlier stages."""
     depth: dict[str, int] = {}
     for unit in units:
         depth[unit.path] = 1 + max((depth[one] for one in unit.needs), default=0)

@@ -25,7 +25,7 @@ from llmjobs.work.progress import Progress
 from llmjobs.work.run import one_line, run_job
 from llmjobs.work.units import Job, Saved, Step, Unit, Work
 
-# What a worker tells the driver while it runs a unit, in order.
+# Messages from a worker to the driver, in order.
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Opened:
     """The model is loaded and the unit planned."""
 
     load_s: float | None
-    """Seconds of loading; None where it was loaded already."""
+    """Seconds of loading; None if it was already loaded."""
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """Items are on the disk; ``records`` if the driver shows them."""
+    """Items that are saved; ``records`` if the driver shows them."""
 
     items: int
     records: Sequence[Record] = ()
@@ -46,8 +46,6 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Logged:
-    """A line for the driver's terminal."""
-
     line: str
 
 
@@ -71,12 +69,12 @@ class Greeting:
     refusal: str | None = None
 
 
-# The actor that runs units: the same runner and the same job, in a lease instead of the run's own folder.
+# The actor that runs units, with the same runner and the same job, in a lease instead of the run's folder.
 
 BEAT_S = 5.0
 """Interval of heartbeats while a worker has nothing to report."""
 GATHER_S = 0.2
-"""Events of so long a time go together."""
+"""Events within this time are sent together."""
 THREADS_VARIABLE = "LLMJOBS_MAX_THREADS"
 
 
@@ -86,7 +84,7 @@ class ClusterJob(Job, Protocol):
     folder: RunFolder
 
     def for_worker(self) -> Self:
-        """A copy without anything loaded, to be pickled."""
+        """A copy without anything loaded, so it can be pickled."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +95,14 @@ class UnitOrder:
     steps_done: int
     node: str
     shows: bool
-    """Whether records are wanted beside their number."""
+    """Whether to send the records, not only their number."""
 
 
 class Worker:
-    """Runs one unit after another; what the job has loaded stays loaded between them."""
+    """Runs one unit after another; the job's model stays loaded in between."""
 
     def __init__(self, run: str, lease: str, cwd: str, cpus: float) -> None:
-        """Nothing heavy: Ray says that a worker is there when this returns."""
+        """Do nothing expensive: Ray considers the worker started when this returns."""
         self._run, self._lease = RunFolder(Path(run)), RunFolder(Path(lease))
         self._machine: dict[str, Any] = {}
         self._job: ClusterJob | None = None
@@ -113,7 +111,7 @@ class Worker:
             os.chdir(cwd)
 
     def greet(self, version: str, job: Sequence[Any]) -> Greeting:
-        """Check that this node can work for the driver, and take the job over (a reference in a list)."""
+        """Check that this node can work for the driver, and take over the job (a reference in a list)."""
         found = describe_machine()["machine"]
         self._machine = {key: found[key] for key in ("cpu", "cores", "memory_bytes", "system")}
         refusal = self._refusal(version)
@@ -139,7 +137,7 @@ class Worker:
         return None
 
     def run(self, order: UnitOrder) -> Iterator[list[Event]]:
-        """Run a unit; yields what happens as it happens, and an empty list where nothing does."""
+        """Run a unit; yield events as they happen, and an empty list as a heartbeat."""
         told: queue.SimpleQueue[Event] = queue.SimpleQueue()
         thread = threading.Thread(target=self._work, args=(order, told), daemon=True)
         with _Logs(told):
@@ -184,7 +182,7 @@ def _gather(told: "queue.SimpleQueue[Event]") -> list[Event]:
 
 
 def _joined(events: Sequence[Event]) -> list[Event]:
-    """Several advances without records as one."""
+    """Merge several advances without records into one."""
     found: list[Event] = []
     for event in events:
         last = found[-1] if found else None
@@ -198,22 +196,20 @@ def _joined(events: Sequence[Event]) -> list[Event]:
 
 
 class _Told(Progress):
-    """Progress that goes to the driver."""
+    """Sends progress to the driver."""
 
     def __init__(self, told: "queue.SimpleQueue[Event]") -> None:
         self._told = told
 
-    def unit(self, name: str) -> None:
-        """The driver knows."""
+    def unit(self, name: str) -> None: ...
 
     def advance(self, items: int, unit: str) -> None:
         self._told.put(Advanced(items))
 
     def say(self, line: str) -> None:
-        """Failures are reported at the end."""
+        """Do nothing, because failures are reported at the end."""
 
-    def close(self) -> None:
-        """Nothing is open."""
+    def close(self) -> None: ...
 
 
 class _Logs(logging.Handler):
@@ -236,7 +232,7 @@ class _Logs(logging.Handler):
 
 @dataclass
 class _OneUnit:
-    """A job cut down to one unit; closing it leaves the model loaded for the next."""
+    """A job reduced to one unit; closing it keeps the model loaded for the next one."""
 
     job: ClusterJob
     only: Unit

@@ -16,8 +16,6 @@ from llmjobs.report.study import RawRun
 from llmjobs.report.wording import DASH, count, interval, p_value, percent, plural, points, seconds
 from llmjobs.report.write.notes import HISTORY
 
-# Accuracy by distance, and tokens and time as a conversation grows; a line a memory.
-
 Values = Mapping[str, Any]
 COLOURS = {
     "none": figure_style.FAINT,
@@ -30,7 +28,7 @@ COLOURS = {
 
 
 def _panels(memories: Sequence[Values]) -> list[tuple[str, list[Values]]]:
-    """The memories of each context size, together with those without a limit."""
+    """The memories of each context size, each with those that have no limit."""
     free = [memory for memory in memories if memory["context"] is None]
     sizes = sorted({memory["context"] for memory in memories if memory["context"]})
     panels = [(f"{count(size)} tokens", [*free, *(m for m in memories if m["context"] == size)]) for size in sizes]
@@ -108,12 +106,10 @@ def _legend(figure: Plot, grid: Sequence[Axes]) -> None:
     )
 
 
-# Conversations: what is lost without history, by distance and memory; what a turn costs; transcripts.
-
 SHOWN_TURNS = 6
 SHOWN_WORDS = 30
 ENOUGH = 5
-"""Questions at a distance before a sentence is made of them."""
+"""Number of questions at a distance below which no sentence is made of them."""
 
 
 def _groups(measures: Measures) -> Iterator[tuple[RawRun, Values]]:

@@ -15,14 +15,12 @@ from llmjobs.eval.summary import failed_lines
 from llmjobs.records import TurnRecord, as_records
 from llmjobs.statistics.intervals import clustered_interval, wilson
 from llmjobs.statistics.paired import clustered_comparison
-from llmjobs.terminal_text import seconds, table
+from llmjobs.terminal_text import plural, seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import Record, read_records
 from llmjobs.work.run import Outcome
 from llmjobs.work.units import Unit
-
-# The summary of a converse job, from the records and timings alone.
 
 CONFIDENCE = "95%, the wider of Wilson's and the cluster-robust one over conversations"
 TEST = "sign flips of whole conversations, two-sided"
@@ -118,7 +116,7 @@ def _accuracy(records: Sequence[TurnRecord]) -> dict[str, Any]:
 def _ends(right: int, scored: Sequence[TurnRecord]) -> tuple[float, float]:
     """Return the wider of Wilson's interval and the cluster-robust one, end by end.
 
-    Answers of one conversation hang together; where all conversations agree, the second interval collapses.
+    Answers of one conversation are correlated. If all conversations agree, the second interval collapses.
     """
     low, high = wilson(right, len(scored))
     values = [float(bool(record["correct"])) for record in scored]
@@ -177,12 +175,9 @@ def _scored(records: Iterable[TurnRecord]) -> dict[tuple[str, int], bool]:
     }
 
 
-# The converse summary as it stands on the terminal, and `--show`.
-
-
 def render_summary(summary: Mapping[str, Any]) -> str:
     """A table of memories for each model and set, followed by the paired test."""
-    header = ("", "strategy", "context", "right (95% interval)", "questions", "errors", "sent a turn", "first token")
+    header = ("", "strategy", "context", "right (95% interval)", "questions", "errors", "sent per turn", "first token")
     lines: list[str] = []
     for group in summary["models"]:
         rows = [_row(memory) for memory in group["memories"]]
@@ -194,7 +189,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     lines += spending_lines(summary.get("spending"))
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
-        lines.append(f"not finished: {len(summary['units_missing'])} units; run the same command to resume")
+        lines.append(f"not finished: {plural(len(summary['units_missing']), 'unit')}; run the same command to resume")
     return "\n".join(lines).rstrip()
 
 
@@ -204,7 +199,7 @@ def _name(memory: Mapping[str, Any]) -> str:
 
 def _error_line(group: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
     limit = f" {memory['context']}" if memory["context"] else ""
-    count = f"{memory['errors']:,} turn{'s' * (memory['errors'] > 1)}"
+    count = plural(memory["errors"], "turn")
     return f"{group['model']}, {_name(memory)}{limit}: {count} ended in an error: {printable(memory['first_error'])}"
 
 
@@ -222,10 +217,10 @@ def _row(memory: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _sentence(pair: Mapping[str, Any]) -> str:
-    conversations = f"{pair['conversations']} conversation{'s' * (pair['conversations'] != 1)}"
+    conversations = plural(pair["conversations"], "conversation")
     p = f"p = {pair['p']:.2g}" if pair["p"] >= 1e-4 else "p < 0.0001"
     return (
-        f"history on {pair['acc_first']:.0%}, off {pair['acc_second']:.0%} of {pair['n']} questions in "
+        f"history on {pair['acc_first']:.0%}, off {pair['acc_second']:.0%} of {plural(pair['n'], 'question')} in "
         f"{conversations}: {100 * pair['difference']:+.0f} points "
         f"({100 * pair['low']:+.0f} to {100 * pair['high']:+.0f}, {p}, sign-flip test over conversations)"
     )

@@ -13,7 +13,7 @@ from llmjobs.work.revisions import Revisions
 from llmjobs.work.units import Unit
 
 VERSION = 1
-"""Of the conversations, the checks and what is recorded."""
+"""Version of the conversations, the checks and the recorded fields."""
 UNBOUNDED = ("none", "full")
 """Strategies that run once, at the model's context limit."""
 
@@ -54,7 +54,7 @@ class ConverseTask:
         return f"converse/{self.model.name}/{self.set_name}.{self.memory}"
 
     def unit(self) -> Unit:
-        """The unit that the runner sees."""
+        """The unit as the runner sees it."""
         spec, section = self.model, self.section
         declared: dict[str, Any] = {
             "version": VERSION,
@@ -100,7 +100,7 @@ def make_tasks(study: Manifest, revisions: Revisions) -> list[ConverseTask]:
 
 
 def memories(section: ConverseSection) -> list[Memory]:
-    """Every memory that the section lists, without duplicates."""
+    """Return every memory that the section lists, without duplicates."""
     found: dict[Memory, None] = {}
     for strategy in section.strategies:
         contexts: list[int | None] = [None] if strategy in UNBOUNDED else list(section.contexts)
@@ -128,7 +128,7 @@ def with_limit(study: Manifest, limit: int) -> Manifest:
 
 
 def turn_asked(task: ConverseTask, script: Script, turn: int) -> TurnAsked:
-    """The keys of a record that are known before the turn is asked."""
+    """Return the keys of a record that are known before the turn is asked."""
     message = script.turns[turn]
     return {
         "model": task.model.name,

@@ -1,4 +1,4 @@
-"""How a demo question reads, and which split a text falls into."""
+"""The form of a demo question, and the split of a text."""
 
 import hashlib
 
@@ -7,12 +7,12 @@ STOP = "\n"
 
 
 def prompt(question: str, choices: tuple[str, ...] | list[str] = ()) -> str:
-    """The prompt, byte for byte: question, `A. …` to `D. …` where there are options, `Answer:`, a line each."""
+    """Return the prompt, byte for byte: question, `A. …` to `D. …` if there are options, `Answer:`, one line each."""
     options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     return "\n".join([question, *options, "Answer:"])
 
 
 def split_of(identity: str) -> str:
-    """`test` for a tenth of all texts, `dev` for a twentieth, else `train`; by SHA-256 of the text."""
+    """Return `test` for a tenth of all texts, `dev` for a twentieth, otherwise `train`; by SHA-256 of the text."""
     bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % 20
     return "test" if bucket < 2 else "dev" if bucket == 2 else "train"

@@ -1,4 +1,4 @@
-"""The words of the demo world. Each becomes one token, so every list here is part of the vocabulary."""
+"""The words of the demo world. Each becomes one token, so all of these lists are part of the vocabulary."""
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -34,5 +34,5 @@ DOGS = _split("Max Rex Bello Luna Rocky Bruno Molly Daisy")
 
 
 def common_words() -> tuple[str, ...]:
-    """Every word of the categories, in one fixed order."""
+    """Return every word of the categories, in a fixed order."""
     return tuple(word for words in CATEGORIES.values() for word in words)

@@ -101,7 +101,9 @@ class BoundTemplate:
                 " model again, or use chat_template: false"
             )
         if kind == MEMORY:
-            raise ModelError(f"{self.who}: its chat template takes over {ROOM_BYTES >> 20} MiB of memory; {remedy}")
+            raise ModelError(
+                f"{self.who}: its chat template takes more than {ROOM_BYTES >> 20} MiB of memory; {remedy}"
+            )
         raise ModelError(f"{self.who}: its chat template cannot be used: {printable(str(message))}; {remedy}")
 
 

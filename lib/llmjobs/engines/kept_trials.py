@@ -58,13 +58,13 @@ class Known:
             disk.make_folder(self.path.parent)
             disk.write_whole(self.path, json.dumps(whole, indent=1, sort_keys=True).encode())
         except (OSError, RunFolderError) as error:
-            log.debug("%s: not kept: %s", self.path, error)
+            log.debug("%s: could not be saved: %s", self.path, error)
 
     def _read(self) -> dict[str, Any]:
         try:
             whole = json.loads(disk.read_whole(self.path))
             if whole["for"] != self.key:
-                raise ValueError("it belongs to something else")
+                raise ValueError("it was written for other settings")
             return dict(whole["found"])
         except FileNotFoundError:
             return {}

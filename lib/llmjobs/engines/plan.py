@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from llmjobs.benchmarks.requests import ModelInput, Request, common_length, model_input
+from llmjobs.terminal_text import plural
 
 # Token sequences as a tree: what several of them begin with becomes a segment of its own.
 
@@ -364,7 +365,7 @@ class UnitPlan:
         if self.kind == "plain" and not self.sharing:
             what = "plain, sharing is off"
         return (
-            f"{what}: {len(self.batches)} batches of up to {self.batch_tokens} tokens, "
+            f"{what}: {plural(len(self.batches), 'batch', 'batches')} of up to {self.batch_tokens} tokens, "
             f"{self.distinct_tokens:,} of {self.total_tokens:,} tokens computed ({share:.0%}), "
             f"at most {self.peak_cache_tokens:,} tokens cached"
         )

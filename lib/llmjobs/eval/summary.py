@@ -14,7 +14,7 @@ from llmjobs.errors import printable
 from llmjobs.process_memory import needed_bytes
 from llmjobs.records import EvalRecord, as_records
 from llmjobs.statistics.intervals import wilson
-from llmjobs.terminal_text import DASH, fixed, gib, seconds, table
+from llmjobs.terminal_text import DASH, fixed, gib, plural, seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.work.journal import Record, read_records
@@ -182,13 +182,15 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     lines = table([HEADER, *rows])
     for model in summary["models"]:
         if model["unparsed"]:
-            lines.append(f"{model['model']}: {model['unparsed']} replies could not be parsed")
+            lines.append(f"{model['model']}: {plural(model['unparsed'], 'reply', 'replies')} could not be parsed")
         if model["errors"]:
-            lines.append(f"{model['model']}: {model['errors']} questions ended in an error: {model.get('first_error')}")
+            lines.append(
+                f"{model['model']}: {plural(model['errors'], 'question')} ended in an error: {model.get('first_error')}"
+            )
         lines += _changed(model)
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
-        lines.append(f"not finished: {len(summary['units_missing'])} units; run the same command to resume")
+        lines.append(f"not finished: {plural(len(summary['units_missing']), 'unit')}; run the same command to resume")
     reasons = {m["gpu_s_reason"] for m in summary["models"] if m["gpu_s"] is None and m["gpu_s_reason"]}
     lines += [f"GPU –: {reason}" for reason in sorted(reasons)]
     lines.append(

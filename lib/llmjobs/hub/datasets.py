@@ -13,8 +13,6 @@ from llmjobs.hub import repositories as hub
 from llmjobs.hub.explain import explain
 from llmjobs.hub.files import verify_blobs
 
-# Parquet files, with limits: a small file can claim, or unpack to, any size.
-
 MAX_BYTES = 256 * 1024**2
 MAX_CELL_CHARS = 1024**2
 MAX_ROWS = 1_000_000
@@ -91,8 +89,6 @@ def mib(size: int) -> str:
     """``256 MiB``."""
     return f"{size / 1024**2:,.0f} MiB"
 
-
-# Rows of a data set on the hub, read with `datasets`: parquet at a pinned commit, no loading scripts.
 
 log = logging.getLogger(__name__)
 PLAIN = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")

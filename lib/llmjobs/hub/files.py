@@ -18,8 +18,6 @@ from llmjobs.errors import DataError, LlmjobsError, ModelError
 from llmjobs.hub.repositories import Kind, RemoteFile, RemoteRepo, failure, inspect, remember, repo_folder, with_retries
 from llmjobs.progress_bar import new_bar
 
-# Download progress: one bar over everything on a terminal and in a notebook, plain lines elsewhere.
-
 PLAIN_INTERVAL_S = 10.0
 
 
@@ -27,7 +25,6 @@ class DownloadProgress:
     """Counts the bytes of all files of a download."""
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
-        """Expect ``total`` bytes."""
         self.total, self.done = total, 0
         self._stream = stream or sys.stderr
         self._said = self._began = time.monotonic()
@@ -35,13 +32,11 @@ class DownloadProgress:
         self._bar = new_bar(self._stream, total, unit="B", unit_scale=True) if total > 0 else None
 
     def __enter__(self) -> Self:
-        """Begin."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -75,8 +70,6 @@ def size_text(size: int) -> str:
         value /= 1000
     return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
 
-
-# Downloading a model's files: total size first, resumable to the byte, every hash checked.
 
 SAFETENSORS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.safetensors")
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
@@ -196,7 +189,7 @@ def read_small(kind: Kind, repo_id: str, name: str, commit: str) -> Path:
 
 def _too_large(repo_id: str, name: str, size: int, allowed: int) -> ModelError:
     return ModelError(
-        f"{repo_id}: {name} has {size / 1024**2:,.0f} MiB, more than the {allowed >> 20} MiB allowed; use another model"
+        f"{repo_id}: {name} is {size / 1024**2:,.0f} MiB, more than the {allowed >> 20} MiB allowed; use another model"
     )
 
 

@@ -20,8 +20,6 @@ import psutil
 from llmjobs.errors import LlmjobsError, plain_reason, printable
 from llmjobs.redaction import redacted, without_secrets
 
-# Running and measuring the process. No torch.
-
 TAIL_BYTES = 4000
 LOOK_S = 0.25
 
@@ -210,8 +208,6 @@ def _end_with_parent() -> None:
         pass
     os._exit(1)
 
-
-# Explanations of how a child process ended, and the kernel's counts of kills for memory. No torch.
 
 GIB = 1 << 30
 _CGROUPS = Path("/sys/fs/cgroup")

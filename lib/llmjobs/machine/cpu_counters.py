@@ -1,7 +1,7 @@
 """CPU cycles and instructions by ``perf_event_open`` (Linux), through ctypes. No torch.
 
-Counted are this process and every thread that it starts afterwards, in user mode where the kernel forbids more
-(``kernel.perf_event_paranoid`` 2). If the machine has no counters, the values are None with the reason; nothing is
+The counters cover this process and every thread that it starts afterwards, only in user mode if the kernel allows no
+more (``kernel.perf_event_paranoid`` 2). If the machine has no counters, the values are None with the reason; nothing is
 estimated. The structure is that of perf_event_open(2).
 """
 
@@ -63,18 +63,15 @@ class CpuCounters:
         return Counts(values["cycles"], values["instructions"], None, self.kernel_included)
 
     def close(self) -> None:
-        """Close the counters."""
         for descriptor in self._descriptors.values():
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._descriptors = {}
 
     def __enter__(self) -> Self:
-        """Return the open counters."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the counters."""
         self.close()
 
     def _open_all(self, flags: int) -> None:

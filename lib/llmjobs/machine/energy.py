@@ -64,7 +64,7 @@ class EnergyMeter:
         if device == "cuda":
             self._take("cuda", lambda: [nvml_counter(uuid)])
         elif device == "mps":
-            self.reasons["mps"] = "macOS shows the energy of a GPU only to the administrator (powermetrics)"
+            self.reasons["mps"] = "macOS reports GPU energy only to the administrator (powermetrics)"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -159,7 +159,7 @@ def nvml_counter(uuid: str | None = None) -> Counter:
         handle = nvml.nvmlDeviceGetHandleByUUID(uuid) if uuid else nvml.nvmlDeviceGetHandleByIndex(0)
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError as error:
-        raise Unreadable(f"NVML does not report the energy: {error}") from None
+        raise Unreadable(f"NVML does not report energy: {error}") from None
     return Counter(lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000)
 
 

@@ -57,7 +57,7 @@ class BenchmarkSpec(Section):
         if self.file is not None:
             return self._own_file()
         if own := [key for key in ("question", "choices", "answer") if getattr(self, key) is not None]:
-            raise ValueError(f"{own[0]}: is for a file of your own; add file: or remove it")
+            raise ValueError(f"{own[0]}: only applies to your own file; add file: or remove this key")
         one_of("name", self.name, names())
         found = benchmark_class(self.name)
         for subject in self.subjects:
@@ -77,15 +77,15 @@ class BenchmarkSpec(Section):
         if not self.question or not self.answer:
             raise ValueError("file: needs question: and answer: (names of its columns)")
         if self.subjects != ["all"]:
-            raise ValueError("subjects: a file of your own is one subject; remove it")
+            raise ValueError("subjects: your own file counts as one subject; remove this key")
         if self.prompt is not None:
             one_of("prompt", self.prompt, Custom.prompts)
         if self.output_type is not None:
-            raise ValueError("output_type: follows from choices: for a file of your own; remove it")
+            raise ValueError("output_type: is derived from choices: for your own file; remove this key")
         return self
 
     def benchmark(self) -> type[Benchmark]:
-        """The class that reads it; for a file of your own, one bound to the file's columns."""
+        """The class that reads it; for the user's own file, one bound to the file's columns."""
         if self.file is None:
             return benchmark_class(self.name)
         choices = tuple(self.choices) if isinstance(self.choices, list) else self.choices
@@ -124,7 +124,5 @@ class EvalSection(Section):
     def _distinct(self) -> Self:
         seen = [b.name.lower() for b in self.benchmarks]
         if twice := next((b.name for b in self.benchmarks if seen.count(b.name.lower()) > 1), None):
-            raise ValueError(
-                f"benchmarks: {twice!r} is given twice; a run holds each benchmark once, use a second manifest"
-            )
+            raise ValueError(f"benchmarks: {twice!r} is given twice; keep one, or put the other into a second manifest")
         return self

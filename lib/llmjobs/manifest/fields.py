@@ -55,18 +55,16 @@ def _kinds_in(annotation: Any) -> Iterator[type]:
 
 
 class OneOf:
-    """Names that a registry holds by now: ``Annotated[str, OneOf(names)]`` is a ``Literal`` that can grow."""
+    """Names that a registry has at the time of the check: ``Annotated[str, OneOf(names)]`` is an open ``Literal``."""
 
     def __init__(self, names: Callable[[], Iterable[str]]) -> None:
         """``names`` is asked at each check."""
         self.names = names
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        """Check by the names alone."""
         return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        """List the names."""
         return {"enum": list(self.names()), "type": "string"}
 
     def _check(self, value: Any) -> str:

@@ -124,7 +124,7 @@ WANTED = {
         "a date written as YYYY-MM-DD",
     ),
 }
-"""What pydantic's kinds of error ask for, in words without Python in them."""
+"""What each kind of pydantic error asks for, without words from Python."""
 
 
 def _wanted(problem: ErrorDetails) -> str | None:

@@ -88,15 +88,15 @@ class ModelSpec(Section):
         if self.device_map == "auto" and self.device not in ("auto", "cuda"):
             raise ValueError("device_map: auto spreads a model over GPUs; remove it or use device: cuda")
         if self.endpoint and self.engine != "auto":
-            raise ValueError("engine is for a model on this machine; remove it or the endpoint")
+            raise ValueError("engine only applies to models on this machine; remove engine: or endpoint:")
         self._check_engine()
         if self.api_key_env and not self.endpoint:
-            raise ValueError("api_key_env is for an endpoint; add endpoint: or remove it")
+            raise ValueError("api_key_env only applies to endpoints; add endpoint: or remove this key")
         return self
 
     @property
     def engine_settings(self) -> dict[str, Any]:
-        """What is asked of the engine alone, for a unit's declared settings; empty for transformers."""
+        """Settings that only concern the engine, for a unit's declared settings; empty for transformers."""
         if self.endpoint or engine_name(self.engine, self.id) != "llama.cpp":
             return {}
         return {"gpu_layers_asked": self.gpu_layers, "kv_cache_asked": self.kv_cache}
@@ -108,12 +108,15 @@ class ModelSpec(Section):
         if engine_name(self.engine, self.id) == "llama.cpp":
             if self.quantization != "none":
                 raise ValueError(
-                    "quantization is for transformers; a GGUF file is quantized already, choose another file"
+                    "quantization only applies to transformers; a GGUF file is already quantized, so choose"
+                    " another file"
                 )
             if self.dtype != "auto" or self.device_map != "none":
-                raise ValueError("dtype and device_map are for transformers; remove them (llama.cpp has gpu_layers)")
+                raise ValueError(
+                    "dtype and device_map only apply to transformers; remove them (llama.cpp has gpu_layers)"
+                )
         elif self.gguf is None and (self.gpu_layers != "auto" or self.kv_cache != "f16"):
-            raise ValueError("gpu_layers and kv_cache are for llama.cpp; remove them or name a GGUF file")
+            raise ValueError("gpu_layers and kv_cache only apply to llama.cpp; remove them or name a GGUF file")
 
     @property
     def thinking_tokens(self) -> int:

@@ -62,7 +62,7 @@ class JudgeSpec(ModelSpec):
     def _limits_are_for_endpoints(self) -> Self:
         for key in ("requests_per_minute", "tokens_per_minute", "price"):
             if getattr(self, key) is not None and not self.endpoint:
-                raise ValueError(f"{key} is for an endpoint; add endpoint: or remove it")
+                raise ValueError(f"{key} only applies to endpoints; add endpoint: or remove this key")
         return self
 
 

@@ -14,8 +14,6 @@ from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.mtbench import MTBenchSection
 from llmjobs.manifest.suggest import one_of
 
-# The whole manifest.
-
 
 class Manifest(Section):
     """A study: a list of models, and one section for each job to run on them."""

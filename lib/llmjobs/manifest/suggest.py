@@ -16,7 +16,7 @@ MEANT = {
     **dict.fromkeys(("8", "int8", "llm.int8", "q8", "8-bit"), "8bit"),
     **dict.fromkeys(("no", "false", "off", "null", "fp", "16bit"), "none"),
 }
-"""Other words that people use for an allowed value."""
+"""Common synonyms of an allowed value."""
 
 
 def one_of(key: str, value: str, allowed: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 
 from llmjobs.errors import DataError
 from llmjobs.machine.child import boot_id, oom_kills, own_oom_kills
+from llmjobs.terminal_text import plural
 from llmjobs.work.folder import RunFolder, read_object
 
 FILE = "attempts.json"
@@ -32,10 +33,10 @@ class Attempts:
     def given_up(self) -> str | None:
         """Why it is not tried again, or None."""
         if self.kills >= MOST_KILLS:
-            return f"killed for lack of memory {self.kills} times"
+            return f"killed for lack of memory {'once' if self.kills == 1 else f'{self.kills} times'}"
         if self.vanished >= MOST_VANISHED:
             return (
-                f"{self.vanished} attempts ended without an error message while this cell was running, "
+                f"{plural(self.vanished, 'attempt')} ended without an error message while this cell was running, "
                 "most likely for lack of memory"
             )
         return None

@@ -16,6 +16,7 @@ from llmjobs.report.sections import cost as plots
 from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import (
     DASH,
+    all_of,
     count,
     decimal,
     interval,
@@ -264,9 +265,7 @@ def _loss(flips: Sequence[Flips], named: Mapping[int, str]) -> list[Finding]:
             continue
         result, pairs = flip.result, len(flips)
         wide = difference_from_counts(result.only_first, result.only_second, result.n, simultaneous_level(pairs))
-        ends = (
-            f"{f'95% for all {count(pairs)} cells together' if pairs > 1 else '95%'}: {interval(wide.low, wide.high)}"
-        )
+        ends = f"{f'95% for {all_of(pairs)} cells together' if pairs > 1 else '95%'}: {interval(wide.low, wide.high)}"
         apart = result.p * pairs < 0.05 and not wide.low <= 0 <= wide.high
         verb = "loses" if result.difference < 0 else "gains"
         change = (

@@ -34,6 +34,7 @@ from llmjobs.matrix.terminal import render_matrix
 from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
 from llmjobs.redaction import HUB_TOKENS
 from llmjobs.report.write.figures import draw_figures
+from llmjobs.terminal_text import plural
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RECORDS, TIMINGS, RunFolder
@@ -326,7 +327,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None 
                 f"Stopped by {outcome.stopped_by}. Finished cells are saved; run the same command to resume.",
                 file=sys.stderr,
             )
-        click.echo(f"results: {folder.path} ({len(job.cells)} cells)", err=True)
+        click.echo(f"results: {folder.path} ({plural(len(job.cells), 'cell')})", err=True)
     return outcome
 
 

@@ -50,7 +50,7 @@ def judge_blocks(part: Values) -> list[Block]:
     if rows:
         weak = sum(row.get("single_brackets") or 0 for row in part["judges"])
         note = (
-            f"{plural(weak, 'rating')} {'is' if weak == 1 else 'are'} in single brackets only. FastChat accepts these,"
+            f"{plural(weak, 'rating is', 'ratings are')} in single brackets only. FastChat accepts these,"
             " and so does llmjobs, but such a number may be code, for example a[1], instead of a rating."
             if weak
             else ""
@@ -533,7 +533,7 @@ def _best_agent(judge: str, rated: Sequence[Values], differences: Sequence[Value
 def _against_others(best: str, rows: Sequence[Values]) -> str:
     mine = [row for row in rows if best in (row["first"], row["second"])]
     if not mine:
-        return "This summary contains no tests of its differences to the others."
+        return "This summary contains no tests of its differences from the others."
     alike = [row for row in mine if not apart(row)]
     together = "95% for all pairs together" if len(rows) > 1 else "95%"
     told = [

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from llmjobs.mtbench.tasks import AgentTask, Bench, JudgeTask
+from llmjobs.terminal_text import agree
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records
@@ -92,7 +93,7 @@ def what_failed(folder: RunFolder, bench: Bench) -> dict[str, str]:
         if failed:
             record, why = failed[0]
             turn = f", turn {record['turn']}" if "turn" in record else ""
-            again = f"; run the same command to ask for {'it' if len(failed) == 1 else 'them'} again"
+            again = f"; run the same command to ask for {agree(len(failed), 'it', 'them')} again"
             first = f"question {record['question_id']}{turn}: {why}"
             lines[path] = f"{len(failed)} of {size} {what} failed, first {first}{again}"
         elif late:

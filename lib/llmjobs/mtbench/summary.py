@@ -12,7 +12,7 @@ from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
 from llmjobs.mtbench.tasks import NO_HISTORY, AgentTask, Bench
 from llmjobs.records import AnswerRecord, Judgment, Kind, as_records
-from llmjobs.terminal_text import fixed, table
+from llmjobs.terminal_text import fixed, plural, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records
@@ -295,7 +295,7 @@ def render_summary(summary: Values) -> str:
     lines += [_parameters_line(name, changed) for name, changed in summary["parameters"].items()]
     lines += [f"failed: {one['unit']}: {one['error']}" for one in summary["units_failed"]]
     if summary["units_missing"]:
-        lines.append(f"not finished: {len(summary['units_missing'])} units; run the same command to resume")
+        lines.append(f"not finished: {plural(len(summary['units_missing']), 'unit')}; run the same command to resume")
     return "\n".join(lines).rstrip()
 
 
@@ -327,14 +327,14 @@ def _pair_rows(part: Values) -> list[str]:
 
 
 def _judge_line(row: Values) -> str:
-    parts = [f"{row['ok']} of {row['n']} judgments read", f"{row['unread']} unread"]
+    parts = [f"{row['ok']} of {plural(row['n'], 'judgment')} read", f"{row['unread']} unread"]
     parts += [
         f"{row[key]} {words}" for key, words in (("error", "failed"), ("not_judged", "without an answer")) if row[key]
     ]
     parts += [f"{row['asked_again']} asked again"] if row["asked_again"] else []
     if weak := row.get("single_brackets"):
         where = ", ".join(row["single_brackets_in"][:3])
-        parts.append(f"{weak} ratings in single brackets only, which may be code (question.turn {where})")
+        parts.append(f"{plural(weak, 'rating')} in single brackets only, which may be code (question.turn {where})")
     why = f"; first error: {printable(row['first_error'])}" if row["error"] else ""
     return f"judge {row['judge']} ({row['mode']}): {', '.join(parts)}{why}"
 
@@ -342,19 +342,19 @@ def _judge_line(row: Values) -> str:
 def _history_line(row: Values) -> str:
     return (
         f"{row['model']} by {row['judge']}, turn {row['turn']}: with history {row['difference']:+.2f} points "
-        f"({row['low']:+.2f} to {row['high']:+.2f}, {row['n']} questions)"
+        f"({row['low']:+.2f} to {row['high']:+.2f}, {plural(row['n'], 'question')})"
     )
 
 
 def _agent_line(row: Values) -> str:
-    count = f"{row['errors']} question{'s' * (row['errors'] != 1)} without a complete answer"
+    count = f"{plural(row['errors'], 'question')} without a complete answer"
     return f"{row['model']}: {count}; missing turns are not judged; first error: {printable(row['first_error'])}"
 
 
 def _file_line(row: Values) -> str:
     return (
-        f"{row['file']}: {row['lines']} lines, {row['unread_lines']} without a score, {row['duplicates']} duplicates, "
-        f"{row['flips']} verdicts that changed with the order"
+        f"{row['file']}: {plural(row['lines'], 'line')}, {row['unread_lines']} without a score, "
+        f"{plural(row['duplicates'], 'duplicate')}, {plural(row['flips'], 'verdict')} that changed with the order"
     )
 
 

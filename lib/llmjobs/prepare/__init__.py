@@ -1,1 +1,1 @@
-"""Before a run: what this machine can do, what a study will take, and fetching it."""
+"""Before a run: what this machine can do, and what a study will cost."""

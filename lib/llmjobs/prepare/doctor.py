@@ -12,6 +12,7 @@ from llmjobs.prepare import doctor_hub as hub
 from llmjobs.prepare import doctor_machine as devices
 from llmjobs.prepare import doctor_machine as machine
 from llmjobs.prepare.doctor_checks import Check, CheckFunction, Checkup, run_check, to_json
+from llmjobs.terminal_text import plural
 
 CHECKS: tuple[CheckFunction, ...] = (
     machine.check_packages,
@@ -58,4 +59,5 @@ def render(checks: Sequence[Check]) -> str:
         remedy = f"; {check.remedy}" if check.remedy else ""
         lines.append(f"{MARKS[check.status]}  {check.name.ljust(width)}  {check.line}{remedy}")
     counts = [sum(check.status == status for check in checks) for status in ("ok", "warning", "failed")]
-    return "\n".join([*lines, "{} ok, {} warnings, {} failed".format(*counts)])
+    ok, warnings, failed = counts
+    return "\n".join([*lines, f"{ok} ok, {plural(warnings, 'warning')}, {failed} failed"])

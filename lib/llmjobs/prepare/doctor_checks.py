@@ -96,7 +96,7 @@ def run_check(function: CheckFunction, checkup: Checkup) -> list[Check]:
 
 
 def _harmless(check: Check) -> Check:
-    """Return it in printable form: no control characters of servers or drivers, and no keys."""
+    """Return it in printable form, without a server's or driver's control characters and without keys."""
     line, remedy = (printable(redacted(text)) for text in (check.line, check.remedy))
     return replace(check, line=line, remedy=remedy)
 

@@ -25,9 +25,9 @@ from llmjobs.matrix.cells import Cell, make_cells
 from llmjobs.memory import available_bytes
 from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
 from llmjobs.quantization import METHODS
-from llmjobs.terminal_text import gib
+from llmjobs.terminal_text import gib, plural
 
-# Checks of devices, number formats, quantization and agreement with the CPU; probed, not looked up.
+# These checks probe what a device can do instead of looking it up.
 
 DEVICES = ("cuda", "mps", "cpu")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -185,8 +185,6 @@ def _check_cells(checkup: Checkup, cells: list[Cell]) -> Check:
     return Check("matrix", "ok" if len(why) < len(cells) else "failed", line)
 
 
-# Checks of the machine itself: packages, processor, memory, clocks, counters, the results' folder.
-
 LITTLE_MEMORY = 4 << 30
 
 
@@ -259,7 +257,7 @@ def check_energy(checkup: Checkup) -> Iterator[Check]:
     """The energy counters of processor and GPU."""
     try:
         packages = len(rapl_counters())
-        yield Check("CPU energy", "ok", f"RAPL counters of {packages} processor package{'s'[: packages > 1]}")
+        yield Check("CPU energy", "ok", f"RAPL counters of {plural(packages, 'processor package')}")
     except Unreadable as error:
         yield Check(
             "CPU energy",

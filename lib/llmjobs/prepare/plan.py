@@ -19,11 +19,9 @@ from llmjobs.manifest.precisions import spec_at
 from llmjobs.matrix.cells import make_cells, matrix_benchmarks, questions_study
 from llmjobs.prepare.doctor_hub import from_the_cache, hub_silence
 from llmjobs.prepare.plan_model import Devices, ModelPlan, plan_model
-from llmjobs.terminal_text import DASH, gib, seconds, table
+from llmjobs.terminal_text import DASH, agree, gib, plural, seconds, table
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.revisions import Revisions
-
-# The plan as text.
 
 MOST_UNITS = 12
 """Up to this many units of a model are listed without --units."""
@@ -42,7 +40,9 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
         if known and (units or len(known) <= MOST_UNITS):
             lines += ["", *_units(model, known)]
         elif known:
-            lines.append(f"{model['model']}: {len(known)} units; --units lists them")
+            lines.append(
+                f"{model['model']}: {plural(len(known), 'unit')}; --units lists {agree(len(known), 'it', 'them')}"
+            )
     lines += [f"note: {line}" for line in plan["notes"]]
     lines.append("memory: what must stay in memory, used for 'fits'; resident: also counts file pages")
     missing = sum(model["missing_bytes"] or 0 for model in models)
@@ -55,7 +55,7 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
 
 
 REPORT_S, REPORT_QUESTION_S = 8.0, 0.001
-"""A report's start and figures, and what each question of a model adds."""
+"""Seconds for a report's start and figures, and for each question of a model."""
 HEADER = (
     "model", "runs on", "download", "weights", "key-value cache", "memory", "resident", "fits", "questions",
     "tokens", "computed", "time",
@@ -124,9 +124,6 @@ def _units(model: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> list
     return table([head, *rows])
 
 
-# `plan` itself: what would run, how much of it, and what is in the way. It does not run a model.
-
-
 def run(study: Manifest, results: Path, *, as_json: bool = False, units: bool = False) -> int:
     """Print the plan; returns 1 if a model is not available or does not fit."""
     plan = make_plan(study, results)
@@ -172,7 +169,7 @@ def _planned(study: Manifest, local: list[ModelSpec]) -> list[ModelSpec]:
 
 
 def _whole(plans: list[ModelPlan]) -> dict[str, float | None]:
-    """Return what the command takes: its start, each model's phases, and a report."""
+    """What the whole command takes: its start, each model's phases, and a report."""
     times = [plan.time_s for plan in plans if plan.time_s is not None]
     if not times:
         return {"start_s": None, "report_s": None, "time_s": None}
@@ -209,8 +206,8 @@ def _notes(study: Manifest, plans: list[ModelPlan]) -> list[str]:
     if study.matrix:
         cells = len(make_cells(study))
         notes.append(
-            f"matrix: {cells} cells × {study.matrix.repetitions} repetitions, each with all of its questions; "
-            "'llmjobs doctor' shows which this machine can run"
+            f"matrix: {plural(cells, 'cell')} × {plural(study.matrix.repetitions, 'repetition')}, each with all of its "
+            "questions; 'llmjobs doctor' shows which cells this machine can run"
         )
     for name in ("converse", "mtbench"):
         if getattr(study, name):

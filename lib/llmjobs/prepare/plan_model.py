@@ -1,4 +1,4 @@
-"""One model's plan: what it weighs, what it needs, and how long each phase of the command takes."""
+"""One model's plan: its size, the memory it needs, and the time of each phase of the command."""
 
 import math
 import os
@@ -22,15 +22,15 @@ from llmjobs.prepare.doctor_hub import OFFLINE
 from llmjobs.prepare.plan_tokens import ROWS_AT_ONCE, TokenCount, TokenCounter
 
 Devices = dict[tuple[str, str], str]
-"""Device and quantization asked for → the device that it comes to here."""
+"""Requested device and quantization → the device that will be used here."""
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192, "mps": 2048}
-"""Where a manifest says ``auto``: what the measured choice usually comes to."""
+"""Tokens per batch if the manifest says ``auto``: what the measured choice usually is."""
 TRIALS_S, TRIAL_TOKENS, TRIAL_PASSES = 5.0, 1300, 10
-"""What ``eval`` tries before the first question: at most so long, or so much (ADR 160)."""
+"""Limits of the trials that ``eval`` runs before the first question, in seconds and as a share (ADR 160)."""
 OPEN_S = 1.0
-"""To open a model's files, make its tokenizer and check it, whatever its size."""
+"""Seconds to open a model's files, and to load and check its tokenizer, for any size."""
 READ_BYTES_S = 1e9
-"""Where no weight file is here yet to see how fast it is read."""
+"""Assumed reading speed if no weight file is here yet to measure it."""
 FORECAST_KEYS = ("path", "runtime_bytes", "pass_bytes", "pass_s", "token_s", "decode_s", "head_row_s", "threads")
 
 
@@ -46,7 +46,7 @@ class UnitPlan:
 
 @dataclass
 class ModelPlan:
-    """Everything that is known of a model before it runs; None where it could not be found out."""
+    """Everything that is known about a model before it runs; None if it could not be determined."""
 
     model: str
     id: str
@@ -58,26 +58,26 @@ class ModelPlan:
     missing_bytes: int | None = None
     gated: bool = False
     file_bytes: int | None = None
-    """Of the weights as they lie on the disk."""
+    """Bytes of the weights as stored on disk."""
     parameters: int | None = None
     weight_bytes: int | None = None
     cache_bytes: int | None = None
     peak_bytes: int | None = None
-    """Largest resident memory, files that are only mapped included."""
+    """Largest resident memory, including mapped files."""
     needed_bytes: int | None = None
-    """The part of it that the system cannot take back."""
+    """The part of it that the system cannot reclaim."""
     room_bytes: int | None = None
     fits: bool | None = None
     fits_with: dict[str, int] = field(default_factory=dict)
-    """Quantization → peak bytes, those that would fit where this one does not."""
+    """Quantization → peak bytes, for those that would fit where this one does not."""
     load_s: float | None = None
     prepare_s: float | None = None
     questions_s: float | None = None
     generation_s: float | None = None
     time_s: float | None = None
-    """All of these together."""
+    """The sum of all phases."""
     start_s: float | None = None
-    """Of the command, once: what it imports."""
+    """Seconds that the command needs once, to import packages."""
     speed_tokens_per_s: float | None = None
     units: list[UnitPlan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -96,9 +96,9 @@ def plan_model(
     silent: str | None,
     devices: Devices,
 ) -> ModelPlan:
-    """Plan one model with its units; whatever cannot be found out is a line, never an exception.
+    """Plan one model with its units; anything that cannot be determined becomes a line, never an exception.
 
-    ``silent`` says why the hub is not asked (None: it is); ``devices`` keeps what ``auto`` came to.
+    ``silent`` is the reason why the hub is not asked, or None; ``devices`` caches the result of ``auto``.
     """
     plan = ModelPlan(spec.name, spec.id, quantization=spec.quantization)
     try:
@@ -126,7 +126,7 @@ def plan_model(
 
 
 def _told(line: str, spec: ModelSpec, silent: str | None) -> str:
-    """Say a line once whose model it is, and not that the network is forbidden where it is only silent."""
+    """Add the model's name unless the line has it, and do not call the network forbidden if it only does not answer."""
     for start in (f"{spec.name}: ", f"{spec.id}: "):
         line = line.removeprefix(start)
     if silent and silent != OFFLINE:
@@ -135,7 +135,7 @@ def _told(line: str, spec: ModelSpec, silent: str | None) -> str:
 
 
 def _usual_batch(spec: ModelSpec, located: Located, devices: Devices) -> int:
-    """How many tokens a batch usually has on the model's device."""
+    """Return how many tokens a batch usually has on the model's device."""
     asked = (spec.device, spec.quantization)
     if spec.device != "auto":
         return BATCH_TOKENS[spec.device]
@@ -147,7 +147,7 @@ def _usual_batch(spec: ModelSpec, located: Located, devices: Devices) -> int:
 
 
 def _find_size(plan: ModelPlan, spec: ModelSpec, silent: str | None) -> None:
-    """Fill in what has to be fetched, and whether it may be."""
+    """Fill in what has to be downloaded, and whether that is allowed."""
     if silent:
         return
     try:
@@ -175,7 +175,7 @@ def _count(plan: ModelPlan, tasks: Sequence[Task], counter: TokenCounter) -> Non
 
 
 def _average(units: Sequence[UnitPlan], batch_tokens: int) -> dict[str, int]:
-    """What a typical unit looks like, for the stand-in."""
+    """Return a typical unit, for the stand-in."""
     counts = [unit.tokens for unit in units if unit.tokens and unit.tokens.questions]
     if not counts:
         return {"prefix_tokens": 256, "question_tokens": 128, "batch_tokens": batch_tokens}
@@ -196,7 +196,7 @@ def _forecast(
 
 
 def _gpus() -> list[str]:
-    """The machine's NVIDIA and AMD devices, and what the environment hides of them."""
+    """Return the machine's NVIDIA and AMD devices, and the variables that hide some of them."""
     found = [str(path) for pattern in ("nvidia[0-9]*", "dxg", "kfd") for path in sorted(Path("/dev").glob(pattern))]
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") if found else None
     return [*found, f"visible: {hidden}"] if hidden is not None else found
@@ -205,7 +205,7 @@ def _gpus() -> list[str]:
 def _known_forecast(
     spec: ModelSpec, located: Located, threads: int | str, unit: Mapping[str, int], rows: int
 ) -> dict[str, Any]:
-    """Take what an earlier plan measured of this model on this machine, or measure."""
+    """Return what an earlier plan measured of this model on this machine, or measure it now."""
     known = Known(
         plan_of=spec.id,
         engine_name=engine_name(spec.engine, spec.id),
@@ -230,7 +230,7 @@ def _known_forecast(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a run of the same model on this machine found out; None where there was none."""
+    """What an earlier run of the same model on this machine measured; None if there was none."""
 
     load_s: float | None = None
     passes: PassTime | None = None
@@ -271,7 +271,7 @@ def _batch_size(batch_tokens: int | str, speed: Mapping[str, Any] | None, known:
 
 
 def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec, batch_tokens: int) -> None:
-    """Put sizes, memory and time together."""
+    """Fill in sizes, memory and time."""
     shapes, speed = told["shapes"], told["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
     plan.parameters, plan.weight_bytes = shapes["parameters"], shapes["weight_bytes"]
@@ -298,7 +298,7 @@ def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec, batch_token
 
 
 def _mapped(plan: ModelPlan, plain_bytes: int) -> int:
-    """Weight files that stay mapped beside what was made of them; where nothing is converted they are the weights."""
+    """Weight files that stay mapped in addition to the converted weights. Without conversion, they are the weights."""
     if plan.device != "cpu" or plan.file_bytes is None:
         return 0
     converted = plan.quantization != "none" or abs(plan.file_bytes - plain_bytes) > 0.05 * plain_bytes
@@ -313,7 +313,7 @@ def _time(
     batch_tokens: int | str,
     size: int,
 ) -> None:
-    """Put the time of each phase together, measured by an earlier run where there was one."""
+    """Add up the time of each phase, using measurements of an earlier run if there are any."""
     passes = known.passes or PassTime(speed["pass_s"], speed["token_s"])
     path = known.path or speed["path"]
     plan.start_s = speed.get("start_s")
@@ -345,7 +345,7 @@ def _time(
 
 
 def _prepare_s(plan: ModelPlan, passes: PassTime, known: _Measured, batch_tokens: int | str) -> float:
-    """What is tried before the first question: as much as all layers take, or on the first ones a few seconds."""
+    """Seconds of trials before the first question: what all layers take, or a few seconds on the first ones."""
     scores = any(unit.tokens and not unit.tokens.new_tokens for unit in plan.units)
     todo = [
         scores and known.path is None,
@@ -356,7 +356,7 @@ def _prepare_s(plan: ModelPlan, passes: PassTime, known: _Measured, batch_tokens
 
 
 def _load_s(plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any]) -> float:
-    """Files are read once, a folder's are hashed too, weights are converted and quantized."""
+    """Seconds to load: files are read once, those of a folder are hashed too, weights are converted and quantized."""
     size = plan.file_bytes or shapes["memory_by_quantization"]["none"]
     hashed = size / speed["hash_bytes_s"] if speed.get("hash_bytes_s") and plan.download_bytes is None else 0.0
     return float(OPEN_S + size / (speed.get("read_bytes_s") or READ_BYTES_S) + hashed + speed.get("quantize_s", 0.0))

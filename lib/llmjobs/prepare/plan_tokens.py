@@ -1,4 +1,4 @@
-"""How many tokens a unit has and how many of them are computed; counted once, then read from the cache."""
+"""How many tokens a unit has and how many of them are computed. Counts are cached."""
 
 import contextlib
 import hashlib
@@ -23,48 +23,47 @@ from llmjobs.eval.tasks import Task
 from llmjobs.manifest import ModelSpec
 
 VERSION = 3
-"""Of the counting; another one does not read this one's cache."""
+"""Version of the counting; another version does not use this one's cache."""
 ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class TokenCount:
-    """A unit's tokens; generated ones are the most that the benchmark allows."""
+    """A unit's tokens; generated ones are the maximum that the benchmark allows."""
 
     questions: int
     total_tokens: int
-    """Distinct inputs run one by one."""
+    """Tokens of distinct inputs, run one by one."""
     distinct_tokens: int
-    """What the plan computes, shared beginnings once."""
+    """Tokens that the plan computes; shared beginnings count once."""
     peak_cache_tokens: int
     batches: int
     prefix_tokens: int
-    """Kept between batches."""
+    """Tokens that are kept between batches."""
     scored_rows: int
     """Positions whose logits are read."""
     new_tokens: int = 0
-    """Generated tokens at most, over all questions."""
+    """Maximum of generated tokens over all questions."""
     decode_steps: int = 0
-    """Forwards that generate them, rows side by side."""
+    """Forward passes that generate them, with rows side by side."""
     refused: int = 0
     prefixes: int = 0
     """Passes that compute what is kept between batches."""
     encode_s: float = 0.0
-    """What it took here to encode and plan the unit, as it does for a run."""
+    """Seconds to encode and plan the unit here; a run does the same."""
 
 
 class TokenCounter:
-    """Counts for one model; its tokenizer is loaded only where the cache does not know."""
+    """Counts tokens for one model; its tokenizer is only loaded if the cache lacks the count."""
 
     def __init__(self, spec: ModelSpec, located: Located, batch_tokens: int) -> None:
-        """Nothing is loaded yet."""
         self.spec, self.located, self.batch_tokens = spec, located, batch_tokens
 
     def count(self, task: Task) -> TokenCount:
         """Count one unit.
 
         Raises:
-            LlmjobsError: the tokenizer cannot be loaded, or a row is not of its benchmark's form.
+            LlmjobsError: the tokenizer cannot be loaded, or a row does not have its benchmark's format.
 
         """
         path = self._path(task)
@@ -84,7 +83,7 @@ class TokenCounter:
 
     @cached_property
     def max_length(self) -> int:
-        """The most tokens that the model reads, from its files."""
+        """Longest input of the model in tokens, from its files."""
         return engine_of(self.spec).context_length(self.spec, self.located)
 
     def _counted(self, task: Task) -> TokenCount:

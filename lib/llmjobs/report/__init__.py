@@ -1,5 +1,5 @@
-"""The report: result folders and other tools' logs in; a PDF, figures, tables and notes out. No torch.
+"""The report: reads run folders and other tools' logs; writes a PDF, figures, tables and notes. No torch.
 
-``read`` turns files into raw entries, ``assemble`` lines them up on the same questions, ``measure``
-computes, ``sections`` say it in blocks, ``pdf``, ``figures`` and ``write`` put the blocks on paper.
+``read`` turns files into raw entries, ``assemble`` matches them on the same questions, ``measure`` computes,
+``sections`` turn results into blocks, and ``pdf``, ``figures`` and ``write`` turn blocks into files.
 """

@@ -1,4 +1,4 @@
-"""Lines up what the readers found: one table of questions a benchmark, one row a model."""
+"""Matches what the readers found: per benchmark, one table with a row per model and a column per question."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,9 +33,10 @@ from llmjobs.report.study import (
     Repeat,
     Study,
 )
+from llmjobs.terminal_text import agree, plural
 
 MAX_DIGITS = 19
-"""A longer question id is a name and no number."""
+"""Largest question id that counts as a number; a longer one counts as a name."""
 WHERE = ("study", "run", "model", "device", "quantization", "dtype", "benchmark", "subject", "metric")
 
 
@@ -49,7 +50,12 @@ def assemble(
     label_notes: Path | None = None,
     any_prompt: bool = False,
 ) -> Study:
-    """Return the study; a DataError when the entries are not comparable or nothing is left to report."""
+    """Return the study.
+
+    Raises:
+        DataError: the entries are not comparable, or nothing is left to report.
+
+    """
     where = where or {}
     pairs = select(runs, where)
     taken = tuple(_taken(run, pairs) for run in runs)
@@ -92,7 +98,7 @@ def _taken(run: RawRun, pairs: Sequence[tuple[RawRun, RawEntry]]) -> tuple[int, 
 
 
 def _selection(runs: Sequence[RawRun], where: Mapping[str, str], taken: Sequence[tuple[int, int]]) -> list[Notice]:
-    """A notice with the numbers of models and records that ``where`` selected."""
+    """Return a notice with the numbers of models and records that ``where`` selected."""
     if not where:
         return []
     models, records = (sum(counts) for counts in zip(*taken, strict=True))
@@ -102,14 +108,14 @@ def _selection(runs: Sequence[RawRun], where: Mapping[str, str], taken: Sequence
     return [
         Notice(
             f"--where {asked}",
-            f"selects {models:,} of {all_models:,} models and {records:,} of {all_records:,} records; this report"
-            " covers only these",
+            f"selects {models:,} of {plural(all_models, 'model')} and {records:,} of"
+            f" {plural(all_records, 'record')}; this report covers only these",
         )
     ]
 
 
 def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRun, RawEntry]]:
-    """Return the entries that match every ``where``, cut to the benchmark and subject asked for."""
+    """Return the entries that match every ``where``, reduced to the selected benchmark and subject."""
     unknown = sorted(set(where) - set(WHERE))
     if unknown:
         raise DataError(f"--where: '{unknown[0]}' is not one of {', '.join(WHERE)}")
@@ -127,7 +133,7 @@ def select(runs: Sequence[RawRun], where: Mapping[str, str]) -> list[tuple[RawRu
 
 
 def _part(entry: RawEntry, where: Mapping[str, str]) -> RawEntry:
-    """Return an entry cut to the benchmark, the subject and the metric asked for."""
+    """Return an entry reduced to the selected benchmark, subject and metric."""
 
     def cut(records: Sequence[Answer]) -> list[Answer]:
         return [record for record in records if where.get("subject", record.subject) == record.subject]
@@ -145,13 +151,13 @@ def _part(entry: RawEntry, where: Mapping[str, str]) -> RawEntry:
 
 
 JOINED = ("lm-eval log", "inspect_ai log", "HELM run")
-"""Tools that leave a model's benchmarks in several logs."""
+"""Tools that write a model's benchmarks into several logs."""
 
 
 def join_parts(pairs: Sequence[tuple[RawRun, RawEntry]]) -> list[tuple[RawRun, RawEntry]]:
-    """Put the logs of one model together that another tool wrote apart, where no subject is in two of them.
+    """Combine the logs of one model that another tool wrote separately, unless a subject is in two of them.
 
-    Parts of one benchmark must have been asked in the same way.
+    Parts of one benchmark must have the same protocol.
     """
     kept: list[tuple[RawRun, RawEntry]] = []
     for run, entry in pairs:
@@ -226,7 +232,7 @@ def _matches(entry: RawEntry, where: Mapping[str, str]) -> bool:
 def split_repeats(
     pairs: Sequence[tuple[RawRun, RawEntry]],
 ) -> tuple[list[tuple[RawRun, RawEntry]], list[Repeat]]:
-    """Keep the fullest run of each model with its settings and machine; the others are repeats of it."""
+    """Keep the most complete run of each model with its settings and machine; the others count as repeats."""
     order = sorted(pairs, key=lambda pair: (-_size(pair[1]), pair[1].source))
     kept: list[tuple[RawRun, RawEntry]] = []
     repeats: list[Repeat] = []
@@ -275,7 +281,7 @@ def _compare(entry: RawEntry, first: RawEntry) -> list[Repeat]:
 
 
 def _same_answer(one: Answer, other: Answer) -> bool:
-    """Compare two answers to one question; where a log holds only right or wrong, that."""
+    """Compare two answers to one question; if a log only has right or wrong, compare those."""
     if one.gold and other.gold:
         return one.prediction == other.prediction
     return (one.correct, one.score) == (other.correct, other.score)
@@ -296,7 +302,7 @@ Named = Sequence[tuple[str, RawRun, RawEntry]]
 def _benchmarks(
     named: Named, common: bool, any_prompt: bool, notices: list[Notice]
 ) -> tuple[list[Benchmark], list[MetricTable]]:
-    """Line up every benchmark; those that give partial credit become mean scores and no right or wrong."""
+    """Match every benchmark; one with partial credit gets mean scores instead of right and wrong."""
     names = sorted({name for _, _, entry in named for name, part in entry.records.items() if part})
     problems: dict[str, list[str]] = {}
     only_questions = True
@@ -322,7 +328,10 @@ def _benchmarks(
         if questions and not common:
             lines.append(questions)
         if gold and not common:
-            lines.append(f"{len(gold)} questions with the same id have a different gold answer or text")
+            lines.append(
+                f"{plural(len(gold), 'question has', 'questions have')} the same id, but a different gold"
+                " answer or text"
+            )
         if lines:
             problems[name] = lines
         if common and (questions or gold):
@@ -345,10 +354,9 @@ def _benchmarks(
 
 
 def _one_metric(name: str, members: Named) -> tuple[str, list[list[Answer]], list[str], list[str]]:
-    """Return the metric that a benchmark is compared by, each member's records, what to tell, and what is unlike.
+    """Return a benchmark's metric, each member's records, notices, and differences.
 
-    A table of answers names no metric and goes with any; logs that name unlike ones are compared by one that all of
-    them have.
+    A table of answers names no metric and fits any. If logs name different metrics, one that all of them have is used.
     """
     own = [entry.metric.get(name, "") for _, _, entry in members]
     plain = [entry.records[name] for _, _, entry in members]
@@ -398,14 +406,15 @@ def _candidate(
 
 
 def _shared(name: str, candidates: Sequence[Candidate], unlike: set[Key], notices: list[Notice]) -> list[Key]:
-    """Return the questions that every candidate has an answer to, in order."""
+    """Return the questions that every candidate answered, in order."""
     shared = set.intersection(*(set(candidate.records) for candidate in candidates)) - unlike
     everything = set().union(*(candidate.records for candidate in candidates))
     if not shared:
         notices.append(Notice(name, "no question has an answer from every model: left out of this report"))
     elif len(shared) < len(everything):
         counted = (
-            f"{len(shared):,} of {len(everything):,} questions are answered by every model; only these are counted"
+            f"every model answered {len(shared):,} of {plural(len(everything), 'question')}; only"
+            f" {agree(len(shared), 'this one is', 'these are')} counted"
         )
         notices.append(Notice(name, counted))
     return sorted(shared, key=_order)
@@ -424,9 +433,9 @@ def _metric_tables(
     moves: Sequence[Moved],
     keys: Sequence[Key],
 ) -> list[MetricTable]:
-    """Return a table for each metric on ``keys``, the one that counts first; none where there is nothing to add.
+    """Return a table for each metric on ``keys``, the main one first; none if it would add nothing.
 
-    A benchmark of right and wrong with a single metric is told by its accuracy.
+    For a benchmark of right and wrong with a single metric, accuracy says the same.
     """
     records: dict[str, list[dict[Key, Answer]]] = {metric: [dict(candidate.records) for candidate in candidates]}
     for number, (candidate, moved) in enumerate(zip(candidates, moves, strict=True)):

@@ -1,4 +1,4 @@
-"""What a section says, free of any paper: prose, tables, figures, questions. All text is plain text."""
+"""The content of a section, independent of its output format: prose, tables, figures, questions. All text is plain."""
 
 import json
 import re
@@ -14,7 +14,7 @@ Align = Literal["left", "right", "center"]
 
 @dataclass(frozen=True)
 class Prose:
-    """A paragraph; ``lead`` opens it in bold. ``kind`` is plain text, a small note, or an alarm."""
+    """A paragraph; ``lead`` is its bold beginning. ``kind`` is plain text, a small note, or an alarm."""
 
     text: str
     lead: str = ""
@@ -30,7 +30,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's title; ``share`` is its part of the free width (0: as wide as its text)."""
+    """A column's title; ``share`` is its share of the free width (0: as wide as its text)."""
 
     title: str
     align: Align = "right"
@@ -38,16 +38,16 @@ class Column:
 
 
 MOST_ROWS = 120
-"""Rows of a table that are printed when nothing else is said: about three pages."""
+"""Number of rows of a table that are printed by default: about three pages."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a table that is too long to read is cut; the files beside the PDF hold every row.
+    """How a long table is cut for reading; the files beside the PDF contain every row.
 
-    The PDF prints ``most`` rows: the first ones of ``order`` (row numbers, the most telling first), or of the table.
-    ``chosen`` names these rows in words and ``all_in`` the file that has all of them: one that is written anyway, or,
-    where it is empty, one of the table's own (:attr:`Table.file_name`).
+    The PDF prints the first ``most`` rows of ``order`` (row numbers, the most relevant first), or of the table.
+    ``chosen`` describes these rows. ``all_in`` names the file that contains all of them: an existing one or, if empty,
+    the table's own (:attr:`Table.file_name`).
     """
 
     most: int = MOST_ROWS
@@ -69,18 +69,18 @@ class Table:
 
     @property
     def long(self) -> bool:
-        """Whether the PDF prints a part of it only."""
+        """Whether the PDF only prints a part of it."""
         return len(self.rows) > self.cut.most
 
     @property
     def file_name(self) -> str:
-        """Name of the file with all rows of a long table that are in no other file."""
+        """Name of the file with all rows of a long table, if no other file has them."""
         words = re.sub(r"[^a-z0-9]+", "-", self.caption.lower()).strip("-")[:40]
         rows = json.dumps([[column.title for column in self.columns], *map(list, self.rows)])
         return f"tables/{words}-{sha256(rows.encode()).hexdigest()[:8]}.csv"
 
     def printed(self) -> "Table":
-        """Return the table as it goes on paper: cut to ``cut.most`` rows, and its note says what was left out."""
+        """Return the table as printed: cut to ``cut.most`` rows, with a note on what was left out."""
         most, total = self.cut.most, len(self.rows)
         if not self.long:
             return self
@@ -99,7 +99,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with the name of its files and the caption that says what to see."""
+    """A plot with the name of its files and a caption that says what to see."""
 
     name: str
     caption: str
@@ -108,7 +108,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question as people read it, with its options and who chose which; ``note`` is about its label."""
+    """A question in readable form, with its options and who chose which; ``note`` is about its label."""
 
     where: str
     text: str
@@ -129,7 +129,7 @@ Block = Prose | Heading | Table | Figure | Questions
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence for the first page: ``number`` is its figure, ``weight`` its rank (higher is first)."""
+    """A sentence for the first page: ``number`` is printed large, ``weight`` is its rank (higher comes first)."""
 
     number: str
     sentence: str
@@ -149,7 +149,7 @@ class Content:
 
 
 def few(blocks: Sequence[Block], most: int, what: str, all_in: str) -> list[Block]:
-    """Return the first ``most`` of blocks that say one thing a model, and a note on how many more there are."""
+    """Return the first ``most`` of blocks that say one thing per model, and a note on how many more there are."""
     if len(blocks) <= most:
         return list(blocks)
     more = f"{len(blocks) - most:,} more {what} are left out here; all of them are in {all_in}."

@@ -1,4 +1,4 @@
-"""Records into columns, one table per benchmark; what is not comparable is refused with what differs."""
+"""Turn records into columns, one table per benchmark, and refuse what is not comparable."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from llmjobs.errors import DataError
 from llmjobs.report.study import ABSENT, STATUS, TEXT_CODE, Answer, Benchmark, Question, RawEntry, RawRun
 
-# Refuses to compare what is not comparable, and says what differs.
+# Refuse to compare what is not comparable, and name the differences.
 
 Key = tuple[str, str]
 """Subject and id of a question."""
 OWN_NUMBERS = ("benchmark_version", "data_hash")
-"""Fields that every tool counts in its own way: compared between logs of one tool only."""
+"""Fields that each tool counts in a different way; they are only compared between logs of one tool."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One entry's part in one benchmark: its records, what was asked of it, and how the questions read."""
+    """One entry's part in one benchmark: its records, its protocol and its questions."""
 
     label: str
     entry: RawEntry
@@ -31,12 +31,12 @@ class Candidate:
 
     @property
     def gold(self) -> dict[Key, str]:
-        """Gold answers by question, "" where the log has none."""
+        """Gold answers by question; "" if the log has none."""
         return {key: record.gold for key, record in self.records.items()}
 
 
 def differing_protocol(candidates: Sequence[Candidate], benchmark: str) -> list[str]:
-    """Return one sentence for every field of the protocol that two candidates have and do not share."""
+    """Return one sentence for every field of the protocol in which two candidates differ."""
     fields: dict[tuple[str, str], dict[str, list[str]]] = {}
     for candidate in candidates:
         for name, value in candidate.entry.protocol.get(benchmark, {}).items():
@@ -50,12 +50,12 @@ def differing_protocol(candidates: Sequence[Candidate], benchmark: str) -> list[
 
 
 def plain_number(text: str) -> str:
-    """Return a version or a number of shots without a needless ``.0``: ``1`` and ``1.0`` are the same."""
+    """Return a version or a number of shots without a redundant ``.0``: ``1`` and ``1.0`` are the same."""
     return text.removesuffix(".0") if re.fullmatch(r"\d+\.0", text) else text
 
 
 def differing_questions(candidates: Sequence[Candidate]) -> str | None:
-    """Return a sentence when the candidates were not asked the same questions, else None."""
+    """Return a sentence if the candidates were not asked the same questions, otherwise None."""
     sets = {candidate.asked for candidate in candidates}
     if len(sets) < 2:
         return None
@@ -74,8 +74,8 @@ def differing_questions(candidates: Sequence[Candidate]) -> str | None:
 def differing_gold(candidates: Sequence[Candidate]) -> set[Key]:
     """Return the questions whose gold answer or text is not the same for all candidates.
 
-    What a log does not hold contradicts nothing. Texts agree where one holds the other, since a tool may show a
-    passage or options with its question; the digest of a question is llmjobs' own and compared among its runs.
+    Missing values contradict nothing. Texts agree if one contains the other, because a tool may show a passage or
+    options with its question. Digests of questions exist only in runs of llmjobs and are compared among those.
     """
     gold: dict[Key, str] = {}
     texts: dict[Key, str] = {}
@@ -103,17 +103,17 @@ def differing_gold(candidates: Sequence[Candidate]) -> set[Key]:
 
 
 def fold(text: str, choices: Sequence[str] = ()) -> str:
-    """Return a text without case, blanks and punctuation, to be found again in another tool's log."""
+    """Return a text without case, blanks and punctuation, to find it in another tool's log."""
     return re.sub(r"[\W_]+", "", " ".join((text, *choices)).lower())
 
 
 def fold_gold(text: str) -> str:
-    """Return a gold answer as it is compared: case, blanks and the commas of large numbers aside."""
+    """Return a gold answer for comparison: without case, blanks and the commas of large numbers."""
     return re.sub(r"(?<=\d),(?=\d{3})", "", " ".join(text.lower().split()))
 
 
 def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool) -> None:
-    """Raise a DataError when there is a problem."""
+    """Raise a DataError if there is a problem."""
     if not problems:
         return
     told = "; ".join(f"{benchmark}: {', '.join(lines)}" for benchmark, lines in problems.items())
@@ -126,24 +126,24 @@ def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool) -> None:
 
 
 def few(names: Iterable[str]) -> str:
-    """Return the first three names and how many more there are."""
+    """Return the first three names and the number of the others."""
     listed = list(dict.fromkeys(names))
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
-# Turns records into columns: codes, numbers and arrays, one table a benchmark.
+# Turn records into codes, numbers and arrays.
 
 LETTERS = {chr(ord("A") + index): index for index in range(26)}
 LAST_LETTER = LETTERS["J"]
-"""Letters beyond it (T and F, Y and N) are answers and no options, unless the options are known."""
+"""Later letters (T and F, Y and N) are answers, not options, unless the options are known."""
 MIN_LETTERS = 4
-"""Options of a multiple-choice question whose log says only letters and never uses a later one."""
+"""Assumed options of a multiple-choice question if its log only has letters and never uses a later one."""
 
 
 def build_benchmark(
     name: str, rows: Sequence[int], candidates: Sequence[Candidate], keys: Sequence[Key], metric: str = ""
 ) -> Benchmark:
-    """Return the table of one benchmark on ``keys``, one row for each candidate."""
+    """Return the table of one benchmark on ``keys``, one row per candidate."""
     lined = [[candidate.records.get(key) for key in keys] for candidate in candidates]
     gold = [next((r.gold for line in lined if (r := line[column]) and r.gold), "") for column in range(len(keys))]
     questions = tuple(next((q for c in candidates if (q := c.questions.get(key)) is not None), None) for key in keys)
@@ -186,7 +186,7 @@ def build_benchmark(
 
 
 class _Coder:
-    """Numbers for answers: letters by their place, generated texts in order of appearance."""
+    """Codes for answers: letters by their place, generated texts in order of appearance."""
 
     def __init__(self) -> None:
         self._texts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""How the plots look: colours, labels beside points, and names that fit and still tell the models apart."""
+"""The style of the plots: colours, labels beside points, and names that fit and remain distinct."""
 
 import re
 import unicodedata
@@ -15,21 +15,21 @@ from matplotlib.transforms import Bbox
 
 from llmjobs.report.text.lettering import LetteringCanvas
 
-# How the plots look: few colours that stay apart in grey and for colour-blind eyes, direct labels.
+# A few colours that remain distinct in grey and for colour-blind eyes, and direct labels.
 
 INK, MUTED, FAINT, RULE = "#1f2328", "#5b646e", "#a3abb4", "#d8dde2"
 BLUE, ORANGE, GREEN, PURPLE = "#1f5a96", "#d98a1f", "#4c9a83", "#8a5a8f"
 PALE = "#b9cde3"
 SEQUENCE = "cividis"
-"""Perceived evenly with every common colour blindness, and ordered in grey."""
+"""Perceptually uniform for all common kinds of colour blindness, and ordered in grey."""
 WIDTH_IN = 6.5
 """Width of the text block: 165 mm."""
 ROOM_IN = 8.6
-"""The tallest plot that fits a page beside its caption."""
+"""Height of the tallest plot that fits on a page with its caption."""
 SQUARE_IN = 6.4
-"""The tallest square of models against models."""
+"""Size of the largest square of models against models."""
 MOST_NAMED, MOST_NUMBERED, MOST_PANELS = 44, 20, 20
-"""Models at most in a square with names, in one with numbers in its cells, and in small multiples."""
+"""Maximum number of models in a square with names, in one with numbers in its cells, and in small multiples."""
 
 SETTINGS: dict[str, Any] = {
     "font.size": 8.5,
@@ -70,7 +70,7 @@ def styled() -> AbstractContextManager[None]:
 
 
 def blank(height_in: float, width_in: float = WIDTH_IN) -> Figure:
-    """Return an empty figure that lays itself out, no taller than a page; call it inside :func:`styled`."""
+    """Return an empty figure with automatic layout, no taller than a page; call it inside :func:`styled`."""
     figure = Figure(figsize=(width_in, min(height_in, ROOM_IN)), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     LetteringCanvas(figure)
     return figure
@@ -83,18 +83,18 @@ def percent_axis(axes: Axes, which: str = "x") -> None:
 
 
 def light_grid(axes: Axes, which: str = "x") -> None:
-    """Thin lines behind the data, along one axis."""
+    """Draw thin grid lines behind the data, along one axis."""
     axes.grid(axis="x" if which == "x" else "y")
     axes.tick_params(axis="y" if which == "x" else "x", length=0)
 
 
 def say(figure: Figure, text: str) -> None:
-    """Write below a plot what it leaves out."""
+    """Write a note on omitted items below a plot."""
     figure.supxlabel(text, x=0.0, ha="left", fontsize=7.5, color=MUTED)
 
 
 def left_out(shown: int, total: int, all_in: str) -> str:
-    """Say how many models a plot shows, and which file has all of them; empty when it shows all."""
+    """Say how many models a plot shows, and which file has all of them; empty if it shows all."""
     return "" if shown >= total else f"The most accurate {shown} of {total:,} models; all are in {all_in}."
 
 
@@ -105,17 +105,17 @@ def ends(count: int, most: int, last: int) -> list[int | None]:
     return [*range(most - last - 1), None, *range(count - last, count)]
 
 
-# Names that fit beside a plot and still tell the models apart: cut where they are alike, not where they differ.
+# Short names: shortened where they are alike, not where they differ.
 
 PARTS = re.compile(r"[\s\-_/.:()]+|[^\s\-_/.:()]+")
-"""Separators and what stands between them."""
+"""Separators with the text between them."""
 
 
 def short_names(names: Sequence[str], limit: int = 34) -> list[str]:
-    """Return names at most ``limit`` wide that differ where the names do.
+    """Return names of at most ``limit`` width that are as distinct as the full names.
 
-    Words that other names have too are left out, long ones first, sizes and versions last:
-    beside ``Llama-3.2-3B-Instruct``, ``Llama-3.2-1B-Instruct`` becomes ``Llama-3.2-1B-…``, never ``Llama-3.2-…struct``.
+    Words that other names also have are left out, long ones first, sizes and versions last: beside
+    ``Llama-3.2-3B-Instruct``, ``Llama-3.2-1B-Instruct`` becomes ``Llama-3.2-1B-…``, never ``Llama-3.2-…struct``.
     """
     shared = Counter(part for name in set(names) for part in set(PARTS.findall(name)))
     cut = [_shortened(name, limit, shared) for name in names]
@@ -125,7 +125,7 @@ def short_names(names: Sequence[str], limit: int = 34) -> list[str]:
 
 
 def name_width(name: str) -> int:
-    """Width in letters: East Asian letters count twice, marks on a letter not at all."""
+    """Width in letters: East Asian letters count twice, combining marks not at all."""
     return sum(
         2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 1
         for c in name
@@ -148,18 +148,18 @@ def _shortened(name: str, limit: int, shared: Counter[str]) -> str:
 
 
 def _worth(part: str, names: int, place: int) -> tuple[bool, int, int, int]:
-    """Order of parting with a word: long ones first, then those of most names; sizes and versions come last."""
+    """Sort key for leaving out a word: long ones first, then those of most names; sizes and versions last."""
     return any(c.isdigit() for c in part), -len(part), -names, -place
 
 
 def _joined(parts: Sequence[str], gone: set[int]) -> str:
-    """Put the parts together; neighbours that are gone, with what separates them, become one ellipsis."""
+    """Join the parts; a sequence of omitted parts, with their separators, becomes one ellipsis."""
     text = "".join("…" if place in gone else part for place, part in enumerate(parts))
     return re.sub(r"…([\s\-_/.:()]*…)+", "…", text)
 
 
 def _cut(name: str, limit: int) -> str:
-    """Cut the middle out of a name, at the edges of letters with their marks."""
+    """Remove the middle of a name, without separating letters from their marks."""
     if name_width(name) <= limit:
         return name
     letters = _letters(name)
@@ -180,7 +180,7 @@ def _letters(name: str) -> list[str]:
 
 
 def _taken(letters: Sequence[str], room: int) -> int:
-    """How many letters fit into ``room``."""
+    """Return how many letters fit into ``room``."""
     for place, letter in enumerate(letters):
         room -= name_width(letter)
         if room < 0:
@@ -188,7 +188,7 @@ def _taken(letters: Sequence[str], room: int) -> int:
     return len(letters)
 
 
-# Direct labels beside points, moved until they overlap neither each other nor a point.
+# Direct labels beside points, placed so that they overlap neither each other nor a point.
 
 OFFSETS = (
     (6, -7, "left", "top"),

@@ -1,4 +1,4 @@
-"""Short names for models: as short as can be while no two are the same."""
+"""Short names for models: as short as possible while all differ."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from llmjobs.report.study import RawEntry
 
 
 def label_entries(entries: Sequence[RawEntry]) -> list[str]:
-    """Return a label for each entry: the model's name, and only those settings that tell it from another.
+    """Return a label for each entry: the model's name, and only those settings that distinguish it from another.
 
     ``meta-llama/Llama-3.2-1B`` on two devices gives ``Llama-3.2-1B cpu`` and ``Llama-3.2-1B cuda``. The study comes
-    first: two people's figures for one model differ in more than the device that they used.
+    first, because two people's results for one model differ in more than the device.
     """
     labels = [_name(entry) for entry in entries]
     for read in (_owner, _study, _quantization, _device, _dtype, _prompts, _machine, _run):

@@ -1,4 +1,4 @@
-"""Finds the same question in logs of different tools: by its id where that tells, else by its text and options."""
+"""Find the same question in logs of different tools: by its id if possible, otherwise by its text and options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,14 +6,15 @@ from dataclasses import dataclass, field, replace
 from llmjobs.report.columns import Candidate, Key, fold
 from llmjobs.report.read.scored import LETTERS
 from llmjobs.report.study import Answer, Question
+from llmjobs.terminal_text import agree, plural
 
 MOST = 0.5
-"""Share of a log's questions that must be found by their text before its ids are given up for it."""
+"""Share of a log's questions that must be found by their text before its ids are ignored."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Where the questions of one log are in the reference: keys, and the options' places where their order differs."""
+    """Where the questions of one log are in the reference: keys, and the options' places if their order differs."""
 
     keys: Mapping[Key, Key] = field(default_factory=dict)
     places: Mapping[Key, tuple[int, ...]] = field(default_factory=dict)
@@ -23,7 +24,7 @@ class Moved:
         return self.keys.get(key, key)
 
     def record(self, record: Answer) -> Answer:
-        """Return the record under the reference's key, its letters in the reference's order of options."""
+        """Return the record with the reference's key, its letters in the reference's order of options."""
         key = record.subject, record.doc_id
         subject, doc_id = self.key(key)
         record = record._replace(subject=subject, doc_id=doc_id)
@@ -46,7 +47,7 @@ def _moved(letter: str | None, order: Sequence[int]) -> str | None:
 
 
 def match(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Moved], list[str]]:
-    """Bring all candidates to the ids of one of them, and say which were found by text, and which by id alone."""
+    """Bring all candidates to the ids of one of them; say which were matched by text, and which only by id."""
     reference = max(candidates, key=lambda c: (c.run.kind == "llmjobs run", len(c.questions), len(c.records)))
     found, moves, notes = [], [], []
     for candidate in candidates:
@@ -56,12 +57,13 @@ def match(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Moved]
             if moved.keys:
                 number = sum(key in candidate.records for key in moved.keys)
                 notes.append(
-                    f"{number:,} questions of {candidate.label} were matched with {reference.label} by their text"
+                    f"{plural(number, 'question')} of {candidate.label} {agree(number, 'was', 'were')} matched with"
+                    f" {reference.label} by text"
                 )
             elif not _has_texts(candidate, reference) and set(candidate.records) & set(reference.records):
                 notes.append(
                     f"the questions of {candidate.label} were matched with {reference.label} only by id and gold"
-                    " answer, because one of the two contains no question texts"
+                    " answer, because one of the two has no question texts"
                 )
         moves.append(moved)
         found.append(_apply(candidate, moved))
@@ -121,7 +123,7 @@ def _folded(question: Question) -> list[str]:
 
 
 def _names(question: Question) -> list[str]:
-    """Return what a question can be found by: text and options in any order, then the text alone."""
+    """Return the keys by which a question can be found: text and options in any order, then the text alone."""
     text = fold(question.text)
     return [f"{text}\0{chr(0).join(_folded(question))}"] * bool(question.choices) + [text]
 
@@ -135,7 +137,7 @@ def _index(questions: Mapping[Key, Question]) -> dict[str, list[Key]]:
 
 
 def _find(question: Question, index: Mapping[str, list[Key]], taken: set[Key]) -> Key | None:
-    """Return the reference's question; the same text with the same options is given out in order."""
+    """Return the reference's question; repeated texts with the same options are assigned in order."""
     names = _names(question)
     if question.choices and (whole := index.get(names[0])):
         return next((key for key in whole if key not in taken), None)
@@ -144,7 +146,7 @@ def _find(question: Question, index: Mapping[str, list[Key]], taken: set[Key]) -
 
 
 def _order(question: Question, reference: Question) -> tuple[int, ...] | None:
-    """Return where each option is in the reference, None where the order is the same or cannot be told."""
+    """Return where each option is in the reference; None if the order is the same or unknown."""
     ours, theirs = ([fold(c) or c for c in q.choices] for q in (question, reference))
     if ours == theirs or len(set(ours)) < len(ours) or sorted(ours) != sorted(theirs):
         return None

@@ -1,4 +1,4 @@
-"""Readable questions for logs that carry only ids, and MMLU-Redux's notes on wrong labels."""
+"""Readable questions for logs that only contain ids, and MMLU-Redux's notes on wrong labels."""
 
 import csv
 import io
@@ -11,23 +11,24 @@ from llmjobs.errors import DataError
 from llmjobs.report.read.answers import OPTION_LETTERS, letter_of, said_letter
 from llmjobs.report.read.csv_text import encoding_of
 from llmjobs.report.study import Answer, Question, RawEntry, RawRun, Study
+from llmjobs.terminal_text import agree, plural
 
-# Brings questions and their answers to logs that carry only ids, from a folder of CSV files in the MMLU layout.
+# Add questions and answers to logs that only contain ids, from a folder of CSV files in MMLU's layout.
 
 AGREE = 0.9
-"""Share of a log's gold answers that the file has to agree with before it is taken to hold the same questions."""
+"""Share of a log's gold answers that must agree with the file before it counts as the same questions."""
 ENOUGH = 5
-"""Fewer gold answers than this tell nothing about whose questions they are."""
+"""With fewer gold answers, agreement is not checked."""
 
 
 def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> None:
     """Read ``folder/SUBJECT.csv`` (or ``SUBJECT_test.csv``) for every subject that lacks its questions.
 
-    Columns are question, the choices and the answer, with or without a header row; the row number is the
-    doc_id. The answers are held against the log's gold answers.
+    Columns are question, the choices and the answer, with or without a header row; the row number is the doc_id. The
+    answers are compared with the log's gold answers.
 
     Raises:
-        DataError: there is no such folder, or the answers of a file are not those of the log.
+        DataError: there is no such folder, or a file's answers differ from those of the log.
 
     """
     if not folder.is_dir():
@@ -61,7 +62,7 @@ def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> 
 def _agree(
     run: RawRun | None, folder: Path, benchmark: str, subject: str, known: Sequence[Question], records: Sequence[Answer]
 ) -> None:
-    """Refuse a file whose answers are not those of the log; a few differences become a notice."""
+    """Refuse a file whose answers differ from those of the log; a few differences become a notice."""
     places = {r.doc_id: int(r.doc_id) for r in records if r.doc_id.isdecimal() and len(r.doc_id) < 10}
     beyond = sum(place >= len(known) for place in places.values())
     pairs = [
@@ -82,9 +83,17 @@ def _agree(
     where = f"--questions {folder.name}, {subject}"
     if same < len(pairs):
         unlike = len(pairs) - same
-        run.notice(where, f"{unlike} of {len(pairs)} answers differ from the log's gold answers; the log's are used")
+        run.notice(
+            where,
+            f"{unlike} of {plural(len(pairs), 'answer')} {agree(unlike, 'differs', 'differ')} from the log's"
+            " gold answers; the log's are used",
+        )
     if beyond:
-        run.notice(where, f"{beyond} question ids of the log are larger than the file's {len(known)} questions allow")
+        run.notice(
+            where,
+            f"the file has {plural(len(known), 'question')}, but {plural(beyond, 'id', 'ids')} in the log"
+            f" {agree(beyond, 'is', 'are')} larger",
+        )
 
 
 def _read(folder: Path, subject: str) -> list[Question]:
@@ -118,7 +127,7 @@ class _Missing:
 
 
 def fill_gold(pairs: Sequence[tuple[RawRun, RawEntry]]) -> None:
-    """Score the rows that have no gold answer by the questions' own answers; leave the others out, and count them.
+    """Score rows without a gold answer by the questions' answers; leave out and count the others.
 
     Raises:
         DataError: a benchmark has no gold answer at all.
@@ -140,12 +149,14 @@ def fill_gold(pairs: Sequence[tuple[RawRun, RawEntry]]) -> None:
         if count.rows:
             run.notice(
                 f"{run.path.name}, {benchmark}",
-                f"{len(count.questions):,} questions have no gold answer; their {count.rows:,} rows are left out",
+                f"{plural(len(count.questions), 'question has', 'questions have')} no gold answer;"
+                f" {plural(count.rows, 'row is', 'rows are')} left out",
             )
         if count.filled:
             run.notice(
                 f"{run.path.name}, {benchmark}",
-                f"{count.filled:,} rows without a gold answer are scored with the answers of --questions",
+                f"{plural(count.filled, 'row')} without a gold answer {agree(count.filled, 'is', 'are')} scored"
+                " with the answers of --questions",
             )
 
 
@@ -177,7 +188,7 @@ def _judged(record: Answer, question: Question) -> Answer:
     return record._replace(gold=question.gold, prediction=said, correct=said == question.gold, status=status)
 
 
-# Reads MMLU-Redux's notes on wrong labels, and finds the questions that they speak of.
+# MMLU-Redux's notes on wrong labels, and the questions that they refer to.
 
 READABLE = {
     "bad_question_clarity": "question unclear",
@@ -192,10 +203,10 @@ READABLE = {
 
 
 def read_label_notes(folder: Path, study: Study) -> dict[tuple[str, str, str], str]:
-    """Return (benchmark, subject, doc_id) → ``ok`` or what is wrong, for the questions reviewed.
+    """Return (benchmark, subject, doc_id) → ``ok`` or what is wrong, for the reviewed questions.
 
-    Questions are found by their text, blanks and punctuation aside, since the notes carry no row numbers;
-    where a text stands twice with unlike notes, by text and options.
+    The notes have no row numbers, so questions are found by their text without blanks and punctuation. If a text occurs
+    twice with different notes, the options are compared too.
     """
     if not folder.is_dir():
         raise DataError(f"--label-notes {folder}: no such folder")

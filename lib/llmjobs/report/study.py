@@ -1,4 +1,4 @@
-"""The nouns of a report: what was read (raw), and what it became once lined up on the same questions."""
+"""The data of a report: as read (raw), and matched on the same questions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ TEXT_CODE = 1000
 
 
 class Answer(NamedTuple):
-    """One model's answer to one question as read.
+    """One model's answer to one question, as read.
 
-    ``correct`` is None where nothing was scored right or wrong; ``score`` is a share between 0 and 1 where the
-    log gives partial credit (``correct`` is None then).
+    ``correct`` is None if nothing was scored right or wrong; ``score`` is between 0 and 1 if the log gives partial
+    credit (then ``correct`` is None).
     """
 
     subject: str
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A question that a person can read; ``gold`` is its answer where the source of the question gives one."""
+    """A readable question; ``gold`` is its answer if the question's source has one."""
 
     text: str
     choices: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Notice:
-    """Something about the input that a reader of the report has to know: nothing is dropped in silence."""
+    """Something about the input that a reader of the report must know; nothing is dropped silently."""
 
     where: str
     what: str
@@ -63,10 +63,10 @@ class Notice:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model took, over all attempts; None where it was not measured.
+    """What a model used, over all attempts; None if not measured.
 
-    ``questions_per_s`` has one definition wherever it is printed: questions with a record, divided by the real time
-    of the steps that scored them, so without loading, planning, the trial of batch sizes and saving.
+    ``questions_per_s`` has the same definition everywhere: questions with a record, divided by the real time of the
+    steps that scored them, so without loading, planning, the trial of batch sizes and saving.
     """
 
     real_s: float | None = None
@@ -77,7 +77,7 @@ class Cost:
     load_s: float | None = None
     peak_rss_bytes: int | None = None
     needed_bytes: int | None = None
-    """The part of the resident memory that must stay; file pages that the system can drop are not in it."""
+    """The part of the resident memory that the system cannot reclaim; file pages are not included."""
     peak_device_bytes: int | None = None
     energy_j: float | None = None
     questions: int = 0
@@ -91,13 +91,13 @@ class Cost:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Memory that the model needs: the accelerator's where it is on one, else what must stay of the process."""
+        """Memory that the model needs: the accelerator's if it uses one, otherwise what the process cannot release."""
         return self.peak_device_bytes or self.needed_bytes or self.peak_rss_bytes
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What was run: effective settings, as recorded."""
+    """What was run: the effective settings, as recorded."""
 
     id: str
     revision: str = ""
@@ -110,23 +110,23 @@ class ModelInfo:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What tells two runs of one model apart, run names excepted."""
+        """The settings that distinguish two runs of one model, without the run's name."""
         return (self.revision, self.device, self.dtype, self.quantization, *self.prompts)
 
     @property
     def prompts(self) -> tuple[str, str]:
-        """The thinking and the date in a chat template's prompts; empty where it knows neither."""
+        """The thinking and the date in a chat template's prompts; empty if the template has neither."""
         thinking, date = (str(self.details.get(name) or "") for name in ("thinking", "prompt_date"))
         return ("" if thinking == "none" else thinking, date)
 
 
 @dataclass
 class RawEntry:
-    """One model in one result folder or log: records by benchmark, before they are lined up.
+    """One model in one result folder or log: records by benchmark, before they are matched.
 
     A log can score the same answers by several metrics (``acc`` and ``acc_norm``, two filters, two scorers):
-    ``by_metric[benchmark][name]`` holds the records of each, ``metric[benchmark]`` names the one that
-    ``records`` holds. A table of answers names none.
+    ``by_metric[benchmark][name]`` holds the records of each, ``metric[benchmark]`` names the one that ``records``
+    holds. A table of answers names none.
     """
 
     info: ModelInfo
@@ -139,10 +139,10 @@ class RawEntry:
     machine: Mapping[str, Any] = field(default_factory=dict)
     fingerprints: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     changed: dict[str, ChangedPrompts] = field(default_factory=dict)
-    """By benchmark: prompts that were not asked as planned."""
+    """By benchmark: prompts that differ from the manifest."""
 
     def protocol_of(self, benchmark: str, subject: str, fields: Mapping[str, str]) -> None:
-        """Keep how a subject was asked; a field that is not the same for all subjects is kept subject by subject."""
+        """Store how a subject was asked; a field that differs between subjects is stored per subject."""
         kept = self.protocol.setdefault(benchmark, {})
         for name, value in fields.items():
             if kept.setdefault(name, value) != value:
@@ -151,10 +151,9 @@ class RawEntry:
 
 @dataclass
 class RawRun:
-    """What one path held.
+    """The content of one path.
 
-    ``checks`` counts the figures of the tool's own summary that were recomputed from its records: equal, and
-    all.
+    ``checks`` counts the figures of the tool's own summary that were recomputed from its records: equal ones, and all.
     """
 
     path: Path
@@ -166,7 +165,7 @@ class RawRun:
     environment: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     cells: list[CellResult] = field(default_factory=list)
-    """Of a timing matrix."""
+    """Cells of a timing matrix."""
     partial: bool = False
     checks: tuple[int, int] = (0, 0)
 
@@ -175,13 +174,13 @@ class RawRun:
         self.checks = (self.checks[0] + equal, self.checks[1] + 1)
 
     def notice(self, where: str, what: str) -> None:
-        """Keep something to be told."""
+        """Add a notice."""
         self.notices.append(Notice(where, what))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model with its settings; a benchmark's ``rows`` are places in :attr:`Study.entries`."""
+    """One model with its settings; a benchmark's ``rows`` are indices into :attr:`Study.entries`."""
 
     label: str
     info: ModelInfo
@@ -194,12 +193,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Answers to the same questions: a row an entry (those in ``rows``), a column a question.
+    """Answers to the same questions: one row per entry (those in ``rows``), one column per question.
 
-    ``correct`` is 1, 0 or ``nan`` (an error, or not answered yet); ``answer`` the option's index, at or
-    above :data:`TEXT_CODE` the code of a generated answer, -1 where none could be read. ``options`` is 0
-    for generated answers. ``metric`` names what ``correct`` was computed from (``acc``, ``acc_norm``, a filter or a
-    scorer), "" where no log says it.
+    ``correct`` is 1, 0 or ``nan`` (an error, or not answered yet); ``answer`` the option's index, at or above
+    :data:`TEXT_CODE` the code of a generated answer, -1 if none could be read. ``options`` is 0 for generated answers.
+    ``metric`` names what ``correct`` was computed from (``acc``, ``acc_norm``, a filter or a scorer), "" if no log says
+    it.
     """
 
     name: str
@@ -235,16 +234,16 @@ class Benchmark:
         return float(np.mean(np.where(self.options > 1, 1 / np.maximum(self.options, 1), 0.0))) if self.n else 0.0
 
     def letter(self, code: int) -> str:
-        """Return the letter of an option's index; a dash where there is none."""
+        """Return the letter of an option's index; a dash if there is none."""
         return chr(ord("A") + code) if 0 <= code < 26 else "–"
 
 
 @dataclass(frozen=True)
 class MetricTable:
-    """One metric of a benchmark: a row an entry (those in ``rows``), a column a question; ``nan``: not scored.
+    """One metric of a benchmark: one row per entry (those in ``rows``), one column per question; ``nan``: not scored.
 
-    ``graded`` says that values between 0 and 1 occur: its mean is a mean score and no share of right answers.
-    ``counts`` says that the rest of the report rests on this metric.
+    ``graded``: values between 0 and 1 occur, so its mean is a mean score, not a share of right answers. ``counts``: the
+    rest of the report uses this metric.
     """
 
     benchmark: str
@@ -269,7 +268,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a report is made from."""
+    """All the data of a report."""
 
     title: str
     entries: tuple[Entry, ...]
@@ -283,11 +282,11 @@ class Study:
     metrics: tuple[MetricTable, ...] = ()
     where: Mapping[str, str] = field(default_factory=dict)
     taken: tuple[tuple[int, int], ...] = ()
-    """Models and records that ``where`` took of each run, in their order."""
+    """Numbers of models and records that ``where`` selected from each run, in order."""
 
     @property
     def graded(self) -> tuple[MetricTable, ...]:
-        """Mean scores that the rest of the report rests on: benchmarks without right and wrong."""
+        """Mean scores that the rest of the report uses: benchmarks without right and wrong."""
         return tuple(table for table in self.metrics if table.graded and table.counts)
 
     @property

@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterable
 
 from llmjobs.terminal_text import DASH as DASH
+from llmjobs.terminal_text import agree as agree
 from llmjobs.terminal_text import fixed
+from llmjobs.terminal_text import plural as plural
 
 MINUS = "\u2212"
 TOGETHER = "95% for all pairs together"
-"""How a sentence names an interval that holds at the same time as those of the other pairs."""
+"""Name of an interval that holds simultaneously with those of the other pairs."""
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -26,24 +28,24 @@ def points(difference: float, *, sign: bool = False) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Write the ends of an interval of shares, in percent: ``63.3 to 67.3``; a dash where there is none."""
+    """Write the ends of an interval of shares, in percent: ``63.3 to 67.3``; a dash if there is none."""
     return DASH if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
 
 
 def p_value(p: float) -> str:
-    """``p = 0.031``, ``p < 0.001``."""
+    """Return ``p = 0.031`` or ``p < 0.001``."""
     return f"p {plain_p(p)}" if p < 0.001 else f"p = {plain_p(p)}"
 
 
 def plain_p(p: float) -> str:
-    """``0.031``, ``0.42`` or ``< 0.001``, for tables."""
+    """Return ``0.031``, ``0.42`` or ``< 0.001``, for tables."""
     if math.isnan(p):
         return DASH
     return "< 0.001" if p < 0.001 else fixed(p, 2 if p >= 0.0995 else 3)
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
-    """Write a plain decimal with a true minus; a dash where there is none."""
+    """Write a plain decimal with a true minus; a dash if there is none."""
     if value is None or math.isnan(value):
         return DASH
     return fixed(value, digits).replace("-", MINUS)
@@ -55,7 +57,7 @@ def count(value: int | float) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Write a duration at a fitting unit: ``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 07 min``."""
+    """Write a duration in a suitable unit: ``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 07 min``."""
     if value is None or math.isnan(value):
         return DASH
     if value < 10:
@@ -86,7 +88,7 @@ def ratio(value: float) -> str:
 
 
 def listed(names: Iterable[str], limit: int = 6) -> str:
-    """Write ``A, B and C``; what is past ``limit`` is counted."""
+    """Write ``A, B and C``; names beyond ``limit`` are counted."""
     items = list(names)
     if len(items) > limit:
         items = [*items[: limit - 1], f"{len(items) - limit + 1} more"]
@@ -98,11 +100,6 @@ def expected(value: float) -> str:
     if value < 0.05:
         return "fewer than 0.1"
     return count(value) if value >= 10 else fixed(value, 1)
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """``1 model``, ``3 models``."""
-    return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
 WORDS = (
@@ -130,6 +127,18 @@ def word(number: int) -> str:
 def all_of(number: int) -> str:
     """``both`` for two, ``all six`` for more, ``the one`` for one."""
     return "the one" if number == 1 else "both" if number == 2 else f"all {word(number)}"
+
+
+def any_of(number: int, noun: str) -> str:
+    """Return ``either model`` for two, ``any of the six models`` for more, ``the model`` for one."""
+    if number == 1:
+        return f"the {noun}"
+    return f"either {noun}" if number == 2 else f"any of the {word(number)} {noun}s"
+
+
+def each_other(number: int) -> str:
+    """Return ``the other`` for one, ``both others`` for two, ``each of the six others`` for more."""
+    return "the other" if number == 1 else "both others" if number == 2 else f"each of the {word(number)} others"
 
 
 def sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Is a model right as often as it is sure? Option probabilities against right and wrong."""
+"""Is a model right as often as it is confident? Option probabilities against right and wrong."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ Floats = NDArray[np.float64]
 class Calibration:
     """Confidence against accuracy: ``ece``, ``brier``, and the bins that hold a question.
 
-    ``auroc`` is the chance that a right answer is surer than a wrong one (0.5: confidence tells nothing;
-    ``nan`` when all answers are right or all wrong), ``auroc_p`` the Mann-Whitney two-sided p-value.
+    ``auroc`` is the chance that a right answer has higher confidence than a wrong one (0.5: confidence carries no
+    information; ``nan`` when all answers are right or all wrong), ``auroc_p`` the Mann-Whitney two-sided p-value.
     """
 
     n: int
@@ -42,10 +42,10 @@ def calibrate(
 ) -> Calibration:
     """Compare the chosen option's probability with how often it is right; absent options are ``nan``.
 
-    ``chosen`` are the options that count as answers, those with the largest probability unless given.
+    ``chosen`` are the options that count as answers (default: those with the largest probability).
 
-    Expected calibration error: Guo et al. 2017 (arXiv 1706.04599), equation 3. Brier's score is the
-    multi-class sum of squared differences to the one-hot gold, between 0 and 2 (Brier 1950).
+    Expected calibration error: Guo et al. 2017 (arXiv 1706.04599), equation 3. Brier's score is the multi-class sum of
+    squared differences to the one-hot gold, between 0 and 2 (Brier 1950).
     """
     table, right = np.asarray(probabilities, dtype=float), np.asarray(gold, dtype=int)
     rows = np.arange(len(right))

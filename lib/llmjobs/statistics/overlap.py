@@ -1,4 +1,4 @@
-"""Do two models, or all of them, miss the same questions? Always beside what independence would give."""
+"""Do two models, or all of them, miss the same questions? Always compared with what independence would give."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,16 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 FEW = 10
-"""Questions that all models miss, below which the normal approximation of their excess does not hold."""
+"""Below this number of questions that all models miss, the normal approximation of their excess does not hold."""
 
 
 @dataclass(frozen=True)
 class ErrorOverlap:
     """The errors of two models on ``n`` questions: counts, what independence expects, and how alike they are.
 
-    ``expected`` multiplies the two error rates over all questions, ``expected_in_strata`` within each
-    subject, so that a hard subject alone does not count as agreement; ``p`` is exact and one-sided against the
-    latter. ``phi``, ``jaccard`` and ``kappa`` are ``nan`` where they have no value (a model with all or no
-    errors).
+    ``expected`` multiplies the two error rates over all questions, ``expected_in_strata`` within each subject, so that
+    a hard subject alone does not count as agreement; ``p`` is exact and one-sided against the latter. ``phi``,
+    ``jaccard`` and ``kappa`` are ``nan`` where they are undefined (a model with all or no errors).
     """
 
     n: int
@@ -61,7 +60,7 @@ def error_consistency(first: ArrayLike, second: ArrayLike) -> float:
 def stratum_counts(wrong: ArrayLike, strata: ArrayLike) -> tuple[Ints, Ints]:
     """Return errors by model and stratum (models × strata) and the strata's sizes, strata in sorted order.
 
-    ``wrong`` has a row a model and a column a question.
+    ``wrong`` has one row per model and one column per question.
     """
     table = np.atleast_2d(np.asarray(wrong, dtype=bool))
     labels = np.unique(np.asarray(strata), return_inverse=True)[1]
@@ -115,11 +114,11 @@ def _choose(n: int, k: Ints) -> Floats:
 def all_wrong_excess(wrong: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Interval:
     """Return how many more questions all models miss than independence within strata gives, with its interval.
 
-    ``wrong`` has a row a model. In a stratum of n questions the excess is ``Σ_i Π_k w_ki - n Π_k p_k``; by the delta
-    method its variance is n times that of ``Π_k w_ki - Σ_k w_ki Π_(j≠k) p_j`` over the questions, which allows for the
-    error rates being estimated from the same questions (van der Vaart, Asymptotic Statistics, chapter 3). Below
-    :data:`FEW` questions that all miss, where that is no good approximation, the ends are those of Wilson's interval
-    for their number, less the expectation.
+    ``wrong`` has one row per model. In a stratum of n questions the excess is ``Σ_i Π_k w_ki - n Π_k p_k``; by the
+    delta method its variance is n times that of ``Π_k w_ki - Σ_k w_ki Π_(j≠k) p_j`` over the questions, which allows
+    for the error rates being estimated from the same questions (van der Vaart, Asymptotic Statistics, chapter 3). With
+    fewer than :data:`FEW` questions that all miss, this is a poor approximation, so the ends are those of Wilson's
+    interval for their number, less the expectation.
     """
     table = np.atleast_2d(np.asarray(wrong, dtype=float))
     labels = np.unique(np.asarray(strata), return_inverse=True)[1]
@@ -166,7 +165,7 @@ def error_overlap(first: ArrayLike, second: ArrayLike, strata: ArrayLike) -> Err
 
 
 def expected_wrong_counts(wrong: ArrayLike, strata: ArrayLike) -> Floats:
-    """Return how many questions 0, 1, …, K models would miss were they independent within each stratum.
+    """Return how many questions 0, 1, …, K models would miss if they were independent within each stratum.
 
     Poisson-binomial in each stratum, summed: K + 1 numbers that add up to the number of questions.
     """
@@ -202,8 +201,8 @@ def capa(first: ArrayLike, second: ArrayLike, gold: ArrayLike) -> float:
 class SameWrong:
     """Of ``n`` questions that two models answer wrongly, how many get the same wrong answer.
 
-    ``chance`` is the mean of ``1 / (k - 1)``; ``habit`` what the two models' own letters would give,
-    shuffled among questions with the same gold letter; ``p`` is one-sided against ``habit``.
+    ``chance`` is the mean of ``1 / (k - 1)``; ``habit`` is what the two models' own letters would give, shuffled among
+    questions with the same gold letter; ``p`` is one-sided against ``habit``.
     """
 
     n: int
@@ -264,10 +263,10 @@ def match_variance(rows: Ints, columns: Ints) -> float:
 class SharedAnswer:
     """How often two of the models give the same wrong answer on ``n`` questions that all of them miss.
 
-    ``share`` is the mean over pairs of models, ``chance`` what equal chances of the wrong options give, ``habit`` what
-    the models' own letters would give, shuffled among questions with the same gold letter. ``excess`` is the share
-    less ``habit`` with its interval (jackknife over questions, Student's t; Efron
-    and Tibshirani 1993, chapter 11), ``p`` is one-sided against ``habit``.
+    ``share`` is the mean over pairs of models. ``chance`` is what equally likely wrong options would give, ``habit``
+    what the models' own letters would give, shuffled among questions with the same gold letter. ``excess`` is the share
+    less ``habit`` with its interval (jackknife over questions, Student's t; Efron and Tibshirani 1993, chapter 11),
+    ``p`` is one-sided against ``habit``.
     """
 
     n: int
@@ -283,8 +282,8 @@ def shared_answer(
 ) -> SharedAnswer | None:
     """Compare all models' wrong answers (models × questions, option indices, negative where unread).
 
-    Null: within each gold letter, every model's answers are shuffled over the questions (``draws`` times, fewer where
-    the table is large). None without a pair of answers that could be read.
+    Null: within each gold letter, every model's answers are shuffled over the questions (``draws`` times, fewer if the
+    table is large). None if there is no pair of readable answers.
     """
     table = np.asarray(answers, dtype=np.int64)
     right, many = np.asarray(gold), np.asarray(options, dtype=float)
@@ -353,8 +352,7 @@ def _crossed(chosen: Floats) -> tuple[float, Floats]:
 def majority(answers: ArrayLike, order: Sequence[int] | None = None) -> Ints:
     """Return the answer that most models give to each question (models × questions in).
 
-    Ties go to the model first in ``order``. Unread answers (negative) have no vote; -1 where no model has
-    one.
+    Ties go to the model first in ``order``. Unread answers (negative) have no vote; -1 if no model has one.
     """
     votes = np.asarray(answers, dtype=np.int64)
     ranked = votes if order is None else votes[list(order)]

@@ -10,11 +10,11 @@ from scipy.special import bdtr, ndtri, stdtrit
 from llmjobs.statistics.intervals import group_sums, normal_quantile
 
 FLIPS = 20_000
-"""Random sign flips where the exact distribution would be too wide to write out."""
+"""Number of random sign flips if the exact distribution would be too wide to compute."""
 WIDEST = 400_000
-"""Cells of the exact sign-flip distribution that are still written out."""
+"""Largest exact sign-flip distribution that is computed, in cells."""
 GRIDS = (1, 2, 4, 10, 100)
-"""Sums that are whole numbers after one of these factors have an exact distribution: ratings in halves, tenths."""
+"""The distribution is exact if one of these factors makes all sums whole numbers: for ratings in halves or tenths."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def clustered_difference(
 
 
 def sign_flip_p(sums: ArrayLike, *, draws: int = FLIPS, seed: int = 0) -> float:
-    """Return the two-sided p-value of the sum of ``sums``, one number a cluster, when each sign is tossed anew.
+    """Return the two-sided p-value of the sum of ``sums``, one number per cluster, under random sign flips.
 
     If two conditions are exchangeable, a whole cluster (a conversation, a question with two turns) might as well have
-    been recorded with the two swapped, whatever hangs together inside it. Exact, by convolving ``±s``, where the sums
-    lie on a grid as counts and ratings do; else ``draws`` random flips. Source: Fisher 1935; Good, Permutation Tests
-    (2000), section 3.
+    been recorded with the two swapped, however its questions depend on each other. Exact, by convolving ``±s``, if the
+    sums lie on a grid as counts and ratings do; otherwise ``draws`` random flips. Source: Fisher 1935; Good,
+    Permutation Tests (2000), section 3.
     """
     values = np.abs(np.asarray(sums, dtype=float))
     values = values[values > 0]
@@ -118,10 +118,10 @@ def sign_flip_p(sums: ArrayLike, *, draws: int = FLIPS, seed: int = 0) -> float:
 
 
 def _exact_flips(values: NDArray[np.int64], observed: int) -> float:
-    """Return P(|Σ ±v| ≥ observed): the chances of every sum, cluster by cluster."""
+    """Return P(|Σ ±v| ≥ observed), building up the distribution of the sum cluster by cluster."""
     total = int(values.sum())
     chances = np.ones(1)
-    for value in values:  # index i of ``chances`` stands for the sum i less what was added so far
+    for value in values:  # index i of ``chances`` stands for the sum i minus what was added so far
         grown = np.zeros(len(chances) + 2 * int(value))
         grown[: len(chances)] += chances / 2
         grown[2 * int(value) :] += chances / 2
@@ -133,12 +133,11 @@ def _exact_flips(values: NDArray[np.int64], observed: int) -> float:
 def clustered_comparison(
     first: ArrayLike, second: ArrayLike, clusters: ArrayLike, level: float = 0.95
 ) -> PairedDifference:
-    """Compare two lists of right and wrong whose questions hang together in ``clusters``.
+    """Compare two lists of right and wrong whose questions are correlated within ``clusters``.
 
     ``p`` is :func:`sign_flip_p` over the clusters. The interval is the wider of the cluster-robust one and Bonett and
-    Price's, end by end: the first alone collapses where every cluster shows the same difference. With one cluster
-    nothing can be said beyond it, and the interval is everything from -1 to 1. With a question a cluster ``p`` is
-    McNemar's.
+    Price's, end by end: the first alone collapses where every cluster shows the same difference. One cluster says
+    nothing about others, so its interval is -1 to 1. With one question per cluster, ``p`` is McNemar's.
     """
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     plain = paired_difference(a, b, level)
@@ -169,8 +168,8 @@ def simultaneous_level(count: int, level: float = 0.95) -> float:
 def smallest_difference(n: int, discordant: float, *, level: float = 0.95, power: float = 0.8) -> float:
     """Return the true difference that ``n`` shared questions show with ``power``; at most 1, ``nan`` without any.
 
-    ``discordant`` is the share of questions that just one of the two has right. Normal approximation of McNemar's
-    test: ``(z_(1-α/2) √ψ + z_power √(ψ - δ²)) / √n = δ`` (Connor, Biometrics 43 (1987) 207), solved for δ.
+    ``discordant`` is the share of questions that only one of the two has right. Normal approximation of McNemar's test:
+    ``(z_(1-α/2) √ψ + z_power √(ψ - δ²)) / √n = δ`` (Connor, Biometrics 43 (1987) 207), solved for δ.
     """
     if n < 1:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Are mistakes patterned or random? Subjects, letters, positions, lengths: test and effect size."""
+"""Are mistakes patterned or random? Tests and effect sizes for subjects, letters, positions and lengths."""
 
 from dataclasses import dataclass
 
@@ -18,9 +18,9 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pattern:
-    """A test with its size: ``effect`` is Cramér's V, an area or a difference, as its maker says.
+    """A test with its effect size: ``effect`` is Cramér's V, an area or a difference, depending on the test.
 
-    ``size`` says the same in what a reader can picture, with an interval: see the maker.
+    ``size`` expresses the same in a form that is easier to picture, with an interval.
     """
 
     statistic: float
@@ -35,9 +35,9 @@ def group_differences(
 ) -> Pattern:
     """Test accuracy between groups: Pearson's χ², p by permutation, effect Cramér's V.
 
-    Right and wrong are shuffled over the questions; group by group the number right is then multivariate
-    hypergeometric, which is drawn directly. ``size`` is the spread of the groups' accuracies beyond what sampling
-    gives (:func:`spread_between`).
+    Right and wrong are shuffled over the questions. The numbers right per group then follow a multivariate
+    hypergeometric distribution, which is drawn directly. ``size`` is the spread of the groups' accuracies beyond what
+    sampling gives (:func:`spread_between`).
     """
     right = np.asarray(correct, dtype=bool)
     labels = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -78,7 +78,7 @@ def spread_between(statistic: float, df: int, n: int, share: float, level: float
 def mean_differences(values: ArrayLike, groups: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> Pattern:
     """Test whether the mean of ``values`` differs between groups: F by permutation of the questions.
 
-    ``values`` may be each question's mean over several models: the models' answers to one question stay together.
+    ``values`` may be each question's mean over several models; then the models' answers to one question stay together.
     ``effect`` is η², the share of the variance that lies between groups.
     """
     numbers = np.asarray(values, dtype=float)
@@ -119,7 +119,7 @@ def letter_gaps(chosen: ArrayLike, gold: ArrayLike, options: int, level: float =
 
 
 def letters_alone(chosen: ArrayLike, gold: ArrayLike, options: int) -> tuple[float, float]:
-    """Return the accuracy that the chosen letters would have if dealt to questions at random, and a p-value.
+    """Return the accuracy that the chosen letters would have if assigned to questions at random, and a p-value.
 
     p is one-sided for an accuracy above that: normal approximation with Hoeffding's variance of the number of matches
     (Ann. Math. Stat. 22 (1951) 558) and continuity correction. Unread answers (negative) are never right.

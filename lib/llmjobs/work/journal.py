@@ -95,7 +95,7 @@ class Journal:
             length = self.path.stat().st_size
         if length != self.size:
             raise RunFolderError(
-                f"{self.path}: has {length} bytes, but this process left it at {self.size}. Another process is working "
+                f"{self.path}: has {length} bytes, but this process wrote {self.size}. Another process is working "
                 "in this run, or has changed it; stop one of them and run the same command again"
             )
 

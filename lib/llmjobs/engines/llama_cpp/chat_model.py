@@ -38,7 +38,10 @@ class LlamaChatModel:
         self._model, self._settings, self._max_length = model, settings, max_length
         self._keeps = keeps_keys and can_crop
         if keeps_keys and not can_crop:
-            warn(f"{who}: keys and values cannot be kept over turns (a recurrent model); every turn is computed whole")
+            warn(
+                f"{who}: keys and values cannot be reused between turns (a recurrent model); each turn is"
+                " computed from the beginning"
+            )
         self._context: Context | None = None
         self._kept, self._answer = KeptTokens(), DrawnAnswer()
         self._place = 0

@@ -94,7 +94,7 @@ def locate(spec: ModelSpec) -> Located:
         name = cached.relative_to(repo_folder("model", named.repo) / "snapshots" / commit).as_posix()
     elif is_offline():
         raise ModelError(
-            f"{spec.name}: {spec.id} is not in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' with network"
+            f"{spec.name}: {spec.id} is not in the cache and HF_HUB_OFFLINE is set; run 'llmjobs fetch' online first"
         )
     else:
         name = choose(spec, [file.path for file in inspect("model", named.repo, commit).files], named.which)[0]

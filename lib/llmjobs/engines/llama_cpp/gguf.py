@@ -340,10 +340,10 @@ def check_tokenizer(who: str, header: Header) -> None:
     """
     kind = header.metadata.get("tokenizer.ggml.model")
     if kind in (None, "none", "no_vocab") or not header.metadata.get("tokenizer.ggml.tokens"):
-        raise ModelError(f"{who}: {header.path.name} holds no tokenizer; use another file of this model")
+        raise ModelError(f"{who}: {header.path.name} contains no tokenizer; use another file of this model")
     before = header.metadata.get("tokenizer.ggml.pre")
     if kind == "gpt2" and before in (None, ""):
         raise ModelError(
             f"{who}: {header.path.name} does not say its pre-tokenizer type (tokenizer.ggml.pre), so llama.cpp would "
-            "cut words wrongly; use a newer file of this model"
+            "split words incorrectly; use a newer file of this model"
         )

@@ -146,6 +146,7 @@ def check_same_tokens(who: str, texts: Iterable[str], own: Any, other: Any) -> N
         if here != there:
             at = next((i for i, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), 0)
             raise ModelError(
-                f"{who}: the tokens of {text[:40]!r} differ from those of the original tokenizer from place {at} on: "
+                f"{who}: the tokens of {text[:40]!r} differ from those of the original tokenizer from position"
+                f" {at} on: "
                 f"{here[at : at + 6]} and {there[at : at + 6]}; use a newer file of this model"
             )

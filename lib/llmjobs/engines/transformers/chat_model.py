@@ -42,7 +42,7 @@ class KeptKeys:
         self._slot = cache_argument(model)
         self._limit = sharing_limit(model)
         if keeps and not _is_croppable(model):
-            self._give_up("its layers cannot be put back")
+            self._give_up("its layers cannot be restored")
         self._path = "single"
         self._check()
 
@@ -169,7 +169,10 @@ class KeptKeys:
     def _give_up(self, reason: str) -> None:
         self.keeps = False
         self.forget()
-        self.warn(f"{self.name}: keys and values cannot be kept over turns ({reason}); every turn is computed whole")
+        self.warn(
+            f"{self.name}: keys and values cannot be reused between turns ({reason}); each turn is computed"
+            " from the beginning"
+        )
 
 
 def _is_croppable(model: Any) -> bool:

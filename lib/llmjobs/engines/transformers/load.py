@@ -39,6 +39,7 @@ from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 from llmjobs.hub.files import ensure_model
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.terminal_text import plural
 
 # Refuses a model of which some weights did not come from its files: transformers makes them up at random.
 
@@ -80,12 +81,12 @@ def check_all_loaded(who: str, model: Any, report: Mapping[str, Any]) -> None:
         )
     if mismatched:
         raise ModelError(
-            f"{who}: {len(mismatched)} weights do not have the shape that config.json gives ({_listed(mismatched)}); "
-            f"{remedy}"
+            f"{who}: {plural(len(mismatched), 'weight does', 'weights do')} not have the shape that config.json"
+            f" gives ({_listed(mismatched)}); {remedy}"
         )
     if unexpected:
         raise ModelError(
-            f"{who}: the weight files hold {len(unexpected)} weights that {kind} does not have "
+            f"{who}: the weight files contain {plural(len(unexpected), 'weight')} that {kind} does not have "
             f"({_listed(unexpected)}), so the evaluated model would not be the one that was trained; {remedy}"
         )
     if errors := report.get("error_msgs"):
@@ -139,7 +140,7 @@ def _check_reads_forward(who: str, model: Any) -> None:
                 f"{who}: {type(model).__name__} cannot be computed in {name} ({plain_reason(error)}); "
                 "write dtype: float32"
             ) from error
-        log.debug("%s: which way it reads could not be tried: %s", who, error)
+        log.debug("%s: could not test whether it only looks back: %s", who, error)
         return
     change = (first - second).abs().amax(-1) / first.abs().max()
     if int((change > MOST_CHANGE.get(logits.dtype, 1e-2)).sum()) > len(change) // 2:

@@ -142,7 +142,7 @@ def read_object(who: str, path: Path) -> dict[str, Any]:
         what = "is a web page, not JSON" if raw.lstrip()[:1] == b"<" else "is not JSON"
         raise ModelError(f"{who}: {path} {what}; fetch the model again") from None
     if not isinstance(found, dict):
-        raise ModelError(f"{who}: {path} holds no JSON object; fetch the model again")
+        raise ModelError(f"{who}: {path} does not contain a JSON object; fetch the model again")
     return found
 
 
@@ -193,7 +193,7 @@ def _header(path: Path) -> dict[str, Any]:
             raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
         header = json.loads(stream.read(length))
     if not isinstance(header, dict):
-        raise ValueError("a header that is no object")
+        raise ValueError("a header that is not an object")
     ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
     if max(ends, default=0) > size - 8 - length:
         raise ValueError(f"cut short: {size:,} bytes of {8 + length + max(ends):,}")

@@ -207,7 +207,7 @@ def tree_attention(
     """Attend as the current :class:`Run` lays out: [1, heads, rows, size] gives [1, rows, heads, size]."""
     run = _RUN.get()
     if run is None:
-        raise RuntimeError(f"attention {NAME!r} works inside a scoring forward only")
+        raise RuntimeError(f"attention {NAME!r} only works inside a scoring forward")
     run.calls += 1
     run.windows.add(sliding_window or 0)
     if run.keep:

@@ -55,7 +55,7 @@ class _Bounded(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if time.monotonic() > self._until:
             raise ModelError(
-                f"config.json describes a model of so many parts that building it takes over {BUILD_S:g} s; "
+                f"config.json describes a model with so many parts that building it takes more than {BUILD_S:g} s; "
                 "check num_hidden_layers and the number of experts"
             )
         return function(*args, **(kwargs or {}))

@@ -67,12 +67,12 @@ def _told(out: bytes, code: int) -> str | None:
     try:
         answer: dict[str, Any] = json.loads(out.splitlines()[-1])
     except (ValueError, IndexError):
-        return f"broke down while encoding a short text (exit status {code})"
+        return f"crashed while encoding a short text (exit status {code})"
     kind = answer.get("error")
     if kind is None:
         return None
     if kind == MEMORY:
-        return f"takes over {ROOM_BYTES >> 20} MiB of memory for a short text"
+        return f"takes more than {ROOM_BYTES >> 20} MiB of memory for a short text"
     if kind == LIMIT:
         return "has a regular expression that takes too long on a short text (catastrophic backtracking)"
     return f"cannot be used: {str(answer.get('message', ''))[:200]}"
@@ -102,6 +102,6 @@ class _Guarded:
             if type(error).__name__ != "PanicException":
                 raise
             raise ModelError(
-                f"{self._who}: its tokenizer broke down on a text (a regular expression that takes too long, or a "
+                f"{self._who}: its tokenizer crashed on a text (a regular expression that takes too long, or a "
                 f"faulty decoder); {REMEDY}"
             ) from None

@@ -13,7 +13,7 @@ from llmjobs.report.study import Benchmark, Study
 
 @dataclass
 class Measures:
-    """Figures of a study; every property is computed on first use and kept."""
+    """Measures of a study; each property is computed on first use and kept."""
 
     study: Study
 
@@ -29,7 +29,7 @@ class Measures:
 
     @cached_property
     def overlap(self) -> dict[str, Overlap]:
-        """Overlap of mistakes by benchmark, where two models at least can be compared."""
+        """Overlap of mistakes by benchmark, if at least two models can be compared."""
         found = {benchmark.name: measure_overlap(self.study, benchmark) for benchmark in self.study.benchmarks}
         return {name: overlap for name, overlap in found.items() if overlap is not None}
 
@@ -40,13 +40,13 @@ class Measures:
 
     @cached_property
     def without_faulty(self) -> dict[str, Benchmark]:
-        """Benchmarks without the questions whose labels the notes call faulty, where there are such."""
+        """Benchmarks without the questions whose labels the notes mark as faulty, if there are any."""
         found = {benchmark.name: without_faulty(self.study, benchmark) for benchmark in self.study.benchmarks}
         return {name: benchmark for name, benchmark in found.items() if benchmark is not None}
 
     @cached_property
     def scores(self) -> list[MetricScores]:
-        """Means of every metric, where a benchmark has several or partial credit."""
+        """Means of every metric, for benchmarks with several metrics or partial credit."""
         return [measure_scores(table) for table in self.study.metrics]
 
     def label(self, benchmark: Benchmark, row: int) -> str:

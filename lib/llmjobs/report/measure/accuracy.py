@@ -13,7 +13,7 @@ from llmjobs.statistics.patterns import Pattern, mean_differences
 
 @dataclass(frozen=True)
 class ModelAccuracy:
-    """One model on one benchmark; ``interval`` is Wilson's, ``clustered`` the one for other subjects too."""
+    """One model on one benchmark; ``interval`` is Wilson's, ``clustered`` also allows for other subjects."""
 
     row: int
     entry: int
@@ -53,7 +53,7 @@ class BenchmarkAccuracy:
 
 
 def measure_accuracy(benchmark: Benchmark) -> BenchmarkAccuracy:
-    """Compute the leaderboard of one benchmark; questions that ended in an error are in no accuracy."""
+    """Compute the leaderboard of one benchmark; questions that ended in an error are part of no accuracy."""
     models = [_model(benchmark, row) for row in range(len(benchmark.rows))]
     models.sort(key=lambda m: (-m.interval.value if m.n else 1.0, m.entry))
     subjects = benchmark.subjects
@@ -82,8 +82,8 @@ class SubjectMean:
 def subjects_together(benchmark: Benchmark, rows: tuple[int, ...]) -> tuple[list[SubjectMean], Pattern] | None:
     """Return each subject's accuracy averaged over ``rows`` and the test whether subjects differ, or None.
 
-    A question counts with the share of the models that have it right, so that the models' answers to one question
-    are one observation. Intervals: Student's t over a subject's questions, Bonferroni over the subjects.
+    A question's value is the share of models that have it right, so all answers to one question form one observation.
+    Intervals: Student's t over a subject's questions, Bonferroni over the subjects.
     """
     table = benchmark.correct[list(rows)]
     held = ~np.isnan(table).any(axis=0)
@@ -126,7 +126,7 @@ def _model(benchmark: Benchmark, row: int) -> ModelAccuracy:
 
 
 def compare_metrics(benchmark: Benchmark, first: str, second: str) -> list[tuple[int, PairedDifference]]:
-    """Compare two 0/1 metrics of the same answers (acc_norm with acc), model by model: second less first."""
+    """Compare two 0/1 metrics of the same answers (acc_norm with acc), model by model: second minus first."""
     found = []
     if first in benchmark.metrics and second in benchmark.metrics:
         for row in range(len(benchmark.rows)):

@@ -1,4 +1,4 @@
-"""Cost beside accuracy, and what a budget leaves to recommend."""
+"""Cost beside accuracy, and which models a budget allows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
 def parse_budget(texts: Sequence[str]) -> dict[str, float]:
     """Read ``memory=8GiB``, ``time=1h`` into base units (bytes, seconds, joules).
 
-    Raises LlmjobsError with what is allowed when a limit cannot be read.
+    Raises LlmjobsError with what is allowed if a limit cannot be read.
     """
     budget = {}
     for text in texts:
@@ -50,12 +50,12 @@ def parse_budget(texts: Sequence[str]) -> dict[str, float]:
                 f"--budget {text}: expected a number with one of {allowed}, as in {name}=8{list(units)[-1]}"
             ) from None
         if not budget[name.strip()] > 0:
-            raise LlmjobsError(f"--budget {text}: must be more than nothing")
+            raise LlmjobsError(f"--budget {text}: must be more than 0")
     return budget
 
 
 def spent(cost: Cost | None, name: str) -> float | None:
-    """Return what a model took of a budget's ``name``; None where it was not measured."""
+    """Return what a model used of a budget's ``name``; None if not measured."""
     if cost is None:
         return None
     value = {
@@ -69,17 +69,17 @@ def spent(cost: Cost | None, name: str) -> float | None:
 
 
 FAR_APART = 1.5
-"""Single runs of the same work differ by tens of percent from one time to the next; what is told is beyond that."""
+"""Single runs of the same work differ by tens of percent between repetitions; only larger factors are reported."""
 LONG_ENOUGH_S = 5.0
-"""Below this, start-up and the other programs of the machine decide."""
+"""Below this, start-up and the machine's other programs dominate."""
 
 
 def time_factor(a: Entry, b: Entry) -> float | None:
-    """Return how many times as long ``a`` took as ``b``; None where a single run of each cannot show it.
+    """Return how many times as long ``a`` took as ``b``; None if a single run of each cannot show it.
 
-    Both have to be timed on one machine, on as many questions, without a restart, and the difference has to be far
-    beyond what a repetition would change. Between runs on the CPU the CPU time has to be as long and to differ about as
-    much: else the slower one may only have waited for other programs.
+    Both must be timed on one machine, on the same number of questions, without a restart, and the difference must be
+    far larger than that between repetitions. For runs on the CPU, the CPU times must be long enough and differ by a
+    similar factor; otherwise the slower run may only have waited for other programs.
     """
     if not a.cost or not b.cost or not a.cost.real_s or not b.cost.real_s or dict(a.machine) != dict(b.machine):
         return None
@@ -97,7 +97,7 @@ def time_factor(a: Entry, b: Entry) -> float | None:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Who is left within the budget: the best, and why the others are not."""
+    """The models within the budget: the best one, and why others are not recommended."""
 
     best: ModelAccuracy | None
     within: tuple[ModelAccuracy, ...]
@@ -106,7 +106,7 @@ class Recommendation:
 
 
 def recommend(found: BenchmarkAccuracy, entries: Sequence[Entry], budget: Mapping[str, float]) -> Recommendation:
-    """Sort the models of a leaderboard by whether they keep within every limit."""
+    """Sort the models of a leaderboard by whether they stay within every limit."""
     within, over, unmeasured = [], [], []
     for model in found.models:
         used = {name: spent(entries[model.entry].cost, name) for name in budget}

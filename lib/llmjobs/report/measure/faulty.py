@@ -1,4 +1,4 @@
-"""A benchmark without the questions whose own label is said to be wrong."""
+"""A benchmark without the questions whose label is marked as wrong."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from llmjobs.report.study import Benchmark, Ints, Study
 
 
 def without_faulty(study: Study, benchmark: Benchmark) -> Benchmark | None:
-    """Return ``benchmark`` less the questions that the label notes call faulty; None where they name none of them.
+    """Return ``benchmark`` without the questions that the label notes mark as faulty; None if there are none.
 
     Questions that nobody has reviewed stay: see :func:`faulty_columns` for how many were.
     """
@@ -18,7 +18,7 @@ def without_faulty(study: Study, benchmark: Benchmark) -> Benchmark | None:
 
 
 def faulty_columns(study: Study, benchmark: Benchmark) -> tuple[Ints, int]:
-    """Return the columns of the questions called faulty, and how many questions have been reviewed."""
+    """Return the columns of the questions marked as faulty, and how many questions were reviewed."""
     notes = [
         study.label_notes.get((benchmark.name, str(subject), doc_id))
         for subject, doc_id in zip(benchmark.subject, benchmark.doc_id, strict=True)

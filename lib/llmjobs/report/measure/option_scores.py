@@ -1,7 +1,7 @@
-"""The option scores by which a model's recorded answers were chosen: log-likelihoods as they are, or by length.
+"""The option scores behind a model's recorded answers: log-likelihoods, plain or normalized by length.
 
-Accuracy on HellaSwag and others takes the option with the largest log-likelihood a character (``acc_norm``). Confidence
-and agreement have to be read off the same scores: the plain ones may name another option.
+Accuracy on HellaSwag and others takes the option with the largest log-likelihood per character (``acc_norm``).
+Confidence and agreement must use the same scores, because the plain ones may favour another option.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Floats
 from llmjobs.statistics.calibration import option_probabilities
 
 AGREES = 0.995
-"""Share of the recorded answers that the largest score has to name; the rest is ties and rounding."""
+"""Share of the recorded answers that must have the largest score; the rest is due to ties and rounding."""
 
 
 @dataclass(frozen=True)
 class OptionScores:
-    """Probabilities of the options (questions × options, absent ones ``nan``) where ``held``; ``kind`` says of what."""
+    """Probabilities of the options (questions × options, absent ones ``nan``) if ``held``; ``kind`` is their source."""
 
     probabilities: Floats
     held: Bools
@@ -26,7 +26,7 @@ class OptionScores:
 
 
 def option_scores(benchmark: Benchmark, row: int) -> OptionScores | None:
-    """Return the probabilities whose largest is the recorded answer; None where no known way gives the answers."""
+    """Return the probabilities whose largest is the recorded answer; None if no known way reproduces the answers."""
     table = benchmark.loglikelihoods[row]
     gold, answer = benchmark.gold_code, benchmark.answer[row]
     if table is None:
@@ -54,7 +54,7 @@ def _ways(benchmark: Benchmark, table: Floats) -> Iterator[tuple[str, Floats]]:
     yield "log-likelihoods", table
     if any(question is None or not question.choices for question in benchmark.questions):
         return
-    for kind, length in (("log-likelihoods a character", len), ("log-likelihoods a byte", _bytes)):
+    for kind, length in (("log-likelihoods per character", len), ("log-likelihoods per byte", _bytes)):
         lengths = np.full(table.shape, np.nan)
         for column, question in enumerate(benchmark.questions):
             known = [max(length(choice), 1) for choice in (question.choices if question else ())][: table.shape[1]]

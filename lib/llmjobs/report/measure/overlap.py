@@ -1,4 +1,4 @@
-"""The questions that all models miss, whether mistakes are alike beyond chance, and every pair."""
+"""The questions that all models miss, whether mistakes are more alike than chance, and every pair."""
 
 import itertools
 from collections import Counter
@@ -34,16 +34,16 @@ from llmjobs.statistics.paired import (
     simultaneous_level,
 )
 
-# The questions that all models miss, and whether their mistakes are alike beyond chance.
+# The questions that all models miss, and whether their mistakes are more alike than chance.
 
 ALL_DRAWS = 10_000
 
 
 @dataclass(frozen=True)
 class PairOverlap:
-    """The mistakes of two rows; ``capa_from`` says whether CAPA is from probabilities or letters.
+    """The mistakes of two rows; ``capa_from`` says whether CAPA uses probabilities or letters.
 
-    ``excess`` is how many more questions both miss than independence within subjects gives, with its interval;
+    ``excess`` is how many more questions both miss than independence within subjects predicts, with its interval;
     ``p_holm`` is the test's p-value adjusted over the pairs.
     """
 
@@ -59,15 +59,15 @@ class PairOverlap:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Mistakes of the distinct models (``rows``) on the questions that all of them scored (``columns``).
+    """Mistakes of the distinct models (``rows``) on the questions that were scored for all of them (``columns``).
 
-    ``missed_by`` counts questions by how many models miss them, ``expected`` what independence within
-    subjects gives; ``all_p`` is the permutation p-value of the last count and ``excess`` what it has beyond
-    expectation, with an interval. ``letter_expected`` and ``letter_p`` are for mistakes that are independent
-    within each subject and right letter (models that prefer the same letters miss the same questions for that reason
-    alone), ``nan`` for generated answers. ``all_missed`` are columns of the benchmark. ``best`` is the row with the
-    most right answers among ``rows`` and on ``columns``, where the majority vote is counted too; ``guessers`` is the
-    share of questions that at least one of as many blind guessers would have right.
+    ``missed_by`` counts questions by how many models miss them, ``expected`` what independence within subjects
+    predicts; ``all_p`` is the permutation p-value of the last count and ``excess`` its difference from the expectation,
+    with an interval. ``letter_expected`` and ``letter_p`` are for mistakes that are independent within each subject and
+    right letter (models that prefer the same letters miss the same questions for that reason alone), ``nan`` for
+    generated answers. ``all_missed`` are columns of the benchmark. ``best`` is the row with the most right answers on
+    ``columns``, which are also used for the majority vote; ``guessers`` is the share of questions that at least one of
+    the same number of blind guessers would have right.
     """
 
     benchmark: Benchmark
@@ -96,8 +96,8 @@ class Overlap:
 def distinct_rows(study: Study, benchmark: Benchmark) -> tuple[int, ...]:
     """One row for each model: unquantized before quantized, an accelerator before the CPU.
 
-    The same weights on two devices or at two precisions miss the same questions by construction, and
-    would pass for models that agree.
+    The same weights on two devices or at two precisions miss the same questions by construction, and would look like
+    models that agree.
     """
     device = {"cuda": 0, "mps": 1, "cpu": 2}
     best: dict[str, tuple[tuple[int, int, int], int]] = {}
@@ -110,9 +110,9 @@ def distinct_rows(study: Study, benchmark: Benchmark) -> tuple[int, ...]:
 
 
 def measure_overlap(study: Study, benchmark: Benchmark, *, pairs: bool = True) -> Overlap | None:
-    """Return the overlap of mistakes, or None without two distinct models and a common question.
+    """Return the overlap of mistakes; None without two distinct models and a common question.
 
-    Without ``pairs``, only what concerns all models together.
+    Without ``pairs``, compute only what concerns all models together.
     """
     rows = distinct_rows(study, benchmark)
     columns = np.flatnonzero(~np.isnan(benchmark.correct[list(rows)]).any(axis=0))
@@ -183,7 +183,7 @@ def _share(right: Bools) -> Interval:
 
 
 def _majority_right(benchmark: Benchmark, rows: tuple[int, ...], columns: Ints) -> Bools:
-    """Return whether the most frequent answer is right; without answers, right and wrong are voted on."""
+    """Return whether the most frequent answer is right; if there are no answers, right and wrong are voted on."""
     correct = benchmark.correct[_grid(rows, columns)] > 0.5
     order = list(np.argsort(-correct.mean(axis=1), kind="stable"))
     answers = benchmark.answer[_grid(rows, columns)]
@@ -238,7 +238,7 @@ def _capa(
     return capa(one_hot[0], one_hot[1], gold[held]), "letters"
 
 
-# Pairs of models on the same questions: who differs, by how much, and who is in the leading group.
+# Pairs of models on the same questions: which differ, by how much, and which are in the leading group.
 
 MODELS, SETTINGS = "models", "settings"
 
@@ -247,8 +247,8 @@ MODELS, SETTINGS = "models", "settings"
 class Pair:
     """Two rows of a benchmark, the better one first; ``p_holm`` is adjusted over the pairs of its ``family``.
 
-    ``together`` is the difference's interval at a level at which the intervals of the whole family hold together with
-    95 % (Bonferroni); ``changed`` counts the questions on which the two gave different answers, right or wrong.
+    ``together`` is the difference's interval such that the intervals of the whole family hold together at 95 %
+    (Bonferroni); ``changed`` counts the questions on which the two gave different answers, right or wrong.
     """
 
     first: int
@@ -262,16 +262,16 @@ class Pair:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the two can be told apart: by the test after Holm's correction and by the interval as well.
+        """Whether the two can be told apart, both by the test after Holm's correction and by the interval.
 
-        Near 5 % the two may disagree, since Holm's steps are less strict than the intervals; then no difference is
-        claimed, so that no sentence contradicts the interval beside it.
+        Near 5 % test and interval may disagree, because Holm's steps are less strict than the intervals. Then we claim
+        no difference, so no sentence contradicts the interval beside it.
         """
         return self.p_holm < 0.05 and not self.together[0] <= 0 <= self.together[1]
 
 
 def measure_pairs(study: Study, benchmark: Benchmark) -> list[Pair]:
-    """Compare the pairs of both families on the questions that both rows scored, in the order of the rows."""
+    """Compare the pairs of both families on the questions that were scored for both rows, in the order of the rows."""
     found: list[Pair] = []
     stands = representatives(study, benchmark)
     own = list(stands.values())
@@ -290,10 +290,10 @@ def measure_pairs(study: Study, benchmark: Benchmark) -> list[Pair]:
 
 
 def representatives(study: Study, benchmark: Benchmark) -> dict[int, int]:
-    """Return, for every row, the row that stands for the same model at the same precision.
+    """Return, for every row, the row that represents the same model at the same precision.
 
-    An accelerator before the CPU, then the row that comes first. Another revision is another model; one that is not
-    recorded is taken for the recorded one where there is just one.
+    A row on an accelerator is preferred to one on the CPU, then the first one. Another revision counts as another
+    model; an unrecorded one counts as the recorded one if there is only one.
     """
     device = {"cuda": 0, "mps": 1, "cpu": 2}
     infos = [study.entries[place].info for place in benchmark.rows]
@@ -329,7 +329,8 @@ def _compared(benchmark: Benchmark, candidates: Sequence[tuple[int, int]], famil
 def leading_group(pairs: Sequence[Pair], best: int) -> list[int]:
     """Return the rows that cannot be told apart from the row ``best``, itself first.
 
-    With 95 % the truly best model is among them: it is left out only if one of the family's comparisons errs.
+    With 95 % confidence the truly best model is among them: it is only left out if one of the family's comparisons
+    errs.
     """
     others = [p.second if p.first == best else p.first for p in pairs if best in (p.first, p.second)
               and p.family == MODELS and not p.distinguishable]  # fmt: skip

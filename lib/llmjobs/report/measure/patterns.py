@@ -22,19 +22,19 @@ from llmjobs.statistics.patterns import (
 )
 
 ONE_LETTER = 0.5
-"""Share of the read answers that one letter may take before it is an alarm (four options)."""
+"""Share of the readable answers that one letter may take before it becomes an alarm (four options)."""
 
 
 @dataclass(frozen=True)
 class ModelPatterns:
-    """One row's tests, None where the data lacks what a test needs; ``p_holm`` are adjusted p-values.
+    """One row's tests, None if the data for a test is missing; ``p_holm`` are adjusted p-values.
 
-    The intervals of a row's tests (``size``, ``gaps``) hold together with 95 %.
+    The intervals of a row's tests (``size``, ``gaps``) hold together at 95 %.
 
     ``above_p`` and ``below_p`` compare accuracy with blind guessing, adjusted by Holm over the models. ``alone`` is the
-    accuracy that the model's own letters would have if dealt at random, ``beyond_alone_p`` whether it has more.
-    ``gaps`` say how much more often each letter is chosen than it is right. ``scores_kind`` names what the
-    probabilities of ``calibration`` were made from.
+    accuracy that the model's own letters would have if assigned at random, ``beyond_alone_p`` tests whether it has
+    more. ``gaps`` are the differences between how often each letter is chosen and how often it is right.
+    ``scores_kind`` names what the probabilities of ``calibration`` were made from.
     """
 
     row: int
@@ -60,23 +60,23 @@ class ModelPatterns:
 
     @property
     def top_letter(self) -> tuple[int, float]:
-        """The letter chosen most often, and its share of the answers that could be read."""
+        """The letter chosen most often, and its share of the readable answers."""
         total = int(self.chosen.sum())
         return (int(np.argmax(self.chosen)), float(self.chosen.max() / total)) if total else (-1, 0.0)
 
     @property
     def below_chance(self) -> bool:
-        """Whether accuracy is below blind guessing beyond chance."""
+        """Whether accuracy is significantly below blind guessing."""
         return self.chance > 0 and self.below_p < 0.01
 
     @property
     def at_chance(self) -> bool:
-        """Whether nothing shows that the model does better than blind guessing, nor that it does worse."""
+        """Whether the model's accuracy cannot be told apart from blind guessing."""
         return self.chance > 0 and self.n > 0 and self.above_p >= 0.05 and not self.below_chance
 
     @property
     def one_letter(self) -> bool:
-        """Whether one letter takes most answers, and clearly more than it is right."""
+        """Whether one letter takes most answers, and clearly more often than it is right."""
         letter, share = self.top_letter
         total = int(self.gold.sum())
         return letter >= 0 and total >= 20 and share > max(ONE_LETTER, 1.5 * self.gold[letter] / total)

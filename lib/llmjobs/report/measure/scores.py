@@ -1,4 +1,4 @@
-"""Mean scores: every metric of a benchmark by itself, with partial credit as what it is."""
+"""Mean scores: every metric of a benchmark separately, including partial credit."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from llmjobs.report.study import Floats, MetricTable
 from llmjobs.statistics.intervals import Interval, wilson, wilson_arrays
 
 EQUAL = 1e-12
-"""Scores with a smaller spread are all alike."""
+"""Scores with a smaller spread count as equal."""
 
 
 @dataclass(frozen=True)
 class MeanScore:
-    """One model's mean by one metric; ``n`` are the questions that were scored by it."""
+    """One model's mean by one metric; ``n`` is the number of questions that have this score."""
 
     entry: int
     n: int
@@ -51,10 +51,9 @@ def _share(values: Floats) -> Interval:
 
 
 def mean_interval(values: Floats, low: float = 0.0, level: float = 0.95) -> Interval:
-    """Return the mean of scores between ``low`` and 1 with Student's interval, cut to what is possible.
+    """Return the mean of scores between ``low`` and 1 with Student's interval, cut to the possible range.
 
-    Scores that are all alike say nothing of their spread: they get Wilson's interval, the widest that such a mean can
-    have.
+    Equal scores say nothing about their spread, so they get Wilson's interval, the widest that such a mean can have.
     """
     n = len(values)
     if not n:

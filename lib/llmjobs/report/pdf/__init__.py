@@ -1,1 +1,1 @@
-"""Puts blocks on paper by reportlab."""
+"""Lay out blocks as a PDF, using reportlab."""

@@ -1,4 +1,4 @@
-"""The document: blocks to flowables, page frames, bookmarks, contents with links, fixed bytes."""
+"""The document: blocks, page frames, bookmarks, linked contents. Equal input gives equal bytes."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -31,15 +31,15 @@ from llmjobs.report.text.fonts import register_fonts
 from llmjobs.report.text.shaping import draw_line, letters_of, text_width
 from llmjobs.report.text.visible import visible
 
-# Blocks to flowables.
+# From blocks to reportlab's flowables.
 
 Figures = Mapping[str, MatplotlibFigure]
 MOST_LINES = 8
-"""Lines of a finding on the first page, however long the names in it."""
+"""Maximum number of lines of a finding on the first page, however long its names are."""
 
 
 def flowables(blocks: Sequence[Block], figures: Figures) -> list[Flowable]:
-    """Return the flowables of a section's blocks; ``figures`` holds the drawn plots by name."""
+    """Return the flowables of a section's blocks; ``figures`` contains the drawn plots by name."""
     makers: dict[type, Callable[..., list[Flowable]]] = {
         Prose: _prose,
         Heading: _heading,
@@ -78,19 +78,19 @@ def _figure(block: Figure, figures: Figures) -> list[Flowable]:
 
 
 class Together(Flowable):  # type: ignore[misc]
-    """A heading, a plot and its caption on one page; the plot shrinks a little before it leaves a page half empty."""
+    """A heading, a plot and its caption on one page; the plot shrinks a little rather than leave a page half empty."""
 
     LEAST = 0.68
 
     def __init__(self, parts: Sequence[Flowable]) -> None:
-        """Take the parts from top to bottom; one of them is the plot."""
+        """``parts`` are ordered from top to bottom; one of them is the plot."""
         super().__init__()
         self.parts = parts
         self.plot = next(part for part in parts if isinstance(part, Plot))
         self.spaceBefore, self.spaceAfter = parts[0].getSpaceBefore(), parts[-1].getSpaceAfter()
 
     def wrap(self, width: float, height: float) -> tuple[float, float]:
-        """Find the plot's scale: its own, or less where that keeps it on this page or no page could hold it."""
+        """Find the plot's scale: 1, or less if that keeps it on this page or no page is large enough."""
         rest = sum(part.wrap(width, height)[1] for part in self.parts if part is not self.plot)
         rest += sum(self._gaps())
         wanted = self.plot.fit(width)
@@ -141,12 +141,9 @@ def finding_rows(findings: Sequence[Finding]) -> list[tuple[Text, Text]]:
     return rows
 
 
-# The document: page frames, header and footer, bookmarks, contents with links, fixed bytes.
-
-
 @dataclass(frozen=True)
 class Chapter:
-    """A section on its way to paper."""
+    """A section to be laid out."""
 
     key: str
     title: str
@@ -155,7 +152,7 @@ class Chapter:
 
 @dataclass(frozen=True)
 class FrontPage:
-    """What stands on the first page, and the document's own title."""
+    """The content of the first page, and the document's title."""
 
     title: str
     subtitle: Sequence[str]
@@ -187,10 +184,9 @@ def _canvas(*arguments: Any, **options: Any) -> Canvas:
 
 
 class Document(BaseDocTemplate):  # type: ignore[misc]
-    """Pages with a running header, and a footer with the page of all pages."""
+    """Pages with a running header, and a footer with the page and the number of pages."""
 
     def __init__(self, data: io.BytesIO, title: str) -> None:
-        """Prepare the frames."""
         super().__init__(
             data,
             pagesize=styles.PAGE,
@@ -222,7 +218,7 @@ class Document(BaseDocTemplate):  # type: ignore[misc]
         canvas.restoreState()
 
     def afterFlowable(self, flowable: Flowable) -> None:  # noqa: N802
-        """Note headings for contents and bookmarks."""
+        """Record headings for contents and bookmarks."""
         if isinstance(flowable, Section):
             self.heading = flowable.title
             key = f"section-{flowable.key}"
@@ -231,7 +227,7 @@ class Document(BaseDocTemplate):  # type: ignore[misc]
             self.notify("TOCEntry", (0, escape(visible(flowable.title)), self.page, key))
 
     def handle_documentBegin(self) -> None:  # noqa: N802
-        """Start a pass; the page count of the pass before is known."""
+        """Start a pass, with the page count of the previous one."""
         self.pages = getattr(self, "page", 0)
         self.heading = ""
         super().handle_documentBegin()
@@ -245,10 +241,9 @@ def _header(canvas: Canvas, x: float, y: float, title: str, right: float) -> Non
 
 
 class Section(Text):
-    """A chapter's heading, known to contents and bookmarks."""
+    """A chapter's heading, which appears in contents and bookmarks."""
 
     def __init__(self, title: str, key: str) -> None:
-        """Keep title and key."""
         super().__init__(title, styles.SECTION)
         self.title, self.key = title, key
 

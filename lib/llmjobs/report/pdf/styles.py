@@ -1,4 +1,4 @@
-"""Type and colour of the page: one place for every size, space and ink."""
+"""Fonts and colours: every size, space and colour of the page in one place."""
 
 from reportlab.lib.colors import HexColor
 from reportlab.lib.enums import TA_LEFT, TA_RIGHT
@@ -36,14 +36,14 @@ OPTION_SIZE = 8.6
 
 
 def number(size: float) -> ParagraphStyle:
-    """Style of a finding's figure."""
+    """Style of a finding's number."""
     return ParagraphStyle(
         f"number-{size}", parent=BODY, fontName="Text-Bold", fontSize=size, leading=17, alignment=TA_RIGHT
     )
 
 
 def option(right: bool, label_width: float) -> ParagraphStyle:
-    """Style of an option: the right one bold, the text after the label, whatever the label's width."""
+    """Style of an option: the right one is bold, and the text starts after the label, whatever the label's width."""
     return ParagraphStyle(
         f"option-{right}-{label_width}",
         parent=BODY,

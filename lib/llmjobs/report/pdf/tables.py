@@ -1,4 +1,4 @@
-"""Tables: few rules, headers repeated on every page, widths found so that nothing runs out."""
+"""Tables: few rules, headers repeated on every page, and column widths such that nothing is cut off."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,7 +17,7 @@ PAD = 9.0
 SIZES = (8.4, 7.8, 7.2, 6.6, 6.0)
 ALIGN = {"left": 0, "center": 1, "right": 2}
 MOST_LINES = 9
-"""Lines of one cell at most, so that every row fits on a page."""
+"""Maximum number of lines of a cell, so every row fits on a page."""
 
 
 def table_flowables(table: Table, width: float = WIDTH) -> list[Flowable]:
@@ -40,9 +40,9 @@ def table_flowables(table: Table, width: float = WIDTH) -> list[Flowable]:
 
 
 def fit(table: Table, width: float) -> tuple[float, list[float]]:
-    """Return the font size and column widths: columns with a share take what the others leave.
+    """Return the font size and column widths; columns with a share divide what the others leave.
 
-    A name that has to be broken is broken at its joints while the smaller font sizes have not been tried.
+    Names are broken at their separators first; only the smallest font size breaks them elsewhere.
     """
     columns = range(len(table.columns))
     for size in SIZES:
@@ -64,7 +64,7 @@ def fit(table: Table, width: float) -> tuple[float, list[float]]:
 
 
 def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, shares: float) -> list[float]:
-    """Divide ``free`` among the columns with a share; what one does not need is left to the others."""
+    """Divide ``free`` among the columns with a share; what one does not need goes to the others."""
     widths = [0.0 if column.share else wide for column, wide in zip(columns, natural, strict=True)]
     waiting, room = {place for place, column in enumerate(columns) if column.share}, free
     while waiting:
@@ -78,7 +78,7 @@ def _shared(columns: Sequence[Column], natural: Sequence[float], free: float, sh
 
 
 def _capped(natural: Sequence[float], width: float) -> list[float]:
-    """Cut the widest columns alike until all fit, so that a very long name leaves the others their room."""
+    """Narrow the widest columns until all fit, so a very long name leaves room for the others."""
     left = width
     for place, smallest in enumerate(sorted(natural)):
         fair = left / (len(natural) - place)
@@ -95,7 +95,7 @@ def _natural(table: Table, place: int, size: float) -> float:
 
 
 def _longest_word(table: Table, place: int, size: float) -> float:
-    """Width of the longest piece that a line does not break in."""
+    """Width of the longest piece without a possible line break."""
     pieces = (text_width(piece, face, size) for text, face in _texts(table, place) for piece in PIECES.findall(text))
     return float(min(max(pieces, default=0.0), WIDTH / 4)) + PAD + 1.5
 

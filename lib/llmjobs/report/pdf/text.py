@@ -1,4 +1,4 @@
-"""A flowable for text of any script and any length: broken into lines, aligned, cut at the end of a page."""
+"""A flowable for text in any script and of any length: broken into lines, aligned, split between pages."""
 
 import re
 from collections.abc import Sequence
@@ -17,15 +17,16 @@ CLOSING = r"\u3001\u3002\u3009\u300b\u300d\u300f\u3011\uff01\uff09\uff0c\uff0e\u
 PIECES = re.compile(
     rf"\s+|[{EAST_ASIAN}][{CLOSING}]*|[^\s{EAST_ASIAN}]+?(?<=\w)[-/_](?=\w)|[^\s{EAST_ASIAN}]+[{CLOSING}]*"
 )
-"""Where a line may break: at blanks, after the joints of a name, around East Asian characters, but not before their
-closing marks."""
+"""Places where a line may break: at blanks, after separators in a name, around East Asian characters, but not before
+their closing marks.
+"""
 FACES: dict[str, Face] = {"Text": "regular", "Text-Bold": "bold", "Text-Italic": "italic"}
 ORPHANS = 2
-"""Lines at least on each side of a page's end."""
+"""Minimum number of lines on each side of a page break."""
 
 
 class Span(NamedTuple):
-    """Text in one face and ink."""
+    """Text in one font and colour."""
 
     text: str
     face: Face = "regular"
@@ -33,7 +34,7 @@ class Span(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What stands on one line; ``right``: its paragraph reads from right to left."""
+    """The content of one line; ``right``: its paragraph reads from right to left."""
 
     spans: tuple[Span, ...]
     width: float
@@ -43,7 +44,7 @@ class Line(NamedTuple):
 class Text(Flowable):  # type: ignore[misc]
     """Paragraphs in a style, with a hanging label ("A."), a bar at the left, or a limit to their lines.
 
-    ``auto``: a paragraph that starts in Arabic or Hebrew is set at the right; else all lines follow the style.
+    ``auto``: a paragraph that starts in Arabic or Hebrew is right-aligned; otherwise all lines follow the style.
     """
 
     def __init__(
@@ -56,7 +57,6 @@ class Text(Flowable):  # type: ignore[misc]
         auto: bool = False,
         most_lines: int = 0,
     ) -> None:
-        """Keep the text and how it is set."""
         super().__init__()
         face = FACES[style.fontName]
         given = [Span(spans, face)] if isinstance(spans, str) else spans
@@ -96,7 +96,7 @@ class Text(Flowable):  # type: ignore[misc]
         return [*kept, Line(spans, wide, last.right)]
 
     def split(self, width: float, height: float) -> list[Flowable]:
-        """Cut where the page ends."""
+        """Split at the end of the page."""
         self.wrap(width, height)
         room = int(height // self.style.leading)
         if room >= len(self.lines):
@@ -112,11 +112,11 @@ class Text(Flowable):  # type: ignore[misc]
         return part
 
     def minWidth(self) -> float:  # noqa: N802
-        """Any width will do: a word that is too long is cut."""
+        """Any width is possible, because words that are too long are cut."""
         return 1.0
 
     def draw(self) -> None:
-        """Print the lines on the canvas."""
+        """Draw the lines on the canvas."""
         canvas: Canvas = self.canv
         style = self.style
         y = self.height - style.fontSize
@@ -146,7 +146,7 @@ def _paragraphs(spans: Sequence[Span]) -> list[list[Span]]:
 
 
 def break_spans(spans: Sequence[Span], size: float, width: float) -> list[tuple[tuple[Span, ...], float]]:
-    """Break one paragraph into lines of ``width`` points at most, with the width of each; a long word is cut."""
+    """Break one paragraph into lines of at most ``width`` points, each with its width; overlong words are cut."""
     if len(spans) == 1 and (whole := text_width(spans[0].text, spans[0].face, size)) <= width:
         return [(tuple(spans), whole)]
     lines: list[list[Span]] = [[]]
@@ -182,7 +182,7 @@ def _fitting(letters: Sequence[str], face: Face, size: float, width: float) -> i
 
 
 def _merged(line: Sequence[Span]) -> tuple[Span, ...]:
-    """Join neighbours of one look, so that they are shaped together; blanks at the end go."""
+    """Join neighbours of the same style, so that they are shaped together; drop blanks at the end."""
     merged: list[Span] = []
     for span in line:
         if merged and merged[-1][1:] == span[1:]:

@@ -21,7 +21,7 @@ JOINS = {"miter": 0, "round": 1, "bevel": 2}
 
 
 class CanvasRenderer(RendererBase):
-    """A matplotlib renderer at 72 dots an inch whose paper is a reportlab canvas."""
+    """A matplotlib renderer at 72 dots per inch that draws on a reportlab canvas."""
 
     def __init__(self, canvas: Canvas, width: float, height: float) -> None:
         """Draw on ``canvas``, ``width`` × ``height`` points from its origin."""
@@ -29,7 +29,7 @@ class CanvasRenderer(RendererBase):
         self.canvas, self.width, self.height = canvas, width, height
 
     def flipy(self) -> bool:
-        """Y grows upwards, as in PDF."""
+        """The y axis points upwards, as in PDF."""
         return False
 
     def get_canvas_width_height(self) -> tuple[float, float]:
@@ -37,11 +37,11 @@ class CanvasRenderer(RendererBase):
         return self.width, self.height
 
     def points_to_pixels(self, points: Any) -> Any:
-        """Take a point for a pixel."""
+        """A point is a pixel."""
         return points
 
     def get_text_width_height_descent(self, s: str, prop: FontProperties, ismath: Any) -> tuple[float, float, float]:
-        """Measure in the fonts that will print the text."""
+        """Measure in the fonts that will be printed."""
         size = prop.get_size_in_points()
         return text_width(visible(s, keep_lines=False), face_of(prop), size), size * 0.72, size * 0.2
 
@@ -99,7 +99,7 @@ class CanvasRenderer(RendererBase):
         antialiased: bool,
         edgecolors: Any,
     ) -> None:
-        """Fill the cells of an upright grid, neighbours of one colour together: a hundred models have 10,000."""
+        """Fill the cells of an upright grid, joining neighbours of one colour: a hundred models have 10,000 cells."""
         corners = master_transform.transform(np.asarray(coordinates).reshape(-1, 2))
         grid = corners.reshape(mesh_height + 1, mesh_width + 1, 2)
         colours = np.asarray(facecolors).reshape(mesh_height, mesh_width, -1)
@@ -151,7 +151,7 @@ class CanvasRenderer(RendererBase):
         self.canvas.restoreState()
 
     def draw_image(self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None) -> None:
-        """Refuse pixels: plots here are lines, areas and text."""
+        """Refuse pixels, because the plots consist of lines, areas and text."""
         raise NotImplementedError("plots of the report are drawn as vectors")
 
 
@@ -182,10 +182,10 @@ def _trace(line: Any, path: Path, transform: Transform) -> None:
 
 
 class Plot(Flowable):  # type: ignore[misc]
-    """A figure in the text, scaled down only when it is wider than the frame."""
+    """A figure in the text, scaled down only if it is wider than the frame."""
 
     def __init__(self, figure: Figure) -> None:
-        """Take a figure whose layout is settled."""
+        """``figure`` must already have its layout."""
         super().__init__()
         self.figure = figure
         width, height = figure.get_size_inches()
@@ -193,22 +193,20 @@ class Plot(Flowable):  # type: ignore[misc]
         self.scale = 1.0
 
     def fit(self, width: float) -> float:
-        """Scale down to ``width`` points where it is wider, and return the scale."""
+        """Scale down to ``width`` points if it is wider, and return the scale."""
         self.scale = min(1.0, width / self.natural[0])
         return self.scale
 
     def wrap(self, width: float, height: float) -> tuple[float, float]:
-        """Fit the frame's width."""
         self.fit(width)
         return self.natural[0] * self.scale, self.natural[1] * self.scale
 
     def draw(self) -> None:
-        """Draw the figure where it stands."""
         draw_on(self.canv, self.figure, self.scale)
 
 
 def draw_on(canvas: Canvas, figure: Figure, scale: float) -> None:
-    """Draw a figure from the canvas' origin at 72 dots an inch, and give it its own resolution back."""
+    """Draw a figure from the canvas' origin at 72 dots per inch, then restore its resolution."""
     width, height = (float(side) * 72 for side in figure.get_size_inches())
     dpi = figure.dpi
     canvas.saveState()

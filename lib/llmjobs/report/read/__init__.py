@@ -1,4 +1,4 @@
-"""Readers: one path in, one :class:`RawRun` out."""
+"""Readers: each turns one path into one :class:`RawRun`."""
 
 import json
 from pathlib import Path
@@ -26,12 +26,12 @@ KNOWN = (
 
 
 def read(path: Path, name: str | None = None) -> list[RawRun]:
-    """Read ``path`` by what it holds; a folder of run folders gives each of them.
+    """Read ``path`` according to its content; a folder of run folders yields each of them.
 
-    ``name`` names the benchmark of a table that has no column for it.
+    ``name`` names the benchmark of a table without such a column.
 
     Raises:
-        DataError: there is nothing that can be read, or it is not of the form that its kind has.
+        DataError: nothing can be read, or a file does not have the format of its kind.
 
     """
     try:
@@ -64,7 +64,7 @@ def _read(path: Path, name: str | None) -> list[RawRun]:
 
 
 def _logs(path: Path) -> list[RawRun]:
-    """Return what other tools left in a folder."""
+    """Return the files that other tools left in a folder."""
     found = []
     if lm_eval.sample_files(path):
         found.append(lm_eval.read_lm_eval(path))
@@ -93,7 +93,7 @@ def _read_file(path: Path, name: str | None) -> RawRun:
 
 
 def _is_list(path: Path) -> bool:
-    """Return whether a JSON file is an array of objects: a table's rows."""
+    """Return whether a JSON file is an array of objects, that is, a table's rows."""
     try:
         value = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError, DataError):

@@ -1,7 +1,7 @@
 """Brings the answers of a table to one form: letters for options, however they were written.
 
-Tables write an option as ``B``, ``b``, ``(B)``, ``B.``, as the place 0 to 3 or 1 to 4, or as the option's own text.
-What a benchmark's gold answers are decides how its predictions are read.
+Tables write an option as ``B``, ``b``, ``(B)``, ``B.``, as the place 0 to 3 or 1 to 4, or as the option's text. The
+form of a benchmark's gold answers decides how its predictions are read.
 """
 
 import re
@@ -15,39 +15,38 @@ OPTION_LETTERS = "ABCDEFGHIJ"
 LETTER = re.compile(r"(?:answer\s*[:=]?\s*)?[(\[]?([A-Za-z])[)\].:,]?", re.IGNORECASE)
 LETTER_AND_TEXT = re.compile(r"\(?([A-J])(?:[).:]\s+\S|[).:]?\s*\n)", re.DOTALL)
 PLACE = re.compile(r"(\d{1,2})(?:\.0+)?")
-"""A place among the options; spreadsheets and data frames write ``1.0`` where another row of the column is empty."""
+"""A place among the options; spreadsheets and data frames write ``1.0`` if another row of the column is empty."""
 NOTHING = ("nan", "none", "null", "n/a", "na", "-")
 
 
 def letter_of(text: str) -> str | None:
-    """Return the option's letter that a whole answer is: ``b``, ``(B)``, ``B.``, ``Answer: B``; None for others."""
+    """Return the option's letter if it is the whole answer: ``b``, ``(B)``, ``B.``, ``Answer: B``; otherwise None."""
     match = LETTER.fullmatch(text.strip())
     letter = match[1].upper() if match else ""
     return letter if letter and letter in OPTION_LETTERS else None
 
 
 def place_of(text: str) -> int | None:
-    """Return the number that a whole answer is, if it can be an option's place: ``1``, ``01``, ``1.0``."""
+    """Return the number of an answer that can be an option's place: ``1``, ``01``, ``1.0``."""
     match = PLACE.fullmatch(text.strip())
     return int(match[1]) if match else None
 
 
 def said_letter(text: str) -> str | None:
-    """Return the letter of a reply that is a letter, or begins with one: ``B. Paris``, or a line of its own."""
+    """Return the letter of a reply that is a letter or begins with one: ``B. Paris``, or a letter on its own line."""
     match = LETTER_AND_TEXT.match(text.strip())
     return letter_of(text) or (match[1] if match else None)
 
 
 class Answers:
-    """How one benchmark of a table writes its answers, found from all its rows.
+    """How one benchmark of a table writes its answers, derived from all its rows.
 
     Raises:
-        DataError: options are given by their place, and nothing tells whether it counts from 0 or from 1.
+        DataError: options are given by their place, and it is unclear whether counting starts at 0 or 1.
 
     """
 
     def __init__(self, where: str, records: Iterable[tuple[Answer, Sequence[str]]]) -> None:
-        """Look at every record of the benchmark with its question's options."""
         golds: Counter[str] = Counter()
         said: Counter[str] = Counter()
         widest, options = 0, False
@@ -64,7 +63,7 @@ class Answers:
         self.letters = bool(golds) and all(letter_of(text) for text in golds)
         self.no_letters = sorted(text for text in golds if not letter_of(text))
         unlike = sum(golds[text] for text in self.no_letters)
-        # T and F, Y and N are no mixture; a Z beside A, B and C is
+        # T and F, Y and N are not a mixture; a Z beside A, B and C is
         words = any(len(text) > 1 or not text.isalpha() for text in self.no_letters)
         words = words or (bool(self.no_letters) and len(golds) - len(self.no_letters) >= 3)
         self.mixed = words and (2 * unlike <= sum(golds.values()) or letters > sum(said.values()) / 2)
@@ -89,7 +88,7 @@ class Answers:
         return self.letters or self.places
 
     def gold(self, text: str, choices: Sequence[str]) -> str:
-        """Return the gold answer: a letter where answers are options, else as it is; "" for a missing one."""
+        """Return the gold answer: a letter if answers are options, otherwise unchanged; "" if it is missing."""
         if self.of_options and text.lower() in NOTHING:
             return ""
         if self.letters:
@@ -99,7 +98,7 @@ class Answers:
         return _by_text(text, choices) or text
 
     def prediction(self, text: str | None, choices: Sequence[str]) -> str | None:
-        """Return what was answered: a letter where answers are options; None where none can be read from it."""
+        """Return the prediction: a letter if answers are options; None if it cannot be read."""
         if text is None or not text.strip():
             return None
         if self.of_options:
@@ -111,7 +110,7 @@ class Answers:
 
 
 def _first_place(where: str, what: str, used: set[int], width: int) -> int:
-    """Return whether places count from 0 or from 1: 0 occurs, or as many as there are options do."""
+    """Return whether places count from 0 or from 1, depending on whether 0 or the number of options occurs."""
     if 0 in used:
         return 0
     if width and max(used) == width:
@@ -133,7 +132,7 @@ def _places(texts: Iterable[str]) -> set[int]:
 
 
 def _by_text(text: str, choices: Sequence[str]) -> str | None:
-    """Return the letter of the option whose text this is; a lone letter or digit is no text."""
+    """Return the letter of the option with this text; a single letter or digit does not count as text."""
     folded = [choice.strip().lower() for choice in choices]
     text = text.strip().lower()
     if len(choices) < 2 or folded.count(text) != 1:

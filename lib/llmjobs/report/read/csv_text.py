@@ -1,4 +1,4 @@
-"""Reads CSV files in any usual encoding and delimiter, with notices about anything unusual."""
+"""Read CSV files in any common encoding and delimiter, with notices about anything unusual."""
 
 import codecs
 import csv
@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from llmjobs.errors import DataError, printable
 from llmjobs.report.read.json_files import MAX_LINES_BYTES
 from llmjobs.report.study import RawRun
+from llmjobs.terminal_text import agree, plural
 
 DELIMITERS = (",", ";", "\t", "|")
 CHUNK = 1 << 20
@@ -22,7 +23,7 @@ BOMS = (
 
 
 def encoding_of(path: Path) -> str:
-    """Return the encoding of a text file: by its byte order mark, by zero bytes (UTF-16), UTF-8, else Windows-1252."""
+    """Return the encoding of a text file: by byte order mark, zero bytes (UTF-16), UTF-8, otherwise Windows-1252."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
         start = file.read(4096)
@@ -44,17 +45,17 @@ def encoding_of(path: Path) -> str:
 
 
 def delimiter_of(header: str, usual: str) -> str:
-    """Return the delimiter that cuts the header into the most columns; ``usual`` where several do."""
+    """Return the delimiter that splits the header into the most columns; ``usual`` if several do."""
     counts = {mark: len(next(csv.reader([header], delimiter=mark, skipinitialspace=True), [])) for mark in DELIMITERS}
     best = max(counts.values())
     return usual if counts[usual] == best else max(counts, key=counts.__getitem__)
 
 
 def csv_lines(path: Path, run: RawRun) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV or TSV with the names of its header; rows of another width are counted in a notice.
+    """Yield the rows of a CSV or TSV by column name; rows of a different width are counted in a notice.
 
     Raises:
-        DataError: not a regular file, too large, or nothing that CSV could be.
+        DataError: not a regular file, too large, or not CSV.
 
     """
     csv.field_size_limit(10_000_000)
@@ -97,13 +98,14 @@ def _rows(path: Path, run: RawRun, file: TextIO) -> Iterator[dict[str, Any]]:
         shown = ", ".join(map(str, wrong[:5])) + (", …" if len(wrong) > 5 else "")
         run.notice(
             path.name,
-            f"{len(wrong)} of {number - 1} rows have a different number of cells than the header ({len(header)}),"
+            f"{len(wrong)} of {plural(number - 1, 'row')} {agree(len(wrong), 'has', 'have')} a different number"
+            f" of cells than the header ({len(header)}),"
             f" perhaps because the file is cut off or a {mark!r} is not quoted (row {shown}); not counted",
         )
 
 
 def _header(path: Path, file: TextIO) -> tuple[list[str], str]:
-    """Return the names of the columns and the delimiter; blank lines and Excel's ``sep=;`` before them are passed."""
+    """Return the column names and the delimiter, skipping blank lines and Excel's ``sep=;``."""
     first = file.readline()
     while first and not first.strip():
         first = file.readline()
@@ -119,7 +121,7 @@ def _header(path: Path, file: TextIO) -> tuple[list[str], str]:
 
 
 def _holds_rows(cell: str, mark: str, width: int, begins: set[str]) -> bool:
-    """Return whether every further line of a cell but an empty one would be a row by itself, begun as another row."""
+    """Return whether every further line of a cell, except empty ones, would be a row with the same beginning."""
     lines = [line for line in cell.splitlines()[1:] if line.strip()]
     return bool(lines) and all(
         line.count(mark) == width - 1 and line.partition(mark)[0].strip() in begins for line in lines
@@ -127,4 +129,4 @@ def _holds_rows(cell: str, mark: str, width: int, begins: set[str]) -> bool:
 
 
 DECIMAL_COMMA = "\0decimal comma"
-"""Marks a row of a file that separates by semicolons: its numbers may be written ``0,75``."""
+"""Marks a row of a semicolon-separated file: its numbers may be written ``0,75``."""

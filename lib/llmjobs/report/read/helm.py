@@ -1,8 +1,8 @@
-"""Reads HELM: a folder of runs, or one run, as ``helm-run`` or ``helm-summarize`` leaves it.
+"""Read HELM: a folder of runs, or one run, as written by ``helm-run`` or ``helm-summarize``.
 
-A run is one subject of one model; the runs of a model are put together. ``display_predictions.json`` and
-``instances.json`` come from ``helm-summarize``, ``per_instance_stats.json`` and ``scenario_state.json`` from
-``helm-run``. Where ``stats.json`` gives HELM's own figure it is compared.
+A run is one subject of one model; a model's runs are combined. ``display_predictions.json`` and ``instances.json`` come
+from ``helm-summarize``, ``per_instance_stats.json`` and ``scenario_state.json`` from ``helm-run``. If ``stats.json``
+has HELM's own figure, it is compared.
 """
 
 import json
@@ -15,6 +15,7 @@ from llmjobs.errors import DataError
 from llmjobs.report.read.json_files import each, listed, mapping, name_of, number_or_none, read_json, read_text
 from llmjobs.report.read.scored import check, finish, keep, outside, reduced
 from llmjobs.report.study import Answer, ModelInfo, Question, RawEntry, RawRun
+from llmjobs.terminal_text import agree, plural
 
 SPEC, INSTANCES, PREDICTIONS = "run_spec.json", "instances.json", "display_predictions.json"
 STATE, PER_INSTANCE, STATS = "scenario_state.json", "per_instance_stats.json", "stats.json"
@@ -30,9 +31,9 @@ SCORES = (
     "chain_of_thought_correctness",
     "f1_score",
 )
-"""Metrics that are shares between 0 and 1; the first that a run has is the one that counts."""
+"""Metrics that are shares between 0 and 1; the first one that a run has is the main one."""
 DEEP = 4
-"""How far below the given folder runs are looked for: ``benchmark_output/runs/SUITE/RUN``."""
+"""How many levels below the given folder runs are searched: ``benchmark_output/runs/SUITE/RUN``."""
 
 
 def is_helm_folder(path: Path) -> bool:
@@ -42,7 +43,7 @@ def is_helm_folder(path: Path) -> bool:
 
 
 def helm_folders(path: Path) -> list[Path]:
-    """Return the folders of HELM runs in ``path``, itself included."""
+    """Return the folders of HELM runs in ``path``, including itself."""
     if is_helm_folder(path):
         return [path]
     patterns = ("/".join(["*"] * depth + [SPEC]) for depth in range(1, DEEP + 1))
@@ -84,12 +85,16 @@ def _read_run(run: RawRun, folder: Path, entries: dict[tuple[str, str], RawEntry
     _note_missing_texts(run, folder, instances)
     answers, left_out = _answers(run, folder, benchmark)
     if left_out:
-        run.notice(folder.name, f"{left_out} perturbed copies of questions are left out")
+        run.notice(
+            folder.name,
+            f"{plural(left_out, 'perturbed copy', 'perturbed copies')} of questions"
+            f" {agree(left_out, 'is', 'are')} left out",
+        )
     _keep(run, entry, folder, benchmark, subject, method, instances, answers)
 
 
 def _subject(name: str) -> str:
-    """Return the subject in a run's name, or whatever tells it from other runs of the benchmark."""
+    """Return the subject in a run's name, or whatever distinguishes it from other runs of the benchmark."""
     if match := re.search(r"(?:subject|subset|task|dataset)=([^,]+)", name):
         return match[1]
     rest = [part for part in re.split(r"[:,]", name)[1:] if not part.startswith(("model=", "method=", "model_"))]
@@ -104,7 +109,7 @@ def _note_missing_texts(run: RawRun, folder: Path, instances: Mapping[str, Any])
 
 
 def _instances(run: RawRun, folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Return the questions by id, from either of the two files that hold them."""
+    """Return the questions by id, from either of the two files that contain them."""
     if (folder / INSTANCES).is_file():
         items = _list(folder / INSTANCES, run)
     else:
@@ -150,7 +155,7 @@ def _displayed(line: Mapping[str, Any]) -> Line:
 
 
 def _asked_once(states: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield the requests that ask a whole question: not an option by itself, not a perturbed copy."""
+    """Yield the requests that ask a whole question, without those for single options and perturbed copies."""
     for state in states:
         instance = mapping(state.get("instance"))
         if state.get("reference_index") is None and not instance.get("perturbation"):
@@ -208,13 +213,13 @@ def _keep(
         for split, value in ((split, value) for (metric, split), value in stats.items() if metric == name):
             ours = [r for r in records if not split or _split(instances, r.doc_id) in (split, "")]
             check(run, f"{folder.name}/{STATS}", f"{name} ({split})" if split else name, value, ours)
-        # of options that were chosen among, exact_match says whether the right one was taken: what others call acc
+        # with options to choose among, exact_match says whether the right one was chosen, which others call acc
         chosen = name == "exact_match" and method.startswith("multiple_choice")
         keep(entry, benchmark, "acc" if chosen else name, records)
 
 
 def _scored(record: Answer, lines: Sequence[Line], metric: str) -> list[Answer]:
-    """Return the record with its score, an error where HELM gave none by any metric, nothing where not by this one."""
+    """Return the record with its score: an error if HELM has no score at all, nothing if only this one is missing."""
     values = [scores[metric] for _, _, _, scores in lines if metric in scores]
     if values:
         return [record._replace(score=reduced(values, "mean"))]
@@ -228,7 +233,7 @@ def _split(instances: Mapping[str, Mapping[str, Any]], key: str) -> str:
 
 
 def _own_figures(run: RawRun, folder: Path) -> dict[tuple[str, str], float]:
-    """Return the means of ``stats.json`` by metric and split, perturbed ones left out."""
+    """Return the means in ``stats.json`` by metric and split, without perturbed ones."""
     found: dict[tuple[str, str], float] = {}
     if not (folder / STATS).is_file():
         return found

@@ -1,7 +1,7 @@
-"""Reads logs of inspect_ai: ``.eval`` files, which are zip archives, and JSON.
+"""Read logs of inspect_ai: ``.eval`` files, which are zip archives, and JSON.
 
-The scorer and the reducer of epochs are those that the log's ``results.scores`` name, its headline first; every other
-scorer is a metric beside it. Each figure is compared with the log's own.
+The scorer and the reducer of epochs are those in the log's ``results.scores``, its headline first; every other scorer
+becomes an additional metric. Each figure is compared with the log's own.
 """
 
 import json
@@ -32,12 +32,13 @@ from llmjobs.report.read.json_files import (
 )
 from llmjobs.report.read.scored import check, finish, is_graded, keep, reduced
 from llmjobs.report.study import Answer, Cost, ModelInfo, Question, RawEntry, RawRun
+from llmjobs.terminal_text import plural
 
 VALUES = {"c": 1.0, "i": 0.0, "p": 0.5, "n": 0.0, "true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
-"""What inspect_ai's own ``value_to_float`` makes of a score that is no number."""
+"""The values that inspect_ai's ``value_to_float`` gives to scores that are not numbers."""
 SHOTS = re.compile(r"^(?P<name>.+?)_(?P<shots>\d+)_?shots?$")
 PROVIDER = re.compile(r"^(hf|vllm|sglang|llama-cpp-python)/")
-"""What names the engine and not the model."""
+"""Prefixes that name the engine, not the model."""
 MEANS = ("accuracy", "mean")
 NO_ZSTD = (
     "its parts are compressed with Zstandard, which this Python cannot read: pip install backports.zstd, or write the"
@@ -46,7 +47,7 @@ NO_ZSTD = (
 
 
 def is_inspect_log(path: Path) -> bool:
-    """Return whether a file is such a log: ``.eval``, or JSON that opens with ``version`` and ``eval``."""
+    """Return whether a file is such a log: ``.eval``, or JSON that starts with ``version`` and ``eval``."""
     try:
         if not path.is_file():
             return False
@@ -68,7 +69,7 @@ def read_inspect(path: Path) -> RawRun:
     """Read one log; samples that ended in an error are errors, not wrong answers.
 
     Raises:
-        DataError: an ``.eval`` file that is no whole archive, is too large, or cannot be unpacked here.
+        DataError: an ``.eval`` file that is not a complete archive, is too large, or cannot be unpacked here.
 
     """
     run = RawRun(path, "inspect_ai log")
@@ -85,7 +86,10 @@ def read_inspect(path: Path) -> RawRun:
     for epoch, sample in each(samples, _epoch, run, path.name):
         twice += not found.add(epoch, sample)
     if twice:
-        run.notice(path.name, f"{twice} samples have the id and the epoch of an earlier one; the first counts")
+        run.notice(
+            path.name,
+            f"{plural(twice, 'sample has', 'samples have')} the id and epoch of an earlier one; the first is used",
+        )
     for sample in found.first.values():
         run.questions[benchmark, sample.record.subject, sample.record.doc_id] = sample.question
     _metrics(run, entry, benchmark, log, found)
@@ -106,7 +110,7 @@ def _plain(path: Path, run: RawRun) -> tuple[dict[str, Any], Sequence[Mapping[st
 
 
 def _archive(path: Path, run: RawRun) -> tuple[dict[str, Any], Iterator[Mapping[str, Any]]]:
-    """Return the header of an ``.eval`` file, and its samples one after the other."""
+    """Return the header of an ``.eval`` file, and an iterator over its samples."""
     module = _zip_module()
     try:
         archive = module.ZipFile(path)
@@ -138,7 +142,7 @@ def _zip_module() -> Any:
 
 
 def _member(archive: Any, name: str, path: Path) -> dict[str, Any]:
-    """Return an object of the archive, an empty one where it cannot be read: the caller counts it."""
+    """Return an object of the archive, or an empty one if it cannot be read, which the caller counts."""
     if archive.getinfo(name).file_size > MAX_JSON_BYTES:
         raise DataError(f"{path.name}: {name} is larger than the limit of {MAX_JSON_BYTES >> 20} MiB")
     try:
@@ -146,7 +150,7 @@ def _member(archive: Any, name: str, path: Path) -> dict[str, Any]:
             return mapping(json.loads(file.read(MAX_JSON_BYTES + 1)))
     except NotImplementedError as error:
         raise DataError(f"{path.name}: {NO_ZSTD}") from error
-    except Exception as error:  # a damaged member: zlib's, zstd's and zipfile's own errors, or no JSON
+    except Exception as error:  # a damaged member raises errors of zlib, zstd or zipfile, or is not JSON
         if isinstance(error, DataError | MemoryError):
             raise
         return {}
@@ -164,7 +168,7 @@ def _protocol(spec: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """One epoch of one question: what it scored by each scorer, None where it could not be scored."""
+    """One epoch of one question: its score by each scorer, None if it could not be scored."""
 
     record: Answer
     question: Question
@@ -173,14 +177,14 @@ class _Sample:
 
 
 class _Samples:
-    """The samples of a log by question, their epochs together."""
+    """The samples of a log by question, with their epochs together."""
 
     def __init__(self) -> None:
         self.first: dict[tuple[str, str], _Sample] = {}
         self.epochs: dict[tuple[str, str], dict[str, _Sample]] = {}
 
     def add(self, epoch: str, sample: _Sample) -> bool:
-        """Keep a sample, unless there is one of its id and epoch."""
+        """Add a sample, unless its id and epoch are already there."""
         key = sample.record.subject, sample.record.doc_id
         self.first.setdefault(key, sample)
         return self.epochs.setdefault(key, {}).setdefault(epoch, sample) is sample
@@ -194,7 +198,7 @@ class _Samples:
         return max(map(len, self.epochs.values()), default=1)
 
     def records(self, scorer: str, reducer: str) -> list[Answer]:
-        """Return a record a question by one scorer, its epochs reduced to one score."""
+        """Return one record per question by one scorer, with epochs reduced to one score."""
         found = []
         for key, epochs in self.epochs.items():
             scored = [(s, value) for s in epochs.values() if (value := s.scores.get(scorer)) is not None]
@@ -239,7 +243,7 @@ def _sample(sample: Mapping[str, Any]) -> _Sample:
 
 
 def _as_score(value: Any) -> float | None:
-    """Return a score as a number, as inspect_ai does; None for what has none (an unscored sample)."""
+    """Return a score as a number, like inspect_ai; None if there is none (an unscored sample)."""
     if isinstance(value, bool):
         return float(value)
     if isinstance(value, str):
@@ -255,14 +259,14 @@ def _as_score(value: Any) -> float | None:
 
 
 def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any], found: _Samples) -> None:
-    """Keep the scorers' records: those that the log names first, in its order, then the others."""
+    """Keep the scorers' records: first those that the log names, in its order, then the others."""
     told = _told(log)
     names = [scorer for scorer, _, _ in told]
     if not told and len(found.scorers) > 1:
         planned = [name_of(mapping(s).get("name")) for s in listed(mapping(log.get("eval")).get("scorers"))]
         names = [name for name in planned if name in found.scorers]
         shown = ", ".join(found.scorers)
-        run.notice(entry.source, f"the log names no results; of its scorers {shown} the first counts")
+        run.notice(entry.source, f"the log names no results; of its scorers {shown} the first is used")
     left: list[str] = []
     done: set[tuple[str, str]] = set()
     for scorer, reducer, figures in [*told, *((name, "mean", {}) for name in [*names, *found.scorers])]:
@@ -272,7 +276,7 @@ def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any
         try:
             records = found.records(scorer, reducer)
         except KeyError:
-            run.notice(entry.source, f"scorer {scorer}: the reducer {reducer!r} is not known; the mean counts")
+            run.notice(entry.source, f"scorer {scorer}: the reducer {reducer!r} is not known; the mean is used")
             records = found.records(scorer, "mean")
         if any(r.score is not None and not 0 <= r.score <= 1 for r in records):
             left.append(scorer)

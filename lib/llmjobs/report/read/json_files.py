@@ -1,4 +1,4 @@
-"""Reads JSON and JSONL files that may be cut off, damaged, foreign or missing, with notices about unreadable parts."""
+"""Read JSON and JSONL files that may be cut off, damaged, foreign or missing, with notices about unreadable parts."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from llmjobs.errors import DataError, json_kind, printable
 from llmjobs.report.study import RawRun
+from llmjobs.terminal_text import agree, plural
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 512 * 1024**2
@@ -16,11 +17,11 @@ MAX_LINES_BYTES = 8 * 1024**3
 MAX_LINE_BYTES = 16 * 1024**2
 MAX_NAME = 200
 MALFORMED = (AttributeError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError)
-"""What reading a value of another form than expected raises."""
+"""Exceptions raised when a value does not have the expected form."""
 
 
 def read_json(path: Path, run: RawRun, where: str) -> dict[str, Any]:
-    """Return a JSON object, or an empty one with a notice."""
+    """Return a JSON object; if it cannot be read, return an empty one and add a notice."""
     try:
         value = json.loads(read_text(path))
     except FileNotFoundError:
@@ -56,7 +57,7 @@ def _check(path: Path, allowed: int) -> None:
 
 
 def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSONL file; a torn last line and broken lines become one notice each."""
+    """Yield the objects of a JSONL file; an incomplete last line and broken lines become one notice each."""
     number, broken, torn = 0, [], False
     try:
         _check(path, MAX_LINES_BYTES)
@@ -77,11 +78,11 @@ def read_lines(path: Path, run: RawRun, where: str) -> Iterator[dict[str, Any]]:
     if torn:
         run.notice(where, "the last line is cut off (the run was stopped while writing it) and is not counted")
     if broken:
-        _tell_broken(run, where, broken, f"of {number} lines are not JSON objects (line")
+        _tell_broken(run, where, broken, "line", number, ("is not a JSON object", "are not JSON objects"))
 
 
 def _parsed(line: bytes) -> Any:
-    """Return the value of a line; None where there is none to read."""
+    """Return the value of a line; None if it cannot be read."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -89,7 +90,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def each(lines: Iterable[Mapping[str, Any]], make: Callable[[Any], T], run: RawRun, where: str) -> Iterator[T]:
-    """Yield what ``make`` makes of each record; those of another form than expected become one notice."""
+    """Yield what ``make`` returns for each record; those with an unexpected form become one notice."""
     broken, number = [], 0
     for number, line in enumerate(lines, start=1):
         try:
@@ -99,12 +100,22 @@ def each(lines: Iterable[Mapping[str, Any]], make: Callable[[Any], T], run: RawR
             continue
         yield made
     if broken:
-        _tell_broken(run, where, broken, f"of {number} records do not have the expected format (record")
+        _tell_broken(
+            run,
+            where,
+            broken,
+            "record",
+            number,
+            ("does not have the expected format", "do not have the expected format"),
+        )
 
 
-def _tell_broken(run: RawRun, where: str, numbers: list[int], what: str) -> None:
+def _tell_broken(run: RawRun, where: str, numbers: list[int], noun: str, total: int, fault: tuple[str, str]) -> None:
     shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
-    run.notice(where, f"{len(numbers)} {what} {shown}); not counted")
+    run.notice(
+        where,
+        f"{len(numbers)} of {plural(total, noun)} {agree(len(numbers), *fault)} ({noun} {shown}); not counted",
+    )
 
 
 def number_or_none(value: Any) -> float | None:
@@ -118,17 +129,17 @@ def number_or_none(value: Any) -> float | None:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping as it is, an empty one for anything else."""
+    """Return a mapping unchanged, and an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def listed(value: Any) -> list[Any]:
-    """Return a list as it is, an empty one for anything else."""
+    """Return a list unchanged, and an empty one for anything else."""
     return value if isinstance(value, list) else []
 
 
 def name_of(value: Any) -> str:
-    """Return a name from a log on one line, control characters written out; a very long one is cut, still its own."""
+    """Return a name from a log on one line, without control characters; a very long one is cut but stays unique."""
     text = printable(str(value))
     if len(text) <= MAX_NAME:
         return text
@@ -144,7 +155,7 @@ def scores_of(values: Any) -> list[float] | None:
 
 
 def metrics_of(value: Any) -> dict[str, float] | None:
-    """Return the finite numbers of a mapping by name; None where there are none."""
+    """Return the finite numbers of a mapping by name; None if there are none."""
     return {name_of(k): n for k, v in mapping(value).items() if (n := number_or_none(v)) is not None} or None
 
 

@@ -1,8 +1,8 @@
-"""Reads lm-evaluation-harness: ``samples_TASK_DATE.jsonl`` and, beside them, ``results_DATE.json``.
+"""Read lm-evaluation-harness: ``samples_TASK_DATE.jsonl`` and, beside them, ``results_DATE.json``.
 
-Every metric of every filter is a figure by itself, named as in the results file (``exact_match,strict-match``); the
-metric that the benchmark is quoted by counts in the report (``acc_norm`` of HellaSwag, as in our own runs), else the
-first one of the task's ``metric_list``; of filters the first one. All are compared with the results file's figures.
+Every metric of every filter is kept separately, named as in the results file (``exact_match,strict-match``). The report
+uses the metric by which the benchmark is usually quoted (``acc_norm`` of HellaSwag, as in our own runs), otherwise the
+first one of the task's ``metric_list``, and the first filter. All are compared with the figures in the results file.
 """
 
 import re
@@ -23,6 +23,7 @@ from llmjobs.report.read.json_files import (
 )
 from llmjobs.report.read.scored import LETTERS, check, choose, finish, keep, outside
 from llmjobs.report.study import Answer, Cost, ModelInfo, Question, RawEntry, RawRun
+from llmjobs.terminal_text import plural
 
 NAME = re.compile(r"^samples_(?P<task>.+?)(_(?P<date>\d{4}-\d{2}-\d{2}T[\d\-.:]+))?\.jsonl$")
 GROUPS = (
@@ -40,13 +41,13 @@ GROUPS = (
     "cmmlu",
     "ceval",
 )
-"""Benchmarks whose subjects are tasks by themselves: ``mmlu_astronomy`` is astronomy of mmlu."""
+"""Benchmarks whose subjects are separate tasks: ``mmlu_astronomy`` is astronomy of mmlu."""
 METRICS = ("acc", "exact_match", "acc_norm", "mc1", "mc2", "em", "f1")
-"""What older logs, which do not name their metrics, may score by."""
+"""Possible metrics of older logs, which do not name theirs."""
 TEXTS = ("question", "query", "question_stem", "ctx", "goal", "sentence", "problem", "passage", "text")
-"""Where a document has its question, the first of these that it has."""
+"""Where a document has its question; the first key that exists is used."""
 RENAMED = {("truthfulqa_mc2", "acc"): "mc2"}
-"""What lm-eval calls acc here is the probability on the true options."""
+"""What lm-eval calls acc here is the probability of the true options."""
 OUTPUT_TYPES = {
     "multiple_choice": "loglikelihood",
     "loglikelihood": "loglikelihood",
@@ -55,7 +56,7 @@ OUTPUT_TYPES = {
 
 
 def sample_files(path: Path) -> list[Path]:
-    """Return the sample files of a folder, or of the folders in it, two levels deep at most."""
+    """Return the sample files of a folder, or of the folders in it, at most two levels deep."""
     for pattern in ("samples_*.jsonl", "*/samples_*.jsonl", "*/*/samples_*.jsonl"):
         if found := sorted(path.glob(pattern)):
             return found
@@ -63,7 +64,7 @@ def sample_files(path: Path) -> list[Path]:
 
 
 def read_lm_eval(path: Path, files: Sequence[Path] | None = None) -> RawRun:
-    """Read a folder of lm-eval's output; of several files for one task in one folder the newest counts."""
+    """Read a folder of lm-eval's output; if a folder has several files for one task, the newest is used."""
     run = RawRun(path, "lm-eval log")
     newest: dict[tuple[Path, str], tuple[str, Path]] = {}
     for file in files or sample_files(path):
@@ -129,7 +130,7 @@ def _protocol(results: Mapping[str, Any], config: Mapping[str, Any], task: str) 
 
 
 def _results(run: RawRun, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the results files of a folder by their date."""
+    """Return the results files of a folder by date."""
     found = {}
     for file in sorted(folder.glob("results*.json")):
         date = file.stem.removeprefix("results").removeprefix("_")
@@ -140,7 +141,7 @@ def _results(run: RawRun, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _without_samples(run: RawRun, folder: Path, tasks: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> None:
-    """Name the tasks of the results that have no samples file; groups never have one."""
+    """Name the tasks in the results that have no samples file; groups never have one."""
     missing: dict[str, None] = {}
     for told in results:
         groups = {name for name, parts in mapping(told.get("group_subtasks")).items() if parts}
@@ -174,7 +175,7 @@ def split_task(task: str) -> tuple[str, str]:
 
 
 def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mapping[str, Any]) -> None:
-    """Read one samples file into the records of each of its metrics, and hold them against the results file."""
+    """Read one samples file into the records of each metric, and compare them with the results file."""
     benchmark, subject = split_task(task)
     found: dict[str, list[Answer]] = {}
     filters: dict[str, int] = {}
@@ -191,7 +192,7 @@ def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mappi
             if question:
                 run.questions[benchmark, subject, record.doc_id] = question
     if unscored:
-        run.notice(file.name, f"{unscored} lines have no score of right or wrong; not counted")
+        run.notice(file.name, f"{plural(unscored, 'line has', 'lines have')} no score of right or wrong; not counted")
     _keep(run, entry, file, task, results, found, several=len(filters) > 1)
     others = [name for name in entry.by_metric.get(benchmark, {}) if name != entry.metric[benchmark]]
     if len(filters) > 1 and others:
@@ -211,7 +212,7 @@ def _keep(
     found: Mapping[str, list[Answer]],
     several: bool,
 ) -> None:
-    """Keep a task's metrics in its own order, each compared with the results file."""
+    """Keep a task's metrics in the task's order, each compared with the results file."""
     config = mapping(mapping(results.get("configs")).get(task))
     better = mapping(mapping(results.get("higher_is_better")).get(task))
     figures = mapping(mapping(results.get("results")).get(task))
@@ -228,9 +229,9 @@ def _keep(
 
 
 def _order(key: str, task: str, config: Mapping[str, Any], found: Sequence[str]) -> tuple[int, int, int]:
-    """Order by filter, then by metric, both as the task lists them, without its config as they occur.
+    """Sort key: by filter, then by metric, both in the task's order; without its config, in order of appearance.
 
-    The metric that a benchmark known here is quoted by comes first.
+    The metric by which a known benchmark is usually quoted comes first.
     """
     metric, _, name = key.rpartition(",")
     filters = [mapping(item).get("name") for item in listed(config.get("filter_list"))]
@@ -241,7 +242,7 @@ def _order(key: str, task: str, config: Mapping[str, Any], found: Sequence[str])
 
 
 def _quoted_by(task: str) -> str:
-    """The metric that a task's benchmark is quoted by; empty where it is not known here."""
+    """The metric by which a task's benchmark is usually quoted; empty for an unknown benchmark."""
     name = split_task(task)[0]
     return benchmark_class(name).primary_metric if name in names() else ""
 

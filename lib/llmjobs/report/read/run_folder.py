@@ -1,4 +1,4 @@
-"""Reads a run folder of llmjobs, whole or still running."""
+"""Read a run folder of llmjobs, finished or still running."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,12 +18,13 @@ from llmjobs.report.read.json_files import (
 )
 from llmjobs.report.read.scored import split_metrics
 from llmjobs.report.study import STATUS, Answer, Cost, ModelInfo, Question, RawEntry, RawRun
+from llmjobs.terminal_text import agree, plural
 from llmjobs.work.integrity import check_run
 
 PROTOCOL = ("prompt", "num_fewshot", "output_type", "benchmark_version", "data_hash")
 """Fields of a fingerprint that must agree before two models are compared."""
 RENAMED = {"gsm8k": {"exact_match": "exact_match,strict-match", "flexible": "exact_match,flexible-extract"}}
-"""Metrics under the names that lm-eval gives them."""
+"""Metrics by the names that lm-eval uses."""
 
 
 def is_run_folder(path: Path) -> bool:
@@ -32,7 +33,7 @@ def is_run_folder(path: Path) -> bool:
 
 
 def read_run_folder(path: Path) -> RawRun:
-    """Read every model's records below ``path/eval``, the questions, times and the machine.
+    """Read every model's records below ``path/eval``, the questions, the times and the machine.
 
     Raises:
         RunFolderError: records of any job were changed since they were saved.
@@ -121,7 +122,10 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     entry.changed[benchmark] = entry.changed.get(benchmark, ChangedPrompts()) + changed
     twice = sum(count - 1 for count in seen.values())
     if twice:
-        run.notice(f"{where}/records.jsonl", f"{twice} questions are recorded twice; the first record is used")
+        run.notice(
+            f"{where}/records.jsonl",
+            f"{plural(twice, 'question is', 'questions are')} recorded twice; the first record is used",
+        )
     error = unit / "error.json"
     if error.exists():
         run.notice(where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}")
@@ -138,7 +142,7 @@ def _cells(path: Path, run: RawRun) -> None:
 
 
 def answer_of(record: EvalRecord) -> Answer:
-    """Return a record of our own as an answer among those of other tools; an unknown status counts as an error."""
+    """Return one of our records as an answer like those of other tools; an unknown status counts as an error."""
     return Answer(
         subject=name_of(record["subject"]),
         doc_id=str(record["doc_id"]),
@@ -173,7 +177,7 @@ def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
 
 
 def _costs(run: RawRun) -> None:
-    """Take times from the summary, which covers all attempts; from the timing lines without one."""
+    """Read times from the summary, which covers all attempts; without one, from the timing lines."""
     models = listed(mapping(run.summary.get("eval")).get("models"))
     told = {str(model.get("model")): model for model in models if isinstance(model, dict)}
     for entry in run.entries:
@@ -238,7 +242,7 @@ def _peak(lines: Iterable[Mapping[str, Any]], key: str) -> int | None:
 
 
 def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None:
-    """Compare what the summary says of a model with its records."""
+    """Compare the summary's figures for a model with its records."""
     for line in filter(mapping, listed((told or {}).get("benchmarks"))):
         records = entry.records.get(str(line.get("benchmark")), [])
         scored = [record for record in records if record.correct is not None]
@@ -256,7 +260,7 @@ def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None
 
 
 def _completeness(path: Path, run: RawRun, unfinished: Iterable[str]) -> None:
-    """Mark a run whose results are not whole, of any job: by its units and by what its summary says."""
+    """Mark a run with incomplete results of any job, by its units and its summary."""
     open_units = dict.fromkeys(unfinished)
     for part in filter(None, map(mapping, run.summary.values())):
         run.partial |= part.get("status") == "partial"
@@ -272,4 +276,7 @@ def _completeness(path: Path, run: RawRun, unfinished: Iterable[str]) -> None:
             missing = len(asked) - len(entry.records.get(benchmark, ()))
             if missing > 0:
                 run.partial = True
-                run.notice(entry.source, f"{missing} of {len(asked)} {benchmark} questions have no record yet")
+                run.notice(
+                    entry.source,
+                    f"{missing} of {len(asked)} {benchmark} questions {agree(missing, 'has', 'have')} no record yet",
+                )

@@ -1,8 +1,7 @@
-"""What every reader does with a log's scores: one record a question, every metric by itself, checked against the tool.
+"""What every reader does with scores: one record per question, each metric separately, checked against the tool.
 
-A reader gives each metric's records with ``score`` set. :func:`keep` decides whether the metric is right or wrong or
-a mean score, :func:`one_each` sees to repeated ids, and :func:`check` compares the mean with the figure that the
-tool itself wrote.
+A reader produces each metric's records with ``score`` set. :func:`keep` decides whether the metric is right or wrong or
+a mean score, :func:`one_each` handles repeated ids, and :func:`check` compares the mean with the tool's own figure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +10,20 @@ from statistics import fmean, median, mode
 
 from llmjobs.report.read.json_files import number_or_none
 from llmjobs.report.study import Answer, RawEntry, RawRun
+from llmjobs.terminal_text import agree, plural
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 TOLERANCE = 1e-4
-"""Two figures that differ by no more than this are one figure that was rounded."""
+"""Two figures that differ by at most this count as equal, because figures are rounded."""
 
 
 def value_of(record: Answer) -> float | None:
-    """Return what a record counts in a mean: its score, or 1 for right and 0 for wrong."""
+    """Return a record's value in a mean: its score, or 1 for right and 0 for wrong."""
     return record.score if record.score is not None else None if record.correct is None else float(record.correct)
 
 
 def mean_of(records: Sequence[Answer]) -> tuple[float | None, int]:
-    """Return the mean over the scored records, and how many they are."""
+    """Return the mean over the scored records, and their number."""
     values = [value for record in records if (value := value_of(record)) is not None]
     return (fmean(values) if values else None), len(values)
 
@@ -41,21 +41,21 @@ def settled(records: Sequence[Answer]) -> list[Answer]:
 
 
 def outside(records: Sequence[Answer]) -> bool:
-    """Return whether some scores are no shares between 0 and 1."""
+    """Return whether some scores are not between 0 and 1."""
     return any(record.score is not None and not 0 <= record.score <= 1 for record in records)
 
 
 def keep(entry: RawEntry, benchmark: str, metric: str, records: Sequence[Answer]) -> None:
-    """Add records of one metric to an entry; the first metric of a benchmark is the one that counts."""
+    """Add records of one metric to an entry; the first metric of a benchmark is the main one."""
     entry.metric.setdefault(benchmark, metric)
     entry.by_metric.setdefault(benchmark, {}).setdefault(metric, []).extend(records)
 
 
 def split_metrics(entry: RawEntry, benchmark: str, choices: Mapping[tuple[str, str], Sequence[str]]) -> None:
-    """Give every metric that the records of a benchmark carry its own records.
+    """Give every metric in a benchmark's records separate records.
 
-    The one that says the same as ``correct`` on every record is what ``correct`` was computed from. ``choices`` are
-    the options of a question, where they are known.
+    If a metric equals ``correct`` in every record, ``correct`` was computed from it. ``choices`` are the options of a
+    question, if they are known.
     """
     records = entry.records.get(benchmark, [])
     scored = [record for record in records if record.status != "error"]
@@ -80,10 +80,10 @@ def _scored_by(record: Answer, metric: str, choices: Sequence[str]) -> Answer:
 
 
 def choose(record: Answer, metric: str, value: float, choices: Sequence[str]) -> Answer:
-    """Score a record by a metric, and add the option that the metric takes.
+    """Score a record by a metric, and add the option that the metric chooses.
 
-    ``acc`` takes the largest log-likelihood, ``acc_norm`` the largest one a character. Where that disagrees with the
-    score, or the metric is another one, the option is not known.
+    ``acc`` takes the largest log-likelihood, ``acc_norm`` the largest one per character. If that contradicts the score,
+    or for other metrics, the option is unknown.
     """
     scores = record.loglikelihoods
     if not scores:
@@ -101,7 +101,7 @@ def choose(record: Answer, metric: str, value: float, choices: Sequence[str]) ->
 
 
 def finish(run: RawRun) -> None:
-    """Settle what a reader kept: one record a question, right and wrong or scores."""
+    """Finish a reader's records: one per question, with right and wrong or scores."""
     for entry in run.entries:
         for benchmark, metrics in entry.by_metric.items():
             for number, (metric, records) in enumerate(metrics.items()):
@@ -113,7 +113,7 @@ def finish(run: RawRun) -> None:
 
 
 def _tell_contradictions(run: RawRun, where: str, who: str, metric: str, records: Sequence[Answer]) -> None:
-    """Say it when the option chosen and the right one do not make what the log scored; the score counts."""
+    """Add a notice if the chosen and the right option contradict the log's score; the score is used."""
     unlike = sum(
         record.correct is not None
         and record.gold in LETTERS
@@ -125,22 +125,24 @@ def _tell_contradictions(run: RawRun, where: str, who: str, metric: str, records
     if unlike:
         run.notice(
             where,
-            f"{unlike:,} of {len(records):,} answers of {who} do not agree with the log's own score ({metric}): the"
+            f"{unlike:,} of {plural(len(records), 'answer')} of {who} {agree(unlike, 'does', 'do')} not agree"
+            f" with the log's own score ({metric}): the"
             " chosen option is right but the score says wrong, or the other way round; the score is used",
         )
     if unknown and metric in ("acc", "acc_norm"):
         run.notice(
             where,
-            f"{unknown:,} of {len(records):,} scores ({metric}) of {who} are not what the log-likelihoods give; the"
-            " score is used, and for these the chosen option is unknown",
+            f"{unknown:,} of {plural(len(records), 'score')} ({metric}) of {who}"
+            f" {agree(unknown, 'contradicts', 'contradict')}"
+            " the log-likelihoods; the score is used, and the chosen option is unknown there",
         )
 
 
 def one_each(records: Sequence[Answer], run: RawRun | None, where: str, who: str) -> list[Answer]:
     """Return one record for each question.
 
-    Equal records of one question count once; of unlike ones none counts, since nothing says which is right.
-    Both are told in ``run``, where it is given.
+    Equal records of a question count once; different ones do not count at all, because nothing shows which is right.
+    Both cases become notices of ``run``, if it is given.
     """
     first: dict[tuple[str, str], Answer] = {}
     unlike: set[tuple[str, str]] = set()
@@ -156,22 +158,26 @@ def one_each(records: Sequence[Answer], run: RawRun | None, where: str, who: str
             unlike.add(key)
     if run is not None and unlike:
         shown = ", ".join(doc_id for _, doc_id in sorted(unlike)[:3])
-        what = "question id occurs" if len(unlike) == 1 else "question ids occur"
         run.notice(
             where,
-            f"{len(unlike)} {what} more than once for {who} with different answers ({shown}"
+            f"{plural(len(unlike), 'question id occurs', 'question ids occur')} more than once for {who} with"
+            f" different answers ({shown}"
             f"{', …' if len(unlike) > 3 else ''}); none of these rows is counted. Is a column for the subject, the"
             " benchmark or the run missing?",
         )
     if run is not None and equal:
-        run.notice(where, f"{equal} rows for {who} are identical to an earlier row; each is counted once")
+        run.notice(
+            where,
+            f"{plural(equal, 'row')} for {who} {agree(equal, 'is', 'are')} identical to an earlier row; each is"
+            " counted once",
+        )
     return [record for key, record in first.items() if key not in unlike]
 
 
 def check(run: RawRun, where: str, what: str, told: object, records: Sequence[Answer], asked: object = None) -> None:
-    """Compare the mean of ``records`` with what the tool's own summary says; a difference becomes a notice.
+    """Compare the mean of ``records`` with the tool's own summary; a difference becomes a notice.
 
-    ``asked`` is the number of questions that the summary's figure is about, where it says so.
+    ``asked`` is the number of questions behind the summary's figure, if it is known.
     """
     figure, number = number_or_none(told), number_or_none(asked)
     if figure is None:
@@ -184,15 +190,15 @@ def check(run: RawRun, where: str, what: str, told: object, records: Sequence[An
         run.checked(False)
         run.notice(
             where,
-            f"{what} is {figure:.4f} of {int(number)} questions in the log's own summary, but the log holds {n} scored"
-            f" questions ({found}); this report uses the questions in the log",
+            f"{what} is {figure:.4f} of {plural(int(number), 'question')} in the log's own summary, but the log"
+            f" contains {plural(n, 'scored question')} ({found}); this report uses the questions in the log",
         )
     elif mean is None or abs(mean - figure) > TOLERANCE:
         run.checked(False)
         run.notice(
             where,
-            f"{what} is {figure:.4f} in the log's own summary, but {found} by its records; this report counts the"
-            " records",
+            f"{what} is {figure:.4f} in the log's own summary, but its records give {found}; this report uses"
+            " the records",
         )
     else:
         run.checked(True)

@@ -1,9 +1,8 @@
-"""Reads a plain CSV or JSONL: a line an answer, with a model, a question id, the answer and the gold answer.
+"""Read a plain CSV or JSONL with one answer per line: model, question id, answer and gold answer.
 
-Column names are found by their usual synonyms; optional columns are the subject, benchmark, settings of
-the model, and option probabilities (one column ``probabilities``/``loglikelihoods`` holding a JSON list, or
-``prob_A``, ``prob_B``, …). With gold answers and log-likelihoods the prediction can be left out. A ``score`` between 0
-and 1 is partial credit.
+Columns are recognised by common synonyms. Optional columns are the subject, benchmark, settings of the model, and
+option probabilities (one column ``probabilities``/``loglikelihoods`` with a JSON list, or ``prob_A``, ``prob_B``, …).
+With gold answers and log-likelihoods the prediction can be left out. A ``score`` between 0 and 1 is partial credit.
 """
 
 import json
@@ -19,6 +18,7 @@ from llmjobs.report.read.csv_text import DECIMAL_COMMA, csv_lines
 from llmjobs.report.read.json_files import each, listed, metrics_of, name_of, read_lines, read_text, scores_of
 from llmjobs.report.read.scored import LETTERS, is_graded, one_each, outside, settled, split_metrics
 from llmjobs.report.study import Answer, ModelInfo, Question, RawEntry, RawRun
+from llmjobs.terminal_text import agree, plural
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "model": ("model", "model_id", "model_name"),
@@ -78,7 +78,7 @@ JUDGMENTS = ({"judge", "judgment"}, {"judge", "g1_winner"})
 
 
 class _Row(NamedTuple):
-    """A row as it was written, before its benchmark's answers are brought to one form."""
+    """A row as written, before its benchmark's answers are brought to one form."""
 
     entry: RawEntry
     benchmark: str
@@ -119,7 +119,7 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
     if columns is None:
         raise DataError(f"{path.name}: contains no readable row")
     if skipped:
-        run.notice(path.name, f"{skipped} rows do not name a model or a question; not counted")
+        run.notice(path.name, f"{plural(skipped, 'row does', 'rows do')} not name a model or a question; not counted")
     run.entries = list(entries.values())
     metric = columns.get("score", "").strip().lower()
     binary = "" if {"correct", "gold"} & set(columns) else metric
@@ -130,7 +130,12 @@ def read_table(path: Path, name: str | None = None) -> RawRun:
 
 
 def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
-    """Match the columns with their synonyms; a DataError names what is missing."""
+    """Match the columns with their synonyms.
+
+    Raises:
+        DataError: a column is missing.
+
+    """
     found: dict[str, str] = {}
     lower = {str(column).strip().lower(): column for column in line if column not in (None, DECIMAL_COMMA)}
     if any(marks <= set(lower) for marks in JUDGMENTS):
@@ -204,12 +209,12 @@ def _row(
     if marked is not None and score is not None and record.metrics is None:
         record = record._replace(metrics={"score": score}, score=None)
     if "correct" in values and marked is None and (value := _number(values["correct"], comma)) is not None:
-        record = record._replace(score=value)  # a column of shares under the name 'correct'
+        record = record._replace(score=value)  # a column of shares named 'correct'
     return _Row(entries[identity], benchmark, record, marked, choices)
 
 
 def _metrics(told: Any, line: Mapping[str, Any], comma: bool) -> dict[str, float] | None:
-    """Return a row's metrics: one column that holds an object, or several columns named after metrics."""
+    """Return a row's metrics: from one column with an object, or from several columns named after metrics."""
     found = metrics_of(told) or metrics_of(_json_object(told))
     if found:
         return found
@@ -220,9 +225,9 @@ def _metrics(told: Any, line: Mapping[str, Any], comma: bool) -> dict[str, float
 
 
 def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, binary: str) -> None:
-    """Bring the rows of one benchmark to one form, and give them to their models.
+    """Bring the rows of one benchmark to one form, and assign them to their models.
 
-    ``metric`` names the column of partial credit, ``binary`` the one of right and wrong where that is all there is.
+    ``metric`` names the column of partial credit, ``binary`` that of right and wrong if there is nothing else.
     """
     where = f"{run.path.name}, {benchmark}"
     if outside([row.record for row in rows]):
@@ -276,43 +281,47 @@ class _Told:
         if self.contradicted:
             run.notice(
                 where,
-                f"'correct' contradicts gold answer and prediction in {self.contradicted:,} of {rows:,} rows; the"
-                " letters are used",
+                f"'correct' contradicts gold answer and prediction in {self.contradicted:,} of"
+                f" {plural(rows, 'row')}; the letters are used",
             )
         if self.by_length:
             run.notice(
                 where,
-                f"'correct' is not what the largest log-likelihood gives in {self.by_length:,} of {rows:,} rows (scored"
-                " by length?); 'correct' is used, and for these rows the chosen option is unknown",
+                f"'correct' contradicts the largest log-likelihood in {self.by_length:,} of {plural(rows, 'row')} (were"
+                " they normalized by length?); 'correct' is used, and the chosen option of these rows is unknown",
             )
         if self.unread:
             run.notice(
                 where,
-                f"{self.unread:,} of {rows:,} predictions are not an option's letter"
-                f" ({printable(self.example)[:40]!r}); counted as unreadable",
+                f"{self.unread:,} of {plural(rows, 'prediction')} {agree(self.unread, 'is', 'are')} not an"
+                f" option's letter ({printable(self.example)[:40]!r}); counted as unreadable",
             )
         if self.case:
             run.notice(
                 where,
-                f"{self.case:,} of {rows:,} predictions differ from the gold answer only in case, spaces or number"
-                " format; they count as right (to decide this yourself, add a column 'correct')",
+                f"{self.case:,} of {plural(rows, 'prediction')} {agree(self.case, 'differs', 'differ')} from"
+                " the gold answer"
+                " only in case, spaces or number format; this counts as right (to decide this yourself, add a"
+                " column 'correct')",
             )
         if self.no_scores:
             run.notice(
                 where,
-                f"the log-likelihoods of {self.no_scores:,} of {rows:,} rows cannot be parsed; these rows are left out",
+                f"the log-likelihoods of {self.no_scores:,} of {plural(rows, 'row')} cannot be parsed;"
+                f" {agree(self.no_scores, 'it is', 'these are')} left out",
             )
         if self.no_mark:
             run.notice(
                 where,
-                f"{self.no_mark:,} of {rows:,} rows are marked neither right nor wrong; they are left out",
+                f"{self.no_mark:,} of {plural(rows, 'row')} {agree(self.no_mark, 'is', 'are')} marked neither"
+                f" right nor wrong and left out",
             )
 
 
 def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
-    """Decide whether a row is right: by its letters, else by its mark, else by equal text.
+    """Decide whether a row is right: by its letters, otherwise by its mark, otherwise by equal text.
 
-    ``by_scores`` says that log-likelihoods are all that the table has of answers: a row without them is an error.
+    With ``by_scores``, log-likelihoods are the table's only answers, so a row without them is an error.
     """
     raw, choices = row.record, row.choices
     if by_scores and not raw.loglikelihoods and row.marked is None and raw.score is None:
@@ -351,7 +360,7 @@ def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
 
 
 def _not_quite(record: Answer, form: Answers, told: _Told) -> Answer:
-    """Count a word in another case as the gold answer; anything else is wrong."""
+    """Count an answer that differs from the gold answer only in form; anything else is wrong."""
     if form.of_options or record.prediction is None or not _alike(record.prediction, record.gold):
         return record._replace(correct=False)
     told.case += 1
@@ -359,7 +368,7 @@ def _not_quite(record: Answer, form: Answers, told: _Told) -> Answer:
 
 
 def _without_answer(record: Answer, marked: bool | None, form: Answers, told: _Told) -> Answer:
-    """Take the mark where the table has no answers at all; else a row without an answer is an unreadable reply."""
+    """Use the mark if the table has no answers at all; otherwise a row without an answer is an unreadable reply."""
     if marked is not None and not form.answered:
         return record._replace(correct=marked)
     told.contradicted += marked is True
@@ -367,7 +376,7 @@ def _without_answer(record: Answer, marked: bool | None, form: Answers, told: _T
 
 
 def _alike(prediction: str, gold: str) -> bool:
-    """Return whether two texts differ only in case, blanks or the way a number is written."""
+    """Return whether two texts differ only in case, blanks or number format."""
     numbers = [_number(text.replace(",", "").strip("$ ")) for text in (prediction, gold)]
     same = numbers[0] is not None and numbers[0] == numbers[1] and any(map(str.isdigit, gold))
     return same or prediction.lower().split() == gold.lower().split()
@@ -380,13 +389,13 @@ def _largest(scores: Sequence[float] | None) -> str | None:
 
 
 def _mark(value: Any) -> bool | None:
-    """Read true/false however it was written."""
+    """Read true or false in any common form."""
     word = str(value).strip().lower()
     return True if word in RIGHT else False if word in WRONG else None
 
 
 def _number(value: Any, comma: bool = False) -> float | None:
-    """Return a finite number or a word for right and wrong as a number, None for anything else."""
+    """Return a number, or a word for right or wrong as a number; None for anything else."""
     if (mark := _mark(value)) is not None:
         return float(mark)
     text = str(value).strip()
@@ -416,7 +425,7 @@ def _json(value: Any, start: str) -> Any:
 
 
 def _option_scores(values: Mapping[str, Any], line: Mapping[str, Any], comma: bool) -> list[float] | None:
-    """Return log-likelihoods: as they are, or from probabilities, in one column or one an option."""
+    """Return log-likelihoods, given as such or as probabilities, in one column or one per option."""
     told = values.get("loglikelihoods")
     numbers = told if isinstance(told, list) else _json_list(told)
     if numbers is not None:
@@ -437,7 +446,7 @@ def _option_scores(values: Mapping[str, Any], line: Mapping[str, Any], comma: bo
         numbers = [float(x) for x in shares]
     except (TypeError, ValueError, OverflowError):
         return None
-    if logs or (numbers and max(numbers) <= 0):  # no probability is negative: these are their logarithms
+    if logs or (numbers and max(numbers) <= 0):  # probabilities are never negative, so these are their logarithms
         return [sign * x for x in numbers]
     return None if any(x < 0 for x in numbers) else [math.log(max(x, 1e-300)) for x in numbers] or None
 

@@ -1,1 +1,1 @@
-"""The chapters of the report that are about questions and answers; a feature has its own chapter in its folder."""
+"""The report's chapters on questions and answers. Each feature has its chapter in its own folder."""

@@ -32,6 +32,7 @@ from llmjobs.report.wording import (
     all_of,
     count,
     decimal,
+    each_other,
     interval,
     listed,
     p_value,
@@ -43,12 +44,12 @@ from llmjobs.report.wording import (
 )
 from llmjobs.statistics.calibration import Calibration
 
-# Leaderboard, heat map by subject, and calibration.
-
 MOST_LINES, CUT_LINES, MOST_COLUMNS, MOST_DOTS = 20, 12, 26, 3
-"""Lines of the leaderboard, whole and cut, columns of the heat map, models whose subjects get dots with intervals.
+"""Limits: lines of the full and of the cut leaderboard, columns of the heat map, models whose subjects get dots with
+intervals.
 
-A longer ranking is cut to fewer lines: then its first page has other long names too, and the chart keeps its size.
+A longer ranking is cut to fewer lines, because its first page also has long names elsewhere, and the chart keeps its
+size.
 """
 Named = Sequence[tuple[str, Calibration]]
 
@@ -211,7 +212,7 @@ def _subject_dots(found: BenchmarkAccuracy, labels: Sequence[str], subjects: sli
 
 
 def reliability(models: Named) -> Plot:
-    """Draw small multiples: how often a model is right against how sure it is."""
+    """Draw small multiples: how often a model is right against its confidence."""
     total, models = len(models), models[: figure_style.MOST_PANELS]
     columns = min(4, max(len(models), 2))
     rows = -(-len(models) // columns)
@@ -258,7 +259,7 @@ def reliability(models: Named) -> Plot:
     return figure
 
 
-# Calibration, a part of the accuracy chapter: whether a model is right as often as it is sure.
+# Calibration, a part of this chapter: is a model right as often as it is confident?
 
 
 def calibration_blocks(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
@@ -303,12 +304,10 @@ def calibration_blocks(measures: Measures, name: str, found: BenchmarkAccuracy) 
     return [Heading("Calibration"), figure, Table("Confidence and accuracy", columns, rows, note=note)]
 
 
-# Accuracy: leaderboard with intervals, micro and macro, by benchmark and subject, calibration.
-
 HEAT_ROWS = 58
-"""Subjects in one figure at most: all of MMLU."""
+"""Maximum number of subjects in one figure: all of MMLU."""
 MANY = 6
-"""Names that a sentence lists beside their number."""
+"""Maximum number of names that a sentence lists."""
 CLUSTERS_FOR_INTERVAL = 5
 
 
@@ -371,7 +370,7 @@ def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> lis
 
 
 def _faulty_table(measures: Measures, found: BenchmarkAccuracy) -> list[Block]:
-    """Accuracy with all questions and without those whose label the notes call faulty."""
+    """Accuracy with all questions and without those whose label is marked as faulty."""
     kept = measures.without_faulty.get(found.benchmark.name)
     if kept is None:
         return []
@@ -494,7 +493,7 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
         text = f"On {_named(measures, benchmark)}, {all_of(len(models))} models have {what}{guess}."
     elif len(level) > 1:
         names = listed(measures.study.entries[model.entry].label for model in level)
-        text = f"On {_named(measures, benchmark)}, {names} tie for first place: each has {what}{guess}."
+        text = f"On {_named(measures, benchmark)}, {names} tie for first place with {what}{guess}."
         more = len(set(leading_group(measures.pairs[benchmark.name], best.row)) - {model.row for model in level})
         text += f" {sentence(plural(more, 'other model'))} cannot be told apart from the first of them." if more else ""
     elif len(models) > 1:
@@ -510,10 +509,10 @@ def _first(measures: Measures, found: BenchmarkAccuracy, scored: Sequence[ModelA
 
 
 def _leaders(measures: Measures, benchmark: Benchmark, best: int, others: int) -> str:
-    """Say which models the best one cannot be told apart from, and which it is ahead of."""
+    """Name the models that cannot be told apart from the best one, and those that it is ahead of."""
     group = leading_group(measures.pairs[benchmark.name], best)[1:]
     if not group:
-        return f"It is ahead of {'the other' if others == 1 else f'each of the {word(others)} others'}."
+        return f"It is ahead of {each_other(others)}."
     names = listed(measures.label(benchmark, row) for row in group)
     if len(group) == others and others > MANY:
         return f"It cannot be told apart from any of the {word(others)} others."
@@ -536,7 +535,7 @@ def _named_size(name: str) -> tuple[str, float] | None:
 
 
 def _sisters(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
-    """Point out a model that has fewer right answers than a much smaller one of the same family."""
+    """Report a model that has fewer right answers than a much smaller one of the same family."""
     benchmark = found.benchmark
     sizes = [_named_size(measures.study.entries[place].info.id) for place in benchmark.rows]
     odd = []
@@ -572,7 +571,7 @@ def _spread(measures: Measures, found: BenchmarkAccuracy) -> list[Finding]:
         f"On {benchmark.name}, accuracy {who} is lowest in {low.subject.replace('_', ' ')}"
         f" ({percent(low.interval.value, 0)}; 95%: {interval(*low.interval[1:])}) and highest in"
         f" {high.subject.replace('_', ' ')} ({percent(high.interval.value, 0)}; {interval(*high.interval[1:])});"
-        f" the intervals are simultaneous over all {count(len(subjects))} subjects. The subjects differ"
+        f" the intervals hold for all {count(len(subjects))} subjects together. The subjects differ"
         f" ({p_value(test.p)}, permutation)."
     )
     return [Finding(percent(low.interval.value, 0), text, 40)]

@@ -1,7 +1,6 @@
-"""What a section is: a key, a title, whether the data contains it, and what it says.
+"""A section: a key, a title, whether the data contains it, and how its content is built.
 
-A new section is one file in this folder with ``SECTION = Section(...)``, named in
-:data:`llmjobs.report_job.ORDER`.
+A new section is one file in this folder with ``SECTION = Section(...)``, named in :data:`llmjobs.report_job.ORDER`.
 """
 
 import hashlib
@@ -21,8 +20,6 @@ class Section:
     wanted: Callable[[Measures], bool]
     build: Callable[[Measures], Content]
 
-
-# Names of the figures' files.
 
 MAX_NAME = 60
 

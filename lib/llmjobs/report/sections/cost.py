@@ -19,6 +19,7 @@ from llmjobs.report.study import Cost, Entry
 from llmjobs.report.wording import (
     DASH,
     TOGETHER,
+    all_of,
     count,
     decimal,
     interval,
@@ -29,19 +30,16 @@ from llmjobs.report.wording import (
     ratio,
     seconds,
     size,
-    word,
 )
 from llmjobs.report.write.notes import MACHINES, TIMINGS
 
-# Time and memory, alone and against accuracy.
-
 MOST_NAMES = 24
-"""Points that are named one by one."""
+"""Maximum number of points with a name."""
 
 
 @dataclass(frozen=True)
 class CostPoint:
-    """A model on the plane of cost and accuracy."""
+    """A model's cost and accuracy."""
 
     label: str
     cost: float
@@ -137,7 +135,7 @@ def _chance_line(axes: Axes, chance: float) -> None:
 
 
 def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]], units: Sequence[Unit]) -> Plot:
-    """Draw bars side by side for each model, one shade per kind of time or memory. Missing ones say so."""
+    """Draw bars side by side for each model, one shade per kind of time or memory; missing values are labelled."""
     each = 0.14 + 0.13 * len(parts)
     most = int((figure_style.ROOM_IN - 0.95) / (0.75 * each))
     total, labels = len(labels), labels[:most]
@@ -174,8 +172,6 @@ def cost_bars(labels: Sequence[str], parts: Mapping[str, Sequence[float | None]]
         figure.legend(loc="outside upper left", ncols=len(parts), handlelength=1.0)
     return figure
 
-
-# Cost: times, memory and energy of every model, and accuracy against them.
 
 UNITS = {"memory": size, "time": seconds, "cpu": seconds, "gpu": seconds}
 NAMES = {"memory": "memory", "time": "real time", "cpu": "CPU time", "gpu": "GPU time", "energy": "energy"}
@@ -381,7 +377,7 @@ def _recommendation(measures: Measures) -> list[Finding]:
 
 
 def _all_benchmarks(measures: Measures) -> str:
-    return f"all {word(len(measures.study.benchmarks))} benchmarks together"
+    return f"{all_of(len(measures.study.benchmarks))} benchmarks together"
 
 
 def _alike(measures: Measures, best: ModelAccuracy, within: Sequence[ModelAccuracy]) -> str:

@@ -32,7 +32,7 @@ from llmjobs.report.wording import (
 )
 from llmjobs.statistics.paired import simultaneous_level, smallest_difference
 
-# Differences between models: each pair a line, or a matrix where there are many.
+# Each pair is drawn as a line, or all as a matrix if there are many.
 
 
 def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Plot:
@@ -60,9 +60,9 @@ def forest(pairs: Sequence[Pair], labels: Sequence[str]) -> Plot:
 
 
 def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Sequence[int]) -> Plot:
-    """Row minus column in points; pale where the pair cannot be told apart after Holm's correction.
+    """Row minus column in points; pale if the pair cannot be told apart after Holm's correction.
 
-    The numbers stand in the cells while they can be read.
+    The cells contain the numbers as long as they are readable.
     """
     count = len(order)
     place = {row: at for at, row in enumerate(order)}
@@ -103,9 +103,9 @@ def _legend(figure: Plot) -> None:
 
 
 def name_both(axes: Axes, names: Sequence[str]) -> None:
-    """Write the same names on both sides of a square; slanted above where they would touch.
+    """Write the same names on both sides of a square, slanted at the top if they would touch.
 
-    Very many models get their places in the ranking instead of names.
+    If there are very many models, use their places in the ranking instead of names.
     """
     count = len(names)
     axes.xaxis.tick_top()
@@ -127,11 +127,9 @@ def name_both(axes: Axes, names: Sequence[str]) -> None:
             label.set(rotation=40 if count <= figure_style.MOST_NUMBERED else 60, ha="left", rotation_mode="anchor")
 
 
-# Differences: every pair on the same questions.
-
 FOREST_LIMIT = 15
 MOST_MODELS = 9
-"""Models whose pairs are all printed in a row each; of more models, the best ones."""
+"""Maximum number of models whose pairs are all printed; of more models, the best ones are."""
 
 
 def _wanted(measures: Measures) -> bool:
@@ -196,7 +194,7 @@ def _pairs(measures: Measures, benchmark: Benchmark, pairs: list[Pair]) -> list[
 
 
 def _power(pairs: Sequence[Pair]) -> str:
-    """Say what difference this many questions can show."""
+    """Say how large a difference must be to be detected with this many questions."""
     typical = sorted(pairs, key=lambda p: p.result.only_first + p.result.only_second)[len(pairs) // 2].result
     if not typical.only_first + typical.only_second:
         return ""
@@ -295,7 +293,7 @@ def _repeats(measures: Measures) -> list[Block]:
         Column("Same answer"),
     ]
     note = (
-        "A second run with the same model and settings does not count as a second model. It is compared to the first."
+        "A second run with the same model and settings does not count as a second model. It is compared with the first."
     )
     return [
         Heading("Repeated runs"),
@@ -351,14 +349,14 @@ def _time_ratio(measures: Measures, benchmark: Benchmark, pair: Pair) -> str:
     a, b = (measures.study.entries[benchmark.rows[row]] for row in (pair.first, pair.second))
     factor = time_factor(a, b)
     if factor is None or not a.cost or a.cost.questions != benchmark.n:
-        return ""  # the time is that of the whole run, and this benchmark or its selected part is not all of it
+        return ""  # the time is that of the whole run, which has more than this benchmark or its selected part
     if factor >= 1:
         return f"; it took {ratio(factor)} times as long, including loading (one run each)"
     return f"; it was {ratio(1 / factor)} times as fast, including loading (one run each)"
 
 
 def what_differs(a: Entry, b: Entry, benchmark: Benchmark) -> str:
-    """The recorded settings in which two runs of one model differ; says if the prompt is not recorded."""
+    """Return the recorded settings in which two runs of one model differ; mentions an unrecorded prompt."""
     known = _recorded(a, b)
     if not benchmark.protocol:
         known.append("perhaps the prompt and the parsing of replies, which are not recorded")

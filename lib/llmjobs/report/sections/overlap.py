@@ -51,7 +51,7 @@ from llmjobs.report.wording import (
 from llmjobs.report.write.notes import SAME
 from llmjobs.statistics.intervals import Interval
 
-# The questions that every model misses, readable, with what is known of their labels.
+# The questions that every model misses, in readable form, with notes on their labels.
 
 SHOWN = 12
 MMLU_NOTE = (
@@ -151,8 +151,6 @@ def _who(names: list[str], models: int) -> str:
         return ""
     return f"all {models}" if len(names) == models and models > 1 else ", ".join(names)
 
-
-# Shared mistakes: how many models miss a question, which sets of models, and how alike pairs are.
 
 UPSET_SETS, MOST_BARS, SHADES = 22, 21, 20
 
@@ -269,7 +267,7 @@ def likeness(found: Overlap, labels: Sequence[str]) -> Plot:
 
 
 def _legend(figure: Plot, axes: Axes, mesh: Any) -> None:
-    """Say what the colours stand for."""
+    """Explain the colours."""
     bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.5, aspect=38, pad=0.02)
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0 or less", "0.25 · 25%", "0.5 · 50%", "0.75 · 75%", "1 · 100%"])
     bar.ax.tick_params(labelsize=7, length=0)
@@ -277,11 +275,9 @@ def _legend(figure: Plot, axes: Axes, mesh: Any) -> None:
     bar.set_label("φ below the diagonal · same wrong answer above it", fontsize=7.5)
 
 
-# Error overlap: whether all models miss the same questions, and with the same wrong answer.
-
 MATRIX_LIMIT = 3
 MOST_IN_SETS = 20
-"""Sets are drawn for at most so many models. With more, nearly every question is missed by a different set."""
+"""Sets are drawn for at most this many models. With more, nearly every question is missed by a different set."""
 MOST_PAIRS = 40
 FEWEST_SHARED = 10
 """With fewer questions that all models miss, the report has no sentence on their wrong answers."""
@@ -465,7 +461,7 @@ def _ensembles(measures: Measures, name: str, found: Overlap) -> list[Block]:
 
 
 def _beyond(excess: Interval) -> str:
-    """``150 more than that (95% interval of the difference: 128 to 172)``, or ``fewer``."""
+    """Return ``150 more than that (95% interval of the difference: 128 to 172)``, or ``fewer``."""
     ends = " to ".join(decimal(end, 0 if abs(excess.value) >= 10 else 1) for end in excess[1:])
     if abs(excess.value) < 0.05:
         return f"as many as that (95% interval of the difference: {ends})"

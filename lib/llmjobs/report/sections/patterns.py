@@ -18,6 +18,7 @@ from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     DASH,
     all_of,
+    any_of,
     count,
     decimal,
     interval,
@@ -33,8 +34,6 @@ from llmjobs.report.wording import (
 )
 from llmjobs.report.write.notes import PATTERNED
 from llmjobs.statistics.intervals import Interval
-
-# Letters chosen against letters right.
 
 
 def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Plot:
@@ -81,8 +80,6 @@ def letters(models: Sequence[tuple[str, ModelPatterns]]) -> Plot:
             figure_style.say(figure, figure_style.left_out(len(models), total, "letters.csv"))
     return figure
 
-
-# Patterned or random? Each model's mistakes by subject, letter, position, length and confidence.
 
 MOST_SAID = 20
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -375,8 +372,7 @@ def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
     many = f" of {some} models" if len(tested) > 1 else ""
     if not patterned:
         asked = listed(KINDS[kind] for kind in KINDS if any(kind in model.p_holm for model in tested))
-        none = "either model" if len(tested) == 2 else f"any of the {word(len(tested))} models"
-        many = f" of {none}" if len(tested) > 1 else ""
+        many = f" of {any_of(len(tested), 'model')}" if len(tested) > 1 else ""
         text = f"On {benchmark.name}, no pattern was found in the mistakes{many}. Tested: {asked}."
         return [Finding("0", text, 45)]
     counts = listed(f"{KINDS[kind]} ({count(len(found))})" for kind, found in sure.items() if found)
@@ -386,7 +382,7 @@ def _patterned(measures: Measures, benchmark: Benchmark, models: Sequence[ModelP
 
 
 def _strongest(measures: Measures, benchmark: Benchmark, sure: Mapping[str, Sequence[ModelPatterns]]) -> str:
-    """Describe the strongest of the patterns with the same measure of effect: subjects and right letter."""
+    """Describe the strongest of the patterns that have the same effect size: subjects and right letter."""
     known = [(kind, m) for kind in ("position", "subjects") for m in sure[kind]]
     if not known:
         kind, model = next((kind, found[0]) for kind, found in sure.items() if found)

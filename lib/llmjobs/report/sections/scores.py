@@ -1,4 +1,4 @@
-"""Scores: mean scores where a log gives partial credit, and every metric that answers were scored by."""
+"""Scores: mean scores if a log gives partial credit, and every metric by which answers were scored."""
 
 from llmjobs.report.blocks import Block, Column, Content, Finding, Prose, Table
 from llmjobs.report.measure import Measures

@@ -1,1 +1,1 @@
-"""Text of any script on its way to paper: the invisible shown, Arabic joined, directions ordered."""
+"""Prepare text in any script for printing: make the invisible visible, join Arabic letters, order directions."""

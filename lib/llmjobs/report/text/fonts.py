@@ -1,8 +1,8 @@
-"""Fonts that are embedded, in order of preference, and which of them has a letter.
+"""The embedded fonts in order of preference, and which of them has a letter.
 
-Source Sans Pro (SIL OFL) for reading, DejaVu Sans (matplotlib's own) for Greek, Arabic, Hebrew, symbols
-and some emoji, Noto Sans (SIL OFL) for Thai, Khmer, Burmese and the scripts of India, Droid Sans Fallback
-(Apache-2.0) for Chinese, Japanese and Korean; then every ``*.ttf`` of the folder in ``LLMJOBS_FONTS``.
+Source Sans Pro (SIL OFL) for reading, DejaVu Sans (matplotlib's own) for Greek, Arabic, Hebrew, symbols and some emoji,
+Noto Sans (SIL OFL) for Thai, Khmer, Burmese and the scripts of India, Droid Sans Fallback (Apache-2.0) for Chinese,
+Japanese and Korean; then every ``*.ttf`` of the folder in ``LLMJOBS_FONTS``.
 """
 
 import os
@@ -29,13 +29,13 @@ EXTRA = "LLMJOBS_FONTS"
 
 
 def matplotlib_fonts() -> Path:
-    """Return the folder of fonts that comes with matplotlib."""
+    """Return the folder of matplotlib's fonts."""
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 @lru_cache(maxsize=1)
 def register_fonts() -> None:
-    """Make the reading faces known to reportlab, once a process; fallback fonts follow when needed."""
+    """Register the reading fonts with reportlab, once per process; fallback fonts follow when needed."""
     for face, (file, _) in FILES.items():
         pdfmetrics.registerFont(TTFont(NAMES[face], str(OWN / file)))
     pdfmetrics.registerFontFamily("Text", normal="Text", bold="Text-Bold", italic="Text-Italic", boldItalic="Text-Bold")
@@ -43,7 +43,7 @@ def register_fonts() -> None:
 
 @lru_cache(maxsize=256)
 def _fallback(face: Face, place: int) -> str | None:
-    """Register the fallback font number ``place`` of a face; None past the last, empty when it cannot be used."""
+    """Register the fallback font number ``place`` of a face; None after the last one, empty if it cannot be used."""
     files: list[Path] = [matplotlib_fonts() / FILES[face][1]]
     if face != "regular":
         files.append(matplotlib_fonts() / FILES["regular"][1])
@@ -71,7 +71,7 @@ def font_file(name: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def font_for(letter: str, face: Face) -> str | None:
-    """Return the first font that has a letter with all of its marks; None where no font has it."""
+    """Return the first font that has a letter with all of its marks; None if no font has it."""
     register_fonts()
     codes = [ord(character) for character in letter if character not in JOINERS]
     if any(needs_box(character) for character in letter):

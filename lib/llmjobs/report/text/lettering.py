@@ -1,7 +1,7 @@
-"""Text of the plots on a canvas of pixels: measured and drawn by the same letters as in the PDF.
+"""Text of the plots on a pixel canvas, measured and drawn with the same letters as in the PDF.
 
-matplotlib's own text has one font for a word and no box for what no font has; here a label is as wide and
-reads the same in the PNG, in the PDF and in the layout that both share.
+matplotlib's own text uses one font per word and has no box for missing letters. Here a label is equally wide and reads
+the same in the PNG, in the PDF and in the layout that both share.
 """
 
 from typing import Any
@@ -21,14 +21,14 @@ ASCENT, DESCENT = 0.72, 0.2
 
 
 def face_of(prop: FontProperties) -> Face:
-    """Return the face that matplotlib's font properties ask for."""
+    """Return the face for matplotlib's font properties."""
     weight = prop.get_weight()
     heavy = weight in ("bold", "semibold", "heavy") or (isinstance(weight, int | float) and weight >= 600)
     return "bold" if heavy else "italic" if prop.get_style() == "italic" else "regular"
 
 
 class LetteringCanvas(FigureCanvasAgg):
-    """A canvas of pixels whose renderer sets text as the report does."""
+    """A pixel canvas whose renderer draws text as the report does."""
 
     def get_renderer(self) -> "LetteringRenderer":
         """Return the renderer for the figure's size and resolution."""
@@ -46,7 +46,7 @@ class LetteringRenderer(RendererAgg):
     """Draws letters as filled outlines."""
 
     def get_text_width_height_descent(self, s: str, prop: FontProperties, ismath: Any) -> tuple[float, float, float]:
-        """Measure in the fonts that will print the text."""
+        """Measure in the fonts that will be printed."""
         size = prop.get_size_in_points() * self.dpi / 72
         return text_width(visible(s, keep_lines=False), face_of(prop), size), size * ASCENT, size * DESCENT
 
@@ -72,7 +72,7 @@ class LetteringRenderer(RendererAgg):
 
 
 def line_outline(text: str, face: Face) -> Path | None:
-    """Return the outline of a line of text, in thousandths of its size; None where there is nothing to see."""
+    """Return the outline of a line of text, in thousandths of its size; None if there is nothing to see."""
     parts: list[Path] = []
     x = 0.0
     for run in set_line(text, face):

@@ -1,8 +1,8 @@
-"""Sets a line of any script: in printed order, in fonts that have its letters, letters joined and stacked.
+"""Set a line in any script: in printed order, in fonts that have its letters, with letters joined and stacked.
 
-The order is the Unicode Bidirectional Algorithm's, by python-bidi; shapes and places of the letters come
-from HarfBuzz. What no font has is printed by its name (``[rocket]``) or as a box with its code point.
-Where the two packages are missing letters stand side by side in reading order.
+python-bidi applies the Unicode Bidirectional Algorithm; HarfBuzz gives the shapes and positions of the letters. What no
+font has is printed by its name (``[rocket]``) or as a box with its code point. Without the two packages, letters are
+printed side by side in reading order.
 """
 
 import itertools
@@ -32,18 +32,18 @@ uharfbuzz, bidi = _package("uharfbuzz"), _package("bidi.algorithm")
 
 KEPT = {0x200C: 0xE01EE, 0x200D: 0xE01EF}
 KEPT_BACK = {there: here for here, there in KEPT.items()}
-"""The algorithm drops joiners (UAX 9, X9): they pass through it as marks on the letter before."""
+"""The algorithm drops joiners (UAX 9, X9), so they pass through it as marks on the previous letter."""
 EM = 1000
-"""Places and widths of glyphs are in thousandths of the font size."""
+"""Positions and widths of glyphs are in thousandths of the font size."""
 FIRST_PRIVATE, PRIVATE = 0xE000, 0x1900
-"""Code points by which reportlab is asked for a glyph that has none; the text for copying stands beside it."""
+"""Code points that stand for glyphs without one in reportlab; the text for copying is stored beside them."""
 FIRST_BOX = 0x100000
 COMPLEX = range(0x0590, 0x1100), range(0x1700, 0x1B00), range(0x1CD0, 0x1D00), range(0xA800, 0xAC00)
-"""Where the scripts lie whose letters change with their neighbours, or carry marks, or read from right to left."""
+"""Code points of scripts whose letters change with their neighbours, carry marks, or read from right to left."""
 
 
 class Glyph(NamedTuple):
-    """A shape of a font: where it stands, how far it moves the pen, and the text that it begins."""
+    """A glyph of a font: its position, its advance, and the text that it begins."""
 
     number: int
     x: float
@@ -53,7 +53,7 @@ class Glyph(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Letters of one font: plain ones by their text, shaped ones by their glyphs; or a box with a code point."""
+    """Letters of one font: plain ones as text, shaped ones as glyphs; or a box with a code point."""
 
     font: str
     text: str
@@ -114,7 +114,7 @@ def _set_part(text: str, face: Face, right: bool) -> tuple[Run, ...]:
 
 
 def _prepare(text: str, face: Face) -> tuple[str, list[str]]:
-    """Return the line with pictures that no font has as names, and placeholders for what is printed in boxes."""
+    """Return the line with names for pictures that no font has, and placeholders for what is printed in boxes."""
     parts: list[str] = []
     boxes: list[str] = []
     for letter in letters_of(text):
@@ -135,7 +135,7 @@ def _prepare(text: str, face: Face) -> tuple[str, list[str]]:
 
 
 def letters_of(text: str) -> list[str]:
-    """Split into letters with their marks and joiners: what must not be torn apart."""
+    """Split into letters with their marks and joiners, which must stay together."""
     letters: list[str] = []
     for character in text:
         mark = unicodedata.category(character)[0] == "M" or character in JOINERS
@@ -170,7 +170,7 @@ def _directions(text: str, right: bool) -> Iterator[tuple[str, bool]]:
 def _fonts(text: str, face: Face, boxes: Sequence[str], right: bool) -> Iterator[tuple[str, str]]:
     """Yield the runs of one font each; an empty font name for a box.
 
-    Blanks and signs between words that read from right to left stay in the words' font.
+    Blanks and signs between words that read from right to left stay in the font of these words.
     """
     run, font = "", ""
     whole = (letter if font_for(letter, face) else list(letter) for letter in letters_of(text))
@@ -233,7 +233,7 @@ def _harfbuzz_font(name: str) -> Any:
 
 
 def glyphs_of(run: Run) -> Sequence[Glyph]:
-    """Return the glyphs of any run that is no box."""
+    """Return the glyphs of any run that is not a box."""
     return run.glyphs or _unshaped(run.text, run.font, False)
 
 
@@ -268,10 +268,9 @@ def _draw_box(canvas: Canvas, x: float, y: float, run: Run, size: float, wide: f
 
 
 def _draw_glyphs(canvas: Canvas, x: float, y: float, run: Run, size: float) -> None:
-    """Draw shaped letters with the text that a reader gets when copying them (ISO 32000-1, 14.9.4).
+    """Draw shaped letters together with the text for copying (ISO 32000-1, 14.9.4).
 
-    Letters that read from left to right are marked together, others one by one, as readers expect them in the order
-    of the page.
+    Letters that read from left to right are marked together, others one by one, because PDF viewers expect page order.
     """
     face = pdfmetrics.getFont(run.font).face
     right = any(unicodedata.bidirectional(c) in ("R", "AL") for c in run.text)

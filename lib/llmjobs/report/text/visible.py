@@ -1,11 +1,11 @@
-"""Makes the invisible visible: control characters written out, formatting controls in a box, pictures by name."""
+"""Make the invisible visible: control characters escaped, formatting controls in a box, pictures by name."""
 
 import unicodedata
 
 SILENT = {0xFE0E, 0xFE0F}
-"""Variation selectors: they change a neighbour and have no shape of their own."""
+"""Variation selectors: they change a neighbour and have no shape."""
 JOINERS = "\u200c\u200d"
-"""They shape the letters around them in Arabic and Indic scripts, glue emoji together, and else do nothing."""
+"""They shape the letters around them in Arabic and Indic scripts, join emoji, and otherwise have no effect."""
 FIRST_JOINED = 0x0590
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 FLAG_LETTERS = range(0x1F1E6, 0x1F200)
@@ -14,7 +14,7 @@ FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 def visible(text: str, *, keep_lines: bool = True) -> str:
     r"""Return ``text`` with control characters written as ``\x1b`` and tabs as blanks.
 
-    Line breaks stay when ``keep_lines``, else they become blanks.
+    With ``keep_lines``, line breaks stay; otherwise they become blanks.
     """
     text = text.replace("\r\n", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     if text.isprintable():
@@ -57,7 +57,7 @@ def code_point(character: str) -> str:
 
 
 def picture_name(character: str) -> str | None:
-    """Return ``[rocket]`` for an emoji or another symbol that no font has; None for what is no picture."""
+    """Return ``[rocket]`` for an emoji or another symbol that no font has; None for other characters."""
     code = ord(character)
     if code in SKIN_TONES:
         return ""

@@ -1,4 +1,4 @@
-"""Each plot as PDF and PNG, and kept for the document; the same input gives the same bytes."""
+"""Write each plot as PDF and PNG, and keep it for the document. Equal input gives equal bytes."""
 
 import io
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def _png(plot: Plot) -> bytes:
 
 
 def _pdf(plot: Plot, caption: str) -> bytes:
-    """One page of the plot's size, by the same means as the report: embedded fonts, any script."""
+    """One page of the plot's size, with embedded fonts in any script, like the report."""
     width, height = (float(side) * 72 for side in plot.get_size_inches())
     data = io.BytesIO()
     canvas = Canvas(data, pagesize=(width, height), invariant=1, initialFontName="Text", lang="en")

@@ -1,4 +1,4 @@
-"""Writes one self-contained page that filters the questions and shows every model's answer to each."""
+"""Write one self-contained page that filters the questions and shows every model's answer to each."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ TEXT_LIMIT = 4_000
 def write_html(
     path: Path, measures: Measures, title: str, findings: Sequence[Finding], blocks: Sequence[Block]
 ) -> Path:
-    """Fill the template with the data; all text is data to it and set as text, never as markup."""
+    """Fill the template with the data. All text is inserted as text, never as markup."""
     data = {
         "title": title,
         "partial": measures.study.partial,
@@ -62,7 +62,7 @@ def _benchmark(measures: Measures, benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _question(measures: Measures, benchmark: Benchmark, column: int, order: Sequence[int], subject: int) -> list[Any]:
-    """Return subject, id, text, choices, gold, label note, outcomes ("1", "0", "u", "e" a model), answers."""
+    """Return subject, id, text, choices, gold, label note, outcomes ("1", "0", "u" or "e" per model), answers."""
     question = benchmark.questions[column]
     note = measures.study.label_notes.get(
         (benchmark.name, str(benchmark.subject[column]), benchmark.doc_id[column]), ""

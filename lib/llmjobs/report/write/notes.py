@@ -1,4 +1,4 @@
-"""Writes ``notes.md``: answers to the usual questions about a study, with its figures."""
+"""Write ``notes.md``: answers to common questions about a study, with its figures."""
 
 import re
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def notes_text(
 
 
 def escape(text: str) -> str:
-    """Return plain text as Markdown that shows just that text."""
+    """Return plain text as Markdown that shows exactly that text."""
     parts = [_escaped(part) for part in parts_of(text)]
     return "".join(f"{FIRST}{part}{END}" if at % 2 else part for at, part in enumerate(parts))
 

@@ -1,4 +1,4 @@
-"""Writes ``summary.csv``, ``pairs.csv``, ``overlap.csv``, ``mtbench.csv`` and the report's part of ``summary.json``."""
+"""Write ``summary.csv``, ``pairs.csv``, ``overlap.csv``, ``mtbench.csv`` and the report's part of ``summary.json``."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from llmjobs.report.study import Benchmark, Cost, RawRun
 
 Cell = str | int | float | None
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
+"""A spreadsheet reads a cell that starts with one of these as a formula; the wide forms are used in Japanese."""
 
 
 def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) -> list[Path]:
@@ -39,7 +39,7 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
 
 
 def write_long_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
-    """Write every row of the tables that the PDF cuts and that no other file holds; return the paths."""
+    """Write every row of tables that the PDF cuts and that no other file contains; return the paths."""
     written = []
     for block in blocks:
         if isinstance(block, Table) and block.long and not block.cut.all_in:
@@ -52,7 +52,7 @@ def write_long_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
 
 
 def safe_cell(value: Cell) -> Cell:
-    """Return a text that no spreadsheet runs: an apostrophe before what it would take for a formula."""
+    """Return a text that no spreadsheet executes: an apostrophe precedes what would be a formula."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) or value.lstrip().startswith(FORMULA) else value
     if isinstance(value, float):
@@ -98,7 +98,7 @@ SUMMARY = (
 
 
 def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
-    """One row a model and benchmark (subject empty), then one a subject."""
+    """One row per model and benchmark (subject empty), then one per subject."""
     for name, found in measures.accuracy.items():
         for model in found.models:
             entry = measures.study.entries[model.entry]
@@ -185,7 +185,7 @@ SCORES = ("benchmark", "metric", "counts", "kind", "model", "model_id", "n", "me
 
 
 def _score_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
-    """One row a metric and model."""
+    """One row per metric and model."""
     for scores in measures.scores:
         table = scores.table
         for model in scores.models:
@@ -199,7 +199,7 @@ LETTERS = ("benchmark", "model", "letter", "chosen", "right")
 
 
 def _letter_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
-    """One row a model and letter: how often it is chosen, and how often it is right."""
+    """One row per model and letter: how often it is chosen, and how often it is right."""
     for benchmark in measures.study.benchmarks:
         for model in measures.patterns[benchmark.name]:
             for place, (chosen, right) in enumerate(zip(model.chosen, model.gold, strict=True)):
@@ -211,7 +211,7 @@ CALIBRATION = ("benchmark", "model", "n", "confidence", "accuracy", "ece", "brie
 
 
 def _calibration_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
-    """One row a model whose option probabilities are recorded."""
+    """One row per model whose option probabilities are recorded."""
     for benchmark in measures.study.benchmarks:
         for model in measures.patterns[benchmark.name]:
             if (c := model.calibration) is not None:
@@ -283,7 +283,7 @@ def _names(measures: Measures, benchmark: Benchmark, *rows: int) -> list[str]:
 
 
 def _write_summary(measures: Measures, findings: Sequence[Finding], path: Path) -> Path:
-    """Put the report's part into ``summary.json`` and leave what jobs wrote there as it is."""
+    """Put the report's part into ``summary.json``; the jobs' parts stay unchanged."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
@@ -329,11 +329,11 @@ def _missed(measures: Measures, name: str) -> dict[str, Any]:
 
 
 MTBENCH = ("run", "judge", "agent", "less", "turn", "category", "n", "unread", "score", "low", "high", "p", "p_holm")
-"""``less`` names the second agent of a difference: ``score`` is the first one's mean less the second one's."""
+"""``less`` names the second agent of a difference: ``score`` is the first one's mean minus the second one's."""
 
 
 def _mtbench_rows(runs: Sequence[RawRun]) -> Iterable[Sequence[Cell]]:
-    """Yield a row for each mean (over all, by turn, by category), then one for each two agents of a judge."""
+    """Yield a row for each mean (overall, by turn, by category), then one for each pair of agents of a judge."""
     for run in runs:
         part = run.summary.get("mtbench")
         if not isinstance(part, Mapping):
