@@ -48,15 +48,13 @@ from llmjobs.work.run import Outcome, open_run, report_end, write_summary
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
-# An opened eval unit: a plan of batches, and the records of each.
-
 DECIMALS = 6
 """Log-likelihoods are rounded to 1e-6 nats, finer than float32 resolves, so records are equal on all machines."""
 DOCS_A_STEP = 16
 """Replies generated between two checkpoints. A unit that was started with another number keeps it."""
 
 STEPS_BEFORE = {"docs_a_step": 16}
-"""Steps of units whose checkpoint does not name them yet."""
+"""Steps of units whose checkpoint does not name them."""
 
 
 def record_of(
@@ -112,7 +110,7 @@ class LoglikelihoodWork:
 
     @property
     def steps(self) -> int:
-        """Batches, and one more where docs were refused."""
+        """The batches, and one more step if docs were refused."""
         return len(self.plan.batches) + bool(self.plan.refused)
 
     def step(self, index: int) -> Step:
@@ -221,11 +219,9 @@ class GenerationWork:
         return record_of(self.task, doc, grade, **details)
 
     def _stop(self, doc: Doc) -> tuple[str, ...]:
-        """What ends an answer, looked for behind the thinking."""
+        """What ends an answer, searched only after the thinking."""
         return (*self.task.data.benchmark.generation(doc).stop, *self.encoded.format.ends[1])
 
-
-# The eval job as the runner sees it: loads each model once, opens one unit after the other on it.
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +242,7 @@ class EvalJob:
         self._date: datetime.date | None = None
 
     def for_worker(self) -> "EvalJob":
-        """A copy without a loaded model, to be sent to another machine, where the next model is not known."""
+        """A copy without a loaded model for another machine, on which the next model is not known."""
         other = copy.copy(self)
         other._bench, other._failed, other._prefetches = None, {}, False
         return other
@@ -374,11 +370,11 @@ def _extent(encoded: EncodedUnit, tasks: Sequence[Task]) -> Extent:
 
 
 class _Bench:
-    """One loaded model with its scorer, and what is recorded of it.
+    """One loaded model with its scorer, and what is recorded about it.
 
-    What has to be tried (which path is right, how large batches should be) is tried when a unit needs it, in proportion
-    to the study, and kept for the next run of the same model on this machine. What this run recorded comes first: it
-    goes on as it began.
+    Trials (which path is right, how large batches should be) are run when a unit needs them, in proportion to the
+    study, and kept for the next run of the same model on this machine. What this run has recorded has priority, so a
+    run continues as it began.
     """
 
     def __init__(self, spec: ModelSpec, study: Manifest, folder: RunFolder) -> None:
@@ -443,7 +439,7 @@ class _Bench:
         return found
 
     def _own(self, name: str) -> Any:
-        """What this run recorded on this machine, with this build."""
+        """What this run recorded on this machine with this build."""
         return self._earlier.get(name) if self._earlier.get("measured_on") == self._known.digest else None
 
     def note_prompts(self, prompt_format: PromptFormat, system: str) -> None:
@@ -469,7 +465,7 @@ class _Bench:
         return generator
 
     def write(self) -> None:
-        """Bring ``model.json`` up to date: what was loaded, and with which limits it runs."""
+        """Update ``model.json``: what was loaded, and the limits with which it runs."""
         record = self.engine.description.to_record() | self.effective | {"chat_template": self.spec.chat_template}
         record |= {"measured_on": self._known.digest}
         if self.probe:
@@ -514,7 +510,7 @@ def _began_before_prompts_were_kept(saved: Saved | None) -> bool:
 
 
 def _smaller(state: Mapping[str, Any]) -> str:
-    """What a work's state says of its batches."""
+    """A line on the reduced batch size in a work's state."""
     if (rows := state.get("row_limit")) is not None:
         return f"at most {rows} replies at once"
     return f"at most {state['token_limit']:,} tokens a batch" if state.get("token_limit") else "smaller batches"
@@ -523,8 +519,6 @@ def _smaller(state: Mapping[str, Any]) -> str:
 def _short(text: str) -> str:
     return text if len(text) <= 120 else f"{text[:119]}…"
 
-
-# The eval job from a manifest to a summary.
 
 __all__ = ["dry_run", "run", "with_limit"]
 
@@ -553,7 +547,7 @@ def dry_run(study: Manifest, results: Path) -> str:
     """Print what would run and what is done already, without loading a model or writing anything.
 
     Raises:
-        FingerprintError: the run was begun with other settings, so that it would be refused.
+        FingerprintError: the run was started with other settings, so it would be refused.
 
     """
     folder = RunFolder(results / study.name)

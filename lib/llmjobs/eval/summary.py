@@ -21,8 +21,6 @@ from llmjobs.work.journal import Record, read_records
 from llmjobs.work.run import Outcome
 from llmjobs.work.units import Unit
 
-# The summary of an eval: accuracy with intervals, and real, CPU and GPU time of each model, from the records alone.
-
 CONFIDENCE = "95% Wilson"
 
 
@@ -169,8 +167,6 @@ def _metrics(benchmark: str, records: Sequence[EvalRecord]) -> dict[str, float]:
     return {name: round(aggregate(name, found), 6) for name, found in values.items()}
 
 
-# The eval summary on the terminal.
-
 HEADER = (
     "model", "accuracy (95% interval)", "macro", "questions", "q/s", "real", "CPU", "GPU", "memory", "resident",
 )  # fmt: skip
@@ -252,9 +248,6 @@ def _accuracy_cell(benchmark: Mapping[str, Any], named: bool) -> str:
 
 def _percent(value: float | None) -> str:
     return DASH if value is None else f"{fixed(100 * value, 1)}%"
-
-
-# `--show`: each question, the model's answer, right or wrong.
 
 
 def record_printer(

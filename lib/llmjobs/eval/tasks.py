@@ -44,7 +44,7 @@ class SubjectData:
         """The questions, in the order of the rows.
 
         Raises:
-            DataError: a row is not of the benchmark's form; the line names it.
+            DataError: a row does not have the benchmark's format.
 
         """
         assert self.test is not None
@@ -173,7 +173,7 @@ def write_docs(folder: RunFolder, data: SubjectData) -> None:
     relative = f"docs/{data.key}.jsonl"
     try:
         known = disk.read_whole(folder.path / relative)
-    except OSError:  # missing, or not readable: written anew
+    except OSError:  # missing or unreadable, so it is written again
         known = None
     if known != lines:
         folder.write_text(relative, lines.decode())

@@ -31,7 +31,7 @@ class Attempts:
 
     @property
     def given_up(self) -> str | None:
-        """Why it is not tried again, or None."""
+        """Why it is not tried again; None if it is."""
         if self.kills >= MOST_KILLS:
             return f"killed for lack of memory {'once' if self.kills == 1 else f'{self.kills} times'}"
         if self.vanished >= MOST_VANISHED:
@@ -54,16 +54,16 @@ class AttemptsFile:
             self._write()
 
     def start(self) -> None:
-        """Note a start, before it happens."""
+        """Record a start before it happens."""
         self.attempts.running = True
         self.attempts.boot = boot_id()
         self.attempts.group, self.attempts.oom_kills = own_oom_kills() or (None, oom_kills())
         self._write()
 
     def end(self, *, killed: bool) -> None:
-        """Note that its end was seen, by SIGKILL or not.
+        """Record an observed end, by SIGKILL or not.
 
-        Whose kill it was shows in the control group's own count of kills for memory, where there is one.
+        If there is a control group, its count of kills for memory shows who killed it.
         """
         self.attempts.running = False
         if killed:
@@ -74,7 +74,7 @@ class AttemptsFile:
         self._write()
 
     def clear(self) -> None:
-        """Forget earlier ends: it has a result."""
+        """Clear the counts, because the cell has a result."""
         self.attempts = Attempts()
         self._write()
 

@@ -24,11 +24,11 @@ from llmjobs.quantization import NONE
 from llmjobs.redaction import redacted
 from llmjobs.work.folder import RunFolder
 
-# What happens in a cell's process once torch is there: the model, its speed, and the eval job's questions.
+# In the cell's process, after importing torch: the model, its speed, and the questions of the eval job.
 
 
 class CellEval(EvalJob):
-    """The eval job of one model, driven unit by unit, its model open to look at."""
+    """The eval job of one model, run unit by unit, with access to its model."""
 
     def bench(self) -> Any:
         """The loaded model with its scorer."""
@@ -36,12 +36,12 @@ class CellEval(EvalJob):
 
 
 class CellRun:
-    """One cell at work."""
+    """The measurement of one cell."""
 
     def __init__(self, task: Mapping[str, Any], folder: Path) -> None:
-        """Take the task as the parent sent it; ``folder`` is thrown away afterwards."""
+        """``task`` is as the parent sent it; ``folder`` is temporary."""
         self.task = task
-        # built as the parent validated it: a grid may hold pairs that a manifest refuses
+        # built from what the parent validated: a grid may contain pairs that a manifest refuses
         self.spec = ModelSpec.model_construct(**task["model"])
         benchmarks = [BenchmarkSpec.model_validate(one) for one in task["benchmarks"]]
         section = EvalSection(
@@ -59,11 +59,11 @@ class CellRun:
 
     @property
     def gpu_s_reason(self) -> str | None:
-        """Why there is no GPU time, where there is none."""
+        """Why there is no GPU time; empty if there is."""
         return NO_GPU_TIME.get(self.spec.device)
 
     def load(self) -> Any:
-        """Load the model, after the device was woken."""
+        """Initialize the device, then load the model."""
         self.probe_s = self.engine.warm_up_s(self.spec.device)
         with measured(self.clock) as span:
             bench = self.job.bench()
@@ -73,7 +73,8 @@ class CellRun:
         found = bench.engine.description
         for key in ("device", "quantization"):
             asked, is_now = getattr(self.spec, key), getattr(found, key)
-            as_stored = key == "quantization" and asked == NONE  # what a file holds is recorded, not asked for
+            # the precision of a stored file is recorded, not requested
+            as_stored = key == "quantization" and asked == NONE
             if asked != is_now and not as_stored:
                 raise LlmjobsError(f"asked for {key} {asked}, but the loaded weights are {is_now}; not running it")
         self.effective = dict(bench.effective)
@@ -84,16 +85,16 @@ class CellRun:
         self._speed([tokens], rows=1, new_tokens=4)
 
     def measure_speed(self) -> list[Speed]:
-        """Time prefill and decode at the context lengths asked for."""
+        """Time prefill and decode at the requested context lengths."""
         task = self.task
         return self._speed(task["context_lengths"], rows=task["batch_size"], new_tokens=task["new_tokens"])
 
     def energy_meter(self) -> EnergyMeter:
-        """Energy of processor and device."""
+        """Return a meter for the energy of processor and device."""
         return EnergyMeter(self.spec.device, self.task.get("uuid") or self.engine.gpu_uuid())
 
     def ask(self, reporter: Reporter) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
-        """Ask every question; returns the records, and the time of their batches added up."""
+        """Ask every question; return the records and the total time of their batches."""
         records: list[Mapping[str, Any]] = []
         total, gpu, peaks, tokens = Span(), [], [0], 0
         plans = {}
@@ -121,33 +122,31 @@ class CellRun:
         return engine.measure_speed(contexts, rows=rows, new_tokens=new_tokens)
 
 
-# One cell in a process of its own (`python -m llmjobs.matrix.cell_process`): load, warm up, time, ask.
-
 WARM_UP_TOKENS = 16
 NOISE = ("will be cast from", "gemm_4bit_forward")
-"""Lines that a back end repeats for every layer and that change nothing."""
+"""Messages that a back end repeats for every layer and that change nothing."""
 
 
 class WarningCollector(logging.Handler):
-    """Collects warnings, each once, so that a halved batch is told with the cell's result."""
+    """Collects warnings, each once, so that a halved batch is reported with the cell's result."""
 
     def __init__(self) -> None:
-        """Collect from warnings upwards."""
+        """Collect warnings and errors."""
         super().__init__(logging.WARNING)
         self.lines: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line."""
+        """Store one line."""
         line = printable(redacted(record.getMessage()))
         if not any(noise in line for noise in NOISE):
             self.lines[line[:300]] = None
 
 
 def run_cell(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Measure one cell; returns what it is, its figures and its answers.
+    """Measure one cell; return its properties, measurements and answers.
 
     Raises:
-        LlmjobsError: it cannot be loaded, or is not what was asked for.
+        LlmjobsError: it cannot be loaded, or differs from what was requested.
 
     """
     remarks = WarningCollector()
@@ -196,7 +195,7 @@ def _import_everything(task: Mapping[str, Any], folder: Path) -> "CellRun":
 
 
 class _Phases:
-    """Spans by name, told to the parent as they begin."""
+    """Times spans by name and reports each to the parent as it begins."""
 
     def __init__(self, reporter: Reporter, clock: Any) -> None:
         self.reporter, self.clock = reporter, clock

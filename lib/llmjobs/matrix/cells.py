@@ -20,20 +20,20 @@ DEVICE_NAMES = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One square of the grid, as the manifest asks for it."""
+    """One cell of the grid, as the manifest describes it."""
 
     model: ModelSpec
-    """With the device, dtype and quantization of the cell."""
+    """The model with the device, dtype and quantization of the cell."""
     threads: int | str
     batch_size: int
     tags: tuple[str, ...]
-    """What distinguishes it from others of the same row: dtype, threads, rows; empty where nothing varies."""
+    """What distinguishes it from other cells of the same row: dtype, threads, rows; empty if nothing varies."""
     precision: Precision | None = None
     """Where the manifest lists ``precisions``."""
     is_reference: bool = False
     """Whether cells of other precisions are compared with it."""
     error: str | None = None
-    """Why it does not exist, as far as the manifest says."""
+    """Why it cannot exist, as far as the manifest shows."""
 
     @property
     def row(self) -> str:
@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def layer(self) -> Layer:
-        """What has to work for it."""
+        """What the machine must support for it."""
         engine = engine_name(self.model.engine, self.model.id)
         if engine != "transformers":
             return (self.model.device, "auto", engine)
@@ -59,7 +59,7 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """The cell's folder in the run, where its answers and ``cell.json`` lie."""
+        """The cell's folder in the run, which contains its answers and ``cell.json``."""
         return f"matrix/{self.name}"
 
     def path(self, repetition: int) -> str:
@@ -67,7 +67,7 @@ class Cell:
         return self.folder if repetition == 1 else f"{self.folder}/repetition-{repetition}"
 
     def settings(self, section: MatrixSection) -> dict[str, Any]:
-        """What decides its answers and its figures, beside model and questions."""
+        """What decides its answers and measurements, besides model and questions."""
         return {
             "cell": self.name,
             "device_asked": self.model.device,
@@ -99,7 +99,7 @@ def matrix_section(study: Manifest) -> MatrixSection:
 
 
 def matrix_benchmarks(study: Manifest) -> list[BenchmarkSpec]:
-    """The questions of every cell: the benchmarks of the section, or else those of ``eval``.
+    """The questions of every cell: the benchmarks of the section, otherwise those of ``eval``.
 
     Raises:
         DataError: there are none.
@@ -115,7 +115,7 @@ def matrix_benchmarks(study: Manifest) -> list[BenchmarkSpec]:
 
 
 def make_cells(study: Manifest) -> list[Cell]:
-    """All cells in the order of the grid: model, device, precision, then what else varies.
+    """All cells in the order of the grid: model, device, precision, then whatever else varies.
 
     Raises:
         DataError: a model is an endpoint.
@@ -135,7 +135,7 @@ def make_cells(study: Manifest) -> list[Cell]:
 
 
 def _grid(section: MatrixSection, model: ModelSpec) -> list[Cell]:
-    """Every quantization with every number format. Not validated anew: a probe says why a pair cannot work."""
+    """Every quantization with every number format. Pairs are not validated; a probe says why one cannot work."""
     cells = []
     axes = (section.quantizations, section.dtypes, section.threads, section.batch_sizes)
     for quantization, dtype, threads, batch_size in product(*axes):

@@ -31,8 +31,6 @@ from llmjobs.report.wording import (
 from llmjobs.report.write.notes import TIMINGS
 from llmjobs.statistics.paired import difference_from_counts, simultaneous_level
 
-# The timing matrix in figures: bars, accuracy against time, memory against speed.
-
 
 def matrix_figures(cells: Sequence[CellResult]) -> list[Figure]:
     """Return the figures for the cells that ran."""
@@ -98,9 +96,6 @@ def memory_against_speed(points: Sequence[tuple[float, float, str]]) -> Plot:
         names = short_names([name for _, _, name in points], 26)
         place_labels(axes, [(x, y, name) for (x, y), name in zip(at, names, strict=True)])
     return figure
-
-
-# The timing matrix: the grid, its bars, accuracy against time, and which answers a setting changes.
 
 
 def _cells(measures: Measures) -> list[CellResult]:
@@ -191,7 +186,7 @@ def _without_result(cells: Sequence[CellResult]) -> list[Block]:
 
 
 def _flips(flips: Sequence[Flips], named: Mapping[int, str]) -> Table:
-    """``named``: the name of each cell by its ``id()``."""
+    """``named`` maps the ``id()`` of each cell to its name."""
     columns = [
         Column("Cell", "left", 1),
         Column("Against", "left", 1),

@@ -65,7 +65,7 @@ class CellWork:
         return self.result
 
     def state(self) -> Mapping[str, Any]:
-        """Nothing is needed to go on."""
+        """Nothing is needed to resume."""
         return {}
 
 
@@ -91,7 +91,7 @@ class MatrixJob:
         self._places: dict[str, tuple[Cell, int]] = {}
 
     def for_worker(self) -> "MatrixJob":
-        """A copy for another machine, whose card is not the one that was probed."""
+        """A copy for another machine, whose GPU is not the probed one."""
         other = copy.copy(self)
         hidden: dict[str, Mapping[str, Any]]
         hidden = {name: {k: v for k, v in found.items() if k != "uuid"} for name, found in self.machine.devices.items()}
@@ -146,13 +146,13 @@ class MatrixJob:
         yield work
 
     def close(self) -> None:
-        """Nothing stays loaded here."""
+        """Do nothing, because no model stays loaded here."""
 
     def _run(self, cell: Cell, repetition: int, unit: Unit, tasks: Sequence[Task]) -> CellWork:
-        """Start the cell, again after a kill for memory, until it has a result or is given up.
+        """Start the cell, and again after a kill for memory, until it has a result or is given up.
 
         Raises:
-            LlmjobsError: it failed in another way; the line says how.
+            LlmjobsError: it failed in another way.
 
         """
         attempts = AttemptsFile(self.folder, cell.folder)
@@ -245,7 +245,7 @@ class MatrixJob:
         return progress_of(self.folder, cell.folder) == "done"
 
     def _make_ready(self, tasks: Sequence[Task]) -> None:
-        """Bring the weights onto this machine and into its page cache, so that no cell's load waits for them."""
+        """Put the weights onto this machine and into its page cache, so that no cell's load waits for them."""
         located = tasks[0].located
         if located is None:
             return
@@ -259,7 +259,7 @@ def _source(cell: Cell) -> tuple[str, str]:
 
 
 def _described(machine: Machine) -> dict[str, Any]:
-    """What the probes found, without what names this very card."""
+    """What the probes found, without what identifies the individual GPU."""
     hidden = ("uuid", "free_bytes")
     return {
         "devices": {
@@ -301,11 +301,8 @@ def _finished(cell: Cell, repetition: int, ended: Ended) -> CellWork:
     return CellWork(Step(records, timing), effective)
 
 
-# The matrix job from a manifest to a grid.
-
-
 def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None = None) -> Outcome:
-    """Run (or resume) the matrix of ``study`` below ``results``, on the cluster ``ray`` if given; prints the grid.
+    """Run or resume the matrix of ``study`` below ``results``, on the cluster ``ray`` if given, and print the grid.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.

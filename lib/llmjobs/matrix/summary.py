@@ -23,7 +23,7 @@ from llmjobs.work.journal import Record
 
 
 def summarize(cells: Sequence[CellResult], failed: Mapping[str, str]) -> dict[str, Any]:
-    """Return the ``matrix`` part of ``summary.json``; ``failed`` maps units to the reason in one line."""
+    """Return the ``matrix`` part of ``summary.json``; ``failed`` maps units to the line with the reason."""
     missing = [cell.cell for cell in cells if cell.status == MISSING]
     return {
         "status": "partial" if missing else "complete",
@@ -36,14 +36,14 @@ def summarize(cells: Sequence[CellResult], failed: Mapping[str, str]) -> dict[st
 
 @dataclass(frozen=True)
 class Repetition:
-    """One finished repetition of a cell, as it was recorded."""
+    """One finished repetition of a cell, as recorded."""
 
     timing: Record
     records: Sequence[CellRecord]
 
     @property
     def is_done(self) -> bool:
-        """Whether it has figures: one that was killed for memory has a result, but none."""
+        """Whether it has measurements: one that was killed for memory has a result without any."""
         return bool(self.timing["status"] == DONE)
 
     @property
@@ -55,9 +55,9 @@ class Repetition:
 def cell_result(
     cell: Cell, repetitions: Sequence[Repetition], wanted: int, *, unavailable: str | None, failed: str | None
 ) -> CellResult:
-    """Put the finished repetitions of a cell together.
+    """Combine the finished repetitions of a cell.
 
-    ``wanted`` is how many the manifest asks for; ``unavailable`` and ``failed`` say why there are fewer.
+    ``wanted`` is the number in the manifest; ``unavailable`` and ``failed`` say why there are fewer.
     """
     done = [repetition for repetition in repetitions if repetition.is_done]
     killed = next((str(one.timing["reason"]) for one in repetitions if not one.is_done), None)
@@ -115,7 +115,7 @@ def _status(
 
 
 def _figures(timing: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures of one repetition, under the names of ``docs/measuring.md``."""
+    """The measurements of one repetition, by the names in ``docs/measuring.md``."""
     questions, first = timing["questions"], timing["speed"][0]
     count, asked_s = questions["questions"], questions["real_s"]
     energy = timing["energy"]["joules"]
@@ -143,7 +143,7 @@ SPEEDS = ("ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s")
 
 
 def _spreads(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Spread | None]:
-    """Each figure over the repetitions; None where no repetition has it."""
+    """Each measurement over the repetitions; None if no repetition has it."""
     found: dict[str, Spread | None] = {}
     for name in rows[0]:
         values = [value for row in rows if (value := row.get(name)) is not None]
@@ -161,7 +161,7 @@ def _by_context(timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _reasons(timing: Mapping[str, Any]) -> dict[str, str]:
-    """Why a figure is null, by its name."""
+    """Why a measurement is null, by its name."""
     cpu, device = timing["cpu"], timing["model"]["device"]
     found = {
         "gpu_s": timing["gpu_s_reason"] if timing["gpu_s"] is None else None,
@@ -173,14 +173,11 @@ def _reasons(timing: Mapping[str, Any]) -> dict[str, str]:
     return {name: why for name, why in found.items() if why}
 
 
-# Which answers a setting changes.
-
-
 @dataclass(frozen=True)
 class Flips:
-    """What a cell's settings change on the same questions, against the cell it is compared with.
+    """What a cell's settings change on the same questions, compared with the reference cell.
 
-    ``changed`` counts other answers, right or wrong; the difference is this cell's accuracy less the other's.
+    ``changed`` counts different answers, right or wrong; the difference is this cell's accuracy minus the reference's.
     """
 
     cell: CellResult
@@ -189,7 +186,7 @@ class Flips:
     result: PairedDifference
 
     def to_json(self) -> dict[str, Any]:
-        """The flips as ``summary.json`` holds them."""
+        """The changes in the format of ``summary.json``."""
         result = self.result
         return {
             "model": self.cell.model,

@@ -1,7 +1,6 @@
-"""MT-Bench's content: questions, judge prompts, ratings, FastChat's files, scores, limits. No torch.
+"""MT-Bench: agents answer two-turn questions, judges rate them. No torch.
 
-Read in this order: ``questions`` (what is asked), ``judge_prompts`` and ``rating`` (how it is judged), ``judging``
-(one judgment), ``fastchat`` (files of other people), then what is made of it: ``scores``, ``pairwise``,
-``agreement``, ``bias``. ``calls``, ``limits`` and ``paid_backend`` see to it that no call to an endpoint is paid twice
-or over the limit.
+Read in this order: ``questions`` (what is asked), ``judging`` (one judgment), ``tasks`` and ``job`` (the run),
+``fastchat`` (imported files), then the analysis: ``scores`` and ``agreement``, ``summary`` and ``chapter``.
+``failed_calls`` and ``chat.paid_calls`` make sure that no call to an endpoint is paid twice or exceeds the limit.
 """

@@ -1,4 +1,4 @@
-"""How far judges agree with each other and with people, and what sways them: order, length, their own answers."""
+"""How far judges agree with each other and with people, and their biases: order, length, their own answers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -15,7 +15,7 @@ from llmjobs.mtbench.fastchat import Compared, Judged, turn_of
 from llmjobs.statistics.intervals import clustered_interval, group_sums
 from llmjobs.statistics.paired import sign_flip_p
 
-# How far judges agree: rating by rating, preference by preference, and with people's votes.
+# Agreement: rating by rating, preference by preference, and with people's votes.
 
 Figures = dict[str, Any]
 PairKey = tuple[str, int, str, str]
@@ -26,7 +26,7 @@ TIE = "tie"
 
 
 def rating_agreement(judged: Sequence[Judged]) -> list[Figures]:
-    """Every two judges on the same answers: correlation, mean difference, share within one point."""
+    """For every two judges on the same answers: correlation, mean difference, share within one point."""
     by_judge: dict[str, dict[tuple[str, str, int], float]] = {}
     for one in judged:
         if one.rating is not None:
@@ -52,7 +52,7 @@ def rating_agreement(judged: Sequence[Judged]) -> list[Figures]:
 
 
 def _with_ends(name: str, values: Any, questions: Sequence[str]) -> Figures:
-    """A mean under ``name``, the ends of its interval (cluster-robust over questions) under ``name_low``, ``_high``."""
+    """Return a mean as ``name``, and its interval (cluster-robust over questions) as ``name_low`` and ``name_high``."""
     value, low, high = (round(float(x), 6) for x in clustered_interval(values, questions))
     ends = (None, None) if np.isnan(low) else (low, high)
     return {name: value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
@@ -65,7 +65,7 @@ def _spearman(a: Any, b: Any) -> float | None:
 
 
 def preferences_of_ratings(judged: Iterable[Judged]) -> dict[PairKey, str]:
-    """Preferences of one judge's ratings, for every two models on the same question and turn."""
+    """Preferences from one judge's ratings, for every two models on the same question and turn."""
     by_place: dict[tuple[str, int], dict[str, float]] = {}
     for one in judged:
         if one.rating is not None:
@@ -79,7 +79,7 @@ def preferences_of_ratings(judged: Iterable[Judged]) -> dict[PairKey, str]:
 
 
 def preferences_of_pairs(compared: Iterable[Compared]) -> dict[PairKey, str]:
-    """Preferences of one judge's comparisons that were read."""
+    """Preferences from one judge's comparisons that could be read."""
     found = {}
     for one in compared:
         if one.winner is not None:
@@ -102,7 +102,7 @@ def preference_agreement(sources: Mapping[str, Preferences]) -> list[Figures]:
 
 
 def votes_agreement(sources: Mapping[str, Preferences], votes: Sequence[tuple[PairKey, str]]) -> list[Figures]:
-    """Each source against single votes; several people may have voted on one pair."""
+    """Each source compared with single votes; several people may have voted on one pair."""
     rows = []
     for name, preferences in sources.items():
         both = [(key[0], preferences[key], vote) for key, vote in votes if key in preferences]
@@ -112,7 +112,7 @@ def votes_agreement(sources: Mapping[str, Preferences], votes: Sequence[tuple[Pa
 
 
 def _agreement(both: Sequence[tuple[str, str, str]]) -> Figures:
-    """Shares of the same preference; ``both`` holds the question and the two preferences."""
+    """Shares of equal preferences; ``both`` has the question and the two preferences."""
     decided = [(question, a, b) for question, a, b in both if TIE not in (a, b)]
     told = _with_ends("decided", [a == b for _, a, b in decided], [question for question, _, _ in decided])
     return {
@@ -127,7 +127,7 @@ def read_votes(path: Path) -> list[tuple[PairKey, str]]:
     """People's votes: ``question_id``, ``turn``, ``model_a``, ``model_b``, ``winner`` (one of them, ``tie``).
 
     Raises:
-        DataError: not readable, or a line that is no vote.
+        DataError: not readable, or a line is not a vote.
 
     """
     found = []
@@ -144,7 +144,7 @@ def read_votes(path: Path) -> list[tuple[PairKey, str]]:
     return found
 
 
-# What a judge lets itself be swayed by: the order of two answers, their length, and whose they are.
+# Biases of a judge: the order of two answers, their length, and whether they are its own.
 
 Floats = NDArray[np.float64]
 Lengths = Mapping[tuple[str, str, int], int]
@@ -155,7 +155,7 @@ PERMUTATIONS = 10_000
 
 
 def position_bias(compared: Sequence[Compared]) -> Figures:
-    """How often a verdict turned with the order, and to which place."""
+    """How often a verdict changed with the order, and towards which position."""
     read = [one for one in compared if one.winner is not None]
     turned = [one for one in read if one.orders in (("first", "second"), ("second", "first"))]
     to_first = sum(one.orders == ("first", "second") for one in turned)
@@ -202,7 +202,7 @@ def length_bias(
 def _within_questions(keys: Sequence[tuple[str, int, str]], table: Floats, draws: int) -> tuple[float, float]:
     """Return Spearman's ρ of the centred ratings and lengths, and p by permuting agents within questions.
 
-    Agents that were rated on the same turns of a question are exchanged with all their turns at once.
+    Agents that were rated on the same turns of a question are exchanged together with all their turns.
     """
     ranks = np.column_stack([stats.rankdata(column) for column in table.T])
     ranks -= ranks.mean(axis=0)
@@ -238,7 +238,7 @@ def _longer(compared: Sequence[Compared], lengths: Lengths) -> tuple[int, list[f
 
 
 def self_preference(judge: str, own: Sequence[str], judged: Sequence[Judged]) -> Figures | None:
-    """Points by which ``judge`` rates its ``own`` models higher than other judges do; None where it has none.
+    """Points by which ``judge`` rates its ``own`` models higher than other judges do; None if it has none.
 
     ``own`` are the names of the agents that are the judge's own model.
     """

@@ -29,7 +29,7 @@ from llmjobs.report.wording import (
 )
 from llmjobs.report.write.notes import QUALITY
 
-# The judges: how much could be parsed, agreement, biases, imported files.
+# The judges: share of readable judgments, agreement, biases, imported files.
 
 Values = Mapping[str, Any]
 
@@ -187,8 +187,6 @@ def _files(rows: Sequence[Values]) -> list[Block]:
     return [Table("Judgments read from files", columns, lines, note=note)]
 
 
-# Ratings by category as a radar, and score against the length of answers.
-
 COLOURS = (
     figure_style.BLUE,
     figure_style.ORANGE,
@@ -199,7 +197,7 @@ COLOURS = (
 )
 DASHES = ("-", "--", ":", "-.")
 MOST_AGENTS = 12
-"""More lines than this cannot be told apart on a radar."""
+"""Maximum number of lines; more cannot be distinguished on a radar."""
 
 
 def radar(rows: Sequence[Values], categories: Sequence[str]) -> Plot:
@@ -252,8 +250,6 @@ def score_against_tokens(rows: Sequence[Values], lengths: Mapping[str, float]) -
             figure.legend(loc="outside right upper")
     return figure
 
-
-# MT-Bench: scores with intervals, a radar by category, comparisons, the judges, examples.
 
 SHOWN_WORDS = 40
 EXAMPLES = 3
@@ -550,13 +546,13 @@ def _against_others(best: str, rows: Sequence[Values]) -> str:
 
 
 def _p_beside(row: Values) -> str:
-    """The adjusted p where the interval alone would say the opposite: with few questions no test can be sure."""
+    """The adjusted p if the interval alone suggests the opposite: with few questions no test can be significant."""
     disagree = row["low"] is not None and not row["low"] <= 0 <= row["high"] and not apart(row)
     return f", but {p_value(row['p_holm'])} after correction" if disagree and row.get("p_holm") is not None else ""
 
 
 def _best_in_pairs(row: Values) -> Finding:
-    """Name the agent that wins most comparisons, and whether its rating's interval leaves the next one out."""
+    """Name the agent that wins most comparisons, and the next ones unless its rating's interval excludes them."""
     best, others = row["win_rates"][0], row["win_rates"][1:]
     only = _which_turns(row).removeprefix(", ")
     of = f"On MT-Bench ({only})" if only else "On MT-Bench"

@@ -1,4 +1,4 @@
-"""Works some items ahead in threads, so that calls to an endpoint overlap while results are taken in order."""
+"""Compute some items ahead in threads, so that calls to an endpoint overlap while results are taken in order."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Lookahead(Generic[T]):
-    """Computes ``work(i)`` for i from 0 to ``count`` - 1; one worker computes in this thread, nothing ahead."""
+    """Computes ``work(i)`` for i from 0 to ``count`` - 1. With one worker, this thread computes each item on demand."""
 
     def __init__(self, work: Callable[[int], T], count: int, workers: int) -> None:
         """Nothing is computed before :meth:`result`."""
@@ -18,7 +18,7 @@ class Lookahead(Generic[T]):
         self._next: int | None = None
 
     def result(self, index: int) -> T:
-        """Take item ``index``; items are taken in order, from any first one."""
+        """Return item ``index``; items must be taken in order, starting anywhere."""
         if self._pool is None:
             return self._work(index)
         if self._next is None:
@@ -29,6 +29,6 @@ class Lookahead(Generic[T]):
         return self._running.pop(index).result()
 
     def close(self) -> None:
-        """Let what is being computed finish (its call is paid), begin nothing more."""
+        """Wait for items in progress, because their calls are paid for, and start no more."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)

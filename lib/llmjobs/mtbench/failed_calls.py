@@ -1,8 +1,8 @@
-"""Failed calls are no results: which records of an mtbench run have to be asked for again.
+"""Failed calls are not results: which records of an mtbench run have to be requested again.
 
-A record whose call failed stands in its place, in error, so that everything after it can be read. The next run moves
-the unit back to the first such record: finished calls come from the journal of calls and are not paid again, so only
-what failed is asked, and the records become those of a server that never failed.
+A record whose call failed is stored as an error in its place, so that later records can be read. The next run rewinds
+the unit to the first such record. Finished calls come from the journal and are not paid again, so only failed ones are
+repeated, and the records become those of a server that never failed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,9 +16,9 @@ from llmjobs.work.journal import Record, read_records
 
 
 def failed_call(record: Mapping[str, object]) -> str | None:
-    """Why a record of an endpoint has no answer, where another try may give one.
+    """Why a record of an endpoint has no answer, if another try may give one.
 
-    ``final`` marks what no other try changes: a prompt that does not fit.
+    ``final`` marks failures that no other try can change: a prompt that does not fit.
     """
     orders = record.get("orders")
     parts = [record, *(orders if isinstance(orders, list) else [])]
@@ -29,20 +29,20 @@ def failed_call(record: Mapping[str, object]) -> str | None:
 
 
 def is_endpoint(task: AgentTask | JudgeTask) -> bool:
-    """Whether the records of a unit come from calls."""
+    """Whether a unit's records come from calls to an endpoint."""
     spec = task.spec if isinstance(task, AgentTask) else task.judge
     return bool(spec and spec.endpoint)
 
 
 def failed_calls(folder: RunFolder, task: AgentTask | JudgeTask) -> list[tuple[Record, str]]:
-    """The records of a unit whose call failed, each with its reason."""
+    """The records of a unit whose call failed, each with the reason."""
     if not is_endpoint(task):
         return []
     return [(record, why) for record in _records(folder, task.path) if (why := failed_call(record))]
 
 
 def waiting(folder: RunFolder, task: JudgeTask) -> list[Record]:
-    """The records of a judge that had no answer to judge, because the call for the answer failed."""
+    """The judge's records without an answer to judge, because the call for that answer failed."""
     failed = {
         (record["model"], record["question_id"]) for agent in task.agents for record, _ in failed_calls(folder, agent)
     }
@@ -55,7 +55,7 @@ def waiting(folder: RunFolder, task: JudgeTask) -> list[Record]:
 
 
 def ask_again(folder: RunFolder, bench: Bench) -> None:
-    """Move every unit back to the first record that has to be asked for again; judges before the agents they judge.
+    """Rewind every unit to the first record that must be requested again; judges before the agents they judge.
 
     Raises:
         FingerprintError: a unit was made with other settings.
@@ -83,7 +83,7 @@ def _rewind(
 
 
 def what_failed(folder: RunFolder, bench: Bench) -> dict[str, str]:
-    """For each unit with failed calls one line: how many, and the first reason."""
+    """One line per unit with failed calls: their number, and the first reason."""
     lines = {}
     for path, task in bench.tasks.items():
         failed = failed_calls(folder, task)

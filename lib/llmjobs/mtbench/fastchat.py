@@ -1,9 +1,9 @@
-"""FastChat's files, read as what they are and written so that FastChat reads them.
+"""Read and write FastChat's files.
 
 ``model_answer``: ``{"question_id", "model_id", "choices": [{"index": 0, "turns": [...]}]}``. ``model_judgment``,
-single: ``{"question_id", "model", "judge": [name, prompt], "judgment", "score", "turn"}``, a score of -1 where none was
-read; pairwise: ``{"question_id", "model_1", "model_2", "g1_winner", "g2_winner", "judge", "turn"}``. Nothing is
-dropped in silence: duplicates, failed answers and unread judgments are counted.
+single: ``{"question_id", "model", "judge": [name, prompt], "judgment", "score", "turn"}``, a score of -1 if none was
+read; pairwise: ``{"question_id", "model_1", "model_2", "g1_winner", "g2_winner", "judge", "turn"}``. Duplicates, failed
+answers and unread judgments are counted, never dropped silently.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from llmjobs.mtbench.questions import Question
 from llmjobs.work.journal import encode
 
 ERROR_TEXT = "$ERROR$"
-"""What FastChat stores in the place of an answer or a judgment that failed."""
+"""What FastChat stores in place of an answer or a judgment that failed."""
 UNREAD_SCORE = -1
 MOST_TURNS = 100
 MOST_SCORE = 1e6
-"""FastChat's scores are from 1 to 10; what lies far outside is a damaged file."""
+"""FastChat's scores are from 1 to 10; a score far outside means a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AnswerFile:
 
 @dataclass(frozen=True)
 class Judged:
-    """One single-answer judgment; ``rating`` is None where the file has none."""
+    """One single-answer judgment; ``rating`` is None if the file has none."""
 
     judge: str
     prompt: str
@@ -61,7 +61,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Compared:
-    """One comparison in both orders; ``winner``: ``first``, ``second``, ``tie``, None where an order was not read."""
+    """One comparison in both orders; ``winner``: ``first``, ``second``, ``tie``, or None if an order is unreadable."""
 
     judge: str
     prompt: str
@@ -79,12 +79,12 @@ class JudgmentFile:
     """A ``model_judgment`` file."""
 
     single: list[Judged] = field(default_factory=list)
-    """Every line, duplicates too."""
+    """Every line, including duplicates."""
     pairs: list[Compared] = field(default_factory=list)
     lines: int = 0
 
     def distinct(self) -> list[Judged]:
-        """One judgment for each judge, model, question and turn: the last that was read, else an unread one."""
+        """One judgment for each judge, model, question and turn: the last readable one, otherwise an unreadable one."""
         found: dict[tuple[str, str, str, int], Judged] = {}
         for one in self.single:
             key = (one.judge, one.model, one.question_id, one.turn)
@@ -93,7 +93,7 @@ class JudgmentFile:
         return list(found.values())
 
     def counts(self) -> dict[str, int]:
-        """What the file holds besides readable judgments."""
+        """What the file contains besides readable judgments."""
         distinct = self.distinct()
         return {
             "lines": self.lines,
@@ -111,7 +111,7 @@ def read_answers(path: Path) -> AnswerFile:
     """Read a ``model_answer`` or ``reference_answer`` file.
 
     Raises:
-        DataError: not readable, or a line that is no answer.
+        DataError: not readable, or a line is not an answer.
 
     """
     file, found = AnswerFile(), {}
@@ -143,7 +143,7 @@ def read_judgments(path: Path) -> JudgmentFile:
     """Read a ``model_judgment`` file, single or pairwise.
 
     Raises:
-        DataError: not readable, or a line that is no judgment.
+        DataError: not readable, or a line is not a judgment.
 
     """
     file = JudgmentFile()
@@ -169,10 +169,10 @@ def _head(where: str, row: Mapping[str, Any], *names: str) -> tuple[str, str, st
 
 
 def turn_of(where: str, value: Any) -> int:
-    """The number of a turn, as a number or as text.
+    """The number of a turn, given as a number or as text.
 
     Raises:
-        DataError: it is not 1, 2 or another small number.
+        DataError: it is not 1 or 2.
 
     """
     try:
@@ -203,7 +203,7 @@ def _compared(where: str, row: Mapping[str, Any]) -> Compared:
 
 
 def answer_lines(model: str, records: Iterable[Mapping[str, Any]]) -> bytes:
-    """Answer records as a ``model_answer`` file; a failed answer holds FastChat's mark for it."""
+    """Answer records as a ``model_answer`` file; a failed answer becomes FastChat's mark for it."""
     lines = []
     for record in records:
         turns = [*record["turns"], *[ERROR_TEXT] * (len(record["questions"]) - len(record["turns"]))]
@@ -213,7 +213,7 @@ def answer_lines(model: str, records: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def single_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """Judgment records as a ``model_judgment`` file; what could not be read has FastChat's -1."""
+    """Judgment records as a ``model_judgment`` file; an unreadable rating becomes FastChat's -1."""
     lines = [
         {
             "question_id": _number(record["question_id"]),
@@ -256,10 +256,10 @@ def _id(*parts: Sequence[str]) -> str:
 
 
 def with_references(questions: Sequence[Question], path: Path) -> list[Question]:
-    """Put the references of a FastChat ``reference_answer`` file in the place of the questions' own.
+    """Replace the questions' references by those of a FastChat ``reference_answer`` file.
 
     Raises:
-        DataError: the file cannot be read, or fits none of the questions.
+        DataError: the file cannot be read, or matches none of the questions.
 
     """
     answers = {answer.question_id: answer.turns for answer in read_answers(path).answers if not answer.error}

@@ -52,7 +52,7 @@ from llmjobs.work.run import Outcome, open_run, report_end, write_summary
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
-# The opened units of the mtbench job. An agent's turns that failed are records in error and are never judged.
+# An agent's turns that failed are recorded as errors and are never judged.
 
 OpenBackend = Callable[[str], Backend]
 """A conversation's label → its backend."""
@@ -65,18 +65,18 @@ class Recorder(Protocol):
 
     @property
     def count(self) -> int:
-        """How many records the unit has."""
+        """Number of the unit's records."""
 
     @property
     def steps(self) -> Mapping[str, Any]:
         """What decides the order and content of the steps, for the fingerprint."""
 
     def record(self, index: int) -> tuple[AnswerRecord | Judgment, dict[str, Any]]:
-        """Make record ``index``; returns it with what was measured.
+        """Make record ``index``; return it with its measurements.
 
         Raises:
             UnavailableError: the endpoint cannot be used; the unit resumes here in the next run.
-            SpendingLimitError: the next call could pass the limit.
+            SpendingLimitError: the next call could exceed the limit.
 
         """
 
@@ -94,7 +94,7 @@ class RecorderWork:
         workers: int = 1,
         is_endpoint: bool = False,
     ) -> None:
-        """``effective`` is what really answers, ``clock`` its device's; ``workers`` records are computed at a time."""
+        """``effective`` describes what answers, ``clock`` times its device; ``workers`` records are computed at once."""
         self.steps, self.opening, self._recorder = recorder.count, opening, recorder
         self.effective = {**effective, **recorder.steps}
         self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
@@ -111,7 +111,7 @@ class RecorderWork:
 
         Raises:
             UnavailableError: the endpoint cannot be used; the unit resumes here in the next run.
-            SpendingLimitError: the next call could pass the limit.
+            SpendingLimitError: the next call could exceed the limit.
 
         """
         record, timing = self._ahead.result(index)
@@ -141,7 +141,7 @@ class Answers:
 
     @property
     def count(self) -> int:
-        """One a question."""
+        """One per question."""
         return len(self.bench.questions)
 
     @property
@@ -189,7 +189,7 @@ class Answers:
 
 
 def _order(items: Sequence[object]) -> dict[str, str]:
-    """What each step is, in order, for the fingerprint."""
+    """The items of the steps in order, for the fingerprint."""
     return {"order": hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]}
 
 
@@ -230,11 +230,11 @@ class ImportedAnswers:
 
     @property
     def count(self) -> int:
-        """One a question."""
+        """One per question."""
         return len(self.bench.questions)
 
     def record(self, index: int) -> tuple[AnswerRecord, dict[str, Any]]:
-        """One answer of the file; a question that it leaves out, or answers in fewer turns, is an error."""
+        """Return one answer of the file; a question that it lacks, or answers in fewer turns, is an error."""
         question = self.bench.questions[index]
         answer = self.task.imported.get(question.id)
         error = "the file has no answer to this question" if answer is None else answer.error
@@ -261,7 +261,7 @@ class Judgments:
     def __init__(
         self, bench: Bench, task: JudgeTask, answers: Sequence[Sequence[AnswerRecord]], backend: OpenBackend | None
     ) -> None:
-        """A judgment a record; ``answers`` are each agent's records. Without ``backend`` it judges by rule."""
+        """One judgment per record; ``answers`` are each agent's records. Without ``backend``, a rule-based judge."""
         self.bench, self.task, self._backend = bench, task, backend
         self._turns = bench.turns()
         self._answers = [{record["question_id"]: record for record in part} for part in answers]
@@ -273,7 +273,7 @@ class Judgments:
 
     @property
     def count(self) -> int:
-        """One a turn of each question."""
+        """One per turn of each question."""
         return len(self._turns)
 
     def record(self, index: int) -> tuple[Judgment, dict[str, Any]]:
@@ -319,17 +319,14 @@ def _not_judged(mode: str, why: str) -> Record:
 
 @dataclass
 class AgentJudge:
-    """A judge's conversation by the chat agent."""
+    """A judge's conversation, held by the chat agent."""
 
     agent: Agent
 
     def ask(self, text: str) -> JudgeAnswer:
-        """Ask with everything said before."""
+        """Ask, with everything said before."""
         reply = self.agent.ask(text)
         return JudgeAnswer(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted, reply.thinking)
-
-
-# The mtbench job as the runner sees it: answers first, then judgments; a question or a judgment a step.
 
 
 class MTBenchJob:
@@ -403,7 +400,7 @@ class MTBenchJob:
     def _opener(
         self, spec: ModelSpec, name: str, limits: EndpointLimits | JudgeSpec, path: str, stack: ExitStack
     ) -> tuple[OpenBackend, Mapping[str, Any]]:
-        """What gives each conversation its backend: the one local model, or a paid call's own."""
+        """Return the function that opens each conversation's backend: the one local model, or one with paid calls."""
         if not spec.endpoint:
             with measured() as span:
                 local = self._model(spec)
@@ -462,7 +459,7 @@ def _ahead(
     concurrency: int,
     stack: ExitStack,
 ) -> RecorderWork:
-    """Open a unit of a model: with an endpoint up to ``concurrency`` records are computed at the same time."""
+    """Open a unit of a model; with an endpoint, up to ``concurrency`` records are computed at the same time."""
     paid = is_endpoint(task)
     workers = concurrency if paid else 1
     answering = backend("effective")
@@ -474,12 +471,12 @@ def _ahead(
 
 
 def account(judge: JudgeSpec) -> str:
-    """The name under which a judge's calls are booked; an agent may have the same name."""
+    """The name under which a judge's calls are booked, because an agent may have the same name."""
     return f"judge {judge.name}"
 
 
 def make_spending(study: Manifest) -> Spending:
-    """Prices and limits of a study, nothing spent yet."""
+    """Return the prices and limits of a study, with nothing spent yet."""
     section = mtbench_section(study)
     prices: dict[str, Price | None] = {account(judge): judge.price for judge in section.judges}
     prices |= {name: limits.price for name, limits in section.endpoints.items()}
@@ -492,7 +489,7 @@ def whole_answers(folder: RunFolder, agent: AgentTask) -> list[AnswerRecord]:
     """An agent's answer records.
 
     Raises:
-        DataError: they are not whole yet.
+        DataError: some are missing.
 
     """
     path: Path = folder.path / agent.path / RECORDS
@@ -504,14 +501,14 @@ def whole_answers(folder: RunFolder, agent: AgentTask) -> list[AnswerRecord]:
     return as_records(read_records(path), AnswerRecord)
 
 
-# What an mtbench run would do and cost, before anything is asked: calls, tokens, price.
+# What an mtbench run would do and cost, before any call: calls, tokens, price.
 
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Calls and about how many tokens they take."""
+    """Numbers of calls and estimated tokens."""
 
     calls: int
     prompt_tokens: int
@@ -519,7 +516,7 @@ class Estimate:
 
 
 def plan(study: Manifest, folder: RunFolder) -> list[Figures]:
-    """One row a unit: what would run, what is done, about how many tokens and what cost (None without a price)."""
+    """One row per unit: whether it is done, and its estimated tokens and cost (None without a price)."""
     bench = make_bench(study, Revisions.of(folder, writes=False))
     rates = make_spending(study).rates
     rows = []
@@ -602,13 +599,11 @@ def _cost(rate: Rate | None, estimate: Estimate) -> float | None:
     return round(rate.cost(estimate.prompt_tokens, estimate.new_tokens), 4) if rate else None
 
 
-# The mtbench job from a manifest to a summary and to FastChat's files.
-
 __all__ = ["dry_run", "run", "with_limit"]
 
 
 def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = False, ray: str | None = None) -> Outcome:
-    """Run (or go on with) the mtbench job of ``study`` below ``results``, on ``ray`` if given; prints the summary.
+    """Run or resume the mtbench job of ``study`` below ``results``, on ``ray`` if given, and print the summary.
 
     Raises:
         LlmjobsError: one line; nothing that was saved is lost.
@@ -630,7 +625,7 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
 
 
 def note_failed_calls(folder: RunFolder, bench: Bench, outcome: Outcome) -> None:
-    """Count units with failed calls as failed: the reason is printed and kept, the exit code is not 0."""
+    """Count units with failed calls as failed: the reason is printed and stored, and the exit code is not 0."""
     for path, line in what_failed(folder, bench).items():
         if path not in outcome.failed:
             outcome.failed[path] = line
@@ -638,7 +633,7 @@ def note_failed_calls(folder: RunFolder, bench: Bench, outcome: Outcome) -> None
 
 
 def in_error(part: Mapping[str, Any]) -> int:
-    """Answers and judgments of this run that ended in an error; what a file of answers lacks is not counted."""
+    """Number of this run's answers and judgments that ended in an error; gaps in a file of answers do not count."""
     answers = sum(agent["errors"] for agent in part["agents"] if agent["kind"] != "imported")
     return int(answers + sum(judge["error"] for judge in part["judges"]))
 

@@ -13,7 +13,7 @@ from llmjobs.errors import DataError
 from llmjobs.mtbench.questions import Question
 from llmjobs.work.journal import encode
 
-# Judge prompts in FastChat's form: the project's own words, or a user's file to reproduce published settings.
+# Judge prompts in FastChat's form: our own, or a user's file to reproduce published settings.
 
 OWN_FILE = Path(__file__).parent / "data" / "judge_prompts.jsonl"
 BASES = {("single", False): "single-v1", ("single", True): "single-math-v1"} | {
@@ -39,14 +39,12 @@ class JudgePrompt:
     template: str
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The template with ``{name}`` replaced; braces in the values stay as they are."""
+        """The template with ``{name}`` replaced; braces in the values are kept."""
         return _FIELD.sub(lambda m: values[m[1]] if m[1] else m[0][0], self.template)
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """All prompts of one file."""
-
     source: str
     prompts: Mapping[str, JudgePrompt]
 
@@ -60,7 +58,7 @@ class PromptSet:
         """The prompt for a mode, with or without reference, turn 1 or 2.
 
         Raises:
-            DataError: the file has none of that name.
+            DataError: the file has no prompt of that name.
 
         """
         name = BASES[mode, with_reference] + ("-multi-turn" if turn == 2 else "")
@@ -73,7 +71,7 @@ def read_prompts(source: str) -> PromptSet:
     """The prompts of ``own`` or of a file.
 
     Raises:
-        DataError: no such file, a line that is no prompt, or a field that nothing fills.
+        DataError: no such file, a line is not a prompt, or a field has no value.
 
     """
     path = OWN_FILE if source == "own" else Path(source)
@@ -103,21 +101,21 @@ def _prompt(where: str, row: Mapping[str, Any]) -> JudgePrompt:
     return prompt
 
 
-# How a rating or a verdict is read out of a judgment: by the known rules, or not at all.
+# A rating or a verdict is read by fixed rules, or counts as unreadable.
 
 LOWEST, HIGHEST = 1.0, 10.0
 _RATINGS = (re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]"), re.compile(r"\[(\d+(?:\.\d*)?)\]"))
-"""FastChat's ``\\d+\\.?\\d*``, with one way only to read a row of digits (there: quadratic time)."""
+r"""FastChat's ``\d+\.?\d*``, but with only one way to match a row of digits (FastChat's takes quadratic time)."""
 _VERDICTS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
 REMINDER = {
     "single": "Your rating could not be read. Write only the rating from 1 to 10 in double brackets, like this: [[4]]",
     "pairwise": "Your verdict could not be read. Write only [[A]], [[B]] or [[C]].",
 }
-"""What is said when a judge is asked again, once."""
+"""The message when a judge is asked again, once."""
 
 
 def read_rating(text: str) -> float | None:
-    """The rating in a judgment, None where there is none to read."""
+    """The rating in a judgment; None if it cannot be read."""
     for pattern in _RATINGS:
         if match := pattern.search(text):
             rating = float(match[1])
@@ -126,20 +124,20 @@ def read_rating(text: str) -> float | None:
 
 
 def is_weakly_rated(text: str) -> bool:
-    """Whether a rating is there in single brackets only, as ``[8]`` or as code like ``a[1]``: it may be no rating."""
+    """Whether a rating is only in single brackets, as ``[8]`` or in code like ``a[1]``: it may not be a rating."""
     return not _RATINGS[0].search(text) and read_rating(text) is not None
 
 
 def read_verdict(text: str) -> str | None:
-    """``A``, ``B`` or ``tie``; None where there is none, or where different ones stand.
+    """``A``, ``B`` or ``tie``; None if there is no verdict, or there are different ones.
 
-    FastChat takes the first kind that occurs anywhere, A before B before C; a judgment that names two is not read here.
+    FastChat takes the first kind that occurs anywhere, A before B before C. We do not read a judgment that names two.
     """
     found = {verdict for mark, verdict in _VERDICTS.items() if mark in text}
     return found.pop() if len(found) == 1 else None
 
 
-# One judgment: the prompt is filled, the judge asked, the rating read, asked again once where it cannot be read.
+# One judgment: fill the prompt, ask the judge, read the rating, and ask once more if it cannot be read.
 
 Record = dict[str, Any]
 
@@ -153,14 +151,14 @@ class JudgeAnswer:
     new_tokens: int
     counted: str
     thinking: str | None = None
-    """What the judge wrote for itself before it; nothing is read there."""
+    """The judge's thinking, in which no rating is read."""
 
 
 class JudgeConversation(Protocol):
     """A conversation with a judge; :meth:`ask` keeps what was said before."""
 
     def ask(self, text: str) -> JudgeAnswer:
-        """Ask, and take the whole answer."""
+        """Ask, and return the whole answer."""
 
 
 OpenJudge = Callable[[str, str], JudgeConversation]
@@ -192,7 +190,7 @@ def judge_pair(
 ) -> Record:
     """Compare two answers in both orders; verdicts that disagree are a tie.
 
-    ``winner`` is ``first``, ``second``, ``tie``, or None where one of the two orders has no verdict.
+    ``winner`` is ``first``, ``second``, ``tie``, or None if one of the two orders has no verdict.
     """
     prompt = prompts.choose("pairwise", with_reference=with_reference, turn=turn)
     orders = []
@@ -233,7 +231,7 @@ def _questions(question: Question) -> dict[str, str]:
 def _ask(
     prompt: JudgePrompt, values: dict[str, str], open_judge: OpenJudge, label: str, read: Callable[[str], Any]
 ) -> Record:
-    """Ask, and once more where nothing can be read or a local judge said nothing."""
+    """Ask, and ask once more if the reply cannot be read or a local judge gave an empty one."""
     judge = open_judge(prompt.system, label)
     found = _Found()
     for asked in (1, 2):
@@ -260,7 +258,7 @@ def _ask(
 
 @dataclass
 class _Found:
-    """What a judge said to one prompt, so far."""
+    """What a judge has replied to one prompt so far."""
 
     asked: int = 0
     said: list[str] = field(default_factory=list)

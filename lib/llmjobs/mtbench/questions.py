@@ -1,7 +1,7 @@
-"""Questions in FastChat's JSONL form, their categories and temperatures, and references where there are some.
+"""Questions in FastChat's JSONL form, their categories, temperatures and references.
 
 A line: ``{"question_id": 81, "category": "writing", "turns": ["…", "…"], "reference": ["…", "…"]}``; ``reference`` may
-be missing or stand in a file of its own (FastChat's ``reference_answer``).
+be missing or in a separate file (FastChat's ``reference_answer``).
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def read_questions(source: str) -> list[Question]:
     """Questions of ``own``, of ``demo``, of a file, or of ``hub:OWNER/DATASET``.
 
     Raises:
-        DataError: no such source, or a line that is no question, with its number.
+        DataError: no such source, or a line is not a question; the message has its number.
 
     """
     if source.startswith("hub:"):
@@ -89,10 +89,10 @@ def _question(where: str, row: Mapping[str, Any]) -> Question:
 
 
 def select(questions: Sequence[Question], categories: Sequence[str] | None, limit: int | None) -> list[Question]:
-    """Only some categories, and the first ``limit`` questions of each.
+    """Return only some categories, and the first ``limit`` questions of each.
 
     Raises:
-        DataError: a category that no question has.
+        DataError: no question has one of the categories.
 
     """
     known = list(dict.fromkeys(question.category for question in questions))
@@ -109,11 +109,11 @@ def select(questions: Sequence[Question], categories: Sequence[str] | None, limi
 
 
 def temperature_of(category: str, changed: Mapping[str, float]) -> float:
-    """The category's temperature: the manifest's, else MT-Bench's own."""
+    """The category's temperature: the manifest's, otherwise MT-Bench's."""
     return changed.get(category, TEMPERATURES.get(category, 0.0))
 
 
 def data_hash(questions: Sequence[Question]) -> str:
-    """SHA-256 over what is asked and shown as reference."""
+    """SHA-256 over the questions and references."""
     lines = (encode({"id": q.id, "c": q.category, "t": q.turns, "r": q.reference}) for q in questions)
     return hashlib.sha256(b"".join(lines)).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""A judge by rule, for the demo: it compares the words of an answer with those of the reference. It is no model.
+"""A rule-based judge for the demo: it compares the words of an answer with those of the reference. It is not a model.
 
-It lets ``manifests/mtbench.yaml`` show a table offline. What it says about an answer in free words means nothing, so
-without a reference it gives no rating.
+It lets ``manifests/mtbench.yaml`` show a table offline. It cannot judge free text, so it gives no rating if there is no
+reference.
 """
 
 import re
@@ -13,13 +13,13 @@ from llmjobs.mtbench.judging import JudgeAnswer
 from llmjobs.mtbench.questions import Question
 
 RULES_VERSION = 1
-"""Raised when the same answer gets another rating."""
+"""Raised when the same answer would get another rating."""
 EFFECTIVE: Mapping[str, Any] = {"judge": "rules", "rules_version": RULES_VERSION}
 _WORD = re.compile(r"\w+")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in small letters."""
+    """The words of a text, in lower case."""
     return _WORD.findall(text.lower())
 
 
@@ -27,7 +27,7 @@ def rate(answer: str, reference: str, question: str) -> int:
     """From 1 (no word in common with the reference) to 10 (the same words).
 
     F1 of the words in any order, times the share of the reference's words beyond the question's that the answer has:
-    "Your name is Dan." is no good answer where "Your name is Ben." is right.
+    "Your name is Dan." is not a good answer if "Your name is Ben." is right.
     """
     said, right = words_of(answer), words_of(reference)
     if not said or not right:
@@ -39,15 +39,15 @@ def rate(answer: str, reference: str, question: str) -> int:
 
 @dataclass(frozen=True)
 class RuleJudge:
-    """What is asked of the rules about one turn of one question; they look at the answers, not at the prompt."""
+    """The rules for one turn of one question; they look at the answers, not at the prompt."""
 
     question: Question
     turn: int
     answers: Sequence[str]
-    """One to rate, or two to compare, in the order of the prompt."""
+    """One answer to rate, or two to compare, in the order of the prompt."""
 
     def ask(self, _: str) -> JudgeAnswer:
-        """The rating or the verdict with its reason."""
+        """The rating or the verdict, with its reason."""
         references = self.question.reference or ()
         if len(references) < self.turn:
             return _answer("By rule: this question has no reference to compare the answer with, so there is no rating.")

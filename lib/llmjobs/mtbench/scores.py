@@ -11,7 +11,7 @@ from llmjobs.mtbench.fastchat import Compared, Judged
 from llmjobs.statistics.intervals import Interval, clustered_interval, group_sums
 from llmjobs.statistics.paired import holm, sign_flip_p, simultaneous_level
 
-# Scores of single-answer judgments: means over turns, by turn, by category, intervals over questions.
+# Scores of single-answer judgments: means in total, by turn and by category, with intervals over questions.
 
 INTERVAL = "95% cluster-robust over questions, Student's t"
 LOWEST, HIGHEST = 1.0, 10.0
@@ -19,7 +19,7 @@ Figures = dict[str, Any]
 
 
 def score_all(judged: Sequence[Judged], categories: Mapping[str, str]) -> list[Figures]:
-    """Scores of every judge and model, judges and models in the order in which they come up."""
+    """Scores of every judge and model, in order of appearance."""
     keys = list(dict.fromkeys((one.judge, one.model) for one in judged))
     return [score_model([one for one in judged if (one.judge, one.model) == key], categories) for key in keys]
 
@@ -36,7 +36,7 @@ def score_model(judged: Sequence[Judged], categories: Mapping[str, str]) -> Figu
 
 
 def mean_of(judged: Iterable[Judged]) -> Figures:
-    """Mean, ends of its interval, and how many ratings were read or not; None where none was read."""
+    """The mean with its interval, and how many ratings could and could not be read; None without any."""
     everything = list(judged)
     read = [one for one in everything if one.rating is not None]
     counts = {"n": len(read), "unread": len(everything) - len(read)}
@@ -54,13 +54,13 @@ def _by(judged: Sequence[Judged], key: Callable[[Judged], Any], name: str) -> li
 
 
 def difference(first: Sequence[Judged], second: Sequence[Judged], turn: int) -> Figures | None:
-    """Mean rating of ``first`` less that of ``second`` on the same questions, turn ``turn``; None without any."""
+    """Mean rating of ``first`` minus that of ``second`` on the same questions, for ``turn``; None without any."""
     found = _compared([one for one in first if one.turn == turn], [one for one in second if one.turn == turn])
     return {"turn": turn, **found} if found else None
 
 
 def differences(judged: Sequence[Judged]) -> list[Figures]:
-    """Every two agents of every judge on the turns that both were rated on, the one with the higher mean first.
+    """Every two agents of every judge on the turns with ratings of both, the one with the higher mean first.
 
     ``p`` is a sign-flip test over questions, ``p_holm`` adjusted over the judge's pairs; ``low`` and ``high`` hold for
     all pairs of the judge together (Bonferroni).
@@ -115,13 +115,13 @@ def _r(value: float) -> float | None:
 Floats = NDArray[np.float64]
 DRAWS, ROUNDS = 300, 400
 PRIOR = 0.25
-"""Wins that each side of a compared pair gets beforehand."""
+"""Wins added in advance to each side of a compared pair."""
 SCALE = 400 / np.log(10)
 CENTRE = 1000.0
 
 
 def win_rates(compared: Sequence[Compared]) -> list[Figures]:
-    """Wins, losses, ties and their rate of every model, best first; unread comparisons counted apart."""
+    """Wins, losses, ties and their rate for every model, best first; unreadable comparisons are counted separately."""
     models = dict.fromkeys(name for one in compared for name in (one.first, one.second))
     rows = []
     for model in models:

@@ -19,7 +19,7 @@ from llmjobs.work.journal import Record, read_records
 from llmjobs.work.run import Outcome
 from llmjobs.work.units import Unit
 
-# The summary of an mtbench job, from the records alone: nothing is dropped, what could not be read is counted.
+# Nothing is dropped: what could not be read is counted.
 
 Figures = dict[str, Any]
 AnyJudgment = TypeVar("AnyJudgment", Judged, Compared)
@@ -28,26 +28,26 @@ STATUSES = ("ok", "unread", "error", "not_judged")
 
 @dataclass
 class Collected:
-    """Everything that a run and its imported files hold, in one form."""
+    """The records of a run and its imported files, in one form."""
 
     answers: dict[str, list[AnswerRecord]] = field(default_factory=dict)
     judgments: dict[str, list[Judgment]] = field(default_factory=dict)
-    """By the unit's path."""
+    """Keyed by the unit's path."""
     single: list[Judged] = field(default_factory=list)
     pairs: list[Compared] = field(default_factory=list)
     files: dict[str, JudgmentFile] = field(default_factory=dict)
     between_files: int = 0
-    """Judgments that are in more than one file; the last one that was read counts."""
+    """Number of judgments that are in more than one file; the last readable one counts."""
     categories: dict[str, str] = field(default_factory=dict)
     lengths: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
     def judges(self) -> list[str]:
-        """Every judge, in the order in which they come up."""
+        """Every judge, in order of appearance."""
         return list(dict.fromkeys([*(one.judge for one in self.single), *(one.judge for one in self.pairs)]))
 
 
 def collect(folder: RunFolder, bench: Bench) -> Collected:
-    """Read all records. Imported judgments are listed under the name of their judge."""
+    """Read all records; imported judgments are listed under the name of their judge."""
     found = Collected(categories={question.id: question.category for question in bench.questions})
     for agent in bench.agents:
         records = found.answers[agent.name] = _read(folder.path / agent.path, AnswerRecord)
@@ -73,7 +73,7 @@ def collect(folder: RunFolder, bench: Bench) -> Collected:
 
 
 def _renamed(one: AnyJudgment, own: Collection[str]) -> AnyJudgment:
-    """Keep a file's judge apart from the run's own judge of that name."""
+    """Distinguish a file's judge from the run's own judge of that name."""
     return replace(one, judge=f"{one.judge} (file)") if one.judge in own else one
 
 
@@ -160,7 +160,7 @@ def _agent(agent: AgentTask, records: Sequence[AnswerRecord]) -> Figures:
 
 
 def _judges(bench: Bench, found: Collected) -> list[Figures]:
-    """What each judge did: judgments that were read, that could not be read, that failed, that were not asked for."""
+    """Counts per judge: judgments that could be read, could not be read, failed, or were not requested."""
     rows = []
     for judge in bench.section.judges:
         for mode in bench.section.modes:
@@ -179,7 +179,7 @@ def _first_error(records: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def _weak(records: Sequence[Judgment]) -> Figures:
-    """Ratings in single brackets, which may be code such as ``a[1]``: read as FastChat does, and counted."""
+    """Ratings in single brackets, which may be code such as ``a[1]``: they are read as in FastChat, and counted."""
     found = [f"{record['question_id']}.{record['turn']}" for record in records if record.get("single_brackets")]
     return {"single_brackets": len(found), "single_brackets_in": found[:20]} if found else {}
 
@@ -271,8 +271,6 @@ def _file(name: str, file: JudgmentFile, categories: Mapping[str, str]) -> Figur
         "fastchat_scores": scores.score_all(known, categories),
     }
 
-
-# The mtbench summary on the terminal, and `--show`.
 
 Values = Mapping[str, Any]
 SHOWN_CHARACTERS = 400

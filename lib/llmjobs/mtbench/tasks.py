@@ -19,15 +19,15 @@ from llmjobs.work.revisions import Revisions
 from llmjobs.work.units import Unit
 
 VERSION = 1
-"""Of what is recorded."""
+"""Version of the recorded fields."""
 FOLDER = "mtbench"
 NO_HISTORY = ".no-history"
-"""Put behind a model's name where it answers without history."""
+"""Appended to a model's name if it answers without history."""
 
 
 @dataclass(frozen=True)
 class AgentTask:
-    """One agent's answers: of a model of the manifest, or read from a file."""
+    """One agent's answers, from a model of the manifest or from a file."""
 
     name: str
     spec: ModelSpec | None
@@ -36,7 +36,7 @@ class AgentTask:
     imported: Mapping[str, Answer]
     questions: int
     error: str | None = None
-    """Why it cannot answer, where that is known before anything is loaded."""
+    """Why it cannot answer, if that is known before anything is loaded."""
 
     @property
     def path(self) -> str:
@@ -75,7 +75,7 @@ class JudgeTask:
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that a run is made of."""
+    """Everything that a run consists of."""
 
     section: MTBenchSection
     questions: tuple[Question, ...]
@@ -85,16 +85,16 @@ class Bench:
 
     @property
     def tasks(self) -> dict[str, AgentTask | JudgeTask]:
-        """By path, answers before judgments."""
+        """Tasks by path, answers before judgments."""
         tasks: list[AgentTask | JudgeTask] = [*self.agents, *self.judges]
         return {task.path: task for task in tasks}
 
     def turns(self) -> list[tuple[Question, int]]:
-        """What is judged of one agent: every question's turns, from 1."""
+        """What is judged for one agent: every question's turns, from 1."""
         return [(question, turn) for question in self.questions for turn in range(1, len(question.turns) + 1)]
 
     def has_reference(self, question: Question, turn: int) -> bool:
-        """Whether a judge is shown a reference for this turn."""
+        """Whether a judge sees a reference for this turn."""
         is_asked_for = question.category in self.section.reference_categories
         return is_asked_for and question.reference is not None and len(question.reference) >= turn
 
@@ -112,7 +112,7 @@ def mtbench_section(study: Manifest) -> MTBenchSection:
 
 
 def with_limit(study: Manifest, limit: int) -> Manifest:
-    """Return the study with ``limit`` questions of each category at most."""
+    """Return the study with at most ``limit`` questions per category."""
     section = mtbench_section(study)
     count = min(limit, section.limit or limit)
     return study.model_copy(update={"mtbench": section.model_copy(update={"limit": count})})
@@ -122,7 +122,7 @@ def make_bench(study: Manifest, revisions: Revisions) -> Bench:
     """Read questions, prompts and imported answers, and list all tasks in order.
 
     Raises:
-        DataError: a file that cannot be read, or settings that do not fit together.
+        DataError: a file cannot be read, or settings contradict each other.
 
     """
     section = mtbench_section(study)
@@ -252,7 +252,7 @@ def _declared_model(spec: ModelSpec, revision: str | None) -> dict[str, Any]:
 
 
 def _revision(spec: ModelSpec, revisions: Revisions) -> tuple[str | None, str | None]:
-    """The commit that the model is at, or why it cannot be found."""
+    """The model's commit, or why it cannot be found."""
     if spec.endpoint:
         return None, None
     if isinstance(spec, JudgeSpec) and spec.is_rules:

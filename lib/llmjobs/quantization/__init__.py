@@ -1,6 +1,6 @@
-"""Quantization methods: one entry says everything that llmjobs knows of a method.
+"""Quantization methods: each entry has everything that llmjobs knows about a method.
 
-``METHODS`` holds them by the name that a manifest gives. The manifest, the loader, ``plan``, ``doctor``, the matrix and
+``METHODS`` maps the names used in manifests to entries. The manifest, the loader, ``plan``, ``doctor``, the matrix and
 the cluster read them here. To add a method, write one :class:`Method` and :func:`register` it.
 """
 

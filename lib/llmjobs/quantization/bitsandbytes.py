@@ -6,12 +6,14 @@ from typing import Any
 from llmjobs.quantization.method import Method
 
 THRESHOLD = 6.0
-"""LLM.int8's published threshold of outliers."""
+"""LLM.int8's published threshold for outliers."""
 NF4_BLOCK, NF4_NESTED_BLOCK = 64, 256
-"""Block sizes: a scale a block of weights, kept in one byte; a float32 a block of those (QLoRA, section 3)."""
+"""Block sizes: one scale per block of weights, stored in one byte; one float32 per block of scales (QLoRA, section 3).
+"""
 NATS = 0.05
-"""LLM.int8 takes outliers over the batch, and 4-bit kernels change with the number of rows: a plain forward differs
-from itself in batches of another shape. Up to 0.015 was measured."""
+"""LLM.int8 finds outliers over the whole batch, and 4-bit kernels depend on the number of rows, so a plain forward
+differs from itself in batches of another shape, by up to 0.015 in our measurements.
+"""
 
 
 def _config(dtype: Any, **settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What an entry says of a quantization method. torch and the method's package are imported only when used."""
+"""The fields of a quantization method. torch and the method's package are only imported when used."""
 
 import logging
 from collections.abc import Callable
@@ -24,47 +24,47 @@ class Method:
     """One way to quantize the linear layers of a model while it is loaded; the output embedding is left out."""
 
     name: str
-    """As a manifest gives it."""
+    """Name in a manifest."""
     title: str
-    """As tables give it."""
+    """Name in tables."""
     about: str
     """What it does, in a few words."""
     package: str
-    """What has to be importable."""
+    """Package that must be importable."""
     install: str
     """What follows ``pip install``."""
     devices: tuple[str, ...]
-    """Where it runs."""
+    """Types of devices on which it runs."""
     weight_bytes: Callable[[int], int]
-    """Bytes of the packed tensor of so many weights."""
+    """Bytes of the packed tensor for this number of weights."""
     scale_bytes: Callable[[int, int], int]
-    """Bytes beside it, of a layer with so many inputs and outputs."""
+    """Additional bytes of a layer with these numbers of inputs and outputs."""
     gpu_share: float
-    """Bytes on a GPU for a byte of 16-bit files; embeddings and scales included."""
+    """Bytes on a GPU per byte of 16-bit files, including embeddings and scales."""
     layer_error: float
-    """Largest error of a layer's output, as a share of its norm, that quantizing explains."""
+    """Largest error of a layer's output, as a share of its norm, that quantization explains."""
     scoring_nats: float
-    """How far a log-likelihood moves with the rows beside it, in nats a token and in float32."""
+    """How much a log-likelihood changes with the other rows of its batch, in nats per token and in float32."""
     config: Callable[[Any], Any]
-    """What ``from_pretrained`` takes as ``quantization_config``, for a torch number format to compute in."""
+    """Returns ``quantization_config`` for ``from_pretrained``, given the torch number format to compute in."""
     kind_of: Callable[[Any], str | None]
-    """Of a loaded weight: the method's name, ``mixed`` where it should be quantized and is not, None for any other."""
+    """For a loaded weight: the method's name, ``mixed`` if it should be quantized and is not, None for any other."""
     layer: Callable[[Any, Any, str], Any]
-    """A float32 linear layer without bias → the same layer quantized, for a number format and a device."""
+    """Quantizes a float32 linear layer without bias, for a number format and a device."""
     optional: bool = False
-    """Whether the package comes with an extra of llmjobs only."""
+    """Whether the package is an optional extra of llmjobs."""
     noisy_loggers: tuple[str, ...] = ()
-    """Loggers that warn of nothing that matters here while the package is imported."""
+    """Loggers whose warnings during the import of the package do not matter here."""
     stored_bytes: Callable[[Any], int] = _plain_bytes
     """Bytes of a loaded weight's packed tensor."""
     stored_count: Callable[[Any], int] = _plain_count
-    """How many weights a loaded tensor stands for."""
+    """Number of weights in a loaded tensor."""
 
     def require(self) -> None:
         """Import the package.
 
         Raises:
-            MissingPackageError: it cannot be imported; the line says what to install.
+            MissingPackageError: it cannot be imported; the message says what to install.
 
         """
         try:
@@ -77,37 +77,37 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
-"""By name, in the order in which they are shown: from the most bytes to the fewest is what people expect."""
+"""Methods by name, in the order in which they are shown: from the most bytes to the fewest."""
 
 
 def register(method: Method) -> None:
-    """Add a method; one of the same name is replaced."""
+    """Add a method; it replaces one with the same name."""
     METHODS[method.name] = method
 
 
 def quiet_imports() -> None:
-    """Silence what packages say while they are imported; transformers imports those that are installed."""
+    """Silence packages while they are imported; transformers imports those that are installed."""
     for name in {name for method in METHODS.values() for name in method.noisy_loggers}:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def names() -> list[str]:
-    """What ``quantization:`` allows."""
+    """The values that ``quantization:`` allows."""
     return [NONE, *METHODS]
 
 
 def kind_of(weight: Any) -> str | None:
-    """The method by which a loaded weight is quantized; ``mixed`` where it should be and is not, None for none."""
+    """The method by which a loaded weight is quantized; ``mixed`` if it should be and is not, None for none."""
     return next((found for method in METHODS.values() if (found := method.kind_of(weight))), None)
 
 
 def stored_bytes(weight: Any) -> int:
-    """Bytes of a loaded tensor as it lies in memory, without scales beside it."""
+    """Bytes of a loaded tensor in memory, without separate scales."""
     method = METHODS.get(kind_of(weight) or "")
     return method.stored_bytes(weight) if method else _plain_bytes(weight)
 
 
 def stored_count(weight: Any) -> int:
-    """How many weights a loaded tensor stands for."""
+    """Number of weights in a loaded tensor."""
     method = METHODS.get(kind_of(weight) or "")
     return method.stored_count(weight) if method else _plain_count(weight)

@@ -1,4 +1,4 @@
-"""torchao: 8-bit weights, a scale a row, computed in the model's number format; inputs are not quantized."""
+"""torchao: 8-bit weights with one scale per row, computed in the model's number format; inputs are not quantized."""
 
 import copy
 from importlib import import_module
