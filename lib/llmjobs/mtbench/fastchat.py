@@ -172,7 +172,7 @@ def turn_of(where: str, value: Any) -> int:
     """The number of a turn, given as a number or as text.
 
     Raises:
-        DataError: it is not 1 or 2.
+        DataError: it is not a small whole number above 0.
 
     """
     try:

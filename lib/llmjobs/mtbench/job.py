@@ -94,7 +94,7 @@ class RecorderWork:
         workers: int = 1,
         is_endpoint: bool = False,
     ) -> None:
-        """``effective`` describes what answers, ``clock`` times its device; ``workers`` records are computed at once."""
+        """``effective`` describes what answers, ``clock`` times its device; ``workers`` records are made at once."""
         self.steps, self.opening, self._recorder = recorder.count, opening, recorder
         self.effective = {**effective, **recorder.steps}
         self._is_endpoint, self._failed_in_a_row = is_endpoint, 0
