@@ -1,1 +1,1 @@
-"""What runs a model: one engine for each way in which people run it."""
+"""The engines that run models, one for each library."""

@@ -1,4 +1,4 @@
-"""What a conversation needs on any engine that decodes token by token: kept tokens, and an answer that can be saved."""
+"""State of a conversation on any engine that decodes token by token: kept tokens and the answer in progress."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +33,7 @@ class KeptTokens:
         return sum(kept for _, kept in self.pieces)
 
     def add(self, tokens: Sequence[int]) -> None:
-        """Note tokens that were computed together behind the others."""
+        """Add tokens that were computed together after the others."""
         self.pieces.append([list(tokens), len(tokens)])
 
     def cut(self, length: int) -> None:
@@ -48,11 +48,11 @@ class KeptTokens:
                 self.pieces.pop()
 
     def reusable(self, prompt: Sequence[int]) -> int:
-        """How many tokens of a prompt need not be computed; its last one always is, because its logits are read."""
+        """Return how many tokens of a prompt need not be computed; the last one must be, to read its logits."""
         return common_length(self.tokens, list(prompt[:-1]))
 
     def take(self) -> list[Piece]:
-        """Return the pieces and keep nothing."""
+        """Return the pieces and clear them."""
         pieces, self.pieces = self.pieces, []
         return pieces
 
@@ -62,7 +62,7 @@ class KeptTokens:
 
 
 class DrawnAnswer:
-    """The answer that is being written. Its random numbers are its own, so that a conversation can be saved."""
+    """The answer in progress. It has its own random numbers, so that a conversation can be saved."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -74,7 +74,7 @@ class DrawnAnswer:
         return self.tokens[-1]
 
     def take(self) -> list[int]:
-        """Return the answer's tokens and begin a new one."""
+        """Return the answer's tokens and start a new answer."""
         tokens, self.tokens = self.tokens, []
         return tokens
 

@@ -1,7 +1,8 @@
-"""Chat templates are programs that come with a model: they are rendered in a process of their own, with limits.
+"""Render chat templates in a limited child process, because a template is a program that comes with a model.
 
-transformers' sandbox keeps a template from reaching for attributes, but not from looping for ever, or from filling the
-memory with one multiplication. Here it has some seconds and some memory; a template that needs more ends in one line.
+transformers' sandbox keeps a template from accessing attributes, but not from looping forever or from filling the
+memory with one multiplication. Here it has a few seconds and limited memory; a template that needs more ends in one
+line.
 """
 
 import contextlib
@@ -25,15 +26,15 @@ RENDER_S = 10.0
 START_S = 120.0
 CHILD = "llmjobs.engines.chat_template"
 ROOM_BYTES = 512 * 1024**2
-"""Memory that rendering may take beyond what the imports took."""
+"""Memory that rendering may use in addition to that of the imports."""
 MAX_TEXT_CHARACTERS = 16 * 1024**2
 TEMPLATE, SYNTAX, MEMORY, OTHER = "template", "syntax", "memory", "other"
 
 
 def bound_template(tokenizer: Any, who: str) -> Any:
-    """Let ``tokenizer.apply_chat_template`` render in a limited process; returns the tokenizer.
+    """Make ``tokenizer.apply_chat_template`` render in a limited process; return the tokenizer.
 
-    ``who`` begins the line of an error: the model's name. The process starts with the first message.
+    ``who`` is the model's name, for error messages. The process starts with the first message.
     """
     if getattr(tokenizer, "chat_template", None):
         tokenizer.apply_chat_template = BoundTemplate(tokenizer, who)
@@ -41,13 +42,12 @@ def bound_template(tokenizer: Any, who: str) -> Any:
 
 
 class BoundTemplate:
-    """Called in the place of a tokenizer's ``apply_chat_template``, for text only."""
+    """Replaces a tokenizer's ``apply_chat_template``, for text only."""
 
     takes_date = True
-    """What a template prints as today can be given (``date``)."""
+    """Marks that a date can be passed, which the template prints as today's (``date``)."""
 
     def __init__(self, tokenizer: Any, who: str) -> None:
-        """Nothing is started yet."""
         self.who = who
         self._tokenizer = weakref.ref(tokenizer)
         self._child: _Child | None = None
@@ -62,10 +62,10 @@ class BoundTemplate:
         date: str | None = None,
         **values: Any,
     ) -> str:
-        """Write messages as the model expects them; ``date`` (ISO 8601) is today for a template that prints it.
+        """Write messages as the model expects them; a template may print ``date`` (ISO 8601) as today's date.
 
         Raises:
-            jinja2.TemplateError: the template refuses the messages, or reaches for what it must not.
+            jinja2.TemplateError: the template refuses the messages, or accesses something forbidden.
             ModelError: it takes too long or too much memory.
 
         """
@@ -108,7 +108,7 @@ class BoundTemplate:
 
 
 class _Child:
-    """The rendering process; killed when it is too slow, gone when this one is."""
+    """The rendering process. It is killed if it is too slow, and it ends with this process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -146,7 +146,7 @@ class _Child:
         return {"error": MEMORY}
 
     def _read(self, seconds: float) -> dict[str, Any]:
-        """Return the next line's object; an empty one where none came in time, or the process is gone."""
+        """Return the next line's object; an empty one if none arrives in time or the process has ended."""
         assert self._process.stdout is not None
         descriptor, until = self._process.stdout.fileno(), time.monotonic() + seconds
         parts = [self._rest]
@@ -160,7 +160,7 @@ class _Child:
         return dict(json.loads(line))
 
     def end(self) -> None:
-        """Kill it and close its pipes."""
+        """Kill the process and close its pipes."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
@@ -178,7 +178,7 @@ class _Child:
 def main() -> None:
     """Serve until the parent closes its end."""
     sys.modules["torch"] = None  # type: ignore[assignment]
-    # not needed here, and its import would take seconds
+    # not needed here, and importing it would take seconds
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     from jinja2 import TemplateError, TemplateSyntaxError
@@ -186,7 +186,7 @@ def main() -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     chat_template_utils.datetime = RunDate  # type: ignore[attr-defined]
-    # ``strftime_now`` reads the clock by that name; what is given to a template as a value must be plain data
+    # ``strftime_now`` reads the clock by that name; values passed to a template must be plain data
     _limit_memory()
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
@@ -204,13 +204,13 @@ def main() -> None:
 
 
 class RunDate(datetime.datetime):
-    """A clock that stands still where a date is given."""
+    """A clock that stands still if a date is given."""
 
     today_is: datetime.date | None = None
 
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> "RunDate":
-        """Midnight of the date given, else the time."""
+        """Midnight of the given date, otherwise the current time."""
         if cls.today_is is None:
             return super().now(tz)
         return cls(cls.today_is.year, cls.today_is.month, cls.today_is.day, tzinfo=tz)
@@ -230,7 +230,7 @@ def _rendered(render: Any, task: dict[str, Any]) -> str:
 
 
 def _limit_memory() -> None:
-    """Let the kernel refuse what is too much; where it cannot (macOS), only the time is limited."""
+    """Let the kernel limit the memory; where it cannot (macOS), only the time is limited."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + ROOM_BYTES

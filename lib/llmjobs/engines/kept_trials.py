@@ -1,7 +1,7 @@
-"""What was found out about a model on this machine, kept in the cache folder for the next run. No torch.
+"""Results of trials of a model on this machine, cached for the next run. No torch.
 
 An entry belongs to one model (its files' revision), the settings that it was loaded with, one machine, the versions of
-the packages, and the engine's own code. Anything else is another entry: nothing found elsewhere is ever used.
+the packages, and the engine's code. Anything else has a different entry, so results are never transferred.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ FOLDER = "models"
 
 
 def cache_folder() -> Path:
-    """``LLMJOBS_CACHE``, else ``llmjobs`` in the user's cache folder."""
+    """``LLMJOBS_CACHE``, otherwise ``llmjobs`` in the user's cache folder."""
     if own := os.environ.get("LLMJOBS_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "llmjobs"
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 @cache
 def engine_digest() -> str:
-    """Digest of the engines' source: a build that computes in another way finds out anew."""
+    """Digest of the engines' source, so that a changed build repeats the trials."""
     total = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         total.update(f"{path.name}\0".encode() + path.read_bytes())
@@ -38,21 +38,21 @@ def engine_digest() -> str:
 
 
 class Known:
-    """One model's entry; damage and other people's files are as good as nothing known."""
+    """One model's entry. If it is damaged or somebody else's, nothing is known."""
 
     def __init__(self, **key: Any) -> None:
-        """``key`` says what is loaded and how: id, revision, device and its name, dtype, quantization, threads."""
+        """``key`` describes what is loaded and how: id, revision, device and its name, dtype, quantization, threads."""
         self.key = json.loads(json.dumps(dict(key) | describe_machine() | {"engine": engine_digest()}, sort_keys=True))
         self.digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:32]
         self.path = cache_folder() / FOLDER / f"{self.digest}.json"
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """Return what was kept under ``name``; None where nothing (readable) was."""
+        """Return what is stored as ``name``; None if nothing is stored or it cannot be read."""
         found = self._read().get(name)
         return found if isinstance(found, dict) else None
 
     def put(self, name: str, found: Mapping[str, Any]) -> None:
-        """Keep it. A folder that cannot be written is no error: the next run finds out again."""
+        """Store it. If the folder cannot be written, the next run repeats the trial."""
         try:
             whole = {"for": self.key, "found": self._read() | {name: dict(found)}}
             disk.make_folder(self.path.parent)

@@ -1,4 +1,4 @@
-"""Where a model's files are, whichever engine runs it."""
+"""Where a model's files are, on any engine."""
 
 import hashlib
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Located:
 
 
 def is_on_hub(spec: ModelSpec) -> bool:
-    """Whether a model's id is taken for a name on the hub."""
+    """Whether a model's id counts as a name on the hub."""
     elsewhere = (DEMO_PREFIX, "/", "./", "../", "~", "ollama:", "lmstudio:")
     places = (spec.id, spec.id.rpartition(":")[0])  # a folder of GGUF files goes on with a colon and which one
     return not (
@@ -44,5 +44,5 @@ def folder_hash(folder: Path) -> str:
 
 
 def files_of(located: Located) -> Path | None:
-    """Return where a model's files are by now; None where nothing of them is on this machine."""
+    """Return where a model's files are now; None if none of them are on this machine."""
     return Path(located.source) if located.is_local else cached_snapshot("model", located.source, located.revision)

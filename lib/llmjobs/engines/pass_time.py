@@ -1,7 +1,7 @@
-"""How long a pass takes by its number of tokens, and how many tokens a batch should have for it. No torch.
+"""How long a pass takes depending on its number of tokens, and the batch size that follows from it. No torch.
 
-A pass costs something whatever it reads (weights that are unpacked or fetched, launches of kernels) and something for
-each token: ``seconds(n) = pass_s + token_s * n``. Where the first part is large, few large batches are best.
+A pass has a fixed cost (weights that are unpacked or fetched, kernel launches) and a cost per token: ``seconds(n) =
+pass_s + token_s * n``. If the fixed cost is large, few large batches are best.
 """
 
 import math
@@ -10,28 +10,28 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 ENOUGH_GAIN = 1.03
-"""A larger batch is worth it where it computes 3 % more tokens a second."""
+"""A larger batch is used if it computes 3 % more tokens per second."""
 CLEARLY_SLOWER = 0.8
-"""A size that computes so many times the tokens a second is not slower by chance."""
+"""If a size computes this many times the tokens per second of another, the difference is not due to chance."""
 
 
 @dataclass(frozen=True)
 class PassTime:
-    """Seconds of a pass through the whole model: fixed, and a token."""
+    """Seconds of a pass through the whole model: fixed, and per token."""
 
     pass_s: float
     token_s: float
 
     def seconds(self, tokens: float, passes: float = 1) -> float:
-        """Seconds of ``passes`` that read ``tokens`` together."""
+        """Seconds of ``passes`` passes that read ``tokens`` in total."""
         return passes * self.pass_s + tokens * self.token_s
 
     def rate(self, tokens: int) -> float:
-        """Tokens a second of a pass of ``tokens``."""
+        """Tokens per second of a pass of ``tokens``."""
         return tokens / max(self.seconds(tokens), 1e-9)
 
     def scaled(self, by: float) -> "PassTime":
-        """The same for so many times the layers."""
+        """The same, scaled to ``by`` times the layers."""
         return PassTime(self.pass_s * by, self.token_s * by)
 
     def to_builtin(self) -> dict[str, float]:
@@ -40,7 +40,7 @@ class PassTime:
 
     @classmethod
     def from_builtin(cls, found: Mapping[str, Any] | None) -> "PassTime | None":
-        """Read it back; None for what is none."""
+        """Read it back; None if it is not valid."""
         values = [found.get(name) for name in ("pass_s", "token_s")] if isinstance(found, Mapping) else [None]
         fits = all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in values)
         return cls(*map(float, values)) if fits else None  # type: ignore[arg-type]
@@ -48,11 +48,11 @@ class PassTime:
 
 @dataclass(frozen=True)
 class Budget:
-    """Tokens of a batch, what was found about passes (None: nothing was tried), and how."""
+    """Tokens per batch, what was measured of passes (None: nothing), and a description of how."""
 
     batch_tokens: int
     largest: int
-    """Of the sizes that it was chosen from; a longer unit may want a larger one."""
+    """The largest size that was considered; a longer unit may want a larger one."""
     time: PassTime | None
     reason: str
 
@@ -63,7 +63,7 @@ class Budget:
 
     @classmethod
     def from_builtin(cls, found: Mapping[str, Any] | None) -> "Budget | None":
-        """Read it back; None for what is none."""
+        """Read it back; None if it is not valid."""
         if not isinstance(found, Mapping) or not isinstance(found.get("reason"), str):
             return None
         tokens, largest = found.get("batch_tokens"), found.get("largest")
@@ -75,7 +75,7 @@ class Budget:
 def fit(points: Sequence[tuple[int, float]]) -> PassTime:
     """Fit the line through ``points`` (tokens, seconds) by least squares; neither part is below 0.
 
-    Each point counts by its relative error, as timings are noisy in proportion.
+    Points are weighted by relative error, because the noise of timings is proportional.
     """
     weights = [1 / max(seconds, 1e-9) ** 2 for _, seconds in points]
     total = sum(weights)
@@ -89,9 +89,9 @@ def fit(points: Sequence[tuple[int, float]]) -> PassTime:
 
 
 def best_size(points: Sequence[tuple[int, float]], sizes: Sequence[int]) -> int:
-    """Return the smallest of ``sizes`` that none beats by 3 %: by what was measured, larger ones by the fitted line.
+    """Return the smallest of ``sizes`` that no other beats by 3 %, measured or, for larger ones, by the fitted line.
 
-    Larger ones are not reckoned with where the largest that was measured is clearly slower than a smaller one.
+    Larger sizes are ignored if the largest measured one is clearly slower than a smaller one.
     """
     rates = {size: size / max(seconds, 1e-9) for size, seconds in points if size in sizes}
     largest = max(size for size, _ in points)

@@ -8,17 +8,17 @@ from functools import cached_property
 from llmjobs.benchmarks.requests import ModelInput, Request, common_length, model_input
 from llmjobs.terminal_text import plural
 
-# Token sequences as a tree: what several of them begin with becomes a segment of its own.
+# Token sequences as a tree: a beginning that several of them share becomes one segment.
 
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens at positions ``start`` … ``end`` - 1 that hang on another segment's end.
+    """Tokens at positions ``start`` … ``end`` - 1 that follow the end of another segment.
 
-    ``parent`` is the index of an earlier segment of the same list, or -1 at the top; ``prefix`` names, at the
-    top, the kept prefix of the unit that it hangs on (-1: none).
+    ``parent`` is the index of an earlier segment of the same list, or -1 at the top; ``prefix`` is the kept prefix of
+    the unit that a top segment follows (-1: none).
     """
 
     tokens: Tokens
@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A beginning that could be a segment: its length, how many branches follow, distinct tokens below it."""
+    """A beginning that could become a segment: its length, how many branches follow, distinct tokens below it."""
 
     length: int
     branches: int
@@ -42,7 +42,7 @@ class Shared:
 
     @property
     def saved_tokens(self) -> int:
-        """How many tokens are not computed again where every branch uses the one copy."""
+        """How many tokens are saved if every branch uses one copy."""
         return self.length * (self.branches - 1)
 
 
@@ -58,16 +58,16 @@ class Forest:
 
 
 def grow_forest(sequences: Sequence[Tokens], worth: Worth, start: int = 0, prefix: int = -1) -> Forest:
-    """Merge equal beginnings from ``start`` on where ``worth`` says so; equal sequences always merge.
+    """Merge equal beginnings from ``start`` on if ``worth`` says so; equal sequences always merge.
 
-    The first ``start`` tokens must be the same in all. Branches keep the order of ``sequences``, so that
-    everything below a segment follows it directly.
+    The first ``start`` tokens must be the same in all. Branches keep the order of ``sequences``, so that everything
+    below a segment follows it directly.
     """
     return _Grower(sequences, worth, start, prefix).grow()
 
 
 class _Grower:
-    """The sorted sequences with the length that each has in common with the one before it."""
+    """The sorted sequences, each with the length that it has in common with the previous one."""
 
     def __init__(self, sequences: Sequence[Tokens], worth: Worth, start: int, prefix: int) -> None:
         self.rank = {tokens: at for at, tokens in reversed(list(enumerate(sequences)))}
@@ -123,7 +123,7 @@ MIN_SAVED_SHARE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Where an option is scored: rows of the packed batch whose logits predict ``targets``, one each."""
+    """Where an option is scored: rows of the packed batch whose logits predict ``targets``, one row each."""
 
     rows: tuple[int, ...]
     targets: tuple[int, ...]
@@ -149,7 +149,7 @@ class Batch:
 
     @property
     def prefixes(self) -> tuple[int, ...]:
-        """The kept prefixes that its segments hang on."""
+        """The kept prefixes that its segments follow."""
         return tuple(sorted({segment.prefix for segment in self.segments} - {-1}))
 
 
@@ -168,7 +168,7 @@ def pays_in_batch(shared: Shared) -> bool:
 
 
 def never_pays(_: Shared) -> bool:
-    """Share nothing but equal inputs."""
+    """Share only equal inputs."""
     return False
 
 
@@ -235,10 +235,10 @@ MIN_GAIN_TOKENS = 64
 def choose_prefixes(
     inputs: dict[int, list[ModelInput]], batch_tokens: int
 ) -> tuple[tuple[Segment, ...], dict[Option, Placed]]:
-    """Choose the prefixes worth a forward of their own and say which one each request starts with.
+    """Choose the prefixes that are worth a separate forward, and the one that each request starts with.
 
-    Inside a batch everything is shared anyway: a kept prefix gains its length for each further batch that it
-    serves. A prefix longer than ``batch_tokens`` becomes a chain of pieces.
+    Everything is shared inside a batch anyway, so a kept prefix saves its length for each further batch that uses it. A
+    prefix longer than ``batch_tokens`` becomes a chain of pieces.
     """
 
     def pays(shared: Shared) -> bool:
@@ -261,12 +261,12 @@ def choose_prefixes(
 
 
 def _marked(one: ModelInput, doc: int) -> Tokens:
-    """Set a doc's own mark before the first scored position: nothing after it can be shared between docs."""
+    """Insert a mark of the doc before the first scored position, so that nothing after it is shared between docs."""
     return (*one.tokens[: one.first_scored], -1 - doc, *one.tokens[one.first_scored :])
 
 
 def _between_docs(forest: Forest, path: Tokens) -> Tokens:
-    """Return the path's segments before the one that carries the doc's mark."""
+    """Return the path's segments before the one that contains the doc's mark."""
     marked = (at for at, segment in enumerate(path) if min(forest.segments[segment].tokens) < 0)
     return path[: next(marked)]
 
@@ -316,11 +316,9 @@ def live_tokens(prefixes: Sequence[Segment], batches: Sequence[Batch]) -> int:
     return peak
 
 
-# From a unit's docs to its batches.
-
 Doc = Sequence[Request]
 SHARED_SHARE = 0.98
-"""A plan is called shared where it computes less than this share of its plain tokens."""
+"""A plan is called shared if it computes less than this share of its plain tokens."""
 
 
 @dataclass(frozen=True)
@@ -328,8 +326,8 @@ class UnitPlan:
     """What runs, in which order, and what it costs.
 
     ``total_tokens``: distinct inputs run one by one; ``distinct_tokens``: what this plan computes;
-    ``peak_cache_tokens``: the most tokens whose keys and values are kept between batches at one time;
-    ``refused``: docs that cannot be scored, with the reason; they are in no batch.
+    ``peak_cache_tokens``: the maximum number of tokens whose keys and values are kept between batches; ``refused``:
+    docs that cannot be scored, with the reason; they are in no batch.
     """
 
     kind: str
@@ -346,7 +344,7 @@ class UnitPlan:
     placed: dict[Option, Placed] = field(default_factory=dict, repr=False)
 
     def prefix_chain(self, prefix: int) -> tuple[int, ...]:
-        """Return a kept prefix and all that it hangs on, top first."""
+        """Return a kept prefix and all prefixes that it follows, top first."""
         chain: list[int] = []
         while prefix >= 0:
             chain.append(prefix)
@@ -359,7 +357,7 @@ class UnitPlan:
         return last_uses(self.prefixes, self.batches)
 
     def describe(self) -> str:
-        """Say in one line which plan it is and what it saves."""
+        """Describe in one line the kind of plan and what it saves."""
         share = self.distinct_tokens / self.total_tokens if self.total_tokens else 1.0
         what = "shared prefixes" if self.kind == "shared" else "plain, sharing gains nothing"
         if self.kind == "plain" and not self.sharing:
@@ -401,10 +399,10 @@ def plan_unit(
 ) -> UnitPlan:
     """Plan whole docs into batches of about ``batch_tokens`` computed tokens, longest first.
 
-    ``max_length``: the most tokens that the model reads. ``prefix_token_id`` stands in for an empty
-    context. ``sharing`` off gives every distinct input a row of its own, for models that cannot share;
-    ``in_batch`` off shares kept prefixes only (:meth:`Scorer.plan` sets both as a model needs
-    them). A doc larger than the budget is a batch of its own.
+    ``max_length``: longest input of the model in tokens. ``prefix_token_id`` replaces an empty context. Without
+    ``sharing``, every distinct input has a separate row, for models that cannot share; without ``in_batch``, only kept
+    prefixes are shared (:meth:`Scorer.plan` sets both as a model needs them). A doc larger than the budget becomes a
+    separate batch.
     """
     inputs, refused = _read_docs(docs, max_length, prefix_token_id)
     prefixes, placed = choose_prefixes(inputs, batch_tokens) if sharing else ((), _unplaced(inputs))
@@ -449,7 +447,7 @@ def _unplaced(inputs: dict[int, list[ModelInput]]) -> dict[Option, Placed]:
 def _ordered(
     inputs: dict[int, list[ModelInput]], placed: dict[Option, Placed], prefixes: Sequence[Segment]
 ) -> Iterable[list[Option]]:
-    """Yield docs so that those on one kept prefix are together, longest first inside and between groups."""
+    """Yield docs such that those with the same kept prefix are together, longest first inside and between groups."""
     longest = {doc: max((len(one.tokens) for one in options), default=0) for doc, options in inputs.items()}
     homes = {doc: placed[doc, 0].prefix if options else -1 for doc, options in inputs.items()}
     reach = dict.fromkeys(range(-1, len(prefixes)), 0)
@@ -473,7 +471,7 @@ def _ordered(
 def _pack(
     docs: Iterable[list[Option]], placed: dict[Option, Placed], batch_tokens: int, in_batch: bool
 ) -> list[list[Option]]:
-    """Fill batches in order; without sharing a row costs as much as the batch's longest, its first."""
+    """Fill batches in order; without sharing, a row costs as much as the longest row of the batch, its first."""
     batches: list[list[Option]] = []
     used = width = rows = 0
     for options in docs:

@@ -1,4 +1,4 @@
-"""Asks a child process what this machine can compute; a probe that crashes it is a result too. No torch here."""
+"""Ask a child process what this machine can compute; if a probe crashes, that is a result too. No torch here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,9 @@ from llmjobs.manifest.engines import ENGINES
 
 MODULE = "llmjobs.engines.transformers.machine_probe"
 Layer = tuple[str, str, str]
-"""Device, dtype (may be ``auto``), quantization. For another engine than transformers its name is in the third place:
-what has to work is the engine on the device."""
+"""Device, dtype (may be ``auto``), quantization. For other engines than transformers, the third entry is the engine's
+name: the engine has to work on the device.
+"""
 PROBE_S = 300.0
 
 
@@ -44,7 +45,7 @@ def probe_machine(layers: Sequence[Layer], parity: Sequence[str] = ()) -> Machin
     """Try every layer and parity check.
 
     Raises:
-        LlmjobsError: not even torch can be imported; the line says why.
+        LlmjobsError: torch cannot be imported; the line says why.
 
     """
     machine = Machine()

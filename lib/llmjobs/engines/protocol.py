@@ -1,7 +1,7 @@
-"""What every engine can do: load a model, score, generate, chat, measure and describe. No torch.
+"""The interface of every engine: load a model, score, generate, chat, measure and describe. No torch.
 
-An engine runs models of one kind of file or library. It is a module named in the registry
-(:class:`EngineModule`); its ``open_model`` returns one loaded model (:class:`Engine`). Jobs see nothing else.
+An engine runs models of one kind of file or library. It is a module named in the registry (:class:`EngineModule`); its
+``open_model`` returns one loaded model (:class:`Engine`). Jobs see nothing else.
 """
 
 import math
@@ -28,10 +28,8 @@ Warn = Callable[[str], None]
 """A function that receives one-line warnings, for example about a fallback."""
 
 
-# What was loaded.
-
 DEFAULT_LENGTH = 2048
-"""Longest input in tokens of a model whose files do not say."""
+"""Longest input in tokens if a model's files do not say."""
 
 
 @dataclass(frozen=True)
@@ -78,22 +76,19 @@ class Tokenizer(Protocol):
         """Text of tokens; ``skip_special_tokens`` leaves special ones out."""
 
     def get_vocab(self) -> Mapping[str, int]:
-        """All tokens as text."""
+        """Return all tokens as text."""
 
     def get_chat_template(self) -> str:
-        """The template that messages are written with."""
+        """The template for writing messages."""
 
     def apply_chat_template(self, conversation: Any, *, tokenize: Any, add_generation_prompt: Any) -> Any:
         """Write messages as the model expects them; a function with ``takes_date`` also takes ``date``."""
 
 
 def prefix_token_id(tokenizer: Any) -> int | None:
-    """The token used for an empty context, as in lm-eval: BOS, else EOS."""
+    """The token used for an empty context, as in lm-eval: BOS, otherwise EOS."""
     found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return found if isinstance(found, int) else None
-
-
-# Scoring.
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ class ProbeResult:
     max_difference: float | None
     reason: str
     layers: int | None = None
-    """How many of the model's first layers were compared; None: all of them."""
+    """How many of the model's first layers were compared; None for all of them."""
 
     def to_builtin(self) -> dict[str, object]:
         """Return it for a record."""
@@ -115,7 +110,7 @@ class ProbeResult:
 
     @classmethod
     def from_builtin(cls, found: object) -> Self | None:
-        """Read a record back; None if a field is missing or not what a probe writes."""
+        """Read a record back; None if a field is missing or not valid."""
         if not isinstance(found, Mapping) or not isinstance(path := found.get("path"), str):
             return None
         difference, reason, layers = (found.get(name) for name in ("max_difference", "reason", "layers"))
@@ -128,20 +123,20 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much a model has to score in all, judged by its first unit."""
+    """The total amount that a model has to score, estimated from its first unit."""
 
     study_tokens: int
-    """Tokens that are computed, what is shared once a unit."""
+    """Number of computed tokens; shared tokens count once per unit."""
     unit_tokens: int
-    """Of one unit, behind what its questions share."""
+    """Tokens of one unit after the beginning that its questions share."""
     prefix_tokens: int
 
 
 class Scorer(Protocol):
     """Log-likelihoods of a plan, batch by batch.
 
-    ``path`` names how batches are computed (the probe chooses). ``token_limit`` is the batch size that out-of-memory
-    errors left (None: no limit); a resumed run sets it back, to compute what the unbroken run would.
+    ``path`` is the way in which batches are computed (the probe chooses it). ``token_limit`` is the batch size after
+    out-of-memory errors (None: no limit); a resumed run restores it, to compute the same as an unbroken one.
     """
 
     path: str
@@ -150,7 +145,7 @@ class Scorer(Protocol):
     def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
         """Compare the fast paths with a plain computation on a few docs and choose one.
 
-        ``most_tokens``: about what the comparison may read.
+        ``most_tokens``: about how many tokens the comparison may read.
         """
 
     def recall(self, found: object) -> ProbeResult | None:
@@ -164,7 +159,7 @@ class Scorer(Protocol):
         batch_tokens: int,
         prefix_token_id: int | None = None,
     ) -> UnitPlan:
-        """Plan a unit (arguments as for ``plan_unit``) as this model can run it."""
+        """Plan a unit as this model can run it; the arguments are those of ``plan_unit``."""
 
     def path_of(self, plan: UnitPlan) -> str:
         """The path that a plan runs on."""
@@ -180,22 +175,18 @@ class Scorer(Protocol):
         """
 
     def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
-        """How many tokens a batch should have, measured in proportion to the study.
+        """Return how many tokens a batch should have; the measurement's effort is in proportion to the study.
 
-        ``kept`` is an earlier budget of the same model on this machine, taken where it still fits; ``spent_s`` is the
-        time that the probe took.
+        ``kept`` is an earlier budget of the same model on this machine, used if it still fits; ``spent_s`` is the time
+        that the probe took.
         """
 
-    def close(self) -> None:
-        """Free every cache."""
-
-
-# Generation.
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """``temperature`` 0 is greedy; ``top_p`` keeps the smallest set of tokens with that much probability."""
+    """``temperature`` 0 is greedy; ``top_p`` keeps the smallest set of tokens whose probability reaches this value."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -203,10 +194,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A context of token ids and how to continue it; every row of a batch keeps its own settings.
+    """A context of token ids and how to continue it; each row of a batch has its own settings.
 
-    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are used above 0 only. ``thinking`` is for replies that begin
-    with thinking; an engine that cannot write tokens in the model's place leaves it out.
+    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are only used above 0. ``thinking`` is for replies that begin
+    with thinking; an engine that cannot insert tokens ignores it.
     """
 
     context: Sequence[int]
@@ -220,12 +211,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What one row gave.
+    """The result of one row.
 
     ``text`` ends before the stop string; ``token_ids`` are all that were generated, an end token included.
     ``finish_reason``: ``eos``, ``stop`` (a stop string), ``length``, or ``error`` with a line in ``error``.
-    ``cut_tokens``: how many tokens of the context's beginning the model could not be given. ``thinking_cut``: the
-    thinking was ended where it had used up its tokens.
+    ``cut_tokens``: how many tokens at the context's beginning were cut off. ``thinking_cut``: the thinking used up its
+    tokens and was ended.
     """
 
     token_ids: tuple[int, ...]
@@ -241,8 +232,8 @@ class Generation:
 class Generator(Protocol):
     """Replies to many contexts.
 
-    ``row_limit`` is how many rows run at once; out of memory halves it. ``end_tokens`` end a reply; a job adds those of
-    the chat template.
+    ``row_limit`` is how many rows run at once; an out-of-memory error halves it. ``end_tokens`` end a reply; a job adds
+    those of the chat template.
     """
 
     row_limit: int
@@ -256,7 +247,7 @@ class Generator(Protocol):
         """Compute the shared beginning of all contexts of a unit, once for all later calls."""
 
     def generate(self, asked: Sequence[Asked]) -> list[Generation]:
-        """Return a generation for each, in order; the rows beside a row do not change its sampling.
+        """Return a generation for each, in order; a row's sampling does not depend on the other rows.
 
         Raises:
             ModelError: a context is empty, or not even one row fits into memory.
@@ -266,11 +257,7 @@ class Generator(Protocol):
     def to_record(self) -> dict[str, Any]:
         """How the model decodes and why, for ``model.json``."""
 
-    def close(self) -> None:
-        """Free the caches."""
-
-
-# Chat.
+    def close(self) -> None: ...
 
 
 class ChatModel(Protocol):
@@ -288,7 +275,7 @@ class ChatModel(Protocol):
         """Choose the next token of the answer.
 
         Raises:
-            ModelError: the model computes no numbers.
+            ModelError: the model's output is not a number.
 
         """
 
@@ -308,12 +295,7 @@ class ChatModel(Protocol):
         """Continue from a saved state."""
 
 
-# One loaded model, and the module that loads it.
-
-
 class Engine(Protocol):
-    """One loaded model."""
-
     @property
     def spec(self) -> ModelSpec:
         """The model as the manifest describes it."""
@@ -356,33 +338,32 @@ class Engine(Protocol):
         """A new scorer."""
 
     def generator(self, path: str | None = None, *, found: object = None, warn: Warn = ...) -> Generator:
-        """A new generator; ``path`` decodes as a unit was begun (None, or not known: as is right for the model).
+        """A new generator; ``path`` is the decoding path of a resumed unit (None or unknown: the model's usual one).
 
-        ``found`` is what an earlier generator of the same model recorded, which saves finding it out; what is no use is
-        ignored.
+        ``found`` is an earlier generator's record for the same model, which saves the trial; it is ignored if it does
+        not apply.
         """
 
     def chat_model(self, *, keeps_keys: bool = True, warn: Warn = ...) -> ChatModel:
-        """A new conversation. Without ``keeps_keys``, every turn is computed from the start."""
+        """A new conversation. Without ``keeps_keys``, each turn is computed from the beginning."""
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
         """Time prefill and decode at each context length."""
 
-    def close(self) -> None:
-        """Free the weights."""
+    def close(self) -> None: ...
 
 
 @runtime_checkable
 class NextTokenEngine(Protocol):
-    """An ability that an :class:`Engine` may have: the whole distribution of the next token."""
+    """An optional ability of an :class:`Engine`: the whole distribution of the next token."""
 
     def next_token_logprobs(self, tokens: Sequence[int], positions: Sequence[int]) -> "NDArray[np.float32]":
         """Log-probabilities [positions, vocabulary] in nats of the token after each of ``positions`` in ``tokens``.
 
-        ``tokens`` are read alone, in one pass, without anything before them. ``positions`` ascend.
+        ``tokens`` are read alone in one pass, with nothing before them. ``positions`` are in ascending order.
 
         Raises:
-            ModelError: the tokens do not fit, or the model computes no numbers.
+            ModelError: the tokens do not fit, or the model's output is not a number.
 
         """
 
@@ -394,7 +375,7 @@ class EngineModule(Protocol):
         """Load a model as ``spec`` says.
 
         Raises:
-            ModelError: not found, no access, no memory, or not what was asked for once loaded.
+            ModelError: not found, no access, no memory, or the loaded model differs from the request.
 
         """
 
@@ -415,13 +396,13 @@ class EngineModule(Protocol):
         """
 
     def repository(self, spec: ModelSpec) -> str:
-        """The name on the hub of the repository that an id is in, for one that is no :meth:`local_path`."""
+        """The hub repository of an id that is not a :meth:`local_path`."""
 
     def is_cached(self, spec: ModelSpec, revision: str) -> bool:
         """Whether all files that the model needs are in the cache."""
 
     def check_cached(self, spec: ModelSpec, folder: Path) -> None:
-        """Look at a model's files in the cache.
+        """Check a model's files in the cache.
 
         Raises:
             ModelError: this engine cannot run them.
@@ -429,7 +410,7 @@ class EngineModule(Protocol):
         """
 
     def check_repository(self, spec: ModelSpec, commit: str) -> None:
-        """Look at a repository on the hub before anything is fetched.
+        """Check a repository on the hub before anything is fetched.
 
         Raises:
             ModelError: this engine cannot run it.
@@ -449,19 +430,19 @@ class EngineModule(Protocol):
         """Initialize the device; return the seconds this took."""
 
     def gpu_uuid(self) -> str | None:
-        """Name of the GPU that is used, as NVML reports it; None if there is none."""
+        """Name of the GPU in use, as NVML reports it; None if there is none."""
 
     def weight_files(self, located: Located) -> list[Path]:
         """The weight files on this machine; empty if there are none."""
 
     def wanted_files(self, spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
-        """The files of a repository on the hub that have to be fetched."""
+        """The files of a repository on the hub that are needed."""
 
     def ensure_files(self, spec: ModelSpec, located: Located) -> None:
         """Fetch the missing files of a model into the cache.
 
         Raises:
-            ModelError: the hub says no.
+            ModelError: the hub refuses.
 
         """
 
@@ -484,17 +465,17 @@ class EngineModule(Protocol):
     def forecast(
         self, spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
     ) -> dict[str, Any]:
-        """Sizes, and with a ``unit`` speed and memory of a pass, measured without the model.
+        """Return sizes and, with a ``unit``, speed and memory of a pass, measured without the model.
 
         Returns ``shapes`` (``device``, ``dtype``, ``parameters``, ``weight_bytes``, ``layers``, ``max_length``,
         ``cache_token_bytes``, ``device_memory_bytes``, ``memory_by_quantization``, ``remark``: a line on the number
-        format), ``speed`` (None where it could not be measured) and ``why``. ``speed`` holds the ``path`` of scoring,
+        format), ``speed`` (None if it could not be measured) and ``why``. ``speed`` holds the ``path`` of scoring,
         ``runtime_bytes`` and ``pass_bytes`` (of a batch of ``pass_tokens``, if the bytes grow with it), ``pass_s`` and
-        ``token_s`` (``pass_time``), ``head_row_s`` a scored position, ``decode_s`` a step of ``rows`` rows, and
-        ``threads``; ``start_s``, ``batch_tokens``, ``quantize_s``, ``read_bytes_s`` and ``hash_bytes_s`` where they are
+        ``token_s`` (``pass_time``), ``head_row_s`` per scored position, ``decode_s`` per step of ``rows`` rows, and
+        ``threads``; ``start_s``, ``batch_tokens``, ``quantize_s``, ``read_bytes_s`` and ``hash_bytes_s`` if they are
         known.
 
         Raises:
-            LlmjobsError: not even the sizes can be found out.
+            LlmjobsError: not even the sizes can be determined.
 
         """

@@ -1,4 +1,4 @@
-"""Which engine runs a model: names in a manifest, and the module of each, imported when it is used.
+"""Which engine runs a model: names in a manifest, and the module of each, imported on first use.
 
 A new engine is one module with the functions of :class:`llmjobs.engines.protocol.EngineModule` and its name in
 ``llmjobs.manifest.engines``.
@@ -21,7 +21,7 @@ SHARE_OF_FREE_MEMORY = 0.5
 
 
 def engine_of(spec: ModelSpec) -> EngineModule:
-    """The module of the engine that runs ``spec``; for an endpoint one that refuses it in one line."""
+    """The module of the engine that runs ``spec``; for an endpoint, one that refuses it in one line."""
     return _module(engine_name(spec.engine, spec.id))
 
 
@@ -33,7 +33,7 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> Engine:
     """Load a model on its engine.
 
     Raises:
-        ModelError: not found, no access, no memory, or not what was asked for once loaded.
+        ModelError: not found, no access, no memory, or the loaded model differs from the request.
 
     """
     return engine_of(spec).open_model(spec, threads=threads)
@@ -50,7 +50,7 @@ def locate(spec: ModelSpec) -> Located:
 
 
 def local_path(spec: ModelSpec) -> Path | None:
-    """The file or folder that an id names, checked but not read; None where the id is a name on the hub.
+    """The file or folder that an id names, checked but not read; None if the id is a name on the hub.
 
     Raises:
         ModelError: it is not a model that its engine runs.
@@ -69,7 +69,7 @@ def devices(specs: Iterable[ModelSpec] = ()) -> list[str]:
 def why_unavailable(name: str, device: str) -> str | None:
     """Why the engine ``name`` cannot run anything on a type of device here; None if it can.
 
-    An engine may have a function ``missing()`` that says in one line what has to be installed for it.
+    An engine may have a function ``missing()`` that returns one line on what has to be installed.
     """
     module = _module(name)
     if missing := getattr(module, "missing", lambda: None)():
@@ -86,7 +86,7 @@ def weight_file_bytes(spec: ModelSpec, located: Located) -> int | None:
 def prefetch(spec: ModelSpec, located: Located) -> int:
     """Ask the kernel to read a model's weight files into the page cache; returns the bytes asked for.
 
-    Does nothing where they would take more than half of the free memory, or where the system has no such call.
+    Does nothing if they would take more than half of the free memory, or if the system has no such call.
     """
     files = [path.resolve() for path in engine_of(spec).weight_files(located)]
     total = sum(path.stat().st_size for path in files)

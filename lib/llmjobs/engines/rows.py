@@ -1,6 +1,6 @@
-"""A row of a batch that generates: the context that fits, its random numbers, and what ends its reply.
+"""A row of a batch that generates: its context, its random numbers, and what ends its reply.
 
-A reply ends at an end token, a stop string, the most new tokens, or where its thinking takes too many.
+A reply ends at an end token, a stop string, or the maximum number of new tokens; thinking has a separate limit.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from llmjobs.thinking import ThinkingCount
 
 
 class Row:
-    """A context on its way to a :class:`Generation`; it draws from its own random generator."""
+    """A context that is becoming a :class:`Generation`; it has its own random generator."""
 
     def __init__(self, asked: Asked, max_length: int) -> None:
         self.max_new_tokens = max(1, asked.max_new_tokens)
@@ -29,11 +29,11 @@ class Row:
 
     @property
     def length(self) -> int:
-        """Tokens that the model reads at most: the context, and every new token but the last."""
+        """Maximum number of tokens that the model reads: the context, and every new token but the last."""
         return len(self.context) + self.max_new_tokens - 1
 
     def restart(self) -> None:
-        """Forget what was generated."""
+        """Discard what was generated."""
         self.generator = torch.Generator().manual_seed(self.seed)
         self.token_ids: list[int] = []
         self.finish_reason = ""
@@ -41,7 +41,7 @@ class Row:
         self.thinking: ThinkingCount | None = None
 
     def append(self, chosen: int, tokenizer: Any, end_tokens: frozenset[int]) -> None:
-        """Add the token that was chosen, or one that ends the thinking; see whether the row is finished."""
+        """Add the chosen token, or one that ends the thinking, and check whether the row is finished."""
         token = chosen
         if self.thinking_limit:
             self.thinking = self.thinking or ThinkingCount(self.thinking_limit, tokenizer.decode)

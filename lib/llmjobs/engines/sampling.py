@@ -1,4 +1,4 @@
-"""Choosing the next token, each row by its own settings and random numbers, on every engine that gives logits."""
+"""Choose the next token, with separate settings and random numbers for each row, on every engine that gives logits."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from llmjobs.engines.protocol import Sampling
 def next_tokens(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
     """Choose a token for each row of ``logits`` [rows, vocabulary].
 
-    A sampled row takes one uniform number a token from its own generator, so other rows do not change its draws.
+    A sampled row takes one uniform number per token from its own generator, so other rows do not affect it.
     """
     chosen: list[int] = logits.argmax(-1).tolist()
     drawn = [at for at, one in enumerate(how) if one.temperature > 0]

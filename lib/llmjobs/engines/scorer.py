@@ -1,4 +1,4 @@
-"""What the scorers of all engines share: the path that a probe chose, plans for it, batches cut in halves."""
+"""What the scorers of all engines share: the path that a probe chose, plans for it, and halving batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,41 +12,41 @@ from llmjobs.engines.protocol import ProbeResult, Warn
 class PathScorer(ABC):
     """The base of a ``protocol.Scorer`` whose batches run on one of the paths ``shared``, ``cached`` and ``plain``.
 
-    ``shared`` computes a batch as one tree of segments behind kept prefixes, ``cached`` shares the kept prefixes only,
+    ``shared`` computes a batch as one tree of segments behind kept prefixes, ``cached`` only shares the kept prefixes,
     ``plain`` nothing. An engine computes a batch in :meth:`compute`.
     """
 
     RESULT: ClassVar[type[ProbeResult]] = ProbeResult
-    """What its probe returns."""
+    """Type of its probe's result."""
     ALONE: ClassVar[Sequence[str]] = ()
-    """Paths beside the three that run plans which share nothing."""
+    """Paths in addition to the three, for plans that share nothing."""
 
     def __init__(self, path: str, warn: Warn) -> None:
-        """``path``: the one that is taken until a probe has run."""
+        """``path`` is used until a probe has run."""
         self.path, self.warn = path, warn
         self.token_limit: int | None = None
 
     def can_take(self, path: str) -> bool:
-        """Whether this model can be scored on a path that an earlier probe chose."""
+        """Whether this model can use a path that an earlier probe chose."""
         return True
 
     def cannot_share(self, docs: Sequence[Sequence[Request]], max_length: int) -> bool:
-        """Whether these docs must not share anything, whatever the path."""
+        """Whether these docs must not share anything, on any path."""
         return False
 
     def start(self, plan: UnitPlan, at: int) -> None:  # noqa: B027 (nothing to prepare is right for some)
         """Prepare for batch ``at`` of a plan."""
 
     def is_too_large(self, plan: UnitPlan, batch: Batch) -> bool:
-        """Whether a batch has to be cut in halves."""
+        """Whether a batch must be halved."""
         return self.token_limit is not None and batch.tokens > self.token_limit
 
     @abstractmethod
     def compute(self, plan: UnitPlan, batch: Batch) -> list[Score] | None:
-        """Scores of ``batch.options`` in order; None if the memory does not suffice and the batch has to be cut."""
+        """Scores of ``batch.options`` in order; None if memory ran out and the batch must be halved."""
 
     def take(self, found: ProbeResult) -> None:
-        """Score on the path that a probe chose; a slower one gives a warning."""
+        """Use the path that a probe chose; a slower one gives a warning."""
         self.path = found.path
         if found.path != "shared":
             self.warn(f"scoring on the {found.path} path: {found.reason}")
@@ -79,7 +79,7 @@ class PathScorer(ABC):
         )
 
     def path_of(self, plan: UnitPlan) -> str:
-        """The path that a plan runs on: one that shares nothing is for the plain path."""
+        """The path that a plan runs on; a plan that shares nothing runs on the plain path."""
         return self.path if plan.sharing or self.path in self.ALONE else "plain"
 
     def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
@@ -88,7 +88,7 @@ class PathScorer(ABC):
         The result does not depend on which batches ran before.
 
         Raises:
-            ModelError: it cannot be computed; not even one option fits into memory, for example.
+            ModelError: it cannot be computed, for example because not even one option fits into memory.
 
         """
         self.start(plan, at)
@@ -109,7 +109,7 @@ class PathScorer(ABC):
 
 
 def halves(batch: Batch) -> tuple[tuple[Option, ...], tuple[Option, ...]]:
-    """Split a batch by docs, or by the options of its only doc."""
+    """Split a batch between docs, or between the options of its only doc."""
     docs = batch.docs
     first = set(docs[: len(docs) // 2])
     cut = sum(doc in first for doc, _ in batch.options) or len(batch.options) // 2

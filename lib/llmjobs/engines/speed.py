@@ -1,4 +1,4 @@
-"""Speed of prefill and decode at several context lengths: the figures, and how they follow from timed runs."""
+"""Speed of prefill and decode at several context lengths, computed from timed runs."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Run = tuple[float, float]
-"""Seconds until the first token, and seconds of all the others."""
+"""Seconds until the first token, and seconds of all other tokens."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Speed:
 
     @classmethod
     def too_long(cls, context_tokens: int, new_tokens: int, max_length: int) -> "Speed":
-        """No figures: the model cannot read so much."""
+        """Return no figures, because the model cannot read this many tokens."""
         reason = f"the model reads {max_length} tokens, not {context_tokens} and {new_tokens} new ones"
         return cls(context_tokens, reason=reason)
 

@@ -1,4 +1,4 @@
-"""Chat on llama.cpp: token by token, keys and values kept from one turn to the next."""
+"""Chat on llama.cpp: token by token, with keys and values kept between turns."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from llmjobs.errors import ModelError
 
 log = logging.getLogger(__name__)
 ROOM_STEP = 2048
-"""A context grows by so many tokens, because one of the model's whole length would take gigabytes."""
+"""A context grows in steps of this many tokens, because one of the model's whole length would take gigabytes."""
 
 
 class LlamaChatModel:
-    """One conversation with a loaded model. Random numbers are its own, so that they can be saved."""
+    """One conversation with a loaded model. It has its own random numbers, so that they can be saved."""
 
     def __init__(
         self,
@@ -33,7 +33,9 @@ class LlamaChatModel:
         can_crop: bool = True,
         warn: Warn = log.warning,
     ) -> None:
-        """``keeps_keys`` off, or a model that cannot be put back (``can_crop`` off), computes every turn whole."""
+        """Without ``keeps_keys`` or ``can_crop`` (the model cannot be rewound), each turn is computed from the
+        beginning.
+        """
         self.who, self.end_tokens = who, end_tokens
         self._model, self._settings, self._max_length = model, settings, max_length
         self._keeps = keeps_keys and can_crop
@@ -48,7 +50,7 @@ class LlamaChatModel:
         self._logits: Logits | None = None
 
     def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
-        """Read a prompt; returns how many of its tokens were still there from the turns before."""
+        """Read a prompt; return how many of its tokens were still cached from earlier turns."""
         self._answer.take()
         self._logits = None
         common = self._kept.reusable(ids) if self._keeps else 0
@@ -62,7 +64,7 @@ class LlamaChatModel:
         """Choose the next token of the answer.
 
         Raises:
-            ModelError: the model computes no numbers.
+            ModelError: the model's output is not a number.
 
         """
         if said := self._answer.tokens:
@@ -73,33 +75,32 @@ class LlamaChatModel:
         return self._answer.draw(torch.from_numpy(self._logits), sampling)
 
     def finish(self, *, keep: bool) -> None:
-        """End the answer: what came one by one leaves the cache; ``keep`` computes it again in one pass."""
+        """End the answer: remove its tokens from the cache; ``keep`` computes them again in one pass."""
         said, self._logits = self._answer.take(), None
         self._repair()
         if keep and said and self._keeps:
             self._compute(said)
 
     def seed(self, seed: int) -> None:
-        """Random numbers from ``seed``; what was read is kept."""
+        """Restart the random numbers from ``seed``; the cache is kept."""
         self._answer.seed(seed)
 
     def forget(self) -> None:
-        """Keep nothing of what was read."""
+        """Clear the cache."""
         self._kept.take()
         self._repair()
 
     def state(self) -> Mapping[str, Any]:
-        """Random state and what the cache was computed from."""
+        """The random state, and the tokens that the cache was computed from."""
         return {"random": self._answer.random_state(), "segments": self._kept.to_builtin()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Set the random state and compute the cache again, the same tokens together as at first."""
+        """Set the random state and recompute the cache with the original grouping of tokens."""
         self._answer.set_random_state(state["random"])
         self.forget()
         self._compute_again(state["segments"] if self._keeps else ())
 
     def close(self) -> None:
-        """Free the context."""
         if self._context:
             self._context.close()
         self._context = None
@@ -112,7 +113,7 @@ class LlamaChatModel:
             self._cut(len(self._kept) - len(tokens) + kept)
 
     def _make_room(self, tokens: int) -> None:
-        """Have a context for so many tokens; what a smaller one held is computed again."""
+        """Make a context for this many tokens; the content of a smaller one is computed again."""
         if self._context and self._context.cells >= tokens:
             return
         cells = -(-tokens // ROOM_STEP) * ROOM_STEP
@@ -138,7 +139,7 @@ class LlamaChatModel:
         self._repair()
 
     def _repair(self) -> None:
-        """Bring the context back to what the segments say, also after a pass that was cut off in the middle."""
+        """Restore the context to what the segments say, also after a pass that was interrupted."""
         if self._context is None:
             return
         length = len(self._kept)

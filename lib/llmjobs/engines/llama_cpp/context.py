@@ -1,4 +1,4 @@
-"""A context of llama.cpp: cells of keys and values, the sequences that they belong to, logits where they are asked."""
+"""A context of llama.cpp: cells of keys and values, the sequences that they belong to, and logits where requested."""
 
 import ctypes
 from collections.abc import Sequence
@@ -16,30 +16,31 @@ Whom = Sequence[int]
 """The sequences that a token belongs to."""
 
 CACHE_FORMATS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
-"""What keys and values can be stored as, by ggml's number."""
+"""Number formats of keys and values, with ggml's numbers."""
 MOST_SEQUENCES = 256
 """``LLAMA_MAX_SEQ``."""
 AT_ONCE = 512
-"""Tokens of one pass through the layers (``n_ubatch``); larger ones were slower on CPUs."""
+"""Tokens per pass through the layers (``n_ubatch``); larger ones were slower on CPUs."""
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 2048
-"""Tokens of a batch of scoring: with more, each token also looks past more cells of other sequences."""
+"""Tokens per batch when scoring; with more, each token also skips more cells of other sequences."""
 CELLS_STEP = 256
 
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """What does not change between the contexts of a model."""
+    """The settings that are the same for all contexts of a model."""
 
     threads: int
     kv_cache: str = "f16"
     sequences: int = MOST_SEQUENCES
     flash_attention: bool | None = None
-    """None: llama.cpp decides. Its kernel for the CPU rounds to 16 bits inside (7e-3 nats a token were seen, with keys
-    and values in 32 bits too), so it is off where 32 bits are asked for: then 2e-5."""
+    """None: llama.cpp decides. Its CPU kernel rounds to 16 bits internally (we measured 7e-3 nats per token, also with
+    keys and values in 32 bits). So it is off if 32 bits are requested, which gives 2e-5.
+    """
 
 
 class Context:
-    """One context with ``cells`` cells for all sequences together; a copied beginning takes none.
+    """One context with ``cells`` cells for all sequences together; a copied beginning takes no cells.
 
     Raises:
         ModelError: there is no memory for it, or the model does not allow the settings.
@@ -58,7 +59,7 @@ class Context:
         parameters.n_threads = parameters.n_threads_batch = settings.threads
         parameters.type_k = parameters.type_v = CACHE_FORMATS[settings.kv_cache]
         parameters.kv_unified = True
-        parameters.swa_full = True  # a window that forgets could not be branched
+        parameters.swa_full = True  # a window that drops keys could not be branched
         parameters.no_perf = True
         if settings.flash_attention is not None:
             parameters.flash_attn_type = int(settings.flash_attention)
@@ -76,13 +77,13 @@ class Context:
     def decode(
         self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Whom], wanted: Sequence[bool]
     ) -> Logits:
-        """Compute tokens behind what their sequences hold; returns the logits of the wanted ones, in order.
+        """Compute tokens after the content of their sequences; return the logits of the wanted ones, in order.
 
-        A token that belongs to several sequences is computed once. Its parts must come in order of their positions.
-        The logits are float32 [wanted, vocabulary], valid until the next call.
+        A token that belongs to several sequences is computed once. Its parts must come in order of their positions. The
+        logits are float32 [wanted, vocabulary], valid until the next call.
 
         Raises:
-            ModelError: llama.cpp refuses; the line says what it logged.
+            ModelError: llama.cpp fails; the message contains its log.
 
         """
         count = len(tokens)
@@ -112,19 +113,18 @@ class Context:
         return np.ctypeslib.as_array(found, shape=(rows, self._vocabulary))
 
     def copy(self, source: int, target: int) -> None:
-        """Let the sequence ``target`` begin with all that ``source`` holds; nothing is computed or moved."""
+        """Let the sequence ``target`` begin with the content of ``source``; nothing is computed or moved."""
         self._api.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def remove(self, sequence: int, start: int = 0) -> bool:
-        """Forget a sequence from a position on; False where the model cannot be put back to it."""
+        """Remove a sequence's tokens from a position on; False if the model cannot be rewound to it."""
         return bool(self._api.llama_memory_seq_rm(self._memory, sequence, start, -1))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._api.llama_memory_clear(self._memory, False)
 
     def close(self) -> None:
-        """Free the memory."""
         if self._context:
             self._api.llama_free(self._context)
         self._context = None

@@ -1,4 +1,4 @@
-"""The llama.cpp engine: GGUF files on the CPU or a GPU, behind the engine protocol. The binding is a lazy import."""
+"""The llama.cpp engine: GGUF files on the CPU or a GPU, behind the engine protocol. The binding is imported lazily."""
 
 import logging
 import os
@@ -37,16 +37,16 @@ __all__ = [
 log = logging.getLogger(__name__)
 FORECAST = "llmjobs.engines.llama_cpp.forecast"
 MAX_THREADS = "LLMJOBS_MAX_THREADS"
-"""Variable that a cluster's worker sets."""
+"""Environment variable that a cluster's worker sets."""
 SPEED_S = 1.0
-"""How long a forecast computes."""
+"""Time limit of a forecast, in seconds."""
 
 
 class LlamaEngine:
     """One GGUF file loaded by llama.cpp."""
 
     def __init__(self, loaded: "LoadedModel") -> None:
-        """Take a file that was loaded just now."""
+        """``loaded`` must have been loaded just now."""
         self.loaded, self.spec, self.description = loaded, loaded.spec, loaded.description
         self.tokenizer, self.max_length = loaded.tokenizer, loaded.description.context_length or DEFAULT_LENGTH
         self.device_name = loaded.gpu_name
@@ -56,7 +56,7 @@ class LlamaEngine:
 
     @property
     def mapped_weight_bytes(self) -> int | None:
-        """Bytes of the file, which is mapped; what a GPU holds is not counted."""
+        """Bytes of the file, which is mapped; the part on a GPU is not counted."""
         from llmjobs.engines.llama_cpp.library import library
 
         if self.description.device != "cpu" or not library().llama_supports_mmap():
@@ -79,15 +79,15 @@ class LlamaEngine:
         }
 
     def clock(self) -> DeviceClock | None:
-        """None: a call returns when its results are there."""
+        """None: a call returns when its results are ready."""
         return None
 
     def scorer(self, warn: Warn = log.warning) -> Scorer:
-        """Shared prefixes in llama.cpp's own sequences, where the probe finds them right."""
+        """Share prefixes with llama.cpp's own sequences, if the probe finds that correct."""
         return self._scorer(warn)
 
     def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
-        """Several sequences in one batch, where sharing was found right."""
+        """Run several sequences in one batch, if the probe finds sharing correct."""
         from llmjobs.engines.llama_cpp.generate import PATHS
         from llmjobs.engines.llama_cpp.generate import Generator as LlamaGenerator
 
@@ -113,7 +113,7 @@ class LlamaEngine:
         return made
 
     def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
-        """One sequence, keys and values kept between turns."""
+        """One sequence, with keys and values kept between turns."""
         from llmjobs.engines.llama_cpp.chat_model import LlamaChatModel
 
         loaded = self.loaded
@@ -167,7 +167,7 @@ class LlamaEngine:
         return made
 
     def _found_decoding(self, warn: Warn) -> ProbeResult:
-        """Rows run together where a beginning may be shared: the scorer's probe tries that."""
+        """Rows run together if a beginning may be shared, which the scorer's probe tests."""
         scorer = self._scorer(warn=lambda line: None)
         found = scorer.probe()
         scorer.close()
@@ -176,21 +176,18 @@ class LlamaEngine:
         return replace(found, path="single" if found.path == "plain" else "shared")
 
 
-# The functions of the module (``protocol.EngineModule``).
-
-
 def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> LlamaEngine:
-    """Load ``spec`` as it says: file, layers on the GPU, format of keys and values.
+    """Load the file of ``spec`` with its layers on the GPU and its format of keys and values.
 
     Raises:
         MissingPackageError: the binding is not installed.
-        ModelError: not found, no access, no memory, or not what was asked for once loaded.
+        ModelError: not found, no access, no memory, or the loaded model differs from the request.
 
     """
     from llmjobs.engines.llama_cpp.library import library
     from llmjobs.engines.llama_cpp.load import checked_headers, load
 
-    if spec.quantization != "none":  # a cell of the matrix asks for it
+    if spec.quantization != "none":  # a cell of the matrix requests it
         raise ModelError(
             f"{spec.name}: a GGUF file cannot be quantized again; "
             "to compare precisions, add another GGUF file of the model"
@@ -204,7 +201,7 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> LlamaEngine:
 
 
 def thread_count(threads: int | str) -> int:
-    """Threads of a pass; ``auto`` takes the physical cores that this process may use, as on transformers."""
+    """Threads of a pass; ``auto`` uses the physical cores that this process may use, as on transformers."""
     if isinstance(threads, int):
         return threads
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -213,22 +210,22 @@ def thread_count(threads: int | str) -> int:
 
 
 def repository(spec: ModelSpec) -> str:
-    """``OWNER/NAME`` of an id that may go on with ``:Q4_K_M``."""
+    """``OWNER/NAME`` of an id that may end in ``:Q4_K_M``."""
     named = find.hub_name(spec.id)
     return named.repo if named else spec.id
 
 
 def is_cached(spec: ModelSpec, revision: str) -> bool:
-    """Whether the cache holds the one file that an id names, all parts of a split one."""
+    """Whether the cache has the file that an id names, including all parts of a split one."""
     return find.in_cache(spec, revision) is not None
 
 
 def check_cached(spec: ModelSpec, folder: Path) -> None:
-    """Nothing can be said of a whole repository: which file is meant is found by :func:`locate`."""
+    """Do nothing: which file of the repository is meant is found by :func:`locate`."""
 
 
 def check_repository(spec: ModelSpec, commit: str) -> None:
-    """Refuse a repository without the GGUF file that is asked for."""
+    """Refuse a repository without the requested GGUF file."""
     named = find.hub_name(spec.id)
     if named is None:
         raise ModelError(f"{spec.name}: {spec.id} is not a name on the hub")
@@ -236,7 +233,7 @@ def check_repository(spec: ModelSpec, commit: str) -> None:
 
 
 def missing() -> str | None:
-    """What has to be installed; None where llama.cpp's library loads."""
+    """What has to be installed; None if llama.cpp's library can be loaded."""
     from llmjobs.engines.llama_cpp.library import library
 
     try:
@@ -255,23 +252,23 @@ def devices() -> list[str]:
 
 
 def weight_files(located: Located) -> list[Path]:
-    """The file and its other parts, where they are on this machine."""
+    """The file and its other parts, if they are on this machine."""
     path = find.first_part(located)
     return part_paths(path) if path else []
 
 
 def ensure_files(spec: ModelSpec, located: Located) -> None:
-    """Fetch the file, where it is not in the cache."""
+    """Fetch the file, if it is not in the cache."""
     find.fetch(spec, located)
 
 
 def clock(device: str) -> DeviceClock | None:
-    """None: a call returns when its results are there."""
+    """None: a call returns when its results are ready."""
     return None
 
 
 def import_all(spec: ModelSpec) -> None:
-    """Import what loading and running needs, llama.cpp's library among it."""
+    """Import what loading and running needs, including llama.cpp's library."""
     import llmjobs.engines.llama_cpp.generate
     import llmjobs.engines.llama_cpp.load
     import llmjobs.engines.llama_cpp.score  # noqa: F401
@@ -281,17 +278,17 @@ def import_all(spec: ModelSpec) -> None:
 
 
 def warm_up_s(device: str) -> float:
-    """0: llama.cpp wakes a device when it loads a model."""
+    """0, because llama.cpp initializes a device when it loads a model."""
     return 0.0
 
 
 def gpu_uuid() -> str | None:
-    """None: llama.cpp does not say which GPU it takes."""
+    """None, because llama.cpp does not say which GPU it uses."""
     return None
 
 
 def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
-    """The tokenizer inside the file, which must be on this machine."""
+    """The file's tokenizer; the file must be on this machine."""
     from llmjobs.engines.llama_cpp import load
 
     return load.load_tokenizer(spec, _here(spec, located))
@@ -314,7 +311,7 @@ def _here(spec: ModelSpec, located: Located) -> Path:
 def forecast(
     spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
 ) -> dict[str, Any]:
-    """Sizes from the header, and speed from the file itself, in a process of its own."""
+    """Sizes from the header, and speed from the file itself, measured in a child process."""
     from llmjobs.engines.llama_cpp import load
     from llmjobs.engines.llama_cpp.forecast import shapes_of
     from llmjobs.engines.llama_cpp.trial import special_kernels

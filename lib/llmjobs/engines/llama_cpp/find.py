@@ -27,13 +27,13 @@ from llmjobs.manifest.models import ModelSpec
 
 OLLAMA, LM_STUDIO = "ollama:", "lmstudio:"
 _NOT_THE_MODEL = ("mmproj", "imatrix")
-"""Parts of names of ``.gguf`` files that hold something else."""
+"""Parts of the names of ``.gguf`` files that are not models."""
 _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<which>[\w./ +-]+))?")
 
 
 @dataclass(frozen=True)
 class HubName:
-    """A repository and which of its GGUF files: a name, a part of names such as ``Q4_K_M``, or None (the only one)."""
+    """A repository and one of its GGUF files: a name, a part of names such as ``Q4_K_M``, or None for the only one."""
 
     repo: str
     which: str | None
@@ -49,7 +49,7 @@ def local_path(spec: ModelSpec) -> Path | None:
     """The file that an id names: by its path, as ``FOLDER:Q4_K_M``, or in a store; None for a name on the hub.
 
     Raises:
-        ModelError: there is no such file, or nothing by this name in the store.
+        ModelError: there is no such file, or the store has nothing of this name.
 
     """
     if spec.id.startswith(OLLAMA):
@@ -82,7 +82,7 @@ def locate(spec: ModelSpec) -> Located:
     The source of one on the hub is ``OWNER/NAME:path/of/the/file.gguf``, the first part of a split one.
 
     Raises:
-        ModelError: there is no such file or repository, a part is missing, or several files fit.
+        ModelError: there is no such file or repository, a part is missing, or several files match.
 
     """
     if path := local_path(spec):

@@ -1,6 +1,6 @@
-"""How fast a GGUF file is here and what it takes, from a second of computing (``python -m …llama_cpp.forecast``).
+"""A GGUF file's speed and memory on this machine, from a second of computing (``python -m …llama_cpp.forecast``).
 
-The file itself is loaded: it is mapped, so that this takes seconds, and no stand-in has its mix of number formats.
+The file itself is loaded. It is mapped, so this takes seconds, and no stand-in would have its mix of number formats.
 """
 
 import time
@@ -14,12 +14,12 @@ from llmjobs.machine.child import Reporter, serve
 from llmjobs.process_memory import WATCH, resident
 
 PREFILL_TOKENS, DECODE_CONTEXT = 64, 64
-"""Of the first pass; it is doubled until it takes long enough to be timed."""
+"""Tokens of the first pass; they are doubled until it takes long enough to be timed."""
 MOST_TOKENS = 1024
 
 
 def shapes_of(headers: list[Header], kv_cache: str) -> dict[str, Any]:
-    """Sizes from the headers alone, as ``EngineModule.forecast`` has them but for the device."""
+    """Sizes from the headers alone, as in ``EngineModule.forecast`` except for the device."""
     from llmjobs.engines.llama_cpp.load import context_length, quantization_of
 
     first = headers[0]
@@ -39,9 +39,9 @@ def shapes_of(headers: list[Header], kv_cache: str) -> dict[str, Any]:
 
 
 def cache_token_bytes(header: Header, kv_cache: str) -> int | None:
-    """Bytes of one token's keys and values in all layers; None where the header does not say.
+    """Bytes of one token's keys and values in all layers; None if the header does not say.
 
-    A model that has a window, or a state in the place of keys and values, takes less.
+    A model with a window, or with a state instead of keys and values, takes less.
     """
     heads = header.of_architecture("attention.head_count")
     kv_heads = header.of_architecture("attention.head_count_kv")
@@ -63,7 +63,7 @@ def _whole(value: Any) -> int:
 
 
 def measure(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Seconds of a token when reading and when writing, and the memory of a pass (the child's part)."""
+    """Seconds per token when reading and when writing, and the memory of a pass (runs in the child)."""
     from llmjobs.engines.llama_cpp.context import ContextSettings
     from llmjobs.engines.llama_cpp.weights import load_weights, vocabulary_of
 
@@ -97,7 +97,7 @@ def _anon() -> int:
 
 
 def _timed(model: Any, settings: Any, vocabulary: int, rows: int, seconds: float) -> tuple[float, float]:
-    """Seconds of a prompt's token, and of one step of ``rows`` rows."""
+    """Seconds per token of a prompt, and per step of ``rows`` rows."""
     from llmjobs.engines.llama_cpp.context import Context
 
     context = Context("forecast", model, settings, MOST_TOKENS + rows * 8 + DECODE_CONTEXT)

@@ -1,4 +1,4 @@
-"""Replies on llama.cpp: several sequences in one batch behind a shared prefix, settings and a seed for each row."""
+"""Replies on llama.cpp: several sequences in one batch after a shared prefix, with settings and a seed for each row."""
 
 import logging
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ PATHS = ("shared", "single")
 ROWS = 16
 MIN_SHARED_TOKENS = 32
 PREFIX, FIRST = 0, 1
-"""The sequence that holds the shared prefix, and the first row's."""
+"""The sequence of the shared prefix, and that of the first row."""
 
 
 class Generator:
     """Generates on one model.
 
-    ``path``: ``shared`` decodes rows together behind what they share, ``single`` one whole row after the other.
-    ``row_limit`` is how many rows run at once; a context that does not fit into memory halves it, aloud.
+    ``path``: ``shared`` decodes rows together after a shared prefix, ``single`` one whole row after the other.
+    ``row_limit`` is how many rows run at once; a context that does not fit into memory halves it, with a warning.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Generator:
         *,
         warn: Warn = log.warning,
     ) -> None:
-        """``max_length``: most tokens of a context and what follows it; ``probe`` says which path, and why."""
+        """``max_length``: maximum tokens of a context and its reply; ``probe`` has the path and the reason for it."""
         self.who, self.end_tokens, self.warn = who, end_tokens, warn
         self.row_limit = ROWS if probe.path == "shared" else 1
         self.max_length = max_length
         self._model, self._settings, self._tokenizer = model, settings, tokenizer
         self._path, self._probe = probe.path, probe
         self._unit: tuple[int, ...] | None = None
-        """What all contexts of the unit begin with; None where nobody said."""
+        """The common beginning of all contexts of the unit; None if it was not set."""
         self._context: Context | None = None
         self._held: tuple[int, ...] = ()
 
@@ -58,14 +58,14 @@ class Generator:
         return self._path
 
     def keep_prefix(self, asked: Sequence[Asked]) -> None:
-        """Compute what all contexts of a unit begin with once, for all calls that follow."""
+        """Compute the common beginning of a unit's contexts once, for all later calls."""
         self._unit = self._shared([Row(one, self.max_length) for one in asked])
 
     def generate(self, asked: Sequence[Asked]) -> list[Generation]:
         """Return a generation for each, in order.
 
-        A context that leaves no room for its ``max_new_tokens`` is cut from the left and says so in ``cut_tokens``. A
-        row for which the model computes no numbers ends with ``error``.
+        A context that leaves no room for its ``max_new_tokens`` is cut from the left, which ``cut_tokens`` records. A
+        row with output that is not a number ends with ``error``.
 
         Raises:
             ModelError: a context is empty, or not even one row fits into memory.
@@ -90,20 +90,19 @@ class Generator:
         return {**self._probe.to_builtin(), "logits_processors": []}
 
     def close(self) -> None:
-        """Free the context."""
         if self._context:
             self._context.close()
         self._context, self._held = None, ()
 
     def _shared(self, rows: Sequence[Row]) -> tuple[int, ...]:
-        """The longest beginning of all contexts that leaves each a token to read."""
+        """The longest common beginning of all contexts that leaves each at least one token to read."""
         if self._path != "shared" or len(rows) < 2:
             return ()
         found = tuple(commonprefix([row.context[:-1] for row in rows]))
         return found if len(found) >= MIN_SHARED_TOKENS else ()
 
     def _has_room(self, rows: Sequence[Row], prefix: Sequence[int]) -> bool:
-        """Make a context that holds these rows; where there is no memory for it, halve the rows."""
+        """Make a context for these rows; if there is no memory for it, halve the rows."""
         cells = len(prefix) + sum(row.length - len(prefix) for row in rows)
         if self._context and self._context.cells >= cells:
             return True
@@ -153,7 +152,7 @@ class Generator:
             self._held = ()
 
     def _hold(self, prefix: tuple[int, ...]) -> None:
-        """Have the context hold the prefix in its first cells and nothing else."""
+        """Make the context hold the prefix in its first cells and nothing else."""
         context = self._context
         assert context is not None
         if prefix and self._held == prefix:
@@ -165,7 +164,7 @@ class Generator:
         self._held = prefix
 
     def _prefill(self, rows: Sequence[Row], sequences: Sequence[int], prefix: Sequence[int]) -> Logits:
-        """Read what the contexts have of their own; returns the logits behind each."""
+        """Read the rest of each context; return the logits after each."""
         context = self._context
         assert context is not None
         tokens: list[int] = []

@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself: metadata, tensors and their number formats. Reads the header only; no llama.cpp."""
+"""The header of a GGUF file: metadata, tensors and their number formats. Does not need llama.cpp."""
 
 import re
 import struct
@@ -15,15 +15,15 @@ from llmjobs.errors import ModelError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MOST_ENTRIES = 1 << 20
-"""Of metadata or tensors; a larger number is damage, not a model."""
+"""Maximum number of metadata entries or tensors; a larger number means damage."""
 MOST_VALUES = 1 << 26
-"""Of one array of metadata; the largest vocabularies have a quarter of a million tokens."""
+"""Maximum length of one metadata array; the largest vocabularies have a quarter of a million tokens."""
 MOST_TEXT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A number format of ggml: ``values`` of a tensor's row are stored together in ``size_bytes``."""
+    """A number format of ggml: groups of ``values`` numbers of a tensor's row take ``size_bytes``."""
 
     name: str
     values: int
@@ -79,7 +79,7 @@ SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor; its data begins at ``offset`` behind the header."""
+    """One tensor; its data begins at ``offset`` after the header."""
 
     name: str
     shape: tuple[int, ...]
@@ -88,25 +88,25 @@ class Tensor:
 
     @property
     def values(self) -> int:
-        """How many numbers it holds."""
+        """How many numbers it contains."""
         return prod(self.shape)
 
     @property
     def size_bytes(self) -> int | None:
-        """Bytes of its data; None for a number format that is not known here."""
+        """Bytes of its data; None for an unknown number format."""
         known = FORMATS.get(self.format)
         return None if known is None else -(-self.values // known.values) * known.size_bytes
 
     @property
     def format_name(self) -> str:
-        """``Q4_K``, or a number where the format is not known here."""
+        """``Q4_K``, or a number for an unknown format."""
         known = FORMATS.get(self.format)
         return known.name if known else f"format {self.format}"
 
 
 @dataclass(frozen=True)
 class Header:
-    """A GGUF file, its tensors' data not read."""
+    """A GGUF file without the data of its tensors."""
 
     path: Path
     version: int
@@ -117,16 +117,16 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        """``llama``, ``qwen2``, …; empty where the file does not say."""
+        """``llama``, ``qwen2``, …; empty if the file does not say."""
         return str(self.metadata.get("general.architecture") or "")
 
     def of_architecture(self, key: str) -> Any:
-        """Return the value of ``ARCHITECTURE.key``; None where there is none."""
+        """Return the value of ``ARCHITECTURE.key``; None if there is none."""
         return self.metadata.get(f"{self.architecture}.{key}")
 
     @property
     def whole_bytes(self) -> int:
-        """How many bytes the file needs to hold all its tensors, as far as their formats are known."""
+        """The size that the file must have for all its tensors, as far as their formats are known."""
         ends = (one.offset + (one.size_bytes or 0) for one in self.tensors)
         return self.data_offset + max(ends, default=0)
 
@@ -134,8 +134,8 @@ class Header:
     def quantization(self) -> str:
         """Number formats of the matrices by their share of the weights: ``Q4_K 73%, Q6_K 27%``, or one name.
 
-        Vectors (norms, biases) stay in F32 in every file and are not counted. What the file's name or its
-        ``general.file_type`` says is not looked at.
+        Vectors (norms, biases) stay in F32 in every file and are not counted. The file's name and its
+        ``general.file_type`` are ignored.
         """
         return share_text(weights_by_format([self]))
 
@@ -171,7 +171,7 @@ def read_header(path: Path) -> Header:
     """Read the header of a GGUF file.
 
     Raises:
-        ModelError: it cannot be read, is no GGUF file, or ends inside its header; one line.
+        ModelError: it cannot be read, is not a GGUF file, or ends inside its header.
 
     """
     try:
@@ -183,7 +183,7 @@ def read_header(path: Path) -> Header:
 
 
 class _Reader:
-    """Reads one value after the other; every count is compared with what the file can hold."""
+    """Reads one value after the other; every count is compared with the size of the file."""
 
     def __init__(self, path: Path, stream: BinaryIO, size: int) -> None:
         self._path, self._stream, self._size = path, stream, size
@@ -260,7 +260,7 @@ def read_parts(path: Path) -> list[Header]:
     """Read the headers of a file, or of all parts of a split one given by its first part.
 
     Raises:
-        ModelError: one of them is missing, truncated or no GGUF file.
+        ModelError: one of them is missing, truncated or not a GGUF file.
 
     """
     headers = [read_header(part) for part in part_paths(path)]
@@ -273,7 +273,7 @@ def read_parts(path: Path) -> list[Header]:
 
 
 def part_paths(path: Path) -> list[Path]:
-    """Return the file, or all parts of the split file that it is a part of, in order.
+    """Return the file or, for a split file, all of its parts in order.
 
     Raises:
         ModelError: a part is missing.
@@ -296,7 +296,7 @@ NOT_CAUSAL = frozenset({
     "gemma-embedding", "llama-embed", "t5encoder", "wavtokenizer-dec", "clip", "dream", "llada", "llada-moe",
     "diffusion-gemma",
 })  # fmt: skip
-"""Architectures of llama.cpp that read a text in both directions, or no text at all."""
+"""Architectures of llama.cpp that read text in both directions, or do not read text."""
 _KINDS = {
     "adapter": "a LoRA adapter, not a model; name the model that it belongs to",
     "mmproj": "the image part of a model; name the model's own file",
@@ -306,10 +306,10 @@ _KINDS = {
 
 
 def check_causal(who: str, header: Header) -> None:
-    """Refuse a file that is no decoder of text: an embedding model, an adapter, an image part, a vocabulary.
+    """Refuse a file that is not a text decoder: an embedding model, an adapter, an image part, a vocabulary.
 
     Raises:
-        ModelError: one line with the remedy.
+        ModelError: with the remedy.
 
     """
     kind = str(header.metadata.get("general.type") or "model")
@@ -332,10 +332,10 @@ def check_causal(who: str, header: Header) -> None:
 
 
 def check_tokenizer(who: str, header: Header) -> None:
-    """Refuse a file without a tokenizer, or from before pre-tokenizer types were written: it would tokenize wrongly.
+    """Refuse a file without a tokenizer, or without a pre-tokenizer type, which older files lack.
 
     Raises:
-        ModelError: one line with the remedy.
+        ModelError: with the remedy.
 
     """
     kind = header.metadata.get("tokenizer.ggml.model")

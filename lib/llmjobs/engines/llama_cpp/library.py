@@ -1,4 +1,4 @@
-"""llama.cpp's C API, by the ctypes signatures of ``llama-cpp-python``; its log is collected, not printed."""
+"""llama.cpp's C API, with the ctypes signatures of ``llama-cpp-python``; its log is collected, not printed."""
 
 import ctypes
 import logging
@@ -27,7 +27,7 @@ class _Log:
         self._begun = (0, "")
 
     def add(self, level: int, text: bytes) -> None:
-        """Take a piece of a line; a line ends with a line break."""
+        """Add a piece of text; a line ends with a line break."""
         with self._lock:
             kept, before = self._begun
             level = kept if level == _CONTINUED else level
@@ -40,7 +40,7 @@ class _Log:
         log.debug("llama.cpp: %s", printable(before.strip()))
 
     def errors(self) -> list[str]:
-        """Errors since :meth:`clear`, the function's name left out; warnings where there is no error."""
+        """Errors since :meth:`clear` without the function's name; warnings if there are no errors."""
         with self._lock:
             for level in (_ERROR, _WARN):
                 if found := [line.partition(": ")[2] or line for at, line in self._lines if at == level]:
@@ -48,24 +48,23 @@ class _Log:
         return []
 
     def lines(self) -> list[str]:
-        """All lines since :meth:`clear`, at most the last ones."""
+        """The lines since :meth:`clear`; only the last ones are kept."""
         with self._lock:
             return [line for _, line in self._lines]
 
     def clear(self) -> None:
-        """Forget what was logged."""
         with self._lock:
             self._lines.clear()
 
 
 LOG = _Log()
 _callback: Any = None
-"""Kept here, because llama.cpp calls it for as long as the process lives."""
+"""Kept alive here, because llama.cpp may call it until the process ends."""
 
 
 @cache
 def library() -> Any:
-    """Return the module with llama.cpp's functions; loaded once.
+    """Return the module with llama.cpp's functions, loaded once.
 
     Raises:
         MissingPackageError: ``llama-cpp-python`` is not installed, or its library cannot be loaded here.
@@ -98,7 +97,7 @@ def library() -> Any:
 
 
 def is_installed() -> bool:
-    """Whether the package is there; its library is not loaded."""
+    """Whether the package is installed; its library is not loaded."""
     from importlib.util import find_spec
 
     return find_spec("llama_cpp") is not None

@@ -1,4 +1,4 @@
-"""Load a GGUF file with llama.cpp, and read off what was loaded."""
+"""Load a GGUF file with llama.cpp, and read its effective properties."""
 
 import logging
 import re
@@ -28,14 +28,14 @@ from llmjobs.manifest.models import ModelSpec
 
 log = logging.getLogger(__name__)
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""Formats that are no quantization, and what they are called elsewhere."""
+"""Formats that are not quantized, with their usual names."""
 _USING = re.compile(r"using device \w+ \(([^)]+)\)")
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
 @dataclass
 class LoadedModel:
-    """A GGUF file in memory: llama.cpp's model, its tokenizer, and what they really are."""
+    """A loaded GGUF file: llama.cpp's model, its tokenizer, and their effective properties."""
 
     spec: ModelSpec
     path: Path
@@ -47,28 +47,27 @@ class LoadedModel:
     gpu_layers: int
     """Layers on a GPU, as llama.cpp reports them."""
     kernels: str
-    """``fast``, or ``plain`` where the fast ones crash on this processor."""
+    """``fast``, or ``plain`` if the fast kernels crash on this processor."""
     gpu_name: str | None = None
-    """The GPU's own name, where one is used."""
+    """Name of the GPU, if one is used."""
 
     @property
     def header(self) -> Header:
-        """The first part's, with the metadata."""
+        """The first part's header, which has the metadata."""
         return self.headers[0]
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens the logits have."""
+        """Number of tokens in the logits."""
         return vocabulary_of(self.model)
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether some layers keep a state in the place of keys and values, which cannot be shared or cut."""
+        """Whether some layers have a state instead of keys and values, which can be neither shared nor cut."""
         api = library()
         return bool(api.llama_model_is_recurrent(self.model) or api.llama_model_is_hybrid(self.model))
 
     def close(self) -> None:
-        """Free the weights."""
         if self.model:
             library().llama_model_free(self.model)
         self.model = None
@@ -78,7 +77,7 @@ def checked_headers(who: str, path: Path) -> list[Header]:
     """Read a file's headers and refuse what cannot be evaluated.
 
     Raises:
-        ModelError: truncated, no GGUF file, an embedding model, no usable tokenizer; one line.
+        ModelError: truncated, not a GGUF file, an embedding model, or without a usable tokenizer.
 
     """
     headers = read_parts(path)
@@ -88,13 +87,13 @@ def checked_headers(who: str, path: Path) -> list[Header]:
 
 
 def context_length(header: Header) -> int:
-    """Longest input in tokens that the model was made for; 2,048 where the file does not say."""
+    """Longest input in tokens that the model was made for; 2,048 if the file does not say."""
     found = header.of_architecture("context_length")
     return int(found) if isinstance(found, int) and found > 0 else DEFAULT_LENGTH
 
 
 def quantization_of(headers: Sequence[Header]) -> tuple[str, str]:
-    """Number format and quantization, as ``Description`` has them, from the tensors of all parts."""
+    """Number format and quantization as in ``Description``, from the tensors of all parts."""
     found = weights_by_format(headers)
     if set(found) <= set(FLOATS) and found:
         return FLOATS[found.most_common(1)[0][0]], "none"
@@ -104,11 +103,11 @@ def quantization_of(headers: Sequence[Header]) -> tuple[str, str]:
 def load(
     spec: ModelSpec, located: Located, path: Path, threads: int, warn: Callable[[str], None] = log.warning
 ) -> LoadedModel:
-    """Load ``path`` as ``spec`` says: device, layers on the GPU, format of keys and values.
+    """Load ``path`` with the device, the layers on the GPU and the format of keys and values of ``spec``.
 
     Raises:
         MissingPackageError: the binding is not installed.
-        ModelError: it cannot be loaded, or does not run where it should.
+        ModelError: it cannot be loaded, or runs on another device than requested.
 
     """
     headers = checked_headers(spec.name, path)
@@ -145,7 +144,7 @@ def load(
         kernels="fast" if special else "plain",
         gpu_name=_named(lines) if on_gpu else None,
     )
-    if loaded.is_recurrent:  # each sequence would take a state of its own
+    if loaded.is_recurrent:  # each sequence would need a separate state
         loaded.settings = replace(loaded.settings, sequences=1)
     return loaded
 
@@ -174,12 +173,12 @@ def has_gpu() -> bool:
 
 
 def gpu_name() -> str:
-    """What a GPU's device is called here."""
+    """Name of the GPU's device."""
     return "mps" if sys.platform == "darwin" else "cuda"
 
 
 def gpu_layers(spec: ModelSpec) -> int:
-    """Layers to ask for: all (-1) where there is a GPU, unless the manifest says less."""
+    """Layers to request: all (-1) if there is a GPU, unless the manifest sets fewer."""
     wants = spec.device in ("cuda", "mps") or (spec.gpu_layers not in ("auto", 0))
     if wants and not has_gpu():
         raise ModelError(
@@ -192,7 +191,7 @@ def gpu_layers(spec: ModelSpec) -> int:
 
 
 def _offloaded(lines: Sequence[str]) -> tuple[int, int]:
-    """Layers on the GPU and layers in all, as llama.cpp reports them; (0, 0) where it says nothing."""
+    """Layers on the GPU and layers in total, as llama.cpp reports them; (0, 0) if it does not."""
     for line in lines:
         if match := _OFFLOADED.search(line):
             return int(match[1]), int(match[2])

@@ -38,7 +38,7 @@ def next_token_logprobs(
 
 
 def _log_softmax(logits: Any) -> NDArray[np.float32]:
-    """Row by row, so that no second copy in double precision is made of all rows."""
+    """Compute row by row, to avoid a second copy of all rows in double precision."""
     found = np.empty(logits.shape, np.float32)
     for at, line in enumerate(logits):
         values = line.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Is the shared path right for this model on this machine? A few inputs are scored by it and one by one."""
+"""Check whether the shared path is correct for this model on this machine, on a few inputs."""
 
 import math
 import random
@@ -11,21 +11,24 @@ from llmjobs.errors import ModelError
 
 PATHS = ("shared", "cached", "plain")
 TOGETHER = "together"
-"""Whole inputs as on the plain path, but several in one batch: how far the model is from itself."""
+"""Whole inputs as on the plain path, but several per batch: shows how far the model differs from itself."""
 LEAST_ALLOWED, COARSE_ALLOWED = 1e-3, 0.05
-"""Nats a scored token that rounding explains: in a file of float32, and in any other. There each product rounds its
-inputs to 8 or 16 bits: one that lies between two steps falls either way, with sums in another order (1e-3 was seen)."""
+"""Nats per scored token that rounding explains, for float32 files and for others. In the latter, each product rounds
+its inputs to 8 or 16 bits: a value between two steps may fall either way if sums are in another order (we saw 1e-3).
+"""
 NOISE, MOST_ALLOWED = 2.0, 0.5
-"""A path may differ from inputs run alone by twice as much as these do from themselves in batches of another shape:
-kernels of quantized weights, and those of GPUs, change with the number of rows. Half a nat at most."""
+"""A path may differ from single inputs by twice as much as these differ from themselves in batches of another shape,
+because kernels of quantized weights and of GPUs depend on the number of rows. The limit is half a nat.
+"""
 SMALL_BATCH, BATCH_TOKENS = 36, 512
-"""Tokens of a batch: the small one has several batches behind one kept prefix, the other has all in one tree. From 32
-tokens on kernels for many rows are used."""
+"""Tokens per batch: the small size gives several batches after one kept prefix, the other puts all into one tree. From
+32 tokens on, kernels for many rows are used.
+"""
 SHOT_TOKENS, QUESTION_TOKENS = 64, (5, 23, 17, 31)
-"""Of the made-up docs: few, because a large model on a CPU reads some ten tokens a second."""
+"""Sizes of the made-up docs: small, because a large model on a CPU reads about ten tokens per second."""
 
 ScoreBy = Callable[[str, UnitPlan], Mapping[int, Sequence[Score]]]
-"""Scores of a plan by one path: doc → scores of its options."""
+"""Computes the scores of a plan by one path: doc → scores of its options."""
 Docs = Sequence[Sequence[Request]]
 
 
@@ -65,7 +68,7 @@ def choose_path(
 
 
 def _difference(docs: Docs, plain: Mapping[int, Sequence[Score]], other: Mapping[int, Sequence[Score]]) -> float:
-    """Largest difference in nats a scored token; infinite where a value is no number."""
+    """Largest difference in nats per scored token; infinite if a value is not a number."""
     differences = [
         abs(one.loglikelihood - two.loglikelihood) / max(len(request.continuation), 1)
         for doc, scores in plain.items()
@@ -75,7 +78,7 @@ def _difference(docs: Docs, plain: Mapping[int, Sequence[Score]], other: Mapping
 
 
 def made_up_docs(vocabulary: int, max_length: int) -> list[list[Request]]:
-    """Make docs of every shape: a few-shot prefix, several endings, one suffix after two contexts."""
+    """Make docs of various shapes: a few-shot prefix, several endings, one suffix after two contexts."""
     rng = random.Random(0)
 
     def tokens(count: int) -> tuple[int, ...]:

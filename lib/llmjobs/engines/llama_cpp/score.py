@@ -1,4 +1,4 @@
-"""Log-likelihoods of a unit's plan on llama.cpp: shared beginnings computed once, logits only where they are scored."""
+"""Log-likelihoods of a unit's plan on llama.cpp: shared beginnings are computed once, logits only where scored."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ from llmjobs.engines.scorer import PathScorer
 log = logging.getLogger(__name__)
 PROBED_LENGTH = 512
 MOST_LOGIT_BYTES = 1 << 28
-"""Logits of one batch at most; a batch with more is run in halves."""
+"""Maximum number of logits per batch, in bytes; a larger batch is halved."""
 
 
 class Scorer(PathScorer):
     """Scores batches of a plan on one model.
 
-    ``plain`` computes each distinct input alone and whole. On the other paths the tree is llama.cpp's own: a token
-    belongs to all sequences that begin with it, so that its cell is computed once and seen by all of them.
+    ``plain`` computes each distinct input alone and whole. On the other paths llama.cpp itself shares the tree: a token
+    belongs to all sequences that begin with it, so its cell is computed once and visible to all of them.
     """
 
     ALONE = (TOGETHER,)
@@ -48,10 +48,10 @@ class Scorer(PathScorer):
         shares: bool = True,
         warn: Warn = log.warning,
     ) -> None:
-        """``vocabulary``: number of tokens; ``device`` decides the usual size of a batch.
+        """``vocabulary``: number of tokens; ``device`` determines the usual batch size.
 
-        ``coarse``: the weights are not in float32, so that rounding explains more.
-        ``shares`` off is for a recurrent model, whose state cannot belong to several sequences: always ``plain``.
+        ``coarse``: the weights are not in float32, so rounding explains larger differences. Without ``shares`` the path
+        is always ``plain``, for recurrent models, whose state cannot belong to several sequences.
         """
         super().__init__("shared" if shares else "plain", warn)
         self.who = who
@@ -61,10 +61,10 @@ class Scorer(PathScorer):
         self._context: Context | None = None
         self._plan: UnitPlan | None = None
         self._stack: list[int] = []
-        """Kept prefixes that the context holds, in the order of their cells."""
+        """Kept prefixes in the context, in the order of their cells."""
 
     def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
-        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud.
+        """Compare the paths on a few docs (made up if none are given), choose one, and warn if a faster one fails.
 
         Reads about 900 tokens, whatever ``most_tokens`` says: fewer would not reach the kernels for many rows.
         """
@@ -82,12 +82,11 @@ class Scorer(PathScorer):
         return path in PATHS and (path == "plain" or self._shares)
 
     def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
-        """A fixed size: llama.cpp cuts batches into pieces of its own, so that little is to be gained."""
+        """Return a fixed size: llama.cpp splits batches itself, so a measurement would gain little."""
         size = CPU_BATCH_TOKENS if self._device == "cpu" else GPU_BATCH_TOKENS
         return Budget(size, size, None, "the usual size for llama.cpp")
 
     def close(self) -> None:
-        """Free the context."""
         self._forget()
         self._model = None
 
@@ -97,10 +96,10 @@ class Scorer(PathScorer):
         self._context, self._plan, self._stack = None, None, []
 
     def start(self, plan: UnitPlan, at: int) -> None:
-        """Make room for what a plan needs at one time; a context that is large enough is used again.
+        """Make room for what a plan needs at one time; a context that is large enough is reused.
 
-        The context holds the prefixes that a batch needs in the cells that they would have in an empty one, and nothing
-        else, so that a batch's scores do not depend on those before it.
+        The context contains only the prefixes that a batch needs, in the cells that they would have in an empty one, so
+        that a batch's scores do not depend on earlier batches.
         """
         if plan is self._plan:
             return
@@ -112,7 +111,7 @@ class Scorer(PathScorer):
         self._plan, self._stack = plan, []
 
     def is_too_large(self, plan: UnitPlan, batch: Batch) -> bool:
-        """Too many tokens, sequences, or bytes of logits."""
+        """Whether a batch has too many tokens, sequences, or bytes of logits."""
         if super().is_too_large(plan, batch):
             return True
         if self.path_of(plan) == "plain":
@@ -132,7 +131,7 @@ class Scorer(PathScorer):
         return self._run_tree(plan, _Tree.of(batch))
 
     def _run_tree(self, plan: UnitPlan, tree: "_Tree") -> list[Score]:
-        """Compute a tree of segments behind its kept prefixes and read its scores."""
+        """Compute a tree of segments after its kept prefixes and read its scores."""
         context = self._context
         assert context is not None
         self._keep(plan, tree.needed(plan))
@@ -158,7 +157,7 @@ class Scorer(PathScorer):
         return scores
 
     def _keep(self, plan: UnitPlan, needed: Sequence[int]) -> None:
-        """Bring the stack of kept prefixes to exactly ``needed``, computing what is missing at its end."""
+        """Make the stack of kept prefixes equal to ``needed``, computing missing ones at its end."""
         context = self._context
         assert context is not None
         common = 0
@@ -187,9 +186,6 @@ class Scorer(PathScorer):
         return found
 
 
-# The sequences of a batch.
-
-
 @dataclass(frozen=True)
 class _Tree:
     """Segments in depth-first order, and the readings in their packed rows."""
@@ -197,7 +193,7 @@ class _Tree:
     segments: tuple[Segment, ...]
     readings: tuple[Reading, ...]
     numbers: tuple[int, ...]
-    """Which of the batch's readings they are."""
+    """Indices of the batch's readings."""
 
     @classmethod
     def of(cls, batch: Batch) -> "_Tree":
@@ -205,7 +201,7 @@ class _Tree:
 
     @property
     def leaves(self) -> list[int]:
-        """Segments that nothing hangs on; each is the end of one sequence."""
+        """Segments that no other segment follows; each ends one sequence."""
         parents = {segment.parent for segment in self.segments}
         return [at for at in range(len(self.segments)) if at not in parents]
 
@@ -216,7 +212,7 @@ class _Tree:
         return self.segments[segment].prefix
 
     def sequences_below(self, first: int) -> list[tuple[int, ...]]:
-        """For each segment the sequences that run through it; the leaves' are numbered from ``first`` on."""
+        """For each segment, the sequences that run through it; leaves are numbered from ``first`` on."""
         below: list[list[int]] = [[] for _ in self.segments]
         for number, leaf in enumerate(self.leaves):
             at = leaf
@@ -226,7 +222,7 @@ class _Tree:
         return [tuple(one) for one in below]
 
     def needed(self, plan: UnitPlan) -> list[int]:
-        """All kept prefixes that it hangs on, each behind its parent."""
+        """All kept prefixes that it depends on, each after its parent."""
         tops = dict.fromkeys(one.prefix for one in self.segments if one.parent < 0 and one.prefix >= 0)
         return list(dict.fromkeys(piece for prefix in sorted(tops) for piece in plan.prefix_chain(prefix)))
 
@@ -240,7 +236,7 @@ def _needed(plan: UnitPlan, batch: Batch) -> list[int]:
 
 
 def _alone(batch: Batch) -> Iterator[_Tree]:
-    """Each segment of a batch that shares nothing, as a tree of its own."""
+    """Each segment of a batch without sharing, as a separate tree."""
     offset = 0
     for segment in batch.segments:
         inside = range(offset, offset + len(segment.tokens))
@@ -254,18 +250,15 @@ def _alone(batch: Batch) -> Iterator[_Tree]:
 
 
 def _most_cells(plan: UnitPlan) -> int:
-    """Most cells that one batch needs: its own tokens, and all kept prefixes that it hangs on."""
+    """Maximum number of cells that one batch needs: its own tokens, and all kept prefixes that it depends on."""
     return max(
         (batch.tokens + sum(len(plan.prefixes[one].tokens) for one in _needed(plan, batch)) for batch in plan.batches),
         default=1,
     )
 
 
-# From logits to log-likelihoods.
-
-
 def read_scores(logits: Logits, rows: Sequence[int], readings: Sequence[Reading]) -> list[Score]:
-    """Read each option's score off ``logits`` [len(rows), vocabulary]; sums in double.
+    """Read each option's score from ``logits`` [len(rows), vocabulary]; sums are in double precision.
 
     ``rows`` names the packed row of each line of logits.
     """

@@ -1,4 +1,4 @@
-"""Time prefill and decode of a loaded GGUF file apart (:class:`llmjobs.engines.speed.Speed` says what is what)."""
+"""Time prefill and decode of a loaded GGUF file separately, as :class:`llmjobs.engines.speed.Speed` defines them."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file, with the methods that prompts need of a transformers tokenizer."""
+"""The tokenizer in a GGUF file, with the interface of a transformers tokenizer that prompts need."""
 
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,31 +12,30 @@ from llmjobs.engines.llama_cpp.library import library
 from llmjobs.errors import ModelError
 
 _CONTROL, _USER_DEFINED = 3, 4
-"""Of ``tokenizer.ggml.token_type``: tokens that text may not hold, and whole words added to the vocabulary."""
+"""Values of ``tokenizer.ggml.token_type``: tokens that text may not contain, and whole words in the vocabulary."""
 TEMPLATE = "tokenizer.chat_template"
 
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token outside the plain vocabulary; ``special`` ones steer the model and are left out of a reply."""
+    """A token outside the plain vocabulary; ``special`` ones control the model and are left out of replies."""
 
     content: str
     special: bool
 
     def __str__(self) -> str:
-        """Its text."""
         return self.content
 
 
 class GgufTokenizer:
-    """Encodes and decodes by llama.cpp's own code.
+    """Encodes and decodes with llama.cpp's code.
 
-    BOS and EOS are added where the file says so. A BOS that the file names but does not add stands for nothing:
-    Qwen's files name one that the model never saw at the beginning of a text.
+    BOS and EOS are added if the file says so. A BOS that the file names but does not add is ignored: Qwen's files name
+    one that the model never saw at the beginning of a text.
     """
 
     def __init__(self, header: Header, vocab: Any, who: str) -> None:
-        """``vocab``: llama.cpp's own, of a loaded model that lives as long as this; ``who`` begins an error."""
+        """``vocab`` belongs to a loaded model that must outlive this; ``who`` begins error messages."""
         self._api, self._vocab = library(), vocab
         self._metadata = header.metadata
         self._texts: Sequence[str] = header.metadata["tokenizer.ggml.tokens"]
@@ -56,7 +55,7 @@ class GgufTokenizer:
         return {"input_ids": [self._encode(one, add_special_tokens) for one in text]}
 
     def decode(self, token_ids: Any, *, skip_special_tokens: bool = False, **_: Any) -> str:
-        """Text of tokens; bytes that are no UTF-8 become U+FFFD."""
+        """Text of tokens; invalid UTF-8 becomes U+FFFD."""
         ids = [int(one) for one in ([token_ids] if isinstance(token_ids, int) else token_ids)]
         if not ids:
             return ""
@@ -72,11 +71,11 @@ class GgufTokenizer:
             room = -count
 
     def get_vocab(self) -> Mapping[str, int]:
-        """All tokens as the file writes them (``Ġ`` or ``▁`` for a blank)."""
+        """All tokens as in the file (``Ġ`` or ``▁`` for a blank)."""
         return {text: at for at, text in enumerate(self._texts)}
 
     def get_chat_template(self) -> str:
-        """The template that messages are written with."""
+        """The template for writing messages."""
         found = self.chat_template
         return str(found.get("default") or next(iter(found.values()))) if isinstance(found, dict) else str(found or "")
 
@@ -96,7 +95,7 @@ class GgufTokenizer:
 
     @property
     def special_tokens_map(self) -> Mapping[str, str]:
-        """Texts of BOS, EOS, … by name, for chat templates; BOS too where the file does not add it."""
+        """Texts of BOS, EOS, … by name, for chat templates; includes BOS even if the file does not add it."""
         found = {}
         for name in ("bos", "eos", "unk", "pad"):
             key = {"unk": "unknown", "pad": "padding"}.get(name, name)
@@ -107,7 +106,7 @@ class GgufTokenizer:
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
-        """All tokens that end a text or a turn, as llama.cpp has it."""
+        """All tokens that end a text or a turn, according to llama.cpp."""
         return frozenset(at for at in range(len(self._texts)) if self._api.llama_vocab_is_eog(self._vocab, at))
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
@@ -134,10 +133,10 @@ class GgufTokenizer:
 
 
 def check_same_tokens(who: str, texts: Iterable[str], own: Any, other: Any) -> None:
-    """Compare the file's tokenizer with the one of the model that it was made from.
+    """Compare the file's tokenizer with that of the original model.
 
     Raises:
-        ModelError: a text has other tokens; the line shows both.
+        ModelError: the tokens of a text differ; the message shows both.
 
     """
     for text in texts:

@@ -1,7 +1,7 @@
-"""Does the installed llama.cpp compute a file without crashing? Tried in a process of its own, once a machine.
+"""Check, once per machine and in a child process, whether the installed llama.cpp runs a file without crashing.
 
-llama.cpp uses special kernels with weights in an order of their own. A build that does not fit the processor ends the
-whole process: GCC 12 compiles those for AMX wrongly, for example. A crash in the child is an answer, not an end.
+llama.cpp uses special kernels with reordered weights. A build that does not fit the processor ends the whole process:
+for example, GCC 12 miscompiles the kernels for AMX. A crash of the child is an answer.
 """
 
 import os
@@ -17,14 +17,14 @@ from llmjobs.machine.child import Reporter, describe_end, run_child, serve
 MODULE = "llmjobs.engines.llama_cpp.trial"
 KERNELS = "llama_cpp_kernels"
 TOKENS = (40, 1)
-"""Of the two passes: kernels for many rows, and for one."""
+"""Tokens of the two passes, for kernels of many rows and of one."""
 
 
 def special_kernels(who: str, path: Path, headers: Sequence[Header], gpu_layers: int) -> bool:
-    """Whether the special kernels may be used for this file; found out once for its formats, then kept in the cache.
+    """Whether the special kernels may be used for this file; tested once for its formats, then cached.
 
     Raises:
-        ModelError: the file crashes llama.cpp with the plain kernels too.
+        ModelError: the file also crashes llama.cpp with the plain kernels.
 
     """
     known = Known(
@@ -39,7 +39,7 @@ def special_kernels(who: str, path: Path, headers: Sequence[Header], gpu_layers:
         ended = run_child(MODULE, {"path": str(path), "gpu_layers": gpu_layers, "special": special})
         if ended.result is not None:
             known.put(KERNELS, {"special": special})
-        if ended.result is not None or ended.error:  # an error of one line is for the real load to tell
+        if ended.result is not None or ended.error:  # the real load will report an ordinary error
             return special
     raise ModelError(
         f"{who}: llama.cpp {describe_end(ended)}; build llama-cpp-python on this machine (docs/gguf.md), or use "
@@ -48,7 +48,7 @@ def special_kernels(who: str, path: Path, headers: Sequence[Header], gpu_layers:
 
 
 def _library_stamp() -> list[list[Any]]:
-    """Names, sizes and times of the shared libraries, so that another build is tried anew."""
+    """Names, sizes and times of the shared libraries, so that another build is tested again."""
     from importlib.util import find_spec
 
     found = find_spec("llama_cpp")
@@ -58,7 +58,7 @@ def _library_stamp() -> list[list[Any]]:
 
 
 def try_file(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Load the file and compute some tokens (the child's part)."""
+    """Load the file and compute some tokens (runs in the child)."""
     from llmjobs.engines.llama_cpp.context import Context, ContextSettings
     from llmjobs.engines.llama_cpp.weights import load_weights
 

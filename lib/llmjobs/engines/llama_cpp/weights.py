@@ -9,12 +9,12 @@ from llmjobs.errors import ModelError
 
 
 def load_weights(who: str, path: Path, layers_on_gpu: int, *, special: bool = True) -> Any:
-    """Load a file that was looked at before; returns llama.cpp's model.
+    """Load a file whose header was checked; return llama.cpp's model.
 
-    ``special`` off keeps the weights as the file has them, for kernels that any processor runs.
+    Without ``special``, the weights stay as in the file, for kernels that run on any processor.
 
     Raises:
-        ModelError: llama.cpp refuses it; the line says why.
+        ModelError: llama.cpp refuses it.
 
     """
     api = library()
@@ -29,7 +29,7 @@ def load_weights(who: str, path: Path, layers_on_gpu: int, *, special: bool = Tr
 
 
 def vocabulary_of(model: Any) -> int:
-    """How many tokens the logits of a loaded model have."""
+    """Number of tokens in the logits of a loaded model."""
     api = library()
     return int(api.llama_vocab_n_tokens(api.llama_model_get_vocab(model)))
 
