@@ -33,9 +33,7 @@ class LlamaChatModel:
         can_crop: bool = True,
         warn: Warn = log.warning,
     ) -> None:
-        """Without ``keeps_keys`` or ``can_crop`` (the model cannot be rewound), each turn is computed from the
-        beginning.
-        """
+        """Without ``keeps_keys``, or without ``can_crop`` (no rewinding), each turn is computed from the beginning."""
         self.who, self.end_tokens = who, end_tokens
         self._model, self._settings, self._max_length = model, settings, max_length
         self._keeps = keeps_keys and can_crop
