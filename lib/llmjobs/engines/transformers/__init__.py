@@ -1,4 +1,4 @@
-"""Models by transformers: loaded, quantized, scored, generated from. Torch is imported here."""
+"""Models on transformers: loading, quantization, scoring, generation. This package imports torch."""
 
 from llmjobs.quantization import quiet_imports
 

@@ -1,4 +1,4 @@
-"""How many tokens a batch should have on this machine: a few passes are timed, a fitted line says the rest."""
+"""How many tokens a batch should have on this machine: time a few passes, and fit a line for the rest."""
 
 import contextlib
 import math
@@ -18,27 +18,27 @@ from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
 from llmjobs.environment import memory_bytes
 
 SEGMENT_TOKENS, PREFIX_TOKENS = 128, 512
-"""Of a trial batch: each row's own tokens, and the kept ones before them, as a few-shot question has them."""
+"""Shape of a trial batch: each row's own tokens, and the kept ones before them, as in a few-shot question."""
 CPU_SIZES = (256, 512, 1024, 2048, 4096)
 GPU_SIZES = (1024, 2048, 4096, 8192, 16384, 32768)
 USUAL = {"cpu": 1024, "cuda": 8192, "mps": 2048}
-"""Taken where nothing may be tried; what the trial usually comes to."""
+"""Used if nothing may be tried; what the trial usually finds."""
 FIRST_TOKENS = 64
-"""The first pass is too small for a batch: it shows what a pass costs whatever it reads."""
+"""Tokens of the first pass. It is too small for a batch, so it shows the fixed cost of a pass."""
 FEW_S, SHARE = 5.0, 0.1
-"""Finding out may take this long, or this share of the questions' time, whichever is more."""
+"""A trial may take this many seconds, or this share of the questions' time, whichever is more."""
 TWICE_S = 0.3
-"""A quicker pass is timed twice: the faster one counts."""
+"""A quicker pass is timed twice, and the faster time counts."""
 TRIAL_PASSES = 16
-"""A trial reads about as much as so many of its first passes."""
+"""A trial reads about as much as this many of its first passes."""
 MEMORY_SHARE = 0.25
-"""Of the free memory, that a batch may take."""
+"""Share of the free memory that a batch may take."""
 
 
 def candidate_sizes(model: Model, unit_tokens: int | None = None, free_bytes: int | None = None) -> tuple[int, ...]:
     """Return the batch sizes to choose from: up to the first that holds a whole unit, and what memory allows.
 
-    ``free_bytes`` of the machine (default: all that it has); a CUDA device is asked.
+    ``free_bytes``: the machine's free memory (default: all of it); a CUDA device is asked instead.
     """
     device = model.device.type
     sizes = CPU_SIZES if device == "cpu" else GPU_SIZES
@@ -49,10 +49,11 @@ def candidate_sizes(model: Model, unit_tokens: int | None = None, free_bytes: in
 
 
 def undisturbed_s() -> float:
-    """Seconds that go by while this process's main thread runs or waits for something else than a processor.
+    """Seconds that pass while this process's main thread runs or waits for something other than a processor.
 
-    Other processes make a pass take several times as long, and unevenly: its parts could not be told apart. Linux says
-    how long a thread stood in line (``/proc/PID/schedstat``, second figure, in nanoseconds); elsewhere it is wall time.
+    Other processes make a pass take several times as long, and unevenly, so its parts could not be separated. Linux
+    reports how long a thread waited for a processor (``/proc/PID/schedstat``, second figure, in nanoseconds); elsewhere
+    this is wall time.
     """
     now = time.perf_counter()
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -64,7 +65,7 @@ _SCHEDSTAT = Path("/proc/self/schedstat")
 
 
 def bytes_a_token(model: Model) -> int:
-    """About what a pass holds for each of its tokens: hidden states, an MLP's inner ones, queries, keys and values."""
+    """Approximate bytes of a pass per token: hidden states, an MLP's inner ones, queries, keys and values."""
     config = model.config.get_text_config()
     hidden = int(getattr(config, "hidden_size", 0) or 1024)
     inner = getattr(config, "intermediate_size", None)
@@ -82,13 +83,13 @@ def measure_batch_tokens(
     prefix_tokens: int = PREFIX_TOKENS,
     clock: Callable[[], float] | None = None,
 ) -> Budget:
-    """Time a few passes and choose the smallest size whose tokens a second no larger one beats by 3 %.
+    """Time a few passes and choose the smallest size whose tokens per second no larger one beats by 3 %.
 
-    Measured, so it differs from run to run: record it and plan a resumed unit with the recorded value.
-    ``seconds``: no larger size is tried after that long, or after a tenth of what ``study_tokens`` will take.
-    ``most_tokens``: as many are read at most. What was not tried follows from the passes that were. Where passes are
-    slow the model's first layers stand for all. Out of memory ends the search. Sizes are compared by ``clock``, by
-    default :func:`undisturbed_s`; the times that are returned are those of the machine as busy as it is.
+    The result is measured, so it differs between runs: record it and plan a resumed unit with the recorded value.
+    ``seconds``: no larger size is tried after that long, or after a tenth of what ``study_tokens`` will take. At most
+    ``most_tokens`` are read. Sizes that were not tried follow from those that were. If passes are slow, the model's
+    first layers stand for all. An out-of-memory error ends the search. Sizes are compared by ``clock``, by default
+    :func:`undisturbed_s`; the returned times are those of the machine under its current load.
     """
     sizes = tuple(sizes or candidate_sizes(model))
     most = int(min(most_tokens, 1 << 30))
@@ -130,7 +131,7 @@ class _Trial:
     def search(
         self, run: Callable[[int], None], sizes: Sequence[int], seconds: float, study_tokens: int, scale: float
     ) -> None:
-        """Time one size after the other, until time or tokens are used up or larger ones gain nothing."""
+        """Time one size after the other, until time or tokens are used up or larger sizes gain nothing."""
         begun = self.clock()
         run(min(FIRST_TOKENS, sizes[0]))
         self.left -= FIRST_TOKENS
@@ -150,7 +151,7 @@ class _Trial:
                 return
 
     def _fastest(self, run: Callable[[int], None], size: int) -> float:
-        """Return the seconds of the faster of two passes, or of one where it is long or no more may be read."""
+        """Return the seconds of the faster of two passes, or of one if it is long or no more may be read."""
         times: list[float] = []
         while not times or (len(times) == 1 and times[0] < TWICE_S and size <= self.left):
             begun = self.clock()
@@ -163,7 +164,7 @@ class _Trial:
 
 
 def _steps(sizes: Sequence[int], left: int) -> list[int]:
-    """Return the sizes to time: a small pass, then larger ones; where few tokens are left, one that they allow."""
+    """Return the sizes to time: a small pass, then larger ones; if few tokens are left, one that they allow."""
     first = FIRST_TOKENS if sizes[0] > FIRST_TOKENS else None
     steps = [size for size in (first, *sizes) if size is not None]
     if first and left < first + sizes[0]:
@@ -173,7 +174,7 @@ def _steps(sizes: Sequence[int], left: int) -> list[int]:
 
 @contextmanager
 def _trial_layers(model: Model) -> Iterator[tuple[float, str]]:
-    """Leave so many layers in the model as a trial needs; say how many times more it has, and in words."""
+    """Leave only as many layers in the model as a trial needs; return the factor to all layers, and a description."""
     count = enough_layers(model, tokens=FIRST_TOKENS, passes=TRIAL_PASSES)
     found = layers_of(model) if count is not None else None
     whole = len(found[2]) if found else 0
@@ -182,7 +183,7 @@ def _trial_layers(model: Model) -> Iterator[tuple[float, str]]:
 
 
 def _runner(model: Model, shared: bool, prefix_tokens: int) -> Callable[[int], None]:
-    """Return a forward of ``size`` tokens in rows of 128, each read at its end, behind a kept prefix if ``shared``."""
+    """Return a forward of ``size`` tokens in rows of 128, each read at its end, after a kept prefix if ``shared``."""
     packed = PackedForward(model)
     before = max(0, min(prefix_tokens, longest_input(model) - SEGMENT_TOKENS)) if shared else 0
     kept = {}

@@ -1,4 +1,4 @@
-"""How much memory kept prefixes need, from a model's ``config.json`` alone; no torch."""
+"""Memory of kept prefixes, from a model's ``config.json`` alone, without torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 def cache_bytes(config: Mapping[str, Any], tokens: int, value_bytes: int) -> int:
     """Return the bytes of the keys and values of ``tokens`` tokens: 2 × layers × kept heads × head size.
 
-    ``value_bytes`` is 2 in half precision, 4 in fp32. Raises KeyError where the config does not say.
+    ``value_bytes`` is 2 in half precision, 4 in fp32. Raises KeyError if the config does not say.
     """
     layers = _first(config, "num_hidden_layers", "n_layer", "n_layers")
     heads = _first(config, "num_attention_heads", "n_head", "n_heads")

@@ -1,4 +1,4 @@
-"""Chat on transformers: token by token, keys and values kept from one turn to the next."""
+"""Chat on transformers: token by token, with keys and values kept between turns."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +22,16 @@ from llmjobs.errors import ModelError, printable
 
 log = logging.getLogger(__name__)
 
-# Keys and values of what a model has read, kept from one turn to the next.
 
 CHUNK = 1024
-"""Tokens of one pass at most."""
+"""Maximum number of tokens per pass."""
 
 
 class KeptKeys:
     """One model's cache over one conversation."""
 
     def __init__(self, model: Any, name: str, *, keeps: bool = True, warn: Callable[[str], None] = log.warning) -> None:
-        """``keeps`` off computes every prompt whole."""
+        """Without ``keeps``, every prompt is computed from the beginning."""
         self.model, self.name, self.warn = model, name, warn
         self.keeps = keeps
         self._cache: Any = None
@@ -52,7 +51,7 @@ class KeptKeys:
         return self._kept.tokens
 
     def prefill(self, ids: Sequence[int], new_tokens: int = 0) -> tuple[Tensor, int]:
-        """Read a prompt; returns the logits [1, vocabulary] after it and how many tokens were still there.
+        """Read a prompt; return the logits [1, vocabulary] after it and how many tokens were still cached.
 
         ``new_tokens``: how long the answer can become.
         """
@@ -75,14 +74,14 @@ class KeptKeys:
         return logits, reused
 
     def advance(self, token: int) -> Tensor:
-        """Read one token of the answer; returns the logits [1, vocabulary] after it."""
+        """Read one token of the answer; return the logits [1, vocabulary] after it."""
         if self._steps:
             self._steps.advance([token])
             return self._steps.logits.float()
         return self._forward([token])
 
     def end_answer(self, tokens: Sequence[int] = ()) -> None:
-        """End an answer: what came one by one leaves the cache; ``tokens`` are computed in its place, in one pass."""
+        """End an answer: remove its tokens from the cache; ``tokens`` are computed in their place, in one pass."""
         if self._steps:
             self._steps = None
             return
@@ -92,7 +91,7 @@ class KeptKeys:
             self._kept.add(tokens)
 
     def forget(self) -> None:
-        """Keep nothing."""
+        """Clear the cache."""
         self._cache = self._steps = None
         self._kept.take()
 
@@ -101,7 +100,7 @@ class KeptKeys:
         return {"segments": self._kept.to_builtin(), "keeps": self.keeps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Compute a saved cache again, the same tokens together as at first."""
+        """Recompute a saved cache, with the original grouping of tokens."""
         self.forget()
         self.keeps = self.keeps and bool(state["keeps"])
         for tokens, kept in state["segments"] if self.keeps else ():
@@ -134,17 +133,18 @@ class KeptKeys:
         self._repair()
 
     def _repair(self) -> None:
-        """Bring the cache back to what the segments say, also after a pass that was cut off in the middle."""
+        """Restore the cache to what the segments say, also after a pass that was interrupted."""
         length = len(self._kept) if self.keeps else 0
         if self._cache is None or not length:
             self.forget()
             return
         for layer in self._cache.layers:
-            if layer.is_initialized:  # not by crop(): after a pass that was cut off keys and values differ in length
+            # not with crop(), because after an interrupted pass keys and values differ in length
+            if layer.is_initialized:
                 layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
 
     def _check(self) -> None:
-        """Try what the answers will be made of on a few tokens; the next way where it is not right."""
+        """Check on a few tokens that keeping keys is correct; if not, try the next way."""
 
         def kept(first: list[int], token: int, second: list[int]) -> list[Tensor]:
             found = [self.prefill(first)[0], self.advance(token)]
@@ -162,7 +162,7 @@ class KeptKeys:
         if not self.keeps or self._limit is not None:
             try:
                 start("single", self.model, [[1, 1]]).advance([1])
-            except Exception as error:  # a model without generate code of its own
+            except Exception as error:  # a model without generate code
                 log.debug("%s: %s: %s", self.name, type(error).__name__, printable(str(error)))
                 self._path = "whole"
 
@@ -176,7 +176,7 @@ class KeptKeys:
 
 
 def _is_croppable(model: Any) -> bool:
-    """Whether plain growing layers serve this model: full attention, or a sliding window that the mask makes."""
+    """Whether plain growing layers suit this model: full attention, or a sliding window made by the mask."""
     try:
         layers = DynamicCache(config=model.config).layers
     except Exception:
@@ -185,16 +185,13 @@ def _is_croppable(model: Any) -> bool:
     return plain and cache_argument(model) in ("cache", "past_key_values")
 
 
-# One conversation: the kept keys, the settings of the checkpoint, and random numbers of its own.
-
-
 class TransformersChatModel:
-    """One conversation with a loaded model. Random numbers are its own, so that they can be saved."""
+    """One conversation with a loaded model. It has its own random numbers, so that they can be saved."""
 
     def __init__(
         self, loaded: LoadedModel, *, keeps_keys: bool = True, warn: Callable[[str], None] = log.warning
     ) -> None:
-        """``keeps_keys`` off computes every turn whole."""
+        """Without ``keeps_keys``, each turn is computed from the beginning."""
         self.name = loaded.spec.name
         self.end_tokens = end_tokens(loaded.model, loaded.tokenizer)
         self.keys = KeptKeys(loaded.model, self.name, keeps=keeps_keys, warn=warn)
@@ -206,7 +203,7 @@ class TransformersChatModel:
         self._change: Any = None
 
     def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
-        """Read a prompt; returns how many of its tokens were still there from the turns before."""
+        """Read a prompt; return how many of its tokens were still cached from earlier turns."""
         self._ids = list(ids)
         self._answer.take()
         self._change = self._processors(ids, max_new_tokens)
@@ -217,7 +214,7 @@ class TransformersChatModel:
         """Choose the next token of the answer.
 
         Raises:
-            ModelError: the model computes no numbers.
+            ModelError: the model's output is not a number.
 
         """
         said = self._answer.tokens
@@ -230,24 +227,24 @@ class TransformersChatModel:
         return self._answer.draw(logits, sampling)
 
     def finish(self, *, keep: bool) -> None:
-        """End the answer: what came one by one leaves the cache; ``keep`` computes it again in one pass."""
+        """End the answer: remove its tokens from the cache; ``keep`` computes them again in one pass."""
         said, self._logits = self._answer.take(), None
         self.keys.end_answer(said if keep else ())
 
     def seed(self, seed: int) -> None:
-        """Random numbers from ``seed``; what was read is kept."""
+        """Restart the random numbers from ``seed``; the cache is kept."""
         self._answer.seed(seed)
 
     def forget(self) -> None:
-        """Keep nothing of what was read."""
+        """Clear the cache."""
         self.keys.forget()
 
     def state(self) -> Mapping[str, Any]:
-        """Random state and what the cache was computed from."""
+        """The random state, and the tokens that the cache was computed from."""
         return {"random": self._answer.random_state(), "keys": dict(self.keys.state())}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Set the random state and compute the cache again."""
+        """Set the random state and recompute the cache."""
         self._answer.set_random_state(state["random"])
         self.keys.restore(state["keys"])
 

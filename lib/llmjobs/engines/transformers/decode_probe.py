@@ -1,4 +1,4 @@
-"""Does this model decode rightly in a batch? A few steps are compared with a plain forward, once a model."""
+"""Check, once per model, that decoding in a batch is correct, by comparing a few steps with a plain forward."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -19,17 +19,17 @@ from llmjobs.engines.transformers.quantize import is_quantized
 from llmjobs.errors import ModelError, plain_reason
 
 PREFIX_TOKENS, OWN_TOKENS, NEW_TOKENS = 40, (9, 3, 9), 2
-"""A shared beginning, each row's own tokens after it, and how many tokens are read one by one."""
+"""Lengths of the shared beginning, of each row's own tokens, and of the tokens that are read one by one."""
 PASSES = 7
-"""A comparison takes about as long as so many passes of the prefix."""
+"""A comparison takes about as long as this many passes of the prefix."""
 Rows = list[list[int]]
 COMPARED = 8
-"""The likeliest tokens of a row: those that decide what is generated."""
+"""Number of a row's most likely tokens that are compared, because they decide what is generated."""
 
 
 @dataclass(frozen=True)
 class DecodeProbe(ProbeResult):
-    """How a model decodes (``decoding.PATHS``) and why; ``max_difference`` in nats, None where nothing was compared."""
+    """How a model decodes (``decoding.PATHS``) and why; ``max_difference`` in nats, None if nothing was compared."""
 
     PATHS: ClassVar[Sequence[str] | None] = PATHS
 
@@ -37,12 +37,12 @@ class DecodeProbe(ProbeResult):
 def probe_decoding(model: Model) -> DecodeProbe:
     """Try the paths in order and take the first whose logits equal the reference's.
 
-    The reference is a plain forward over whole inputs. Where the shared path differs from it, what the model's own
-    ``generate`` code computes for one row at a time is the reference for the others: text should be what
-    ``transformers.generate`` gives. Where a pass is slow, the model's first layers are compared (``first_layers``).
+    The reference is a plain forward over whole inputs. If the shared path differs from it, the reference for the other
+    paths is the model's own ``generate`` code on one row at a time, because text should equal that of
+    ``transformers.generate``. If a pass is slow, only the model's first layers are compared (``first_layers``).
 
     Raises:
-        ModelError: not even a plain forward works.
+        ModelError: even a plain forward fails.
 
     """
     layers = None if refuses("shared", model) else enough_layers(model, tokens=PREFIX_TOKENS, passes=PASSES)
@@ -75,7 +75,7 @@ def _probe(model: Model) -> DecodeProbe:
 
 
 def _trial(path: str, model: Model, rows: Rows, wanted: Tensor, reference: str, reasons: list[str]) -> float | None:
-    """Return how far a path is from the reference; None, with a reason, where it may not be taken."""
+    """Return how much a path differs from the reference; None, with a reason, if it must not be used."""
     if refusal := refuses(path, model):
         reasons.append(refusal)
         return None
@@ -84,7 +84,7 @@ def _trial(path: str, model: Model, rows: Rows, wanted: Tensor, reference: str, 
 
 
 def _made_up_rows(model: Model) -> list[list[int]]:
-    """Make rows that begin alike and then differ; the first and the last are of equal length."""
+    """Make rows that begin alike and then differ; the first and the last have equal length."""
     rng = random.Random(0)
     vocabulary = model.config.get_text_config().vocab_size
     longest = sharing_limit(model) or most_tokens(model)
@@ -98,12 +98,12 @@ def _made_up_rows(model: Model) -> list[list[int]]:
 
 
 def _continuations(rows: Rows) -> Rows:
-    """Return the tokens that are read one by one: the same whatever a path computes."""
+    """Return the tokens that are read one by one; they do not depend on what a path computes."""
     return [[row[(3 * at + n) % len(row)] for n in range(NEW_TOKENS)] for at, row in enumerate(rows)]
 
 
 def _try(path: str, model: Model, rows: Rows, reasons: list[str]) -> Tensor | None:
-    """Return log-probabilities [rows, 1 + new tokens, vocabulary] of a path; None, with a reason, where it fails."""
+    """Return a path's log-probabilities [rows, 1 + new tokens, vocabulary]; None, with a reason, if it fails."""
     new = _continuations(rows)
     try:
         if path == "plain":
@@ -121,7 +121,7 @@ def _try(path: str, model: Model, rows: Rows, reasons: list[str]) -> Tensor | No
             for at, one in zip(group, decoded, strict=True):
                 found[at] = one
         return torch.stack(found)
-    except Exception as error:  # whatever a foreign model's code raises: there are other paths
+    except Exception as error:  # a foreign model's code may raise anything, and there are other paths
         if is_out_of_memory(error):
             raise ModelError(f"out of memory with {len(rows)} rows of {max(map(len, rows))} tokens: {error}") from error
         reasons.append(f"the {path} path failed: {plain_reason(error, 200)}")
@@ -153,7 +153,7 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 def _compare(
     path: str, found: Tensor, wanted: Tensor, model: Model, reasons: list[str], reference: str
 ) -> float | None:
-    """Return the largest difference (nats) of the likeliest tokens; None, with a reason, where it is no rounding."""
+    """Return the largest difference (nats) of the most likely tokens; None, with a reason, if it exceeds rounding."""
     likely = torch.cat([wanted.topk(min(COMPARED, wanted.shape[-1])).indices, found.argmax(-1, keepdim=True)], -1)
     nats, wanted_there = (found - wanted).abs().gather(-1, likely), wanted.gather(-1, likely).abs()
     unit = ROUNDINGS * torch.finfo(model.dtype).eps
@@ -173,7 +173,7 @@ def _compare(
 
 
 def _self_difference(model: Model, plain: Tensor, likely: Tensor) -> float:
-    """Return how far plain forwards of the rows alone are from the plain forward of all rows at once."""
+    """Return how much plain forwards of single rows differ from the plain forward of all rows at once."""
     rows = _made_up_rows(model)
     new = _continuations(rows)
     alone = [plain_log_probabilities(model, [row], [own]) for row, own in zip(rows, new, strict=True)]
@@ -182,7 +182,7 @@ def _self_difference(model: Model, plain: Tensor, likely: Tensor) -> float:
 
 
 def probe_one_row(model: Model, kept: Callable[[list[int], int, list[int]], list[Tensor]]) -> str | None:
-    """Try keeping keys over turns on made-up tokens: say how far it is from a plain forward, or None where it is right.
+    """Try keeping keys between turns on made-up tokens; return the difference from a plain forward, or None if correct.
 
     ``kept`` reads a first prompt, then one token, then a second prompt that begins like the first, and returns the
     logits [1, vocabulary] after each.
@@ -199,9 +199,9 @@ def probe_one_row(model: Model, kept: Callable[[list[int], int, list[int]], list
         reset_frequencies(model)
         wanted = _log_probabilities(padded_logits(model, inputs, cells, 0))
         if not bool(torch.isfinite(wanted.amax(-1)).all()):
-            return None  # an answer will say so
+            return None  # an answer will report it
         found = _log_probabilities(torch.cat(kept(first, token, second)))
-    except Exception as error:  # whatever a foreign model's code raises
+    except Exception as error:  # a foreign model's code may raise anything
         if is_out_of_memory(error):
             raise ModelError(f"out of memory with {width} tokens: {error}") from error
         return plain_reason(error, 200)

@@ -13,16 +13,16 @@ from llmjobs.benchmarks.requests import common_length
 from llmjobs.engines.transformers.forward import Model, accepted_arguments, cache_argument, padded_logits
 from llmjobs.engines.transformers.lengths import most_tokens, reset_frequencies
 
-# The decode engine: prefill a batch of contexts, then one token a row a step, in one of five ways.
+# Prefill a batch of contexts, then decode one token per row and step, in one of five ways.
 
 PATHS = ("shared", "padded", "grouped", "single", "whole")
 MIN_SHARED_TOKENS = 32
 LAYERS_WITHOUT_DISTANCE = {"full_attention", "moe", "sparse", "dense"}
-"""Kinds of layers that see the same whatever stands between two tokens, as long as it is masked."""
+"""Kinds of layers that do not depend on what is between two tokens, as long as it is masked."""
 PADDABLE_LAYERS = LAYERS_WITHOUT_DISTANCE | {
     "sliding_attention", "linear_attention", "conv", "hybrid", "hybrid_sliding", "mamba", "attention", "recurrent",
 }  # fmt: skip
-"""Kinds for which padding before a row changes nothing that the probe's short rows would not show."""
+"""Kinds for which padding before a row has no effect beyond what the probe's short rows show."""
 WINDOWS = ("sliding_window", "window_size", "attention_window_size", "sliding_window_size", "local_attention")
 CHUNKS = ("attention_chunk_size",)
 
@@ -31,17 +31,17 @@ class Steps(Protocol):
     """A batch that is being decoded."""
 
     logits: Tensor
-    """Of the next token of each row [rows, vocabulary]."""
+    """Logits of the next token of each row [rows, vocabulary]."""
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Read one token for each row."""
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only."""
+        """Continue with these rows only."""
 
 
 def start(path: str, model: Model, contexts: Sequence[Sequence[int]], prefix: "Prefix | None" = None) -> Steps:
-    """Prefill ``contexts``; ``prefix`` counts on the shared path only."""
+    """Prefill ``contexts``; ``prefix`` is only used on the shared path."""
     reset_frequencies(model)
     if path == "shared":
         return SharedSteps(model, contexts, prefix)
@@ -49,12 +49,12 @@ def start(path: str, model: Model, contexts: Sequence[Sequence[int]], prefix: "P
 
 
 def takes_alike(path: str) -> bool:
-    """Say whether a path takes rows of equal length only."""
+    """Whether a path only takes rows of equal length."""
     return path not in ("shared", "padded")
 
 
 def refuses(path: str, model: Model) -> str | None:
-    """Say why a model must not take a path, where the probe's short inputs could not show it; else None."""
+    """Return why a model must not use a path, if the probe's short inputs cannot show it; otherwise None."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     if path in ("shared", "padded"):
@@ -68,7 +68,7 @@ def refuses(path: str, model: Model) -> str | None:
 
 
 class Prefix:
-    """Tokens that every row begins with and the cache that they leave, computed once and copied a batch."""
+    """Tokens at the beginning of every row, with their cache, which is computed once and copied for each batch."""
 
     def __init__(self, model: Model, contexts: Sequence[Sequence[int]]) -> None:
         self.length = shared_length(model, contexts)
@@ -80,11 +80,11 @@ class Prefix:
             _, self.cache = step(model, tokens, torch.ones_like(tokens), None)
 
     def begins(self, contexts: Sequence[Sequence[int]]) -> bool:
-        """Say whether all of these begin with the prefix and go on after it."""
+        """Whether all of these begin with the prefix and have more tokens after it."""
         return all(len(one) > self.length and list(one[: self.length]) == self.tokens for one in contexts)
 
     def expand(self, rows: int) -> Any:
-        """Return a cache for ``rows`` rows, or None where nothing is shared."""
+        """Return a cache for ``rows`` rows, or None if nothing is shared."""
         if self.cache is None:
             return None
         cache = copy.deepcopy(self.cache)
@@ -93,10 +93,10 @@ class Prefix:
 
 
 def shared_length(model: Model, contexts: Sequence[Sequence[int]]) -> int:
-    """Return how many leading tokens to share; every row keeps one of its own.
+    """Return how many leading tokens to share; every row keeps at least one.
 
-    Padding then stands between the prefix and a row's own tokens, which a window would count as distance and a
-    recurrent state would read: models with layers of such a kind share nothing.
+    Padding is then between the prefix and a row's own tokens. A window would count it as distance, and a recurrent
+    state would read it, so models with such layers share nothing.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -110,7 +110,7 @@ def shared_length(model: Model, contexts: Sequence[Sequence[int]]) -> int:
 
 
 def drops_rows(cache: Any) -> bool:
-    """Say whether every layer of a cache can drop rows; recurrent states cannot, also beside keys and values."""
+    """Whether every layer of a cache can drop rows; recurrent states cannot, even beside keys and values."""
     layers = getattr(cache, "layers", ())
     return bool(layers) and all(
         hasattr(layer, "batch_select_indices") and not hasattr(layer, "recurrent_states") for layer in layers
@@ -118,7 +118,7 @@ def drops_rows(cache: Any) -> bool:
 
 
 class SharedSteps:
-    """Our own steps on transformers' cache, after a prefix; rows that end leave the cache where it can drop rows."""
+    """Our own steps on transformers' cache, after a prefix; finished rows leave the cache if it can drop rows."""
 
     def __init__(self, model: Model, contexts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> None:
         self._model = model
@@ -129,7 +129,7 @@ class SharedSteps:
         self._drops = drops_rows(self._cache)
 
     def advance(self, tokens: Sequence[int]) -> None:
-        """Read one token for each row that is kept."""
+        """Read one token for each remaining row."""
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         new = torch.zeros(len(self._mask), 1, dtype=torch.long)
         new[self._rows] = torch.tensor(tokens)[:, None]
@@ -137,7 +137,7 @@ class SharedSteps:
         self.logits = logits[self._rows] if len(self._rows) < len(logits) else logits
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drop the other rows, or only their logits where a layer's cache cannot."""
+        """Drop the other rows, or only their logits if a layer's cache cannot drop rows."""
         self._rows = [self._rows[at] for at in rows]
         if self._drops:
             kept = torch.tensor(self._rows, device=self._mask.device)
@@ -147,7 +147,7 @@ class SharedSteps:
 
 
 class PreparedSteps:
-    """Steps whose inputs and caches the model's own ``generate`` code prepares; rows that end are computed on."""
+    """Steps whose inputs and caches the model's ``generate`` code prepares; finished rows are still computed."""
 
     def __init__(self, model: Model, contexts: Sequence[Sequence[int]]) -> None:
         self._model = model
@@ -157,14 +157,14 @@ class PreparedSteps:
         self._run(is_first_iteration=True)
 
     def advance(self, tokens: Sequence[int]) -> None:
-        """Read one token for each row that is kept."""
+        """Read one token for each remaining row."""
         new = self._ids[:, -1:].clone()
         new[self._rows] = torch.tensor(tokens, device=new.device)[:, None]
         self._ids = torch.cat([self._ids, new], 1)
         self._run(next_sequence_length=1 if self._arguments.get("use_cache") else None)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Read the logits of these rows only; state-space caches cannot drop rows."""
+        """Keep only the logits of these rows, because state-space caches cannot drop rows."""
         self._rows = [self._rows[at] for at in rows]
 
     def _run(self, **how: Any) -> None:
@@ -178,7 +178,7 @@ class PreparedSteps:
 
 
 class WholeSteps:
-    """The whole input of each row again for every token: right for whatever can be scored."""
+    """Compute the whole input of each row again for every token, which is correct for every scorable model."""
 
     def __init__(self, model: Model, contexts: Sequence[Sequence[int]]) -> None:
         self._model = model
@@ -217,7 +217,7 @@ def pad_left(contexts: Sequence[Sequence[int]], first: int, device: Any) -> tupl
 def step(model: Model, tokens: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
     """Run ``tokens`` [rows, new] after ``cache``; return the last logits [rows, vocabulary] and the cache.
 
-    ``mask`` [rows, cached + new] is 0 on padding; positions count what it leaves.
+    ``mask`` [rows, cached + new] is 0 on padding; positions count only unmasked tokens.
     """
     accepted, name = accepted_arguments(model), cache_argument(model)
     if name is None:
@@ -233,7 +233,7 @@ def step(model: Model, tokens: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor
 def prepare(model: Model, tokens: Tensor, mask: Tensor, new_tokens: int) -> tuple[Tensor, dict[str, Any], Any]:
     """Let ``generate`` prepare a batch: return its ids, the arguments of its first forward, and its logits processors.
 
-    ``custom_generate`` is transformers' documented way to bring one's own loop; ours takes what it is given and stops.
+    ``custom_generate`` is transformers' documented hook for a custom loop; ours stores its arguments and stops.
     """
 
     def take(
@@ -263,7 +263,7 @@ def prepare(model: Model, tokens: Tensor, mask: Tensor, new_tokens: int) -> tupl
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from remarking on settings of a checkpoint's generation config that play no part here."""
+    """Silence transformers' remarks on settings of a checkpoint's generation config that have no effect here."""
     logger = logging.getLogger("transformers.generation")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -273,20 +273,17 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-# Logits that are not numbers: which rows, and the likely cause in words.
-
-
 def finite_rows(logits: Tensor) -> list[bool]:
-    """Say for each row of ``logits`` [rows, vocabulary] whether its largest value is a number.
+    """Return for each row of ``logits`` [rows, vocabulary] whether its largest value is a number.
 
-    NaN anywhere, an infinite maximum, or only minus infinities are not; single tokens at minus infinity are.
+    A row with NaN, an infinite maximum, or only minus infinities fails; single tokens at minus infinity are fine.
     """
     found: list[bool] = torch.isfinite(logits.amax(-1)).tolist()
     return found
 
 
 def why_not_finite(model: Any) -> str:
-    """Say that the model computes values that are not numbers, the likely cause, and what to do."""
+    """Return a message for output that is not a number, with the likely cause and what to do."""
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             return (

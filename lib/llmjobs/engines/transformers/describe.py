@@ -1,4 +1,4 @@
-"""What a loaded model really is, read off its layers and never off the request."""
+"""The effective properties of a loaded model, read from its layers and never from the request."""
 
 from collections import Counter
 from typing import Any
@@ -39,5 +39,5 @@ def describe(
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of weights, a packed 4-bit tensor counted by what it stands for and tied ones once."""
+    """Number of weights; a packed 4-bit tensor counts with all its weights, and tied tensors count once."""
     return sum(map(stored_count, model.parameters()))

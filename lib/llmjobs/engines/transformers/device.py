@@ -1,4 +1,4 @@
-"""Which device and number format a model runs in, that device's clock, and its memory."""
+"""The device and number format of a model, the device's clock, and its memory."""
 
 import gc
 import os
@@ -13,10 +13,8 @@ from llmjobs.errors import ModelError
 from llmjobs.manifest.models import Device, DType
 from llmjobs.quantization import METHODS
 
-# Which device and which number format a model runs in, and that device's clock.
-
 MAX_THREADS = "LLMJOBS_MAX_THREADS"
-"""Environment variable of a cluster's worker: the CPUs that were given to it, which ``auto`` does not pass."""
+"""Environment variable of a cluster's worker: the number of CPUs assigned to it, which limits ``auto``."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -32,12 +30,12 @@ def resolve_device(wanted: Device, quantization: str) -> str:
     """The device to load on.
 
     Raises:
-        ModelError: the device that was asked for is not there.
+        ModelError: the requested device does not exist.
 
     """
     devices = available()
     if wanted == "auto":
-        # No method has kernels for Apple's GPU: a quantized model goes to the CPU there, and the record says so.
+        # No method has kernels for Apple's GPU, so a quantized model runs on the CPU there, and the record says so.
         return next(d for d in devices if quantization not in METHODS or d in METHODS[quantization].devices)
     if wanted not in devices:
         raise ModelError(f"there is no {wanted} device (found: {', '.join(devices)}); use device: auto or cpu")
@@ -45,7 +43,7 @@ def resolve_device(wanted: Device, quantization: str) -> str:
 
 
 def resolve_dtype(wanted: DType, device: str) -> torch.dtype:
-    """The number format to compute in: ``auto`` takes what the hardware computes, not what it merely stores."""
+    """The number format to compute in: ``auto`` uses what the hardware computes, not what it merely stores."""
     if wanted != "auto":
         return DTYPES[wanted]
     if device == "cuda":
@@ -56,7 +54,7 @@ def resolve_dtype(wanted: DType, device: str) -> torch.dtype:
 
 
 def dtype_remark(dtype: torch.dtype, device: str) -> str | None:
-    """Say that a number format is slow on this device; None where it is not."""
+    """Return a remark if a number format is slow on this device, otherwise None."""
     if device != "cpu" or dtype == torch.float32 or (dtype == torch.bfloat16 and cpu_computes_bfloat16()):
         return None
     name = str(dtype).removeprefix("torch.")
@@ -65,7 +63,7 @@ def dtype_remark(dtype: torch.dtype, device: str) -> str | None:
 
 @cache
 def cpu_computes_bfloat16() -> bool:
-    """True where this CPU has bfloat16 matrix instructions (AVX-512 BF16, AMX; Arm's BF16)."""
+    """Whether this CPU has bfloat16 matrix instructions (AVX-512 BF16, AMX; Arm's BF16)."""
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     names = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")
     if capabilities:
@@ -75,10 +73,10 @@ def cpu_computes_bfloat16() -> bool:
 
 @dataclass
 class DeviceClock:
-    """Times spans by device events on CUDA; elsewhere it only waits for the device, so that wall time is honest.
+    """Times spans with device events on CUDA; elsewhere it only waits for the device, so that wall time is correct.
 
-    A model may be spread over several GPUs (``device_map: auto``): memory is that of all of them together. Time is the
-    span on each GPU added up, like CPU time over threads: of GPUs that wait for one another it passes real time.
+    A model may be spread over several GPUs (``device_map: auto``): memory is the sum over all of them. Time is the sum
+    of the spans on each GPU, like CPU time over threads, so it exceeds real time if GPUs wait for each other.
     """
 
     device: str
@@ -99,12 +97,12 @@ class DeviceClock:
             torch.mps.synchronize()
 
     def stop(self) -> tuple[float | None, int | None]:
-        """End it: (seconds by device events, peak bytes), each None where the device has none."""
+        """End it; return seconds by device events and peak bytes, each None if the device has none."""
         if self.device == "cuda":
             for index, _, end in self._events:
                 with torch.cuda.device(index):
                     end.record()
-            seconds = dict.fromkeys(used_gpus(), 0.0)  # more than at the start, where the model was loaded meanwhile
+            seconds = dict.fromkeys(used_gpus(), 0.0)  # more than at the start, if the model was loaded in between
             for index, begin, end in self._events:
                 end.synchronize()
                 seconds[index] = begin.elapsed_time(end) / 1000
@@ -123,7 +121,7 @@ class DeviceClock:
 
 
 def used_gpus() -> list[int]:
-    """Indices of the GPUs that hold memory of this process; the current one where none does yet."""
+    """Indices of the GPUs that hold memory of this process; the current one if none does yet."""
     held = [index for index in range(torch.cuda.device_count()) if torch.cuda.memory_allocated(index)]
     return held or [torch.cuda.current_device()]
 
@@ -134,12 +132,12 @@ def device_name(device: str) -> str | None:
 
 
 def gpu_uuid() -> str | None:
-    """Name of the first GPU that this process may use, as NVML has it; None where there is none."""
+    """UUID of the first GPU that this process may use, as NVML reports it; None if there is none."""
     return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else None
 
 
 def set_threads(wanted: int | str) -> int:
-    """Set torch's CPU threads; ``auto`` takes the physical cores that this process may use. Returns the number."""
+    """Set torch's CPU threads and return their number; ``auto`` uses the physical cores that this process may use."""
     count = wanted if isinstance(wanted, int) else min(physical_cores(), int(os.environ.get(MAX_THREADS, "1024")))
     torch.set_num_threads(count)
     return count
@@ -152,22 +150,19 @@ def physical_cores() -> int:
 
 
 def warm_up_seconds(device: str) -> float:
-    """Seconds of the device's first small product (context, kernels), to keep them out of other figures."""
+    """Seconds of the device's first small product (context, kernels), to keep them out of other measurements."""
     began = time.monotonic()
     probe = torch.ones(8, 8, device=device)
     (probe @ probe).sum().item()
     return time.monotonic() - began
 
 
-# Out of memory: telling it from other errors, and giving back what can be given back.
-
-
 SMALLER = "use quantization: 4bit, a shorter prompt, or a smaller model"
-"""What to do where not even one row or option fits."""
+"""What to do if not even one row or option fits."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an allocation failed, on any device; the CPU allocator's error has no type of its own."""
+    """Whether an allocation failed, on any device; the CPU allocator's error has no specific type."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -175,7 +170,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Collect what nothing refers to and hand cached device memory back."""
+    """Run the garbage collector and return cached device memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

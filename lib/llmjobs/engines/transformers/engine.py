@@ -37,14 +37,14 @@ __all__ = [
 log = logging.getLogger(__name__)
 FORECAST = "llmjobs.engines.transformers.forecast"
 MEASURE_S = 8.0
-"""What a forecast may measure, once everything is imported."""
+"""Seconds that a forecast may measure, after all imports."""
 
 
 class TransformersEngine:
     """One model loaded by transformers."""
 
     def __init__(self, loaded: "LoadedModel") -> None:
-        """Take a model that was loaded just now: how much of it is mapped changes with its use."""
+        """``loaded`` must have been loaded just now, because the mapped part of it changes with use."""
         self.loaded, self.spec, self.description = loaded, loaded.spec, loaded.description
         self.tokenizer, self.max_length = loaded.tokenizer, loaded.max_length
         on_cpu, model = loaded.device == "cpu", loaded.model
@@ -74,7 +74,7 @@ class TransformersEngine:
 
     @property
     def not_finite_reason(self) -> str:
-        """The likely cause of NaN, from the weights."""
+        """The likely cause of NaN, derived from the weights."""
         from llmjobs.engines.transformers.decoding import why_not_finite
 
         return why_not_finite(self.loaded.model)
@@ -84,13 +84,13 @@ class TransformersEngine:
         return clock(self.description.device)
 
     def scorer(self, warn: Warn = log.warning) -> Scorer:
-        """Shared prefixes packed into one row of tokens, where the model can."""
+        """Share prefixes, packed into one row of tokens, if the model can."""
         from llmjobs.engines.transformers.score import Scorer
 
         return Scorer(self.loaded.model, _pad_token_id(self.tokenizer), warn=warn)
 
     def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
-        """Batched decoding; how is found out once a model."""
+        """Batched decoding; the way is determined once per model."""
         from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
         from llmjobs.engines.transformers.generate import Generator
 
@@ -102,13 +102,13 @@ class TransformersEngine:
         return Generator(model, self.tokenizer, warn=warn, max_length=length, probe=probe, path=path)
 
     def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
-        """One row, keys and values kept between turns."""
+        """One row, with keys and values kept between turns."""
         from llmjobs.engines.transformers.chat_model import TransformersChatModel
 
         return TransformersChatModel(self.loaded, keeps_keys=keeps_keys, warn=warn)
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
-        """Time prefill and decode as they are decoded in an eval."""
+        """Time prefill and decode in the way that an eval decodes."""
         from llmjobs.engines.transformers.speed import measure_speed
 
         model, device = self.loaded.model, self.description.device
@@ -135,14 +135,11 @@ def _pad_token_id(tokenizer: Any) -> int:
     return found if isinstance(found, int) else 0
 
 
-# The functions of the module (``protocol.EngineModule``).
-
-
 def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> TransformersEngine:
-    """Load ``spec`` as it says: device, dtype, quantization.
+    """Load the model of ``spec`` with its device, dtype and quantization.
 
     Raises:
-        ModelError: not found, no access, no memory, or not what was asked for once loaded.
+        ModelError: not found, no access, no memory, or the loaded model differs from the request.
 
     """
     from llmjobs.engines.transformers.device import set_threads
@@ -153,33 +150,33 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> TransformersE
 
 
 def repository(spec: ModelSpec) -> str:
-    """The id itself."""
+    """Return the id itself."""
     return spec.id
 
 
 def is_cached(spec: ModelSpec, revision: str) -> bool:
-    """Whether the cache holds config, tokenizer and all weights."""
+    """Whether the cache has the config, the tokenizer and all weights."""
     return is_whole(spec.id, revision)
 
 
 def check_cached(spec: ModelSpec, folder: Path) -> None:
-    """Refuse a snapshot that is no causal model that transformers loads."""
+    """Refuse a snapshot that is not a causal model that transformers loads."""
     check_folder(spec, folder)
 
 
 def weight_files(located: Located) -> list[Path]:
-    """The safetensors on this machine."""
+    """The safetensors files on this machine."""
     folder = files_of(located)
     return sorted(folder.glob("*.safetensors")) if folder and folder.is_dir() else []
 
 
 def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
-    """Config, tokenizer and weights; code and pickles only where they are allowed."""
+    """Config, tokenizer and weights; code and pickles only if they are allowed."""
     return model_files(repo, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
 
 
 def ensure_files(spec: ModelSpec, located: Located) -> None:
-    """Fetch what is missing of the files into the cache."""
+    """Fetch the missing files into the cache."""
     if located.revision and not located.is_local:
         ensure_model(spec.id, located.revision, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
 
@@ -216,7 +213,7 @@ def warm_up_s(device: str) -> float:
 
 
 def gpu_uuid() -> str | None:
-    """Name of the first GPU that this process may use, as NVML has it; None where there is none."""
+    """UUID of the first GPU that this process may use, as NVML reports it; None if there is none."""
     from llmjobs.engines.transformers import device
 
     return device.gpu_uuid()
@@ -230,7 +227,7 @@ def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
 
 
 def context_length(spec: ModelSpec, located: Located) -> int:
-    """Longest input in tokens, from ``config.json``; 2,048 where it does not say."""
+    """Longest input in tokens, from ``config.json``; 2,048 if it does not say."""
     config = checked_config(spec.name, *load_from(spec, located), trust_remote_code=spec.trust_remote_code)
     return longest_input(config.get_text_config()) or DEFAULT_LENGTH
 
@@ -238,7 +235,7 @@ def context_length(spec: ModelSpec, located: Located) -> int:
 def forecast(
     spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
 ) -> dict[str, Any]:
-    """Sizes from the config, and speed from a few layers of the model's shape, in a process of its own."""
+    """Sizes from the config, and speed from a few layers of the model's shape, measured in a child process."""
     source, revision = load_from(spec, located)
     task = {
         "name": spec.name,

@@ -1,8 +1,8 @@
-"""Try something on a model's first layers, where a pass through all of them would take seconds.
+"""Run a trial on a model's first layers if a pass through all of them would take seconds.
 
 Weights that are unpacked in each pass (4-bit and 8-bit on a CPU) or read from a disk make every pass slow, however few
-tokens it reads. What a trial looks for (masks, positions, caches) is the same in every layer of a kind, so a few layers
-that have every kind show it. A trial that fails on them is made again on the whole model, which has the last word.
+tokens it reads. What a trial checks (masks, positions, caches) is the same in all layers of a kind, so a few layers
+that include every kind are enough. If a trial fails on them, it is repeated on the whole model, whose result counts.
 """
 
 import time
@@ -15,16 +15,16 @@ from torch import nn
 from llmjobs.engines.transformers.forward import padded_logits
 
 LONGEST_TRIAL_S = 4.0
-"""A trial on the whole model that takes longer is made on the first layers, where it takes about half as long."""
+"""A trial that takes longer on the whole model is run on the first layers, where it takes about half as long."""
 FEWEST = 2
 TRIED_TOKENS, TRIED_PASSES = 16, 4
-"""A short trial: so many passes of so many tokens."""
+"""A short trial: number of passes and of tokens per pass."""
 _COUNTERS = frozenset({"layer_idx", "layer_id", "layer_index", "layer_number", "training"})
 Found = TypeVar("Found")
 
 
 def layers_of(model: Any) -> tuple[nn.Module, str, nn.ModuleList] | None:
-    """Return the owner, the name and the list of a model's layers; None where there is not exactly one such list."""
+    """Return the owner, the name and the list of a model's layers; None unless there is exactly one such list."""
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     found = [
         (module, name, child)
@@ -36,13 +36,13 @@ def layers_of(model: Any) -> tuple[nn.Module, str, nn.ModuleList] | None:
 
 
 def kinds_end(layers: nn.ModuleList) -> int:
-    """Return after how many layers every kind has appeared: classes and settings of all parts, weights aside."""
+    """Return after how many layers every kind has appeared, by class and settings of all parts, not by weights."""
     kinds = [_kind(layer) for layer in layers]
     return max(kinds.index(kind) for kind in set(kinds)) + 1
 
 
 def _kind(layer: nn.Module) -> tuple[Any, ...]:
-    """Settings of parts that have parts are compared; leaves (linear layers, norms) by their class and shape alone."""
+    """Compare the settings of modules with children; leaves (linear layers, norms) only by class and shape."""
     return tuple(
         (
             name,
@@ -61,7 +61,7 @@ def _is_setting(key: str, value: Any) -> bool:
 
 @contextmanager
 def first_layers(model: Any, count: int) -> Iterator[None]:
-    """Leave only the first ``count`` layers in the model, for the time of the block."""
+    """Leave only the first ``count`` layers in the model, within the block."""
     found = layers_of(model)
     if found is None or count >= len(found[2]):
         yield
@@ -86,7 +86,7 @@ def enough_layers(
 
     The trial makes about ``passes`` passes of ``tokens`` tokens. One such pass through the fewest layers is timed. If
     the trial would take longer than ``longest_s`` (:data:`LONGEST_TRIAL_S`) on the whole model, the result is the
-    number of layers on which it takes half of that.
+    number of layers on which it takes half of that time.
     """
     slow_s = (LONGEST_TRIAL_S if longest_s is None else longest_s) / passes
     found = layers_of(model)
@@ -101,7 +101,7 @@ def enough_layers(
         with first_layers(model, fewest):
             pass_of(model, tokens)
         layer_s = (clock() - begun) / fewest
-    except Exception:  # whatever a foreign model's code raises: its layers belong together
+    except Exception:  # a foreign model's code may raise anything: its layers belong together
         return None
     if layer_s * whole <= slow_s:
         return None
@@ -116,13 +116,13 @@ def pass_of(model: Any, tokens: int) -> None:
 
 
 def try_on(model: Any, count: int | None, trial: Callable[[], Found], good: Callable[[Found], bool]) -> Found:
-    """Return what a trial finds on the first ``count`` layers if that is good, else what it finds on all of them."""
+    """Return the result of a trial on the first ``count`` layers if that is good, otherwise on all of them."""
     if count is not None:
         try:
             with first_layers(model, count):
                 found = trial()
             if good(found):
                 return found
-        except Exception:  # whatever a foreign model's code raises: its layers belong together
-            pass  # the whole model is tried
+        except Exception:  # a foreign model's code may raise anything: its layers belong together
+            pass  # the whole model is tried next
     return trial()

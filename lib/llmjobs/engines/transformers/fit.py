@@ -1,4 +1,4 @@
-"""Refuses a model whose weights alone are larger than the device's memory, from its config, before any download."""
+"""Refuse a model whose weights alone exceed the device's memory, from its config, before any download."""
 
 import logging
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ GIB = 1 << 30
 
 
 def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype) -> None:
-    """Compare the weights at the precision asked for with all memory that ``device`` has.
+    """Compare the weights at the requested precision with the total memory of ``device``.
 
-    What runs beside the weights is left to ``plan``: here is refused only what cannot work. A config that tells
-    nothing (remote code, an architecture of its own) lets the model pass, and so does ``device_map: auto``, which
-    spreads over devices.
+    Memory beside the weights is left to ``plan``; this only refuses what cannot work. Models whose config says too
+    little (remote code, an unknown architecture) pass, and so do those with ``device_map: auto``, which spreads over
+    devices.
 
     Raises:
-        ModelError: it does not fit; the line says which precision would. Or its config claims what no model has.
+        ModelError: it does not fit (the message says which precision would), or its config has impossible values.
 
     """
     if spec.device_map == "auto" or _is_stored_quantized(spec, located):
@@ -54,7 +54,7 @@ def check_fit(spec: ModelSpec, located: Located, device: str, dtype: torch.dtype
 
 
 def _is_stored_quantized(spec: ModelSpec, located: Located) -> bool:
-    """A checkpoint that is quantized already is smaller than its config says."""
+    """Whether the checkpoint is already quantized, and so smaller than its config says."""
     from transformers import PretrainedConfig
 
     try:

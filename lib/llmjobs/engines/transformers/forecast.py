@@ -1,7 +1,8 @@
-"""What a model would weigh and how fast it would be here, unrun (``python -m llmjobs.engines.transformers.forecast``).
+"""The size and speed of a model that is not run (``python -m llmjobs.engines.transformers.forecast``).
 
-Sizes come from the config; speed and the memory of a pass from a few layers of the model's shape with made-up weights,
-at its precision, through the scoring code that will run. Measuring ends when its time is up; the rest is reckoned.
+Sizes come from the config. Speed and the memory of a pass come from a few layers of the model's shape with made-up
+weights, at its precision, using the scoring code that will run. When the time for measuring is up, the rest is
+extrapolated.
 """
 
 import logging
@@ -54,7 +55,7 @@ HEAD_ROWS = 8
 
 
 def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Return ``shapes``, and ``speed`` with the memory of a pass where the stand-in could be built."""
+    """Return ``shapes``, and ``speed`` with the memory of a pass if the stand-in could be built."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     reporter.phase("config")
@@ -84,7 +85,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     model, quantize_s = build(config, layers, quantization, dtype, device, remote)
     path = first_path(model)
     prefix = _affordable_prefix(model, unit, left)
-    before = _in_use(device)  # the stand-in's weights are made up: none of them lies in a file
+    before = _in_use(device)  # the stand-in's weights are made up, so none of them is in a file
     budget = measure_batch_tokens(
         model,
         shared=path == "shared",
@@ -123,7 +124,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 class _Deadline:
-    """The time that measuring may still take; what does not fit into it is reckoned instead."""
+    """The remaining time for measuring; what does not fit is extrapolated."""
 
     def __init__(self, seconds: float) -> None:
         self._begun, self._seconds = time.monotonic(), seconds
@@ -133,12 +134,12 @@ class _Deadline:
         return time.monotonic() - self._begun
 
     def share(self, share: float) -> float:
-        """A share of what is left."""
+        """Return a share of the remaining time."""
         return max(share * (self._seconds - self.spent_s), 0.0)
 
 
 def _affordable_prefix(model: Any, unit: Unit, left: _Deadline) -> int:
-    """Return how long a prefix the trial can read first: where tokens are slow, a short one."""
+    """Return how long a prefix the trial can afford to read first; if tokens are slow, a short one."""
     pass_of(model, TRIED_TOKENS)
     began = time.monotonic()
     pass_of(model, TRIED_TOKENS)
@@ -160,14 +161,14 @@ def _pass_bytes(
 
 
 def _weight_files(task: Mapping[str, Any]) -> list[Path]:
-    """The model's weight files that are on this machine."""
+    """The model's weight files on this machine."""
     folder = Path(task["source"]) if task["revision"] is None else None
     folder = folder or cached_snapshot("model", task["source"], task["revision"])
     return sorted(folder.glob("*.safetensors"))[:1] if folder else []
 
 
 def _runtime(quantization: str) -> Resident:
-    """Memory of a process that has everything imported that an eval needs, and no model."""
+    """Memory of a process that has imported everything that an eval needs, without a model."""
     import llmjobs.engines.transformers.generate  # noqa: F401
     import llmjobs.engines.transformers.load  # noqa: F401
 
@@ -177,7 +178,7 @@ def _runtime(quantization: str) -> Resident:
 
 
 def _room(device: str) -> int | None:
-    """Memory of the device, where it has its own."""
+    """Memory of the device, if it is separate."""
     return int(torch.cuda.mem_get_info(0)[1]) if device == "cuda" else None
 
 

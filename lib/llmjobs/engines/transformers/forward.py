@@ -14,11 +14,11 @@ from llmjobs.engines.transformers.packed_attention import NAME, KeysValues, Run,
 from llmjobs.engines.transformers.packed_layout import Layout
 
 Model = Any
-"""What ``AutoModelForCausalLM`` gives; transformers' own types are looser than that."""
+"""The type that ``AutoModelForCausalLM`` returns; transformers' own types are less specific."""
 
 
 class PackedForward:
-    """Runs layouts: many segments packed into one row of tokens, no padding."""
+    """Runs layouts: many segments packed into one row of tokens, without padding."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -27,7 +27,7 @@ class PackedForward:
 
     @staticmethod
     def refuses(model: Model) -> str | None:
-        """Say why a model cannot be packed, or None; the probe finds what this cannot know."""
+        """Return why a model cannot be packed, or None; the probe finds what this cannot know."""
         if "position_ids" not in accepted_arguments(model):
             return f"{type(model).__name__} takes no position_ids"
         kinds = {kind for config in _configs(model) for kind in getattr(config, "layer_types", None) or ()}
@@ -44,7 +44,7 @@ class PackedForward:
         return logits.flatten(0, -2)
 
     def keys_values(self, layout: Layout, kept: dict[int, KeysValues]) -> KeysValues:
-        """Run a prefix for the keys and values that its attention modules see."""
+        """Run a prefix to get the keys and values that its attention modules see."""
         with _only_rows(self.model, self._tensor([len(layout.tokens) - 1])):
             _, run = self._run(layout, kept, keep=True)
         return run.produced
@@ -64,7 +64,7 @@ class PackedForward:
 
     @contextmanager
     def _attention(self) -> Iterator[None]:
-        """Switch every config's attention for one forward only: others may use the model in between."""
+        """Switch every config's attention for one forward only, because others may use the model in between."""
         before = [config._attn_implementation for config in self._configs]
         try:
             for config in self._configs:
@@ -95,9 +95,9 @@ def padded_logits(model: Model, inputs: Sequence[Sequence[int]], cells: Sequence
 
 
 def cached_forward(model: Model, grid: Tensor, cells: Sequence[int], before: Any, cached: int) -> tuple[Tensor, Any]:
-    """Run a grid [rows, longest] after ``cached`` tokens that all share; return logits and the new cache.
+    """Run a grid [rows, longest] after ``cached`` tokens that all rows share; return logits and the new cache.
 
-    ``before`` (None: nothing) has one row and stays as it is: every row gets a copy. ``cells`` as above.
+    ``before`` (None: nothing) has one row and stays unchanged: every row gets a copy. ``cells`` as above.
     """
     if before is not None:
         before = copy.deepcopy(before)
@@ -122,7 +122,7 @@ def _arguments_of(forward: Callable[..., Any]) -> frozenset[str]:
 
 
 def cache_argument(model: Model) -> str | None:
-    """Return the name of forward's cache, None where it takes none.
+    """Return the name of forward's cache argument, None if it takes none.
 
     ``cache`` from transformers 5.24 on, ``past_key_values`` or ``cache_params`` before.
     """
@@ -132,7 +132,7 @@ def cache_argument(model: Model) -> str | None:
 
 @contextmanager
 def _only_rows(model: Model, rows: Tensor) -> Iterator[None]:
-    """Let the output embedding see only ``rows`` of the flattened hidden states [tokens, hidden]."""
+    """Pass only ``rows`` of the flattened hidden states [tokens, hidden] to the output embedding."""
     head: nn.Module | None = model.get_output_embeddings()
     if head is None:
         raise RuntimeError(f"{type(model).__name__} has no output embedding")
@@ -144,6 +144,6 @@ def _only_rows(model: Model, rows: Tensor) -> Iterator[None]:
 
 
 def _configs(model: Model) -> list[Any]:
-    """Return every config object that a module of the model reads its attention implementation from."""
+    """Return every config object from which a module of the model reads its attention implementation."""
     found = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     return list(found.values())

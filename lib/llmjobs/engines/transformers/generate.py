@@ -1,4 +1,4 @@
-"""Batched generation: stop strings, a shared prefix, settings and a seed for each row."""
+"""Batched generation with stop strings, a shared prefix, and settings and a seed for each row."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from llmjobs.engines.transformers.forward import Model
 from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
 
-# Batched generation: each row has its own settings and seed; the model decides how rows can be batched.
+# Each row has its own settings and seed; the model determines how rows can be batched.
 
 __all__ = ["Asked", "Generation", "Generator", "Sampling"]
 
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 class Generator:
     """Generates on one model.
 
-    ``row_limit`` is how many rows run at once; out of memory halves it, aloud. Checkpoint it with the results: in half
-    precision a batch's size can move a near-tie. ``probe`` is what :func:`probe_decoding` found, where it is known
-    already: it needs a few forwards. ``path`` decodes another way, as a unit was begun. ``max_length``: most tokens of
-    a context and what follows it.
+    ``row_limit`` is how many rows run at once; an out-of-memory error halves it, with a warning. Store it with the
+    results, because in half precision the batch size can decide a near-tie. ``probe`` is the result of
+    :func:`probe_decoding` if it is already known, which saves a few forwards. ``path`` is the decoding path of a
+    resumed unit. ``max_length``: maximum tokens of a context and its reply.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Generator:
         self._kept: Prefix | None = None
 
     def keep_prefix(self, asked: Sequence[Asked]) -> None:
-        """Compute what all contexts of a unit begin with, once for all calls that follow.
+        """Compute the common beginning of a unit's contexts once, for all later calls.
 
-        Which tokens are shared moves the last bit of a logit: give the same contexts again after a restart.
+        The shared tokens affect the last bit of a logit, so pass the same contexts again after a restart.
         """
         rows = [Row(one, self.max_length) for one in asked]
         contexts = [row.context for row in rows if self._path(row) == "shared"]
@@ -80,9 +80,9 @@ class Generator:
     def generate(self, asked: Sequence[Asked]) -> list[Generation]:
         """Return a generation for each, in order.
 
-        A context that leaves no room for its ``max_new_tokens`` is cut from the left, as lm-eval does, and says so in
-        ``cut_tokens``. What all contexts begin with is computed once, or was by :meth:`keep_prefix`. A row for which
-        the model computes no numbers ends with ``error``.
+        A context that leaves no room for its ``max_new_tokens`` is cut from the left, as in lm-eval, which
+        ``cut_tokens`` records. The common beginning of all contexts is computed once, or was by :meth:`keep_prefix`. A
+        row with output that is not a number ends with ``error``.
 
         Raises:
             ModelError: a context is empty, or not even one row fits into memory.
@@ -101,16 +101,16 @@ class Generator:
         return self.probe.path
 
     def to_record(self) -> dict[str, Any]:
-        """What was found out of the model's decoding, whatever path a resumed unit takes."""
+        """The result of the decoding trial, whatever path a resumed unit uses."""
         return {**self.found.to_builtin(), "logits_processors": list(self.processors)}
 
     def close(self) -> None:
-        """Forget the model and the kept prefix."""
+        """Release the model and the kept prefix."""
         self.model = self._kept = None
         free_memory()
 
     def _path(self, row: Row) -> str:
-        """Return the path of one row: beyond the length at which positions change it shares nothing."""
+        """Return the path of one row; beyond the length at which positions change, nothing is shared."""
         path = self.probe.path
         beyond = self._limit is not None and row.length > self._limit
         return "single" if beyond and path != "whole" else path
@@ -133,7 +133,7 @@ class Generator:
                 waiting = waiting[len(batch) :]
 
     def _fits(self, path: str, batch: list[Row], prefix: Prefix | None) -> bool:
-        """Run a batch; out of memory, halve the limit and leave the batch as it was."""
+        """Run a batch; if memory runs out, halve the limit and restore the batch."""
         try:
             self._run(path, batch, prefix)
         except (RuntimeError, MemoryError) as error:
@@ -172,7 +172,7 @@ class Generator:
             steps.advance([row.token_ids[-1] for row in rows])
 
     def _processors(self, row: Row) -> Any:
-        """Return what the checkpoint's generation config does to a row's logits, as ``generate`` sets it up."""
+        """Return the logits processors of the checkpoint's generation config for a row, as in ``generate``."""
         if not self.processors:
             return None
         tokens = torch.tensor([row.context], device=self.model.device)
@@ -196,7 +196,7 @@ def end_tokens(model: Model, tokenizer: Any) -> frozenset[int]:
 
 
 def processor_names(model: Model) -> tuple[str, ...]:
-    """Name what the checkpoint's generation config does to logits (a repetition penalty, say); () where nothing.
+    """Name the logits processors of the checkpoint's generation config (such as a repetition penalty); () if none.
 
     ``transformers.generate`` applies it to greedy decoding too, and so do we.
     """
@@ -205,6 +205,6 @@ def processor_names(model: Model) -> tuple[str, ...]:
     try:
         tokens = torch.ones(1, 1, dtype=torch.long, device=model.device)
         found = prepare(model, tokens, tokens, 1)[2]
-    except Exception:  # a model without generate code of its own decodes on the whole path
+    except Exception:  # a model without generate code decodes on the whole path
         return ()
     return tuple(type(one).__name__.removesuffix("LogitsProcessor") for one in found)

@@ -1,4 +1,4 @@
-"""How many tokens a model reads, and what changes with their number: dynamic NTK and long-rope frequencies."""
+"""How many tokens a model can read, and what depends on their number: dynamic NTK and long-rope frequencies."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ LENGTH_DEPENDENT = {"dynamic", "longrope"}
 
 
 def longest_input(config: Any) -> int | None:
-    """Longest input in tokens that a text ``config`` names; None where it names none."""
+    """Longest input in tokens according to a text ``config``; None if it does not say."""
     found = (getattr(config, name, None) for name in NAMES)
     return next((length for length in found if isinstance(length, int) and length > 0), None)
 
 
 def most_tokens(model: Any) -> int:
-    """Return the most tokens that the model reads; 2,048 where its config does not say, as lm-eval has it."""
+    """Return the longest input of the model in tokens; 2,048 if its config does not say, as in lm-eval."""
     config = model.config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
     found = (getattr(config, name, None) for name in names)
@@ -23,7 +23,7 @@ def most_tokens(model: Any) -> int:
 
 
 def sharing_limit(model: Any) -> int | None:
-    """Return the length up to which keys can be kept and rows of several lengths run together, None for any.
+    """Return the length up to which keys can be kept and rows of different lengths can run together; None for any.
 
     Dynamic and long-rope frequencies change, for all positions of all rows, once the longest input is longer than the
     original context.
@@ -39,10 +39,9 @@ def sharing_limit(model: Any) -> int | None:
 
 
 def reset_frequencies(model: Any) -> None:
-    """Put dynamic frequencies back to the original ones.
+    """Reset dynamic frequencies to the original ones.
 
-    transformers keeps the frequencies of the longest input so far, so that what a model answered before would change
-    what it answers now.
+    transformers keeps the frequencies of the longest input so far, so earlier inputs would change later answers.
     """
     if sharing_limit(model) is None:
         return

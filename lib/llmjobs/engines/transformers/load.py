@@ -1,4 +1,4 @@
-"""Load a model and its tokenizer, and check that what is in memory is what was asked for."""
+"""Load a model and its tokenizer, and check that the result is what was requested."""
 
 import contextlib
 import logging
@@ -41,21 +41,21 @@ from llmjobs.library_warnings import quiet_repeats
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.terminal_text import plural
 
-# Refuses a model of which some weights did not come from its files: transformers makes them up at random.
+# Refuse a model if some weights did not come from its files, because transformers fills them with random numbers.
 
 SHOWN = 3
 BUFFERS = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|num_batches_tracked"
     r"|rotary_emb\.(cos|sin)_cached|attention\.masked_bias|causal_mask)$"
 )
-"""Older checkpoints store these tables, which are computed and not trained."""
+"""Older checkpoints contain these tables, which are computed, not trained."""
 EXTRA_HEADS = re.compile(r"(^|\.)(mtp|mtp_layers|nextn|eh_proj|enorm|hnorm|shared_head)\.")
-"""Heads that predict further tokens (DeepSeek, GLM, Qwen): used for speculative decoding only."""
+"""Heads that predict further tokens (DeepSeek, GLM, Qwen), which are only used for speculative decoding."""
 OTHER_SENSES = re.compile(
     r"(^|\.)(vision\w*|visual\w*|image\w*|audio\w*|speech\w*|multi_modal_projector|multimodal\w*|mm_\w+|vit|vqmodel"
     r"|embed_vision|embed_audio|\w*vision_tower|\w*_projector|connector|aligner|resampler|talker|token2wav)\."
 )
-"""The parts of a model for images or sound that its text part does not have."""
+"""The parts of a model for images or sound, which its text part does not have."""
 
 
 def check_all_loaded(who: str, model: Any, report: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ def check_all_loaded(who: str, model: Any, report: Mapping[str, Any]) -> None:
     ``report`` is what ``from_pretrained(…, output_loading_info=True)`` returns.
 
     Raises:
-        ModelError: names the first three weights that are missing, of another shape, or not part of the model.
+        ModelError: weights are missing, have another shape, or are not part of the model (names the first three).
 
     """
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
@@ -103,11 +103,11 @@ in transformers, tiny and in float32, those that read forward stay below 1e-4, a
 def check_reads_forward(who: str, model: Any) -> None:
     """Refuse a model whose logits change with tokens that come later: its log-likelihoods would mean nothing.
 
-    No class or type tells: transformers has XLNet, XLM and X-MOD among the causal models and PaliGemma among the
-    decoders with images, all of which read a prompt in both directions; so does a Gemma whose config says so. Two
+    No class or type shows this: transformers has XLNet, XLM and X-MOD among the causal models and PaliGemma among the
+    decoders with images, and all of them read a prompt in both directions. So does a Gemma if its config says so. Two
     prompts that differ in their last token are read in one batch. A router's tie may fall either way by rounding, so
-    most of the earlier positions have to differ. Where a pass is slow, the model's first layers are asked; a model that
-    fails on them is asked whole.
+    most of the earlier positions have to differ. If a pass is slow, only the model's first layers are checked; if they
+    fail, the whole model is.
 
     Raises:
         ModelError: logits of earlier tokens changed with a later one.
@@ -130,7 +130,7 @@ def _check_reads_forward(who: str, model: Any) -> None:
         with torch.inference_mode():
             logits = model(input_ids=torch.stack([tokens, other]).to(model.device), use_cache=False).logits
             first, second = logits[:, :-1].float()
-    except Exception as error:  # whatever a foreign model's code raises: scoring says it where it matters
+    except Exception as error:  # a foreign model's code may raise anything; scoring will report it if it matters
         if is_out_of_memory(error):
             raise
         narrow = {weight.dtype for weight in model.parameters()} & {torch.bfloat16, torch.float16}
@@ -151,13 +151,13 @@ def _check_reads_forward(who: str, model: Any) -> None:
 
 
 def check_vocabulary(who: str, model: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer whose words the model has no embeddings for: an index error, which on a GPU ends the process.
+    """Refuse a tokenizer with tokens that have no embedding, because an index error on a GPU ends the process.
 
-    Tokens that were added later (a padding token, say) may lie beyond them, as in many fine-tuned models: no prompt
-    holds them.
+    Tokens that were added later (a padding token, say) may have none, as in many fine-tuned models; no prompt contains
+    them.
 
     Raises:
-        ModelError: names both sizes and the remedy.
+        ModelError: with both sizes and the remedy.
 
     """
     try:
@@ -185,13 +185,13 @@ def _is_known_extra(key: str, model: Any) -> bool:
 
 
 def _next_token_layers(model: Any) -> int:
-    """Layers behind the last one that only predict further tokens (DeepSeek-V3: one)."""
+    """Number of layers after the last one that only predict further tokens (DeepSeek-V3: one)."""
     found = getattr(model.config.get_text_config(), "num_nextn_predict_layers", 0)
     return found if isinstance(found, int) else 0
 
 
 def _is_text_part(model: Any) -> bool:
-    """Whether the model is the text part of a checkpoint that also reads images or sound: it has no such part."""
+    """Whether the model is the text part of a checkpoint that also reads images or sound, so it lacks that part."""
     return not any(OTHER_SENSES.search(f"{name}.") for name, _ in model.named_modules())
 
 
@@ -204,14 +204,12 @@ def _listed(keys: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
-# Loads one model and its tokenizer, and checks that what is in memory is what was asked for.
-
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class LoadedModel:
-    """A model ready to score: weights on their device, tokenizer, and what they really are."""
+    """A model ready to score: weights on their device, tokenizer, and effective properties."""
 
     spec: ModelSpec
     model: Any
@@ -245,7 +243,7 @@ def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:
     """Load a tokenizer alone (no torch weights).
 
     Raises:
-        ModelError: it cannot be loaded; the line says why.
+        ModelError: it cannot be loaded.
 
     """
     from transformers import AutoTokenizer
@@ -258,17 +256,17 @@ def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:
     with _one_line(spec, "tokenizer"):
         source, revision = load_from(spec, where)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
-    # the demo models' template is this project's own: no need to guard against it, nor to wait for the guard
+    # the demo models' template is our own, so it needs no protection, and nobody has to wait for it
     if spec.id.startswith(DEMO_PREFIX):
         return tokenizer
     return bound_template(bound_tokenizer(tokenizer, spec.name), spec.name)
 
 
 def load_model(spec: ModelSpec) -> LoadedModel:
-    """Load ``spec`` as it says: device, dtype, quantization.
+    """Load the model of ``spec`` with its device, dtype and quantization.
 
     Raises:
-        ModelError: not found, no access, no memory, or not what was asked for once loaded.
+        ModelError: not found, no access, no memory, or the loaded model differs from the request.
 
     """
     from transformers.utils import logging as transformers_logging
@@ -294,7 +292,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         "dtype": dtype,
         "use_safetensors": None if spec.pickle_weights else True,
         "low_cpu_mem_usage": True,
-        "ignore_mismatched_sizes": True,  # else transformers raises without a name; check_all_loaded refuses them
+        "ignore_mismatched_sizes": True,  # otherwise transformers raises without a name; check_all_loaded refuses them
     }
     if config := quantization_config(spec.quantization, dtype):
         arguments["quantization_config"] = config
@@ -317,7 +315,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
 
 
 def _loaded(model_class: Any, source: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Load, without transformers' own table of keys: :func:`check_all_loaded` says in one line what is wrong."""
+    """Load without transformers' own table of keys, because :func:`check_all_loaded` reports problems in one line."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
@@ -335,9 +333,9 @@ def _check_files(spec: ModelSpec, located: Located) -> None:
 
 
 def _check_weights(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Any:
-    """Compare what the config describes with what the weight files hold, before memory is taken for either.
+    """Compare the config with the contents of the weight files, before memory is allocated for either.
 
-    Returns the class of transformers that loads it.
+    Returns transformers' class that loads it.
     """
     from llmjobs.engines.transformers.shapes import model_class_of, on_meta
 
@@ -353,7 +351,7 @@ def _check_weights(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Any
 
 
 def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description) -> None:
-    """Refuse a model that is not what its manifest says: nothing falls back in silence."""
+    """Refuse a model that differs from its manifest; nothing falls back silently."""
     asked = {"device": device, "quantization": spec.quantization}
     if spec.quantization == "none" and found.quantization in METHODS:
         asked["quantization"] = found.quantization  # as its maker stored it
@@ -368,7 +366,7 @@ def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description)
 
 
 class _one_line:  # noqa: N801 - reads as a statement
-    """Turn what transformers raises into one line with the model's name and a remedy."""
+    """Turn transformers' exceptions into one line with the model's name and a remedy."""
 
     def __init__(self, spec: ModelSpec, what: str) -> None:
         self.spec, self.what = spec, what

@@ -1,4 +1,4 @@
-"""Find a model for transformers: a bundled demo model, a folder, or the hub; what cannot be one is refused."""
+"""Find a model for transformers: a bundled demo model, a folder, or the hub. Anything else is refused."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def locate(spec: ModelSpec) -> Located:
 
     Raises:
         ModelError: a demo name that does not exist, a folder without a config, files that cannot be read, or the hub
-            says no.
+            refuses.
 
     """
     if spec.endpoint:
@@ -45,10 +45,10 @@ def locate(spec: ModelSpec) -> Located:
 
 
 def load_from(spec: ModelSpec, located: Located) -> tuple[str, str | None]:
-    """What ``from_pretrained`` is given: a folder, or an id and its commit where the cache is not complete.
+    """The argument for ``from_pretrained``: a folder, or an id and its commit if the cache is not complete.
 
-    Given an id, transformers asks the hub for a list of the repository's files and for files that it does not have,
-    however complete the cache is; with no network, each of these questions is asked until it times out.
+    Given an id, transformers asks the hub for the repository's list of files and for files that do not exist, however
+    complete the cache is. Without a network, each of these requests runs into its timeout.
     """
     if located.is_local or located.revision is None:
         return located.source, None
@@ -60,7 +60,7 @@ def load_from(spec: ModelSpec, located: Located) -> tuple[str, str | None]:
 
 
 def local_path(spec: ModelSpec) -> Path | None:
-    """Return the folder that a model's id names, checked but not read; None where the id is a name on the hub.
+    """Return the folder that a model's id names, checked but not read; None if the id is a name on the hub.
 
     Raises:
         ModelError: it is not a model that can be evaluated, or neither a folder nor a name on the hub.
@@ -87,7 +87,7 @@ def _unreadable(spec: ModelSpec, folder: Path, error: OSError) -> ModelError:
 
 
 def _not_a_model(text: str, path: Path) -> str | None:
-    """What an id is that is neither a folder nor a name on the hub, with the remedy; None where it may be a name."""
+    """Describe an id that is neither a folder nor a name on the hub, with the remedy; None if it may be a name."""
     if path.exists():
         return f"{text} is {_kind_of_file(path)}"
     if text.startswith(("/", "./", "../", "~")):
@@ -125,7 +125,7 @@ FILES = {
     ".gz": "archives are not unpacked: unpack it and name the folder",
     ".tar": "archives are not unpacked: unpack it and name the folder",
 }
-"""Suffix of a file that people give as a model, and what to do instead."""
+"""Suffix of a file that people pass as a model, and what to do instead."""
 
 
 def _kind_of_file(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a folder or repository holds, looked at before anything is fetched, parsed or loaded."""
+"""Check the files of a folder or repository before anything is fetched, parsed or loaded."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from llmjobs.hub.files import MAX_CONFIG_BYTES, MAX_TEXT_BYTES, PICKLES, SHARD, 
 from llmjobs.hub.repositories import inspect
 from llmjobs.manifest.models import ModelSpec
 
-# Looks at a model's files before anything parses them: sizes, what the config claims, what the weights' headers hold.
+# Check a model's files before parsing them: sizes, the config's values, the headers of the weights.
 
 PARSED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 WEIGHTS = ("*.safetensors", "*.bin")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_HEADER_BYTES = 100_000_000
-"""As the safetensors library has it."""
+"""Limit of the safetensors library."""
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 26
 MAX_POSITIONS = 1 << 40
@@ -33,16 +33,16 @@ ALLOWED = (
     (re.compile(r"(num|n)_(\w+_)?layers?$|^depth$"), MAX_LAYERS),
     (re.compile(r"position|seq|ctx|length|window|theta|token_id|seed|^max_|chunk", re.IGNORECASE), MAX_POSITIONS),
 )
-"""The most that a number of a config may be, by its key; :data:`MAX_SIZE` for all others."""
+"""Largest allowed numbers of a config by key; :data:`MAX_SIZE` for all others."""
 _LAYER_OF = re.compile(r"\.(\d+)\.")
 Shapes = dict[str, list[int]]
 
 
 def check_model_files(who: str, folder: Path) -> None:
-    """Refuse files that are too large to be what their names say, and configs that no model has.
+    """Refuse files that are too large for their kind, and configs with impossible values.
 
     Raises:
-        ModelError: names the file, what it holds and what is allowed.
+        ModelError: with the file, its value and what is allowed.
 
     """
     if not folder.is_dir():
@@ -78,10 +78,10 @@ def _check_pointer(who: str, path: Path) -> None:
 
 
 def checked_config(who: str, source: str, revision: str | None, *, trust_remote_code: bool) -> Any:
-    """Load a model's config, from a folder or the hub, once its numbers were looked at.
+    """Load a model's config, from a folder or the hub, after checking its numbers.
 
     Raises:
-        ModelError: it claims what no model has.
+        ModelError: it has impossible values.
 
     """
     from transformers import AutoConfig, PretrainedConfig
@@ -95,7 +95,7 @@ def check_layers(who: str, folder: Path, layers: int) -> None:
     """Refuse a config with more ``layers`` than the weight files hold, before the model is built from it.
 
     Raises:
-        ModelError: the files hold fewer layers than the config describes, or a header that is none.
+        ModelError: the files have fewer layers than the config, or a header is damaged.
 
     """
     numbers = [int(found[1]) for name, _ in _shapes(who, folder) if (found := _LAYER_OF.search(name))]
@@ -109,10 +109,10 @@ def check_layers(who: str, folder: Path, layers: int) -> None:
 def check_weights(who: str, folder: Path, parameters: int) -> None:
     """Refuse a config that describes more ``parameters`` than the weight files hold.
 
-    Without this, memory would be taken for what the files lack. Says nothing where there are no safetensors.
+    Without this, memory would be allocated for missing weights. Does nothing if there are no safetensors.
 
     Raises:
-        ModelError: the files hold less than the config describes, or a header that is none.
+        ModelError: the files have fewer parameters than the config, or a header is damaged.
 
     """
     held = sum(math.prod(shape) for _, shape in _shapes(who, folder))
@@ -124,10 +124,10 @@ def check_weights(who: str, folder: Path, parameters: int) -> None:
 
 
 def read_object(who: str, path: Path) -> dict[str, Any]:
-    """Read a small JSON file that holds an object.
+    """Read a small JSON file that contains an object.
 
     Raises:
-        ModelError: it cannot be read, is no JSON, or holds something else.
+        ModelError: it cannot be read, is not JSON, or contains something else.
 
     """
     try:
@@ -151,10 +151,10 @@ def _remedy(error: OSError) -> str:
 
 
 def check_claims(who: str, where: str, config: Mapping[str, Any]) -> None:
-    """Refuse numbers that no model has.
+    """Refuse impossible numbers.
 
     Raises:
-        ModelError: names the key, the number and what is allowed.
+        ModelError: with the key, the number and what is allowed.
 
     """
     for key, value in _numbers(config):
@@ -200,13 +200,13 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-# What a folder or a repository holds, from its file names and small JSON files, before anything is fetched or loaded.
+# What a folder or repository contains, from its file names and small JSON files.
 
 TOKENIZER_FILES = re.compile(
     r"(tokenizer|tekken|vocab|spiece|sentencepiece|bpe|source|ice_text|qwen|rwkv_vocab)[\w.-]*"
     r"\.(json|model|txt|tiktoken|bpe|spm)|.*\.tiktoken|.*\.spm|spm\.model"
 )
-"""Files that hold a vocabulary; ``tokenizer_config.json`` alone does not."""
+"""Files that contain a vocabulary; ``tokenizer_config.json`` alone does not."""
 NO_VOCABULARY = ("ByT5", "Canine", "Perceiver")
 """Tokenizer classes that read bytes and have no vocabulary file."""
 OTHER_WEIGHTS = {
@@ -244,7 +244,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "mxfp4": (),
     "nvfp4": (),
 }
-"""How the weights of a checkpoint may be quantized, and the packages that transformers then needs to load it."""
+"""Ways in which a checkpoint's weights may be quantized, and the packages that transformers needs to load them."""
 PACKAGES = {
     "optimum.quanto": "optimum-quanto",
     "compressed_tensors": "compressed-tensors",
@@ -253,7 +253,7 @@ PACKAGES = {
     "fbgemm_gpu": "fbgemm-gpu",
     "quark": "amd-quark",
 }
-"""Import name → name to install, where they differ."""
+"""Import name → name to install, if they differ."""
 SAME_NAME = "the repository that it was made from, often the same name without "
 
 
@@ -268,7 +268,7 @@ class Checkpoint:
 
     @property
     def root(self) -> list[str]:
-        """Names of the files that do not lie in a subfolder."""
+        """Names of the files that are not in a subfolder."""
         return [name for name in self.files if "/" not in name]
 
 
@@ -276,7 +276,7 @@ def check_folder(spec: ModelSpec, folder: Path) -> None:
     """Check a model folder on this machine.
 
     Raises:
-        ModelError: it is not a model that can be evaluated; the line names what it is and the remedy.
+        ModelError: it is not a model that can be evaluated; the message says what it is, and the remedy.
 
     """
     check_model_files(spec.name, folder)
@@ -289,7 +289,7 @@ def check_repository(spec: ModelSpec, commit: str) -> None:
     """Check a model on the hub at a commit, from its file list and its config; fetches no weights.
 
     Raises:
-        ModelError: as :func:`check_folder`, or the hub does not let its files be read.
+        ModelError: as :func:`check_folder`, or the hub does not allow its files to be read.
 
     """
     from huggingface_hub import constants
@@ -300,7 +300,7 @@ def check_repository(spec: ModelSpec, commit: str) -> None:
 
 @lru_cache(maxsize=256)
 def _files_on_hub(_endpoint: str, model_id: str, commit: str) -> tuple[str, ...]:
-    """A commit never changes, so its list of files is asked for once."""
+    """Cached, because a commit's list of files never changes."""
     return tuple(file.path for file in inspect("model", model_id, commit).files)
 
 
@@ -312,7 +312,7 @@ def check_checkpoint(spec: ModelSpec, found: Checkpoint) -> None:
     """Refuse what cannot be evaluated.
 
     Raises:
-        ModelError: one line that names the thing and the remedy.
+        ModelError: with what it is and the remedy.
 
     """
     for problem in _problems(spec, found):
@@ -392,7 +392,7 @@ def _mappings() -> dict[str, dict[str, str]]:
 
 
 def reads_images(config: Mapping[str, Any]) -> bool:
-    """Whether transformers has this model only with its vision part, which is then loaded and given no image."""
+    """Whether transformers only has this model with its vision part, which is then loaded but gets no image."""
     kinds, kind = _mappings(), str(config.get("model_type"))
     return kind in kinds["image_text"] and kind not in kinds["causal"]
 
@@ -455,7 +455,7 @@ def _config_types() -> frozenset[str]:
 
 
 def _is_encoder(config: Mapping[str, Any], kind: str, names: list[str]) -> bool:
-    """Types for masked words; transformers has some of them as causal models too, which ``is_decoder`` then says."""
+    """Whether it is a type for masked words; transformers has some as causal models too, if ``is_decoder`` is set."""
     if config.get("is_decoder") or config.get("causal"):
         return False
     kinds = _mappings()
@@ -559,14 +559,14 @@ def _any_ends(names: list[str], suffix: str) -> bool:
 
 
 def _is_used(index: str, names: list[str]) -> bool:
-    """An index of pickles does not matter where there are safetensors, nor one beside a whole ``model.safetensors``."""
+    """Whether an index matters; not if it is of pickles beside safetensors, or beside a whole ``model.safetensors``."""
     if index.endswith(".bin.index.json"):
         return not _any_ends(names, ".safetensors")
     return index.removesuffix(".index.json") not in names
 
 
 def _missing_index(names: list[str]) -> str | None:
-    """The index that transformers needs where there are only parts of the weights; None where all is there."""
+    """The index that transformers needs if the weights are in parts; None if it exists or is not needed."""
     safe = _any_ends(names, ".safetensors")
     whole, index = (
         ("model.safetensors", "model.safetensors.index.json")
@@ -581,7 +581,7 @@ def _missing_index(names: list[str]) -> str | None:
 
 
 def _missing_shards(names: list[str]) -> set[str]:
-    """``model-00002-of-00004.safetensors`` says how many there are."""
+    """The missing parts: ``model-00002-of-00004.safetensors`` says how many there are."""
     safe = _any_ends(names, ".safetensors")
     found = [m for name in names if (m := SHARD.fullmatch(name)) and (m[4] == "safetensors") == safe]
     sets = {(m[1], m[3], m[4]) for m in found}

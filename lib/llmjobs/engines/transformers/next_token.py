@@ -13,7 +13,7 @@ from llmjobs.errors import ModelError
 
 
 def next_token_logprobs(model: Model, tokens: Sequence[int], positions: Sequence[int]) -> NDArray[np.float32] | None:
-    """Log-probabilities [positions, vocabulary] in nats, of one row read in one pass; None where not all are numbers.
+    """Log-probabilities [positions, vocabulary] in nats, of one row read in one pass; None if some are not numbers.
 
     Raises:
         ModelError: there is not enough memory.

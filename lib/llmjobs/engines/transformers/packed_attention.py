@@ -15,22 +15,20 @@ from transformers import AttentionInterface
 from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
 from llmjobs.engines.transformers.packed_varlen import VarlenLayout, varlen_attention, varlen_fits, varlen_layout
 
-# One attention call that also gives its log-sum-exp.
-
 MAX_SCORES = 1 << 26
-"""The most attention scores that the matrix-product path holds at once (fp32: 256 MiB)."""
+"""Maximum attention scores that the matrix-product path holds at once (fp32: 256 MiB)."""
 
 
 HALF_KEYS = 64
 HALF_CAUSAL_KEYS = 320
-"""From how many keys on two matrix products beat the CPU's flash attention in half precision."""
+"""Number of keys from which two matrix products are faster than the CPU's flash attention in half precision."""
 HALF_BLOCK = 128
 """Queries of causal attention in one product."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a layer asks for: the scale of q·k, its sliding window in tokens, its soft cap on scores."""
+    """A layer's settings: the scale of q·k, its sliding window in tokens, its soft cap on scores."""
 
     scale: float
     window: int | None = None
@@ -47,9 +45,9 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Return outputs [batch, heads, queries, size] and log-sum-exps [batch, heads, queries] (fp32).
 
-    Key and value may have fewer heads (grouped queries). ``causal``: query i sees keys 0 … i, as many keys
-    as queries. ``distance`` [queries]: how far each query stands after key 0; needed for a window, not with
-    ``causal``. A query that sees no key gives 0 and -inf.
+    Key and value may have fewer heads (grouped queries). ``causal``: query i sees keys 0 … i, as many keys as queries.
+    ``distance`` [queries]: how far each query is after key 0; needed for a window, not with ``causal``. A query that
+    sees no key gives 0 and -inf.
     """
     window = _window(call, query, key, distance)
     if window is None and call.softcap is None and _flash_fits(query, value):
@@ -66,7 +64,7 @@ def attend(
 
 
 def _window(call: Call, query: Tensor, key: Tensor, distance: Tensor | None) -> int | None:
-    """Return the window where it hides a key from a query."""
+    """Return the window if it hides a key from a query, otherwise None."""
     if call.window is None:
         return None
     farthest = query.shape[2] - 1 if distance is None else int(distance.max())
@@ -109,7 +107,7 @@ def _flash_cpu(call: Call, query: Tensor, key: Tensor, value: Tensor, causal: bo
 
 
 def _products(call: Call, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention by two matrix products; softmax in fp32 as transformers' eager attention does."""
+    """Attention by two matrix products; softmax in fp32, as in transformers' eager attention."""
     groups = query.shape[1] // key.shape[1]
     grouped = query.unflatten(1, (key.shape[1], groups))
     scores = (grouped @ key[:, :, None].transpose(-1, -2)).float() * call.scale
@@ -144,8 +142,6 @@ def _half_products(call: Call, query: Tensor, key: Tensor, value: Tensor, causal
     return out, lse
 
 
-# Attention over a tree of token segments packed into one row.
-
 NAME = "llmjobs_tree"
 KeysValues = dict[int, tuple[Tensor, Tensor]]
 """Keys and values [1, heads, tokens, head size] of every attention module, by the module's ``id``."""
@@ -153,11 +149,10 @@ KeysValues = dict[int, tuple[Tensor, Tensor]]
 
 @dataclass
 class Run:
-    """What the attention function needs to know of the forward it runs in, and what it leaves behind.
+    """What the attention function needs to know about its forward, and its results.
 
-    ``kept``: keys and values of the kept prefixes; ``keep``: whether to leave this forward's own in
-    ``produced``; ``windows``: the sliding windows (0: none) that the layers asked for; ``calls``: how many
-    layers ran here.
+    ``kept``: keys and values of the kept prefixes; ``keep``: whether to store this forward's own in ``produced``;
+    ``windows``: the sliding windows (0: none) that the layers used; ``calls``: how many layers ran here.
     """
 
     layout: Layout
@@ -174,7 +169,7 @@ class Run:
         return varlen_layout(self.layout, self.positions.device)
 
     def reaches_back(self, window: int | None) -> bool:
-        """Say whether a window hides some earlier part's key from a row."""
+        """Whether a window hides some earlier part's key from a row."""
         return window is not None and bool(self.layout.cross) and max(self.layout.positions) >= window
 
 
@@ -204,14 +199,14 @@ def tree_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as the current :class:`Run` lays out: [1, heads, rows, size] gives [1, rows, heads, size]."""
+    """Attend according to the layout of the current :class:`Run`: [1, heads, rows, size] → [1, rows, heads, size]."""
     run = _RUN.get()
     if run is None:
         raise RuntimeError(f"attention {NAME!r} only works inside a scoring forward")
     run.calls += 1
     run.windows.add(sliding_window or 0)
     if run.keep:
-        # Contiguous: a view would keep the whole of a fused query-key-value projection alive.
+        # contiguous, because a view would keep the whole of a fused query-key-value projection alive
         run.produced[id(module)] = (key.contiguous(), value.contiguous())
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     call = Call(scale, sliding_window, softcap)

@@ -1,4 +1,4 @@
-"""How the tokens of one packed forward attend: every segment to itself, and to what it hangs on."""
+"""How the tokens of one packed forward attend: every segment to itself, and to those that it follows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Layout:
 
 
 def layout_batch(plan: UnitPlan, batch: Batch) -> Layout:
-    """Lay out a batch: depth first, so that whatever hangs on a segment is one range of rows after it."""
+    """Lay out a batch depth first, so that all descendants of a segment are one range of rows after it."""
     segments = batch.segments
     offsets = _offsets(segments)
     cross = [*_prefix_cross(plan, segments, offsets), *_inner_cross(segments, offsets)]
@@ -56,7 +56,7 @@ def layout_batch(plan: UnitPlan, batch: Batch) -> Layout:
 
 
 def layout_prefix(plan: UnitPlan, prefix: int) -> Layout:
-    """Lay out a kept prefix, which attends to the prefixes that it hangs on."""
+    """Lay out a kept prefix, which attends to the prefixes that it follows."""
     segment = plan.prefixes[prefix]
     size = len(segment.tokens)
     chain = plan.prefix_chain(prefix)[:-1]
@@ -78,7 +78,7 @@ class Leaves:
 
 
 def find_leaves(plan: UnitPlan, batch: Batch) -> Leaves:
-    """Write out every leaf; ``cells`` names, for a packed row, the first input that has it and where."""
+    """Write out every leaf; ``cells`` gives, for each packed row, the first input that contains it and its position."""
     segments, offsets = batch.segments, _offsets(batch.segments)
     parents = {segment.parent for segment in segments}
     found = Leaves([], [], {})
@@ -125,7 +125,7 @@ def _tree_end(segments: Sequence[Segment], top: int) -> int:
 
 
 def _prefix_cross(plan: UnitPlan, segments: Sequence[Segment], offsets: Sequence[int]) -> list[Cross]:
-    """Rows that start with one kept prefix, which are neighbours, attend to each of its pieces."""
+    """Rows that start with the same kept prefix, which are neighbours, attend to each of its pieces."""
     tops = [at for at, segment in enumerate(segments) if segment.parent < 0]
     found = []
     for prefix, group in groupby(tops, key=lambda at: segments[at].prefix):
@@ -136,7 +136,7 @@ def _prefix_cross(plan: UnitPlan, segments: Sequence[Segment], offsets: Sequence
 
 
 def _inner_cross(segments: Sequence[Segment], offsets: Sequence[int]) -> list[Cross]:
-    """Whatever hangs on a segment attends to it."""
+    """All descendants of a segment attend to it."""
     found = []
     for at, segment in enumerate(segments):
         end = _tree_end(segments, at)
@@ -146,7 +146,7 @@ def _inner_cross(segments: Sequence[Segment], offsets: Sequence[int]) -> list[Cr
 
 
 def _causal(segments: Sequence[Segment], offsets: Sequence[int]) -> tuple[Causal, ...]:
-    """Neighbours of one length run as one call."""
+    """Neighbouring segments of one length run as one call."""
     found = []
     at = 0
     for length, group in groupby(segments, key=lambda segment: len(segment.tokens)):

@@ -1,7 +1,7 @@
 """Packed attention in few calls, for GPUs: all segments at once, then a call for each level of sharing.
 
-On a CPU a call for each segment costs microseconds; on a GPU thousands of launches would be the work itself.
-torch's variable-length flash attention takes many ranges of queries and keys in one launch.
+On a CPU a call per segment costs microseconds; on a GPU thousands of launches would dominate the time. torch's
+variable-length flash attention takes many ranges of queries and keys in one launch.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class Level:
 
 @dataclass(frozen=True)
 class VarlenLayout:
-    """A layout as the variable-length kernel takes it."""
+    """A layout in the form of the variable-length kernel."""
 
     own: Ranges
     levels: tuple[Level, ...]
@@ -77,7 +77,7 @@ def _starts(lengths: Sequence[int], device: torch.device | str) -> Tensor:
 
 
 def varlen_fits(query: Tensor, value: Tensor) -> bool:
-    """Say whether torch's flash attention takes these tensors: CUDA, half precision, heads of at most 256."""
+    """Whether torch's flash attention takes these tensors: CUDA, half precision, heads of at most 256."""
     half = query.dtype in (torch.float16, torch.bfloat16)
     fits = half and query.shape[-1] == value.shape[-1] <= 256 and query.shape[-1] % 8 == 0
     return bool(query.is_cuda and fits and torch.cuda.get_device_capability(query.device)[0] >= 8)
@@ -105,9 +105,8 @@ def varlen_attention(
 ) -> tuple[Tensor, Tensor]:
     """Return outputs [heads, rows, size] and log-sum-exps [heads, rows] (fp32), every part merged.
 
-    ``states``: query, key, value [1, heads, rows, size]; ``kept`` gives a kept prefix's key and value of
-    the same form. ``window`` holds inside a segment; the caller keeps windows that reach into earlier parts
-    away from here.
+    ``states``: query, key, value [1, heads, rows, size]; ``kept`` gives a kept prefix's key and value in the same form.
+    ``window`` holds inside a segment; the caller keeps windows that reach into earlier parts away from here.
     """
     query, key, value = (one[0].transpose(0, 1) for one in states)
     own, lse = kernel(query, key, value, layout.own, scale, True, window)

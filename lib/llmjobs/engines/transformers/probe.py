@@ -1,4 +1,4 @@
-"""Is the shared path right for this model? A few inputs are scored by it and by a plain forward."""
+"""Check whether the shared path is correct for this model, by comparing a few inputs with a plain forward."""
 
 import math
 import random
@@ -18,24 +18,26 @@ from llmjobs.engines.transformers.quantize import is_quantized, scoring_nats
 from llmjobs.errors import plain_reason
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
-"""The largest difference of a log-likelihood (nats a scored token) that rounding explains."""
+"""The largest difference of a log-likelihood (nats per scored token) that rounding explains."""
 NOISE, MOST_NOISE = 2.0, 1.0
-"""A quantized model in 16 bits is further off itself: a path may differ from a plain forward by twice as much as plain
-forwards in batches of two shapes differ, and by one nat at most. Measured only where the fixed allowance is passed."""
+"""A quantized model in 16 bits differs more from itself. A path may differ from a plain forward by twice as much as
+plain forwards in batches of two shapes differ, but by at most one nat. Only measured if the fixed limit is exceeded.
+"""
 ROUNDINGS = 3
-"""So many units in the last place of a log-likelihood are rounding too: in 16 bits a logit of 20 is itself a tenth
-off, and unlikely tokens have large ones. A demo model's plain forward in bfloat16 is 2.1 units off its float32 one."""
+"""This many units in the last place of a log-likelihood are rounding too: in 16 bits a logit of 20 is rounded by a
+tenth, and unlikely tokens have large logits. A demo model's plain forward in bfloat16 is 2.1 units off its float32 one.
+"""
 PROBE_TOKENS, TOGETHER_TOKENS = 96, 4096
-"""Of a batch when paths are compared, and when a plain forward is compared with itself."""
+"""Sizes of a batch when paths are compared, and when a plain forward is compared with itself."""
 USUAL_TOKENS, FEW_TOKENS, FEW_PROBE_TOKENS = 1300, 500, 20
-"""Tokens that made-up docs come to, read plainly and shared: usually, and for a small study; then of its batch."""
+"""Total tokens of made-up docs, read plainly and shared: usually, and for a small study; then of its batch."""
 
 ScoreBy = Callable[[str, UnitPlan], list[Score]]
 
 
 @dataclass(frozen=True)
 class ScoringProbe(ProbeResult):
-    """Which scoring path a model takes and why; ``max_difference`` in nats a scored token, None where nothing ran."""
+    """The scoring path of a model and the reason; ``max_difference`` in nats per scored token, None if nothing ran."""
 
     PATHS: ClassVar[Sequence[str] | None] = ("shared", "cached", "plain")
 
@@ -50,7 +52,7 @@ def probe_paths(
 ) -> ScoringProbe:
     """Try the paths in order and take the first that equals ``plain`` on ``docs`` or on random tokens.
 
-    ``most_tokens``: with fewer than :data:`USUAL_TOKENS` smaller docs are made up.
+    ``most_tokens``: below :data:`USUAL_TOKENS`, the made-up docs are smaller.
     """
     max_length = sharing_limit(model) or longest_input(model)
     few = most_tokens is not None and most_tokens < USUAL_TOKENS
@@ -81,7 +83,7 @@ def probe_paths(
 
 
 class _Noise:
-    """How far a quantized model's plain forward is from itself in batches of another shape; measured when asked."""
+    """How much a quantized model's plain forward differs from itself in other batch shapes; measured on demand."""
 
     def __init__(
         self, model: Any, docs: Sequence[Sequence[Request]], plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy
@@ -92,7 +94,7 @@ class _Noise:
 
     @cached_property
     def allowed(self) -> float:
-        """What the noise explains, in nats a scored token; 0 for a model that is not quantized."""
+        """The difference that noise explains, in nats per scored token; 0 for a model that is not quantized."""
         if not self._quantized:
             return 0.0
         together = plan_unit(self._docs, max_length=self._plan.max_length, batch_tokens=TOGETHER_TOKENS)
@@ -124,20 +126,20 @@ def _by_option(plan: UnitPlan, scores: Sequence[Score]) -> dict[Option, _Scored]
 
 @dataclass(frozen=True)
 class _Difference:
-    """Of one request between two paths, in nats a scored token."""
+    """The difference of one request between two paths, in nats per scored token."""
 
     nats: float
     allowed: float
-    """What rounding explains of a token as likely as this."""
+    """The difference that rounding explains for a token of this likelihood."""
 
 
 def _compare(
     path: str, plan: UnitPlan, plain: Sequence[Score], score_by: ScoreBy, model: Any
 ) -> tuple[list[_Difference] | None, str | None]:
-    """Return the differences of all requests, or None and why there are none."""
+    """Return the differences of all requests, or None and the reason."""
     try:
         found = score_by(path, plan)
-    except Exception as error:  # whatever a foreign model's code raises: the plain path is still there
+    except Exception as error:  # a foreign model's code may raise anything, and the plain path remains
         return None, f"the {path} path failed: {plain_reason(error, 200)}"
     lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
     pairs = zip(found, plain, lengths, strict=True)
@@ -151,20 +153,20 @@ def _compare(
 
 
 def made_up_tokens(most_tokens: int | None) -> int:
-    """About how many tokens a comparison reads that may read so many."""
+    """Approximate number of tokens that a comparison reads if it may read ``most_tokens``."""
     return USUAL_TOKENS if most_tokens is None or most_tokens >= USUAL_TOKENS else FEW_TOKENS
 
 
 def probe_size(most_tokens: int | None) -> tuple[int, float]:
-    """Tokens of a batch and number of batches of a comparison that may read so many."""
+    """Tokens per batch and number of batches of a comparison that may read ``most_tokens``."""
     size = PROBE_TOKENS if made_up_tokens(most_tokens) == USUAL_TOKENS else FEW_PROBE_TOKENS
     return size, made_up_tokens(most_tokens) / size
 
 
 def made_up_docs(vocabulary: int, max_length: int, *, few: bool = False) -> list[list[Request]]:
-    """Make docs of every shape: few-shot prefixes, several endings, one suffix after two contexts.
+    """Make docs of various shapes: few-shot prefixes, several endings, one suffix after two contexts.
 
-    ``few`` of them read about :data:`FEW_TOKENS`, plainly and shared, instead of :data:`USUAL_TOKENS`.
+    With ``few``, they have about :data:`FEW_TOKENS`, plain and shared together, instead of :data:`USUAL_TOKENS`.
     """
     rng = random.Random(0)
 
@@ -182,11 +184,11 @@ def made_up_docs(vocabulary: int, max_length: int, *, few: bool = False) -> list
 
 
 def allowed_difference(model: Any) -> float:
-    """Return the difference a scored token that rounding explains at the model's precision, however likely it is."""
+    """Return the difference per scored token that rounding explains at the model's precision, for any likelihood."""
     allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
     return max(allowed, scoring_nats(model)) if is_quantized(model) else allowed
 
 
 def own_noise(self_difference: float) -> float:
-    """Return what a model that differs so much from itself, by batch shape alone, may differ on another path."""
+    """Return how much another path may differ for a model that differs from itself by ``self_difference``."""
     return min(NOISE * self_difference, MOST_NOISE) if math.isfinite(self_difference) else 0.0

@@ -11,7 +11,7 @@ from llmjobs.quantization.method import kind_of
 
 
 def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
-    """What ``from_pretrained`` takes as ``quantization_config``; None for no quantization.
+    """The ``quantization_config`` for ``from_pretrained``; None for no quantization.
 
     Raises:
         MissingPackageError: the method's package cannot be imported.
@@ -25,7 +25,7 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
 
 
 def effective_quantization(model: nn.Module) -> str:
-    """``none`` or a method's name, read off the weights of all layers; ``mixed`` if they disagree among themselves.
+    """``none`` or a method's name, read from the weights of all layers; ``mixed`` if they differ.
 
     A checkpoint that comes quantized in another way has the name of its method (``gptq``, ``awq``, …).
     """
@@ -37,12 +37,12 @@ def effective_quantization(model: nn.Module) -> str:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Say whether some weights are whole numbers."""
+    """Whether some weights are integers."""
     return any(not weight.is_floating_point() or kind_of(weight) for weight in model.parameters())
 
 
 def scoring_nats(model: nn.Module) -> float:
-    """How far quantization lets a log-likelihood move with the rows beside it; the most for an unknown method."""
+    """How much quantization lets a log-likelihood change with the other rows; the maximum for an unknown method."""
     kinds = {kind for weight in model.parameters() if (kind := kind_of(weight))} & set(METHODS)
     known = kinds or METHODS
     return max(METHODS[name].scoring_nats for name in known)
@@ -51,7 +51,7 @@ def scoring_nats(model: nn.Module) -> float:
 def stored_method(model: nn.Module) -> str | None:
     """Name of the method by which the checkpoint's own weights are quantized (``gptq``, ``awq``, ``fp8``, …).
 
-    None where they are not, or were turned back into plain numbers while loading.
+    None if they are not, or were converted back to plain numbers while loading.
     """
     quantizer = getattr(model, "hf_quantizer", None)
     config = getattr(quantizer, "quantization_config", None)
@@ -62,11 +62,11 @@ def stored_method(model: nn.Module) -> str | None:
 
 
 def quantized_layer(layer: nn.Linear, quantization: str, dtype: torch.dtype, device: str) -> nn.Module:
-    """Return a copy of a float32 ``layer`` on ``device``, at the precision asked for.
+    """Return a copy of a float32 ``layer`` on ``device``, at the requested precision.
 
     Raises:
         MissingPackageError: the method's package cannot be imported.
-        RuntimeError: the weights are not quantized afterwards; or whatever the back end raises.
+        RuntimeError: the weights are not quantized afterwards; or any error of the back end.
 
     """
     if quantization == NONE:

@@ -30,20 +30,20 @@ from llmjobs.engines.transformers.probe import ScoringProbe, made_up_tokens, pro
 from llmjobs.errors import ModelError
 from llmjobs.memory import available_bytes
 
-# Three ways through a batch, from most to least sharing; the probe chooses one for each model.
+# Three ways to compute a batch, from most to least sharing; the probe chooses one for each model.
 
 Kept = dict[int, Any]
-"""What a path keeps of each kept prefix between batches."""
+"""What a path stores for each kept prefix between batches."""
 
 
 class Path(Protocol):
     """A way to get the logits of a batch's packed rows."""
 
     def refuses(self, model: Model) -> str | None:
-        """Say why a model cannot take this path, or None."""
+        """Return why a model cannot use this path, or None."""
 
     def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
-        """Compute a kept prefix after those that it hangs on."""
+        """Compute a kept prefix after those that it follows."""
 
     def logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int], kept: Kept) -> Tensor:
         """Return logits [len(rows), vocabulary]."""
@@ -56,7 +56,7 @@ class SharedPath:
         self._packed = PackedForward(model)
 
     def refuses(self, model: Model) -> str | None:
-        """Say what packing needs and the model lacks."""
+        """Return what packing needs and the model lacks, or None."""
         return PackedForward.refuses(model)
 
     def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
@@ -75,7 +75,7 @@ class CachedPath:
         self._model, self._pad = model, pad_token_id
 
     def refuses(self, model: Model) -> str | None:
-        """Need a key-value cache."""
+        """Return a reason if there is no key-value cache."""
         has = cache_argument(model) in ("cache", "past_key_values")
         return None if has else f"{type(model).__name__} has no key-value cache"
 
@@ -87,7 +87,7 @@ class CachedPath:
         return cache
 
     def logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int], kept: Kept) -> Tensor:
-        """Run the leaves of each kept prefix, and put the rows into order."""
+        """Run the leaves of each kept prefix, and reorder the rows."""
         leaves = find_leaves(plan, batch)
         order: list[int] = []
         parts: list[Tensor] = []
@@ -111,9 +111,9 @@ class CachedPath:
 
 
 class PlainPath:
-    """Whole inputs, padded on the right: what every causal model can do.
+    """Whole inputs, padded on the right, which works for every causal model.
 
-    Where positions change with the length of the longest input, inputs of another length do not run beside it.
+    If positions change with the length of the longest input, only inputs of equal length run together.
     """
 
     def __init__(self, model: Model, pad_token_id: int) -> None:
@@ -121,14 +121,13 @@ class PlainPath:
         self._limit = sharing_limit(model)
 
     def refuses(self, model: Model) -> str | None:
-        """Refuse nothing."""
+        """Return None: every model can use this path."""
         return None
 
-    def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any:
-        """Keep nothing."""
+    def keep(self, plan: UnitPlan, prefix: int, kept: Kept) -> Any: ...
 
     def logits(self, plan: UnitPlan, batch: Batch, rows: Sequence[int], kept: Kept) -> Tensor:
-        """Write out every leaf; a row is read in the first leaf that it leads to."""
+        """Write out every leaf; a row is read in the first leaf that contains it."""
         leaves = find_leaves(plan, batch)
         width = max(map(len, leaves.inputs))
         if self._limit is not None and width > self._limit:
@@ -138,7 +137,7 @@ class PlainPath:
         return padded_logits(self._model, leaves.inputs, cells, self._pad)
 
     def _by_length(self, leaves: Leaves, rows: Sequence[int]) -> Tensor:
-        """Run leaves of equal length together, and put the rows into order."""
+        """Run leaves of equal length together, and reorder the rows."""
         order: list[int] = []
         parts: list[Tensor] = []
         for length in sorted(set(map(len, leaves.inputs))):
@@ -155,14 +154,12 @@ class PlainPath:
         return whole[torch.tensor([place[row] for row in rows], device=whole.device)]
 
 
-# From logits to log-likelihoods.
-
 CHUNK = 1 << 21
-"""Logits that are turned into probabilities at once: what fits into a processor's cache."""
+"""Number of logits that are turned into probabilities at once, so that they fit into a processor's cache."""
 
 
 def read_scores(logits: Tensor, rows: Sequence[int], readings: Sequence[Reading]) -> list[Score]:
-    """Read each option's score off ``logits`` [len(rows), vocabulary]; log-softmax in fp32, sums in double.
+    """Read each option's score from ``logits`` [len(rows), vocabulary]; log-softmax in fp32, sums in double.
 
     ``rows`` names the packed row of each line of logits.
     """
@@ -183,13 +180,11 @@ def read_scores(logits: Tensor, rows: Sequence[int], readings: Sequence[Reading]
 
 
 def _best_and_total(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each row's best token and log-sum-exp, a few rows at a time, with no second copy of it all."""
+    """Return each row's best token and log-sum-exp, a few rows at a time, without a second copy of all logits."""
     chunks = (chunk.float() for chunk in logits.split(max(1, CHUNK // logits.shape[-1])))
     pairs = [(chunk.argmax(-1), torch.logsumexp(chunk, -1)) for chunk in chunks]
     return torch.cat([best for best, _ in pairs]), torch.cat([total for _, total in pairs])
 
-
-# Runs a unit's plan batch by batch and reads the log-likelihoods.
 
 __all__ = ["Scorer", "ScoringProbe"]
 
@@ -199,10 +194,10 @@ log = logging.getLogger(__name__)
 class Scorer(PathScorer):
     """Scores batches of a plan on one model.
 
-    ``pad_token_id`` fills rows on the plain path; any token does. ``warn`` gets one line for whatever is
-    not as asked (default: this module's logger). ``path`` is ``shared``, ``cached`` or ``plain`` (``paths``
-    says what they do), set by :meth:`probe`; ``token_limit`` is the batch size that out-of-memory errors
-    left (None: no limit). A run that is resumed sets both back, to compute what the unbroken run would.
+    ``pad_token_id`` fills rows on the plain path; any token works. ``warn`` gets one line for any deviation from the
+    request (default: this module's logger). ``path`` is ``shared``, ``cached`` or ``plain`` (``paths`` says what they
+    do), set by :meth:`probe`; ``token_limit`` is the batch size after out-of-memory errors (None: no limit). A resumed
+    run restores both, to compute the same as an unbroken one.
     """
 
     RESULT = ScoringProbe
@@ -221,10 +216,10 @@ class Scorer(PathScorer):
         model.eval()
 
     def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ScoringProbe:
-        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud.
+        """Compare the paths on a few docs (made up if none are given), choose one, and warn if a faster one fails.
 
-        ``most_tokens``: about what the comparison may read. If it would take more than a few seconds, only the model's
-        first layers are compared (``first_layers``).
+        ``most_tokens``: about how many tokens the comparison may read. If it would take more than a few seconds, only
+        the model's first layers are compared (``first_layers``).
         """
         refusals = {name: path.refuses(self.model) for name, path in self._paths.items()}
         best = next(name for name, refusal in refusals.items() if refusal is None)
@@ -241,12 +236,12 @@ class Scorer(PathScorer):
         return found
 
     def take(self, found: ProbeResult) -> None:
-        """Score by the path that was found right, a refusal aloud."""
+        """Use the path that a probe chose; a slower one gives a warning."""
         super().take(found)
         self._plan = None
 
     def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
-        """How many tokens a batch should have: as in an earlier run if that still fits, else a few passes are timed."""
+        """Return how many tokens a batch should have: as in an earlier run if that fits, otherwise by timing passes."""
         sizes = candidate_sizes(self.model, extent.unit_tokens, available_bytes())
         known = Budget.from_builtin(kept)
         if known and known.time and (known.largest >= sizes[-1] or known.batch_tokens < known.largest):
@@ -262,7 +257,7 @@ class Scorer(PathScorer):
         )
 
     def cannot_share(self, docs: Sequence[Sequence[Request]], max_length: int) -> bool:
-        """Positions that change with the length of the longest input rule sharing out, beyond that length."""
+        """Whether positions change with the length of the longest input and these docs exceed that limit."""
         limit = sharing_limit(self.model)
         read = (max(len(one.context), 1) + len(one.continuation) - 1 for doc in docs for one in doc)
         longest = min(max(read, default=0), max_length)
@@ -272,7 +267,7 @@ class Scorer(PathScorer):
         return beyond
 
     def close(self) -> None:
-        """Free every cache and forget the model."""
+        """Free every cache and release the model."""
         self._kept.clear()
         self._paths.clear()
         self._plan = self.model = None
@@ -286,7 +281,7 @@ class Scorer(PathScorer):
         self._kept = {prefix: kept for prefix, kept in self._kept.items() if last[prefix] >= at}
 
     def compute(self, plan: UnitPlan, batch: Batch) -> list[Score] | None:
-        """Run a batch; out of memory lowers ``token_limit``."""
+        """Run a batch; an out-of-memory error lowers ``token_limit``."""
         try:
             return self._run(plan, batch)
         except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""What a model weighs, from its config alone: built on the meta device, where tensors have shapes and no memory."""
+"""The size of a model, from its config alone: built on the meta device, where tensors have shapes but no memory."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from llmjobs.errors import ModelError
 from llmjobs.quantization import METHODS, NONE
 
 BUILD_S = 60.0
-"""Most time for building a model without memory; the largest known ones take some seconds."""
+"""Time limit for building a model without memory, in seconds; the largest known ones take a few."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Shapes:
 
     parameters: int
     weight_bytes: int
-    """Of all tensors as they lie in memory."""
+    """Bytes of all tensors in memory."""
     layers: int
     hidden: int
     vocabulary: int
     max_length: int | None
     cache_token_bytes: int | None
-    """Keys and values of one token; None where the config does not say."""
+    """Bytes of the keys and values of one token; None if the config does not say."""
 
     def to_record(self) -> dict[str, Any]:
         """Plain values."""
@@ -64,7 +64,7 @@ class _Bounded(TorchFunctionMode):
 def model_class_of(config: Any) -> Any:
     """The class of transformers that loads a model: ``AutoModelForCausalLM``, or the one for images and text.
 
-    Models that read images are given none; transformers has some of them only as a whole.
+    Models that read images get none; transformers has some of them only as a whole.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -91,7 +91,7 @@ def model_shapes(config: Any, model: Any, dtype: torch.dtype, quantization: str)
 
 
 def weight_bytes(model: nn.Module, quantization: str) -> int:
-    """Add up a model's tensors; linear layers but the output embedding at the quantized size."""
+    """Add up a model's tensors, with linear layers except the output embedding at their quantized size."""
     quantized = {id(layer.weight) for layer in quantizable(model)} if quantization != NONE else set()
     total = 0
     for tensor in (*model.parameters(), *model.buffers()):
@@ -103,7 +103,7 @@ def weight_bytes(model: nn.Module, quantization: str) -> int:
 
 
 def whole_weight_bytes(model: nn.Module, quantization: str) -> int:
-    """Return the tensors and the scales beside them: what a model's weights take in memory."""
+    """Return the bytes of a model's weights in memory: the tensors and their scales."""
     return weight_bytes(model, quantization) + scale_bytes(model, quantization)
 
 
@@ -115,6 +115,6 @@ def scale_bytes(model: nn.Module, quantization: str) -> int:
 
 
 def quantizable(model: Any) -> list[nn.Linear]:
-    """The layers that quantization takes: every linear one but the output embedding."""
+    """The layers that are quantized: every linear one except the output embedding."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]

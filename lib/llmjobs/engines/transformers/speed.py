@@ -1,4 +1,4 @@
-"""Time prefill and decode of a loaded model apart (:class:`llmjobs.engines.speed.Speed` says what is what)."""
+"""Time prefill and decode of a loaded model separately, as :class:`llmjobs.engines.speed.Speed` defines them."""
 
 import time
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from llmjobs.engines.transformers.decoding import start
 def measure_speed(
     model: Any, device: str, max_length: int, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1
 ) -> list[Speed]:
-    """Measure each context length once warm; ``tries`` > 1 takes the median of that many.
+    """Measure each context length after a warm-up; ``tries`` > 1 takes the median of that many.
 
-    Decodes as ``eval`` does: the way that is right for the model, one row at a time where it cannot batch.
+    Decodes as ``eval`` does: on the model's path, one row at a time if it cannot batch.
     """
     path = probe_decoding(model).path
     rows = 1 if path in ("single", "whole") else rows
@@ -49,7 +49,7 @@ def _once(model: Any, device: str, path: str, length: int, rows: int, new_tokens
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has finished all its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif device == "mps":

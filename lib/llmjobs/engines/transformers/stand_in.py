@@ -1,4 +1,4 @@
-"""A few layers of a model's shape with made-up weights: what its time and memory can be measured on without it."""
+"""A few layers of a model's shape with made-up weights, to measure its time and memory without the model."""
 
 import copy
 import hashlib
@@ -22,21 +22,21 @@ from llmjobs.memory import available_bytes
 
 VOCABULARY = 512
 READ_BYTES = 64 << 20
-"""Of a weight file, to see how fast it is read."""
+"""Bytes of a weight file that are read to measure the speed."""
 LARGE_LAYER_BYTES = 1 << 29
-"""A layer this large stands alone; otherwise two are timed."""
+"""Of larger layers one is timed, of smaller ones two."""
 OPTIONS = 4
 DECODED = 9
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a unit of questions looks like, on average."""
+    """A typical unit of questions."""
 
     prefix_tokens: int
-    """Tokens that all of its questions share and that are kept between batches."""
+    """Tokens that all questions share and that are kept between batches."""
     question_tokens: int
-    """Tokens that a question adds."""
+    """Tokens that each question adds."""
     batch_tokens: int
 
 
@@ -45,7 +45,7 @@ def build(
 ) -> tuple[Any, float]:
     """Build the first ``layers`` layers with a small vocabulary, on ``device`` at the precision asked for.
 
-    Returns them with the seconds that quantizing them took.
+    Returns them with the seconds that quantization took.
     """
     small = _shortened(config, layers)
     kind = torch.float32 if quantization != "none" else dtype
@@ -89,7 +89,7 @@ def _shortened(config: Any, layers: int) -> Any:
 
 
 def made_up_unit(unit: Unit, max_length: int) -> UnitPlan:
-    """Plan a unit of three batches that looks like ``unit``."""
+    """Plan a unit of three batches with the shape of ``unit``."""
     generator = torch.Generator().manual_seed(0)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ def scoring_path(model: Any) -> str:
 
 
 def first_path(model: Any) -> str:
-    """Return the path that it will choose if nothing is found wrong."""
+    """Return the path that the probe chooses if it finds nothing wrong."""
     return Scorer(model, 0).path
 
 
@@ -126,7 +126,7 @@ def decode_seconds(model: Any, device: str, rows: int, context: int) -> float:
 
 
 def bytes_a_second(files: Sequence[Path]) -> tuple[float, float] | None:
-    """Return how fast a weight file is read and hashed here; None where there is none."""
+    """Return how fast a weight file is read and hashed here; None if there is none."""
     for file in files:
         began = time.perf_counter()
         with file.open("rb") as stream:
@@ -139,7 +139,7 @@ def bytes_a_second(files: Sequence[Path]) -> tuple[float, float] | None:
 
 @torch.inference_mode()
 def head_seconds(hidden: int, vocabulary: int, rows: int, dtype: torch.dtype, device: str) -> float:
-    """Time the output embedding and the reading of its logits for ``rows`` positions."""
+    """Time the output embedding and reading its logits for ``rows`` positions."""
     weight = torch.randn(vocabulary, hidden, dtype=dtype, device=device)
     states = torch.randn(rows, hidden, dtype=dtype, device=device)
 

@@ -1,7 +1,7 @@
 """Encode and decode text with one ``tokenizer.json`` in a child process (``-m …transformers.tokenizer_child FILE``).
 
-One JSON line out: ``{}``, or ``error`` and ``message``. Its memory is limited by the kernel; its time is the parent's
-affair. Imports nothing but the tokenizers library, so that a trial takes a fraction of a second.
+One JSON line out: ``{}``, or ``error`` and ``message``. The kernel limits its memory, the parent its time. It only
+imports the tokenizers library, so a trial takes a fraction of a second.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOM_BYTES = 3 * 1024**3
 """Memory for reading the file and handling the texts; the largest tokenizers take about 1 GiB."""
 MOST_TOKENS = 4_000_000
-"""Of all texts together, which have about 20,000 characters."""
+"""Maximum number of tokens of all texts together, which have about 20,000 characters."""
 MEMORY, LIMIT, OTHER = "memory", "limit", "other"
 TEXTS = (
     "The following are multiple choice questions (with answers) about astronomy.\n\nWhat is 12,345.67 + 8? A. 1\nB. 2",
@@ -29,11 +29,11 @@ TEXTS = (
     "x = [i for i in range(10)]; print('=' * 80)\n" * 20,
     "!?.,;:" * 200 + "a",
 )
-"""Prose, and the long runs on which expressions with nested repetitions take exponential time."""
+"""Prose, and long runs on which expressions with nested repetitions take exponential time."""
 
 
 def main() -> None:
-    """Try the file that the command line names."""
+    """Try the file named on the command line."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     with contextlib.suppress(OSError, ValueError):

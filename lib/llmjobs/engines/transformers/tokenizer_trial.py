@@ -1,7 +1,7 @@
-"""Tries a tokenizer in a process of its own before it is loaded here: its regular expressions and decoder are programs.
+"""Try a tokenizer in a child process before loading it here, because its regular expressions and decoder are programs.
 
-A pattern that backtracks without end, or a decoder that multiplies its text, ends in one line instead of a process
-that hangs or is killed for memory. What still fails later, in this process, is told in one line too.
+A pattern that backtracks endlessly, or a decoder that multiplies its text, then ends in one line instead of a process
+that hangs or is killed for memory. What still fails later, in this process, also becomes one line.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ REMEDY = "use the tokenizer files from the original model, or another model"
 
 
 def try_tokenizer(who: str, folder: Path) -> None:
-    """Encode and decode some text with ``tokenizer.json`` in a limited process; does nothing where there is none.
+    """Encode and decode some text with ``tokenizer.json`` in a limited process; does nothing if there is none.
 
     Raises:
-        ModelError: it takes too long, too much memory, or breaks down.
+        ModelError: it takes too long, too much memory, or crashes.
 
     """
     path = folder / FILE
@@ -41,7 +41,7 @@ def try_tokenizer(who: str, folder: Path) -> None:
 
 @lru_cache(maxsize=64)
 def _trial(path: str, _size: int, _changed_ns: int) -> str | None:
-    """What is wrong with a tokenizer; tried once for each version of the file."""
+    """The fault of a tokenizer; tried once for each version of the file."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", CHILD, path],
         stdin=subprocess.DEVNULL,
@@ -79,9 +79,9 @@ def _told(out: bytes, code: int) -> str | None:
 
 
 def bound_tokenizer(tokenizer: Any, who: str) -> Any:
-    """Let what breaks down inside ``tokenizer`` end in one line; returns the tokenizer.
+    """Turn crashes inside ``tokenizer`` into one line; return the tokenizer.
 
-    The tokenizers library panics where its regular expressions give up, with an exception that is no ``Exception``.
+    The tokenizers library panics if its regular expressions give up, with an exception that is not an ``Exception``.
     """
     for name in ("_encode_plus", "_decode"):
         if callable(inner := getattr(tokenizer, name, None)):
