@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real benchmark data beside the checkout (or LLMJOBS_SHARED); tests that need it skip aloud without it."""
+    """Real benchmark data beside the checkout (or LLMJOBS_SHARED); without it, tests are skipped with a reason."""
     path = Path(os.environ.get("LLMJOBS_SHARED", ROOT.parent / "shared")) / "data"
     if not path.is_dir():
         pytest.skip(f"no benchmark data at {path}: set LLMJOBS_SHARED to the folder that holds data/")
@@ -50,7 +50,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_cases() -> Path:
-    """Logs that other tools wrote, and odd tables, beside the checkout; tests that need them skip aloud without."""
+    """Logs of other tools, and odd tables, beside the checkout; without them, tests are skipped with a reason."""
     path = Path(os.environ.get("LLMJOBS_SHARED", ROOT.parent / "shared")) / "cases"
     if not path.is_dir():
         pytest.skip(f"no cases at {path}: set LLMJOBS_SHARED to the folder that holds cases/")

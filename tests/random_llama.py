@@ -1,4 +1,4 @@
-"""Random-weight Llamas of any size, with a byte-level tokenizer of their own."""
+"""Random-weight Llamas of any size, with their own byte-level tokenizer."""
 
 from pathlib import Path
 

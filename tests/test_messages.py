@@ -1,4 +1,4 @@
-"""What people point at by mistake, and the one line that they get: where, what it is, what to do.
+"""Common mistakes in naming files and models, and the line that reports each: where, what it is, what to do.
 
 Each kind runs the real command in this process. The line names the thing, has a remedy, and holds neither a traceback
 nor the name of an exception.
@@ -38,7 +38,7 @@ class Place:
     path: Path
 
     def model(self, name: str = "model", **config: object) -> Path:
-        """A whole model with changes in its config."""
+        """A complete model with changes in its config."""
         folder = Path(shutil.copytree(TINY, self.path / name))
         changed = json.loads((folder / "config.json").read_text()) | config
         (folder / "config.json").write_text(json.dumps(changed))
@@ -62,7 +62,7 @@ class Place:
     def questions(
         self, name: str, content: str | bytes, keys: str = "question: q, choices: [a, b], answer: right"
     ) -> list[str]:
-        """A data set of one's own."""
+        """A user's own data set."""
         path = self.file(name, content)
         return self.eval("llmjobs/demo-tiny", f"{{file: {json.dumps(str(path))}, {keys}}}")
 

@@ -33,7 +33,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leaks(text: str) -> list[str]:
-    """Which keys stand in a text, a good part of one too."""
+    """Which keys appear in a text, or a large part of one."""
     return [name for name, value in PLANTED.items() if value[:14] in text or value[-12:] in text]
 
 

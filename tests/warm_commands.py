@@ -43,7 +43,7 @@ class WarmCommands:
         self._process.communicate()
 
     def run(self, words: Sequence[str], folder: Path, said: str = "") -> subprocess.CompletedProcess[str]:
-        """Run ``llmjobs WORDS…`` in ``folder`` with ``said`` as its input."""
+        """Run ``llmjobs WORDS…`` in ``folder`` with ``said`` as input."""
         with TemporaryDirectory(prefix="llmjobs-warm-") as place:
             paths = [Path(place, name) for name in ("in", "out", "err")]
             paths[0].write_text(said)

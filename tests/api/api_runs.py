@@ -20,7 +20,7 @@ def count(results: Path) -> int:
 
 @contextmanager
 def once_there_are(records: int, results: Path, act: Callable[[], object]) -> Iterator[None]:
-    """Call ``act`` in another thread when ``results`` holds so many records."""
+    """Call ``act`` in another thread once ``results`` has this many records."""
     over = threading.Event()
 
     def watch() -> None:

@@ -1,7 +1,7 @@
-"""Real rows for the parity test, brought back to the hub's form from the copies that people keep in repositories.
+"""Real rows for the parity test, converted to the hub's form from published copies.
 
-LLMJOBS_SHARED names the folder that holds ``data/``; nothing of it is part of the project, and without it nothing here
-runs.
+LLMJOBS_SHARED names the folder that holds ``data/``; none of it is part of the project, and without it these tests are
+skipped.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Rows from every layout that people have, and one clear line for everything else."""
+"""Rows in every common layout are read; anything else gives one clear line."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Encoding in parts gives the tokens of the whole text, and tokenizers for which it would not are noticed."""
+"""Encoding in parts gives the tokens of the whole text, and unsuitable tokenizers are detected."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Real rows in the forms in which people keep them, where they lie beside the checkout."""
+"""Real rows in their published forms, if they are beside the checkout."""
 
 from pathlib import Path
 

@@ -57,7 +57,7 @@ def load_backend(model: Path, **options):
 
 
 def never_special(model, tokenizer):
-    """Make special tokens unlikely, so that a random model does not end its answer before the first word."""
+    """Make special tokens unlikely, so that a random model does not end its answer at once."""
     import torch
 
     with torch.no_grad():

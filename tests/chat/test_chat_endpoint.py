@@ -1,4 +1,4 @@
-"""Endpoints: what is no whole answer is never taken for one."""
+"""Endpoints: an incomplete answer never counts as an answer."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Parameters that a server refuses are learned from its answer, once, and said."""
+"""Parameters that a server refuses are learned from its answer, once, with a message."""
 
 import io
 import json

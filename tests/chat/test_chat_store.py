@@ -1,4 +1,4 @@
-"""A conversation on disk: resumed at any moment it goes on as it would have."""
+"""A conversation on disk continues after a resume at any moment as if it had not been interrupted."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Context strategies: what holds for every conversation and budget, and what each is for."""
+"""Context strategies: properties for every conversation and budget, and the purpose of each."""
 
 import contextlib
 

@@ -14,7 +14,7 @@ from llmjobs.cli import main
 
 
 class Lines:
-    """A reader that gives lines, or raises what stands among them."""
+    """A reader that returns lines, or raises the exceptions among them."""
 
     def __init__(self, *lines):
         self.lines = list(lines)

@@ -1,7 +1,7 @@
 """A job without models for a cluster: ``cluster_toy.py ADDRESS RUN UNIT…`` runs it as a driver that can be killed.
 
-What a unit does stands in its name: ``deadly`` kills its worker in step 2, ``broken`` raises there, ``stumbling`` kills
-its worker once, ``slow`` takes its time, ``here`` stays with the driver, any other just writes records.
+A unit's name says what it does: ``deadly`` kills its worker in step 2, ``broken`` raises there, ``stumbling`` kills its
+worker once, ``slow`` takes its time, ``here`` stays with the driver, any other just writes records.
 """
 
 import copy

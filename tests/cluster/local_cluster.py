@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own that takes orders; for the tests.
+"""A Ray cluster of several nodes on this machine, in a separate process that the tests control.
 
 Run as a script: prints the address, then reads ``add NAME``, ``remove NAME``, ``freeze NAME`` and ``thaw NAME`` from
 its standard input.

@@ -125,7 +125,7 @@ def test_a_worker_killed_a_node_lost_a_node_added(cluster, run, tmp_path):
 
 
 def test_a_node_thought_dead_comes_back(cluster, run, tmp_path):
-    """It goes on writing where it wrote, and nothing of that is in the run."""
+    """It keeps writing to its old folder, and none of that reaches the run."""
     unit = "toy/red/slow"
     driver = drive(cluster, run, unit)
     wait_for(lambda: progress(run) >= 2)
@@ -187,7 +187,7 @@ def test_units_that_need_others_and_units_that_stay(cluster, run, tmp_path):
 
 
 def test_a_cluster_that_is_gone_is_one_line(run, tmp_path):
-    """Its only machine dies; what was saved goes on without Ray, to the records of an unbroken run."""
+    """Its only machine dies; the run continues without Ray and ends with the records of an unbroken run."""
     units = ["toy/slow/0", "toy/slow/1"]
     lost = LocalCluster("only")
     try:

@@ -1,4 +1,4 @@
-"""The CPU image: works as the README says, gives the owner's files, survives a kill, keeps no secret."""
+"""The CPU image works as the README says, keeps files' owners, survives a kill, and contains no secret."""
 
 import json
 import os
@@ -179,7 +179,7 @@ def test_each_lock_alone(results, option):
 @pytest.mark.parametrize("locks", [(), LOCKED], ids=["open", "locked"])
 @pytest.mark.parametrize("user", [None, "owner", "another"])
 def test_every_user_on_a_folder_of_somebodys(results, locks, user):
-    """The job runs as who may write there, or says in one line who may not; never with more than it was given."""
+    """The job runs as a user who may write there, or says in one line who may not; never with additional rights."""
     os.chown(results, 23456, 23456)
     given = {"owner": ("--user", "23456:23456"), "another": ("--user", "34567:34567"), None: ()}[user]
     said = run(results, *SHORT, options=(*locks, *given), check=False)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Reader:
-    """Answers from what it is sent: the last value that was told of what is asked, else "nothing"."""
+    """Answers from the messages that it gets: the last value stated for the question, otherwise "nothing"."""
 
     limit = 4000
     name = "reader"
@@ -250,7 +250,7 @@ def test_no_answer_of_an_endpoint_is_asked_for_twice(study, tmp_path, reader, ca
 
 
 def test_one_conversation_is_summarized(study, tmp_path, reader, capsys):
-    """Nothing can be said beyond one conversation: its standard error is null, which JSON can hold."""
+    """One conversation allows no statement beyond it: its standard error is null, which JSON can represent."""
     run(study(conversations=1), "--results", tmp_path / "r")
     pair = part_of(tmp_path / "r")["models"][0]["history"]
     assert (pair["conversations"], pair["stderr"], pair["low"], pair["high"]) == (1, None, -1, 1)

@@ -112,7 +112,7 @@ class FlakyJob(RealJob):
 
 
 def _is_there(group: int) -> bool:
-    """Whether a process of a group lives; a cell, here a fork, holds the run's lock until it sees its parent dead."""
+    """Whether a process of a group is alive; a cell, here a fork, holds the run's lock until its parent is dead."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, 0)
         return True
@@ -160,7 +160,7 @@ def campaign(job: RealJob, folder: Path, kills: int, rng: Random, begin: Callabl
 
 
 def _until_the_end(job: RealJob, results: Path, told: Path, tally: Tally, rng: Random, whole_s: float) -> int:
-    """Let an attempt die, and the next, until one ends; the last ones may live, so that it does end."""
+    """Let attempts die one after another until one finishes; the last ones may live, so that one does."""
     code = -1
     for attempt in range(ATTEMPT_MOST):
         tally.resumes += attempt > 0

@@ -1,4 +1,4 @@
-"""Fixtures of the crash tests: every job on its small run, and a folder of its own for what is done to it."""
+"""Fixtures of the crash tests: every job on its small run, in a separate folder."""
 
 import shutil
 

@@ -110,7 +110,7 @@ MODULES = [
 
 @cache
 def demo_model():
-    """The model, loaded once, with everything else that a child needs."""
+    """The model and everything else that a child needs, loaded once."""
     import torch
 
     from llmjobs.engines.transformers.load import load_model
@@ -185,7 +185,7 @@ class SmallJob:
             return ended.code if isinstance(ended.code, int) else 1
 
     def run(self, results: Path, fault: Fault | None = None, told: Path | None = None) -> int:
-        """Run it in a child that dies where ``fault`` says; what it tells goes to ``told``."""
+        """Run it in a child that dies where ``fault`` says; its messages go to ``told``."""
 
         def child() -> int:
             tell_to(told)
@@ -264,7 +264,7 @@ def each(work: Callable[[str], SmallJob]) -> Iterator[SmallJob]:
 
 @contextmanager
 def played_once(name: str) -> Iterator[tuple[SmallJob, dict[str, bytes], int]]:
-    """A job in a folder of its own, what an unbroken run leaves, and the number of its file operations."""
+    """A job in its own folder, the results of an unbroken run, and the number of its file operations."""
     folder = fast_folder()
     job = make_job(name, folder)
     yield job, *job.unbroken(folder)

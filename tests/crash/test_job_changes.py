@@ -1,4 +1,4 @@
-"""What a run was begun with has changed: each job refuses to go on and names the field; put back, it goes on."""
+"""If a setting of a run has changed, each job refuses to resume and names it; after undoing the change, it resumes."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every job on a disk that fails: one clear line, a code that is not 0, nothing saved is lost, and it goes on later."""
+"""Every job on a failing disk: one clear line, a non-zero exit code, nothing saved is lost, and it resumes later."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ PLACES = 4
 
 
 def one_line(told: Path, *says: str) -> None:
-    """The last line tells it, and no traceback stands before it."""
+    """The last line reports it, without a traceback before it."""
     text = told.read_text()
     last = text.strip().splitlines()[-1]
     assert "Traceback" not in text
@@ -32,7 +32,7 @@ def one_line(told: Path, *says: str) -> None:
 
 
 def saved_of(results: Path) -> dict[str, bytes]:
-    """The records that a checkpoint stands for: what was written behind it is not yet saved."""
+    """The records that a checkpoint covers; what was written after them is not yet saved."""
     found = {}
     for name, data in records_of(results).items():
         loaded = checkpoint.load((results / name).with_name("checkpoint.pkl"))

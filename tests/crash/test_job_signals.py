@@ -1,4 +1,4 @@
-"""Every job takes signals at any moment: saved, one line at most, the resumable code, and it goes on."""
+"""Every job handles signals at any moment: it saves, prints at most one line, exits with 75, and resumes."""
 
 import os
 import signal

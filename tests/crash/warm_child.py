@@ -1,6 +1,6 @@
-"""Takes the place of ``run_child``: a matrix cell in a fork of this process, with imports paid, else as it is.
+"""Replaces ``run_child``: a matrix cell runs in a fork of this process, which has done the imports.
 
-The real cell code runs, tells its phases into a file, and dies with its parent.
+The real cell code runs, writes its phases to a file, and dies with its parent.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Scripted conversations: roles alternate, distances are as told, splits are apart, answers are judged as said."""
+"""Scripted conversations: roles alternate, distances are right, splits are disjoint, answers are checked rightly."""
 
 import pytest
 from hypothesis import given, settings

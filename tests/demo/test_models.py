@@ -1,4 +1,4 @@
-"""The demo models: they load as any model does, are small, and know what docs/demo.md says they know."""
+"""The demo models load like any model, are small, and know what docs/demo.md says."""
 
 import json
 from functools import cache

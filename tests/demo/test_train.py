@@ -1,4 +1,4 @@
-"""Training: the plan by step, and a training that is broken off and goes on gives the same weights."""
+"""Training follows its plan, and an interrupted training ends with the same weights."""
 
 from pathlib import Path
 

@@ -15,7 +15,7 @@ from llmjobs.demo.words import CREATURES
 
 
 def identity(row: dict[str, object]) -> str:
-    """The row's question as text, its options in one order, so that only the same question is equal."""
+    """The row's question as text with its options in a fixed order, so that only equal questions are equal."""
     choices = sorted(row.get("choices", ()))  # type: ignore[call-overload]
     return " | ".join([str(row["question"]), *choices]).lower()
 

@@ -66,7 +66,7 @@ IMAGES = {"llmjobs:cpu": "Dockerfile.cpu", "llmjobs:cuda": "Dockerfile.cuda"}
 
 
 def is_placeholder(command: Command) -> bool:
-    """Whether a word stands for something."""
+    """Whether a word is a placeholder."""
     return any(word.strip("[]") in PLACEHOLDERS for word in command.words)
 
 

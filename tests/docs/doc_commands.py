@@ -1,8 +1,8 @@
-r"""Every command that the documentation shows, as words, and what a test does with each.
+r"""Every command in the documentation, as words, and what a test does with each.
 
-A block of ``sh`` or ``console`` is shell: a command a line, ``\`` goes on, ``#`` begins a comment, ``$`` is a prompt.
-A block that begins with ``#!`` is one script. Code in a sentence counts where it begins with one of the commands and
-has something behind it.
+A block of ``sh`` or ``console`` is shell: a command a line, ``\`` goes on, ``#`` begins a comment, ``$`` is a prompt. A
+block that begins with ``#!`` is one script. Code in a sentence counts where it begins with one of the commands and has
+something behind it.
 """
 
 import re
@@ -27,7 +27,7 @@ VARIABLE = re.compile(r"[A-Z_]+=\S*")
 
 @dataclass(frozen=True)
 class Command:
-    """One command: where it stands, its words without the path of ``.venv``, and variables set before it."""
+    """One command: where it is, its words without the path of ``.venv``, and variables set before it."""
 
     page: str
     words: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Every command that the documentation shows could run today: names, options, manifests, targets, files.
+"""Every command in the documentation is valid: names, options, manifests, targets, files.
 
 Those of llmjobs that are whole are run besides (``test_doc_commands_run.py``, slow), those of adding-a-benchmark.md by
 the test of its example. A command that belongs to no class here fails.

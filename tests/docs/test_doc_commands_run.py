@@ -1,4 +1,4 @@
-"""Every whole command of llmjobs that the documentation shows, run as a person would, one after another in one folder.
+"""Run every complete llmjobs command of the documentation, one after another in one folder, as a person would.
 
 What needs the hub gets the stand-in: each name of a model serves one layer of a demo model, MMLU a few made rows a
 subject. The commands share an interpreter's start: that ``llmjobs`` itself starts is seen by every other test.
@@ -57,7 +57,7 @@ GATED = "meta-llama/"
 
 
 def whole_commands() -> list[tuple[str, ...]]:
-    """Words of every command that can run as it stands, each once, what makes results before what reads them."""
+    """Words of every command that can be run unchanged, each once; commands that make results come first."""
     found = [c for c in all_commands() if c.words[0] == "llmjobs" and c.page != EXAMPLE and not is_placeholder(c)]
     words = list(dict.fromkeys(c.words for c in found if _is_whole(c)))
     return sorted(words, key=lambda one: ORDER.index(one[1]))

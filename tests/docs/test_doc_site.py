@@ -1,4 +1,4 @@
-"""The site builds whole, stops at what is broken, takes a new page by itself, and works opened as files."""
+"""The site builds, stops at broken links, includes a new page automatically, and works when opened as files."""
 
 import os
 import re

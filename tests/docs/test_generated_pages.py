@@ -1,4 +1,4 @@
-"""Generated pages are what their scripts write now, and the schema tells what each key does."""
+"""Generated pages are up to date, and the schema describes each key."""
 
 import importlib.util
 import re

@@ -25,7 +25,7 @@ def test_every_fault_has_promise_test_and_result():
 
 
 def test_the_campaign_found_nothing():
-    """The table of the last whole campaign: a thousand kills, no difference."""
+    """The last campaign's table: a thousand kills, no difference."""
     table = [
         [cell.strip() for cell in line.strip("| ").split("|")]
         for line in PAGE.splitlines()

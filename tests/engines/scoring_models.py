@@ -1,4 +1,4 @@
-"""Small random models, the same each time, and what a plain forward says of a request."""
+"""Small random models, the same each time, and the scores of a plain forward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def score_unit(scorer: Scorer, plan: UnitPlan) -> dict[int, list[Score]]:
 
 
 def plain_score(model: Any, request: Request, max_length: int = 512) -> Score:
-    """Score one request by one unbatched forward over the whole concatenation."""
+    """Score one request with an unbatched forward over the whole concatenation."""
     tokens = (request.context + request.continuation)[-(max_length + 1) :]
     with torch.no_grad():
         logprobs = model(torch.tensor([tokens[:-1]]), use_cache=False).logits[0].float().log_softmax(-1)

@@ -1,4 +1,4 @@
-"""A model on several GPUs: all that hold memory are timed and counted, not the first alone."""
+"""For a model on several GPUs, all that hold memory are timed and counted, not only the first."""
 
 from contextlib import contextmanager
 
@@ -10,7 +10,7 @@ from llmjobs.engines.transformers.device import DeviceClock
 
 
 class Cards:
-    """Three cards in the place of CUDA; the first and the last hold memory."""
+    """Three fake GPUs; the first and the last hold memory."""
 
     def __init__(self, held):
         self.held, self.current, self.now = held, 0, 0.0

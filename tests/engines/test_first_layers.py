@@ -1,4 +1,4 @@
-"""Trials on a model's first layers: every kind of layer is among them, and the whole model has the last word."""
+"""Trials on a model's first layers: they include every kind of layer, and the whole model decides."""
 
 from typing import Any
 

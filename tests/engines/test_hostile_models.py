@@ -19,7 +19,7 @@ from llmjobs.manifest.models import ModelSpec
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A whole model to be spoilt."""
+    """A complete model to be damaged."""
     return Path(shutil.copytree(DEMO_MODELS["demo-tiny"], tmp_path / "model"))
 
 

@@ -1,4 +1,4 @@
-"""What was found out about a model is kept, and nothing that belongs to something else is used."""
+"""Results of trials are kept, and never used for anything else than they were made for."""
 
 import json
 from pathlib import Path

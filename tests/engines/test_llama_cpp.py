@@ -63,7 +63,7 @@ def other(folder: Path) -> Iterator[Any]:
 
 
 def make_docs(vocabulary: int, seed: int = 1) -> Docs:
-    """Docs of every shape: letters behind shots, endings of several tokens, one suffix behind two contexts."""
+    """Docs of various shapes: letters after shots, endings of several tokens, one suffix after two contexts."""
     rng = random.Random(seed)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -143,7 +143,7 @@ def test_the_probe_chooses_the_shared_path(engine: LlamaEngine) -> None:
 
 
 def test_a_path_that_is_wrong_is_not_taken(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies that copy nothing: the prefix is not shared, and the reason is told."""
+    """If copies copy nothing, the prefix is not shared, and the reason is given."""
     warned: list[str] = []
     scorer = engine.scorer(warn=warned.append)
     monkeypatch.setattr(Context, "copy", lambda self, source, target: None)

@@ -1,4 +1,4 @@
-"""A weight that did not come from the files is random: such a model is refused, whatever the reason."""
+"""A weight that did not come from the files would be random, so such a model is refused, whatever the reason."""
 
 import json
 import shutil

@@ -15,7 +15,7 @@ WHOLE = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 def found(files: tuple[str, ...] = WHOLE, **contents: Mapping[str, Any]) -> Checkpoint:
-    """A repository; ``config`` and others stand for the JSON files of those names."""
+    """A repository; ``config`` and others become the JSON files of those names."""
     named = {f"{name}.json": value for name, value in contents.items()}
     return Checkpoint("maker/model", tuple(files), lambda name: named.get(name, {}))
 

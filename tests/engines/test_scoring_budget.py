@@ -13,7 +13,7 @@ from llmjobs.engines.transformers.budget import Budget, measure_batch_tokens
 
 
 def clock_of(times: dict[int, float], ran: list[int]) -> Any:
-    """A clock that moves by what the last forward is said to cost."""
+    """A clock that advances by the pretended cost of the last forward."""
     now = 0.0
     seen = 0
 

@@ -1,4 +1,4 @@
-"""A report of real runs says what was not asked as planned, and tells runs with other dates apart."""
+"""A report on real runs lists prompts that differ from the manifest, and distinguishes runs with other dates."""
 
 import csv
 import json

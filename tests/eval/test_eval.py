@@ -1,4 +1,4 @@
-"""The eval job: right figures, restart at any moment, one failing model, what stands in the summary."""
+"""The eval job: correct results, restart at any moment, one failing model, and the summary."""
 
 import csv
 import io

@@ -28,7 +28,7 @@ def small():
 
 @pytest.fixture
 def attempt(small, tmp_path):
-    """Runs the small eval with the kernel's count at a number; dies in a batch of the second unit where told to."""
+    """Run the small eval with a given kernel count; die in a batch of the second unit if requested."""
     job = small[0]
 
     def run(count: int | None, dies_in: int | None = None) -> tuple[int, str]:

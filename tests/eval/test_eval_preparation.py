@@ -1,4 +1,4 @@
-"""What has to be tried before the first question is kept for the next run, and a run goes on as it began."""
+"""Trials before the first question are kept for the next run, and a run continues as it began."""
 
 import json
 import logging

@@ -11,7 +11,7 @@ CUT = tuple(map(ord, "\n</think>\n\n"))
 
 
 def follow(text: str, *, begun: bool, tokens: int, answer: int) -> tuple[str, bool]:
-    """Let a model that would write ``text`` (a character a token) write it; returns what stands in the reply."""
+    """Let a model that would write ``text`` (one character per token) write it; return the reply."""
     count = ThinkingCount(ThinkingLimit(MARKS, begun, tokens, answer, CUT), lambda ids: "".join(map(chr, ids)))
     said = ""
     for chosen in text:

@@ -1,4 +1,4 @@
-"""A copy of the library with something added, run in a process of its own: what CONTRIBUTING promises, done."""
+"""Add something to a copy of the library and run it in a separate process, to check what CONTRIBUTING promises."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says that an extension takes is what it takes: each is added to a copy of the library and run.
+"""Each extension is added to a copy of the library and run, and takes exactly the files that CONTRIBUTING says.
 
 The counts of files are asserted, so that a list of names typed a second time somewhere makes a test fail.
 """

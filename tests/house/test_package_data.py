@@ -1,4 +1,4 @@
-"""Every file of the library that is no module is named in pyproject.toml, else the wheel would come without it."""
+"""Every file of the library that is not a module is named in pyproject.toml, otherwise the wheel would lack it."""
 
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The stand-in hub, and a process that takes it for the real one: endpoint, caches and token in a temporary folder."""
+"""The stand-in hub, and a process that uses it: endpoint, caches and token are in a temporary folder."""
 
 import io
 import sys

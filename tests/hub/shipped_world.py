@@ -1,4 +1,4 @@
-"""What the shipped manifests name, on the stand-in hub: real shapes without weights, sample rows of all benchmarks."""
+"""What the bundled manifests name, on the stand-in hub: real shapes without weights, sample rows of all benchmarks."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ STORED_BYTES = {"bfloat16": 2, "float32": 4}
 
 
 class Claimed(bytes):
-    """A file that cannot be fetched: the hub tells a size and holds nothing."""
+    """A file that cannot be fetched: the hub reports a size but has no content."""
 
     size: int
 

@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json({"type": "user", "name": account, "auth": {"accessToken": {"role": "read"}}})
 
     def _refused(self, kind: str, name: str) -> bool:
-        """Answer as the hub does: unknown and private look alike, gated tells itself."""
+        """Answer like the hub: unknown and private look alike, gated is reported as such."""
         repo = self.hub.find(kind, name)
         if self.token and self.token not in self.hub.accounts:
             self._error(401, "", "Invalid credentials in Authorization header")

@@ -1,4 +1,4 @@
-"""What the stand-in hub serves: repositories of one commit each, faults to show, requests seen."""
+"""The repositories of the stand-in hub, each with one commit; possible faults; and requests seen."""
 
 import hashlib
 import re

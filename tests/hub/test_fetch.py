@@ -1,4 +1,4 @@
-"""``llmjobs fetch`` against the stand-in: sizes first, everything in the cache, and what is missing told."""
+"""``llmjobs fetch`` against the stand-in: sizes first, everything in the cache, and missing files reported."""
 
 import io
 import os

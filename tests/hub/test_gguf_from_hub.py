@@ -1,4 +1,4 @@
-"""A GGUF file of a repository on the hub: one file is fetched, found offline, and what is unclear is told."""
+"""A GGUF file of a repository on the hub: one file is fetched, found offline, and an unclear choice is reported."""
 
 import io
 from typing import Any

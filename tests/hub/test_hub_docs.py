@@ -30,7 +30,7 @@ SAME = 0.7
 
 
 def messages() -> list[str]:
-    """Every line that the hub's code can tell; ``{}`` where a name or a number goes."""
+    """Every message of the hub's code; ``{}`` stands for a name or a number."""
     files = [*(LIBRARY / "hub").glob("*.py"), LIBRARY / "fetch.py"]
     found = (one for path in sorted(files) for one in _messages_of(ast.parse(path.read_text(encoding="utf-8"))))
     return [line for line in dict.fromkeys(found) if re.search(r"\w+ \w+ \w+", line)]

@@ -1,4 +1,4 @@
-"""``fetch`` and ``doctor`` look before they fetch: what cannot be had or used is said at once, with an exit code."""
+"""``fetch`` and ``doctor`` check before they fetch: problems are reported at once, with an exit code."""
 
 import io
 import json

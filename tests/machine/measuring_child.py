@@ -1,4 +1,4 @@
-"""A child for the tests (``python -m measuring_child``): burns, dies or waits as its task says."""
+"""A child for the tests (``python -m measuring_child``): it computes, dies or waits, as its task says."""
 
 import os
 import signal

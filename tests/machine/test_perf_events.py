@@ -1,4 +1,4 @@
-"""CPU counters: figures where the kernel gives them, a reason everywhere else."""
+"""CPU counters: values if the kernel gives them, otherwise a reason."""
 
 import errno
 

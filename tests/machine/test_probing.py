@@ -1,4 +1,4 @@
-"""Probes in a child: what it tells, and a probe that takes its process down."""
+"""Probes in a child: their results, and a probe that crashes its process."""
 
 import pytest
 

@@ -26,7 +26,7 @@ def probe(layers, *_) -> Machine:
 
 
 def result_of(task) -> dict:
-    """What a finished cell tells."""
+    """The result of a finished cell."""
     quantization = task["model"]["quantization"]
     records = [
         {
@@ -55,7 +55,7 @@ def result_of(task) -> dict:
 
 
 class StandIn:
-    """Takes the place of ``run_child``; ``acts`` says what happens at a call (by number from 1, or by precision)."""
+    """Replaces ``run_child``; ``acts`` says what happens in a call (by number from 1, or by precision)."""
 
     def __init__(self) -> None:
         self.started: list[str] = []

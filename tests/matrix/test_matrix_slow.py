@@ -83,7 +83,7 @@ def test_quantized_weights_are_smaller(grid):
 
 
 def test_killed_twice_the_same_grid(tmp_path):
-    """SIGKILL in the middle of two cells, then to the end: the answers of an unbroken run, no process left behind."""
+    """After SIGKILL in the middle of two cells and a resume: the answers of an unbroken run, no process left over."""
     model = {"id": "llmjobs/demo-base", "name": "model", "dtype": "float32"}
     path = write(tmp_path / "grid.yaml", model, devices=["cpu"], dtypes=["float32"], threads=[1])
     assert llmjobs("matrix", path, "--results", tmp_path / "whole").returncode == 0
@@ -130,7 +130,7 @@ def _children(pid: int) -> list[psutil.Process]:
 
 
 def test_a_child_that_is_killed_for_memory(tmp_path):
-    """A limit on memory that the model does not fit into, as a container sets it: a line, and the others go on."""
+    """A memory limit that the model exceeds, as in a container: one line, and the other cells continue."""
     folder = make_llama(tmp_path / "llama", hidden=1088, layers=12, length=2048, spread=0.02)
     model = {"id": str(folder), "name": "model"}
     path = write(tmp_path / "grid.yaml", model, devices=["cpu"], quantizations=["none"], dtypes=["float32"])

@@ -1,4 +1,4 @@
-"""Studies over the stand-in server."""
+"""Studies that use the stand-in server."""
 
 import json
 from pathlib import Path

@@ -37,7 +37,7 @@ def ended(arguments, kill_after_s: float | None) -> int:
 
 
 def until_whole(results, arguments, rng: random.Random, kills: float) -> list[int]:
-    """Run until the exit code is 0; after every other one something is said to be missing."""
+    """Run until the exit code is 0; after every other run a message says that something is missing."""
     codes = []
     while not codes or codes[-1] != 0:
         assert len(codes) < RUNS_MOST

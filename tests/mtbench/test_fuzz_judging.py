@@ -1,4 +1,4 @@
-"""What a judge says, and the files that others bring: read, or not read, or one line; never a wait."""
+"""Judges' replies and foreign files are read, or counted as unreadable, or give one line, without delay."""
 
 import json
 import time

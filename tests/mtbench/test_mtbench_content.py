@@ -38,7 +38,7 @@ def test_the_own_words_are_not_the_published_ones(shared_data):
 
 @pytest.mark.parametrize("number", range(3))
 def test_a_published_prompt_is_filled_as_fastchat_fills_it(shared_data, number):
-    """The judged file holds the prompts that FastChat sent."""
+    """The judged file contains the prompts that FastChat sent."""
     folder = shared_data / "mt_bench"
     lines = (folder / "selfeval/model_judgment/gpt-4_single.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]

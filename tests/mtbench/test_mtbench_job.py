@@ -1,4 +1,4 @@
-"""The mtbench job against the stand-in server: records, troubles, limits, secrets, FastChat's files."""
+"""The mtbench job against the stand-in server: records, errors, limits, secrets, FastChat's files."""
 
 import json
 import re
@@ -170,7 +170,7 @@ def test_a_cut_answer_is_booked(study, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("is_counted", [True, False])
 def test_no_tokenizer_passes_the_limit(study, tmp_path, monkeypatch, is_counted):
-    """A server that counts a token for each byte, or nothing: the limit holds."""
+    """The limit holds whether a server counts one token per byte or nothing."""
     with stand_in() as server:
         server.counts = "bytes" if is_counted else None
         path = study(server.url, answers=[], max_new_tokens=20, spending={"tokens": 9000})

@@ -1,4 +1,4 @@
-"""Killed at ten moments: each judgment stands once, and a call is repeated only if it was in flight."""
+"""Killed at ten moments: each judgment exists once, and a call is only repeated if it was in progress."""
 
 import os
 import random

@@ -73,7 +73,7 @@ def test_published_judgments_and_answers_end_to_end(tmp_path, shared_data):
 
 
 def test_agents_that_are_level_are_not_ranked(tmp_path, capsys):
-    """One question, the same answers: nobody is the highest, nobody wins, and there is no interval."""
+    """With one question and equal answers, nobody is the highest, nobody wins, and there is no interval."""
     question = {"question_id": 1, "category": "math", "turns": ["1+1?", "2+2?"], "reference": ["2", "4"]}
     (tmp_path / "q.jsonl").write_text(json.dumps(question))
     for name in "ab":

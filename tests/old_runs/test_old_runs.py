@@ -1,4 +1,4 @@
-"""Runs that version 0.1.0 left (``runs.tar.gz``, made by its own commands) are read, and go on, in every later one.
+"""Runs of version 0.1.0 (``runs.tar.gz``, made by its commands) can be read and resumed by every later version.
 
 ``finished`` has a section of each job; ``killed-JOB`` died by SIGKILL in the middle. They have no checksums, no number
 of steps and no memory that must stay. Where the bundled model or data changed since, what the old run recorded of them

@@ -1,6 +1,6 @@
 """Executes a notebook on the kernel of another environment, in the working folder; its outputs go into the file.
 
-``python run_notebook.py NOTEBOOK PYTHON``. A process of its own, so that a killed kernel's sockets end with it.
+``python run_notebook.py NOTEBOOK PYTHON``. A separate process, so that a killed kernel's sockets end with it.
 """
 
 import json

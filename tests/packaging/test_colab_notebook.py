@@ -67,7 +67,7 @@ def test_the_choices_exist_and_are_explained(notebook):
 
 
 def prepared(notebook: Any, **parameters: object) -> Any:
-    """A copy with the parameters of this run in a cell of their own, as papermill has it."""
+    """A copy with this run's parameters in a separate cell, as papermill does."""
     copy = nbformat.from_dict(json.loads(json.dumps(notebook)))
     at = copy.cells.index(parameters_of(copy)) + 1
     lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
@@ -181,7 +181,7 @@ def tiny_wheel(folder: Path, *, named: str = "llmjobs-9.9-py3-none-any.whl", nee
 
 
 def install(notebook: Any, folder: Path, monkeypatch) -> subprocess.CompletedProcess[str]:
-    """Run the parameters and the install cell as they are committed, without a network, into ``folder``/target."""
+    """Run the parameters and the install cell as committed, without a network, into ``folder``/target."""
     monkeypatch.setenv("PIP_TARGET", str(folder / "target"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     (cell,) = [cell for cell in notebook.cells if "def uploaded" in cell.source]

@@ -1,4 +1,4 @@
-"""Wheel and sdist: what they hold, what they say of themselves, and that a job runs from each where nothing else is."""
+"""Wheel and sdist: their contents and metadata, and a job run from each in an empty environment."""
 
 import email
 import os

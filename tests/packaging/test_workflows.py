@@ -1,4 +1,4 @@
-"""The hosted CI runs the same script as everywhere else, with no more rights than to read."""
+"""The hosted CI runs the same script as everywhere else, with read-only rights."""
 
 from pathlib import Path
 from typing import Any

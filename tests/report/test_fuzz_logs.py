@@ -50,7 +50,7 @@ ROW = {"model": "m", "id": 1, "pred": "A", "target": "A", "probabilities": [0.7,
 
 
 def layouts(folder: Path) -> dict[str, Callable[[], Path]]:
-    """What each reader takes, whole; returns what to read."""
+    """An intact log for each reader; return what to read."""
     return {
         "run": lambda: FakeRun(questions=4, skills={"a": 1.0, "b": 0.0}, subjects=("x", "y")).write(folder / "run"),
         "lm-eval": lambda: write_lm_eval(folder, "org/one", 3),

@@ -52,7 +52,7 @@ def rendered(page: Path, tmp_path: Path, script: str = "") -> str:
 
 
 def choose(**values: str) -> str:
-    """A script that sets filters and tells the page."""
+    """Return a script that sets filters and reports the page."""
     return "".join(
         f"document.getElementById('{name}').value={value!r};"
         f"document.getElementById('{name}').dispatchEvent(new Event('{'input' if name == 'search' else 'change'}'));"

@@ -1,4 +1,4 @@
-"""Readers against the tools' own figures: each metric by itself, the same numbers, and a notice where they differ."""
+"""Readers against the tools' own figures: each metric separately, the same numbers, and a notice if they differ."""
 
 import json
 import zipfile

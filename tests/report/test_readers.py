@@ -198,7 +198,7 @@ def test_a_mark_without_an_answer_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_places_written_as_floats(tmp_path: Path, first: int) -> None:
-    """Data frames write whole numbers as ``1.0`` where another row of the column is empty."""
+    """Data frames write whole numbers as ``1.0`` if another row of the column is empty."""
     rows = [f"m,q{n},{n % 4 + first}.0,{'ABCD'[n % 4 if n % 3 else (n + 1) % 4]}" for n in range(24)]
     header = "model,id,gold,prediction"
     assert accuracies(tmp_path, "\n".join([header, *rows, "m,q24,,A"])) == {"m": (16, 24)}

@@ -1,4 +1,4 @@
-"""Reports on made run folders: what is written, what is refused, what is told."""
+"""Reports on made-up run folders: what is written, refused and reported."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Each sentence of the first page is true as it is written: on published answers, beside plain numpy."""
+"""Each sentence of the first page is true: checked on published answers against plain numpy."""
 
 import csv
 import itertools

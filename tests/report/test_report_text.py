@@ -65,7 +65,7 @@ def test_every_script_can_be_read_back(tmp_path: Path) -> None:
 
 
 def printed(text: str, right: bool = False) -> str:
-    """What stands on the line from left to right, letter by letter."""
+    """The letters of the line from left to right."""
     return "".join(
         "".join(glyph.text for glyph in run.glyphs) if run.glyphs else run.text
         for run in set_line(text, "regular", right)

@@ -1,4 +1,4 @@
-"""Two textbook definitions written out, to hold the library against."""
+"""Two textbook definitions written out, to compare the library with."""
 
 from collections.abc import Hashable, Sequence
 

@@ -1,4 +1,4 @@
-"""A toy job that says which phase it is in and stays there: ``signal_toy.py FOLDER PHASE SECONDS``."""
+"""A toy job that reports its phase and stays there: ``signal_toy.py FOLDER PHASE SECONDS``."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Damage to what a run left: noticed, said, and made good from the generation before or from the records."""
+"""Damage to a run's files is detected, reported, and repaired from the previous checkpoint or the records."""
 
 import os
 import re

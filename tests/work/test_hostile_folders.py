@@ -1,4 +1,4 @@
-"""Folders and names that mean harm: whatever lies in the results, nothing outside of them is written."""
+"""Malicious folders and names: whatever is in the results, nothing outside of them is written."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ SECRET = b"what was here before\n"
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder beside the results whose files must stay as they are."""
+    """A folder beside the results whose files must stay unchanged."""
     folder = tmp_path / "outside"
     folder.mkdir()
     for name in ("file", "checkpoint.pkl", "records.jsonl", "unit.json"):

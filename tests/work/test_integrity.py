@@ -1,4 +1,4 @@
-"""What was saved is what is read: a file of a unit that something else changed is refused, whole units too."""
+"""What was saved is what is read: a file of a unit that something else changed is refused, also in finished units."""
 
 import json
 import os
@@ -130,7 +130,7 @@ def test_a_run_without_digests_is_read_line_by_line(finished):
 
 
 def test_other_steps_are_refused(tmp_path):
-    """How a unit is cut into steps may change with the version: it must not go on at another question."""
+    """A later version may cut a unit into other steps; then it must not continue at another question."""
     folder = RunFolder.create(tmp_path, "run")
 
     def stop(unit, records):

@@ -38,7 +38,7 @@ class WatchedJob(ToyJob):
 
 
 def growth(tmp_path, leak) -> tuple[float, int]:
-    """Bytes a unit and open files, from the first units to the last, in a process of its own."""
+    """Bytes per unit and open files, from the first units to the last, in a separate process."""
     import shutil
 
     folder, told = fast_folder(), tmp_path / "figures"

@@ -1,4 +1,4 @@
-"""Leases: what a worker thought dead goes on writing never reaches the run, and what was saved is never lost."""
+"""Leases: what an abandoned worker still writes never reaches the run, and saved work is never lost."""
 
 import contextlib
 import errno

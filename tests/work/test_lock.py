@@ -25,7 +25,7 @@ HOLD = (
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process that holds the lock."""
+    """Another process, which holds the lock."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
@@ -73,7 +73,7 @@ def test_without_locks_a_live_process_of_this_machine_is_still_refused(tmp_path,
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_another_machine_that_did_not_end_cleanly_is_a_warning(tmp_path, locks, request, caplog):
-    """It may have been cut off (Colab, a spot machine): the run must go on here."""
+    """It may have been cut off (Colab, a spot machine), so the run must continue here."""
     if not locks:
         request.getfixturevalue("no_locks")
     note(tmp_path / "run", pid=1, host="elsewhere")

@@ -1,4 +1,4 @@
-"""A kill by the kernel for memory is told from a person's, and only the first changes anything."""
+"""A kill by the kernel for memory is distinguished from a person's, and only the first changes anything."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ class DyingWork(ToyWork):
 
 
 class DyingJob(ToyJob):
-    """Dies in a step, and keeps what the runner told it when it opened the unit."""
+    """Dies in a step, and stores what the runner passed when it opened the unit."""
 
     def __init__(self, dies_at=None):
         super().__init__(units=1, steps=4)
@@ -47,7 +47,7 @@ class DyingJob(ToyJob):
 
 @pytest.fixture
 def attempt(tmp_path, monkeypatch):
-    """Runs the job with the kernel's count at a number; returns what it was told (None: it died)."""
+    """Run the job with a given kernel count; return what was passed to it (None: it died)."""
 
     def run(count, dies_at=None, boot="one", group="group", host=None):
         """``count`` is the control group's; ``host`` the machine's."""
@@ -117,7 +117,7 @@ def test_after_a_start_of_the_machine_the_count_means_nothing(attempt):
 
 
 def test_an_end_in_sight_is_no_kill(attempt, tmp_path, monkeypatch):
-    """Stopped by a signal at 5; the kernel kills somebody else until the next start."""
+    """Stopped by a signal at 5; the kernel kills another process before the next start."""
     monkeypatch.setattr(memory_kills, "own_oom_kills", lambda: ("group", 5))
     folder = RunFolder.create(tmp_path, "run")
     run_job(DyingJob(), folder, lambda unit, records: os.kill(os.getpid(), signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""The runner: what is done is skipped, what was cut off goes on, what fails is shown."""
+"""The runner skips finished units, resumes interrupted ones, and reports failures."""
 
 import os
 import random
@@ -52,7 +52,7 @@ def test_a_failing_unit_does_not_stop_the_others(folder):
 
 @pytest.mark.parametrize("at", ["while it runs", "when it is shown again"])
 def test_a_reader_that_goes_away_fails_no_unit(folder, unbroken, at):
-    """``--show | head``: the command ends, and nothing says that a unit failed."""
+    """After ``--show | head``, the command ends, and no unit counts as failed."""
 
     def gone(*_):
         raise BrokenPipeError

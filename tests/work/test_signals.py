@@ -1,4 +1,4 @@
-"""Signals in each phase of a job: once, twice, with nobody there for a second one, and ignored from the start."""
+"""Signals in each phase of a job: once, twice, without anybody to send a second one, and ignored from the start."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ SHAPE = {"units": 2, "steps": 2}
 
 
 class Started:
-    """The toy job in a process of its own, in the phase that is asked for."""
+    """The toy job in a separate process, in the requested phase."""
 
     def __init__(self, folder: Path, phase: str, seconds: float, **environment: str) -> None:
         command = [sys.executable, SCRIPT, folder, phase, str(seconds)]
@@ -34,7 +34,7 @@ class Started:
         self.process.send_signal(number)
 
     def end(self) -> tuple[int, str, float]:
-        """Exit code, what it said, and seconds since it was in its phase."""
+        """Exit code, output, and seconds since it reached its phase."""
         _, said = self.process.communicate(timeout=60)
         return self.process.returncode, said, time.monotonic() - self.began
 
