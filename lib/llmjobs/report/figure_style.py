@@ -76,6 +76,12 @@ def blank(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     return figure
 
 
+def lay_out(figure: Figure) -> None:
+    """Find the places of the parts of a figure, for what is drawn next or measured."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+
+
 def percent_axis(axes: Axes, which: str = "x") -> None:
     """Label an axis of shares in percent."""
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -213,7 +219,7 @@ OFFSETS = (
 def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write each label at the first place around its point where it fits, with a thin line if far."""
     figure: Any = axes.figure
-    figure.draw_without_rendering()
+    lay_out(figure)
     frame = axes.get_window_extent()
     centres = [axes.transData.transform((x, y)) for x, y, _ in points]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]

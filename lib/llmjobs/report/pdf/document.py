@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from matplotlib.figure import Figure as MatplotlibFigure
 from reportlab import rl_config
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
@@ -26,14 +25,14 @@ from llmjobs.report.figure_style import BLUE, ORANGE
 from llmjobs.report.pdf import styles
 from llmjobs.report.pdf.tables import table_flowables
 from llmjobs.report.pdf.text import Span, Text
-from llmjobs.report.pdf.vector import Plot
+from llmjobs.report.pdf.vector import Drawing, Plot
 from llmjobs.report.text.fonts import register_fonts
 from llmjobs.report.text.shaping import draw_line, letters_of, text_width
 from llmjobs.report.text.visible import visible
 
 # From blocks to reportlab's flowables.
 
-Figures = Mapping[str, MatplotlibFigure]
+Figures = Mapping[str, Drawing]
 MOST_LINES = 8
 """Maximum number of lines of a finding on the first page, however long its names are."""
 

@@ -1,5 +1,12 @@
-"""Draws a matplotlib figure on a reportlab canvas: vectors, and text in the document's own fonts."""
+"""Draws a matplotlib figure on reportlab canvases: vectors, and text in the document's own fonts.
 
+A figure is laid out and traced once (:func:`trace`). The document is built twice, the second time with the page numbers
+of its contents, and every plot has a file of its own: they all get the same :class:`Drawing`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +17,10 @@ from matplotlib.path import Path
 from matplotlib.transforms import Transform
 from reportlab.lib.colors import Color
 from reportlab.pdfgen.canvas import Canvas
+from reportlab.pdfgen.pathobject import PDFPathObject
 from reportlab.platypus import Flowable
 
+from llmjobs.report.text.fonts import Face
 from llmjobs.report.text.lettering import face_of
 from llmjobs.report.text.shaping import draw_line, text_width
 from llmjobs.report.text.visible import visible
@@ -20,13 +29,77 @@ CAPS = {"butt": 0, "round": 1, "projecting": 2}
 JOINS = {"miter": 0, "round": 1, "bevel": 2}
 
 
-class CanvasRenderer(RendererBase):
-    """A matplotlib renderer at 72 dots per inch that draws on a reportlab canvas."""
+Mark = Callable[[Canvas], None]
+"""Puts one line, area or text on a canvas."""
+Box = tuple[float, float, float, float]
+Rgba = tuple[float, float, float, float]
 
-    def __init__(self, canvas: Canvas, width: float, height: float) -> None:
-        """Draw on ``canvas``, ``width`` × ``height`` points from its origin."""
+
+@dataclass(frozen=True)
+class Drawing:
+    """A traced figure: its size in points, and everything on it from back to front."""
+
+    width: float
+    height: float
+    marks: tuple[Mark, ...]
+
+    def draw_on(self, canvas: Canvas, scale: float = 1.0) -> None:
+        """Draw it from the canvas' origin."""
+        canvas.saveState()
+        canvas.scale(scale, scale)
+        for mark in self.marks:
+            mark(canvas)
+        canvas.restoreState()
+
+
+def trace(figure: Figure) -> Drawing:
+    """Trace a figure whose layout is settled, at 72 dots per inch, and give it its own resolution back."""
+    width, height = (float(side) * 72 for side in figure.get_size_inches())
+    dpi = figure.dpi
+    renderer = TracingRenderer(width, height)
+    figure.dpi = 72
+    figure.draw(renderer)
+    figure.dpi = dpi
+    return Drawing(width, height, tuple(renderer.marks))
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """Colour, width in points, ends, joins and dashes of a line."""
+
+    colour: Rgba
+    width: float
+    cap: int
+    join: int
+    dashes: tuple[list[float], float] | None
+
+    @classmethod
+    def of(cls, gc: GraphicsContextBase, width: float) -> "Stroke":
+        """Read matplotlib's graphics context, which it uses again for what comes next."""
+        red, green, blue, alpha = map(float, gc.get_rgb())
+        offset, dashes = gc.get_dashes()
+        dashed = None if dashes is None else (np.asarray(dashes, dtype=float).tolist(), float(offset or 0))
+        cap, join = CAPS.get(str(gc.get_capstyle()), 0), JOINS.get(str(gc.get_joinstyle()), 0)
+        return cls((red, green, blue, alpha), width, cap, join, dashed)
+
+    def use_on(self, canvas: Canvas) -> None:
+        """Set it for the lines that follow."""
+        canvas.setStrokeColor(_colour(self.colour))
+        canvas.setLineWidth(self.width)
+        canvas.setLineCap(self.cap)
+        canvas.setLineJoin(self.join)
+        if self.dashes:
+            canvas.setDash(*self.dashes)
+
+
+class TracingRenderer(RendererBase):
+    """A matplotlib renderer at 72 dots per inch that notes what is drawn."""
+
+    def __init__(self, width: float, height: float) -> None:
+        """``width`` × ``height`` is in points."""
         super().__init__()
-        self.canvas, self.width, self.height = canvas, width, height
+        self.width, self.height = width, height
+        self.marks: list[Mark] = []
 
     def flipy(self) -> bool:
         """The y axis points upwards, as in PDF."""
@@ -53,38 +126,16 @@ class CanvasRenderer(RendererBase):
         rgbFace: Any = None,  # noqa: N803
     ) -> None:
         """Stroke and fill one path."""
-        self.canvas.saveState()
-        self._clip(gc)
-        line = self.canvas.beginPath()
-        _trace(line, path, transform)
+        line = PDFPathObject()
+        _follow(line, path, transform)
         width = float(gc.get_linewidth())
-        stroke = width > 0 and gc.get_rgb()[3] > 0
-        if stroke:
-            self._stroke(gc, width)
-        fill = rgbFace is not None and (len(rgbFace) < 4 or rgbFace[3] > 0)
-        if fill:
+        stroke = Stroke.of(gc, width) if width > 0 and gc.get_rgb()[3] > 0 else None
+        fill = None
+        if rgbFace is not None and (len(rgbFace) < 4 or rgbFace[3] > 0):
             alpha = gc.get_alpha() if gc.get_forced_alpha() else (rgbFace[3] if len(rgbFace) > 3 else 1.0)
             red, green, blue = (float(part) for part in rgbFace[:3])
-            self.canvas.setFillColor(Color(red, green, blue, alpha=float(alpha)))
-        self.canvas.drawPath(line, stroke=int(stroke), fill=int(fill))
-        self.canvas.restoreState()
-
-    def _stroke(self, gc: GraphicsContextBase, width: float) -> None:
-        red, green, blue, alpha = map(float, gc.get_rgb())
-        self.canvas.setStrokeColor(Color(red, green, blue, alpha=alpha))
-        self.canvas.setLineWidth(width)
-        self.canvas.setLineCap(CAPS.get(str(gc.get_capstyle()), 0))
-        self.canvas.setLineJoin(JOINS.get(str(gc.get_joinstyle()), 0))
-        offset, dashes = gc.get_dashes()
-        if dashes is not None:
-            self.canvas.setDash(np.asarray(dashes, dtype=float).tolist(), float(offset or 0))
-
-    def _clip(self, gc: GraphicsContextBase) -> None:
-        box = gc.get_clip_rectangle()
-        if box is not None:
-            outline = self.canvas.beginPath()
-            outline.rect(*map(float, box.bounds))
-            self.canvas.clipPath(outline, stroke=0, fill=0)
+            fill = (red, green, blue, float(alpha))
+        self.marks.append(partial(_draw_path, line=line, clip=_clip(gc), stroke=stroke, fill=fill))
 
     def draw_quad_mesh(
         self,
@@ -105,8 +156,7 @@ class CanvasRenderer(RendererBase):
         colours = np.asarray(facecolors).reshape(mesh_height, mesh_width, -1)
         width = float(gc.get_linewidth()) if len(edgecolors) else 0.0
         inset = width / 2
-        self.canvas.saveState()
-        self._clip(gc)
+        cells: list[tuple[Box, Rgba]] = []
         for row in range(mesh_height):
             start = 0
             for column in range(mesh_width):
@@ -118,10 +168,10 @@ class CanvasRenderer(RendererBase):
                 red, green, blue, alpha = map(float, colours[row, start])
                 left, low = min(x0, x1) + inset, min(y0, y1) + inset
                 if alpha > 0:
-                    self.canvas.setFillColor(Color(red, green, blue, alpha=alpha))
-                    self.canvas.rect(left, low, abs(x1 - x0) - width, abs(y1 - y0) - width, stroke=0, fill=1)
+                    box = left, low, abs(x1 - x0) - width, abs(y1 - y0) - width
+                    cells.append((box, (red, green, blue, alpha)))
                 start = column + 1
-        self.canvas.restoreState()
+        self.marks.append(partial(_fill_cells, cells=cells, clip=_clip(gc)))
 
     def draw_text(
         self,
@@ -136,26 +186,74 @@ class CanvasRenderer(RendererBase):
     ) -> None:
         """Print one line, turned by ``angle`` degrees."""
         red, green, blue = (round(255 * float(c)) for c in gc.get_rgb()[:3])
-        self.canvas.saveState()
-        self.canvas.translate(float(x), float(y))
-        self.canvas.rotate(float(angle))
-        draw_line(
-            self.canvas,
-            0,
-            0,
-            visible(s, keep_lines=False),
-            face_of(prop),
-            prop.get_size_in_points(),
-            f"#{red:02x}{green:02x}{blue:02x}",
+        self.marks.append(
+            partial(
+                _draw_text,
+                at=(float(x), float(y), float(angle)),
+                text=visible(s, keep_lines=False),
+                face=face_of(prop),
+                size=prop.get_size_in_points(),
+                ink=f"#{red:02x}{green:02x}{blue:02x}",
+            )
         )
-        self.canvas.restoreState()
 
     def draw_image(self, gc: GraphicsContextBase, x: float, y: float, im: Any, transform: Any = None) -> None:
         """Refuse pixels, because the plots consist of lines, areas and text."""
         raise NotImplementedError("plots of the report are drawn as vectors")
 
 
-def _trace(line: Any, path: Path, transform: Transform) -> None:
+def _draw_path(
+    canvas: Canvas, *, line: PDFPathObject, clip: Box | None, stroke: Stroke | None, fill: Rgba | None
+) -> None:
+    canvas.saveState()
+    _clip_to(canvas, clip)
+    if stroke:
+        stroke.use_on(canvas)
+    if fill:
+        canvas.setFillColor(_colour(fill))
+    canvas.drawPath(line, stroke=int(stroke is not None), fill=int(fill is not None))
+    canvas.restoreState()
+
+
+def _fill_cells(canvas: Canvas, *, cells: Sequence[tuple[Box, Rgba]], clip: Box | None) -> None:
+    canvas.saveState()
+    _clip_to(canvas, clip)
+    for box, colour in cells:
+        canvas.setFillColor(_colour(colour))
+        canvas.rect(*box, stroke=0, fill=1)
+    canvas.restoreState()
+
+
+def _draw_text(canvas: Canvas, *, at: tuple[float, float, float], text: str, face: Face, size: float, ink: str) -> None:
+    x, y, angle = at
+    canvas.saveState()
+    canvas.translate(x, y)
+    canvas.rotate(angle)
+    draw_line(canvas, 0, 0, text, face, size, ink)
+    canvas.restoreState()
+
+
+def _colour(rgba: Rgba) -> Color:
+    red, green, blue, alpha = rgba
+    return Color(red, green, blue, alpha=alpha)
+
+
+def _clip(gc: GraphicsContextBase) -> Box | None:
+    box = gc.get_clip_rectangle()
+    if box is None:
+        return None
+    x, y, width, height = map(float, box.bounds)
+    return x, y, width, height
+
+
+def _clip_to(canvas: Canvas, box: Box | None) -> None:
+    if box is not None:
+        outline = canvas.beginPath()
+        outline.rect(*box)
+        canvas.clipPath(outline, stroke=0, fill=0)
+
+
+def _follow(line: PDFPathObject, path: Path, transform: Transform) -> None:
     last = (0.0, 0.0)
     for points, code in path.iter_segments(transform, simplify=False):
         p = [float(value) for value in points]
@@ -184,12 +282,11 @@ def _trace(line: Any, path: Path, transform: Transform) -> None:
 class Plot(Flowable):  # type: ignore[misc]
     """A figure in the text, scaled down only if it is wider than the frame."""
 
-    def __init__(self, figure: Figure) -> None:
-        """``figure`` must already have its layout."""
+    def __init__(self, drawing: Drawing) -> None:
+        """Take a traced figure."""
         super().__init__()
-        self.figure = figure
-        width, height = figure.get_size_inches()
-        self.natural = (float(width) * 72, float(height) * 72)
+        self.drawing = drawing
+        self.natural = (drawing.width, drawing.height)
         self.scale = 1.0
 
     def fit(self, width: float) -> float:
@@ -202,16 +299,5 @@ class Plot(Flowable):  # type: ignore[misc]
         return self.natural[0] * self.scale, self.natural[1] * self.scale
 
     def draw(self) -> None:
-        draw_on(self.canv, self.figure, self.scale)
-
-
-def draw_on(canvas: Canvas, figure: Figure, scale: float) -> None:
-    """Draw a figure from the canvas' origin at 72 dots per inch, then restore its resolution."""
-    width, height = (float(side) * 72 for side in figure.get_size_inches())
-    dpi = figure.dpi
-    canvas.saveState()
-    canvas.scale(scale, scale)
-    figure.dpi = 72
-    figure.draw(CanvasRenderer(canvas, width, height))
-    figure.dpi = dpi
-    canvas.restoreState()
+        """Draw the figure where it stands."""
+        self.drawing.draw_on(self.canv, self.scale)

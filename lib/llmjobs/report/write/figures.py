@@ -10,16 +10,17 @@ from reportlab.pdfgen.canvas import Canvas
 from llmjobs import disk
 from llmjobs.errors import RunFolderError
 from llmjobs.report.blocks import Figure
-from llmjobs.report.figure_style import styled
-from llmjobs.report.pdf.vector import draw_on
+from llmjobs.report.figure_style import lay_out, styled
+from llmjobs.report.pdf.vector import Drawing, trace
 from llmjobs.report.text.fonts import register_fonts
+from llmjobs.report.text.lettering import LetteringCanvas
 from llmjobs.report.text.visible import visible
 
 DPI = 160
 
 
-def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Plot]:
-    """Draw every figure among ``blocks`` once, write it below ``folder`` and return the plots by name.
+def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Drawing]:
+    """Draw every figure among ``blocks`` once, write it below ``folder`` and return the drawings by name.
 
     Raises:
         RunFolderError: ``folder`` is a link, which may lead anywhere, or cannot be written.
@@ -30,32 +31,34 @@ def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Plot]:
     with disk.clear_errors(folder):
         disk.make_folder(folder)
     register_fonts()
-    drawn: dict[str, Plot] = {}
+    drawn: dict[str, Drawing] = {}
     with styled():
         for block in blocks:
             if isinstance(block, Figure) and block.name not in drawn:
                 plot = block.draw()
-                plot.draw_without_rendering()
+                lay_out(plot)
                 plot.set_layout_engine("none")
                 disk.write_whole(folder / f"{block.name}.png", _png(plot))
-                disk.write_whole(folder / f"{block.name}.pdf", _pdf(plot, block.caption))
-                drawn[block.name] = plot
+                drawn[block.name] = trace(plot)
+                disk.write_whole(folder / f"{block.name}.pdf", _pdf(drawn[block.name], block.caption))
     return drawn
 
 
 def _png(plot: Plot) -> bytes:
     data = io.BytesIO()
-    plot.savefig(data, format="png", dpi=DPI, metadata={"Software": None})
+    plot.dpi = DPI
+    # savefig would draw it twice
+    LetteringCanvas(plot).print_png(data, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return data.getvalue()
 
 
-def _pdf(plot: Plot, caption: str) -> bytes:
+def _pdf(drawing: Drawing, caption: str) -> bytes:
     """One page of the plot's size, with embedded fonts in any script, like the report."""
-    width, height = (float(side) * 72 for side in plot.get_size_inches())
     data = io.BytesIO()
-    canvas = Canvas(data, pagesize=(width, height), invariant=1, initialFontName="Text", lang="en")
+    size = (drawing.width, drawing.height)
+    canvas = Canvas(data, pagesize=size, invariant=1, initialFontName="Text", lang="en")
     canvas.setTitle(visible(caption, keep_lines=False))
     canvas.setAuthor("llmjobs")
-    draw_on(canvas, plot, 1.0)
+    drawing.draw_on(canvas)
     canvas.save()
     return data.getvalue()
