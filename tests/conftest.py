@@ -1,6 +1,9 @@
 """Settings and fixtures of the whole suite."""
 
+import gc
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ settings.load_profile("llmjobs")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism; torch reads it when it is imported
+os.fsync = os.fstat  # type: ignore[assignment]
+"""No test can see what a loss of power would leave, and a disk takes milliseconds for each of the thousands of syncs.
+Which of them are asked for, and what follows if one fails, ``crash/faults.py`` plays and checks above this call."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,6 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: turn_of(item.nodeid))
 
 
+def pytest_collection_finish() -> None:
+    """Leave torch, transformers and every test out of what the garbage collector walks.
+
+    Whenever a model is closed, all garbage is collected: half a second of walking through a million objects that stay.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real benchmark data beside the checkout (or LLMJOBS_SHARED); without it, tests are skipped with a reason."""
@@ -57,10 +72,18 @@ def shared_cases() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def cache_folders(tmp_path_factory) -> Iterator[Path]:
+    """Names of folders, one per test; pytest's own numbering would look at all earlier ones."""
+    parent = tmp_path_factory.mktemp("caches")
+    return (parent / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache_folder(tmp_path_factory, monkeypatch) -> Path:
+def own_cache_folder(cache_folders, monkeypatch) -> Path:
     """What one test finds out about a model, another one does not know."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = next(cache_folders)
+    folder.mkdir()
     monkeypatch.setenv("LLMJOBS_CACHE", str(folder))
     return folder
 

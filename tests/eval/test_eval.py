@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
@@ -92,17 +92,24 @@ def loaded(folder: Path):
     return AutoTokenizer.from_pretrained(folder), model.eval()
 
 
-def plain_forward(folder: Path, context: str, continuations: list[str]) -> list[float]:
-    """Log-likelihoods of continuations by one unbatched forward of each, nothing shared."""
+@lru_cache(maxsize=1)
+def plain_logprobs(folder: Path, ids: tuple[int, ...]):
+    """Log-probabilities of what follows each token, by one unbatched forward, nothing shared."""
     import torch
 
-    tokenizer, model = loaded(folder)
+    _, model = loaded(folder)
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+def plain_forward(folder: Path, context: str, continuations: list[str]) -> list[float]:
+    """Log-likelihoods of continuations; those that differ in their last token alone take the same forward."""
+    tokenizer, _ = loaded(folder)
     start = len(tokenizer(context)["input_ids"])
     values = []
     for continuation in continuations:
         whole = tokenizer(context + continuation)["input_ids"]
-        with torch.no_grad():
-            logprobs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        logprobs = plain_logprobs(folder, tuple(whole[:-1]))
         values.append(sum(float(logprobs[at - 1, whole[at]]) for at in range(start, len(whole))))
     return values
 
@@ -179,7 +186,7 @@ def test_the_same_bytes_after_kills(study, tmp_path):
         )
         size = size_of(tmp_path / "killed")
         while process.poll() is None and size_of(tmp_path / "killed") <= size:
-            time.sleep(0.001)
+            time.sleep(0.005)
         if process.poll() is None and rng.random() < 0.9:
             os.kill(process.pid, signal.SIGKILL if attempt else signal.SIGTERM)
         process.communicate()
