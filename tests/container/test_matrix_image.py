@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from random_llama import make_llama
-make_llama(Path(sys.argv[2]), hidden=1088, layers=12, length=2048, spread=0.02)
+make_llama(Path(sys.argv[2]), hidden=256, layers=4, length=2048, spread=0.02)
 """
 
 
@@ -25,7 +25,7 @@ def docker(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module", params=["demo", "125m"])
+@pytest.fixture(scope="module", params=["demo", "mounted"])
 def cells(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """Every cell's ``cell.json`` after one run in the image, without network."""
     if not shutil.which("docker") or docker("image", "inspect", TAG).returncode:
@@ -34,7 +34,7 @@ def cells(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     place.chmod(0o755)  # the image's user is not this one
     (results := place / "results").mkdir()
     model = {"id": "llmjobs/demo-base", "name": "model"}
-    if request.param == "125m":
+    if request.param == "mounted":
         helpers = Path(__file__).parents[1]
         subprocess.run([sys.executable, "-c", MAKE_LLAMA, helpers, place / "llama"], check=True)
         model["id"] = "/study/llama"

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import yaml
 from random_llama import make_llama
 from test_eval import original_prompt, plain_forward, read_original, records_of, run
+from warm_commands import WarmCommands
 
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.work.journal import read_records
@@ -51,25 +50,23 @@ def test_real_mmlu_five_shot_equals_a_plain_forward(which, llama_125m, tmp_path,
 
 
 def test_ten_kills_at_random_moments(tmp_path):
-    def command(results: Path) -> list[str]:
-        return [sys.executable, "-m", "llmjobs", "eval", "smoke", "--results", str(results)]
-
     def size() -> int:
         return sum(p.stat().st_size for p in (tmp_path / "killed").rglob("records.jsonl"))
 
-    subprocess.run(command(tmp_path / "unbroken"), check=True, capture_output=True)
-    whole = sum(len(data) for data in records_of(tmp_path / "unbroken").values())
-    rng, kills = random.Random(2026), 0
-    while kills < 10:
-        target = size() + rng.uniform(0.02, 0.08) * whole
-        process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and size() < target:
-            time.sleep(rng.uniform(0.001, 0.02))
-        assert process.poll() is None, "it was to be killed before its end"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        kills += 1
-    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    with WarmCommands(os.environ) as warm:
+        command = ["eval", "smoke", "--results"]
+        assert warm.run([*command, "unbroken"], tmp_path).returncode == 0
+        whole = sum(len(data) for data in records_of(tmp_path / "unbroken").values())
+        rng = random.Random(2026)
+        for _ in range(10):
+            target = size() + rng.uniform(0.02, 0.08) * whole
+            with warm.start([*command, "killed"], tmp_path) as process:
+                while process.is_alive and size() < target:
+                    time.sleep(rng.uniform(0.001, 0.02))
+                assert process.is_alive, "it was to be killed before its end"
+                os.kill(process.pid, signal.SIGKILL)
+                assert process.end().returncode == -signal.SIGKILL
+        assert warm.run([*command, "killed"], tmp_path).returncode == 0
     assert records_of(tmp_path / "killed") == records_of(tmp_path / "unbroken")
     summaries = [json.loads((tmp_path / r / "smoke/summary.json").read_text())["eval"] for r in ("killed", "unbroken")]
     for ours, theirs in zip(summaries[0]["models"], summaries[1]["models"], strict=True):
