@@ -128,6 +128,16 @@ class ThinkingCount:
         """Whether the answer has all of its tokens."""
         return self._answer_from is not None and len(self._ids) - self._answer_from >= self._limit.answer_tokens
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the reply has come to its answer, or never began with thinking."""
+        return self._answer_from is not None
+
+    @property
+    def is_cutting(self) -> bool:
+        """Whether the next token of the reply is one that ends its thinking."""
+        return bool(self._to_write)
+
     def next(self, chosen: int) -> int:
         """Return the next token of the reply: the model's, or one that ends its thinking."""
         return self._to_write.pop(0) if self._to_write else chosen

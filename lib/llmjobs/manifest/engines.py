@@ -6,6 +6,7 @@ from pathlib import Path
 ENGINES: dict[str, str] = {
     "transformers": "llmjobs.engines.transformers.engine",
     "llama.cpp": "llmjobs.engines.llama_cpp.engine",
+    "vllm": "llmjobs.engines.vllm.engine",
 }
 """Name in a manifest → module with the functions of ``llmjobs.engines.protocol.EngineModule``."""
 

@@ -13,6 +13,8 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 KvCache = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Quantization = Annotated[str, OneOf(names)]
+VLLM_ONLY = {"tensor_parallel_size": 1, "gpu_memory_utilization": 0.9, "max_model_len": "auto"}
+"""Keys of the vLLM engine with their defaults."""
 
 
 class ModelSpec(Section):
@@ -42,6 +44,12 @@ class ModelSpec(Section):
     gguf: GgufSource | None = None
     """Where this model's GGUF files are, for the precisions `gguf:…` of a matrix: a repository on the hub
     (`OWNER/NAME-GGUF`), a folder, or a path in which `*` stands for the precision (`files/model-*.gguf`)."""
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    """vLLM: number of GPUs that share each layer."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """vLLM: share of the GPU's memory for weights, keys and values."""
+    max_model_len: Literal["auto"] | Annotated[int, Field(ge=16, le=1 << 24)] = "auto"
+    """vLLM: longest input and reply together, in tokens. `auto`: as the model was made for."""
     chat_template: bool = False
     """Format prompts with the tokenizer's chat template, for instruct models."""
     fewshot_as_turns: bool = True
@@ -97,15 +105,23 @@ class ModelSpec(Section):
     @property
     def engine_settings(self) -> dict[str, Any]:
         """Settings that only concern the engine, for a unit's declared settings; empty for transformers."""
-        if self.endpoint or engine_name(self.engine, self.id) != "llama.cpp":
-            return {}
-        return {"gpu_layers_asked": self.gpu_layers, "kv_cache_asked": self.kv_cache}
+        engine = None if self.endpoint else engine_name(self.engine, self.id)
+        if engine == "llama.cpp":
+            return {"gpu_layers_asked": self.gpu_layers, "kv_cache_asked": self.kv_cache}
+        if engine == "vllm":
+            return {"tensor_parallel_size_asked": self.tensor_parallel_size, "max_model_len_asked": self.max_model_len}
+        return {}
 
     def _check_engine(self) -> None:
         """Refuse settings of another engine."""
         if self.endpoint:
             return
-        if engine_name(self.engine, self.id) == "llama.cpp":
+        engine = engine_name(self.engine, self.id)
+        if engine != "vllm" and any(getattr(self, name) != default for name, default in VLLM_ONLY.items()):
+            raise ValueError(f"{', '.join(VLLM_ONLY)} only apply to vLLM; remove them or write engine: vllm")
+        if engine == "vllm":
+            self._check_vllm()
+        if engine == "llama.cpp":
             if self.quantization != "none":
                 raise ValueError(
                     "quantization only applies to transformers; a GGUF file is already quantized, so choose"
@@ -117,6 +133,16 @@ class ModelSpec(Section):
                 )
         elif self.gguf is None and (self.gpu_layers != "auto" or self.kv_cache != "f16"):
             raise ValueError("gpu_layers and kv_cache only apply to llama.cpp; remove them or name a GGUF file")
+
+    def _check_vllm(self) -> None:
+        if self.quantization != "none":
+            raise ValueError(
+                "quantization only applies to transformers; vLLM runs a checkpoint as it is stored, so name a quantized one"
+            )
+        if self.device == "mps":
+            raise ValueError("vLLM does not support Apple's GPU; use device: cpu, or engine: transformers")
+        if self.device_map != "none":
+            raise ValueError("device_map only applies to transformers; use tensor_parallel_size")
 
     @property
     def thinking_tokens(self) -> int:

@@ -15,8 +15,8 @@ from llmjobs.engines.llama_cpp.context import (
     ContextSettings,
     Logits,
 )
-from llmjobs.engines.llama_cpp.probe import PATHS, TOGETHER, choose_path
 from llmjobs.engines.pass_time import Budget
+from llmjobs.engines.path_probe import PATHS, TOGETHER, choose_path
 from llmjobs.engines.plan import Batch, Reading, Segment, UnitPlan
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
 from llmjobs.engines.scorer import PathScorer

@@ -10,6 +10,7 @@ from llmjobs.engines.protocol import ProbeResult
 from llmjobs.errors import ModelError
 
 PATHS = ("shared", "cached", "plain")
+"""What is shared among inputs: as much as the engine can; less; nothing, each input is computed alone."""
 TOGETHER = "together"
 """Whole inputs as on the plain path, but several per batch: shows how far the model differs from itself."""
 LEAST_ALLOWED, COARSE_ALLOWED = 1e-3, 0.05

@@ -1,0 +1,138 @@
+"""Chat on vLLM: one request a turn, stepped token by token; the conversation so far comes from the prefix cache."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmjobs.benchmarks.requests import common_length
+from llmjobs.engines.protocol import Sampling
+from llmjobs.engines.vllm import NOT_FINITE
+from llmjobs.engines.vllm.library import library, one_line
+from llmjobs.engines.vllm.load import SMALLER, LoadedModel
+from llmjobs.engines.vllm.prefix_cache import PrefixCache, Tokens
+from llmjobs.errors import ModelError
+
+SEED_STEP, MOST_SEED = 1_000_003, 1 << 63
+
+
+class VllmChatModel:
+    """One conversation with a loaded model.
+
+    Before a turn the prefix cache holds what the turn before was asked, computed alone, so that a resumed conversation
+    computes the same. vLLM has its own random numbers: each request is seeded from the conversation's seed and the
+    number of requests so far.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, keeps_keys: bool = True) -> None:
+        """``keeps_keys`` off computes every turn whole."""
+        self.end_tokens = loaded.end_tokens
+        self._loaded, self._keeps = loaded, keeps_keys
+        self._cache = PrefixCache(loaded)
+        self._held: Tokens = ()
+        """What the turn before was asked, in whole blocks."""
+        self._seed, self._requests = 0, 0
+        self._prompt: Tokens = ()
+        self._said: list[int] = []
+        self._most = 1
+        self._request: str | None = None
+        self._how: Sampling | None = None
+
+    def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
+        """Take a prompt; returns how many of its tokens come from the turn before. It is read with the first token."""
+        self._abort()
+        self._prompt, self._said, self._most = tuple(ids), [], max(max_new_tokens, 1)
+        size = self._loaded.block_tokens
+        shared = common_length(self._held, self._prompt[:-1]) // size * size if self._keeps else 0
+        self._cache.hold(self._prompt[:shared])
+        return shared
+
+    def next_token(self, sampling: Sampling) -> int:
+        """Choose the next token of the answer.
+
+        Raises:
+            ModelError: the model computes no numbers, or vLLM has no memory.
+
+        """
+        if self._request is None or sampling != self._how:
+            self._begin(sampling)
+        with one_line(self._loaded.spec.name, "could not compute a token", SMALLER):
+            output = self._step()
+        token = output.token_ids[-1]
+        if not math.isfinite(output.logprobs[-1][token].logprob):
+            raise ModelError(f"{self._loaded.spec.name}: {NOT_FINITE}")
+        self._said.append(int(token))
+        return self._said[-1]
+
+    def finish(self, *, keep: bool) -> None:
+        """End the answer; what it was asked stays for the next turn, the answer itself is read with the next prompt."""
+        self._abort()
+        size = self._loaded.block_tokens
+        if keep and self._keeps:
+            self._held = self._prompt[: (len(self._prompt) - 1) // size * size]
+        self._prompt, self._said = (), []
+
+    def seed(self, seed: int) -> None:
+        """Random numbers from ``seed``; what was read is kept."""
+        self._seed, self._requests = seed, 0
+
+    def forget(self) -> None:
+        """Keep nothing of what was read."""
+        self._abort()
+        self._held = ()
+
+    def state(self) -> Mapping[str, Any]:
+        """Seed, requests so far, and the tokens whose keys and values the next turn may use."""
+        return {"seed": self._seed, "requests": self._requests, "held": list(self._held)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state; what was held is computed with the next turn."""
+        self._abort()
+        self._seed, self._requests = int(state["seed"]), int(state["requests"])
+        self._held = tuple(state["held"]) if self._keeps else ()
+
+    def close(self) -> None:
+        """End what runs."""
+        self._abort()
+
+    def _begin(self, sampling: Sampling) -> None:
+        """Start a request that goes on behind what was said."""
+        self._abort()
+        loaded = self._loaded
+        how: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "max_tokens": self._most - len(self._said) if self._most > len(self._said) else 1,
+            "ignore_eos": True,
+            "detokenize": False,
+            "logprobs": 0,
+        }
+        if sampling.temperature > 0:
+            how |= {"top_p": sampling.top_p, "seed": (self._seed + self._requests * SEED_STEP) % MOST_SEED}
+        if loaded.repetition_penalty != 1.0:
+            how["repetition_penalty"] = loaded.repetition_penalty
+        self._requests += 1
+        name = loaded.new_request()
+        with one_line(loaded.spec.name, "refused a prompt", SMALLER):
+            prompt = {"prompt_token_ids": [*self._prompt, *self._said]}
+            loaded.llm.llm_engine.add_request(name, prompt, library().SamplingParams(**how))
+        self._request, self._how = name, sampling
+
+    def _step(self) -> Any:
+        """Run vLLM until the request has one token more."""
+        engine = self._loaded.llm.llm_engine
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    self._request = None
+                if output.outputs and output.outputs[0].token_ids:
+                    return output.outputs[0]
+        raise ModelError(f"{self._loaded.spec.name}: vLLM ended a request without a token; {SMALLER}")
+
+    def _abort(self) -> None:
+        """End the request that runs, where there is one, and whatever is left of it."""
+        if self._request is None:
+            return
+        engine, name = self._loaded.llm.llm_engine, self._request
+        self._request = None
+        engine.abort_request([name])
+        while engine.has_unfinished_requests():
+            engine.step()

@@ -1,0 +1,220 @@
+"""The vLLM engine, behind the engine protocol. Files are found as for transformers; vllm is imported when used."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmjobs.clocks import DeviceClock
+from llmjobs.engines.locate import Located
+from llmjobs.engines.protocol import ChatModel, Description, Generator, ProbeResult, Scorer, Speed, Warn
+from llmjobs.engines.transformers import engine as files
+from llmjobs.engines.vllm import NOT_FINITE
+from llmjobs.engines.vllm.library import is_installed, library, platform
+from llmjobs.hub.repositories import RemoteFile, RemoteRepo
+from llmjobs.manifest.models import ModelSpec
+
+if TYPE_CHECKING:
+    from llmjobs.engines.vllm.load import LoadedModel
+
+log = logging.getLogger(__name__)
+NOT_MEASURED = "vLLM takes long to start and tunes itself, so its speed is known only once it runs"
+
+
+class VllmEngine:
+    """One model loaded by vLLM."""
+
+    mapped_weight_bytes: int | None = 0
+    """vLLM copies the weights out of their files."""
+
+    def __init__(self, loaded: "LoadedModel") -> None:
+        """Take a model that was loaded just now."""
+        self.loaded = loaded
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What was asked for."""
+        return self.loaded.spec
+
+    @property
+    def description(self) -> Description:
+        """What was really loaded."""
+        return self.loaded.description
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers; vLLM is given tokens."""
+        return self.loaded.tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens; vLLM keeps room for one new one."""
+        return self.loaded.max_model_len - 1
+
+    @property
+    def effective(self) -> Mapping[str, Any]:
+        """Settings read from the running engine."""
+        return self.loaded.effective
+
+    @property
+    def device_name(self) -> str | None:
+        """Name of the GPU that computes; None for the CPU."""
+        return self.loaded.device_name
+
+    @property
+    def not_finite_reason(self) -> str:
+        """What a result that is no number usually means here."""
+        return NOT_FINITE
+
+    def clock(self) -> DeviceClock | None:
+        """None: a call returns when its results are there."""
+        return None
+
+    def scorer(self, warn: Warn = log.warning) -> Scorer:
+        """One request a question, beginnings from vLLM's prefix cache where the probe finds them right."""
+        from llmjobs.engines.vllm.score import Scorer as VllmScorer
+
+        return VllmScorer(self.loaded, warn=warn)
+
+    def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
+        """Continuous batching; ``path`` is kept as a unit was begun."""
+        from llmjobs.engines.vllm.generate import PATHS
+        from llmjobs.engines.vllm.generate import Generator as VllmGenerator
+
+        probe = ProbeResult(PATHS[0], None, "vLLM's own batches")
+        if path and path in PATHS and path != probe.path:
+            probe = ProbeResult(path, None, "as this unit was begun")
+        return VllmGenerator(self.loaded, probe, warn=warn)
+
+    def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
+        """One request a turn, the conversation so far from vLLM's prefix cache."""
+        from llmjobs.engines.vllm.chat_model import VllmChatModel
+
+        return VllmChatModel(self.loaded, keeps_keys=keeps_keys)
+
+    def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
+        """Time prefill and decode of several requests at once."""
+        from llmjobs.engines.vllm.speed import measure_speed
+
+        return measure_speed(self.loaded, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
+
+    def close(self) -> None:
+        """Free the weights, the keys and values, and the worker processes."""
+        self.loaded.close()
+
+
+# The functions of the module (``protocol.EngineModule``).
+
+
+def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> VllmEngine:
+    """Load ``spec`` as it says: device, dtype, number of GPUs, longest input.
+
+    Raises:
+        MissingPackageError: vllm is not installed.
+        ModelError: not found, no access, no memory, or vLLM cannot run it here.
+
+    """
+    library()  # before gigabytes are fetched
+    from llmjobs.engines.vllm.load import load
+
+    return VllmEngine(load(spec, threads))
+
+
+def locate(spec: ModelSpec) -> Located:
+    """Find a bundled demo model, a folder, or a repository on the hub."""
+    return files.locate(spec)
+
+
+def local_path(spec: ModelSpec) -> Path | None:
+    """The folder that an id names; None where the id is a name on the hub."""
+    return files.local_path(spec)
+
+
+def repository(spec: ModelSpec) -> str:
+    """The id itself."""
+    return files.repository(spec)
+
+
+def is_cached(spec: ModelSpec, revision: str) -> bool:
+    """Whether the cache holds config, tokenizer and all weights."""
+    return files.is_cached(spec, revision)
+
+
+def check_cached(spec: ModelSpec, folder: Path) -> None:
+    """Refuse a snapshot that is no causal model."""
+    files.check_cached(spec, folder)
+
+
+def check_repository(spec: ModelSpec, commit: str) -> None:
+    """Refuse a repository that holds no causal model."""
+    files.check_repository(spec, commit)
+
+
+def weight_files(located: Located) -> list[Path]:
+    """The safetensors on this machine."""
+    return files.weight_files(located)
+
+
+def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
+    """Config, tokenizer and weights; code and pickles only where they are allowed."""
+    return files.wanted_files(spec, repo)
+
+
+def ensure_files(spec: ModelSpec, located: Located) -> None:
+    """Fetch what is missing of the files into the cache."""
+    files.ensure_files(spec, located)
+
+
+def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
+    """The tokenizer without the weights."""
+    return files.load_tokenizer(spec, located)
+
+
+def context_length(spec: ModelSpec, located: Located) -> int:
+    """Longest input in tokens, from the manifest or ``config.json``, less one new token."""
+    asked = spec.max_model_len
+    return (files.context_length(spec, located) if asked == "auto" else asked) - 1
+
+
+def devices() -> list[str]:
+    """The one kind of device that the installed build computes on."""
+    return [platform()] if is_installed() else ["cpu"]
+
+
+def clock(device: str) -> DeviceClock | None:
+    """None: a call returns when its results are there."""
+    return None
+
+
+def import_all(spec: ModelSpec) -> None:
+    """Import what loading and running needs, vllm among it."""
+    import llmjobs.engines.vllm.generate
+    import llmjobs.engines.vllm.load
+    import llmjobs.engines.vllm.score  # noqa: F401
+
+    library()
+
+
+def warm_up_s(device: str) -> float:
+    """0: vLLM wakes a device when it loads a model."""
+    return 0.0
+
+
+def gpu_uuid() -> str | None:
+    """Name of the first GPU that this process may use, as NVML has it; None where there is none."""
+    return files.gpu_uuid()
+
+
+def forecast(
+    spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
+) -> dict[str, Any]:
+    """Sizes from the config, as for transformers. Speed is not measured: that would start vLLM."""
+    found = files.forecast(spec, located, threads=threads, unit=None, rows=rows)
+    return {"shapes": found["shapes"], "speed": None, "why": NOT_MEASURED if unit else None}
+
+
+if TYPE_CHECKING:
+    from llmjobs.engines.protocol import EngineModule
+    from llmjobs.engines.vllm import engine
+
+    _complete: EngineModule = engine

@@ -1,0 +1,130 @@
+"""Replies on vLLM: its continuous batching, settings and a seed for each row, stop strings and limits of thinking.
+
+vLLM generates; what ends a row is decided by the same code as on the other engines, token by token.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from llmjobs.engines.protocol import Asked, Generation, ProbeResult, Warn
+from llmjobs.engines.transformers.generate import Row
+from llmjobs.engines.vllm.load import LoadedModel
+from llmjobs.engines.vllm.prefix_cache import PrefixCache, Tokens, shared_prefix
+from llmjobs.errors import ModelError
+
+log = logging.getLogger(__name__)
+PATHS = ("continuous", "single")
+ROWS = 256
+SEED_STEP = 1_000_003
+"""Added to a row's seed for each request after its first: a row that goes on must not draw the same numbers again."""
+MOST_SEED = 1 << 63
+
+
+class Generator:
+    """Generates on one model.
+
+    ``path``: ``continuous`` gives vLLM all rows of a call, ``single`` one after the other. ``row_limit`` is how many
+    rows are given to vLLM at once; it runs as many of them together as fit.
+    """
+
+    def __init__(self, loaded: LoadedModel, probe: ProbeResult, *, warn: Warn = log.warning) -> None:
+        """``probe`` says which path, and why."""
+        self.end_tokens = loaded.end_tokens
+        self.row_limit = ROWS if probe.path == "continuous" else 1
+        self._loaded, self._probe, self.warn = loaded, probe, warn
+        self._cache = PrefixCache(loaded)
+        self._unit: Tokens | None = None
+
+    @property
+    def path(self) -> str:
+        """How rows are decoded."""
+        return self._probe.path
+
+    def keep_prefix(self, asked: Sequence[Asked]) -> None:
+        """Find what all contexts of a unit begin with; it stays in the prefix cache for all calls that follow."""
+        rows = [Row(one, self._loaded.max_model_len - 1) for one in asked]
+        self._unit = shared_prefix([row.context for row in rows], self._loaded.block_tokens)
+
+    def generate(self, asked: Sequence[Asked]) -> list[Generation]:
+        """Return a generation for each, in order.
+
+        A context that leaves no room for its ``max_new_tokens`` is cut from the left and says so in ``cut_tokens``. A
+        row for which the model computes no numbers ends with ``error``.
+
+        Raises:
+            ModelError: a context is empty, or vLLM cannot compute a batch.
+
+        """
+        if not all(one.context for one in asked):
+            raise ModelError(f"{self._loaded.spec.name}: a prompt is empty; generation needs at least one token")
+        rows = [Row(one, self._loaded.max_model_len - 1) for one in asked]
+        prefix = self._unit
+        if prefix is None or not all(row.context[: len(prefix)] == prefix for row in rows):
+            prefix = shared_prefix([row.context for row in rows], self._loaded.block_tokens)
+        for first in range(0, len(rows), self.row_limit):
+            self._cache.hold(prefix)
+            self._run(rows[first : first + self.row_limit])
+        return [row.generation(self._loaded.tokenizer) for row in rows]
+
+    def to_record(self) -> dict[str, Any]:
+        """How the model decodes and why."""
+        changed = ["RepetitionPenalty"] if self._loaded.repetition_penalty != 1.0 else []
+        return {**self._probe.to_builtin(), "logits_processors": changed}
+
+    def close(self) -> None:
+        """Nothing is kept outside vLLM."""
+        self._unit = None
+
+    def _run(self, rows: Sequence[Row]) -> None:
+        """Generate until each row is finished; one whose thinking was cut goes on with a further request."""
+        requests = 0
+        while going := [row for row in rows if not row.finish_reason]:
+            prompts = [(*row.context, *row.token_ids) for row in going]
+            outputs = self._loaded.run(prompts, [self._how(row, requests) for row in going])
+            for row, output in zip(going, outputs, strict=True):
+                self._take(row, output.outputs[0])
+            requests += 1
+
+    def _how(self, row: Row, requests: int) -> dict[str, Any]:
+        how: dict[str, Any] = {
+            "temperature": row.sampling.temperature,
+            "max_tokens": self._most_tokens(row),
+            "stop": list(row.stop),
+            "stop_token_ids": sorted(self.end_tokens),
+            "logprobs": 0,
+            "skip_special_tokens": True,
+            "detokenize": bool(row.stop),
+        }
+        if row.sampling.temperature > 0:
+            how |= {"top_p": row.sampling.top_p, "seed": (row.seed + requests * SEED_STEP) % MOST_SEED}
+        if self._loaded.repetition_penalty != 1.0:
+            how["repetition_penalty"] = self._loaded.repetition_penalty
+        return how
+
+    def _most_tokens(self, row: Row) -> int:
+        """New tokens of the row's next request: until its thinking may be cut, or all that are left."""
+        left = row.max_new_tokens - len(row.token_ids)
+        limit = row.thinking_limit
+        if limit and not (row.thinking and row.thinking.is_over):
+            left = min(left, max(limit.tokens - len(limit.cut) - len(row.token_ids), 1))
+        return left
+
+    def _take(self, row: Row, output: Any) -> None:
+        """Take the tokens of a request until something else stands in the reply, or it ends."""
+        for token, entries in zip(output.token_ids, output.logprobs, strict=True):
+            if not math.isfinite(entries[token].logprob):
+                row.fail(f"the model computes values that are not numbers, after {len(row.token_ids)} new tokens")
+                return
+            row.append(token, self._loaded.tokenizer, self.end_tokens)
+            if row.finish_reason:
+                return
+            if row.token_ids[-1] != token or (row.thinking and row.thinking.is_cutting):
+                self._write_cut(row)
+                return
+
+    def _write_cut(self, row: Row) -> None:
+        """Write the tokens that end the thinking; they stand in the place of the model's."""
+        while not row.finish_reason and row.thinking and row.thinking.is_cutting:
+            row.append(0, self._loaded.tokenizer, self.end_tokens)

@@ -1,0 +1,260 @@
+"""Log-likelihoods of a unit's plan on vLLM: one request an input, with the log-probabilities of the scored tokens only.
+
+A request reads the input and generates one token, for which vLLM gives the log-probabilities of all tokens that follow
+the same input in some option: four letters take one request. The tokens before the last one of a longer option are
+read off the prompt's own log-probabilities, with their rank.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmjobs.benchmarks.requests import ModelInput, Request, Score
+from llmjobs.engines.pass_time import Budget, PassTime
+from llmjobs.engines.path_probe import PATHS, TOGETHER, choose_path
+from llmjobs.engines.plan import Option, UnitPlan, plan_unit
+from llmjobs.engines.protocol import Extent, ProbeResult, Warn
+from llmjobs.engines.vllm.load import LoadedModel
+from llmjobs.engines.vllm.prefix_cache import PREFIX_ONLY, PrefixCache, Tokens, shared_prefix
+from llmjobs.errors import ModelError
+
+log = logging.getLogger(__name__)
+MOST_TOKEN_IDS = 128
+"""vLLM gives the log-probabilities of so many tokens of one request."""
+PROBED_LENGTH = 512
+BATCH_TOKENS = 1 << 10, 1 << 16
+"""Of a batch of scoring, least and most."""
+BATCH_S = 20.0
+"""A batch should not take longer, because a run is saved after each."""
+PREFIX_TIMES = 16
+"""A batch should have so many times the tokens of the prefix."""
+TIMED, LONG_S = ((1, 32), (1, 32), (4, 256)), 0.5
+"""Rows and tokens of the passes that are timed; after one that takes so long, no larger one is tried."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One request: tokens to read, options that end behind it, and from which place on the prompt is scored."""
+
+    tokens: Tokens
+    options: tuple[Option, ...]
+    targets: tuple[int, ...]
+    """The last token of each option."""
+    scored_from: int | None
+    """First position whose prediction is read, for an option of several tokens."""
+
+
+class Scorer:
+    """Scores batches of a plan on one model.
+
+    ``shared`` reads beginnings from vLLM's prefix cache. ``cached`` does so only for options of one token: the others
+    are read whole, because prompt log-probabilities were wrong with the cache in some versions. ``plain`` runs one
+    request after the other without the cache.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, warn: Warn = log.warning) -> None:
+        """``loaded``: vLLM's engine with its settings."""
+        self.path = "shared"
+        self.token_limit: int | None = None
+        self.warn = warn
+        self._loaded = loaded
+        self._cache = PrefixCache(loaded)
+        self._plan: UnitPlan | None = None
+        self._prefix: Tokens = ()
+
+    def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
+        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud."""
+        found = self._loaded.description
+        coarse = (found.dtype, found.quantization) != ("float32", "none")
+        length = min(PROBED_LENGTH, self._loaded.max_model_len - 1)
+        chosen = choose_path(docs, self._loaded.vocabulary, length, self._scores, coarse=coarse)
+        self._plan = None
+        self._take(chosen)
+        return chosen
+
+    def recall(self, found: object) -> ProbeResult | None:
+        """Take what an earlier probe of the same model recorded; None where it is no use."""
+        kept = ProbeResult.from_builtin(found)
+        if kept is None or kept.path not in PATHS:
+            return None
+        self._take(kept)
+        return kept
+
+    def _take(self, found: ProbeResult) -> None:
+        self.path = found.path
+        if found.path != "shared":
+            self.warn(f"scoring on the {found.path} path: {found.reason}")
+
+    def plan(
+        self,
+        docs: Sequence[Sequence[Request]],
+        *,
+        max_length: int,
+        batch_tokens: int,
+        prefix_token_id: int | None = None,
+    ) -> UnitPlan:
+        """Plan a unit (arguments as for ``plan_unit``)."""
+        return plan_unit(
+            docs,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            prefix_token_id=prefix_token_id,
+            sharing=self.path != "plain",
+        )
+
+    def path_of(self, plan: UnitPlan) -> str:
+        """The path that a plan runs on: one that shares nothing is for the plain path."""
+        return self.path if plan.sharing or self.path == TOGETHER else "plain"
+
+    def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
+        """As many tokens as are read in some seconds, and many times the prefix, which each batch may read again."""
+        if (known := Budget.from_builtin(kept)) and known.time is not None:
+            return known
+        token_s = self._token_s()
+        least, most = BATCH_TOKENS
+        wanted = max(4 * least, PREFIX_TIMES * extent.prefix_tokens)
+        affordable = int(BATCH_S / max(token_s, 1e-9))
+        size = max(least, min(most, wanted, affordable))
+        size = 1 << (size.bit_length() - 1)
+        return Budget(size, most, PassTime(0.0, token_s), f"{token_s * 1e3:.2g} ms a token when reading")
+
+    def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
+        """Scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
+
+        The result does not depend on which batches ran before: the prefix cache begins with the plan's prefix only.
+
+        Raises:
+            ModelError: vLLM could not compute it.
+
+        """
+        if plan is not self._plan:
+            self._plan = plan
+            inputs = [one.input.tokens for one in plan.placed.values()]
+            self._prefix = shared_prefix(inputs, self._loaded.block_tokens)
+        scores = self._score(plan, plan.batches[at].options)
+        by_doc: dict[int, list[Score]] = {doc: [] for doc in plan.batches[at].docs}
+        for doc, option in sorted(scores):
+            by_doc[doc].append(scores[doc, option])
+        return list(by_doc.values())
+
+    def close(self) -> None:
+        """Nothing is kept outside vLLM."""
+        self._plan = None
+
+    def _score(self, plan: UnitPlan, options: Sequence[Option]) -> dict[Option, Score]:
+        path = self.path_of(plan)
+        wanted = _wanted({option: plan.placed[option].input for option in options})
+        found: dict[Option, Score] = {}
+        groups = [[one] for one in wanted] if path == "plain" else [wanted]
+        if self.token_limit is not None and path != "plain":
+            groups = _limited(wanted, self.token_limit)
+        for group in groups:
+            self._cache.hold(self._prefix if path in ("shared", "cached") else ())
+            found |= self._run(group, path)
+        return found
+
+    def _run(self, wanted: Sequence[_Wanted], path: str) -> dict[Option, Score]:
+        """Run requests together; those for which the cache hid scored tokens once more without it."""
+        reads = [path == "shared" or (path == "cached" and one.scored_from is None) for one in wanted]
+        outputs = self._ask(wanted, reads)
+        hidden = [at for at, one in enumerate(wanted) if _is_hidden(one, outputs[at])]
+        for at, output in zip(hidden, self._ask([wanted[at] for at in hidden], [False] * len(hidden)), strict=True):
+            outputs[at] = output
+        scores: dict[Option, Score] = {}
+        for one, output in zip(wanted, outputs, strict=True):
+            scores |= self._read(one, output)
+        return scores
+
+    def _ask(self, wanted: Sequence[_Wanted], reads: Sequence[bool]) -> list[Any]:
+        settings = [self._how(one, reads_cache) for one, reads_cache in zip(wanted, reads, strict=True)]
+        return self._loaded.run([one.tokens for one in wanted], settings) if wanted else []
+
+    def _how(self, wanted: _Wanted, reads_cache: bool) -> dict[str, Any]:
+        """The request's sampling parameters; versions without a field get a slower way that gives the same."""
+        fields = self._loaded.fields
+        how: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "detokenize": False, "ignore_eos": True}
+        if "logprob_token_ids" in fields:
+            how["logprob_token_ids"] = sorted(set(wanted.targets))
+        else:
+            how["logprobs"] = -1  # the whole vocabulary
+        if wanted.scored_from is not None:
+            how["prompt_logprobs"] = 0
+        if "skip_reading_prefix_cache" in fields:
+            how["skip_reading_prefix_cache"] = not reads_cache
+        return how
+
+    def _read(self, wanted: _Wanted, output: Any) -> dict[Option, Score]:
+        """Read the scores of a request's options off vLLM's output; sums in double."""
+        last, chosen = output.outputs[0].logprobs[0], output.outputs[0].token_ids[0]
+        before, is_greedy = 0.0, True
+        if wanted.scored_from is not None:
+            for place in range(wanted.scored_from + 1, len(wanted.tokens)):
+                entry = output.prompt_logprobs[place - len(wanted.tokens)][wanted.tokens[place]]
+                before += float(entry.logprob)
+                is_greedy = is_greedy and entry.rank == 1
+        found = {}
+        for option, target in zip(wanted.options, wanted.targets, strict=True):
+            if target not in last:
+                raise ModelError(
+                    f"{self._loaded.spec.name}: vLLM gave no log-probability of a token that was asked for"
+                )
+            value = before + float(last[target].logprob)
+            found[option] = Score(value, is_greedy and target == chosen)
+        return found
+
+    def _token_s(self) -> float:
+        """Seconds of a prompt's token: of few, and where these are fast, of several prompts in one batch."""
+        took, tokens = math.inf, 1
+        for rows, length in TIMED:
+            length = max(min(length, self._loaded.max_model_len - 1), 1)
+            tokens = rows * length
+            prompts = [tuple((row + at * 7) % self._loaded.vocabulary for at in range(length)) for row in range(rows)]
+            self._cache.hold(())
+            began = time.perf_counter()
+            self._loaded.run(prompts, [PREFIX_ONLY] * rows)
+            took = time.perf_counter() - began
+            if took > LONG_S:
+                break
+        return took / tokens
+
+    def _scores(self, path: str, plan: UnitPlan) -> dict[int, list[Score]]:
+        """Return all scores of a plan by one path, by doc."""
+        self.path = path
+        found: dict[int, list[Score]] = {}
+        for at, batch in enumerate(plan.batches):
+            found |= dict(zip(batch.docs, self.score_batch(plan, at), strict=True))
+        return found
+
+
+def _wanted(inputs: Mapping[Option, ModelInput]) -> list[_Wanted]:
+    """One request for each distinct input, at most 128 tokens a request; the order of the options is kept."""
+    groups: dict[tuple[Tokens, int | None], list[Option]] = {}
+    for option, read in inputs.items():
+        scored_from = read.first_scored if len(read.targets) > 1 else None
+        groups.setdefault((read.tokens, scored_from), []).append(option)
+    return [
+        _Wanted(tokens, tuple(part), tuple(inputs[option].targets[-1] for option in part), scored_from)
+        for (tokens, scored_from), options in groups.items()
+        for part in (options[at : at + MOST_TOKEN_IDS] for at in range(0, len(options), MOST_TOKEN_IDS))
+    ]
+
+
+def _limited(wanted: Sequence[_Wanted], token_limit: int) -> list[list[_Wanted]]:
+    """Groups of at most ``token_limit`` tokens, one request at least."""
+    groups: list[list[_Wanted]] = [[]]
+    used = 0
+    for one in wanted:
+        if groups[-1] and used + len(one.tokens) > token_limit:
+            groups.append([])
+            used = 0
+        groups[-1].append(one)
+        used += len(one.tokens)
+    return groups
+
+
+def _is_hidden(wanted: _Wanted, output: Any) -> bool:
+    """Whether the cache was used beyond the place from which the prompt is scored: nothing was computed there."""
+    return wanted.scored_from is not None and (output.num_cached_tokens or 0) > wanted.scored_from
