@@ -89,7 +89,19 @@ class LoadedModel:
         given = [{"prompt_token_ids": list(one)} for one in prompts]
         how = [vllm.SamplingParams(**one) for one in settings]
         with one_line(self.spec.name, "could not compute a batch", SMALLER):
-            return list(self.llm.generate(given, how, use_tqdm=False))
+            try:
+                return list(self.llm.generate(given, how, use_tqdm=False))
+            except BaseException:
+                self._drop_requests()
+                raise
+
+    def _drop_requests(self) -> None:
+        """Take out of vLLM what an error or an interrupt left in it, so that the next call begins afresh."""
+        with contextlib.suppress(Exception):
+            engine = self.llm.llm_engine
+            engine.abort_request(list(engine.output_processor.request_states), internal=True)
+            while engine.has_unfinished_requests():
+                engine.step()
 
     def new_request(self) -> str:
         """A name that no other request has."""
@@ -167,7 +179,9 @@ def load(spec: ModelSpec, threads: int | str, warn: Callable[[str], None] = log.
     with one_line(spec.name, f"cannot load {spec.id}", remedy), _own_settings(), quiet():
         llm = library().LLM(**arguments)
     try:
-        return _loaded(spec, located, folder, llm, tokenizer, shapes)
+        loaded = _loaded(spec, located, folder, llm, tokenizer, shapes)
+        _try(loaded, remedy)
+        return loaded
     except BaseException:
         with quiet():
             llm.llm_engine.engine_core.shutdown()
@@ -266,6 +280,20 @@ def _length(spec: ModelSpec, config: Any) -> int:
             f"{spec.name}: max_model_len is {spec.max_model_len:,}, but the model reads {made_for:,} tokens"
         )
     return spec.max_model_len
+
+
+def _try(loaded: LoadedModel, remedy: str) -> None:
+    """Compute a few tokens: vLLM finds out only then that it has no kernel for a model's shape.
+
+    Raises:
+        ModelError: it cannot.
+
+    """
+    how = {"temperature": 0.0, "max_tokens": min(2, loaded.max_model_len - 1), "ignore_eos": True, "detokenize": False}
+    with one_line(loaded.spec.name, f"cannot run {loaded.spec.id} here", remedy), quiet():
+        given = [{"prompt_token_ids": [at % loaded.vocabulary]} for at in range(2)]
+        loaded.llm.generate(given, [library().SamplingParams(**how)] * 2, use_tqdm=False)
+    loaded.llm.reset_prefix_cache()
 
 
 def _shapes(spec: ModelSpec, config: Any, dtype: torch.dtype) -> Shapes | None:
