@@ -10,7 +10,7 @@ from fake_vllm import BLOCK, END, FIELDS, LENGTH, VOCABULARY, FakeLoaded, Letter
 
 from llmjobs.benchmarks.requests import Request
 from llmjobs.engines.protocol import Asked, Extent, ProbeResult
-from llmjobs.engines.transformers.generate import Row
+from llmjobs.engines.rows import Row
 from llmjobs.engines.vllm import load as loading
 from llmjobs.engines.vllm.generate import Generator
 from llmjobs.engines.vllm.prefix_cache import PREFIX_ONLY, shared_prefix
@@ -54,7 +54,8 @@ def score(scorer: Scorer, docs: list[list[Request]], batch_tokens: int = 1 << 12
 
 def make_docs() -> list[list[Request]]:
     rng = random.Random(2)
-    docs = [[Request((*SHOTS, rng.randrange(2, VOCABULARY), at), one) for one in LETTERS] for at in range(6)]
+    questions = [(*SHOTS, rng.randrange(2, VOCABULARY), at) for at in range(6)]
+    docs = [[Request(question, letter) for letter in LETTERS] for question in questions]
     for _ in range(4):
         context = tuple(rng.randrange(2, VOCABULARY) for _ in range(rng.randrange(10, 30)))
         docs.append([Request(context, tuple(rng.randrange(2, VOCABULARY) for _ in range(n))) for n in (1, 3, 6)])

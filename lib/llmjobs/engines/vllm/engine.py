@@ -2,20 +2,38 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmjobs.clocks import DeviceClock
 from llmjobs.engines.locate import Located
-from llmjobs.engines.protocol import ChatModel, Description, Generator, ProbeResult, Scorer, Speed, Warn
+from llmjobs.engines.protocol import ChatModel, Generator, ProbeResult, Scorer, Warn
+from llmjobs.engines.speed import Speed
 from llmjobs.engines.transformers import engine as files
+from llmjobs.engines.transformers.engine import (
+    check_cached,
+    check_repository,
+    ensure_files,
+    gpu_uuid,
+    is_cached,
+    load_tokenizer,
+    local_path,
+    locate,
+    repository,
+    wanted_files,
+    weight_files,
+)
 from llmjobs.engines.vllm import NOT_FINITE
 from llmjobs.engines.vllm.library import is_installed, library, platform
-from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.manifest.models import ModelSpec
 
 if TYPE_CHECKING:
     from llmjobs.engines.vllm.load import LoadedModel
+
+__all__ = [
+    "VllmEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files", "forecast",
+    "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "open_model", "repository",
+    "wanted_files", "warm_up_s", "weight_files",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 NOT_MEASURED = "vLLM takes long to start and tunes itself, so its speed is known only once it runs"
@@ -29,42 +47,10 @@ class VllmEngine:
 
     def __init__(self, loaded: "LoadedModel") -> None:
         """Take a model that was loaded just now."""
-        self.loaded = loaded
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What was asked for."""
-        return self.loaded.spec
-
-    @property
-    def description(self) -> Description:
-        """What was really loaded."""
-        return self.loaded.description
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of transformers; vLLM is given tokens."""
-        return self.loaded.tokenizer
-
-    @property
-    def max_length(self) -> int:
-        """Longest input in tokens; vLLM keeps room for one new one."""
-        return self.loaded.max_model_len - 1
-
-    @property
-    def effective(self) -> Mapping[str, Any]:
-        """Settings read from the running engine."""
-        return self.loaded.effective
-
-    @property
-    def device_name(self) -> str | None:
-        """Name of the GPU that computes; None for the CPU."""
-        return self.loaded.device_name
-
-    @property
-    def not_finite_reason(self) -> str:
-        """What a result that is no number usually means here."""
-        return NOT_FINITE
+        self.loaded, self.spec, self.description = loaded, loaded.spec, loaded.description
+        self.tokenizer, self.effective, self.device_name = loaded.tokenizer, loaded.effective, loaded.device_name
+        self.max_length = loaded.max_model_len - 1  # vLLM keeps room for one new token
+        self.not_finite_reason = NOT_FINITE
 
     def clock(self) -> DeviceClock | None:
         """None: a call returns when its results are there."""
@@ -120,56 +106,6 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> VllmEngine:
     return VllmEngine(load(spec, threads))
 
 
-def locate(spec: ModelSpec) -> Located:
-    """Find a bundled demo model, a folder, or a repository on the hub."""
-    return files.locate(spec)
-
-
-def local_path(spec: ModelSpec) -> Path | None:
-    """The folder that an id names; None where the id is a name on the hub."""
-    return files.local_path(spec)
-
-
-def repository(spec: ModelSpec) -> str:
-    """The id itself."""
-    return files.repository(spec)
-
-
-def is_cached(spec: ModelSpec, revision: str) -> bool:
-    """Whether the cache holds config, tokenizer and all weights."""
-    return files.is_cached(spec, revision)
-
-
-def check_cached(spec: ModelSpec, folder: Path) -> None:
-    """Refuse a snapshot that is no causal model."""
-    files.check_cached(spec, folder)
-
-
-def check_repository(spec: ModelSpec, commit: str) -> None:
-    """Refuse a repository that holds no causal model."""
-    files.check_repository(spec, commit)
-
-
-def weight_files(located: Located) -> list[Path]:
-    """The safetensors on this machine."""
-    return files.weight_files(located)
-
-
-def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
-    """Config, tokenizer and weights; code and pickles only where they are allowed."""
-    return files.wanted_files(spec, repo)
-
-
-def ensure_files(spec: ModelSpec, located: Located) -> None:
-    """Fetch what is missing of the files into the cache."""
-    files.ensure_files(spec, located)
-
-
-def load_tokenizer(spec: ModelSpec, located: Located) -> Any:
-    """The tokenizer without the weights."""
-    return files.load_tokenizer(spec, located)
-
-
 def context_length(spec: ModelSpec, located: Located) -> int:
     """Longest input in tokens, from the manifest or ``config.json``, less one new token."""
     asked = spec.max_model_len
@@ -198,11 +134,6 @@ def import_all(spec: ModelSpec) -> None:
 def warm_up_s(device: str) -> float:
     """0: vLLM wakes a device when it loads a model."""
     return 0.0
-
-
-def gpu_uuid() -> str | None:
-    """Name of the first GPU that this process may use, as NVML has it; None where there is none."""
-    return files.gpu_uuid()
 
 
 def forecast(

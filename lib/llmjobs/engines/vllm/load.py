@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from llmjobs.engines.locate import Located, files_of
-from llmjobs.engines.protocol import Description
+from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.engines.transformers.device import dtype_remark, resolve_dtype, set_threads
 from llmjobs.engines.transformers.fit import check_fit
-from llmjobs.engines.transformers.lengths import DEFAULT_LENGTH, longest_input
+from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.load import load_tokenizer
-from llmjobs.engines.transformers.locate import locate
+from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
     check_layers,
     check_weights,
@@ -263,10 +263,9 @@ def _has_transformers_class(names: Sequence[str]) -> bool:
 
 
 def _config(spec: ModelSpec, located: Located) -> Any:
-    revision = None if located.is_local else located.revision
     with one_line(spec.name, "cannot read config.json", "fetch the model again, or use another one"):
         try:
-            return checked_config(spec.name, located.source, revision, trust_remote_code=spec.trust_remote_code)
+            return checked_config(spec.name, *load_from(spec, located), trust_remote_code=spec.trust_remote_code)
         except ImportError as error:
             raise ModelError(missing_package(spec.name, error)) from None
 

@@ -15,8 +15,9 @@ from typing import Any
 from llmjobs.benchmarks.requests import ModelInput, Request, Score
 from llmjobs.engines.pass_time import Budget, PassTime
 from llmjobs.engines.path_probe import PATHS, TOGETHER, choose_path
-from llmjobs.engines.plan import Option, UnitPlan, plan_unit
+from llmjobs.engines.plan import Batch, Option, UnitPlan
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
+from llmjobs.engines.scorer import PathScorer
 from llmjobs.engines.vllm.load import LoadedModel
 from llmjobs.engines.vllm.prefix_cache import PREFIX_ONLY, PrefixCache, Tokens, shared_prefix
 from llmjobs.errors import ModelError
@@ -47,7 +48,7 @@ class _Wanted:
     """First position whose prediction is read, for an option of several tokens."""
 
 
-class Scorer:
+class Scorer(PathScorer):
     """Scores batches of a plan on one model.
 
     ``shared`` reads beginnings from vLLM's prefix cache. ``cached`` does so only for options of one token: the others
@@ -55,11 +56,11 @@ class Scorer:
     request after the other without the cache.
     """
 
+    ALONE = (TOGETHER,)
+
     def __init__(self, loaded: LoadedModel, *, warn: Warn = log.warning) -> None:
         """``loaded``: vLLM's engine with its settings."""
-        self.path = "shared"
-        self.token_limit: int | None = None
-        self.warn = warn
+        super().__init__("shared", warn)
         self._loaded = loaded
         self._cache = PrefixCache(loaded)
         self._plan: UnitPlan | None = None
@@ -72,42 +73,12 @@ class Scorer:
         length = min(PROBED_LENGTH, self._loaded.max_model_len - 1)
         chosen = choose_path(docs, self._loaded.vocabulary, length, self._scores, coarse=coarse)
         self._plan = None
-        self._take(chosen)
+        self.take(chosen)
         return chosen
 
-    def recall(self, found: object) -> ProbeResult | None:
-        """Take what an earlier probe of the same model recorded; None where it is no use."""
-        kept = ProbeResult.from_builtin(found)
-        if kept is None or kept.path not in PATHS:
-            return None
-        self._take(kept)
-        return kept
-
-    def _take(self, found: ProbeResult) -> None:
-        self.path = found.path
-        if found.path != "shared":
-            self.warn(f"scoring on the {found.path} path: {found.reason}")
-
-    def plan(
-        self,
-        docs: Sequence[Sequence[Request]],
-        *,
-        max_length: int,
-        batch_tokens: int,
-        prefix_token_id: int | None = None,
-    ) -> UnitPlan:
-        """Plan a unit (arguments as for ``plan_unit``)."""
-        return plan_unit(
-            docs,
-            max_length=max_length,
-            batch_tokens=batch_tokens,
-            prefix_token_id=prefix_token_id,
-            sharing=self.path != "plain",
-        )
-
-    def path_of(self, plan: UnitPlan) -> str:
-        """The path that a plan runs on: one that shares nothing is for the plain path."""
-        return self.path if plan.sharing or self.path == TOGETHER else "plain"
+    def can_take(self, path: str) -> bool:
+        """Any of the three."""
+        return path in PATHS
 
     def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
         """As many tokens as are read in some seconds, and many times the prefix, which each batch may read again."""
@@ -121,40 +92,26 @@ class Scorer:
         size = 1 << (size.bit_length() - 1)
         return Budget(size, most, PassTime(0.0, token_s), f"{token_s * 1e3:.2g} ms a token when reading")
 
-    def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
-        """Scores of batch ``at``: a list for each of ``plan.batches[at].docs``, in option order.
-
-        The result does not depend on which batches ran before: the prefix cache begins with the plan's prefix only.
-
-        Raises:
-            ModelError: vLLM could not compute it.
-
-        """
+    def start(self, plan: UnitPlan, at: int) -> None:
+        """Find what all inputs of a plan begin with: nothing else is in the prefix cache before a batch."""
         if plan is not self._plan:
             self._plan = plan
             inputs = [one.input.tokens for one in plan.placed.values()]
             self._prefix = shared_prefix(inputs, self._loaded.block_tokens)
-        scores = self._score(plan, plan.batches[at].options)
-        by_doc: dict[int, list[Score]] = {doc: [] for doc in plan.batches[at].docs}
-        for doc, option in sorted(scores):
-            by_doc[doc].append(scores[doc, option])
-        return list(by_doc.values())
+
+    def compute(self, plan: UnitPlan, batch: Batch) -> list[Score]:
+        """Scores of a batch's options, in order."""
+        path = self.path_of(plan)
+        wanted = _wanted({option: plan.placed[option].input for option in batch.options})
+        found: dict[Option, Score] = {}
+        for group in [[one] for one in wanted] if path == "plain" else [wanted]:
+            self._cache.hold(self._prefix if path in ("shared", "cached") else ())
+            found |= self._run(group, path)
+        return [found[option] for option in batch.options]
 
     def close(self) -> None:
         """Nothing is kept outside vLLM."""
         self._plan = None
-
-    def _score(self, plan: UnitPlan, options: Sequence[Option]) -> dict[Option, Score]:
-        path = self.path_of(plan)
-        wanted = _wanted({option: plan.placed[option].input for option in options})
-        found: dict[Option, Score] = {}
-        groups = [[one] for one in wanted] if path == "plain" else [wanted]
-        if self.token_limit is not None and path != "plain":
-            groups = _limited(wanted, self.token_limit)
-        for group in groups:
-            self._cache.hold(self._prefix if path in ("shared", "cached") else ())
-            found |= self._run(group, path)
-        return found
 
     def _run(self, wanted: Sequence[_Wanted], path: str) -> dict[Option, Score]:
         """Run requests together; those for which the cache hid scored tokens once more without it."""
@@ -198,9 +155,7 @@ class Scorer:
         found = {}
         for option, target in zip(wanted.options, wanted.targets, strict=True):
             if target not in last:
-                raise ModelError(
-                    f"{self._loaded.spec.name}: vLLM gave no log-probability of a token that was asked for"
-                )
+                raise ModelError(f"{self._loaded.spec.name}: vLLM left out the log-probability of a token")
             value = before + float(last[target].logprob)
             found[option] = Score(value, is_greedy and target == chosen)
         return found
@@ -240,19 +195,6 @@ def _wanted(inputs: Mapping[Option, ModelInput]) -> list[_Wanted]:
         for (tokens, scored_from), options in groups.items()
         for part in (options[at : at + MOST_TOKEN_IDS] for at in range(0, len(options), MOST_TOKEN_IDS))
     ]
-
-
-def _limited(wanted: Sequence[_Wanted], token_limit: int) -> list[list[_Wanted]]:
-    """Groups of at most ``token_limit`` tokens, one request at least."""
-    groups: list[list[_Wanted]] = [[]]
-    used = 0
-    for one in wanted:
-        if groups[-1] and used + len(one.tokens) > token_limit:
-            groups.append([])
-            used = 0
-        groups[-1].append(one)
-        used += len(one.tokens)
-    return groups
 
 
 def _is_hidden(wanted: _Wanted, output: Any) -> bool:

@@ -1,9 +1,9 @@
-"""Time prefill and decode of a model in vLLM (:class:`llmjobs.engines.protocol.Speed` says what is what)."""
+"""Time prefill and decode of a model in vLLM (:class:`llmjobs.engines.speed.Speed` says what is what)."""
 
 import time
 from collections.abc import Sequence
 
-from llmjobs.engines.protocol import Speed
+from llmjobs.engines.speed import Run, Speed, measure_each
 from llmjobs.engines.vllm.load import LoadedModel
 
 
@@ -16,18 +16,16 @@ def measure_speed(
     all; the difference is the time of decoding.
     """
     loaded.owner = None
-    found = []
-    for length in contexts:
-        if length + new_tokens > max_length:
-            found.append(Speed.too_long(length, new_tokens, max_length))
-            continue
-        runs = []
+
+    def runs(length: int) -> list[Run]:
+        found = []
         for _ in range(tries):
             first = _seconds(loaded, length, rows, 1)
             whole = _seconds(loaded, length, rows, new_tokens) if new_tokens > 1 else first
-            runs.append((first, max(whole - first, 1e-9)))
-        found.append(Speed.of_runs(length, runs, rows=rows, new_tokens=new_tokens))
-    return found
+            found.append((first, max(whole - first, 1e-9)))
+        return found
+
+    return measure_each(contexts, runs, rows=rows, new_tokens=new_tokens, max_length=max_length)
 
 
 def _seconds(loaded: LoadedModel, length: int, rows: int, new_tokens: int) -> float:
