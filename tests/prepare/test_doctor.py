@@ -250,3 +250,16 @@ def test_this_machine(tmp_path, monkeypatch):
     assert checks["CPU number formats"].status == "ok"
     assert checks["CPU 8bit"].status == checks["CPU 4bit"].status == "ok"
     assert checks["packages"].status == "ok"
+
+
+@pytest.mark.parametrize(("engine", "package"), [("vllm", "vllm"), ("llama.cpp", "gguf")])
+def test_an_engine_that_is_not_installed(probed, tmp_path, monkeypatch, engine, package):
+    path = tmp_path / "m.yaml"
+    path.write_text(yaml.safe_dump({"models": [{"id": "o/n", "name": "m", "engine": engine}]}))
+    checkup = Checkup(load_manifest(path), tmp_path)
+    monkeypatch.setattr(doctor_machine, "find_spec", lambda name: None)
+    (check,) = run_check(doctor_machine.check_engines, checkup)
+    assert (check.status, check.line) == ("failed", "not installed, but m needs it")
+    assert f"pip install 'llmjobs[{package}]'" in check.remedy
+    monkeypatch.setattr(doctor_machine, "find_spec", lambda name: object())
+    assert run_check(doctor_machine.check_engines, checkup)[0].status == "ok"

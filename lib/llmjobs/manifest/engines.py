@@ -10,6 +10,12 @@ ENGINES: dict[str, str] = {
 }
 """Name in a manifest → module with the functions of ``llmjobs.engines.protocol.EngineModule``."""
 
+PACKAGES: dict[str, tuple[str, str]] = {
+    "llama.cpp": ("llama_cpp", "pip install 'llmjobs[gguf]' (docs/gguf.md)"),
+    "vllm": ("vllm", "pip install 'llmjobs[vllm]' in a new environment (docs/vllm.md)"),
+}
+"""Engines that need a package of their own: what is imported, and how to install it."""
+
 
 def engine_names() -> list[str]:
     """What ``engine:`` allows."""

@@ -137,7 +137,8 @@ class ModelSpec(Section):
     def _check_vllm(self) -> None:
         if self.quantization != "none":
             raise ValueError(
-                "quantization only applies to transformers; vLLM runs a checkpoint as it is stored, so name a quantized one"
+                "quantization only applies to transformers; vLLM runs a checkpoint as it is stored, so name one"
+                " that is quantized"
             )
         if self.device == "mps":
             raise ValueError("vLLM does not support Apple's GPU; use device: cpu, or engine: transformers")

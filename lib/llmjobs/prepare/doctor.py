@@ -16,6 +16,7 @@ from llmjobs.terminal_text import plural
 
 CHECKS: tuple[CheckFunction, ...] = (
     machine.check_packages,
+    machine.check_engines,
     machine.check_processor,
     machine.check_memory,
     devices.check_devices,

@@ -20,7 +20,7 @@ from llmjobs.environment import cpu_name, memory_bytes
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
-from llmjobs.manifest.engines import ENGINES
+from llmjobs.manifest.engines import ENGINES, PACKAGES, engine_name
 from llmjobs.matrix.cells import Cell, make_cells
 from llmjobs.memory import available_bytes
 from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
@@ -208,6 +208,21 @@ def check_packages(_: Checkup) -> Iterator[Check]:
         yield Check("packages", "failed", "; ".join(wrong), "run 'pip install --upgrade llmjobs' in a new environment")
         return
     yield Check("packages", "ok", f"llmjobs {__version__}, Python {platform.python_version()}, {', '.join(shown)}")
+
+
+def check_engines(checkup: Checkup) -> Iterator[Check]:
+    """The package of each engine that a model of the manifest runs on, if it needs one of its own."""
+    users: dict[str, str] = {}
+    for model in checkup.models:
+        users.setdefault(engine_name(model.engine, model.id), model.name)
+    for engine, user in users.items():
+        if engine not in PACKAGES:
+            continue
+        package, remedy = PACKAGES[engine]
+        if find_spec(package) is None:
+            yield Check(f"engine {engine}", "failed", f"not installed, but {user} needs it", remedy)
+        else:
+            yield Check(f"engine {engine}", "ok", "installed")
 
 
 def check_processor(checkup: Checkup) -> Iterator[Check]:

@@ -488,7 +488,7 @@ def stored_quantization(config: Mapping[str, Any]) -> str | None:
 
 def _quantization_problems(spec: ModelSpec, config: Mapping[str, Any], found: Checkpoint) -> Iterator[str]:
     method = stored_quantization(config)
-    if method is None:
+    if method is None or spec.engine == "vllm":  # vLLM has kernels of its own, and says itself what it cannot run
         return
     if method in ("8bit", "4bit"):
         if spec.quantization != method:
