@@ -19,7 +19,7 @@ def run_warm(_module: str, task: Mapping[str, Any], **_: Any) -> Ended:
     from llmjobs.matrix.cell_process import run_cell
 
     with tempfile.TemporaryDirectory(prefix="llmjobs-") as folder:
-        told, began, parent = Path(folder, "told.jsonl"), time.monotonic(), os.getpid()
+        told, began, parent = Path(folder, "reports.jsonl"), time.monotonic(), os.getpid()
         process = os.fork()
         if not process:
             code = 70

@@ -68,7 +68,7 @@ def test_a_child_ends_with_its_parent(tmp_path):
     pid = None
     deadline = time.monotonic() + 20
     while pid is None and time.monotonic() < deadline:
-        told = [p.read_text() for p in tmp_path.glob("*/told.jsonl")]
+        told = [p.read_text() for p in tmp_path.glob("*/reports.jsonl")]
         pid = next(
             (int(line.split(":")[1].strip(" }")) for t in told for line in t.splitlines() if "pid" in line), None
         )

@@ -28,17 +28,15 @@ from llmjobs.chat.retry import CutAnswerError, EmptyAnswerError, Failure, Filter
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.redaction import holds_secret, redacted
 
-# One request to an endpoint and what came back: text, how it ended, and the server's count of tokens.
-
 THINKING = ("reasoning_content", "reasoning")
-"""Where servers put what a model thinks before its answer; it keeps the connection alive and is no answer."""
+"""Keys in which servers put a model's thinking; it keeps the connection alive but is not part of the answer."""
 
 
 class Answer:
-    """One request and its answer, read with suspicion."""
+    """One request and its answer; nothing in the answer is trusted."""
 
     def __init__(self, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
-        """``sent`` is what of ``wanted`` this server takes."""
+        """``sent`` is the part of ``wanted`` that this server accepts."""
         self.wanted, self.sent = wanted, sent
         self.finish: str | None = None
         self.usage: Mapping[str, Any] = {}
@@ -47,10 +45,10 @@ class Answer:
         self.has_thinking = False
 
     def pieces(self, url: str, key: str, *, silence_s: float, answer_s: float) -> Iterator[str]:
-        """Send the request; the answer's text in pieces, also empty ones.
+        """Send the request; yield the answer's text in pieces, some of them empty.
 
         Raises:
-            CutAnswerError: the stream ended in the middle; and what :mod:`llmjobs.chat.event_stream` raises.
+            CutAnswerError: the stream ended early; also the errors of :mod:`llmjobs.chat.event_stream`.
 
         """
         with open_completion(url, key, self.sent, silence_s=silence_s, answer_s=answer_s) as completion:
@@ -65,10 +63,10 @@ class Answer:
             raise CutAnswerError
 
     def take(self, event: Mapping[str, Any]) -> str:
-        """Read one event; returns its text.
+        """Read one event; return its text.
 
         Raises:
-            NotCompletionError: the event is none of a chat completion.
+            NotCompletionError: the event does not belong to a chat completion.
 
         """
         self.has_thinking = False
@@ -98,13 +96,13 @@ class Answer:
         return piece
 
     def _repeats(self, piece: str, *, is_whole: bool, had_ended: bool) -> bool:
-        """Whether a server says again what it said: its last event once more, or the whole answer after its pieces."""
+        """Whether a server repeats itself: its last event again, or the whole answer after its pieces."""
         return bool(self.text) and (
             (is_whole and piece == self.text) or (had_ended and piece in (self._last, self.text))
         )
 
     def check(self, *, may_be_empty: bool) -> None:
-        """Refuse what ended without being an answer.
+        """Refuse a response that ended without an answer.
 
         Raises:
             FilteredError: the server's content filter stopped it.
@@ -118,12 +116,12 @@ class Answer:
             raise EmptyAnswerError(why)
 
     def counts(self) -> tuple[int | None, int | None]:
-        """Tokens of prompt and answer as the server counted them."""
+        """Tokens of prompt and answer, as counted by the server."""
         return _count(self.usage.get("prompt_tokens")), _count(self.usage.get("completion_tokens"))
 
 
 def _text_of(content: Any) -> str:
-    """Text as it is, or joined from parts of the type ``text``; what a model thinks is none."""
+    """The text itself, or joined from parts of the type ``text``, without the model's thinking."""
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         content = "".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))
     if not isinstance(content, str):
@@ -132,28 +130,30 @@ def _text_of(content: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    """A server's count of tokens; None for what is none."""
+    """A server's token count; None if it is not a valid count."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 else None
 
 
-# Which parameters of a request a server takes, learned from what it refuses.
+# Which parameters a server accepts, learned from what it refuses.
 
 LEFT_OUT = "left out"
 REFUSALS = frozenset({400, 404, 405, 415, 422, 501})
 OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 OPTIONAL = ("stream_options", "stream", "temperature", "top_p", "seed")
-"""May be left out; ``max_tokens`` may not, since it bounds what an answer costs, and ``stop`` changes the answer."""
+"""Parameters that may be left out. Not ``max_tokens``, which limits the cost, and not ``stop``, which changes the
+answer.
+"""
 _ABOUT_LENGTH = re.compile(
     r"context (length|window|size)|too (large|long|many|high)|exceed|at most|maximum (value|of|number)|less than",
     re.IGNORECASE,
 )
-"""A refused value of ``max_tokens``, not a refused name."""
+"""Matches a refused value of ``max_tokens``, as opposed to a refused name."""
 _ABOUT_RANGE = re.compile(r"above|below|between|less than|greater than|range|<=|>=|at most|maximum", re.IGNORECASE)
 _REFUSES = re.compile(r"not |n't|un(supported|known|recogni|expected)|extra|invalid|only|instead|must", re.IGNORECASE)
 
 
 class Parameters:
-    """What one server takes; shared by all conversations with it, safe for several threads."""
+    """The parameters that one server accepts; shared by all conversations with it, safe for several threads."""
 
     def __init__(self) -> None:
         """Everything is sent until something is refused."""
@@ -162,14 +162,14 @@ class Parameters:
         self._lock = threading.Lock()
 
     def apply(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The request as this server takes it."""
+        """The request in the form that this server accepts."""
         changes = dict(self.changes)
         return {changes.get(key, key): value for key, value in wanted.items() if changes.get(key) != LEFT_OUT}
 
     def learn(self, error: StatusError, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> str | None:
-        """Read a refusal. Returns what to tell the person where the request is worth sending again, else None.
+        """Read a refusal. Return a message if the request is worth sending again, otherwise None.
 
-        The text is empty where another thread learned the same in the meantime.
+        The message is empty if another thread learned the same in the meantime.
         """
         if error.status not in REFUSALS:
             return None
@@ -193,7 +193,7 @@ class Parameters:
 
 
 def _refused(error: StatusError, sent: Mapping[str, Any]) -> str | None:
-    """The parameter that a refusal is about: the one that it declares, else the first that its message names."""
+    """The parameter that was refused: the one that the error declares, otherwise the first that its message names."""
     said, declared = error.said, _declared(error.body)
     for name in (*OPTIONAL, "max_tokens", "max_completion_tokens"):
         if name not in sent or not (name in declared or (not declared and _names(name, said))):
@@ -207,7 +207,7 @@ def _refused(error: StatusError, sent: Mapping[str, Any]) -> str | None:
 
 
 def _names(name: str, said: str) -> bool:
-    """Whether a message refuses the parameter, and does not just use the word."""
+    """Whether a message refuses the parameter, rather than just using the word."""
     alone = {"stream_options": r"\bstream_options\b", "top_p": r"\btop_p\b", "max_tokens": r"\bmax_tokens\b"}
     word = alone.get(name, rf"[`'\"\[.]{name}[`'\"\]]|\b{name}:? (is |are |must |can|does )|: {name}\b|\w {name}$")
     return bool(re.search(word, said, re.IGNORECASE) and _REFUSES.search(said))
@@ -238,32 +238,30 @@ def _declared(body: str) -> set[str]:
     return found & {*OPTIONAL, *OTHER_NAMES}
 
 
-# Any OpenAI-compatible server as a backend.
-
 log = logging.getLogger(__name__)
 BYTES_A_TOKEN = 3
 TOKENS_A_MESSAGE = 6
 NO_KEY = "none"
-"""Sent where there is no key; never the person's hub token."""
+"""Sent if there is no key; never the person's hub token."""
 ANSWER_TIMEOUTS = 10
-"""A whole answer may take as many times the longest silence."""
+"""A whole answer may take this many times the longest silence."""
 LONG_WAIT_S = 5.0
 """A wait of this length before the next try is announced."""
 
 
 @dataclass(frozen=True)
 class EndpointAddress:
-    """Where the server is and as what model it is asked; of the key only the variable's name."""
+    """Where the server is and which of its models to use; of the key, only the variable's name."""
 
     url: str
     model: str
     api_key_env: str | None = None
 
     def key(self) -> str:
-        """The key, read when it is needed and held nowhere.
+        """The key, read when needed and never stored.
 
         Raises:
-            LlmjobsError: the variable is not set, or holds what no header can.
+            LlmjobsError: the variable is not set, or its value cannot be sent in a header.
 
         """
         if self.api_key_env is None:
@@ -284,27 +282,27 @@ class EndpointAddress:
 
 @dataclass(frozen=True)
 class Lost:
-    """One request that gave no answer, and what it may have cost."""
+    """One request without an answer, and what it may have cost."""
 
     reason: str
     may_cost: bool
     prompt_tokens: int | None = None
-    """As the server counted them; None where it did not."""
+    """As counted by the server; None if it did not."""
     new_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class WholeAnswers:
-    """Answers are passed on only when they are whole, so that a cut one is thrown away and asked again."""
+    """Answers are only passed on when they are complete, so that a cut one can be discarded and requested again."""
 
     before: Callable[[], None] = lambda: None
     """Called before each request."""
     lost: Callable[[Lost], None] = lambda _: None
-    """Called after each request that gave no answer."""
+    """Called after each request without an answer."""
 
 
 class EndpointBackend:
-    """Answers by asking a server."""
+    """Answers by calling a server."""
 
     def __init__(
         self,
@@ -334,27 +332,27 @@ class EndpointBackend:
 
     @property
     def _who(self) -> str:
-        """Model and server, for messages; the address without its path, which may hold what nobody else should read."""
+        """Model and server, for messages; the address without its path, which may be private."""
         found = urlsplit(self.address.url)
         return f"{self.name} at {found.scheme}://{found.netloc.rpartition('@')[2]}"
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """The model's name on the server; its address may hold what is not for records."""
+        """The model's name on the server; its address may be private and is not recorded."""
         return {"endpoint_model": self.address.model}
 
     def clock(self) -> None:
-        """None: what runs on a server is not measured here."""
+        """None, because time on a server is not measured here."""
 
     def count(self, messages: Sequence[Message]) -> int:
-        """An estimate, on the high side: a token for three bytes, and six a message."""
+        """An estimate that is rather too high: one token for three bytes, and six per message."""
         return sum(math.ceil(len(m.content.encode()) / BYTES_A_TOKEN) + TOKENS_A_MESSAGE for m in messages)
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
-        """Stream an answer, or pass it on whole.
+        """Stream an answer, or pass it on when complete.
 
         Raises:
-            UnavailableError: the server cannot be used; another request would do no better.
+            UnavailableError: the server cannot be used; other requests would fail too.
             ContextFullError: the server says that the prompt does not fit.
             CallError: this request gave no answer.
 
@@ -380,10 +378,10 @@ class EndpointBackend:
                 attempt += self._lost(error, answer, attempt, passed_on)
 
     def _lost(self, error: Exception, answer: Answer, attempt: int, passed_on: bool) -> int:
-        """After a try without an answer: wait until the next one; returns 1 where it counts as one.
+        """After a try without an answer, wait until the next one; return 1 if this one counts as a try.
 
         Raises:
-            LlmjobsError: there is no next one.
+            LlmjobsError: there is no next try.
 
         """
         if self._learns(error, answer):
@@ -437,20 +435,19 @@ class EndpointBackend:
         self._sleep(wait_s)
 
     def start(self, seed: int) -> None:
-        """The seed is sent with every request."""
+        """Store the seed, which is sent with every request."""
         self._seed = seed
 
     reseed = start
 
     def state(self) -> Mapping[str, Any]:
-        """The server keeps its own."""
+        """Empty, because the server keeps its own state."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
     def close(self) -> None:
-        """Connections end with their requests."""
+        """Do nothing, because connections end with their requests."""
 
     def _line(self, failure: Failure) -> str:
         return f"{self._who}: {printable(redacted(failure.text))[:300]}"

@@ -1,4 +1,4 @@
-"""Calls that may cost money: journaled before they are used, limited in spending and per minute."""
+"""Calls that may cost money: written to a journal before they are used, with limits on spending and per minute."""
 
 import hashlib
 import threading
@@ -17,30 +17,30 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.terminal_text import plural
 from llmjobs.work.journal import Journal, encode, read_lines
 
-# What calls may take: a spending limit over the whole run, and an endpoint's limits a minute.
+# Limits: spending over the whole run, and an endpoint's rate limits.
 
 MINUTE_S = 60.0
 PER = 1_000_000
 
 
 MESSAGE_TOKENS, TEMPLATE_TOKENS = 16, 128
-"""Most that a chat template adds to a message, and to the whole prompt (a system message of its own)."""
+"""Maximum number of tokens that a chat template adds to a message, and to the whole prompt (its own system message)."""
 
 
 def most_prompt_tokens(messages: Sequence[Message]) -> int:
-    """Most tokens that a prompt can have, by any tokenizer that falls back to bytes."""
+    """Maximum number of tokens of a prompt, for any tokenizer that falls back to bytes."""
     return TEMPLATE_TOKENS + sum(len(m.content.encode("utf-8", "replace")) + MESSAGE_TOKENS for m in messages)
 
 
 def booked(call: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens of prompt and answer to book for a line of the journal: the server's count, or the most it can be."""
+    """Tokens of prompt and answer to book for a line of the journal: the server's count, or the possible maximum."""
     if (most := call.get("booked")) is not None:
         return int(most[0]), int(most[1])
     return int(call.get("prompt_tokens", 0)), int(call.get("new_tokens", 0))
 
 
 class SpendingLimitError(LlmjobsError):
-    """The next call could pass the limit."""
+    """The next call could exceed the limit."""
 
 
 @dataclass(frozen=True)
@@ -51,34 +51,33 @@ class Rate:
     completion: float = 0.0
 
     def cost(self, prompt_tokens: int, new_tokens: int) -> float:
-        """In the currency of the prices."""
+        """The cost in the currency of the prices."""
         return (self.prompt * prompt_tokens + self.completion * new_tokens) / PER
 
 
 class Spending:
-    """Tokens and cost of all calls to endpoints, against their limits."""
+    """Tokens and cost of all calls to endpoints, compared with their limits."""
 
     def __init__(
         self, rates: Mapping[str, Rate], *, tokens: int | None = None, cost: float | None = None, currency: str = "USD"
     ) -> None:
-        """``rates`` by the endpoint's name in the manifest; a name without one is free of charge."""
+        """``rates`` are by the endpoint's name in the manifest; a name without one is free of charge."""
         self.rates, self.limit_tokens, self.limit_cost, self.currency = dict(rates), tokens, cost, currency
         self.tokens, self.cost, self.calls, self.failed = 0, 0.0, 0, 0
         self.parameters: dict[str, dict[str, str]] = {}
-        """By the endpoint's name, the parameters that it does not take (see ``chat.parameters``)."""
+        """By the endpoint's name, the parameters that it does not accept (see ``chat.parameters``)."""
         self._held_tokens, self._held_cost = 0, 0.0
         self._lock = threading.Lock()
 
     def book_past(self, calls: Iterable[Mapping[str, Any]]) -> None:
-        """Count the calls of earlier attempts."""
         for call in calls:
             self._book(call)
 
     def hold(self, name: str, prompt_tokens: int, new_tokens: int) -> "Held":
-        """Set aside the most that a call can take.
+        """Reserve the maximum that a call can use.
 
         Raises:
-            SpendingLimitError: it could pass a limit; nothing was sent.
+            SpendingLimitError: it could exceed a limit; nothing was sent.
 
         """
         cost = self.rates.get(name, Rate()).cost(prompt_tokens, new_tokens)
@@ -114,7 +113,7 @@ class Spending:
         self.cost += self.rates.get(str(call["name"]), Rate()).cost(prompt_tokens, new_tokens)
 
     def book_call(self, held: "Held", call: Mapping[str, Any] | None) -> None:
-        """Book what a call took in the place of what was set aside; None where nothing was sent."""
+        """Replace a reservation by what the call used; None if nothing was sent."""
         with self._lock:
             self._held_tokens -= held.tokens
             self._held_cost -= held.cost
@@ -122,7 +121,7 @@ class Spending:
                 self._book(call)
 
     def to_record(self) -> dict[str, Any]:
-        """What a summary holds of it; ``cost`` is None where nothing has a price."""
+        """The part of a summary about spending; ``cost`` is None if nothing has a price."""
         return {
             "calls": self.calls,
             "failed": self.failed,
@@ -133,7 +132,7 @@ class Spending:
 
 
 def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
-    """A line for the terminal; none where nothing was asked."""
+    """A line for the terminal; none if there were no calls."""
     if not record or not record["calls"]:
         return []
     cost = f", {record['cost']:.4f} {record['currency']}" if record["cost"] is not None else ""
@@ -143,7 +142,7 @@ def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Held:
-    """Tokens and cost set aside for one call."""
+    """Tokens and cost reserved for one call."""
 
     spending: Spending
     name: str
@@ -152,7 +151,7 @@ class Held:
 
 
 class MinuteLimit:
-    """Lets requests through as an endpoint's limits a minute allow; others wait. Safe for several threads."""
+    """Delays requests according to an endpoint's rate limits. Safe for several threads."""
 
     def __init__(
         self,
@@ -162,14 +161,14 @@ class MinuteLimit:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """None: no limit of that kind."""
+        """None means no limit of that kind."""
         self.requests, self.tokens = requests, tokens
         self._clock, self._sleep = clock, sleep
         self._passed: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
 
     def wait(self, tokens: int) -> None:
-        """Return when a request of so many tokens may be sent; one above the limit itself waits for an idle minute."""
+        """Return when a request of this many tokens may be sent; one above the limit waits for an idle minute."""
         if self.requests is None and self.tokens is None:
             return
         while True:
@@ -205,7 +204,7 @@ class CallJournal:
     """The finished calls of one unit; safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there; a line that a kill tore is cut off."""
+        """Read the journal and cut off an incomplete last line."""
         path = folder / CALLS
         self.known: dict[str, Call] = {}
         end = 0
@@ -216,19 +215,19 @@ class CallJournal:
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Call | None:
-        """A call that gave an answer, or None."""
+        """Return a call that gave an answer, or None."""
         with self._lock:
             return self.known.get(key)
 
     def add(self, key: str, call: Mapping[str, Any]) -> None:
-        """Bring a request that ended to the disk."""
+        """Write a finished request to disk."""
         with self._lock:
             line = {"key": key, **call}
             self._journal.append([line])
             self._know(key, line)
 
     def _know(self, key: str, call: Call) -> None:
-        if "failed" not in call and "error" not in call:  # ``error``: of runs before a failed call was asked again
+        if "failed" not in call and "error" not in call:  # ``error`` is from runs that did not repeat failed calls
             self.known[key] = call
 
     def close(self) -> None:
@@ -237,18 +236,16 @@ class CallJournal:
 
 
 def spent_calls(folder: Path) -> list[Call]:
-    """Every request that ended, below a folder."""
+    """Every finished request below a folder."""
     return [call for path in sorted(folder.rglob(CALLS)) for _, _, call in read_lines(path, allow_torn=True)]
 
 
-# A backend whose calls are journaled, limited and counted: the agent and the judge talk through it unchanged.
-
 OpenEndpoint = Callable[[WholeAnswers], Backend]
-"""What to call around each request → the endpoint."""
+"""Context manager around each request → the endpoint."""
 
 
 class PaidBackend:
-    """One conversation with an endpoint. ``label`` tells its calls from those of any other conversation."""
+    """One conversation with an endpoint. ``label`` distinguishes its calls from those of other conversations."""
 
     def __init__(
         self,
@@ -261,9 +258,9 @@ class PaidBackend:
         minute: MinuteLimit,
         changes: Mapping[str, str] | None = None,
     ) -> None:
-        """``account`` is the name under which prices are given; nothing is sent before :meth:`answer`.
+        """``account`` is the name for looking up prices; nothing is sent before :meth:`answer`.
 
-        ``changes`` are the parameters that the server does not take (see ``chat.parameters``), learned or not yet.
+        ``changes`` are the parameters that the server does not accept (see ``chat.parameters``), as learned so far.
         """
         self.inner = endpoint(WholeAnswers(self._before, self._lost))
         self.label, self.name, self.account = label, self.inner.name, account
@@ -277,28 +274,28 @@ class PaidBackend:
 
     @property
     def limit(self) -> int | None:
-        """As the endpoint's."""
+        """The endpoint's limit."""
         return self.inner.limit
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """As the endpoint's."""
+        """The endpoint's settings."""
         return self.inner.effective
 
     def clock(self) -> DeviceClock | None:
-        """As the endpoint's."""
+        """The endpoint's clock."""
         return self.inner.clock()
 
     def count(self, messages: Sequence[Message]) -> int:
-        """As the endpoint's: an estimate on the high side."""
+        """The endpoint's estimate, which is rather too high."""
         return self.inner.count(messages)
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
-        """The answer of an earlier attempt where there is one, else a call; on disk before it is passed on.
+        """The answer of an earlier attempt if there is one, otherwise a call, which is on disk before it is passed on.
 
         Raises:
-            CallError: no answer came; the reason is in the journal, and the call is made again another time.
-            SpendingLimitError: the call could pass a limit.
+            CallError: there is no answer; the reason is in the journal, and a later run repeats the call.
+            SpendingLimitError: the call could exceed a limit.
 
         """
         self._calls += 1
@@ -328,12 +325,12 @@ class PaidBackend:
             self._book_call(None)
 
     def _before(self) -> None:
-        """Before each request: what it may take at most is set aside, and the endpoint's limits a minute are kept."""
+        """Before each request, reserve the maximum that it can use, and wait for the endpoint's rate limits."""
         self._hold()
         self._minute.wait(sum(self._most))
 
     def _lost(self, lost: Lost) -> None:
-        """After a request without an answer: the reason is written down, and what it may have cost is booked."""
+        """After a request without an answer, store the reason and book what it may have cost."""
         call: Call = {**self._head(), "failed": lost.reason}
         if lost.may_cost:
             counts = (lost.prompt_tokens, lost.new_tokens)
@@ -351,27 +348,24 @@ class PaidBackend:
             self._held = self._spending.hold(self.account, *self._most)
 
     def _book_call(self, call: Call | None) -> None:
-        """Book what a request took in the place of what was set aside."""
+        """Replace the reservation by what a request used."""
         if self._held is not None:
             held, self._held = self._held, None
             self._spending.book_call(held, call)
 
     def start(self, seed: int) -> None:
-        """Begin the conversation."""
         self._seed, self._calls = seed, 0
         self.inner.start(seed)
 
     def reseed(self, seed: int) -> None:
-        """Another seed from here on."""
+        """Use another seed from here on."""
         self._seed = seed
         self.inner.reseed(seed)
 
     def state(self) -> Mapping[str, Any]:
-        """The journal holds it."""
+        """Empty, because the journal has the state."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
-    def close(self) -> None:
-        """Nothing to free."""
+    def close(self) -> None: ...

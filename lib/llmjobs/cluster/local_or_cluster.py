@@ -66,7 +66,9 @@ def _probe_nodes(layers: Sequence[Layer]) -> Machine:
             machine.layers |= dict.fromkeys(wanted, nobody)
             continue
         machine.layers |= found.layers
-        machine.devices |= {name: told for name, told in found.devices.items() if "reason" not in told}
+        machine.devices |= {
+            name: properties for name, properties in found.devices.items() if "reason" not in properties
+        }
         machine.torch = found.torch
     return machine
 

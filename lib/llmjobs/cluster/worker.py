@@ -138,44 +138,44 @@ class Worker:
 
     def run(self, order: UnitOrder) -> Iterator[list[Event]]:
         """Run a unit; yield events as they happen, and an empty list as a heartbeat."""
-        told: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        thread = threading.Thread(target=self._work, args=(order, told), daemon=True)
-        with _Logs(told):
+        outbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._work, args=(order, outbox), daemon=True)
+        with _Logs(outbox):
             thread.start()
             while True:
-                events = _gather(told)
+                events = _gather(outbox)
                 yield events
                 if events and isinstance(events[-1], Ended):
                     break
         thread.join()
 
-    def _work(self, order: UnitOrder, told: "queue.SimpleQueue[Event]") -> None:
+    def _work(self, order: UnitOrder, outbox: "queue.SimpleQueue[Event]") -> None:
         assert self._job is not None
         unit = order.unit
 
         def on_records(_: Unit, records: Sequence[Record]) -> None:
-            told.put(Advanced(0, records))
+            outbox.put(Advanced(0, records))
 
         try:
             leases.seed(self._run, self._lease, unit.path, unit.needs, order.steps_done)
-            one = _OneUnit(self._job, unit, told, {"node": order.node, "machine": self._machine})
-            outcome = run_job(one, self._lease, on_records if order.shows else None, lambda *_: _Told(told))
-            told.put(Ended(outcome.failed.get(unit.path)))
+            one = _OneUnit(self._job, unit, outbox, {"node": order.node, "machine": self._machine})
+            outcome = run_job(one, self._lease, on_records if order.shows else None, lambda *_: _ProgressEvents(outbox))
+            outbox.put(Ended(outcome.failed.get(unit.path)))
         except LlmjobsError as error:
-            told.put(Ended(str(error)))
+            outbox.put(Ended(str(error)))
         except BaseException as error:
-            told.put(Ended(one_line(error)))
+            outbox.put(Ended(one_line(error)))
 
 
-def _gather(told: "queue.SimpleQueue[Event]") -> list[Event]:
+def _gather(outbox: "queue.SimpleQueue[Event]") -> list[Event]:
     try:
-        events = [told.get(timeout=BEAT_S)]
+        events = [outbox.get(timeout=BEAT_S)]
     except queue.Empty:
         return []
     deadline = time.monotonic() + GATHER_S
     while not isinstance(events[-1], Ended):
         try:
-            events.append(told.get(timeout=max(deadline - time.monotonic(), 0.0)))
+            events.append(outbox.get(timeout=max(deadline - time.monotonic(), 0.0)))
         except queue.Empty:
             break
     return _joined(events)
@@ -195,16 +195,16 @@ def _joined(events: Sequence[Event]) -> list[Event]:
     return found
 
 
-class _Told(Progress):
+class _ProgressEvents(Progress):
     """Sends progress to the driver."""
 
-    def __init__(self, told: "queue.SimpleQueue[Event]") -> None:
-        self._told = told
+    def __init__(self, outbox: "queue.SimpleQueue[Event]") -> None:
+        self._outbox = outbox
 
     def unit(self, name: str) -> None: ...
 
     def advance(self, items: int, unit: str) -> None:
-        self._told.put(Advanced(items))
+        self._outbox.put(Advanced(items))
 
     def say(self, line: str) -> None:
         """Do nothing, because failures are reported at the end."""
@@ -215,12 +215,12 @@ class _Told(Progress):
 class _Logs(logging.Handler):
     """Sends log lines to the driver while a unit runs."""
 
-    def __init__(self, told: "queue.SimpleQueue[Event]") -> None:
+    def __init__(self, outbox: "queue.SimpleQueue[Event]") -> None:
         super().__init__(logging.WARNING)
-        self._told = told
+        self._outbox = outbox
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._told.put(Logged(record.getMessage()))
+        self._outbox.put(Logged(record.getMessage()))
 
     def __enter__(self) -> Self:
         logging.getLogger().addHandler(self)
@@ -236,7 +236,7 @@ class _OneUnit:
 
     job: ClusterJob
     only: Unit
-    told: "queue.SimpleQueue[Event]"
+    outbox: "queue.SimpleQueue[Event]"
     place: Mapping[str, Any]
     name: str = field(init=False)
 
@@ -250,7 +250,7 @@ class _OneUnit:
     def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
         with self.job.open(unit, saved) as work:
             load_s = work.opening.get("load_s")
-            self.told.put(Opened(None if load_s is None else float(load_s)))
+            self.outbox.put(Opened(None if load_s is None else float(load_s)))
             yield _Placed(work, {**work.opening, **self.place})
 
     def close(self) -> None:

@@ -111,10 +111,10 @@ def scripts(count: int, seed: int, distances: Sequence[int]) -> list[Script]:
 
 
 def _turns(rng: Random, kind: Kind, distance: int, is_long: bool) -> tuple[Turn, ...]:
-    told, question = MAKERS[kind](rng, distance)
+    statements, question = MAKERS[kind](rng, distance)
     between = [Turn(_distractor(rng, is_long)) for _ in range(distance - 1)]
     before = [Turn(_distractor(rng, is_long)) for _ in range(rng.randint(0, 2))]
-    return (*before, *map(Turn, told), *between, question)
+    return (*before, *map(Turn, statements), *between, question)
 
 
 def _distractor(rng: Random, is_long: bool) -> str:
@@ -133,29 +133,29 @@ def _corrected(rng: Random, distance: int) -> tuple[list[str], Turn]:
     statement, question, values = rng.choice(FACTS)
     old, value = rng.sample(values, 2)
     again = statement[0].lower() + statement[1:] if not statement.startswith("I ") else statement
-    told = [statement.format(old), f"Sorry, that was wrong: {again.format(value)}"]
-    return told, _asks(question, "corrected", value, distance, values)
+    statements = [statement.format(old), f"Sorry, that was wrong: {again.format(value)}"]
+    return statements, _asks(question, "corrected", value, distance, values)
 
 
 def _pronoun(rng: Random, distance: int) -> tuple[list[str], Turn]:
     (name, pronoun), kin = rng.choice(PEOPLE), rng.choice(KIN)
     town, job = rng.choice(TOWNS), rng.choice(JOBS)
-    told = [f"My {kin} {name} works as a {job}, and {pronoun} lives in {town}."]
+    statements = [f"My {kin} {name} works as a {job}, and {pronoun} lives in {town}."]
     if rng.random() < 0.5:
-        return told, _asks(f"In which town does {pronoun} live?", "pronoun", town, distance, TOWNS)
-    return told, _asks(f"What does {pronoun} work as?", "pronoun", job, distance, JOBS)
+        return statements, _asks(f"In which town does {pronoun} live?", "pronoun", town, distance, TOWNS)
+    return statements, _asks(f"What does {pronoun} work as?", "pronoun", job, distance, JOBS)
 
 
 def _arithmetic(rng: Random, distance: int) -> tuple[list[str], Turn]:
     thing, first, second = rng.choice(THINGS), rng.randint(5, 30), rng.randint(2, 9)
-    told = [f"I have {first} {thing}.", f"A friend gave me {second} more {thing}."]
+    statements = [f"I have {first} {thing}.", f"A friend gave me {second} more {thing}."]
     question = f"How many {thing} do I have now?"
-    return told, Turn(question, "arithmetic", str(first + second), distance)
+    return statements, Turn(question, "arithmetic", str(first + second), distance)
 
 
 def _instruction(rng: Random, distance: int) -> tuple[list[str], Turn]:
-    told = [f"From now on, end every answer with the word '{WORD}'."]
-    return told, Turn(rng.choice(SHORT), "instruction", WORD, distance, must_end=True)
+    statements = [f"From now on, end every answer with the word '{WORD}'."]
+    return statements, Turn(rng.choice(SHORT), "instruction", WORD, distance, must_end=True)
 
 
 def _asks(text: str, kind: Kind, value: str, distance: int, values: Sequence[str]) -> Turn:

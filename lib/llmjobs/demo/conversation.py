@@ -210,6 +210,6 @@ def conversation(
         raise ValueError(f"distance: {distance} does not fit into {exchanges} exchanges; allowed is 1 to {room}")
     rng = Random(f"conversation/{seed}/{split}")
     while True:
-        turns, told = _draw(rng, exchanges, facts, distance, kind, extra)
-        if told and split_of(told.lower()) == split:
+        turns, facts_text = _draw(rng, exchanges, facts, distance, kind, extra)
+        if facts_text and split_of(facts_text.lower()) == split:
             return turns

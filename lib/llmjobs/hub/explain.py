@@ -16,9 +16,9 @@ def explain(who: str, repo_id: str, what: str, error: BaseException) -> str | No
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{who}: no space left for {repo_id} in the cache; free some space, or set HF_HOME to a larger disk"
     found = list(_chain(error))
-    for told in (_told_by_status, _told_by_network, _told_by_transformers):
+    for explain_as in (_told_by_status, _told_by_network, _told_by_transformers):
         for one in reversed(found):
-            if line := told(repo_id, what, one):
+            if line := explain_as(repo_id, what, one):
                 return f"{who}: {line}"
     return None
 

@@ -77,8 +77,8 @@ def run_child(
     also by an exception of a signal handler.
     """
     with tempfile.TemporaryDirectory(prefix="llmjobs-") as folder:
-        told, stderr = Path(folder, "told.jsonl"), Path(folder, "stderr")
-        command = [*under, sys.executable, "-P", "-m", module, str(told)]
+        reports, stderr = Path(folder, "reports.jsonl"), Path(folder, "stderr")
+        command = [*under, sys.executable, "-P", "-m", module, str(reports)]
         with stderr.open("wb") as stream:
             began = time.monotonic()
             process = subprocess.Popen(
@@ -96,7 +96,7 @@ def run_child(
                 real_s = time.monotonic() - began
                 process.returncode = os.waitstatus_to_exitcode(status)
         return Ended(
-            lines=tuple(_read(told)),
+            lines=tuple(_read(reports)),
             exit_status=process.returncode,
             real_s=real_s,
             user_s=usage.ru_utime,

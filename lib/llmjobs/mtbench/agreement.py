@@ -114,12 +114,12 @@ def votes_agreement(sources: Mapping[str, Preferences], votes: Sequence[tuple[Pa
 def _agreement(both: Sequence[tuple[str, str, str]]) -> Figures:
     """Shares of equal preferences; ``both`` has the question and the two preferences."""
     decided = [(question, a, b) for question, a, b in both if TIE not in (a, b)]
-    told = _with_ends("decided", [a == b for _, a, b in decided], [question for question, _, _ in decided])
+    agreed = _with_ends("decided", [a == b for _, a, b in decided], [question for question, _, _ in decided])
     return {
         "n": len(both),
         **_with_ends("all", [a == b for _, a, b in both], [question for question, _, _ in both]),
         "n_decided": len(decided),
-        **(told if decided else {"decided": None, "decided_low": None, "decided_high": None}),
+        **(agreed if decided else {"decided": None, "decided_low": None, "decided_high": None}),
     }
 
 

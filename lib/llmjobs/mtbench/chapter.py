@@ -421,13 +421,13 @@ def _pairwise(part: Values) -> list[Block]:
         lines = []
         for one in row["win_rates"]:
             rating = ratings.get(one["model"])
-            told = (
+            ends = (
                 [decimal(rating["rating"], 0), f"{decimal(rating['low'], 0)} to {decimal(rating['high'], 0)}"]
                 if rating
                 else [DASH, DASH]
             )
             rate = percent(one["win_rate"]) if one["win_rate"] is not None else DASH
-            lines.append([one["model"], rate, *(count(one[k]) for k in ("wins", "ties", "losses", "unread")), *told])
+            lines.append([one["model"], rate, *(count(one[k]) for k in ("wins", "ties", "losses", "unread")), *ends])
         note = "A tie is half a win. Bradley-Terry on Elo's scale around 1000: 400 points are odds of ten to one."
         blocks += [
             Heading(f"Comparisons by {row['judge']}{_which_turns(row)}"),
@@ -532,17 +532,17 @@ def _against_others(best: str, rows: Sequence[Values]) -> str:
         return "This summary contains no tests of its differences from the others."
     alike = [row for row in mine if not apart(row)]
     together = "95% for all pairs together" if len(rows) > 1 else "95%"
-    told = [
+    rivals = [
         f"{row['second'] if row['first'] == best else row['first']} ({decimal(abs(row['difference']))}; {together}:"
         f" {_ends(row)}{_p_beside(row)})"
         for row in (alike or [min(mine, key=lambda row: abs(row["difference"]))])[:3]
     ]
     more = f" and {plural(len(alike) - 3, 'more agent')}" if len(alike) > 3 else ""
     if alike:
-        return f"It cannot be told apart from {'; '.join(told)}{more}."
+        return f"It cannot be told apart from {'; '.join(rivals)}{more}."
     if len(mine) == 1:
-        return f"It is ahead of {told[0]}."
-    return f"It is ahead of each of the others; its smallest lead is over {told[0]}."
+        return f"It is ahead of {rivals[0]}."
+    return f"It is ahead of each of the others; its smallest lead is over {rivals[0]}."
 
 
 def _p_beside(row: Values) -> str:
@@ -566,8 +566,8 @@ def _best_in_pairs(row: Values) -> Finding:
     ratings = {one["model"]: one for one in row["bradley_terry"]}
     near = [one["model"] for one in others if one["model"] in ratings and best["model"] in ratings
             and ratings[one["model"]]["high"] >= ratings[best["model"]]["low"]]  # fmt: skip
-    told = f"; the intervals of {listed(near)} overlap with its own" if near else ""
-    return Finding(rate, f"{text}{told}.", 54)
+    near_by = f"; the intervals of {listed(near)} overlap with its own" if near else ""
+    return Finding(rate, f"{text}{near_by}.", 54)
 
 
 SECTION = Section("mtbench", "How good the answers are as a judge rates them", _wanted, build)

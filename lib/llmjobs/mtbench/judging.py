@@ -279,5 +279,5 @@ class _Found:
         head = {"read": value, "judgment": last, "asked": self.asked, "earlier": list(self.said[:-1])}
         counts = {"prompt_tokens": self.tokens[0], "new_tokens": self.tokens[1], "tokens_counted": self.counted}
         error = {"error": self.error, **({"final": True} if self.is_final else {})} if self.error else {}
-        told = {"thinking": list(self.thought)} if any(text is not None for text in self.thought) else {}
-        return {**head, **counts, "status": status, **told, **error}
+        thinking = {"thinking": list(self.thought)} if any(text is not None for text in self.thought) else {}
+        return {**head, **counts, "status": status, **thinking, **error}

@@ -319,8 +319,8 @@ def _pair_rows(part: Values) -> list[str]:
     for row in part["win_rates"]:
         rating = ratings.get(row["model"])
         rate = f"{row['win_rate']:.0%}" if row["win_rate"] is not None else "–"
-        told = f"{rating['rating']:.0f} ({rating['low']:.0f}–{rating['high']:.0f})" if rating else "–"
-        rows.append((row["model"], rate, *(str(row[key]) for key in ("wins", "ties", "losses", "unread")), told))
+        rating_text = f"{rating['rating']:.0f} ({rating['low']:.0f}–{rating['high']:.0f})" if rating else "–"
+        rows.append((row["model"], rate, *(str(row[key]) for key in ("wins", "ties", "losses", "unread")), rating_text))
     return list(table(rows))
 
 

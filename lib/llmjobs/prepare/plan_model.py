@@ -108,12 +108,12 @@ def plan_model(
         guess = batch_tokens if isinstance(batch_tokens, int) else _usual_batch(spec, located, devices)
         _count(plan, tasks, TokenCounter(spec, located, guess))
         rows = ROWS_AT_ONCE if any(unit.tokens and unit.tokens.decode_steps for unit in plan.units) else 0
-        told = _known_forecast(spec, located, threads, _average(plan.units, guess), rows)
-        known = _Measured.of(spec, located, told) if told["speed"] else _Measured()
-        size = _batch_size(batch_tokens, told["speed"], known)
-        _fill(plan, told, spec, size)
-        if told["speed"]:
-            _time(plan, told["shapes"], told["speed"], known, batch_tokens, size)
+        found = _known_forecast(spec, located, threads, _average(plan.units, guess), rows)
+        known = _Measured.of(spec, located, found) if found["speed"] else _Measured()
+        size = _batch_size(batch_tokens, found["speed"], known)
+        _fill(plan, found, spec, size)
+        if found["speed"]:
+            _time(plan, found["shapes"], found["speed"], known, batch_tokens, size)
     except LlmjobsError as error:
         plan.error = _told(str(error), spec, silent)
     except Exception as error:
@@ -222,10 +222,10 @@ def _known_forecast(
         whole = all(name in speed for name in FORECAST_KEYS)
         if whole and (not rows or speed.get("rows")):
             return kept | {"why": None}
-    told = _forecast(spec, located, threads, unit, rows)
-    if told["speed"]:
-        known.put("forecast", {"shapes": told["shapes"], "speed": told["speed"]})
-    return told
+    found = _forecast(spec, located, threads, unit, rows)
+    if found["speed"]:
+        known.put("forecast", {"shapes": found["shapes"], "speed": found["speed"]})
+    return found
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ class _Measured:
     decoding: bool = False
 
     @classmethod
-    def of(cls, spec: ModelSpec, located: Located, told: Mapping[str, Any]) -> "_Measured":
-        shapes = told["shapes"]
+    def of(cls, spec: ModelSpec, located: Located, found: Mapping[str, Any]) -> "_Measured":
+        shapes = found["shapes"]
         known = Known(
             id=spec.id,
             revision=located.revision,
@@ -250,7 +250,7 @@ class _Measured:
             device=shapes["device"],
             dtype=shapes["dtype"],
             quantization=spec.quantization,
-            threads=told["speed"]["threads"],
+            threads=found["speed"]["threads"],
         )
         load, budget, probe = (known.get(name) or {} for name in ("load", "budget", "probe"))
         seconds, tokens = load.get("load_s"), budget.get("batch_tokens")
@@ -270,9 +270,9 @@ def _batch_size(batch_tokens: int | str, speed: Mapping[str, Any] | None, known:
     return known.batch_tokens or (speed or {}).get("batch_tokens") or 1024
 
 
-def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec, batch_tokens: int) -> None:
+def _fill(plan: ModelPlan, found: Mapping[str, Any], spec: ModelSpec, batch_tokens: int) -> None:
     """Fill in sizes, memory and time."""
-    shapes, speed = told["shapes"], told["speed"]
+    shapes, speed = found["shapes"], found["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
     plan.parameters, plan.weight_bytes = shapes["parameters"], shapes["weight_bytes"]
     if remark := shapes.get("remark"):
@@ -282,7 +282,7 @@ def _fill(plan: ModelPlan, told: Mapping[str, Any], spec: ModelSpec, batch_token
     plan.cache_bytes = most * shapes["cache_token_bytes"] if shapes["cache_token_bytes"] else None
     plan.room_bytes = shapes["device_memory_bytes"] or memory_bytes()
     if not speed:
-        plan.notes.append(f"speed and memory could not be measured: {told['why']}")
+        plan.notes.append(f"speed and memory could not be measured: {found['why']}")
         return
     pass_bytes = speed["pass_bytes"] * batch_tokens // speed.get("pass_tokens", batch_tokens)
     beside, files = pass_bytes + (plan.cache_bytes or 0), 0

@@ -309,14 +309,14 @@ def _benchmarks(
     chosen: dict[str, tuple[str, list[Candidate], list[Moved], set[Key]]] = {}
     for name in names:
         members = [(label, run, entry) for label, run, entry in named if entry.records.get(name)]
-        metric, records, told, differs = _one_metric(name, members)
+        metric, records, remarks, differs = _one_metric(name, members)
         texts = {id(run): _texts(run, name) for _, run, _ in members}
         candidates = [
             _candidate(label, run, entry, name, part, texts[id(run)])
             for (label, run, entry), part in zip(members, records, strict=True)
         ]
         candidates, moves, found = match(candidates)
-        notices += [Notice(name, what) for what in [*told, *found]]
+        notices += [Notice(name, what) for what in [*remarks, *found]]
         protocol = differing_protocol(candidates, name)
         if any_prompt and protocol:
             notices.append(Notice(name, f"compared in spite of differences (--any-prompt): {'; '.join(protocol)}"))
@@ -361,14 +361,14 @@ def _one_metric(name: str, members: Named) -> tuple[str, list[list[Answer]], lis
     own = [entry.metric.get(name, "") for _, _, entry in members]
     plain = [entry.records[name] for _, _, entry in members]
     known = list(dict.fromkeys(metric for metric in own if metric))
-    told = []
+    remarks = []
     unnamed = [label for (label, _, _), metric in zip(members, own, strict=True) if not metric]
     if len(known) <= 1:
         metric = known[0] if known else ""
         others = {m for _, _, e in members for m in e.by_metric.get(name, {})} - {metric}
         if metric and unnamed and others:
-            told.append(f"{few(unnamed)}: the log does not name its metric; compared by {metric}")
-        return metric, plain, told, []
+            remarks.append(f"{few(unnamed)}: the log does not name its metric; compared by {metric}")
+        return metric, plain, remarks, []
     tables = [entry.by_metric.get(name, {}) for _, _, entry in members]
     everywhere = set.intersection(*(set(table) for table, metric in zip(tables, own, strict=True) if metric))
     ours = [metric for (_, run, _), metric in zip(members, own, strict=True) if run.kind == "llmjobs run"]
@@ -378,11 +378,13 @@ def _one_metric(name: str, members: Named) -> tuple[str, list[list[Answer]], lis
         for (label, _, _), metric in zip(members, own, strict=True):
             by_metric.setdefault(metric, []).append(label)
         shown = "; ".join(f"{m or 'not named'}: {few(who)}" for m, who in sorted(by_metric.items()))
-        return known[0], plain, told, [f"metric differs ({shown})"]
+        return known[0], plain, remarks, [f"metric differs ({shown})"]
     metric = usual[0]
     changed = [label for (label, _, _), theirs in zip(members, own, strict=True) if theirs not in ("", metric)]
-    told.append(f"compared by {metric}, which all of these logs have; the default of {few(changed)} is a different one")
-    return metric, [table.get(metric, part) for table, part in zip(tables, plain, strict=True)], told, []
+    remarks.append(
+        f"compared by {metric}, which all of these logs have; the default of {few(changed)} is a different one"
+    )
+    return metric, [table.get(metric, part) for table, part in zip(tables, plain, strict=True)], remarks, []
 
 
 def _texts(run: RawRun, benchmark: str) -> dict[Key, Question]:

@@ -63,12 +63,12 @@ def differing_questions(candidates: Sequence[Candidate]) -> str | None:
     sizes: dict[frozenset[Key], list[str]] = {}
     for candidate in candidates:
         sizes.setdefault(candidate.asked, []).append(candidate.label)
-    told = "; ".join(f"{len(asked):,}: {few(who)}" for asked, who in sorted(sizes.items(), key=lambda s: -len(s[0])))
+    groups = "; ".join(f"{len(asked):,}: {few(who)}" for asked, who in sorted(sizes.items(), key=lambda s: -len(s[0])))
     without = [candidate.label for candidate in candidates if not candidate.questions]
     hint = ""
     if not shared and without:
         hint = f"; the ids differ and {few(without)} has no question texts; add them with --questions FOLDER"
-    return f"different questions ({told}; {shared:,} in common{hint})"
+    return f"different questions ({groups}; {shared:,} in common{hint})"
 
 
 def differing_gold(candidates: Sequence[Candidate]) -> set[Key]:
@@ -116,11 +116,11 @@ def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool) -> None:
     """Raise a DataError if there is a problem."""
     if not problems:
         return
-    told = "; ".join(f"{benchmark}: {', '.join(lines)}" for benchmark, lines in problems.items())
+    faults = "; ".join(f"{benchmark}: {', '.join(lines)}" for benchmark, lines in problems.items())
     help_ = "Add --common to compare the common questions, or " if common_helps else ""
     unlike = "" if common_helps else "Add --any-prompt to compare them in spite of this, or "
     raise DataError(
-        f"these results are not comparable: {told}. {help_}{unlike}--where COLUMN=VALUE (study, run, model, device,"
+        f"these results are not comparable: {faults}. {help_}{unlike}--where COLUMN=VALUE (study, run, model, device,"
         " quantization, benchmark, metric) to use a part of them"
     )
 
@@ -243,10 +243,10 @@ def _metrics(lined: Sequence[Sequence[Answer | None]]) -> dict[str, NDArray[np.f
 
 
 def _shared_protocol(candidates: Sequence[Candidate], name: str) -> dict[str, str]:
-    told: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     for candidate in candidates:
         for field, value in candidate.entry.protocol.get(name, {}).items():
-            values = told.setdefault(field, [])
+            values = fields.setdefault(field, [])
             if plain_number(value) not in values:
                 values.append(plain_number(value))
-    return {field: " / ".join(values) for field, values in told.items()}
+    return {field: " / ".join(values) for field, values in fields.items()}

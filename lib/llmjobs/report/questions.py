@@ -35,7 +35,7 @@ def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> 
         raise DataError(f"--questions {folder}: no such folder")
     files: dict[str, list[Question]] = {}
     missing: dict[tuple[int, str], RawRun] = {}
-    told: set[tuple[int, str, str]] = set()
+    noticed: set[tuple[int, str, str]] = set()
     for run, entry in pairs:
         for benchmark, records in entry.records.items():
             by_subject: dict[str, list[Answer]] = {}
@@ -48,8 +48,8 @@ def attach_questions(pairs: Sequence[tuple[RawRun, RawEntry]], folder: Path) -> 
                 if not known:
                     missing[id(run), subject] = run
                     continue
-                first = (id(run), benchmark, subject) not in told
-                told.add((id(run), benchmark, subject))
+                first = (id(run), benchmark, subject) not in noticed
+                noticed.add((id(run), benchmark, subject))
                 _agree(run if first else None, folder, benchmark, subject, known, part)
                 for number, question in enumerate(known):
                     key = benchmark, subject, str(number)

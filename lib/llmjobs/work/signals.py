@@ -105,16 +105,16 @@ class _Limits:
         """Start watching; in the main thread only."""
         self._grace_s, self._main = grace_s, threading.get_ident()
         self._over = threading.Event()
-        self._seen, self._told = socket.socketpair()
-        self._told.setblocking(False)
-        self._old = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        self._seen, self._wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._old = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
 
     def close(self) -> None:
         """Stop watching; a process whose time was already over still ends."""
         self._over.set()
         signal.set_wakeup_fd(self._old)
-        self._told.close()
+        self._wakeup.close()
 
     def _watch(self) -> None:
         with self._seen:

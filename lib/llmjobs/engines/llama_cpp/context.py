@@ -66,9 +66,9 @@ class Context:
         LOG.clear()
         self._context = self._api.llama_init_from_model(model, parameters)
         if not self._context:
-            told = "; ".join(LOG.errors()[:2]) or "not enough memory"
+            reason = "; ".join(LOG.errors()[:2]) or "not enough memory"
             raise ModelError(
-                f"{who}: llama.cpp could not allocate a context of {self.cells:,} tokens ({told}); "
+                f"{who}: llama.cpp could not allocate a context of {self.cells:,} tokens ({reason}); "
                 "use a smaller file, or kv_cache: q8_0"
             )
         self._memory = self._api.llama_get_memory(self._context)
@@ -102,9 +102,10 @@ class Context:
         LOG.clear()
         code = self._api.llama_decode(self._context, batch)
         if code:
-            told = "; ".join(LOG.errors()[:2]) or ("no room in the context" if code == 1 else f"code {code}")
+            reason = "; ".join(LOG.errors()[:2]) or ("no room in the context" if code == 1 else f"code {code}")
             raise ModelError(
-                f"{self.who}: llama.cpp could not compute {count} tokens: {told}; use a smaller file, or kv_cache: q8_0"
+                f"{self.who}: llama.cpp could not compute {count} tokens: {reason}; use a smaller file, or"
+                " kv_cache: q8_0"
             )
         rows = int(marks.astype(bool).sum())
         if not rows:

@@ -37,7 +37,7 @@ def vocabulary_of(model: Any) -> int:
 def refusal() -> str:
     """Why llama.cpp refused, from its log."""
     lines = (re.sub(r"^(error loading model(\s\w+)?: )+", "", line) for line in LOG.errors())
-    told = "; ".join([line for line in lines if line != "failed to load model"][:2]) or "it gave no reason"
-    if "unknown model architecture" in told or "unknown pre-tokenizer" in told:
-        return f"{told}; a newer llama-cpp-python may know it"
-    return f"{told}; fetch the file again, or use another one"
+    reason = "; ".join([line for line in lines if line != "failed to load model"][:2]) or "it gave no reason"
+    if "unknown model architecture" in reason or "unknown pre-tokenizer" in reason:
+        return f"{reason}; a newer llama-cpp-python may know it"
+    return f"{reason}; fetch the file again, or use another one"

@@ -71,11 +71,11 @@ def local_path(spec: ModelSpec) -> Path | None:
         if folder.is_dir():
             check_folder(spec, folder)
             return folder
-        told = _not_a_model(spec.id, folder)
+        problem = _not_a_model(spec.id, folder)
     except OSError as error:
         raise _unreadable(spec, folder, error) from None
-    if told:
-        raise ModelError(f"{spec.name}: {told}")
+    if problem:
+        raise ModelError(f"{spec.name}: {problem}")
     return None
 
 

@@ -365,7 +365,7 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
         return f"has no config.json at its top, only in {shown}; fetch the repository and name that folder"
     if suffixes & {".parquet", ".csv", ".arrow", ".jsonl"}:
         return "has no config.json; it holds data, not a model: name it under eval.benchmarks"
-    if other := next((told for suffix, told in OTHER_WEIGHTS.items() if suffix in suffixes), None):
+    if other := next((kind_name for suffix, kind_name in OTHER_WEIGHTS.items() if suffix in suffixes), None):
         return f"has no config.json and its weights are in {other} format; use the version for transformers"
     if suffixes & {".safetensors", ".bin", ".pt"}:
         return (
@@ -536,7 +536,7 @@ def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
                 "or use another model"
             )
         if not pickles:
-            other = next((told for suffix, told in OTHER_WEIGHTS.items() if _any_ends(names, suffix)), None)
+            other = next((kind_name for suffix, kind_name in OTHER_WEIGHTS.items() if _any_ends(names, suffix)), None)
             weights = f", its weights are in {other} format" if other else ""
             yield f"has no safetensors weights{weights}; use a version with model.safetensors"
     missing = _missing_shards(names)

@@ -60,10 +60,10 @@ def _trial(path: str, _size: int, _changed_ns: int) -> str | None:
         child.wait()
         if child.stdout:
             child.stdout.close()
-    return _told(out, child.returncode)
+    return _problem_of(out, child.returncode)
 
 
-def _told(out: bytes, code: int) -> str | None:
+def _problem_of(out: bytes, code: int) -> str | None:
     try:
         answer: dict[str, Any] = json.loads(out.splitlines()[-1])
     except (ValueError, IndexError):

@@ -260,16 +260,16 @@ def _as_score(value: Any) -> float | None:
 
 def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any], found: _Samples) -> None:
     """Keep the scorers' records: first those that the log names, in its order, then the others."""
-    told = _told(log)
-    names = [scorer for scorer, _, _ in told]
-    if not told and len(found.scorers) > 1:
+    reported = _reported(log)
+    names = [scorer for scorer, _, _ in reported]
+    if not reported and len(found.scorers) > 1:
         planned = [name_of(mapping(s).get("name")) for s in listed(mapping(log.get("eval")).get("scorers"))]
         names = [name for name in planned if name in found.scorers]
         shown = ", ".join(found.scorers)
         run.notice(entry.source, f"the log names no results; of its scorers {shown} the first is used")
     left: list[str] = []
     done: set[tuple[str, str]] = set()
-    for scorer, reducer, figures in [*told, *((name, "mean", {}) for name in [*names, *found.scorers])]:
+    for scorer, reducer, figures in [*reported, *((name, "mean", {}) for name in [*names, *found.scorers])]:
         if scorer not in found.scorers or (scorer, reducer) in done:
             continue
         done.add((scorer, reducer))
@@ -293,7 +293,7 @@ def _metrics(run: RawRun, entry: RawEntry, benchmark: str, log: Mapping[str, Any
             f"scores of {', '.join(dict.fromkeys(left))} are not between 0 and 1; not in this report",
         )
     if found.most_epochs > 1 and benchmark in entry.by_metric:
-        reducer = told[0][1] if told else "mean"
+        reducer = reported[0][1] if reported else "mean"
         run.notice(
             entry.source, f"{found.most_epochs} epochs of each question, reduced to one score by the log's {reducer}"
         )
@@ -304,7 +304,7 @@ def _metric_name(scorer: str, reducer: str, found: _Samples, records: Sequence[A
     return name if found.most_epochs == 1 or reducer == "mean" else f"{name} ({reducer})"
 
 
-def _told(log: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, Any, Any]]]]:
+def _reported(log: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, Any, Any]]]]:
     """Return scorer, reducer and (metric, value, samples) of each of the log's results, the headline first."""
     results = mapping(log.get("results"))
     headline = mapping(results.get("headline")).get("score")

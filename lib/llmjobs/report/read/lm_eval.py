@@ -88,14 +88,14 @@ def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]], who
     entry = RawEntry(_info(folder, last), folder.name)
     seconds = 0.0
     for date in {date for date, _ in tasks.values()}:
-        told = results.get(date) or (last if len(results) == 1 else {})
-        seconds += number_or_none(_as_number(told.get("total_evaluation_time_seconds"))) or 0.0
+        log = results.get(date) or (last if len(results) == 1 else {})
+        seconds += number_or_none(_as_number(log.get("total_evaluation_time_seconds"))) or 0.0
     for task, (date, file) in sorted(tasks.items()):
-        told = results.get(date) or next((r for r in results.values() if task in mapping(r.get("results"))), last)
+        log = results.get(date) or next((r for r in results.values() if task in mapping(r.get("results"))), last)
         benchmark, subject = split_task(task)
-        config = mapping(mapping(told.get("configs")).get(task))
-        entry.protocol_of(benchmark, subject, _protocol(told, config, task))
-        _metrics(run, entry, file, task, told)
+        config = mapping(mapping(log.get("configs")).get(task))
+        entry.protocol_of(benchmark, subject, _protocol(log, config, task))
+        _metrics(run, entry, file, task, log)
     if whole and last:
         _without_samples(run, folder, tasks, results.values())
     questions = sum(len(next(iter(found.values()), ())) for found in entry.by_metric.values())
@@ -105,8 +105,8 @@ def _entry(run: RawRun, folder: Path, tasks: Mapping[str, tuple[str, Path]], who
 
 def _info(folder: Path, results: Mapping[str, Any]) -> ModelInfo:
     config = mapping(results.get("config"))
-    told = config.get("model_args")
-    arguments = ",".join(f"{k}={v}" for k, v in told.items()) if isinstance(told, dict) else str(told or "")
+    given = config.get("model_args")
+    arguments = ",".join(f"{k}={v}" for k, v in given.items()) if isinstance(given, dict) else str(given or "")
     name = results.get("model_name") or _argument(arguments, "pretrained") or folder.name.replace("__", "/")
     quantization = next((q for q in ("4bit", "8bit") if f"load_in_{q}=True" in arguments.replace(" ", "")), "")
     return ModelInfo(
@@ -143,10 +143,10 @@ def _results(run: RawRun, folder: Path) -> dict[str, dict[str, Any]]:
 def _without_samples(run: RawRun, folder: Path, tasks: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> None:
     """Name the tasks in the results that have no samples file; groups never have one."""
     missing: dict[str, None] = {}
-    for told in results:
-        groups = {name for name, parts in mapping(told.get("group_subtasks")).items() if parts}
-        groups |= {*mapping(told.get("groups"))}
-        missing |= dict.fromkeys(name for name in mapping(told.get("results")) if name not in {*tasks, *groups})
+    for log in results:
+        groups = {name for name, parts in mapping(log.get("group_subtasks")).items() if parts}
+        groups |= {*mapping(log.get("groups"))}
+        missing |= dict.fromkeys(name for name in mapping(log.get("results")) if name not in {*tasks, *groups})
     if missing:
         shown = ", ".join(map(name_of, list(missing)[:5])) + (", …" if len(missing) > 5 else "")
         run.notice(

@@ -104,9 +104,9 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     file = read_json(unit / "unit.json", run, f"{where}/unit.json")
     fingerprint = mapping(file.get("fingerprint"))
     entry.fingerprints[f"{benchmark}.{subject}"] = fingerprint
-    told = {name: name_of(fingerprint[name]) for name in PROTOCOL if name in fingerprint}
-    data = {f"data_hash ({subject})": told.pop("data_hash")} if "data_hash" in told else {}
-    entry.protocol_of(benchmark, subject, told | data)
+    asked = {name: name_of(fingerprint[name]) for name in PROTOCOL if name in fingerprint}
+    data = {f"data_hash ({subject})": asked.pop("data_hash")} if "data_hash" in asked else {}
+    entry.protocol_of(benchmark, subject, asked | data)
     seen: dict[str, int] = {}
     kept = entry.records.setdefault(benchmark, [])
     marks: list[dict[str, Any]] = []
@@ -179,11 +179,11 @@ def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
 def _costs(run: RawRun) -> None:
     """Read times from the summary, which covers all attempts; without one, from the timing lines."""
     models = listed(mapping(run.summary.get("eval")).get("models"))
-    told = {str(model.get("model")): model for model in models if isinstance(model, dict)}
+    summaries = {str(model.get("model")): model for model in models if isinstance(model, dict)}
     for entry in run.entries:
         name = str(entry.info.details["name"])
-        entry.cost = _cost(told[name]) if name in told else _summed(run, name)
-        _agree(run, entry, told.get(name))
+        entry.cost = _cost(summaries[name]) if name in summaries else _summed(run, name)
+        _agree(run, entry, summaries.get(name))
 
 
 SECONDS = ("real_s", "user_s", "system_s", "gpu_s", "load_s")
@@ -241,9 +241,9 @@ def _peak(lines: Iterable[Mapping[str, Any]], key: str) -> int | None:
     return int(max((number_or_none(line.get(key)) or 0 for line in lines), default=0)) or None
 
 
-def _agree(run: RawRun, entry: RawEntry, told: Mapping[str, Any] | None) -> None:
+def _agree(run: RawRun, entry: RawEntry, summary: Mapping[str, Any] | None) -> None:
     """Compare the summary's figures for a model with its records."""
-    for line in filter(mapping, listed((told or {}).get("benchmarks"))):
+    for line in filter(mapping, listed((summary or {}).get("benchmarks"))):
         records = entry.records.get(str(line.get("benchmark")), [])
         scored = [record for record in records if record.correct is not None]
         right = sum(bool(record.correct) for record in scored)

@@ -174,12 +174,14 @@ def one_each(records: Sequence[Answer], run: RawRun | None, where: str, who: str
     return [record for key, record in first.items() if key not in unlike]
 
 
-def check(run: RawRun, where: str, what: str, told: object, records: Sequence[Answer], asked: object = None) -> None:
+def check(
+    run: RawRun, where: str, what: str, reported: object, records: Sequence[Answer], asked: object = None
+) -> None:
     """Compare the mean of ``records`` with the tool's own summary; a difference becomes a notice.
 
     ``asked`` is the number of questions behind the summary's figure, if it is known.
     """
-    figure, number = number_or_none(told), number_or_none(asked)
+    figure, number = number_or_none(reported), number_or_none(asked)
     if figure is None:
         return
     mean, n = mean_of(records)

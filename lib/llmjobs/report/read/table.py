@@ -213,9 +213,9 @@ def _row(
     return _Row(entries[identity], benchmark, record, marked, choices)
 
 
-def _metrics(told: Any, line: Mapping[str, Any], comma: bool) -> dict[str, float] | None:
+def _metrics(given: Any, line: Mapping[str, Any], comma: bool) -> dict[str, float] | None:
     """Return a row's metrics: from one column with an object, or from several columns named after metrics."""
-    found = metrics_of(told) or metrics_of(_json_object(told))
+    found = metrics_of(given) or metrics_of(_json_object(given))
     if found:
         return found
     names = {str(column).strip().lower(): column for column in line if column is not None}
@@ -247,10 +247,10 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
             f"some answers are an option's letter, but some gold answers are not ({shown}); all are compared as"
             " written",
         )
-    told = _Told()
+    oddities = _Oddities()
     kept: dict[int, tuple[RawEntry, list[Answer]]] = {}
     for row in rows:
-        record = _graded(row) if graded else _scored(row, form, told, scored)
+        record = _graded(row) if graded else _scored(row, form, oddities, scored)
         kept.setdefault(id(row.entry), (row.entry, []))[1].append(record)
     for entry, records in kept.values():
         entry.records[benchmark] = settled(one_each(records, run, where, entry.info.id))
@@ -260,7 +260,7 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
         elif any(record.metrics for record in records):
             choices = {(row.record.subject, row.record.doc_id): row.choices for row in rows}
             split_metrics(entry, benchmark, choices)
-    told.tell(run, where, len(rows))
+    oddities.tell(run, where, len(rows))
 
 
 def _graded(row: _Row) -> Answer:
@@ -269,7 +269,7 @@ def _graded(row: _Row) -> Answer:
     return row.record if row.record.score is not None else row.record._replace(status="error", prediction=None)
 
 
-class _Told:
+class _Oddities:
     """Counts of unusual rows of a benchmark."""
 
     def __init__(self) -> None:
@@ -318,14 +318,14 @@ class _Told:
             )
 
 
-def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
+def _scored(row: _Row, form: Answers, oddities: _Oddities, by_scores: bool) -> Answer:
     """Decide whether a row is right: by its letters, otherwise by its mark, otherwise by equal text.
 
     With ``by_scores``, log-likelihoods are the table's only answers, so a row without them is an error.
     """
     raw, choices = row.record, row.choices
     if by_scores and not raw.loglikelihoods and row.marked is None and raw.score is None:
-        told.no_scores += 1
+        oddities.no_scores += 1
         return raw._replace(status="error", gold=form.gold(raw.gold, choices))
     gold = form.gold(raw.gold, choices)
     prediction = form.prediction(raw.prediction, choices)
@@ -336,42 +336,42 @@ def _scored(row: _Row, form: Answers, told: _Told, by_scores: bool) -> Answer:
     record = raw._replace(gold=gold, prediction=prediction, score=None)
     if not gold:
         if marked is None and row.marked is None and not raw.gold and raw.prediction is None and chosen is None:
-            told.no_mark += 1
+            oddities.no_mark += 1
             return record._replace(status="error")
         return record._replace(correct=marked, status="ok")
     if raw.prediction and prediction is None:
-        told.unread, told.example = told.unread + 1, told.example or raw.prediction
+        oddities.unread, oddities.example = oddities.unread + 1, oddities.example or raw.prediction
         record = record._replace(text=raw.text or raw.prediction)
         return (
             record._replace(status="ok", correct=True) if marked else record._replace(status="unparsed", correct=False)
         )
     if prediction is None:
-        return _without_answer(record, marked, form, told)
+        return _without_answer(record, marked, form, oddities)
     right = prediction == gold
     if marked is None:
-        return record._replace(correct=True) if right else _not_quite(record, form, told)
+        return record._replace(correct=True) if right else _not_quite(record, form, oddities)
     if marked != right and form.of_options:
         if chosen is not None:
-            told.by_length += 1
+            oddities.by_length += 1
             return record._replace(correct=marked, prediction=None)
-        told.contradicted += 1
+        oddities.contradicted += 1
         return record._replace(correct=right)
     return record._replace(correct=marked)
 
 
-def _not_quite(record: Answer, form: Answers, told: _Told) -> Answer:
+def _not_quite(record: Answer, form: Answers, oddities: _Oddities) -> Answer:
     """Count an answer that differs from the gold answer only in form; anything else is wrong."""
     if form.of_options or record.prediction is None or not _alike(record.prediction, record.gold):
         return record._replace(correct=False)
-    told.case += 1
+    oddities.case += 1
     return record._replace(correct=True, prediction=record.gold)
 
 
-def _without_answer(record: Answer, marked: bool | None, form: Answers, told: _Told) -> Answer:
+def _without_answer(record: Answer, marked: bool | None, form: Answers, oddities: _Oddities) -> Answer:
     """Use the mark if the table has no answers at all; otherwise a row without an answer is an unreadable reply."""
     if marked is not None and not form.answered:
         return record._replace(correct=marked)
-    told.contradicted += marked is True
+    oddities.contradicted += marked is True
     return record._replace(status="unparsed", correct=False)
 
 
@@ -426,12 +426,12 @@ def _json(value: Any, start: str) -> Any:
 
 def _option_scores(values: Mapping[str, Any], line: Mapping[str, Any], comma: bool) -> list[float] | None:
     """Return log-likelihoods, given as such or as probabilities, in one column or one per option."""
-    told = values.get("loglikelihoods")
-    numbers = told if isinstance(told, list) else _json_list(told)
+    given = values.get("loglikelihoods")
+    numbers = given if isinstance(given, list) else _json_list(given)
     if numbers is not None:
         return numbers
-    told = values.get("probabilities")
-    shares = told if isinstance(told, list) else _json_list(told)
+    given = values.get("probabilities")
+    shares = given if isinstance(given, list) else _json_list(given)
     sign, logs = 1.0, False
     if shares is None:
         found = [(m, name) for name in line if isinstance(name, str) and (m := OPTION_COLUMN.match(name))]

@@ -169,8 +169,8 @@ def _name_subjects(
     axes: Axes, found: BenchmarkAccuracy, subjects: slice, names: Sequence[str], offset: float, row_in: float
 ) -> None:
     sizes = found.subject_sizes[subjects]
-    told = [f"{name}  ({size:,})" for name, size in zip(short_names(names, 38), sizes, strict=True)]
-    axes.set_yticks(np.arange(len(names)) + offset, told, fontsize=min(7.5, 48 * row_in))
+    description = [f"{name}  ({size:,})" for name, size in zip(short_names(names, 38), sizes, strict=True)]
+    axes.set_yticks(np.arange(len(names)) + offset, description, fontsize=min(7.5, 48 * row_in))
     axes.invert_yaxis()
 
 
@@ -253,8 +253,8 @@ def reliability(models: Named) -> Plot:
             axes.set_xticks([0, 0.5, 1], ["0", "50", "100"])
             axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
         more = figure_style.left_out(len(models), total, "calibration.csv")
-        told = "probability given to the chosen answer, percent" + (f"\n{more}" if more else "")
-        figure.supxlabel(told, fontsize=8, color=figure_style.MUTED)
+        description = "probability given to the chosen answer, percent" + (f"\n{more}" if more else "")
+        figure.supxlabel(description, fontsize=8, color=figure_style.MUTED)
         figure.supylabel("right, percent", fontsize=8, color=figure_style.MUTED)
     return figure
 
@@ -340,11 +340,12 @@ def labels(measures: Measures, found: BenchmarkAccuracy) -> list[str]:
 def _leaderboard(measures: Measures, name: str, found: BenchmarkAccuracy) -> list[Block]:
     benchmark = found.benchmark
     chance = benchmark.chance
-    told = f"The chance line is the average score of blind guessing, {percent(chance)}. " if chance else ""
+    description = f"The chance line is the average score of blind guessing, {percent(chance)}. " if chance else ""
     scored = f", scored by {benchmark.metric}" if benchmark.metric not in ("", "acc") else ""
     intro = Prose(
         f"{plural(benchmark.n, 'question')} of {name} in {plural(len(found.subjects), 'subject')}, the same"
-        f" for every model{scored}. {told}Micro accuracy gives every question the same weight, macro accuracy every"
+        f" for every model{scored}. {description}Micro accuracy gives every question the same weight, macro"
+        " accuracy every"
         " subject. Of 100 intervals at 95%, about 95 contain the true accuracy. Wilson's interval is for"
         " other questions from the same subjects; the clustered one also allows for other subjects."
     )

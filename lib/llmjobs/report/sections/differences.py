@@ -97,9 +97,9 @@ def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Seque
 
 def _legend(figure: Plot) -> None:
     inks = (figure_style.PALE, "#f0d9b5", "#f3f4f6")
-    told = ("row is better", "row is worse", "cannot be told apart")
+    captions = ("row is better", "row is worse", "cannot be told apart")
     patches = [Patch(color=ink) for ink in inks]
-    figure.legend(patches, told, loc="outside lower left", ncols=3, handlelength=1.1, handleheight=0.9)
+    figure.legend(patches, captions, loc="outside lower left", ncols=3, handlelength=1.1, handleheight=0.9)
 
 
 def name_both(axes: Axes, names: Sequence[str]) -> None:

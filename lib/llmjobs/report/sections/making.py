@@ -189,14 +189,14 @@ def _protocols(study: Study) -> list[Block]:
     for benchmark in study.benchmarks:
         shared = {k: v for k, v in benchmark.protocol.items() if "(" not in k}
         shared |= {"metric": benchmark.metric} if benchmark.metric else {}
-        told = ", ".join(f"{name} {value}" for name, value in shared.items() if value) or "not recorded"
+        listing = ", ".join(f"{name} {value}" for name, value in shared.items() if value) or "not recorded"
         rows.append(
             [
                 benchmark.name,
                 count(benchmark.n),
                 count(len(benchmark.subjects)),
                 percent(benchmark.chance),
-                told,
+                listing,
             ]
         )
     columns = [
@@ -223,12 +223,12 @@ def _machines(runs: Sequence[RawRun]) -> list[Block]:
         if not machine:
             continue
         versions = run.environment.get("versions") or {}
-        told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+        listing = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         memory = machine.get("memory_bytes")
         rows.append([
             run.path.name, f"{machine.get('cpu', DASH)}, {machine.get('cores', DASH)} cores",
             size(memory) if isinstance(memory, int | float) else DASH, str(machine.get("system", DASH)),
-            f"llmjobs {run.environment.get('llmjobs', DASH)}" + (f", {told}" if told else ""),
+            f"llmjobs {run.environment.get('llmjobs', DASH)}" + (f", {listing}" if listing else ""),
         ])  # fmt: skip
     columns = [
         Column("Run", "left"),

@@ -188,11 +188,11 @@ def missed_by(found: Overlap) -> Plot:
                 fontweight="bold",
             )
         step = -(-len(places) // MOST_BARS)
-        told = [str(place) for place in places[::step]]
-        told[0] = "none"
+        ticks = [str(place) for place in places[::step]]
+        ticks[0] = "none"
         if not many:
-            told[-1] = f"all {places[-1]}"
-        axes.set_xticks(places[::step], told)
+            ticks[-1] = f"all {places[-1]}"
+        axes.set_xticks(places[::step], ticks)
         axes.set_xlabel("models that miss the question")
         axes.set_ylabel("questions")
         axes.margins(y=0.14)
@@ -242,12 +242,12 @@ def likeness(found: Overlap, labels: Sequence[str]) -> Plot:
     place = {row: at for at, row in enumerate(found.rows)}
     models = len(found.rows)
     values = np.full((models, models), np.nan)
-    told: dict[tuple[int, int], str] = {}
+    cells: dict[tuple[int, int], str] = {}
     for pair in found.pairs:
         a, b = sorted((place[pair.first], place[pair.second]))
         values[b, a], values[a, b] = pair.errors.phi, pair.same.share
-        told[b, a] = decimal(pair.errors.phi)
-        told[a, b] = f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"
+        cells[b, a] = decimal(pair.errors.phi)
+        cells[a, b] = f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"
     shades = ListedColormap(colormaps["Blues"](0.06 + 0.72 * np.linspace(0, 1, SHADES))).with_extremes(bad="#f3f4f6")
     with figure_style.styled():
         figure = figure_style.blank(min(1.5 + 0.32 * models, figure_style.SQUARE_IN))
@@ -256,7 +256,7 @@ def likeness(found: Overlap, labels: Sequence[str]) -> Plot:
         edge = 0.8 if models <= figure_style.MOST_NAMED else 0.0
         mesh = axes.pcolormesh(known, cmap=shades, vmin=0, vmax=1, edgecolors="white", linewidth=edge)
         if models <= figure_style.MOST_NUMBERED:
-            for (y, x), text in told.items():
+            for (y, x), text in cells.items():
                 ink = "white" if values[y, x] > 0.72 else figure_style.INK
                 axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7.4, color=ink)
         axes.set_xlim(0, models)

@@ -207,10 +207,10 @@ def _shape(text: str, font: str, right: bool) -> tuple[Glyph, ...]:
     infos, places = buffer.glyph_infos, buffer.glyph_positions
     starts = sorted({info.cluster for info in infos})
     ends = dict(zip(starts, [*starts[1:], len(text)], strict=True))
-    glyphs, told = [], set()
+    glyphs, seen = [], set()
     for info, place in zip(infos, places, strict=True):
-        meant = "" if info.cluster in told else text[info.cluster : ends[info.cluster]]
-        told.add(info.cluster)
+        meant = "" if info.cluster in seen else text[info.cluster : ends[info.cluster]]
+        seen.add(info.cluster)
         glyphs.append(Glyph(info.codepoint, place.x_offset, place.y_offset, place.x_advance, meant))
     return tuple(glyphs)
 
