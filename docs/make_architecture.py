@@ -5,10 +5,10 @@ from pathlib import Path
 
 LAYERS = (
     ("cli, commands, api", "the command line and the Python interface; one line for every error"),
-    ("report_job, run_all, prepare", "the report; all sections of a manifest; plan and doctor"),
+    ("report_job, prepare", "the report; plan and doctor"),
     ("converse, matrix, mtbench", "one folder per feature: tasks, job, summary, report chapter"),
     ("eval, chat, report", "accuracy; the chat agent; read results, compute, write the PDF"),
-    ("cluster, statistics", "units on a Ray cluster; intervals and tests"),
+    ("run_study, cluster, statistics", "a job from its folder to its summary; units on a Ray cluster; intervals and tests"),
     ("work, fetch", "the run folder: resume, signals, failures; downloads"),
     ("engines", "one protocol: load, score, generate, chat, measure; transformers/ uses torch"),
     ("machine, memory", "child processes, energy, CPU counters; memory of a process and of the machine"),

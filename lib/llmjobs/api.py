@@ -65,7 +65,7 @@ def run(
     study = manifest if isinstance(manifest, Manifest) else load_manifest(manifest, overrides)
     parent = Path(results or os.environ.get("LLMJOBS_RESULTS") or "results")
     try:
-        from llmjobs.run_all import run_all
+        from llmjobs.run_study import run_all
 
         code = run_all(study, parent, fresh=fresh, ray=ray)
         if code == EXIT_RESUMABLE:

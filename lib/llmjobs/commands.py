@@ -354,7 +354,7 @@ def run_command(manifest: str, overrides: tuple[str, ...], results: Path, fresh:
     from llmjobs.errors import EXIT_RESUMABLE
     from llmjobs.manifest import load_manifest
     from llmjobs.report_job import make_report
-    from llmjobs.run_all import run_all
+    from llmjobs.run_study import run_all
 
     study = load_manifest(manifest, overrides)
     code = run_all(study, results, fresh=fresh, ray=ray)

@@ -80,7 +80,7 @@ def study(tmp_path, llama):
 @pytest.fixture
 def reader(monkeypatch):
     backend = Reader()
-    monkeypatch.setattr("llmjobs.converse.job.open_backend", lambda spec, **_: backend)
+    monkeypatch.setattr("llmjobs.chat.open_backend.open_backend", lambda spec, **_: backend)
     return backend
 
 

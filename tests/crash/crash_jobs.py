@@ -133,13 +133,12 @@ def fast_folder() -> Path:
 
 def play() -> None:
     """Let every job of this process (a fork) take the loaded model, played cells, and a judge by rule."""
+    from llmjobs.chat import open_backend as opening
     from llmjobs.chat.local import LocalBackend
     from llmjobs.cluster import local_or_cluster
-    from llmjobs.converse import job as converse_job
     from llmjobs.engines.transformers.engine import TransformersEngine
     from llmjobs.eval import job as eval_job
     from llmjobs.matrix import job as matrix_job
-    from llmjobs.mtbench import job as mtbench_job
 
     def load(spec, **_):
         return TransformersEngine(replace(demo_model(), spec=spec))
@@ -149,7 +148,7 @@ def play() -> None:
 
     cursor.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
     eval_job.open_model = load
-    converse_job.open_backend = mtbench_job.open_backend = backend
+    opening.open_backend = backend
     matrix_job.run_child = StandIn()
     matrix_job.probe_machine = local_or_cluster.probe_machine = probe
 

@@ -157,14 +157,14 @@ def test_reading_ahead_of_a_small_study_is_small(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr(job, "open_model", counting)
     ahead: list[int] = []
-    prepare = job._Bench.prepare_scoring
+    prepare = job.EvalModel.prepare_scoring
 
     def preparing(self: Any, *args: Any) -> None:
         before = sum(read)
         prepare(self, *args)
         ahead.append(sum(read) - before)
 
-    monkeypatch.setattr(job._Bench, "prepare_scoring", preparing)
+    monkeypatch.setattr(job.EvalModel, "prepare_scoring", preparing)
     assert run("eval", study, "--results", tmp_path / "r") == 0
     assert len(ahead) == 2 and ahead[1] == 0
     assert 0 < ahead[0] <= sum(read) - sum(ahead)

@@ -174,11 +174,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmjobs.cluster.local_or_cluster import place
+from llmjobs.run_study import run_study
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
-from llmjobs.work.run import open_run, report_end, write_summary
 from llmjobs.work.units import Step, Unit
 
 
@@ -204,7 +203,7 @@ class LettersWork:
 class LettersJob:
     """Counts letters."""
 
-    name = "letters"
+    name, threads = "letters", "auto"
 
     def __init__(self, study, folder):
         self.study, self.folder = study, folder
@@ -223,15 +222,17 @@ class LettersJob:
     def close(self):
         pass
 
+    def models(self):
+        return {m.name: m for m in self.study.models}
+
+    def summarize(self, outcome):
+        files = [self.folder.path / f"letters/{m.name}/records.jsonl" for m in self.study.models]
+        total = sum(record["letters"] for file in files for record in read_records(file))
+        return {"status": "complete", "letters": total}, f"{total} letters"
+
 
 def run(study, results, *, fresh=False, ray=None):
-    with place(ray) as there, open_run(study, results, fresh=fresh) as folder:
-        job = LettersJob(study, folder)
-        outcome = there.run(job, folder, {m.name: m for m in study.models}, "auto")
-        records = [r for m in study.models for r in read_records(folder.path / f"letters/{m.name}/records.jsonl")]
-        write_summary(folder, study, job.name, {"status": "complete", "letters": sum(r["letters"] for r in records)})
-        report_end(folder, outcome)
-    return outcome
+    return run_study(lambda study, folder, _: LettersJob(study, folder), study, results, fresh=fresh, ray=ray)
 
 
 def dry_run(study, results):

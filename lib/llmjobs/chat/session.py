@@ -2,9 +2,8 @@
 
 import contextlib
 import datetime
-import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from pydantic import ValidationError
 
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Backend, Sampling
-from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend, Parameters, WholeAnswers
+from llmjobs.chat.open_backend import open_backend
 from llmjobs.chat.store import ChatStore
 from llmjobs.chat.terminal import PipeReader, PromptReader, Reader, Terminal
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.engines.registry import locate, open_model
+from llmjobs.engines.registry import locate
 from llmjobs.errors import EXIT_OK, ManifestError, RunFolderError, printable
 from llmjobs.manifest.chat import ChatSection
 from llmjobs.manifest.load import load_manifest, validate
@@ -94,36 +93,7 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-log = logging.getLogger(__name__)
-
-
-def open_backend(
-    spec: ModelSpec,
-    *,
-    threads: int | str = "auto",
-    timeout_s: float = 120.0,
-    warn: Callable[[str], None] = log.warning,
-    parameters: Parameters | None = None,
-    whole: WholeAnswers | None = None,
-    date: datetime.date | None = None,
-) -> Backend:
-    """Load ``spec`` on this machine, or use its endpoint; ``parameters`` and ``whole`` only apply to endpoints.
-
-    The chat template of a model on this machine prints ``date`` as today.
-
-    Raises:
-        LlmjobsError: the model cannot be loaded, or the environment variable of the endpoint's key is not set.
-
-    """
-    if spec.endpoint:
-        address = EndpointAddress(spec.endpoint, spec.id, spec.api_key_env)
-        address.key()
-        return EndpointBackend(
-            address, name=spec.name, timeout_s=timeout_s, parameters=parameters, whole=whole, warn=warn
-        )
-    from llmjobs.chat.local import LocalBackend
-
-    return LocalBackend(open_model(spec, threads=threads), warn=warn, date=date)
+# A chat in the terminal: the agent made or resumed, then the talk.
 
 
 @dataclass(frozen=True)

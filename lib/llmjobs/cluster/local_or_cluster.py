@@ -10,8 +10,9 @@ from llmjobs.engines.probing import Layer, Machine, Verdict, probe_machine
 from llmjobs.errors import MissingPackageError
 from llmjobs.manifest import ModelSpec
 from llmjobs.work.folder import RunFolder
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import OnRecords, Outcome, run_job
+from llmjobs.work.run import OnRecords, run_job
 
 if TYPE_CHECKING:
     from llmjobs.cluster.resources import Nodes

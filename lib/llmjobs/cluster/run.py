@@ -17,8 +17,9 @@ from llmjobs.errors import plain_reason
 from llmjobs.work import cursor as cursors
 from llmjobs.work import leases
 from llmjobs.work.folder import ERROR_FILE, RunFolder
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.progress import Progress
-from llmjobs.work.run import OnRecords, Outcome, Start, UnitLoop, items_done, load_start, one_line
+from llmjobs.work.run import OnRecords, Start, UnitLoop, items_done, load_start, one_line
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.units import Unit
 
@@ -411,7 +412,7 @@ def run_on_cluster(
         switch = stack.enter_context(stop_switch())
         try:
             units = job.units()
-            outcome.units = len(units)
+            outcome.units, outcome.knows_units = len(units), True
             starts = {unit.path: load_start(folder, unit) for unit in units}
             done = items_done(units, [starts[unit.path] for unit in units])
             progress = Progress(job.name, sum(unit.size for unit in units), done)

@@ -1,10 +1,9 @@
 """The converse job: scripted conversations with one model and one memory after another, a record per turn."""
 
 import copy
-import datetime
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,38 +13,34 @@ import click
 from llmjobs.chat.agent import Agent, Reply
 from llmjobs.chat.backend import (
     AnswerError,
-    Backend,
     CallError,
     ContextFullError,
     EmptyCallError,
     MessageTooLongError,
     Sampling,
 )
-from llmjobs.chat.endpoint import Parameters, WholeAnswers
-from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Spending, spent_calls
-from llmjobs.chat.session import open_backend
+from llmjobs.chat.open_backend import OpenBackend, UnitBackends
+from llmjobs.chat.paid_calls import Spending, spent_calls
 from llmjobs.clocks import DeviceClock, measured
-from llmjobs.cluster.local_or_cluster import place
 from llmjobs.converse.conversations import Script, Turn
 from llmjobs.converse.summary import record_printer, render_summary, summarize
 from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, turn_asked, with_limit
 from llmjobs.engines.registry import devices
 from llmjobs.errors import LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.process_memory import WATCH
 from llmjobs.records import TurnOutcome, TurnRecord
+from llmjobs.run_study import run_study
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import Outcome, open_run, report_end, write_summary
+from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # The converse job as the runner sees it: a conversation a step, a record a turn.
 
 FOLDER = "converse"
-OpenBackend = Callable[[str], Backend]
-"""A conversation's id → its backend."""
 
 
 class ConverseJob:
@@ -60,22 +55,20 @@ class ConverseJob:
         self.tasks: dict[str, ConverseTask] = {}
         self.spending = Spending({})
         """Calls to endpoints and their tokens, including those of earlier attempts. There is no limit."""
-        self._parameters: dict[str, Parameters] = {}
-        self._backend: tuple[ModelSpec, Backend] | None = None
-        self._failed: dict[str, LlmjobsError] = {}
-        self._load_s: float | None = None
-        self._date: datetime.date | None = None
+        self._backends = UnitBackends(
+            folder, self.spending, threads=self.section.threads, timeout_s=self.section.timeout_s
+        )
 
     def for_worker(self) -> "ConverseJob":
         """A copy without a loaded model, to be sent to another machine."""
         other = copy.copy(self)
-        other._backend, other._failed, other._parameters = None, {}, {}
+        other._backends = self._backends.for_worker()
         del other.spending  # units that ask an endpoint stay with the command
         return other
 
     def units(self) -> Sequence[Unit]:
         """One unit for each model, set and memory, model by model."""
-        self._date = run_date(self.study, self.folder)
+        self._backends.date = run_date(self.study, self.folder)
         self.tasks = {task.path: task for task in make_tasks(self.study, Revisions.of(self.folder))}
         self.spending.book_past(spent_calls(self.folder.path / FOLDER))
         return [task.unit() for task in self.tasks.values()]
@@ -86,63 +79,31 @@ class ConverseJob:
         task = self.tasks[unit.path]
         if task.error:
             raise LlmjobsError(task.error)
-        with ExitStack() as stack:
-            with measured() as span:
-                backend = self._endpoint(task, stack) if task.model.endpoint else self._local(task.model)
-            load_s, self._load_s = self._load_s, None
-            yield ConverseWork(task, backend, {**span.to_record(), "load_s": load_s, "items": 0})
+        with self._backends.open(task.model, task.path) as (backend, opening):
+            yield ConverseWork(task, backend, opening)
 
     def close(self) -> None:
         """Free the model."""
-        if self._backend:
-            self._backend[1].close()
-            self._backend = None
-            WATCH.end()
+        self._backends.close()
 
-    def _endpoint(self, task: ConverseTask, stack: ExitStack) -> OpenBackend:
-        """Each conversation's calls, on disk before their answers are used: no call is paid twice."""
-        spec, timeout_s = task.model, self.section.timeout_s
-        open_backend(spec, timeout_s=timeout_s).close()
-        journal = CallJournal(self.folder.path / task.path)
-        stack.callback(journal.close)
-        parameters = self._parameters.setdefault(spec.name, Parameters())
+    def models(self) -> Mapping[str, ModelSpec]:
+        """Models by name."""
+        return {model.name: model for model in self.study.models}
 
-        def ask(whole: WholeAnswers) -> Backend:
-            return open_backend(spec, timeout_s=timeout_s, parameters=parameters, whole=whole)
+    @property
+    def threads(self) -> int | str:
+        """Of the manifest's section."""
+        return self.section.threads
 
-        def paid(label: str) -> Backend:
-            return PaidBackend(
-                ask,
-                label,
-                journal,
-                account=spec.name,
-                spending=self.spending,
-                minute=MinuteLimit(None, None),
-                changes=parameters.changes,
-            )
+    def printer(self) -> OnRecords:
+        """Print the conversations with every answer."""
+        return record_printer(click.echo)
 
-        return paid
-
-    def _local(self, spec: ModelSpec) -> OpenBackend:
-        backend = self._model(spec)
-        return lambda label: backend
-
-    def _model(self, spec: ModelSpec) -> Backend:
-        if self._backend and self._backend[0] == spec:
-            return self._backend[1]
-        self.close()
-        if spec.name in self._failed:
-            raise self._failed[spec.name]
-        try:
-            WATCH.begin()
-            with measured() as span:
-                backend = open_backend(spec, threads=self.section.threads, date=self._date)
-        except LlmjobsError as error:
-            self._failed[spec.name] = error
-            raise
-        self._load_s = round(span.real_s, 6)
-        self._backend = (spec, backend)
-        return backend
+    def summarize(self, outcome: Outcome) -> tuple[Mapping[str, Any], str]:
+        """Right answers by model, memory and distance."""
+        part = summarize(self.folder, list(self.tasks.values()), outcome, self.spending)
+        outcome.in_error = sum(memory["errors"] for group in part["models"] for memory in group["memories"])
+        return part, render_summary(part)
 
 
 @dataclass
@@ -289,16 +250,15 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with place(ray) as there, open_run(study, results, fresh=fresh, devices=devices(study.models)) as folder:
-        job = ConverseJob(study, folder)
-        models = {m.name: m for m in study.models}
-        outcome = there.run(job, folder, models, job.section.threads, record_printer(click.echo) if show else None)
-        part = summarize(folder, list(job.tasks.values()), outcome, job.spending)
-        outcome.in_error = sum(memory["errors"] for group in part["models"] for memory in group["memories"])
-        write_summary(folder, study, job.name, part)
-        click.echo(render_summary(part))
-        report_end(folder, outcome)
-    return outcome
+    return run_study(
+        lambda study, folder, _: ConverseJob(study, folder),
+        study,
+        results,
+        fresh=fresh,
+        show=show,
+        ray=ray,
+        devices=devices(study.models),
+    )
 
 
 def dry_run(study: Manifest, results: Path) -> str:

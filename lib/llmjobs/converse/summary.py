@@ -19,7 +19,7 @@ from llmjobs.terminal_text import plural, seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.run import Outcome
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 CONFIDENCE = "95%, the wider of Wilson's and the cluster-robust one over conversations"

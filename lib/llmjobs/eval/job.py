@@ -18,7 +18,6 @@ from llmjobs.benchmarks.base import Doc, Grade
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.requests import Score, common_length
 from llmjobs.clocks import DeviceClock, measured
-from llmjobs.cluster.local_or_cluster import place
 from llmjobs.engines.kept_trials import Known
 from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import UnitPlan
@@ -37,14 +36,16 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, eval_section, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.process_memory import WATCH
 from llmjobs.prompt_format import PromptFormat
 from llmjobs.records import EvalDetails, EvalRecord
+from llmjobs.run_study import run_study
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder, read_object
+from llmjobs.work.held_model import HeldModel
 from llmjobs.work.memory_kills import MemoryLimits
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import Outcome, open_run, report_end, write_summary
+from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
@@ -236,15 +237,14 @@ class EvalJob:
         self.study, self.folder = study, folder
         self.section = eval_section(study)
         self.tasks: dict[str, Task] = {}
-        self._bench: _Bench | None = None
-        self._failed: dict[str, LlmjobsError] = {}
+        self._held: HeldModel[ModelSpec, EvalModel] = HeldModel()
         self._prefetches = True
         self._date: datetime.date | None = None
 
     def for_worker(self) -> "EvalJob":
         """A copy without a loaded model for another machine, on which the next model is not known."""
         other = copy.copy(self)
-        other._bench, other._failed, other._prefetches = None, {}, False
+        other._held, other._prefetches = HeldModel(), False
         return other
 
     def units(self) -> Sequence[Unit]:
@@ -264,36 +264,53 @@ class EvalJob:
         if task.error:
             raise LlmjobsError(task.error)
         with measured() as span:
-            bench = self._model(task.model)
+            bench = self.loaded(task.model)
             work = self._work(task, bench, saved)
         write_docs(self.folder, task.data)
         if saved and saved.killed_for_memory:
             log.warning("%s: continuing with %s", unit.path, _smaller(work.state()))
         limits = bench.limits.to_record()
         mapped = {"mapped_weight_bytes": bench.engine.mapped_weight_bytes}
-        took = {"load_s": bench.take_load_s(), "prepare_s": bench.take_prepare_s()}
+        took = {"load_s": self._held.take_load_s(), "prepare_s": bench.take_prepare_s()}
         work.opening = {**span.to_record(), **took, **mapped, "items": 0, **limits}
         yield work
 
     def close(self) -> None:
         """Free the model."""
-        if self._bench:
-            self._bench.close()
-            self._bench = None
+        self._held.close()
 
-    def _model(self, spec: ModelSpec) -> "_Bench":
-        if self._bench and self._bench.spec == spec:
-            return self._bench
-        self.close()
-        if spec.name in self._failed:
-            raise self._failed[spec.name]
-        try:
-            self._bench = _Bench(spec, self.study, self.folder)
-        except LlmjobsError as error:
-            self._failed[spec.name] = error
-            raise
+    def models(self) -> Mapping[str, ModelSpec]:
+        """Models by name."""
+        return {model.name: model for model in self.study.models}
+
+    @property
+    def threads(self) -> int | str:
+        """Of the manifest's section."""
+        return self.section.threads
+
+    def printer(self) -> OnRecords:
+        """Print each question with the model's answer."""
+        return record_printer(lambda path: self.tasks[path].data.docs, click.echo)
+
+    def summarize(self, outcome: Outcome) -> tuple[Mapping[str, Any], str]:
+        """Accuracy by model, benchmark and subject."""
+        part = summarize(self.folder, [task.unit(self.section.seed) for task in self.tasks.values()], outcome)
+        outcome.in_error = sum(model["errors"] for model in part["models"])
+        return part, render_summary(part)
+
+    def loaded(self, spec: ModelSpec) -> "EvalModel":
+        """The model, loaded if another one is.
+
+        Raises:
+            LlmjobsError: it cannot be loaded.
+
+        """
+        return self._held.get(spec, lambda: self._load(spec))
+
+    def _load(self, spec: ModelSpec) -> "EvalModel":
+        bench = EvalModel(spec, self.study, self.folder)
         self._prefetch_after(spec)
-        return self._bench
+        return bench
 
     def _prefetch_after(self, spec: ModelSpec) -> None:
         if not self._prefetches:
@@ -305,7 +322,7 @@ class EvalJob:
                 prefetch(task.model, task.located)
                 return
 
-    def _work(self, task: Task, bench: "_Bench", saved: Saved | None) -> LoglikelihoodWork | GenerationWork:
+    def _work(self, task: Task, bench: "EvalModel", saved: Saved | None) -> LoglikelihoodWork | GenerationWork:
         spec, data = task.model, task.data
         generates = data.benchmark.output_type(data.subject) == "generate_until"
         encoded = encode_unit(
@@ -369,7 +386,7 @@ def _extent(encoded: EncodedUnit, tasks: Sequence[Task]) -> Extent:
     return Extent(prefix * len(tasks) + own * max(questions, len(docs)) // len(docs), own, prefix)
 
 
-class _Bench:
+class EvalModel:
     """One loaded model with its scorer, and what is recorded about it.
 
     Trials (which path is right, how large batches should be) are run when a unit needs them, in proportion to the
@@ -380,10 +397,9 @@ class _Bench:
     def __init__(self, spec: ModelSpec, study: Manifest, folder: RunFolder) -> None:
         section = eval_section(study)
         self.spec = spec
-        WATCH.begin()
         with measured() as span:
             self.engine: Engine = open_model(spec, threads=section.threads)
-        self._load_s: float | None = span.real_s
+        self.load_s = round(span.real_s, 6)
         self.scorer = self.engine.scorer(warn=log.warning)
         self.effective: dict[str, Any] = {**self.engine.effective, "scoring_path": self.scorer.path}
         self._folder, self._file = folder, f"eval/{spec.name}/model.json"
@@ -493,15 +509,9 @@ class _Bench:
         taken, self._prepare_s = self._prepare_s, 0.0
         return round(taken, 6)
 
-    def take_load_s(self) -> float | None:
-        """Seconds of loading, for the first unit that asks."""
-        taken, self._load_s = self._load_s, None
-        return None if taken is None else round(taken, 6)
-
     def close(self) -> None:
         self.scorer.close()
         self.engine.close()
-        WATCH.end()
 
 
 def _began_before_prompts_were_kept(saved: Saved | None) -> bool:
@@ -530,17 +540,15 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with place(ray) as there, open_run(study, results, fresh=fresh, devices=devices(study.models)) as folder:
-        job = EvalJob(study, folder)
-        on_records = record_printer(lambda path: _docs(job, path), click.echo) if show else None
-        outcome = there.run(job, folder, {m.name: m for m in study.models}, job.section.threads, on_records)
-        units = [task.unit(job.section.seed) for task in job.tasks.values()]
-        part = summarize(folder, units, outcome)
-        outcome.in_error = sum(model["errors"] for model in part["models"])
-        write_summary(folder, study, job.name, part)
-        click.echo(render_summary(part))
-        report_end(folder, outcome)
-    return outcome
+    return run_study(
+        lambda study, folder, _: EvalJob(study, folder),
+        study,
+        results,
+        fresh=fresh,
+        show=show,
+        ray=ray,
+        devices=devices(study.models),
+    )
 
 
 def dry_run(study: Manifest, results: Path) -> str:
@@ -559,7 +567,3 @@ def dry_run(study: Manifest, results: Path) -> str:
         state = task.error or progress_of(folder, unit.path, unit.declared)
         lines.append(f"{task.model.name}  {task.data.key}  {task.data.count} questions  {state}")
     return "\n".join(lines)
-
-
-def _docs(job: EvalJob, path: str) -> list[Doc]:
-    return job.tasks[path].data.docs

@@ -18,7 +18,7 @@ from llmjobs.terminal_text import DASH, fixed, gib, plural, seconds, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.run import Outcome
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 CONFIDENCE = "95% Wilson"

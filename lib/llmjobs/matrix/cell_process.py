@@ -13,7 +13,7 @@ from llmjobs.engines.protocol import Engine
 from llmjobs.engines.registry import engine_of, locate, weight_file_bytes
 from llmjobs.engines.speed import Speed
 from llmjobs.errors import LlmjobsError, printable
-from llmjobs.eval.job import EvalJob
+from llmjobs.eval.job import EvalJob, EvalModel
 from llmjobs.machine.child import Reporter, serve
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import EnergyMeter
@@ -25,14 +25,6 @@ from llmjobs.redaction import redacted
 from llmjobs.work.folder import RunFolder
 
 # In the cell's process, after importing torch: the model, its speed, and the questions of the eval job.
-
-
-class CellEval(EvalJob):
-    """The eval job of one model, run unit by unit, with access to its model."""
-
-    def bench(self) -> Any:
-        """The loaded model with its scorer."""
-        return self._model(self.study.models[0])
 
 
 class CellRun:
@@ -49,7 +41,7 @@ class CellRun:
         )
         date = datetime.date.fromisoformat(task["date"]) if task.get("date") else None
         study = Manifest.model_construct(name="cell", description="", date=date, models=[self.spec], eval=section)
-        self.job = CellEval(study, RunFolder(folder))
+        self.job = EvalJob(study, RunFolder(folder))
         self.engine = engine_of(self.spec)
         self.clock = self.engine.clock(self.spec.device)
         self.effective: dict[str, Any] = {}
@@ -62,12 +54,12 @@ class CellRun:
         """Why there is no GPU time; empty if there is."""
         return NO_GPU_TIME.get(self.spec.device)
 
-    def load(self) -> Any:
+    def load(self) -> EvalModel:
         """Initialize the device, then load the model."""
         self.probe_s = self.engine.warm_up_s(self.spec.device)
         with measured(self.clock) as span:
-            bench = self.job.bench()
-        self.load_s = float(bench.take_load_s() or 0.0)
+            bench = self.job.loaded(self.spec)
+        self.load_s = bench.load_s
         self.probe_s += span.real_s - self.load_s
         self.load_gpu_s, self.load_peak_device_bytes = span.gpu_s, span.peak_device_bytes
         found = bench.engine.description
@@ -111,14 +103,14 @@ class CellRun:
                         setattr(total, name, getattr(total, name) + timing.get(name, 0.0))
                     gpu.append(timing.get("gpu_s"))
                     peaks.append(timing.get("peak_device_bytes") or 0)
-        self.effective |= {**self.job.bench().effective, "plans": plans}
+        self.effective |= {**self.job.loaded(self.spec).effective, "plans": plans}
         seen = [one for one in gpu if one is not None]
         total.gpu_s = sum(seen) if seen else None
         total.peak_device_bytes = max(peaks) or None
         return records, total.to_record() | {"questions": len(records), "tokens": tokens}
 
     def _speed(self, contexts: list[int], *, rows: int, new_tokens: int) -> list[Speed]:
-        engine: Engine = self.job.bench().engine
+        engine: Engine = self.job.loaded(self.spec).engine
         return engine.measure_speed(contexts, rows=rows, new_tokens=new_tokens)
 
 

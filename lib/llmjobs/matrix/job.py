@@ -3,16 +3,12 @@
 import copy
 import datetime
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
-
-from llmjobs.cluster.local_or_cluster import place
 from llmjobs.engines.probing import Layer, Machine, probe_machine
 from llmjobs.engines.registry import engine_of, prefetch
 from llmjobs.errors import LlmjobsError
@@ -25,7 +21,7 @@ from llmjobs.machine.child import (
     run_child,
     was_killed,
 )
-from llmjobs.manifest import Manifest
+from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.matrix.attempts import AttemptsFile
 from llmjobs.matrix.cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
 from llmjobs.matrix.chapter import matrix_figures
@@ -34,13 +30,14 @@ from llmjobs.matrix.terminal import render_matrix
 from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
 from llmjobs.redaction import HUB_TOKENS
 from llmjobs.report.write.figures import draw_figures
-from llmjobs.terminal_text import plural
+from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RECORDS, TIMINGS, RunFolder
 from llmjobs.work.journal import read_records
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import Outcome, open_run, write_summary
+from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
@@ -147,6 +144,26 @@ class MatrixJob:
 
     def close(self) -> None:
         """Do nothing, because no model stays loaded here."""
+
+    def models(self) -> Mapping[str, ModelSpec]:
+        """Models by cell."""
+        return {cell.name: cell.model for cell in self.cells}
+
+    @property
+    def threads(self) -> int | str:
+        """A cell has its own number."""
+        return "auto"
+
+    def printer(self) -> OnRecords:
+        """Print nothing: the command has no ``--show``."""
+        return lambda unit, records: None
+
+    def summarize(self, outcome: Outcome) -> tuple[Mapping[str, Any], str]:
+        """The grid of cells; also writes each ``cell.json`` and the figures."""
+        cells = _results(self, outcome)
+        if figures := matrix_figures(cells):
+            draw_figures(figures, self.folder.path / "figures")
+        return summarize(cells, outcome.failed), render_matrix(cells)
 
     def _run(self, cell: Cell, repetition: int, unit: Unit, tasks: Sequence[Task]) -> CellWork:
         """Start the cell, and again after a kill for memory, until it has a result or is given up.
@@ -308,24 +325,14 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, ray: str | None 
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with place(ray) as there, open_run(study, results, fresh=fresh) as folder:
-        job = MatrixJob(study, folder, there.probe)
-        outcome = there.run(job, folder, {cell.name: cell.model for cell in job.cells}, "auto", whole_nodes=True)
-        if not outcome.units and not job.unavailable:
-            print(f"Stopped by {outcome.stopped_by} before the first cell.", file=sys.stderr)
-            return outcome
-        cells = _results(job, outcome)
-        write_summary(folder, study, job.name, summarize(cells, outcome.failed))
-        if figures := matrix_figures(cells):
-            draw_figures(figures, folder.path / "figures")
-        click.echo(render_matrix(cells))
-        if outcome.stopped_by:
-            print(
-                f"Stopped by {outcome.stopped_by}. Finished cells are saved; run the same command to resume.",
-                file=sys.stderr,
-            )
-        click.echo(f"results: {folder.path} ({plural(len(job.cells), 'cell')})", err=True)
-    return outcome
+    return run_study(
+        lambda study, folder, there: MatrixJob(study, folder, there.probe),
+        study,
+        results,
+        fresh=fresh,
+        ray=ray,
+        whole_nodes=True,
+    )
 
 
 def _results(job: MatrixJob, outcome: Outcome) -> list[CellResult]:

@@ -1,10 +1,9 @@
 """The mtbench job: answers first, then judgments; what a run would do and cost; FastChat's files."""
 
 import copy
-import datetime
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,18 +15,16 @@ import click
 from llmjobs.chat.agent import Agent, Reply
 from llmjobs.chat.backend import (
     AnswerError,
-    Backend,
     CallError,
     ContextFullError,
     MessageTooLongError,
     Sampling,
     UnavailableError,
 )
-from llmjobs.chat.endpoint import BYTES_A_TOKEN, Parameters, WholeAnswers
-from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Rate, Spending, spent_calls
-from llmjobs.chat.session import open_backend
+from llmjobs.chat.endpoint import BYTES_A_TOKEN
+from llmjobs.chat.open_backend import OpenBackend, UnitBackends
+from llmjobs.chat.paid_calls import Rate, Spending, spent_calls
 from llmjobs.clocks import DeviceClock, measured
-from llmjobs.cluster.local_or_cluster import place
 from llmjobs.engines.registry import devices
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
@@ -41,21 +38,20 @@ from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
 from llmjobs.mtbench.rule_judge import RuleJudge
 from llmjobs.mtbench.summary import collect, record_printer, render_summary, summarize
 from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section, with_limit
-from llmjobs.process_memory import WATCH
 from llmjobs.records import AnswerRecord, Judgment, as_records
+from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import ERROR_FILE, RECORDS, RunFolder
 from llmjobs.work.journal import Record, encode, read_records
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
-from llmjobs.work.run import Outcome, open_run, report_end, write_summary
+from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # An agent's turns that failed are recorded as errors and are never judged.
 
-OpenBackend = Callable[[str], Backend]
-"""A conversation's label → its backend."""
 FAILED_IN_A_ROW = 3
 """After this many consecutive questions without an answer, a unit ends and the rest is not sent to the server."""
 
@@ -340,23 +336,20 @@ class MTBenchJob:
         self.section = mtbench_section(study)
         self.bench: Bench | None = None
         self.spending = make_spending(study)
-        self._minutes: dict[str, MinuteLimit] = {}
-        self._parameters: dict[tuple[str, str], Parameters] = {}
-        self._loaded: tuple[ModelSpec, Backend] | None = None
-        self._failed: dict[ModelSpec, LlmjobsError] = {}
-        self._load_s: float | None = None
-        self._date: datetime.date | None = None
+        self._backends = UnitBackends(
+            folder, self.spending, threads=self.section.threads, timeout_s=self.section.timeout_s
+        )
 
     def for_worker(self) -> "MTBenchJob":
         """A copy without a loaded model, for another machine; spending is counted only in the main process."""
         other = copy.copy(self)
-        other._loaded, other._failed, other._minutes, other._parameters = None, {}, {}, {}
+        other._backends = self._backends.for_worker()
         del other.spending
         return other
 
     def units(self) -> Sequence[Unit]:
         """Every agent's answers, then every judge's judgments."""
-        self._date = run_date(self.study, self.folder)
+        self._backends.date = run_date(self.study, self.folder)
         self.bench = make_bench(self.study, Revisions.of(self.folder))
         ask_again(self.folder, self.bench)
         self.spending.book_past(spent_calls(self.folder.path / FOLDER))
@@ -374,17 +367,37 @@ class MTBenchJob:
 
     def close(self) -> None:
         """Free the model."""
-        if self._loaded:
-            self._loaded[1].close()
-            self._loaded = None
-            WATCH.end()
+        self._backends.close()
+
+    def models(self) -> Mapping[str, ModelSpec]:
+        """Agents and judges by the group of their units."""
+        agents = {model.name: model for model in self.study.models}
+        return agents | {account(judge): judge for judge in self.section.judges}
+
+    @property
+    def threads(self) -> int | str:
+        """Of the manifest's section."""
+        return self.section.threads
+
+    def printer(self) -> OnRecords:
+        """Print every answer and every judgment."""
+        return record_printer(click.echo)
+
+    def summarize(self, outcome: Outcome) -> tuple[Mapping[str, Any], str]:
+        """Ratings and win rates; also writes FastChat's files."""
+        assert self.bench is not None
+        note_failed_calls(self.folder, self.bench, outcome)
+        part = summarize(self.folder, self.bench, outcome, self.spending)
+        outcome.in_error = in_error(part)
+        write_fastchat(self.folder, self.bench)
+        return part, render_summary(part)
 
     def _agent(self, task: AgentTask, stack: ExitStack) -> Work:
         assert self.bench is not None
         if task.spec is None:
             return RecorderWork(ImportedAnswers(self.bench, task), {"imported": True}, {"items": 0})
         limits = self.section.endpoints.get(task.spec.name, EndpointLimits())
-        backend, opening = self._opener(task.spec, task.spec.name, limits, task.path, stack)
+        backend, opening = self._open_backend(task.spec, task.spec.name, limits, task.path, stack)
         return _ahead(Answers(self.bench, task, backend), task, backend, opening, limits.concurrency, stack)
 
     def _judge(self, task: JudgeTask, stack: ExitStack) -> Work:
@@ -393,62 +406,21 @@ class MTBenchJob:
         judge = task.judge
         if judge.is_rules:
             return RecorderWork(Judgments(self.bench, task, answers, None), RULES, {"items": 0, "load_s": None})
-        backend, opening = self._opener(judge, account(judge), judge, task.path, stack)
+        backend, opening = self._open_backend(judge, account(judge), judge, task.path, stack)
         judgments = Judgments(self.bench, task, answers, backend)
         return _ahead(judgments, task, backend, opening, judge.concurrency, stack)
 
-    def _opener(
+    def _open_backend(
         self, spec: ModelSpec, name: str, limits: EndpointLimits | JudgeSpec, path: str, stack: ExitStack
     ) -> tuple[OpenBackend, Mapping[str, Any]]:
-        """Return the function that opens each conversation's backend: the one local model, or one with paid calls."""
-        if not spec.endpoint:
-            with measured() as span:
-                local = self._model(spec)
-            load_s, self._load_s = self._load_s, None
-            return (lambda label: local), {**span.to_record(), "load_s": load_s, "items": 0}
-        open_backend(spec, timeout_s=self.section.timeout_s).close()
-        journal = CallJournal(self.folder.path / path)
-        stack.callback(journal.close)
-        minute = self._minutes.setdefault(name, MinuteLimit(limits.requests_per_minute, limits.tokens_per_minute))
-
-        parameters = self._parameters.setdefault((str(spec.endpoint), spec.id), Parameters())
-
-        def paid(label: str) -> Backend:
-            def endpoint(whole: WholeAnswers) -> Backend:
-                return open_backend(spec, timeout_s=self.section.timeout_s, parameters=parameters, whole=whole)
-
-            return PaidBackend(
-                endpoint,
-                label,
-                journal,
-                account=name,
-                spending=self.spending,
-                minute=minute,
-                changes=parameters.changes,
-            )
-
-        return paid, {"items": 0, "load_s": None}
-
-    def _model(self, spec: ModelSpec) -> Backend:
-        plain = ModelSpec.model_validate(spec.model_dump(include=set(ModelSpec.model_fields)))
-        same = plain.model_copy(update={"name": "model"})
-        if self._loaded and self._loaded[0] == same:
-            return self._loaded[1]
-        self.close()
-        if same in self._failed:
-            raise self._failed[same]
-        try:
-            WATCH.begin()
-            with measured() as span:
-                backend = open_backend(
-                    plain, threads=self.section.threads, timeout_s=self.section.timeout_s, date=self._date
-                )
-        except LlmjobsError as error:
-            self._failed[same] = error
-            raise
-        self._load_s = round(span.real_s, 6)
-        self._loaded = (same, backend)
-        return backend
+        opened = self._backends.open(
+            spec,
+            path,
+            account=name,
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+        )
+        return stack.enter_context(opened)
 
 
 def _ahead(
@@ -609,19 +581,15 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
-    with place(ray) as there, open_run(study, results, fresh=fresh, devices=devices(study.models)) as folder:
-        job = MTBenchJob(study, folder)
-        models = {m.name: m for m in study.models} | {f"judge {judge.name}": judge for judge in job.section.judges}
-        outcome = there.run(job, folder, models, job.section.threads, record_printer(click.echo) if show else None)
-        if job.bench is not None:
-            note_failed_calls(folder, job.bench, outcome)
-            part = summarize(folder, job.bench, outcome, job.spending)
-            outcome.in_error = in_error(part)
-            write_summary(folder, study, job.name, part)
-            write_fastchat(folder, job.bench)
-            click.echo(render_summary(part))
-        report_end(folder, outcome)
-    return outcome
+    return run_study(
+        lambda study, folder, _: MTBenchJob(study, folder),
+        study,
+        results,
+        fresh=fresh,
+        show=show,
+        ray=ray,
+        devices=devices(study.models),
+    )
 
 
 def note_failed_calls(folder: RunFolder, bench: Bench, outcome: Outcome) -> None:

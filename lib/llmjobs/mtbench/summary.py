@@ -16,7 +16,7 @@ from llmjobs.terminal_text import fixed, plural, table
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.run import Outcome
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 # Nothing is dropped: what could not be read is counted.

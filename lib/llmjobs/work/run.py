@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,7 @@ import psutil
 
 from llmjobs import disk
 from llmjobs.environment import describe_machine
-from llmjobs.errors import (
-    EXIT_OK,
-    EXIT_RESUMABLE,
-    EXIT_UNITS_FAILED,
-    FingerprintError,
-    LlmjobsError,
-    RunFolderError,
-    plain_reason,
-)
+from llmjobs.errors import FingerprintError, LlmjobsError, RunFolderError, plain_reason
 from llmjobs.manifest import Manifest, dump_manifest
 from llmjobs.progress_bar import in_notebook
 from llmjobs.work import cursor as cursors
@@ -36,6 +28,7 @@ from llmjobs.work.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder, re
 from llmjobs.work.integrity import check_state
 from llmjobs.work.journal import read_lines
 from llmjobs.work.lock import exclusive
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.progress import Progress
 from llmjobs.work.run_date import run_date
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
@@ -47,27 +40,6 @@ log = logging.getLogger(__name__)
 OnRecords = Callable[[Unit, Sequence[Any]], None]
 """Takes a unit and records of its job's own kind."""
 MakeProgress = Callable[[str, int, int], Progress]
-
-
-@dataclass
-class Outcome:
-    """How a job ended."""
-
-    units: int = 0
-    done: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    """Unit path → the line that gives the reason."""
-    stopped_by: str | None = None
-    """Name of the signal that ended it."""
-    in_error: int = 0
-    """Questions of finished units that ended in an error; the job counts them."""
-
-    @property
-    def exit_code(self) -> int:
-        """0: all units done; 3: units failed or questions ended in an error; 75: stopped and resumable."""
-        if self.stopped_by:
-            return EXIT_RESUMABLE
-        return EXIT_UNITS_FAILED if self.failed or self.in_error else EXIT_OK
 
 
 def run_job(
@@ -84,7 +56,7 @@ def run_job(
     try:
         with stop_switch() as switch:
             units = job.units()
-            outcome.units = len(units)
+            outcome.units, outcome.knows_units = len(units), True
             starts = [load_start(folder, unit) for unit in units]
             done = items_done(units, starts)
             with contextlib.closing(make_progress(job.name, sum(unit.size for unit in units), done)) as progress:
