@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 from plan import SIZES, SUBJECTS, make_model
 
-from llmjobs.work.cursor import Writer
 from llmjobs.work.folder import RunFolder
+from llmjobs.work.saving import Writer
 
 SAVING = (
     (Writer, ("__init__", "opened", "step", "finish", "leave", "close")),

@@ -17,9 +17,10 @@ from llmjobs.cluster.connection import connected
 from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.run import TAKERS, Driver, run_on_cluster
 from llmjobs.work import leases
-from llmjobs.work.cursor import Cursor, Writer
+from llmjobs.work.cursor import Cursor
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.run import load_start
+from llmjobs.work.saving import Writer
 from llmjobs.work.units import Saved, Step, Unit
 
 

@@ -4,16 +4,19 @@ from html import escape
 from pathlib import Path
 
 LAYERS = (
-    ("cli, commands, api", "the command line and the Python interface; one line for every error"),
+    ("cli, api", "the command line and the Python interface; one line for every error"),
     ("report_job, prepare", "the report; plan and doctor"),
     ("converse, matrix, mtbench", "one folder per feature: tasks, job, summary, report chapter"),
     ("eval, chat, report", "accuracy; the chat agent; read results, compute, write the PDF"),
-    ("run_study, cluster, statistics", "a job from its folder to its summary; units on a Ray cluster; intervals and tests"),
+    (
+        "run_study, cluster, statistics",
+        "a job from its folder to its summary; units on a Ray cluster; intervals and tests",
+    ),
     ("work, fetch", "the run folder: resume, signals, failures; downloads"),
     ("engines", "one protocol: load, score, generate, chat, measure; transformers/ uses torch"),
-    ("machine, memory", "child processes, energy, CPU counters; memory of a process and of the machine"),
+    ("machine", "child processes, energy, CPU counters"),
     ("manifest, benchmarks", "a study, validated in one place; prompts and scoring"),
-    ("demo, hub, errors", "bundled models and questions, access to the hub, one-line errors"),
+    ("demo, hub, memory, errors", "bundled models and questions, access to the hub, peak memory, one-line errors"),
 )
 WIDTH, BOX = 800, 760
 TOP, HEIGHT, STEP, LEFT = 16, 40, 56, 20

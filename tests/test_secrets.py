@@ -179,7 +179,7 @@ def test_whole_commands_that_fail_in_every_way(
 
 
 def test_an_unexpected_exception_with_a_key_in_it(capfd: pytest.CaptureFixture[str], monkeypatch) -> None:
-    import llmjobs.commands as command
+    import llmjobs.cli as command
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"Illegal header value b'Bearer {ALL}'")

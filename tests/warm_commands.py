@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 MODULES = (
-    "llmjobs.commands",
+    "llmjobs.cli",
     "llmjobs.chat.local",
     "llmjobs.converse.job",
     "llmjobs.eval.job",

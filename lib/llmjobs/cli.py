@@ -1,13 +1,17 @@
-"""The ``llmjobs`` command: a thin click group that imports a job only when it is called."""
+"""The command line: every command with its options, and how an error becomes one line and an exit code.
 
+Nothing that a command needs is imported before it is called.
+"""
+
+import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -15,10 +19,430 @@ import click
 from llmjobs import __version__
 from llmjobs.cluster import when_gone
 from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
-from llmjobs.extensions import JOBS
+from llmjobs.extensions import JOBS, STRATEGIES, load
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.redaction import SafeFormatter, redacted
+from llmjobs.terminal_text import plural
 from llmjobs.work.signals import StopRequestedError
+
+# Each command reads its options, imports what it needs and calls it.
+
+# Options that several commands share.
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+manifest_argument: Decorator = click.argument("manifest", metavar="MANIFEST")
+set_option: Decorator = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change one value of the manifest, e.g. models[0].quantization=4bit. Can be repeated.",
+)
+results_option: Decorator = click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="LLMJOBS_RESULTS",
+    default=Path("results"),
+    show_default=True,
+    help="Folder that contains the runs. Environment variable: LLMJOBS_RESULTS.",
+)
+fresh_option: Decorator = click.option(
+    "--fresh", is_flag=True, help="Start over. The old run is kept as NAME.1, NAME.2, …"
+)
+ray_option: Decorator = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Run on a Ray cluster: 'auto' for the one this machine belongs to, 'local', or HOST:PORT.",
+)
+
+
+# One command for each job of :data:`llmjobs.extensions.JOBS`.
+
+
+def job_command(name: str) -> click.Command:
+    """Build the command of a job, such as ``llmjobs eval``."""
+    job = JOBS[name]
+    options: list[Decorator] = [manifest_argument, set_option, results_option, fresh_option, ray_option]
+    if job.limit:
+        options.append(click.option("--limit", type=click.IntRange(1), help=job.limit))
+    if job.show:
+        options.append(click.option("--show", is_flag=True, help=job.show))
+    options.append(click.option("--dry-run", is_flag=True, help=job.dry_run))
+
+    def command(**values: Any) -> int:
+        return run_job_command(load(job.module), **values)
+
+    function: Callable[..., Any] = command
+    for option in reversed(options):
+        function = option(function)
+    return click.command(name, help=job.help)(function)
+
+
+def run_job_command(
+    job: Any,
+    manifest: str,
+    overrides: tuple[str, ...],
+    results: Path,
+    *,
+    dry_run: bool,
+    limit: int | None = None,
+    **options: Any,
+) -> int:
+    """Run ``job`` (a module with ``run``, ``dry_run`` and ``with_limit``) on a manifest; returns the exit code."""
+    from llmjobs.manifest import load_manifest
+
+    study = load_manifest(manifest, overrides)
+    if limit is not None:
+        study = job.with_limit(study, limit)
+    if dry_run:
+        click.echo(job.dry_run(study, results))
+        return 0
+    code: int = job.run(study, results, **options).exit_code
+    return code
+
+
+# `llmjobs chat`: talk with a model in the terminal.
+
+
+@click.command()
+@click.argument("model", required=False)
+@set_option
+@results_option
+@click.option(
+    "--name", help="Name of the run that stores the conversations. Default: the manifest's name, else 'chat'."
+)
+@click.option("--resume", is_flag=True, help="Continue the last conversation, or the one given by --conversation.")
+@click.option("--conversation", type=click.IntRange(1), metavar="N", help="Number of the conversation to continue.")
+@click.option("--once", metavar="QUESTION", help="Answer one question and exit.")
+@click.option("--system", help="System message.")
+@click.option("--history/--no-history", default=None, help="Use the earlier turns, or answer each message alone.")
+@click.option(
+    "--strategy",
+    type=click.Choice(list(STRATEGIES)),
+    help="What to send when the conversation no longer fits the context.",
+)
+@click.option("--max-context", type=click.IntRange(16), help="Maximum tokens of prompt and answer together.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Maximum tokens of an answer.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 10),
+    help="Sampling temperature. 0 (the default) always takes the most likely token.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Sample from the smallest set of tokens whose probability reaches this value.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Random seed; only used when the temperature is above 0.")
+@click.option("--endpoint", metavar="URL", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--model", "model_name", metavar="NAME", help="Name of the model on the endpoint, or a local model.")
+@click.option("--api-key-env", metavar="VARIABLE", help="Environment variable that contains the endpoint's API key.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for an endpoint that sends no text.",
+)
+def chat_command(
+    model: str | None,
+    overrides: tuple[str, ...],
+    results: Path,
+    name: str | None,
+    resume: bool,
+    conversation: int | None,
+    once: str | None,
+    endpoint: str | None,
+    model_name: str | None,
+    api_key_env: str | None,
+    timeout_s: float,
+    **settings: Any,
+) -> int:
+    """Chat with MODEL: a hub id, a folder, a demo model, or a manifest.
+
+    Without MODEL, llmjobs uses a small instruct model from the cache, or the demo model. Piped input is read line by
+    line, one turn per line. The conversation is saved after every turn; --resume continues it.
+    """
+    from llmjobs.chat.session import chat, make_request
+
+    request = make_request(
+        model or model_name,
+        overrides,
+        {key: value for key, value in settings.items() if value is not None},
+        endpoint=endpoint,
+        endpoint_model=model_name or model,
+        api_key_env=api_key_env,
+        results=results,
+        name=name,
+        resume=resume or conversation is not None,
+        conversation=conversation,
+        timeout_s=timeout_s,
+    )
+    return chat(request, once)
+
+
+# `llmjobs serve`: the chat agent behind an OpenAI-compatible API.
+
+
+@click.command()
+@click.argument("model", required=False)
+@set_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks a free one."
+)
+@click.option(
+    "--max-waiting", type=click.IntRange(0), default=8, show_default=True, help="Maximum number of queued requests."
+)
+@click.option("--requests-per-minute", type=click.IntRange(0), default=0, help="Rate limit. Default: none.")
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Maximum number of open connections.",
+)
+@click.option("--api-key-env", metavar="VARIABLE", help="Environment variable with the API key that clients must send.")
+def serve_command(
+    model: str | None,
+    overrides: tuple[str, ...],
+    host: str,
+    port: int,
+    max_waiting: int,
+    requests_per_minute: int,
+    max_connections: int,
+    api_key_env: str | None,
+) -> int:
+    """Serve MODEL: a hub id, a folder, a demo model, or a manifest with a ``chat:`` section.
+
+    It offers POST /v1/chat/completions (with or without streaming) and GET /v1/models, and answers one request at a
+    time.
+    """
+    from llmjobs.chat.server import Limits, ServeRequest, serve
+    from llmjobs.chat.session import make_request
+
+    request = make_request(model, overrides, {}, results=Path("results"))
+    limits = Limits(max_waiting, requests_per_minute, max_connections)
+    return serve(request.spec, request.section, ServeRequest(host, port, limits, api_key_env))
+
+
+# `llmjobs report`: one PDF from the results of one or more runs.
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not COLUMN=VALUE", param_hint=option)
+    return pairs
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=("PDF to write. Figures, tables and notes go beside it.  [default: report.pdf in the first folder]"),
+)
+@click.option("--html", is_flag=True, help="Also write report.html: every question with every model's answer.")
+@click.option(
+    "--budget",
+    multiple=True,
+    metavar="LIMIT",
+    help="Recommend a model within a limit: memory=8GiB, time=1h, cpu=, gpu= or energy=. Can be repeated.",
+)
+@click.option("--common", is_flag=True, help="Compare only the questions that all models were asked.")
+@click.option(
+    "--any-prompt",
+    is_flag=True,
+    help="Compare even if prompt, shots or versions differ; the report names the differences.",
+)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Use only matching results: study, run, model, device, quantization, metric, … Can be repeated.",
+)
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path),
+    help="Folder of SUBJECT.csv files with the texts and answers of the questions.",
+)
+@click.option(
+    "--label-notes", type=click.Path(path_type=Path), help="Folder with MMLU-Redux's CSV files on wrong labels."
+)
+@click.option("--name", help="Name of the benchmark, for tables without a benchmark column.")
+def report_command(
+    results: tuple[Path, ...],
+    output: Path | None,
+    html: bool,
+    budget: tuple[str, ...],
+    common: bool,
+    any_prompt: bool,
+    where: tuple[str, ...],
+    questions: Path | None,
+    label_notes: Path | None,
+    name: str | None,
+) -> int:
+    """Write a PDF report on RESULTS: run folders, logs of lm-eval, inspect_ai or HELM, or tables of answers.
+
+    The report shows accuracy with intervals, cost, paired differences, shared mistakes, patterns, and how everything
+    was measured. If results cannot be compared, the command says what differs and writes nothing.
+    """
+    from llmjobs.errors import printable
+    from llmjobs.report.measure.cost import parse_budget
+    from llmjobs.report_job import make_report
+
+    place = output or (results[0] if results[0].is_dir() else results[0].parent) / "report.pdf"
+    made = make_report(
+        results,
+        place,
+        html=html,
+        budget=parse_budget(budget),
+        common=common,
+        any_prompt=any_prompt,
+        where=_pairs(where, "--where"),
+        questions=questions,
+        label_notes=label_notes,
+        name=name,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    for notice in made.notices:
+        click.echo(printable(f"note: {notice}"), err=True)
+    if made.partial:
+        click.echo("note: the study is not finished, so the report is marked as partial", err=True)
+    for finding in made.findings[:5]:
+        click.echo(printable(f"- {finding.sentence}"))
+    click.echo(f"wrote {made.pdf} and {plural(len(made.files) - 1, 'file')} beside it")
+    return 0
+
+
+# `llmjobs benchmarks`: what is known by name.
+
+
+@click.command()
+@click.argument("name", required=False)
+def benchmarks_command(name: str | None) -> None:
+    """List the benchmarks, or describe the benchmark NAME: subjects, prompt forms, data set."""
+    from llmjobs.benchmarks.registry import benchmark_class, describe, names, table
+    from llmjobs.manifest.suggest import not_one_of
+
+    if name is None:
+        click.echo(table())
+    elif name in names():
+        click.echo(describe(benchmark_class(name)))
+    else:
+        raise click.UsageError(f"NAME: {not_one_of(name, names())}")
+
+
+# `llmjobs fetch`: fill the cache.
+
+
+@click.command()
+@manifest_argument
+@set_option
+@click.option("--dry-run", is_flag=True, help="Show the sizes without downloading anything.")
+def fetch_command(manifest: str, overrides: tuple[str, ...], dry_run: bool) -> int:
+    """Download the models and benchmark rows of MANIFEST into the hub's cache, after printing their sizes.
+
+    Only safetensors weights are downloaded, unless a model sets pickle_weights: true. If you stop it, the same command
+    resumes. Afterwards you can run the jobs offline with HF_HUB_OFFLINE=1.
+    """
+    from llmjobs import fetch
+    from llmjobs.manifest import load_manifest
+
+    return fetch.run(load_manifest(manifest, overrides), dry_run=dry_run)
+
+
+# `llmjobs run`: every section of a manifest, then the report.
+
+
+@click.command()
+@manifest_argument
+@set_option
+@results_option
+@fresh_option
+@ray_option
+def run_command(manifest: str, overrides: tuple[str, ...], results: Path, fresh: bool, ray: str | None) -> int:
+    """Run every job that MANIFEST has a section for, in order, then write the report."""
+    from llmjobs.errors import EXIT_RESUMABLE
+    from llmjobs.manifest import load_manifest
+    from llmjobs.report_job import make_report
+    from llmjobs.run_study import run_all
+
+    study = load_manifest(manifest, overrides)
+    code = run_all(study, results, fresh=fresh, ray=ray)
+    if code != EXIT_RESUMABLE:
+        folder = results / study.name
+        made = make_report([folder], folder / "report.pdf")
+        click.echo(f"report: {made.pdf}")
+    return code
+
+
+# `llmjobs plan`: an estimate before anything runs.
+
+
+@click.command()
+@manifest_argument
+@set_option
+@results_option
+@click.option("--units", is_flag=True, help="List every unit, even if there are many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan_command(manifest: str, overrides: tuple[str, ...], results: Path, units: bool, as_json: bool) -> int:
+    """Estimate questions, tokens, download, memory and time of MANIFEST without running a model.
+
+    Time and memory are measured on a few layers in the shape of each model, with random weights, for about a second.
+    The exit code is 1 if a model is not available or does not fit.
+    """
+    from llmjobs.manifest import load_manifest
+    from llmjobs.prepare import plan as prepare_plan
+
+    return prepare_plan.run(load_manifest(manifest, overrides), results, as_json=as_json, units=units)
+
+
+# `llmjobs doctor`: what this machine can do.
+
+
+@click.command()
+@click.argument("manifest", metavar="[MANIFEST]", required=False)
+@set_option
+@results_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor_command(manifest: str | None, overrides: tuple[str, ...], results: Path, as_json: bool) -> int:
+    """Check what this machine can do, and whether it can run MANIFEST. Prints one line per check, with the remedy.
+
+    Doctor tries devices, number formats and quantization, and checks the token, access to gated models, disk, clocks
+    and counters. It works offline. The exit code is 1 if something required is missing.
+    """
+    from llmjobs.manifest import load_manifest
+    from llmjobs.prepare import doctor
+
+    study = load_manifest(manifest, overrides) if manifest else None
+    return doctor.run(study, results, as_json=as_json)
+
+
+# `llmjobs manifest`: check a manifest, print it resolved, or print the schema.
+
+
+@click.command()
+@click.argument("manifest", required=False)
+@set_option
+@click.option("--schema", is_flag=True, help="Print the JSON schema of manifests, for your editor.")
+def manifest_command(manifest: str | None, overrides: tuple[str, ...], schema: bool) -> None:
+    """Check MANIFEST and print it with all defaults filled in."""
+    from llmjobs.errors import printable
+    from llmjobs.manifest import dump_manifest, json_schema, load_manifest
+
+    if schema:
+        click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    elif manifest is None:
+        raise click.UsageError("name a manifest, or use --schema")
+    else:
+        text = dump_manifest(load_manifest(manifest, overrides))
+        click.echo("\n".join(map(printable, text.split("\n"))) if sys.stdout.isatty() else text, nl=False)
+
 
 COMMANDS = {name: job.summary for name, job in JOBS.items()} | {
     "chat": "Chat with a model in the terminal.",
@@ -35,19 +459,17 @@ COMMANDS = {name: job.summary for name, job in JOBS.items()} | {
 
 
 class LazyGroup(click.Group):
-    """Imports the commands only when one is used."""
+    """Lists the commands in the order of the table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command, or None if there is none of that name."""
+        """A command, or None if there is none of that name."""
         if name not in COMMANDS:
             return None
-        commands = import_module("llmjobs.commands")
-        found: click.Command
-        found = commands.job_command(name) if name in JOBS else getattr(commands, f"{name}_command")
+        found: click.Command = job_command(name) if name in JOBS else globals()[f"{name}_command"]
         found.name = name
         return found
 

@@ -5,7 +5,7 @@ user_s    CPU seconds in user mode of this process and its finished children; wi
 system_s  CPU seconds in the kernel, likewise
 gpu_s     seconds between device events around the work, of all devices together; None if there are none (CPU, MPS)
 peak_rss_bytes     largest resident memory of this process since its model began to load (since it began, without one)
-peak_anon_bytes    the part of it that the system cannot reclaim (see ``process_memory``); None if it is not known
+peak_anon_bytes    the part of it that the system cannot reclaim (see ``memory``); None if it is not known
 peak_device_bytes  largest memory that the allocator held in this span, of all devices together; None on the CPU
 gpu_s_each, peak_device_bytes_each   of each device, if a model is spread over several
 
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llmjobs.process_memory import WATCH
+from llmjobs.memory import WATCH
 
 NO_GPU_TIME = {
     "cpu": "the model ran on the CPU",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs import __version__
+from llmjobs.memory import memory_bytes
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "datasets", "accelerate", "bitsandbytes", "numpy", "huggingface_hub",
@@ -37,17 +38,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int:
-    """Memory that this process may use: that of the machine, or of its container if that is less."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text()))
-        except (OSError, ValueError):
-            continue
-    return total
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from llmjobs.benchmarks.base import Options
 from llmjobs.benchmarks.registry import benchmark_class, markdown, names
-from llmjobs.commands import benchmarks_command
+from llmjobs.cli import benchmarks_command
 
 
 def test_the_table_has_a_line_a_benchmark() -> None:

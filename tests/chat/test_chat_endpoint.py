@@ -11,8 +11,8 @@ import pytest
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import AnswerError, CallError, ContextFullError, Sampling, UnavailableError
 from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend, WholeAnswers
+from llmjobs.chat.endpoint_retry import RetryPolicy, retry_after_s
 from llmjobs.chat.messages import Message
-from llmjobs.chat.retry import RetryPolicy, retry_after_s
 from llmjobs.errors import LlmjobsError
 
 KEY = "sk-planted-secret"

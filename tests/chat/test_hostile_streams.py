@@ -16,8 +16,8 @@ from llmjobs.chat import event_stream
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.endpoint import Answer, EndpointAddress, EndpointBackend
+from llmjobs.chat.endpoint_retry import RetryPolicy, retry_after_s
 from llmjobs.chat.event_stream import NotCompletionError, StreamedError, TooLargeError, completions_url
-from llmjobs.chat.retry import RetryPolicy, retry_after_s
 from llmjobs.chat.server import ChatCompletion, RefusedError, parse
 from llmjobs.errors import LlmjobsError
 

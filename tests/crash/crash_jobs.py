@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "matrix"))
 from matrix_stand_in import StandIn, probe
 
 from llmjobs.chat.backend import Ending
-from llmjobs.work import checkpoint, cursor
+from llmjobs.work import checkpoint, saving
 
 JOBS = ("eval", "converse", "mtbench", "matrix", "report")
 MODEL = {"id": "llmjobs/demo-tiny", "name": "tiny", "dtype": "float32", "device": "cpu"}
@@ -101,7 +101,7 @@ class Rule:
 
 
 MODULES = [
-    "llmjobs.commands", "llmjobs.chat.local", "llmjobs.eval.job", "llmjobs.converse.job", "llmjobs.mtbench.job",
+    "llmjobs.cli", "llmjobs.chat.local", "llmjobs.eval.job", "llmjobs.converse.job", "llmjobs.mtbench.job",
     "llmjobs.matrix.job", "llmjobs.matrix.cell_process", "llmjobs.report_job",
     "matplotlib.backends.backend_agg", "llmjobs.engines.transformers.generate",
     "llmjobs.engines.transformers.score", "llmjobs.engines.transformers.chat_model",
@@ -146,7 +146,7 @@ def play() -> None:
     def backend(spec, **_):
         return Rule(spec.name) if spec.endpoint else LocalBackend(load(spec))
 
-    cursor.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
+    saving.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
     eval_job.open_model = load
     opening.open_backend = backend
     matrix_job.run_child = StandIn()

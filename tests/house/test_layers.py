@@ -20,7 +20,7 @@ def test_the_contracts_of_pyproject_hold(monkeypatch, pytestconfig):
     [
         "from llmjobs.manifest import load_manifest; load_manifest('demo')",
         "import llmjobs.report_job",
-        "import llmjobs.commands",
+        "import llmjobs.cli",
     ],
 )
 def test_what_starts_at_once_imports_no_torch(code):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmjobs.errors import LlmjobsError
-from llmjobs.mtbench.fastchat import read_answers, read_judgments
-from llmjobs.mtbench.judging import HIGHEST, LOWEST, combine, read_rating, read_verdict
+from llmjobs.mtbench.fastchat import combine, read_answers, read_judgments
+from llmjobs.mtbench.judging import HIGHEST, LOWEST, read_rating, read_verdict
 
 PIECES = st.sampled_from(
     ["[[", "]]", "[", "]", "10", "1", "0", ".", "5.5", "A", "B", "C", "[[A]]", "[[7]]", "²", "٣", "e9", "\n", "x"]

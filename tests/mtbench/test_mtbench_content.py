@@ -9,8 +9,9 @@ import pytest
 from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, Rate, Spending, SpendingLimitError, call_key, spent_calls
 from llmjobs.errors import DataError
 from llmjobs.mtbench.agreement import read_votes
-from llmjobs.mtbench.fastchat import read_answers, read_judgments
-from llmjobs.mtbench.judging import combine, is_weakly_rated, read_prompts, read_rating, read_verdict
+from llmjobs.mtbench.fastchat import combine, read_answers, read_judgments
+from llmjobs.mtbench.judge_prompts import read_prompts
+from llmjobs.mtbench.judging import is_weakly_rated, read_rating, read_verdict
 from llmjobs.mtbench.questions import CATEGORIES, data_hash, read_questions, select, temperature_of
 
 

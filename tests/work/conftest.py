@@ -3,12 +3,12 @@
 import pytest
 from toy import EVERY_STEP
 
-from llmjobs.work import cursor
+from llmjobs.work import saving
 
 
 @pytest.fixture(scope="module")
 def every_step_is_saved():
     """No step waits to be saved together with others."""
-    share, cursor.SHARE_OF_TIME = cursor.SHARE_OF_TIME, EVERY_STEP
+    share, saving.SHARE_OF_TIME = saving.SHARE_OF_TIME, EVERY_STEP
     yield
-    cursor.SHARE_OF_TIME = share
+    saving.SHARE_OF_TIME = share

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from llmjobs.errors import RunFolderError
 from llmjobs.work import cursor as cursors
-from llmjobs.work import leases
-from llmjobs.work.cursor import Writer
+from llmjobs.work import leases, saving
 from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS, RunFolder
 from llmjobs.work.journal import read_records
+from llmjobs.work.saving import Writer
 from llmjobs.work.units import Step
 
 PATH, STEPS = "eval/model/unit", 6
@@ -63,7 +63,7 @@ def unbroken(tmp_path):
 @pytest.fixture(autouse=True)
 def every_step_is_saved(monkeypatch):
     """No step waits to be saved together with others."""
-    monkeypatch.setattr(cursors, "SHARE_OF_TIME", float("inf"))
+    monkeypatch.setattr(saving, "SHARE_OF_TIME", float("inf"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from llmjobs.work.run import run_job
 from llmjobs.work.units import Step, Unit
 
 EVERY_STEP = float("inf")
-"""As ``cursor.SHARE_OF_TIME``: nothing waits for a save."""
+"""As ``saving.SHARE_OF_TIME``: nothing waits for a save."""
 
 
 class ToyWork:

@@ -22,9 +22,9 @@ from llmjobs.chat.backend import (
     Sampling,
     UnavailableError,
 )
+from llmjobs.chat.endpoint_retry import CutAnswerError, EmptyAnswerError, Failure, FilteredError, RetryPolicy, classify
 from llmjobs.chat.event_stream import NotCompletionError, StatusError, open_completion
 from llmjobs.chat.messages import Message
-from llmjobs.chat.retry import CutAnswerError, EmptyAnswerError, Failure, FilteredError, RetryPolicy, classify
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.redaction import holds_secret, redacted
 

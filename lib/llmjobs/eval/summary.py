@@ -11,7 +11,7 @@ from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.changed_prompts import ChangedPrompts, count_changed
 from llmjobs.clocks import NO_GPU_TIME
 from llmjobs.errors import printable
-from llmjobs.process_memory import needed_bytes
+from llmjobs.memory import needed_bytes
 from llmjobs.records import EvalRecord, as_records
 from llmjobs.statistics.intervals import wilson
 from llmjobs.terminal_text import DASH, fixed, gib, plural, seconds, table

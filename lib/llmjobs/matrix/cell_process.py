@@ -18,8 +18,7 @@ from llmjobs.machine.child import Reporter, serve
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import EnergyMeter
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
-from llmjobs.memory import own_peak_bytes
-from llmjobs.process_memory import WATCH
+from llmjobs.memory import WATCH, high_water_bytes
 from llmjobs.quantization import NONE
 from llmjobs.redaction import redacted
 from llmjobs.work.folder import RunFolder
@@ -168,7 +167,7 @@ def run_cell(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
             "speed": [one.to_record() for one in speed],
             "questions": questions,
             "energy": {"joules": dict(energy.joules.by_source), "reasons": dict(energy.joules.reasons)},
-            "peak_rss_bytes": own_peak_bytes(),
+            "peak_rss_bytes": high_water_bytes(),
             "peak_anon_bytes": WATCH.peaks().anon_bytes,
             "mapped_weight_bytes": bench.engine.mapped_weight_bytes,
             "file_bytes": weight_file_bytes(cell.spec, locate(cell.spec)),

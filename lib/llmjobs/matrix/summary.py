@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjobs.matrix.cells import Cell
-from llmjobs.process_memory import needed_bytes
+from llmjobs.memory import needed_bytes
 from llmjobs.records import (
     DONE,
     FAILED,

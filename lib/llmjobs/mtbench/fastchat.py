@@ -14,7 +14,6 @@ from typing import Any
 
 from llmjobs.benchmarks.rows import read_rows
 from llmjobs.errors import DataError
-from llmjobs.mtbench.judging import combine
 from llmjobs.mtbench.questions import Question
 from llmjobs.work.journal import encode
 
@@ -266,3 +265,11 @@ def with_references(questions: Sequence[Question], path: Path) -> list[Question]
     if not answers.keys() & {question.id for question in questions}:
         raise DataError(f"{path}: has no reference for any of the questions; name the file that belongs to them")
     return [replace(q, reference=answers.get(q.id)) for q in questions]
+
+
+def combine(winners: Sequence[str | None]) -> dict[str, Any]:
+    """The winner over both orders, and whether the order mattered."""
+    if None in winners:
+        return {"winner": None, "flipped": None}
+    same = winners[0] == winners[1]
+    return {"winner": winners[0] if same else "tie", "flipped": not same}

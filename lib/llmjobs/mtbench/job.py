@@ -30,10 +30,10 @@ from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
 from llmjobs.mtbench.concurrent_calls import Lookahead
-from llmjobs.mtbench.failed_calls import ask_again, failed_call, failed_calls, is_endpoint, what_failed
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
 from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
+from llmjobs.mtbench.retry import FAILED_IN_A_ROW, ask_again, failed_call, failed_calls, what_failed
 from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
 from llmjobs.mtbench.rule_judge import RuleJudge
 from llmjobs.mtbench.summary import collect, record_printer, render_summary, summarize
@@ -51,9 +51,6 @@ from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # An agent's turns that failed are recorded as errors and are never judged.
-
-FAILED_IN_A_ROW = 3
-"""After this many consecutive questions without an answer, a unit ends and the rest is not sent to the server."""
 
 
 class Recorder(Protocol):
@@ -432,7 +429,7 @@ def _ahead(
     stack: ExitStack,
 ) -> RecorderWork:
     """Open a unit of a model; with an endpoint, up to ``concurrency`` records are computed at the same time."""
-    paid = is_endpoint(task)
+    paid = task.is_endpoint
     workers = concurrency if paid else 1
     answering = backend("effective")
     work = RecorderWork(
@@ -499,7 +496,7 @@ def plan(study: Manifest, folder: RunFolder) -> list[Figures]:
             {
                 "unit": path,
                 "state": task.error or _state(folder, path, task),
-                "endpoint": is_endpoint(task),
+                "endpoint": task.is_endpoint,
                 "calls": estimate.calls,
                 "prompt_tokens": estimate.prompt_tokens,
                 "new_tokens": estimate.new_tokens,

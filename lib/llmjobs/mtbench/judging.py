@@ -1,121 +1,26 @@
-"""Judging: the judge's prompts, one judgment, and how a rating or verdict is read from the reply."""
+"""One judgment: a judge is asked, and a rating or verdict is read from its reply."""
 
-import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-from llmjobs.benchmarks.rows import read_rows
 from llmjobs.chat.backend import AnswerError, CallError, ContextFullError, MessageTooLongError, UnavailableError
-from llmjobs.errors import DataError
+from llmjobs.mtbench.fastchat import combine
+from llmjobs.mtbench.judge_prompts import JudgePrompt, PromptSet
 from llmjobs.mtbench.questions import Question
-from llmjobs.work.journal import encode
+from llmjobs.mtbench.retry import REMINDER, TIMES_ASKED
 
-# Judge prompts in FastChat's form: our own, or a user's file to reproduce published settings.
-
-OWN_FILE = Path(__file__).parent / "data" / "judge_prompts.jsonl"
-BASES = {("single", False): "single-v1", ("single", True): "single-math-v1"} | {
-    ("pairwise", False): "pair-v2",
-    ("pairwise", True): "pair-math-v1",
-}
-_FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
-_FIELDS = {
-    "single": {"question", "answer", "question_1", "question_2", "answer_1", "answer_2"},
-    "pairwise": {"question", "answer_a", "answer_b", "question_1", "question_2"}
-    | {f"answer_{side}_{turn}" for side in "ab" for turn in (1, 2)},
-}
-_REFERENCES = {"ref_answer_1", "ref_answer_2"}
-
-
-@dataclass(frozen=True)
-class JudgePrompt:
-    """One prompt of the judge."""
-
-    name: str
-    type: str
-    system: str
-    template: str
-
-    def fill(self, values: Mapping[str, str]) -> str:
-        """The template with ``{name}`` replaced; braces in the values are kept."""
-        return _FIELD.sub(lambda m: values[m[1]] if m[1] else m[0][0], self.template)
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    source: str
-    prompts: Mapping[str, JudgePrompt]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over their names and texts."""
-        lines = (encode({"n": p.name, "s": p.system, "t": p.template}) for p in self.prompts.values())
-        return hashlib.sha256(b"".join(lines)).hexdigest()[:16]
-
-    def choose(self, mode: str, *, with_reference: bool, turn: int) -> JudgePrompt:
-        """The prompt for a mode, with or without reference, turn 1 or 2.
-
-        Raises:
-            DataError: the file has no prompt of that name.
-
-        """
-        name = BASES[mode, with_reference] + ("-multi-turn" if turn == 2 else "")
-        if name not in self.prompts:
-            raise DataError(f"{self.source}: has no prompt {name!r}; it has {', '.join(self.prompts)}")
-        return self.prompts[name]
-
-
-def read_prompts(source: str) -> PromptSet:
-    """The prompts of ``own`` or of a file.
-
-    Raises:
-        DataError: no such file, a line is not a prompt, or a field has no value.
-
-    """
-    path = OWN_FILE if source == "own" else Path(source)
-    if not path.is_file():
-        raise DataError(f"{source}: file not found; name a file of judge prompts, or 'own'")
-    found = {}
-    for number, row in read_rows(path):
-        prompt = _prompt(f"{path}:{number}", row)
-        found[prompt.name] = prompt
-    if not found:
-        raise DataError(f"{path}: contains no judge prompt")
-    return PromptSet(source, found)
-
-
-def _prompt(where: str, row: Mapping[str, Any]) -> JudgePrompt:
-    texts = {key: row.get(key) for key in ("name", "type", "system_prompt", "prompt_template")}
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise DataError(f"{where}: {key}: must be text")
-    prompt = JudgePrompt(*(str(text) for text in texts.values()))
-    if prompt.type not in _FIELDS:
-        raise DataError(f"{where}: type: '{prompt.type}' is not one of {', '.join(_FIELDS)}")
-    allowed = _FIELDS[prompt.type] | _REFERENCES
-    for name in _FIELD.findall(prompt.template):
-        if name and name not in allowed:
-            raise DataError(f"{where}: prompt_template: {{{name}}} is not one of {', '.join(sorted(allowed))}")
-    return prompt
-
-
-# A rating or a verdict is read by fixed rules, or counts as unreadable.
+# How a rating or a verdict is read out of a judgment: by the known rules, or not at all.
 
 LOWEST, HIGHEST = 1.0, 10.0
 _RATINGS = (re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]"), re.compile(r"\[(\d+(?:\.\d*)?)\]"))
-r"""FastChat's ``\d+\.?\d*``, but with only one way to match a row of digits (FastChat's takes quadratic time)."""
+"""FastChat's ``\\d+\\.?\\d*``, with one way only to read a row of digits (there: quadratic time)."""
 _VERDICTS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
-REMINDER = {
-    "single": "Your rating could not be read. Write only the rating from 1 to 10 in double brackets, like this: [[4]]",
-    "pairwise": "Your verdict could not be read. Write only [[A]], [[B]] or [[C]].",
-}
-"""The message when a judge is asked again, once."""
 
 
 def read_rating(text: str) -> float | None:
-    """The rating in a judgment; None if it cannot be read."""
+    """The rating in a judgment, None where there is none to read."""
     for pattern in _RATINGS:
         if match := pattern.search(text):
             rating = float(match[1])
@@ -124,20 +29,20 @@ def read_rating(text: str) -> float | None:
 
 
 def is_weakly_rated(text: str) -> bool:
-    """Whether a rating is only in single brackets, as ``[8]`` or in code like ``a[1]``: it may not be a rating."""
+    """Whether a rating is there in single brackets only, as ``[8]`` or as code like ``a[1]``: it may be no rating."""
     return not _RATINGS[0].search(text) and read_rating(text) is not None
 
 
 def read_verdict(text: str) -> str | None:
-    """``A``, ``B`` or ``tie``; None if there is no verdict, or there are different ones.
+    """``A``, ``B`` or ``tie``; None where there is none, or where different ones stand.
 
-    FastChat takes the first kind that occurs anywhere, A before B before C. We do not read a judgment that names two.
+    FastChat takes the first kind that occurs anywhere, A before B before C; a judgment that names two is not read here.
     """
     found = {verdict for mark, verdict in _VERDICTS.items() if mark in text}
     return found.pop() if len(found) == 1 else None
 
 
-# One judgment: fill the prompt, ask the judge, read the rating, and ask once more if it cannot be read.
+# One judgment: the prompt is filled, the judge asked, the rating read, asked again once where it cannot be read.
 
 Record = dict[str, Any]
 
@@ -151,14 +56,14 @@ class JudgeAnswer:
     new_tokens: int
     counted: str
     thinking: str | None = None
-    """The judge's thinking, in which no rating is read."""
+    """What the judge wrote for itself before it; nothing is read there."""
 
 
 class JudgeConversation(Protocol):
     """A conversation with a judge; :meth:`ask` keeps what was said before."""
 
     def ask(self, text: str) -> JudgeAnswer:
-        """Ask, and return the whole answer."""
+        """Ask, and take the whole answer."""
 
 
 OpenJudge = Callable[[str, str], JudgeConversation]
@@ -190,7 +95,7 @@ def judge_pair(
 ) -> Record:
     """Compare two answers in both orders; verdicts that disagree are a tie.
 
-    ``winner`` is ``first``, ``second``, ``tie``, or None if one of the two orders has no verdict.
+    ``winner`` is ``first``, ``second``, ``tie``, or None where one of the two orders has no verdict.
     """
     prompt = prompts.choose("pairwise", with_reference=with_reference, turn=turn)
     orders = []
@@ -203,14 +108,6 @@ def judge_pair(
         orders.append({"verdict": found.pop("read"), **found})
     winners = [_winner(orders[0]["verdict"], "first", "second"), _winner(orders[1]["verdict"], "second", "first")]
     return {"prompt": prompt.name, **combine(winners), "orders": orders, "status": _worst(orders)}
-
-
-def combine(winners: Sequence[str | None]) -> Record:
-    """The winner over both orders, and whether the order mattered."""
-    if None in winners:
-        return {"winner": None, "flipped": None}
-    same = winners[0] == winners[1]
-    return {"winner": winners[0] if same else "tie", "flipped": not same}
 
 
 def _winner(verdict: str | None, a: str, b: str) -> str | None:
@@ -231,11 +128,10 @@ def _questions(question: Question) -> dict[str, str]:
 def _ask(
     prompt: JudgePrompt, values: dict[str, str], open_judge: OpenJudge, label: str, read: Callable[[str], Any]
 ) -> Record:
-    """Ask, and ask once more if the reply cannot be read or a local judge gave an empty one."""
+    """Ask, and once more where nothing can be read or a local judge said nothing."""
     judge = open_judge(prompt.system, label)
     found = _Found()
-    for asked in (1, 2):
-        found.asked = asked
+    for found.asked in range(1, TIMES_ASKED + 1):
         try:
             answer = judge.ask(prompt.fill(values) if not found.said else REMINDER[prompt.type])
         except UnavailableError:
@@ -258,7 +154,7 @@ def _ask(
 
 @dataclass
 class _Found:
-    """What a judge has replied to one prompt so far."""
+    """What a judge said to one prompt, so far."""
 
     asked: int = 0
     said: list[str] = field(default_factory=list)

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llmjobs.errors import DataError, ManifestError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.fields import slug
 from llmjobs.manifest.mtbench import JudgeSpec, MTBenchSection
 from llmjobs.mtbench.fastchat import Answer, read_answers, with_references
-from llmjobs.mtbench.judging import PromptSet, read_prompts
+from llmjobs.mtbench.judge_prompts import PromptSet, read_prompts
 from llmjobs.mtbench.questions import Question, data_hash, read_questions, select
 from llmjobs.mtbench.rule_judge import RULES_VERSION
 from llmjobs.work.revisions import Revisions
@@ -29,6 +29,10 @@ NO_HISTORY = ".no-history"
 class AgentTask:
     """One agent's answers, from a model of the manifest or from a file."""
 
+    noun: ClassVar[str] = "answers"
+    agents: ClassVar[tuple["AgentTask", ...]] = ()
+    """Those whose answers it needs."""
+
     name: str
     spec: ModelSpec | None
     history: bool
@@ -43,6 +47,16 @@ class AgentTask:
         """Folder of the unit below the run."""
         return f"{FOLDER}/answers/{self.name}"
 
+    @property
+    def size(self) -> int:
+        """Number of its records."""
+        return self.questions
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether its records come from calls."""
+        return bool(self.spec and self.spec.endpoint)
+
     def unit(self) -> Unit:
         """The unit that the runner sees."""
         group = self.spec.name if self.spec else self.name
@@ -53,6 +67,8 @@ class AgentTask:
 @dataclass(frozen=True)
 class JudgeTask:
     """One judge over one agent (``single``) or two (``pairwise``)."""
+
+    noun: ClassVar[str] = "judgments"
 
     judge: JudgeSpec
     mode: str
@@ -65,6 +81,16 @@ class JudgeTask:
     def path(self) -> str:
         """Folder of the unit below the run."""
         return f"{FOLDER}/judgments/{self.judge.name}/{self.mode}/{'--'.join(agent.name for agent in self.agents)}"
+
+    @property
+    def size(self) -> int:
+        """Number of its records."""
+        return self.judgments
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether its records come from calls."""
+        return bool(self.judge.endpoint)
 
     def unit(self) -> Unit:
         """The unit that the runner sees."""

@@ -16,13 +16,13 @@ from packaging.requirements import Requirement
 
 from llmjobs import __version__
 from llmjobs.engines.probing import Verdict, probe_machine
-from llmjobs.environment import cpu_name, memory_bytes
+from llmjobs.environment import cpu_name
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
 from llmjobs.manifest.engines import ENGINES, PACKAGES, engine_name
 from llmjobs.matrix.cells import Cell, make_cells
-from llmjobs.memory import available_bytes
+from llmjobs.memory import available_bytes, memory_bytes
 from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
 from llmjobs.quantization import METHODS
 from llmjobs.terminal_text import gib, plural

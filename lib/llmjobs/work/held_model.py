@@ -5,7 +5,7 @@ from typing import Generic, Protocol, TypeVar
 
 from llmjobs.clocks import measured
 from llmjobs.errors import LlmjobsError
-from llmjobs.process_memory import WATCH
+from llmjobs.memory import WATCH
 
 
 class Closable(Protocol):

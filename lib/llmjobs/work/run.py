@@ -23,7 +23,7 @@ from llmjobs.manifest import Manifest, dump_manifest
 from llmjobs.progress_bar import in_notebook
 from llmjobs.work import cursor as cursors
 from llmjobs.work import leases
-from llmjobs.work.cursor import Cursor, Writer
+from llmjobs.work.cursor import Cursor
 from llmjobs.work.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder, read_object, sweep
 from llmjobs.work.integrity import check_state
 from llmjobs.work.journal import read_lines
@@ -31,6 +31,7 @@ from llmjobs.work.lock import exclusive
 from llmjobs.work.outcome import Outcome
 from llmjobs.work.progress import Progress
 from llmjobs.work.run_date import run_date
+from llmjobs.work.saving import Writer
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.units import Job, Step, Unit, compare
 

@@ -11,7 +11,7 @@ from typing import Any
 from llmjobs.engines.llama_cpp.context import CACHE_FORMATS, CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from llmjobs.engines.llama_cpp.gguf import FORMATS, Header
 from llmjobs.machine.child import Reporter, serve
-from llmjobs.process_memory import WATCH, resident
+from llmjobs.memory import WATCH, resident
 
 PREFILL_TOKENS, DECODE_CONTEXT = 64, 64
 """Tokens of the first pass; they are doubled until it takes long enough to be timed."""

@@ -15,7 +15,7 @@ from llmjobs.engines.transformers.first_layers import enough_layers, first_layer
 from llmjobs.engines.transformers.forward import Model, PackedForward, padded_logits
 from llmjobs.engines.transformers.lengths import most_tokens as longest_input
 from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
-from llmjobs.environment import memory_bytes
+from llmjobs.memory import memory_bytes
 
 SEGMENT_TOKENS, PREFIX_TOKENS = 128, 512
 """Shape of a trial batch: each row's own tokens, and the kept ones before them, as in a few-shot question."""

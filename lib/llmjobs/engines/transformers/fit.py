@@ -9,9 +9,9 @@ from llmjobs.engines.locate import Located
 from llmjobs.engines.transformers.locate import load_from
 from llmjobs.engines.transformers.model_files import checked_config, missing_package, stored_quantization
 from llmjobs.engines.transformers.shapes import on_meta, whole_weight_bytes
-from llmjobs.environment import memory_bytes
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.memory import memory_bytes
 from llmjobs.quantization import METHODS, names
 
 log = logging.getLogger(__name__)

@@ -45,8 +45,7 @@ from llmjobs.engines.transformers.stand_in import (
 )
 from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.machine.child import Reporter, serve
-from llmjobs.memory import available_bytes, current_anon_bytes
-from llmjobs.process_memory import WATCH, Resident, resident
+from llmjobs.memory import WATCH, Resident, available_bytes, current_anon_bytes, resident
 from llmjobs.quantization import METHODS, names
 
 DECODE_CONTEXT, SHORTEST_CONTEXT = 256, 8

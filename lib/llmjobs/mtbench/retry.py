@@ -1,18 +1,35 @@
-"""Failed calls are not results: which records of an mtbench run have to be requested again.
+"""When a judge or an agent is asked again: in the same conversation, and in the next run.
 
-A record whose call failed is stored as an error in its place, so that later records can be read. The next run rewinds
-the unit to the first such record. Finished calls come from the journal and are not paid again, so only failed ones are
-repeated, and the records become those of a server that never failed.
+What is sent again over HTTP is decided in ``chat.endpoint_retry``. In a conversation, a judge whose reply has no rating
+gets one reminder. After several questions without an answer in a row, a unit ends and the rest is not sent.
+
+Failed calls are no results. A record whose call failed stands in its place, in error, so that everything after it can
+be read. The next run moves the unit back to the first such record: finished calls come from the journal of calls and
+are not paid again, so only what failed is asked, and the records become those of a server that never failed.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmjobs.mtbench.tasks import AgentTask, Bench, JudgeTask
 from llmjobs.terminal_text import agree
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records
+
+if TYPE_CHECKING:
+    from llmjobs.mtbench.tasks import AgentTask, Bench, JudgeTask
+
+
+TIMES_ASKED = 2
+"""How often a judge is asked for one judgment: once, and again if nothing can be read."""
+REMINDER = {
+    "single": "Your rating could not be read. Write only the rating from 1 to 10 in double brackets, like this: [[4]]",
+    "pairwise": "Your verdict could not be read. Write only [[A]], [[B]] or [[C]].",
+}
+"""What a judge is told when it is asked again."""
+FAILED_IN_A_ROW = 3
+"""After this many consecutive questions without an answer, a unit ends and the rest is not sent to the server."""
 
 
 def failed_call(record: Mapping[str, object]) -> str | None:
@@ -28,20 +45,14 @@ def failed_call(record: Mapping[str, object]) -> str | None:
     return None
 
 
-def is_endpoint(task: AgentTask | JudgeTask) -> bool:
-    """Whether a unit's records come from calls to an endpoint."""
-    spec = task.spec if isinstance(task, AgentTask) else task.judge
-    return bool(spec and spec.endpoint)
-
-
-def failed_calls(folder: RunFolder, task: AgentTask | JudgeTask) -> list[tuple[Record, str]]:
+def failed_calls(folder: RunFolder, task: "AgentTask | JudgeTask") -> list[tuple[Record, str]]:
     """The records of a unit whose call failed, each with the reason."""
-    if not is_endpoint(task):
+    if not task.is_endpoint:
         return []
     return [(record, why) for record in _records(folder, task.path) if (why := failed_call(record))]
 
 
-def waiting(folder: RunFolder, task: JudgeTask) -> list[Record]:
+def waiting(folder: RunFolder, task: "AgentTask | JudgeTask") -> list[Record]:
     """The judge's records without an answer to judge, because the call for that answer failed."""
     failed = {
         (record["model"], record["question_id"]) for agent in task.agents for record, _ in failed_calls(folder, agent)
@@ -54,7 +65,7 @@ def waiting(folder: RunFolder, task: JudgeTask) -> list[Record]:
     ]
 
 
-def ask_again(folder: RunFolder, bench: Bench) -> None:
+def ask_again(folder: RunFolder, bench: "Bench") -> None:
     """Rewind every unit to the first record that must be requested again; judges before the agents they judge.
 
     Raises:
@@ -72,7 +83,7 @@ def ask_again(folder: RunFolder, bench: Bench) -> None:
 
 
 def _rewind(
-    folder: RunFolder, task: AgentTask | JudgeTask, again: Iterable[Record], *, forget_effective: bool = False
+    folder: RunFolder, task: "AgentTask | JudgeTask", again: Iterable[Record], *, forget_effective: bool = False
 ) -> None:
     unit = folder.unit(task.path)
     if not unit.checkpoint.exists():
@@ -82,14 +93,12 @@ def _rewind(
     cursors.rewind(unit, cursor, min([*steps, cursor.steps_done]), forget_effective=forget_effective)
 
 
-def what_failed(folder: RunFolder, bench: Bench) -> dict[str, str]:
+def what_failed(folder: RunFolder, bench: "Bench") -> dict[str, str]:
     """One line per unit with failed calls: their number, and the first reason."""
     lines = {}
     for path, task in bench.tasks.items():
         failed = failed_calls(folder, task)
-        late = waiting(folder, task) if isinstance(task, JudgeTask) else []
-        size = task.questions if isinstance(task, AgentTask) else task.judgments
-        what = "answers" if isinstance(task, AgentTask) else "judgments"
+        late, size, what = waiting(folder, task), task.size, task.noun
         if failed:
             record, why = failed[0]
             turn = f", turn {record['turn']}" if "turn" in record else ""

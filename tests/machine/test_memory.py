@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from llmjobs import process_memory
+from llmjobs import memory
 from llmjobs.clocks import measured
-from llmjobs.process_memory import PeakWatch, needed_bytes, resident
+from llmjobs.memory import PeakWatch, needed_bytes, resident
 
 MIB = 1 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
@@ -32,7 +32,7 @@ def touch(size: int) -> bytearray:
 @pytest.mark.parametrize("allowed", [True, False], ids=["mark set back", "not allowed"])
 def test_a_small_model_after_a_large_one_has_its_own_peak(watch, monkeypatch, allowed):
     if not allowed:
-        monkeypatch.setattr(process_memory, "_set_back", lambda: False)
+        monkeypatch.setattr(memory, "_set_back", lambda: False)
     watch.begin()
     large = touch(300 * MIB)
     first = watch.peaks()
@@ -50,7 +50,7 @@ def test_a_peak_between_two_readings_is_seen(watch):
     watch.begin()
     before = watch.peaks().anon_bytes
     data = touch(100 * MIB)
-    time.sleep(4 * process_memory.LOOK_S)
+    time.sleep(4 * memory.LOOK_S)
     del data
     assert watch.peaks().anon_bytes - before > 90 * MIB
 
@@ -89,11 +89,11 @@ def test_what_is_needed_is_unknown_where_a_part_is():
 
 def test_without_proc_there_is_one_figure(watch, monkeypatch, tmp_path):
     for name in ("_STATUS", "_CLEAR", "_MAPS"):
-        monkeypatch.setattr(process_memory, name, tmp_path / "none" / name)
+        monkeypatch.setattr(memory, name, tmp_path / "none" / name)
     watch.begin()
     found = watch.peaks()
     assert found.rss_bytes > MIB and found.anon_bytes is None
-    assert resident().anon_bytes is None and process_memory.mapped_files() is None
+    assert resident().anon_bytes is None and memory.mapped_files() is None
 
 
 @linux
