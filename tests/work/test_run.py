@@ -3,21 +3,23 @@
 import os
 import random
 import signal
-import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from toy import ToyJob, records_of
 
+sys.path.append(str(Path(__file__).parents[1] / "crash"))
+from faults import in_child
+
 from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, FingerprintError, RunFolderError
 from llmjobs.work import checkpoint, saving
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
+from llmjobs.work.lock import exclusive
 from llmjobs.work.run import run_job
-
-TOY = Path(__file__).with_name("toy.py")
 
 
 @pytest.fixture
@@ -90,21 +92,20 @@ def test_a_signal_finishes_the_step_and_saves(folder, unbroken, number):
 
 
 def test_sigkill_at_random_moments(tmp_path, unbroken):
-    rng = random.Random(0)
-    command = [sys.executable, TOY, tmp_path / "run", "0.06"]
-    killed = 0
+    """In forks, so that a kill falls into the work and not into the start of a process."""
+    rng, killed = random.Random(0), 0
+
+    def child() -> int:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        with exclusive(tmp_path / "run"):
+            return run_job(ToyJob(pause_s=0.02), RunFolder.create(tmp_path, "run")).exit_code
+
     while True:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        try:
-            _, error = process.communicate(timeout=0.12 + rng.random() * 0.2 + 0.03 * killed)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            killed += 1
-            continue
-        assert process.returncode == 0, error
-        break
-    assert killed >= 3
+        seconds = 0.05 + rng.random() * 0.1 + 0.02 * killed
+        if (code := in_child(child)) != -signal.SIGKILL:
+            break
+        killed += 1
+    assert (code, killed >= 3) == (0, True)
     assert records_of(tmp_path / "run") == unbroken
 
 

@@ -1,14 +1,10 @@
-"""A job without models: records are a function of unit and step alone. Run as a script, it can be killed anywhere."""
+"""A job without models: records are a function of unit and step alone."""
 
 import random
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmjobs.work.folder import RunFolder
-from llmjobs.work.lock import exclusive
-from llmjobs.work.run import run_job
 from llmjobs.work.units import Step, Unit
 
 EVERY_STEP = float("inf")
@@ -56,10 +52,3 @@ class ToyJob:
 
 def records_of(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("records.jsonl"))}
-
-
-if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    with exclusive(target):
-        outcome = run_job(ToyJob(pause_s=float(sys.argv[2])), RunFolder.create(target.parent, target.name))
-    sys.exit(outcome.exit_code)
