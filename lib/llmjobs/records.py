@@ -99,6 +99,7 @@ class TurnOutcome(TypedDict):
     finish_reason: str | None
     thinking: NotRequired[str]
     thinking_tokens: NotRequired[int | None]
+    thinking_cut: NotRequired[bool]
     error: NotRequired[str]
 
 
@@ -129,6 +130,7 @@ class AnswerRecord(TypedDict):
     finish_reasons: NotRequired[list[str]]
     thinking: NotRequired[list[str | None]]
     thinking_tokens: NotRequired[list[int | None]]
+    thinking_cut: NotRequired[list[bool]]
     temperature: NotRequired[float]
     seed: NotRequired[int]
     history: NotRequired[bool]

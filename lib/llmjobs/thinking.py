@@ -138,9 +138,9 @@ class ThinkingCount:
         """Whether the next token of the reply is one that ends its thinking."""
         return bool(self._to_write)
 
-    def next(self, chosen: int) -> int:
-        """Return the next token of the reply: the model's, or one that ends its thinking."""
-        return self._to_write.pop(0) if self._to_write else chosen
+    def written(self) -> int | None:
+        """Return the next token of the text that ends the thinking; None if the model chooses the next token."""
+        return self._to_write.pop(0) if self._to_write else None
 
     def add(self, token: int) -> None:
         self._ids.append(token)

@@ -46,13 +46,13 @@ class FakeBackend:
         pass
 
 
-def load_backend(model: Path, **options):
+def load_backend(model: Path, *, thinking: str | int = "off", **options):
     from llmjobs.chat.local import LocalBackend
     from llmjobs.engines.transformers.engine import TransformersEngine
     from llmjobs.engines.transformers.load import load_model
     from llmjobs.manifest.models import ModelSpec
 
-    spec = ModelSpec(id=str(model), name="tiny", dtype="float32", device="cpu")
+    spec = ModelSpec(id=str(model), name="tiny", dtype="float32", device="cpu", thinking=thinking)
     return LocalBackend(TransformersEngine(load_model(spec)), **options)
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from llmjobs.engines.protocol import Asked, Sampling  # noqa: E402
 from llmjobs.engines.registry import open_model as open_any  # noqa: E402
 from llmjobs.errors import MissingPackageError, ModelError  # noqa: E402
 from llmjobs.manifest.models import ModelSpec  # noqa: E402
+from llmjobs.thinking import Marks, ThinkingLimit  # noqa: E402
 
 Docs = list[list[Request]]
 MAX_LENGTH = 512
@@ -263,6 +265,37 @@ def test_chat_equals_transformers_and_keeps_what_was_read(engine: LlamaEngine, o
     assert talk(resumed, shorter, 4, Sampling())[0] == talk(plain, shorter, 4, Sampling())[0]
     for model in mine, resumed, plain:
         model.close()
+
+
+def test_tokens_written_in_the_models_place_are_read_like_its_own(engine: LlamaEngine, other: Any) -> None:
+    said = []
+    for model in engine.chat_model(), other.chat_model():
+        model.read(tuple(range(10, 40)), 12)
+        model.write(7)
+        model.write(8)
+        said.append([model.next_token(Sampling()) for _ in range(6)])
+        model.finish(keep=True)
+        whole = model.read((*range(10, 40), 7, 8, *said[-1][:3]), 4)
+        assert whole >= 30
+        assert model.next_token(Sampling()) == said[-1][3]
+        model.finish(keep=False)
+    assert said[0] == said[1]
+
+
+def test_thinking_that_used_up_its_tokens_is_ended(engine: LlamaEngine, other: Any) -> None:
+    cut = tuple(engine.tokenizer("\n</think>\n\n", add_special_tokens=False)["input_ids"])
+    most = len(cut) + 10
+    limit = ThinkingLimit(Marks("<think>", "</think>"), True, most, 5, cut)
+    asked = [
+        replace(one, max_new_tokens=most + 5, stop=(), thinking=limit) for one in asked_for(engine.loaded.vocabulary)
+    ]
+    mine, theirs = engine.generator().generate(asked), other.generator().generate(asked)
+    assert [one.token_ids for one in mine] == [one.token_ids for one in theirs]
+    were_cut = [reply for reply in mine if reply.thinking_cut]
+    assert were_cut
+    for reply in were_cut:
+        assert reply.token_ids[10:most] == cut
+        assert most < len(reply.token_ids) <= most + 5
 
 
 def test_a_conversation_outgrows_its_context(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,9 @@ class ToyChat:
         )
         return self.said[-1]
 
+    def write(self, token: int) -> None:
+        self.said.append(token)
+
     def finish(self, *, keep: bool) -> None:
         self.seen = [*self.ids, *(self.said if keep else ())]
 

@@ -17,7 +17,8 @@ def follow(text: str, *, begun: bool, tokens: int, answer: int) -> tuple[str, bo
     for chosen in text:
         if count.is_full:
             break
-        token = count.next(ord(chosen))
+        written = count.written()
+        token = ord(chosen) if written is None else written
         count.add(token)
         said += chr(token)
     return said, count.was_cut

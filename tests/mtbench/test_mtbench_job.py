@@ -136,7 +136,7 @@ def test_an_answer_that_is_only_thinking_is_an_error_and_not_asked_for_again(stu
         before = len(server.requests)
         run("--set", "mtbench.categories=[math]", path, "--results", tmp_path / "r", expect=3)
         assert len(server.requests) == before
-    assert "2 failed, 2 asked again; first error: thinker: the model spent all" in capsys.readouterr().out
+    assert "2 failed, 2 asked again; first error: thinker: the model ended its turn while" in capsys.readouterr().out
     records = read_records(tmp_path / "r/study/mtbench/judgments/thinker/single/agent/records.jsonl")
     assert {(record["status"], record.get("final"), record["asked"]) for record in records} == {("error", True, 2)}
 

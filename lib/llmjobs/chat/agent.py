@@ -34,10 +34,15 @@ class Reply:
     """The thinking before the answer; None if there was none."""
     thinking_tokens: int | None = None
     """How many of the new tokens are thinking; None if nobody counted them."""
+    thinking_cut: bool = False
+    """The thinking was ended because it had used up its tokens."""
 
     def thinking_record(self) -> dict[str, Any]:
         """The thinking as keys of a record; empty if there was none."""
-        return {} if self.thinking is None else {"thinking": self.thinking, "thinking_tokens": self.thinking_tokens}
+        if self.thinking is None:
+            return {}
+        found = {"thinking": self.thinking, "thinking_tokens": self.thinking_tokens}
+        return found | ({"thinking_cut": True} if self.thinking_cut else {})
 
 
 class Answering:
@@ -98,9 +103,13 @@ class Answering:
         if self.answer:
             return
         if self.text.strip():
+            assert self._ending is not None
+            what = "ended its turn while it was thinking"
+            if self._ending.finish_reason == "length":
+                what = f"spent all {sampling.most_tokens:,} tokens on thinking"
             raise AnswerError(
-                f"{self.backend.name}: the model spent all {sampling.max_new_tokens:,} tokens on thinking and"
-                " gave no answer; raise thinking: or max_new_tokens, or set thinking: off"
+                f"{self.backend.name}: the model {what} and gave no answer; raise thinking: or max_new_tokens, or set"
+                " thinking: off"
             )
         raise AnswerError(f"{self.backend.name}: the answer is empty; ask again or in other words")
 
@@ -128,6 +137,7 @@ class Answering:
             counted=ending.counted,
             thinking=said.thinking,
             thinking_tokens=None if said.thinking is None else ending.thinking_tokens,
+            thinking_cut=ending.thinking_cut,
         )
 
 
@@ -233,6 +243,8 @@ def meter(agent: Agent, reply: Reply) -> str:
     if reply.side_tokens:
         parts.append(f"{reply.side_tokens:,} for the summary")
     parts.append(f"{reply.new_tokens:,} new in {reply.real_s:.1f} s, first after {reply.ttft_s:.2f} s")
+    if reply.thinking_cut:
+        parts.append("thinking ended at its limit")
     if reply.finish_reason != "stop":
         parts.append({"length": "cut off at the maximum length", "interrupted": "stopped"}[reply.finish_reason])
     return " · ".join(parts)

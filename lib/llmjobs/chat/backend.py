@@ -15,12 +15,30 @@ Counted = Literal["tokenizer", "server", "estimate"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen: ``temperature`` 0 takes the most likely one; ``top_p`` 1 keeps all."""
+    """How the next token is chosen: ``temperature`` 0 takes the most likely one; ``top_p`` 1 keeps all.
+
+    ``thinking_tokens`` are for thinking before the answer, in addition to the answer's ``max_new_tokens``. A server has
+    one limit for both: their sum.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    thinking_tokens: int = 0
+
+    @property
+    def most_tokens(self) -> int:
+        """Longest reply, thinking and answer together."""
+        return self.max_new_tokens + self.thinking_tokens
+
+    def within(self, tokens: int) -> "Sampling":
+        """The same in a reply of at most ``tokens``; where that is little, thinking and answer share it evenly."""
+        if self.most_tokens <= tokens:
+            return self
+        answer = min(self.max_new_tokens, max(tokens - self.thinking_tokens, (tokens + 1) // 2))
+        answer = answer if self.thinking_tokens else tokens
+        return replace(self, max_new_tokens=answer, thinking_tokens=tokens - answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +53,8 @@ class Ending:
     counted: Counted = "tokenizer"
     thinking_tokens: int | None = None
     """How many of the new tokens are thinking; None if nobody counted them."""
+    thinking_cut: bool = False
+    """The thinking was ended because it had used up its tokens."""
 
 
 AnswerStream = Generator[str, None, Ending]
@@ -96,6 +116,8 @@ class BackendRoom:
     backend: Backend
     context: int
     reserve: int
+    thinking_tokens: int = 0
+    """Of the reserve, what is for thinking."""
 
     @property
     def budget(self) -> int:
@@ -108,14 +130,13 @@ class BackendRoom:
 
     def complete(self, messages: Sequence[Message], max_new_tokens: int) -> tuple[str, int]:
         """Ask a side question with greedy decoding, so no random number is used up."""
-        thinks = str(self.backend.effective.get("thinking", "")).startswith("on")
-        most = self.reserve if thinks else min(max_new_tokens, self.reserve)
-        text, ending = drain(self.backend.answer(messages, Sampling(most)))
+        sampling = Sampling(max_new_tokens, thinking_tokens=self.thinking_tokens).within(self.reserve)
+        text, ending = drain(self.backend.answer(messages, sampling))
         return split_reply(text).answer, ending.prompt_tokens + ending.new_tokens
 
 
 def room_for(backend: Backend, sampling: Sampling, max_context: int | None) -> tuple[BackendRoom, Sampling]:
-    """Return the room of a request, and its sampling with the answer limited to the reserved room.
+    """Return the room of a request, and its sampling with the reply limited to the reserved room.
 
     At most half of the context is reserved.
 
@@ -127,8 +148,9 @@ def room_for(backend: Backend, sampling: Sampling, max_context: int | None) -> t
     if max_context is not None and limit is not None and max_context > limit:
         raise LlmjobsError(f"max_context: {max_context:,} is more than the {limit:,} tokens that {backend.name} takes")
     context = max_context or limit or UNLIMITED
-    reserve = max(min(sampling.max_new_tokens, context // 2), 1)
-    return BackendRoom(backend, context, reserve), replace(sampling, max_new_tokens=reserve)
+    reserve = max(min(sampling.most_tokens, context // 2), 1)
+    fitted = sampling.within(reserve)
+    return BackendRoom(backend, context, reserve, fitted.thinking_tokens), fitted
 
 
 def drain(stream: AnswerStream) -> tuple[str, Ending]:

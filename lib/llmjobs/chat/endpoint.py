@@ -400,7 +400,7 @@ class EndpointBackend:
         payload: dict[str, Any] = {
             "messages": [message.to_builtin() for message in messages],
             "model": self.address.model,
-            "max_tokens": sampling.max_new_tokens,
+            "max_tokens": sampling.most_tokens,
             "temperature": sampling.temperature,
             "seed": self._seed,
             "stream": True,

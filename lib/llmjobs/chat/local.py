@@ -12,6 +12,7 @@ from llmjobs.chat.text_stream import ReplyStream
 from llmjobs.clocks import DeviceClock
 from llmjobs.engines import protocol
 from llmjobs.engines.protocol import Engine
+from llmjobs.thinking import ThinkingCount
 
 log = logging.getLogger(__name__)
 
@@ -58,29 +59,42 @@ class LocalBackend:
         return len(self.prompt.encode(tuple(messages)))
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
-        """Generate until an end token, a stop text or the maximum length."""
+        """Generate until an end token, a stop text or the maximum length.
+
+        Where the sampling has tokens for thinking, the thinking is ended when it has used them up, and the answer has
+        its own. Otherwise both share one limit.
+        """
         ids = self.prompt.encode(tuple(messages))
         form = self.prompt.format
         stops = (*self.prompt.stops, *sampling.stop)
         text = ReplyStream(self._decode, self._decode_all, stops, marks=form.marks, begun=form.begins_thinking)
         how = protocol.Sampling(sampling.temperature, sampling.top_p)
+        limit = form.thinking_limit(sampling.most_tokens, sampling.max_new_tokens) if sampling.thinking_tokens else None
+        thinking = ThinkingCount(limit, self._decode_all) if limit else None
         finish: FinishReason = "length"
         new_tokens, is_whole = 0, False
         try:
-            reused = self.model.read(ids, sampling.max_new_tokens)
-            while new_tokens < sampling.max_new_tokens:
-                token = self.model.next_token(how)
+            reused = self.model.read(ids, sampling.most_tokens)
+            while new_tokens < sampling.most_tokens and not (thinking and thinking.is_full):
+                written = thinking.written() if thinking else None
+                if written is not None:
+                    self.model.write(written)
+                token = self.model.next_token(how) if written is None else written
                 new_tokens += 1
-                if token not in self.end_ids:
+                if thinking:
+                    thinking.add(token)
+                is_end = written is None and token in self.end_ids
+                if not is_end:
                     yield text.add(token)
-                if token in self.end_ids or text.stopped:
+                if is_end or text.stopped:
                     finish = "stop"
                     break
             yield text.end()
             is_whole = True
         finally:
             self.model.finish(keep=is_whole)
-        return Ending(finish, len(ids), new_tokens, reused, thinking_tokens=text.thinking_tokens)
+        was_cut = thinking is not None and thinking.was_cut
+        return Ending(finish, len(ids), new_tokens, reused, thinking_tokens=text.thinking_tokens, thinking_cut=was_cut)
 
     def start(self, seed: int) -> None:
         """Clear the cache and restart the random numbers from ``seed``."""

@@ -300,14 +300,16 @@ class PaidBackend:
         """
         self._calls += 1
         request = {"label": self.label, "call": self._calls, "effective": self.effective, "seed": self._seed}
-        key = call_key({**request, "messages": [m.to_builtin() for m in messages], "sampling": asdict(sampling)})
+        how = asdict(sampling)
+        how["max_new_tokens"] += how.pop("thinking_tokens")  # what is sent, and what earlier runs kept
+        key = call_key({**request, "messages": [m.to_builtin() for m in messages], "sampling": how})
         call = self._journal.find(key) or self._make(key, messages, sampling)
         yield str(call["text"])
         ending = cast(FinishReason, call["finish_reason"]), int(call["prompt_tokens"]), int(call["new_tokens"])
         return Ending(*ending, counted=cast(Counted, call["counted"]))
 
     def _make(self, key: str, messages: Sequence[Message], sampling: Sampling) -> Call:
-        self._key, self._most = key, (most_prompt_tokens(messages), sampling.max_new_tokens)
+        self._key, self._most = key, (most_prompt_tokens(messages), sampling.most_tokens)
         try:
             self._hold()
             text, ending = drain(self.inner.answer(messages, sampling))
@@ -316,7 +318,7 @@ class PaidBackend:
             call: Call = {**self._head(), "text": text, "finish_reason": ending.finish_reason}
             call |= {"prompt_tokens": ending.prompt_tokens, "new_tokens": ending.new_tokens, "counted": ending.counted}
             if ending.counted != "server":
-                new = min(len(text.encode()), sampling.max_new_tokens)
+                new = min(len(text.encode()), sampling.most_tokens)
                 call["booked"] = [self._most[0], max(new, ending.new_tokens)]
             self._journal.add(key, call)
             self._book_call(call)

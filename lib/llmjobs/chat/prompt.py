@@ -83,6 +83,8 @@ class ChatPrompt:
         """The part of the prompts that belongs to the protocol, and a digest of two probes that identifies the rest."""
         written = [self.text(messages) for messages in _PROBES]
         asked = repr([(text, self.format.encode(text)) for text in written])
+        if self.format.is_thinking:
+            asked += repr(self.format.cut_tokens)  # since thinking is ended where it has used up its tokens
         prompts = hashlib.sha256(asked.encode()).hexdigest()[:16]
         return {"prompt_form": self.form, **self.format.to_record(), "prompts": prompts, "bos": self.format.bos}
 

@@ -75,15 +75,16 @@ class ChatCompletion(BaseModel):
     n: Literal[1] | None = 1
 
     def sampling(self, default: Sampling) -> Sampling:
-        """The request's sampling; the answer is never longer than the server allows."""
-        wanted = self.max_completion_tokens or self.max_tokens or default.max_new_tokens
+        """The request's sampling; its limit covers thinking and answer, and never exceeds the server's."""
+        wanted = self.max_completion_tokens or self.max_tokens or default.most_tokens
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return Sampling(
-            min(wanted, default.max_new_tokens),
+            default.max_new_tokens,
             default.temperature if self.temperature is None else self.temperature,
             self.top_p or default.top_p,
             tuple(stop for stop in stops if stop)[:4],
-        )
+            default.thinking_tokens,
+        ).within(wanted)
 
     def conversation(self, system: str | None) -> list[Message]:
         """The messages, with the server's system message if the request has none."""
@@ -475,7 +476,9 @@ def serve(spec: ModelSpec, section: ChatSection, request: ServeRequest) -> int:
     backend = open_backend(spec, warn=lambda line: print(f"llmjobs: {line}", file=sys.stderr))
     try:
         backend.start(section.seed)
-        sampling = Sampling(section.max_new_tokens + spec.thinking_tokens, section.temperature, section.top_p)
+        sampling = Sampling(
+            section.max_new_tokens, section.temperature, section.top_p, thinking_tokens=spec.thinking_tokens
+        )
         server = server_class(
             backend,
             strategy=section.strategy if section.history else "none",

@@ -145,7 +145,7 @@ def make_agent(backend: Backend, section: ChatSection, thinking_tokens: int = 0)
         strategy=section.strategy,
         history=section.history,
         max_context=section.max_context,
-        sampling=Sampling(section.max_new_tokens + thinking_tokens, section.temperature, section.top_p),
+        sampling=Sampling(section.max_new_tokens, section.temperature, section.top_p, thinking_tokens=thinking_tokens),
         seed=section.seed,
     )
 

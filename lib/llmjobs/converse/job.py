@@ -159,7 +159,12 @@ class ConverseWork:
             strategy=task.memory.strategy,
             history=task.memory.history,
             max_context=task.memory.context,
-            sampling=Sampling(section.max_new_tokens + task.model.thinking_tokens, section.temperature, section.top_p),
+            sampling=Sampling(
+                section.max_new_tokens,
+                section.temperature,
+                section.top_p,
+                thinking_tokens=task.model.thinking_tokens,
+            ),
             seed=section.seed + index,
         )
 
@@ -219,6 +224,8 @@ def _answered(message: Turn, reply: Reply) -> TurnOutcome:
     if reply.thinking is not None:
         outcome["thinking"] = reply.thinking
         outcome["thinking_tokens"] = reply.thinking_tokens
+        if reply.thinking_cut:
+            outcome["thinking_cut"] = True
     return outcome
 
 

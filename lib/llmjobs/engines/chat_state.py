@@ -73,6 +73,10 @@ class DrawnAnswer:
         self.tokens += next_tokens(logits, [sampling], [self._random])
         return self.tokens[-1]
 
+    def add(self, token: int) -> None:
+        """Add a token that the model did not choose; uses up no random number."""
+        self.tokens.append(token)
+
     def take(self) -> list[int]:
         """Return the answer's tokens and start a new answer."""
         tokens, self.tokens = self.tokens, []

@@ -263,7 +263,8 @@ class Generator(Protocol):
 class ChatModel(Protocol):
     """One conversation, token by token. Keys and values are kept from one turn to the next.
 
-    A turn is :meth:`read`, :meth:`next_token` as often as wanted, and :meth:`finish`, which always runs.
+    A turn is :meth:`read`, then :meth:`next_token` or :meth:`write` as often as wanted, and :meth:`finish`, which
+    always runs.
     """
 
     end_tokens: frozenset[int]
@@ -278,6 +279,9 @@ class ChatModel(Protocol):
             ModelError: the model's output is not a number.
 
         """
+
+    def write(self, token: int) -> None:
+        """Add a token to the answer that the model did not choose; uses up no random number."""
 
     def finish(self, *, keep: bool) -> None:
         """End the answer: remove its tokens from the cache; ``keep`` computes them again in one pass."""

@@ -42,13 +42,13 @@ class Row:
 
     def append(self, chosen: int, tokenizer: Any, end_tokens: frozenset[int]) -> None:
         """Add the chosen token, or one that ends the thinking, and check whether the row is finished."""
-        token = chosen
+        written = None
         if self.thinking_limit:
             self.thinking = self.thinking or ThinkingCount(self.thinking_limit, tokenizer.decode)
-            token = self.thinking.next(chosen)
-            self.thinking.add(token)
-        self.token_ids.append(token)
-        if token in end_tokens:
+            written = self.thinking.written()
+            self.thinking.add(chosen if written is None else written)
+        self.token_ids.append(chosen if written is None else written)
+        if written is None and chosen in end_tokens:
             self.finish_reason = "eos"
         elif self.stop and stop_place(self._tail_text(tokenizer), self.stop) is not None:
             self.finish_reason = "stop"

@@ -59,7 +59,8 @@ class ModelSpec(Section):
     """System message for the chat template."""
     thinking: Literal["off", "on"] | Annotated[int, Field(ge=1, le=1 << 20)] = "off"
     """For models that think before they answer. `off` turns thinking off, with the template's own switch or an empty
-    thinking block. `on` allows 2048 tokens of thinking; a number sets another limit. Only the text after the
+    thinking block. `on` allows 2048 tokens of thinking; a number sets another limit. Thinking that reaches its limit
+    is ended, and the answer has its own tokens; an endpoint is only given the sum of both. Only the text after the
     thinking counts as the answer."""
     trust_remote_code: bool = False
     """Allow Python code from the model's repository to run. Turn this on only if you have read that code."""

@@ -173,9 +173,10 @@ class Answers:
             history=self.task.history,
             max_context=section.max_context,
             sampling=Sampling(
-                section.max_new_tokens + spec.thinking_tokens,
+                section.max_new_tokens,
                 temperature_of(question.category, section.temperatures),
                 section.top_p,
+                thinking_tokens=spec.thinking_tokens,
             ),
             seed=section.seed + index,
         )
@@ -210,6 +211,8 @@ def _answered(
     if any(reply.thinking is not None for reply in replies):
         record["thinking"] = [reply.thinking for reply in replies]
         record["thinking_tokens"] = [reply.thinking_tokens for reply in replies]
+    if any(reply.thinking_cut for reply in replies):
+        record["thinking_cut"] = [reply.thinking_cut for reply in replies]
     return record
 
 
@@ -299,7 +302,7 @@ class Judgments:
         if self._backend is None:
             turns = [part[question.id]["turns"][turn - 1] for part in self._answers]
             return RuleJudge(question, turn, turns[::-1] if label.endswith("order2") else turns)
-        sampling = Sampling(judge.max_new_tokens + judge.thinking_tokens, judge.temperature)
+        sampling = Sampling(judge.max_new_tokens, judge.temperature, thinking_tokens=judge.thinking_tokens)
         seed = self.bench.section.seed
         return AgentJudge(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
 
@@ -549,7 +552,7 @@ def _answers(bench: Bench, task: AgentTask) -> Estimate:
             sent += _tokens(text) + (longest if turn and task.history else 0)
             prompt += sent if task.history else _tokens(text)
     calls = sum(len(question.turns) for question in bench.questions)
-    return Estimate(calls, prompt, calls * longest)
+    return Estimate(calls, prompt, calls * (longest + task.spec.thinking_tokens))
 
 
 def _judgments(bench: Bench, task: JudgeTask) -> Estimate:
@@ -561,7 +564,7 @@ def _judgments(bench: Bench, task: JudgeTask) -> Estimate:
         answers = sides * turn * bench.section.max_new_tokens
         prompt += orders * (sum(map(_tokens, shown)) + answers)
         calls += orders
-    return Estimate(calls, prompt, calls * task.judge.max_new_tokens)
+    return Estimate(calls, prompt, calls * (task.judge.max_new_tokens + task.judge.thinking_tokens))
 
 
 def _cost(rate: Rate | None, estimate: Estimate) -> float | None:

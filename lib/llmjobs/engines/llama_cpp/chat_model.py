@@ -65,12 +65,15 @@ class LlamaChatModel:
             ModelError: the model's output is not a number.
 
         """
-        if said := self._answer.tokens:
-            self._logits = self._decode([said[-1]], self._place + len(said) - 1)
-        assert self._logits is not None
-        if not np.isfinite(self._logits).all():
+        logits = self._advanced()
+        if not np.isfinite(logits).all():
             raise ModelError(f"{self.who}: {NOT_FINITE}")
-        return self._answer.draw(torch.from_numpy(self._logits), sampling)
+        return self._answer.draw(torch.from_numpy(logits), sampling)
+
+    def write(self, token: int) -> None:
+        """Add a token to the answer that the model did not choose."""
+        self._advanced()
+        self._answer.add(token)
 
     def finish(self, *, keep: bool) -> None:
         """End the answer: remove its tokens from the cache; ``keep`` computes them again in one pass."""
@@ -109,6 +112,13 @@ class LlamaChatModel:
             self._make_room(len(self._kept) + len(tokens))
             self._compute(list(tokens))
             self._cut(len(self._kept) - len(tokens) + kept)
+
+    def _advanced(self) -> Logits:
+        """Logits behind everything that was said so far."""
+        if said := self._answer.tokens:
+            self._logits = self._decode([said[-1]], self._place + len(said) - 1)
+        assert self._logits is not None
+        return self._logits
 
     def _make_room(self, tokens: int) -> None:
         """Make a context for this many tokens; the content of a smaller one is computed again."""

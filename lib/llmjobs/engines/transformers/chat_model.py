@@ -217,14 +217,17 @@ class TransformersChatModel:
             ModelError: the model's output is not a number.
 
         """
-        said = self._answer.tokens
-        logits = self.keys.advance(said[-1]) if said else self._logits
-        assert logits is not None
+        logits = self._advanced()
         if not finite_rows(logits)[0]:
             raise ModelError(f"{self.name}: {why_not_finite(self._loaded.model)}")
         if self._change:
-            logits = self._change(torch.tensor([[*self._ids, *said]], device=logits.device), logits)
+            logits = self._change(torch.tensor([[*self._ids, *self._answer.tokens]], device=logits.device), logits)
         return self._answer.draw(logits, sampling)
+
+    def write(self, token: int) -> None:
+        """Add a token to the answer that the model did not choose."""
+        self._advanced()
+        self._answer.add(token)
 
     def finish(self, *, keep: bool) -> None:
         """End the answer: remove its tokens from the cache; ``keep`` computes them again in one pass."""
@@ -247,6 +250,13 @@ class TransformersChatModel:
         """Set the random state and recompute the cache."""
         self._answer.set_random_state(state["random"])
         self.keys.restore(state["keys"])
+
+    def _advanced(self) -> Tensor:
+        """Logits behind everything that was said so far."""
+        said = self._answer.tokens
+        logits = self.keys.advance(said[-1]) if said else self._logits
+        assert logits is not None
+        return logits
 
     def _processors(self, ids: Sequence[int], new_tokens: int) -> Any:
         """Return what the checkpoint's generation config does to logits, as ``transformers.generate`` does; or None."""

@@ -63,6 +63,11 @@ class VllmChatModel:
         self._said.append(int(token))
         return self._said[-1]
 
+    def write(self, token: int) -> None:
+        """Add a token to the answer that the model did not choose; a new request goes on behind it."""
+        self._abort()
+        self._said.append(token)
+
     def finish(self, *, keep: bool) -> None:
         """End the answer; what it was asked stays for the next turn, the answer itself is read with the next prompt."""
         self._abort()
