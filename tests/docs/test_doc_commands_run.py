@@ -140,7 +140,7 @@ class Desk:
                 for place in words[2:]:
                     self._need(Path(place))
             once = ["--dry-run"] if words[1] == "matrix" and "--set" in words else []  # the plain one runs whole
-            said = "My dog is called Rex.\n" if words[1] == "chat" else ""
+            said = "My name is Ben.\n" if words[1] == "chat" else ""
             self.done[words] = self.warm.run([*words[1:], *once], self.folder, said)
         return self.done[words]
 

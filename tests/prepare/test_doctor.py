@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from llmjobs.cli import main
+from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.probing import Machine, Verdict
 from llmjobs.manifest import ModelSpec, load_manifest
 from llmjobs.prepare import doctor_hub, doctor_machine
@@ -263,3 +264,27 @@ def test_an_engine_that_is_not_installed(probed, tmp_path, monkeypatch, engine, 
     assert f"pip install 'llmjobs[{package}]'" in check.remedy
     monkeypatch.setattr(doctor_machine, "find_spec", lambda name: object())
     assert run_check(doctor_machine.check_engines, checkup)[0].status == "ok"
+
+
+def test_each_precision_of_one_repository_is_looked_at(probed, study, tmp_path):
+    """A model whose files are refused at one precision is not said to run at another, nor the other way round."""
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    for file in DEMO_MODELS["demo-tiny"].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    models = [{"id": str(folder), "name": "as-stored", "quantization": "4bit"}, {"id": str(folder), "name": "plain"}]
+    found = lines(study(*models), tmp_path)
+    assert found["model as-stored"][0] == "ok"
+    assert found["weights of plain"][0] == "failed" and "stored in 4bit" in found["weights of plain"][1]
+    status, line = found["model plain"]
+    assert status == "failed" and "will run" not in line and "see weights of plain" in line
+
+
+def test_a_file_that_is_no_gguf_is_not_said_to_run(probed, study, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"not a model")
+    found = lines(study({"id": str(tmp_path / "m.gguf"), "name": "m"}), tmp_path)
+    assert found["weights of m"][0] == "failed" and "is not a GGUF file" in found["weights of m"][1]
+    assert found["model m"][0] == "failed" and "will run" not in found["model m"][1]

@@ -257,3 +257,19 @@ def test_all_57_subjects_in_seconds(shared_data, tmp_path, capsys):
         units = json.loads(capsys.readouterr().out)["models"][0]["units"]
         assert len(units) == 57 and sum(unit["tokens"]["questions"] for unit in units) == 14_042
     assert took[0] < 180 and took[1] < 40
+
+
+def test_two_names_for_one_model_are_said_to_be_so(played, manifest, llama, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in llama.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    spec = {"device": "cpu", "dtype": "float32"}
+    models = [
+        {"id": str(llama), "name": "one", **spec},
+        {"id": str(copy), "name": "two", **spec},
+        {"id": str(copy), "name": "three", **spec, "quantization": "4bit"},
+    ]
+    notes = make_plan(load_manifest(manifest(*models)), tmp_path / "r")["notes"]
+    assert "one and two: two names for one model (same files, same settings)" in notes
+    assert not any("three" in note for note in notes)

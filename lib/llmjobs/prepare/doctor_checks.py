@@ -43,8 +43,10 @@ class Checkup:
     """Why the probes could not run at all."""
     hub_silent: str | None = None
     """Why the hub cannot be asked; None if it answers."""
-    unusable: set[tuple[str, str | None]] = field(default_factory=set)
-    """Id and revision of the models whose files are not available."""
+    unusable: set[str] = field(default_factory=set)
+    """What :func:`asked_of` gives for the models that cannot run."""
+    counted: set[tuple[str, str | None]] = field(default_factory=set)
+    """Id and revision of the models whose bytes are among :attr:`missing_bytes`."""
     missing_bytes: int = 0
     """Bytes that the manifest still has to download."""
 
@@ -59,6 +61,11 @@ class Checkup:
     def needed(self) -> dict[Layer, str]:
         """Layers that must work for the manifest's models, with the model's name; the matrix requires none."""
         return {layer_of(model, self.machine.available()): model.name for model in self.models}
+
+
+def asked_of(model: ModelSpec) -> str:
+    """Everything that a manifest asks of a model but its name: two precisions of one repository are two things."""
+    return model.model_dump_json(exclude={"name"})
 
 
 def layer_of(model: ModelSpec, available: Iterable[str]) -> Layer:

@@ -16,7 +16,7 @@ from llmjobs.hub.explain import network_reason, page
 from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
-from llmjobs.prepare.doctor_checks import Check, Checkup
+from llmjobs.prepare.doctor_checks import Check, Checkup, asked_of
 
 ANSWER_S = 5.0
 OFFLINE = "HF_HUB_OFFLINE is set"
@@ -96,17 +96,17 @@ def check_models(checkup: Checkup) -> Iterator[Check]:
     """Each model of the manifest: whether it exists, access, cached or how much to download."""
     seen = set()
     for model in checkup.models:
-        if (model.id, model.revision) in seen:
+        if asked_of(model) in seen:
             continue
-        seen.add((model.id, model.revision))
+        seen.add(asked_of(model))
         name = f"weights of {model.name}"
         try:
             found = _hub_model(name, model, checkup) if is_on_hub(model) else _local_model(name, model)
             if found.status == "failed":
-                checkup.unusable.add((model.id, model.revision))
+                checkup.unusable.add(asked_of(model))
             yield found
         except LlmjobsError as error:
-            checkup.unusable.add((model.id, model.revision))
+            checkup.unusable.add(asked_of(model))
             line = _without(_without(str(error), f"{model.id}: "), f"{model.name}: ")
             yield Check(name, "failed", line)
 
@@ -116,6 +116,8 @@ def _local_model(name: str, model: ModelSpec) -> Check:
         locate(model)
         return Check(name, "ok", "bundled")
     path = local_path(model)
+    if path and path.is_file():
+        engine_of(model).context_length(model, locate(model))  # reads the file's header
     return Check(name, "ok", f"the file {path}" if path and path.is_file() else f"in the folder {path}")
 
 
@@ -129,7 +131,9 @@ def _hub_model(name: str, model: ModelSpec, checkup: Checkup) -> Check:
     item = model_item(model)
     if item is None or item.repo is None:
         return Check(name, "ok", "completely cached")
-    checkup.missing_bytes += item.missing_bytes
+    if (model.id, model.revision) not in checkup.counted:
+        checkup.missing_bytes += item.missing_bytes
+        checkup.counted.add((model.id, model.revision))
     gated = f"gated, with access ({page(model.id, 'model')}); " if item.repo.gated else ""
     left = f"{size_text(item.missing_bytes)} of {size_text(item.total_bytes)} to download"
     return Check(name, "ok", f"{gated}{left if item.missing_bytes else 'cached'}")

@@ -23,7 +23,7 @@ from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
 from llmjobs.manifest.engines import ENGINES, PACKAGES, engine_name
 from llmjobs.matrix.cells import Cell, make_cells
 from llmjobs.memory import available_bytes, memory_bytes
-from llmjobs.prepare.doctor_checks import Check, Checkup, layer_of
+from llmjobs.prepare.doctor_checks import Check, Checkup, asked_of, layer_of
 from llmjobs.quantization import METHODS
 from llmjobs.terminal_text import gib, plural
 
@@ -150,8 +150,8 @@ def check_manifest_precisions(checkup: Checkup) -> Iterator[Check]:
         verdict = checkup.machine.layers.get(layer)
         where = f"{NAMES[layer[0]]}, {layer[2] if layer[2] != 'none' else 'not quantized'}"
         slow = model.dtype in ("bfloat16", "float16") and layer[0] == "cpu"
-        if verdict and verdict.ok and (model.id, model.revision) in checkup.unusable:
-            line = f"cannot run until its weights are available; it would run on {where}"
+        if asked_of(model) in checkup.unusable:
+            line = f"cannot run as it is; it would run on {where}"
             yield Check(f"model {model.name}", "failed", line, f"see weights of {model.name}")
         elif verdict and verdict.ok and slow and not _computes(checkup, model.dtype):
             line = f"will run on {where}, {model.dtype}, for which this processor has no instructions"

@@ -151,7 +151,7 @@ def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
     with from_the_cache(silent):
         plans = [_plan(study, model, results, silent, devices) for model in _planned(study, local)]
     notes = [f"{silent}, so sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
-    notes += _notes(study, plans)
+    notes += [*_one_model_by_two_names(local, plans), *_notes(study, plans)]
     return {"run": study.name, "models": [plan.to_record() for plan in plans], "notes": notes, **_whole(plans)}
 
 
@@ -199,6 +199,19 @@ def _tasks(study: Manifest, results: Path) -> list[Task]:
 
 def _asks_hub(models: list[ModelSpec]) -> bool:
     return any(not Path(model.id).expanduser().is_dir() and not model.id.startswith("llmjobs/") for model in models)
+
+
+def _one_model_by_two_names(models: list[ModelSpec], plans: list[ModelPlan]) -> list[str]:
+    """A line for each pair of names that stand for the same files with the same settings."""
+    notes: list[str] = []
+    seen: dict[str, str] = {}
+    for model, plan in zip(models, plans, strict=True):
+        if plan.revision:
+            key = f"{plan.revision} {model.model_dump_json(exclude={'name', 'id', 'revision'})}"
+            first = seen.setdefault(key, model.name)
+            if first != model.name:
+                notes.append(f"{first} and {model.name}: two names for one model (same files, same settings)")
+    return notes
 
 
 def _notes(study: Manifest, plans: list[ModelPlan]) -> list[str]:

@@ -50,6 +50,8 @@ class ModelPlan:
 
     model: str
     id: str
+    revision: str | None = None
+    """Commit on the hub, or a digest of a folder's files."""
     error: str | None = None
     device: str | None = None
     dtype: str | None = None
@@ -104,6 +106,7 @@ def plan_model(
     try:
         _find_size(plan, spec, silent)
         located = tasks[0].located if tasks and tasks[0].located else locate(spec)
+        plan.revision = located.revision
         plan.file_bytes = weight_file_bytes(spec, located) or plan.file_bytes
         guess = batch_tokens if isinstance(batch_tokens, int) else _usual_batch(spec, located, devices)
         _count(plan, tasks, TokenCounter(spec, located, guess))

@@ -1,5 +1,6 @@
 """Matches what the readers found: per benchmark, one table with a row per model and a column per question."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from llmjobs.terminal_text import agree, plural
 
 MAX_DIGITS = 19
 """Largest question id that counts as a number; a longer one counts as a name."""
+Named = Sequence[tuple[str, RawRun, RawEntry]]
 WHERE = ("study", "run", "model", "device", "quantization", "dtype", "benchmark", "subject", "metric")
 
 
@@ -67,6 +69,7 @@ def assemble(
     labels = label_entries([entry for _, entry in pairs])
     named = [(label, run, entry) for label, (run, entry) in zip(labels, pairs, strict=True)]
     notices = [*_selection(runs, where, taken), *(notice for run in runs for notice in run.notices)]
+    notices += _one_model_by_two_names(named)
     benchmarks, metrics = _benchmarks(named, common, any_prompt, notices)
     if pairs and not benchmarks and not metrics:
         reasons = "; ".join(map(str, notices[:3])) + ("; …" if len(notices) > 3 else "")
@@ -267,6 +270,49 @@ def _repeats(entry: RawEntry, other: RawEntry) -> bool:
     )
 
 
+WEIGHTS = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
+"""Revisions that stand for the bytes of the weights: a commit, or a digest of the files."""
+LOADED_AS = ("engine", "threads", "kv_cache", "gpu_layers", "adapter", "adapter_revision", "adapter_merged")
+"""Details of a model by which two entries with the same weights may differ on purpose."""
+
+
+def _one_model_by_two_names(named: Named) -> list[Notice]:
+    """Say where two entries hold the same weights with the same settings: such a pair compares a model with itself."""
+    found: list[Notice] = []
+    seen: dict[object, tuple[str, RawEntry]] = {}
+    for label, _, entry in named:
+        info = entry.info
+        if not WEIGHTS.fullmatch(info.revision):
+            continue
+        loaded = tuple(str(info.details.get(name)) for name in LOADED_AS)
+        protocol = repr(sorted((name, sorted(fields.items())) for name, fields in entry.protocol.items()))
+        key = (info.settings, loaded, info.study, repr(sorted(entry.machine.items())), protocol)
+        first, other = seen.setdefault(key, (label, entry))
+        name, own_name = (str(one.info.details.get("name") or one.info.id) for one in (other, entry))
+        if other is entry or name == own_name:
+            continue
+        same, asked = _agreement(entry, other)
+        found.append(
+            Notice(
+                f"{first} and {label}",
+                f"two names for one model: the same weights ({info.revision[:19]}) and settings. They gave the same"
+                f" answer to {same:,} of {asked:,} questions",
+            )
+        )
+    return found
+
+
+def _agreement(entry: RawEntry, other: RawEntry) -> tuple[int, int]:
+    """Equal answers, and questions that both were asked."""
+    same = asked = 0
+    for benchmark, part in entry.records.items():
+        known = {(r.subject, r.doc_id): r for r in other.records.get(benchmark, ())}
+        pairs = [(known[r.subject, r.doc_id], r) for r in part if (r.subject, r.doc_id) in known]
+        same += sum(_same_answer(one, two) for one, two in pairs)
+        asked += len(pairs)
+    return same, asked
+
+
 def _keys(records: Sequence[object]) -> set[Key]:
     return {(record.subject, record.doc_id) for record in records}  # type: ignore[attr-defined]
 
@@ -294,9 +340,6 @@ def _accuracy(entry: RawEntry) -> float:
 
 def _entry(label: str, entry: RawEntry) -> Entry:
     return Entry(label, entry.info, entry.source, entry.cost, entry.machine, entry.fingerprints, entry.changed)
-
-
-Named = Sequence[tuple[str, RawRun, RawEntry]]
 
 
 def _benchmarks(
