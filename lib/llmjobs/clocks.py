@@ -96,6 +96,23 @@ def measured(device: DeviceClock | None = None) -> Iterator[Span]:
         span.peak_rss_bytes, span.peak_anon_bytes = peaks.rss_bytes, peaks.anon_bytes
 
 
+STEP_SOUGHT_S = 0.05
+
+
+def cpu_step_s() -> float | None:
+    """The smallest step of the CPU seconds seen while computing for a moment; None if they did not move.
+
+    A microsecond where the kernel accounts exactly, a hundredth of a second where it counts ticks.
+    """
+    steps, last = [], sum(_cpu_seconds())
+    until = time.monotonic() + STEP_SOUGHT_S
+    while time.monotonic() < until:
+        if (now := sum(_cpu_seconds())) > last:
+            steps.append(now - last)
+            last = now
+    return min(steps, default=None)
+
+
 def _cpu_seconds() -> tuple[float, float]:
     """User and system seconds of this process and of its children that have ended."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -15,6 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from llmjobs import __version__
+from llmjobs.clocks import cpu_step_s
 from llmjobs.engines.probing import Verdict, probe_machine
 from llmjobs.environment import cpu_name
 from llmjobs.errors import DataError, LlmjobsError
@@ -253,7 +254,9 @@ def check_clocks(_: Checkup) -> Iterator[Check]:
             "clock", "warning", f"wall time in steps of {resolution:g} s", "measure longer, or use another machine"
         )
     else:
-        yield Check("clock", "ok", f"wall time in steps of {resolution:g} s, CPU time in steps of 0.01 s")
+        step_s = cpu_step_s()
+        cpu = f"in steps of {step_s:.1g} s" if step_s else "whose steps could not be found"
+        yield Check("clock", "ok", f"wall time in steps of {resolution:g} s, CPU time {cpu}")
     with CpuCounters() as counters:
         found = counters.read()
     if found.reason:

@@ -91,7 +91,21 @@ def assemble(
         where=dict(where),
         taken=taken,
     )
-    return replace(study, label_notes=read_label_notes(label_notes, study)) if label_notes else study
+    return _with_label_notes(study, label_notes) if label_notes else study
+
+
+def _with_label_notes(study: Study, folder: Path) -> Study:
+    """Add the label notes; say so if they are about none of the questions."""
+    notes = read_label_notes(folder, study)
+    if notes:
+        return replace(study, label_notes=notes)
+    has_texts = any(question for benchmark in study.benchmarks for question in benchmark.questions)
+    why = (
+        "they are about other questions or subjects"
+        if has_texts
+        else "questions are found by their text, which these results do not hold; add it with --questions FOLDER"
+    )
+    return replace(study, notices=(*study.notices, Notice(f"--label-notes {folder}", f"cover no question: {why}")))
 
 
 def _taken(run: RawRun, pairs: Sequence[tuple[RawRun, RawEntry]]) -> tuple[int, int]:
