@@ -251,7 +251,7 @@ def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, mo
 
     def elsewhere(spec, **options):
         engine = real(spec, **options)
-        engine.loaded.description = replace(engine.loaded.description, device="cuda")
+        engine.description = replace(engine.description, device="cuda")
         return engine
 
     real = eval_job.open_model
