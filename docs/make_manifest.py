@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from llmjobs.manifest.chat import ChatSection, ConverseSection
 from llmjobs.manifest.eval import BenchmarkSpec, EvalSection
-from llmjobs.manifest.matrix import MatrixSection
+from llmjobs.manifest.matrix import DivergenceSection, MatrixSection
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.mtbench import EndpointLimits, ImportedAnswers, JudgeSpec, MTBenchSection, Price, SpendingLimit
 from llmjobs.manifest.schema import Manifest
@@ -20,6 +20,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("eval", EvalSection),
     ("eval.benchmarks", BenchmarkSpec),
     ("matrix", MatrixSection),
+    ("matrix.divergence", DivergenceSection),
     ("chat", ChatSection),
     ("converse", ConverseSection),
     ("mtbench", MTBenchSection),

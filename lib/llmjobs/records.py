@@ -313,6 +313,14 @@ class CellResult:
     is_reference: bool = False
     """Whether the other precisions of its model are compared with it."""
     engine: str = "transformers"
+    divergence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """How far the distribution of the next token is from the reference's, by source (``text``, ``prompts``): the number
+    of ``positions`` and ``texts``; ``mean``, ``median`` and ``p99`` of the KL divergence in nats, the share
+    ``same_top`` and ``perplexity_ratio``, each a ``value`` with ``low`` and ``high``."""
+    divergence_reason: str | None = None
+    """Why there is none."""
+    tokens_differ: str | None = None
+    """How many texts its tokenizer writes in other tokens than the reference's; None where that was not seen."""
     answers: Mapping[AnswerKey, tuple[str | None, bool]] = field(default_factory=dict)
     """The answer to each question, and whether it is right. These are in ``records.jsonl``, not in ``cell.json``."""
 
@@ -345,6 +353,11 @@ class CellResult:
         head = {name: getattr(self, name) for name in _ASKED}
         if self.precision:
             head |= {name: getattr(self, name) for name in ("precision", "is_reference", "engine")}
+        if self.divergence:
+            head["divergence"] = {source: dict(found) for source, found in self.divergence.items()}
+        for name in ("divergence_reason", "tokens_differ"):
+            if told := getattr(self, name):
+                head[name] = told
         state = {name: getattr(self, name) for name in ("status", "reason", "repetitions")}
         if not self.repetitions:
             return head | state
@@ -396,6 +409,9 @@ class CellResult:
             precision=str(raw["precision"]) if raw.get("precision") else None,
             is_reference=raw.get("is_reference") is True,
             engine=str(raw.get("engine") or "transformers"),
+            divergence={source: _mapping(found) for source, found in _mapping(raw.get("divergence")).items()},
+            divergence_reason=str(raw["divergence_reason"]) if raw.get("divergence_reason") else None,
+            tokens_differ=str(raw["tokens_differ"]) if raw.get("tokens_differ") else None,
             answers=answers_of(records),
         )
 

@@ -10,6 +10,7 @@ from llmjobs import disk
 from llmjobs.converse import chapter as converse_chapter
 from llmjobs.errors import LlmjobsError, plain_reason
 from llmjobs.matrix import chapter as matrix_chapter
+from llmjobs.matrix import ladder_chapter
 from llmjobs.mtbench import chapter as mtbench_chapter
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Block, Figure, Finding
@@ -31,6 +32,7 @@ ORDER: tuple[Section, ...] = (
     accuracy.SECTION,
     scores.SECTION,
     cost.SECTION,
+    ladder_chapter.SECTION,
     matrix_chapter.SECTION,
     differences.SECTION,
     overlap.SECTION,

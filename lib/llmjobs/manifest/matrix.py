@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.eval import BenchmarkSpec
-from llmjobs.manifest.fields import Section
+from llmjobs.manifest.fields import DataPath, Section
 from llmjobs.manifest.models import DType, Quantization
 from llmjobs.manifest.precisions import PRECISION_NAME, Precision, precision_of, reference_of
 
@@ -15,6 +15,29 @@ Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
 LISTS = ("devices", "quantizations", "dtypes", "precisions", "threads", "batch_sizes", "context_lengths")
 """Keys whose values must differ."""
+
+
+class DivergenceSection(Section):
+    """How far the distribution of the next token moves from the reference precision's, as KL divergence."""
+
+    text: DataPath | None = None
+    """A text file in UTF-8. Default: a bundled one, in English."""
+    chunks: Annotated[int, Field(ge=0, le=10_000)] = 8
+    """Parts of the text at most, each read alone; 0 leaves the text out."""
+    context: Annotated[int, Field(ge=16, le=1 << 16)] = 512
+    """Tokens of a part. The first half is only read, as by llama-perplexity; the positions behind it are compared."""
+    prompts: Annotated[int, Field(ge=0, le=10_000)] = 32
+    """Questions of the benchmarks at most, taken evenly from their subjects; the position where the answer begins is
+    compared. 0 leaves them out."""
+    disk_gib: Annotated[float, Field(gt=0, le=1024)] = 1.0
+    """Most disk space for the reference's distributions, two bytes a token of the vocabulary and position. Parts of the
+    text that would take more are left out."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.chunks or self.prompts):
+            raise ValueError("chunks and prompts are both 0, so there is nothing to compare; raise one of them")
+        return self
 
 
 class MatrixSection(Section):
@@ -32,6 +55,8 @@ class MatrixSection(Section):
     the model's `gguf:` has to say where to find."""
     reference: Annotated[str, PRECISION_NAME] | None = None
     """The precision that the others are compared with. Default: the first of `precisions`."""
+    divergence: DivergenceSection | None = None
+    """With `precisions`: measure the KL divergence from the reference (`divergence: {}` takes the defaults)."""
     threads: list[Threads] = Field(default=["auto"], min_length=1)
     """CPU threads. `auto` uses the physical cores."""
     batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(default=[1], min_length=1)
@@ -82,6 +107,8 @@ class MatrixSection(Section):
                 raise ValueError(f"precisions: {same.name} and {one.name} are the same; keep one")
         if found and ({"quantizations", "dtypes"} & self.model_fields_set):
             raise ValueError("precisions: takes the place of quantizations and dtypes; remove those")
+        if self.divergence is not None and len(found) < 2:
+            raise ValueError("divergence: compares precisions; list at least two under precisions:")
         if self.reference is not None and precision_of(self.reference).key not in {one.key for one in found}:
             raise ValueError(f"reference: {self.reference} is not one of precisions; add it there")
 

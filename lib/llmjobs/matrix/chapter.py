@@ -110,7 +110,8 @@ def build(measures: Measures) -> Content:
     """The grid, its figures, and the answers that a setting changes."""
     cells = _cells(measures)
     done = [cell for cell in cells if cell.status == DONE]
-    flips, named = find_flips(done), dict(zip(map(id, done), cell_names(done), strict=True))
+    alone = [cell for cell in done if not cell.precision]  # precisions have a page of their own
+    flips, named = find_flips(alone), dict(zip(map(id, done), cell_names(done), strict=True))
     blocks: list[Block] = [
         _explained(cells),
         *_grid(done),
@@ -119,7 +120,7 @@ def build(measures: Measures) -> Content:
     ]
     if flips:
         blocks += [Heading("Which answers change"), _flips(flips, named)]
-    findings = [*_speed(done, named), *_loss(flips, named)]
+    findings = [*_speed(alone, named), *_loss(flips, named)]
     return Content(blocks, findings, [(TIMINGS, finding.sentence) for finding in findings])
 
 

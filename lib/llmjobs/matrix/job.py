@@ -5,7 +5,7 @@ import datetime
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,17 @@ from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.matrix.attempts import AttemptsFile
 from llmjobs.matrix.cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
 from llmjobs.matrix.chapter import matrix_figures
+from llmjobs.matrix.divergence import CHILD as COMPARING
+from llmjobs.matrix.divergence import (
+    PARTS,
+    REFUSED,
+    Comparison,
+    comparisons,
+    damaged,
+    declared_settings,
+    expected_files,
+    figures,
+)
 from llmjobs.matrix.summary import Repetition, cell_result, summarize
 from llmjobs.matrix.terminal import render_matrix
 from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
@@ -34,7 +45,7 @@ from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RECORDS, TIMINGS, RunFolder
-from llmjobs.work.journal import read_records
+from llmjobs.work.journal import Record, read_records
 from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords
@@ -46,6 +57,8 @@ from llmjobs.work.units import Saved, Step, Unit, Work
 log = logging.getLogger(__name__)
 CHILD = "llmjobs.matrix.cell_process"
 CELL_FILE = "cell.json"
+_OF_SPEED = ("batch_size", "context_lengths", "new_tokens", "batch_tokens")
+"""Settings of a cell that change no distribution."""
 
 
 @dataclass
@@ -86,6 +99,7 @@ class MatrixJob:
         self._tasks: dict[tuple[str, str], list[Task]] = {}
         """By the name and the id of a cell's model: a GGUF file is found apart from its checkpoint."""
         self._places: dict[str, tuple[Cell, int]] = {}
+        self._comparisons: dict[str, Comparison] = {}
 
     def for_worker(self) -> "MatrixJob":
         """A copy for another machine, whose GPU is not the probed one."""
@@ -107,7 +121,7 @@ class MatrixJob:
                     unit = self.unit(cell, repetition)
                     self._places[unit.path] = (cell, repetition)
                     units.append(unit)
-        return units
+        return [*units, *self._comparison_units()]
 
     def unit(self, cell: Cell, repetition: int) -> Unit:
         """The unit of one repetition of a cell."""
@@ -124,9 +138,39 @@ class MatrixJob:
         }
         return Unit(cell.path(repetition), declared, cell.name, sum(task.data.count for task in tasks))
 
+    def _comparison_units(self) -> list[Unit]:
+        """The reference's distributions, and what is compared with them, on the machine that has the files."""
+        if self.section.divergence is None:
+            return []
+        units = []
+        for one in comparisons(self.cells, self.unavailable):
+            unit = self.comparison_unit(one)
+            self._comparisons[unit.path] = one
+            units.append(unit)
+        return units
+
+    def comparison_unit(self, one: Comparison) -> Unit:
+        """The unit of one comparison."""
+        assert self.section.divergence is not None
+        tasks, cell = self._tasks_of(one.cell), one.cell
+        declared: dict[str, Any] = {
+            "model": cell.model.id,
+            "revision": tasks[0].located.revision if tasks and tasks[0].located else None,
+            "chat_template": cell.model.chat_template,
+            **{key: value for key, value in cell.settings(self.section).items() if key not in _OF_SPEED},
+            **declared_settings(self.section.divergence),
+            "questions": {task.data.key: _asked(task, self.section.seed) for task in tasks},
+            "against": one.against.name if one.against else None,
+        }
+        needs = () if one.against is None else (one.reference_path,)
+        return Unit(one.path, declared, cell.name, 0, needs, stays=True)
+
     @contextmanager
     def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
         """Run the cell in a separate process. A signal stops it; the next run starts it again."""
+        if comparison := self._comparisons.get(unit.path):
+            yield self._compare(comparison)
+            return
         cell, repetition = self._places[unit.path]
         if cell.name in self.failed:
             raise LlmjobsError(self.failed[cell.name])
@@ -172,28 +216,135 @@ class MatrixJob:
             LlmjobsError: it failed in another way.
 
         """
-        attempts = AttemptsFile(self.folder, cell.folder)
-        seen = ""
         self._make_ready(tasks)
+        ended = self._ended(cell, CHILD, self._task_of(cell, tasks), cell.folder)
+        if isinstance(ended, str):
+            reason = f"{ended}; use quantization: 4bit, a smaller model or a machine with more memory"
+            return CellWork(Step([], {"status": KILLED, "reason": reason, "items": unit.size}), {})
+        return _finished(cell, repetition, ended)
+
+    def _ended(self, cell: Cell, module: str, task: Mapping[str, Any], folder: str) -> Ended | str:
+        """Run ``module`` until it has a result; why it is given up where it was killed too often.
+
+        Raises:
+            LlmjobsError: it failed in another way; the line says how.
+
+        """
+        attempts = AttemptsFile(self.folder, folder)
+        seen = ""
         while not (given_up := attempts.attempts.given_up):
             attempts.start()
             before, killed = oom_kills(), False
             try:
-                ended = run_child(
-                    CHILD, self._task_of(cell, tasks), timeout_s=self.section.timeout_s, secrets=HUB_TOKENS
-                )
+                ended = run_child(module, task, timeout_s=self.section.timeout_s, secrets=HUB_TOKENS)
                 killed = was_killed(ended)
             finally:
                 attempts.end(killed=killed)
             if ended.result is not None:
                 attempts.clear()
-                return _finished(cell, repetition, ended)
+                return ended
             if not killed:
                 raise LlmjobsError(f"{cell.row}: {ended.error or describe_end(ended)}")
             seen = out_of_memory(ended, before)
             log.warning("%s: %s", cell.name, seen)
-        reason = f"{seen or given_up}; use quantization: 4bit, a smaller model or a machine with more memory"
-        return CellWork(Step([], {"status": KILLED, "reason": reason, "items": unit.size}), {})
+        return seen or given_up
+
+    def _compare(self, one: Comparison) -> CellWork:
+        """Write the reference's distributions, or compare a cell with them.
+
+        Raises:
+            LlmjobsError: one line; what was written or compared so far is kept.
+
+        """
+        tasks = self._tasks_of(one.cell)
+        if error := next((task.error for task in tasks if task.error), None):
+            raise LlmjobsError(error)
+        self._make_ready(tasks)
+        if one.against is None:
+            return self._worked(one, self._written(one))
+        expected = self._intact_reference(one)
+        task = self._comparison_task(one) | {
+            "mode": "compare",
+            "expected": expected,
+            "parts": str((self.folder.path / one.path / PARTS).absolute()),
+        }
+        return self._worked(one, self._ended(one.cell, COMPARING, task, one.path))
+
+    def _written(self, one: Comparison) -> Ended | str:
+        return self._ended(one.cell, COMPARING, self._comparison_task(one) | {"mode": "reference"}, one.path)
+
+    def _worked(self, one: Comparison, ended: Ended | str) -> CellWork:
+        if isinstance(ended, str):
+            return CellWork(Step([], {"status": KILLED, "reason": ended, "items": 0}), {})
+        result = dict(ended.result)
+        records = [{"cell": one.cell.name} | record for record in result.pop("records")]
+        status = REFUSED if result.get("refused") else DONE
+        timing = {"status": status, "reason": result.get("refused"), "items": 0, **ended.time_record(), **result}
+        return CellWork(Step(records, timing), {})
+
+    def _intact_reference(self, one: Comparison) -> dict[str, str]:
+        """Names and checksums of the reference's files; what was damaged or lost since is written again.
+
+        Raises:
+            LlmjobsError: the reference has none, or cannot write the same ones again.
+
+        """
+        assert one.against is not None
+        reference = Comparison(one.against, None)
+        expected = expected_files(self._comparison_records(reference))
+        if not expected:
+            raise LlmjobsError(f"{one.cell.row}: {one.against.row} has no distributions to compare with")
+        folder = self.folder.path / reference.path
+        if damaged(folder, expected):
+            log.warning("%s: distributions were lost or changed, and are written again", reference.path)
+            ended = self._written(reference)
+            if isinstance(ended, str) or expected_files(ended.result["records"]) != expected:
+                raise LlmjobsError(
+                    f"{one.cell.row}: the distributions of {one.against.row} were lost or changed, and this machine"
+                    " does not compute the same ones again; start over with --fresh"
+                )
+        return expected
+
+    def _comparison_records(self, one: Comparison) -> list[Record]:
+        """The records of a finished unit; none where it is not finished."""
+        unit = self.comparison_unit(one)
+        if not cursors.is_done(self.folder, unit.path, unit.declared):
+            return []
+        return list(read_records(self.folder.path / unit.path / RECORDS, allow_torn=True))
+
+    def _comparison_task(self, one: Comparison) -> dict[str, Any]:
+        assert self.section.divergence is not None
+        tasks = self._tasks_of(one.cell)
+        keys = ("model", "benchmarks", "threads", "seed", "date")
+        return {key: value for key, value in self._task_of(one.cell, tasks).items() if key in keys} | {
+            "divergence": self.section.divergence.model_dump(mode="json"),
+            "folder": str((self.folder.path / one.reference_path).absolute()),
+        }
+
+    def with_divergence(self, cell: Cell, result: CellResult, failed: Mapping[str, str]) -> CellResult:
+        """Add what the comparison of a cell found, or why there is none."""
+        if self.section.divergence is None or result.status != DONE:
+            return result
+        known = {one.cell.name: one for one in comparisons(self.cells, self.unavailable)}
+        one = known.get(cell.name)
+        if one is None:
+            return replace(result, divergence_reason="the reference precision cannot run here")
+        if one.against is None:
+            return result
+        records, timing = self._comparison_records(one), Record()
+        lines = read_records(self.folder.path / one.path / TIMINGS, allow_torn=True) if records else ()
+        for line in lines:
+            timing = line if line.get("phase") == "run" else timing
+        if not records:
+            return replace(result, divergence_reason=self._why_not_compared(one, failed))
+        reference = self._comparison_records(Comparison(one.against, None))
+        return replace(result, divergence=figures(records, reference), tokens_differ=timing.get("tokens_differ"))
+
+    def _why_not_compared(self, one: Comparison, failed: Mapping[str, str]) -> str:
+        place = self.folder.path / one.path / TIMINGS
+        lines = read_records(place, allow_torn=True) if place.exists() else ()
+        told = [str(line["reason"]) for line in lines if line.get("reason")]
+        return failed.get(one.path) or (told[-1] if told else "not compared yet; run the same command to resume")
 
     def _task_of(self, cell: Cell, tasks: Sequence[Task]) -> dict[str, Any]:
         located = tasks[0].located
@@ -348,6 +499,7 @@ def _results(job: MatrixJob, outcome: Outcome) -> list[CellResult]:
         failed = next((outcome.failed[path] for path in paths if path in outcome.failed), None)
         repetitions, unavailable = list(found[cell.name].values()), job.unavailable.get(cell.name)
         result = cell_result(cell, repetitions, wanted, unavailable=unavailable, failed=failed)
+        result = job.with_divergence(cell, result, outcome.failed)
         job.folder.write_json(f"{cell.folder}/{CELL_FILE}", result.to_json())
         results.append(result)
     return results

@@ -36,14 +36,19 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The cells of a matrix that lists ``precisions``, in the order of the grid."""
+    """The cells of a matrix that lists ``precisions``."""
 
     cells: Sequence[CellResult]
 
     @classmethod
     def of(cls, cells: Sequence[CellResult]) -> "Ladder":
-        """Take those cells that have a precision."""
-        return cls([cell for cell in cells if cell.precision])
+        """Take those cells that have a precision: model by model, the reference first, then by bytes of weights."""
+        models = list(dict.fromkeys(cell.model for cell in cells))
+
+        def place(cell: CellResult) -> tuple[int, bool, float, str]:
+            return models.index(cell.model), not cell.is_reference, -(cell.value("weight_bytes") or 0.0), cell.cell
+
+        return cls(sorted((cell for cell in cells if cell.precision), key=place))
 
     @cached_property
     def rungs(self) -> list[Rung]:
@@ -72,14 +77,26 @@ def render_ladder(ladder: Ladder) -> list[str]:
     """The ladder's table for the terminal, and what its last columns compare with."""
     if not ladder.rungs:
         return []
-    lines = table([HEADER, *(_row(rung) for rung in ladder.rungs)])
+    source = next(
+        (one for one in ("text", "prompts") if any(one in rung.cell.divergence for rung in ladder.rungs)), None
+    )
+    more = (f"KL ({source})", "same top token") if source else ()
+    lines = table(
+        [(*HEADER, *more), *((*_row(rung), *(_moved(rung, source) if source else ())) for rung in ladder.rungs)]
+    )
     against = dict.fromkeys(rung.flips.against.row for rung in ladder.rungs if rung.flips)
     if against:
         lines.append(
             f"changed: answers that differ from {', '.join(against)}; p: McNemar's exact test, adjusted for the number"
             " of rows (Holm)"
         )
-    elif not any(cell.is_reference and cell.status == DONE for cell in ladder.cells):
+    if source:
+        lines.append(
+            f"KL: mean KL divergence of the next token's distribution from the reference's over the {source}, in nats"
+        )
+    lines += [f"{rung.name}: {rung.cell.tokens_differ}" for rung in ladder.rungs if rung.cell.tokens_differ]
+    lines += [f"{rung.name}: no divergence: {why}" for rung in ladder.rungs if (why := rung.cell.divergence_reason)]
+    if not against and not any(cell.is_reference and cell.status == DONE for cell in ladder.cells):
         lines.append("The reference precision has no result, so there is nothing to compare the others with.")
     return lines
 
@@ -99,6 +116,13 @@ def _row(rung: Rung) -> tuple[str, ...]:
         f"{rung.flips.changed} of {rung.flips.result.n}" if rung.flips else DASH,
         DASH if rung.p_holm is None else fixed(rung.p_holm, 3),
     )
+
+
+def _moved(rung: Rung, source: str) -> tuple[str, str]:
+    """Mean divergence from the reference in nats, and the share of positions with the same most likely token."""
+    found = rung.cell.divergence.get(source) or {}
+    mean, same = ((found.get(name) or {}).get("value") for name in ("mean", "same_top"))
+    return DASH if mean is None else f"{mean:.2g}", DASH if same is None else f"{same:.1%}"
 
 
 def speed(value: float | None) -> str:
