@@ -7,10 +7,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from llmjobs.manifest.chat import ChatSection, ConverseSection
+from llmjobs.manifest.endpoints import EndpointLimits, Price, SpendingLimit
 from llmjobs.manifest.eval import BenchmarkSpec, EvalSection
 from llmjobs.manifest.matrix import DivergenceSection, MatrixSection
 from llmjobs.manifest.models import ModelSpec
-from llmjobs.manifest.mtbench import EndpointLimits, ImportedAnswers, JudgeSpec, MTBenchSection, Price, SpendingLimit
+from llmjobs.manifest.mtbench import ImportedAnswers, JudgeSpec, MTBenchSection
 from llmjobs.manifest.schema import Manifest
 
 PAGE = Path(__file__).with_name("manifest.md")
@@ -26,8 +27,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("mtbench", MTBenchSection),
     ("mtbench.judges", JudgeSpec),
     ("mtbench.answers", ImportedAnswers),
-    ("mtbench.endpoints", EndpointLimits),
-    ("mtbench.spending", SpendingLimit),
+    ("endpoints", EndpointLimits),
+    ("spending", SpendingLimit),
     ("price", Price),
 )
 HEAD = """<!-- Generated from the schema by docs/make_manifest.py; edit the texts there, then run: make docs -->

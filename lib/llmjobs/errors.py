@@ -5,6 +5,12 @@
     ├── DataError                1   rows, records or logs that cannot be read
     ├── ModelError               1   a model that cannot be found, fetched or loaded
     ├── MissingPackageError      1   an extra that is not installed
+    ├── ContextFullError         1   a prompt that no longer fits into the context
+    ├── AnswerError              1   what came back from a model is no answer
+    │   └── CallError                a request to an endpoint gave no answer; another try may give one
+    │       ├── EmptyCallError       the answer is whole and has no text
+    │       ├── RefusedCallError     the server refuses this request, and would again
+    │       └── UnavailableError     the endpoint itself cannot be used
     ├── StoppedError             75  a run in Python that was interrupted, with progress saved
     └── RunFolderError           1   the run folder cannot be used
         ├── LockedError              another process is working in it
@@ -56,6 +62,30 @@ class ModelError(LlmjobsError):
 
 class MissingPackageError(LlmjobsError):
     """An optional package that is needed but not installed."""
+
+
+class ContextFullError(LlmjobsError):
+    """A prompt that no longer fits into the context."""
+
+
+class AnswerError(LlmjobsError):
+    """What came back is no answer."""
+
+
+class CallError(AnswerError):
+    """A request to an endpoint gave no answer: no result, another try may give one."""
+
+
+class EmptyCallError(CallError):
+    """The answer of an endpoint is whole and has no text."""
+
+
+class RefusedCallError(CallError):
+    """The server refuses this request, and would do so again: a content filter, or a request that it cannot read."""
+
+
+class UnavailableError(CallError):
+    """The endpoint cannot be reached, refuses the key, or asks to wait; no other request would do better."""
 
 
 class StoppedError(LlmjobsError):

@@ -359,6 +359,44 @@ class PromptFormat:
         return {text for text in (*named, *(str(token) for token in added.values())) if text.strip()}
 
 
+class ServerFormat:
+    """As :class:`PromptFormat`, for prompts that a server's own template and tokenizer write: little is known of them.
+
+    ``thinking`` is asked of the server, and what it sent is read from the reply's text.
+    """
+
+    bos = "the server's"
+    takes_system = True
+    ends: tuple[frozenset[int], tuple[str, ...]] = (frozenset(), ())
+
+    def __init__(self, *, uses_template: bool, thinking: Thinking | None = "off") -> None:
+        self.uses_template, self.asked = uses_template, thinking
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a reply may start with thinking, and has tokens for it."""
+        return self.uses_template and self.asked not in ("off", 0, None)
+
+    def with_system(self, system: str, messages: Sequence[ChatMessage], delimiter: str = "\n\n") -> list[ChatMessage]:
+        """Put a system text before messages, as its own message."""
+        return [{"role": "system", "content": system}, *messages] if system else list(messages)
+
+    def thinking_limit(self, all_tokens: int, answer_tokens: int) -> ThinkingLimit | None:
+        """None: no tokens can be written in the model's place."""
+        return None
+
+    def to_record(self, system: str = "") -> dict[str, Any]:
+        """What was asked of the server's template."""
+        if not self.uses_template:
+            return {}
+        return {"thinking": f"{'on' if self.is_thinking else 'off'} (asked of the server)"}
+
+    def split(self, ids: Sequence[int], text: str, stop: Sequence[str] = ()) -> SplitReply:
+        """Separate the thinking from a reply's text; ``stop`` ends the answer, not the thinking."""
+        found = split_reply(text)
+        return replace(found, answer=_until(found.answer, stop)) if self.is_thinking else found
+
+
 _CLOSED = re.compile(r"</|\[/|<\|/|\b(no|not|off|end|without|false|disabled|final|answer|response)\b|no_?think|nothink")
 """Words and marks in the last line of a prompt which mean that there is no thinking, or that it is over."""
 _ROLES = frozenset({"system", "user", "assistant", "human", "bot", "inst", "sys", "/sys", "<sys>", "model", ""})

@@ -35,7 +35,10 @@ class EvalDetails(TypedDict, total=False):
     text: str
     """A generated reply, without its thinking."""
     finish_reason: str
-    new_tokens: int
+    new_tokens: int | None
+    """None where a server did not count them."""
+    temporary: bool
+    """The call to the server failed; the next run asks again."""
 
 
 class EvalRecord(EvalDetails):

@@ -74,8 +74,8 @@ class SplitReply:
 
     thinking: str | None
     answer: str
-    tokens: int = 0
-    """Tokens of the thinking, including its closing mark; 0 if they were not counted."""
+    tokens: int | None = 0
+    """Tokens of the thinking, including its closing mark; 0 if they were not counted, None if nobody here can."""
 
 
 def split_reply(text: str, *, begun: bool = False, marks: Marks | None = None) -> SplitReply:

@@ -4,8 +4,9 @@ import pytest
 from chat_fakes import FakeBackend
 
 from llmjobs.chat.agent import Agent
-from llmjobs.chat.backend import AnswerError, ContextFullError, Sampling
+from llmjobs.chat.backend import Sampling
 from llmjobs.chat.messages import Message
+from llmjobs.errors import AnswerError, ContextFullError
 
 
 def test_the_conversation_is_sent_with_the_system_message(fake):

@@ -7,10 +7,10 @@ from chat_fakes import FakeBackend
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from llmjobs.chat.backend import ContextFullError, MessageTooLongError, Sampling, room_for
+from llmjobs.chat.backend import MessageTooLongError, Sampling, room_for
 from llmjobs.chat.messages import Message, split
 from llmjobs.chat.strategies import make_strategy, rank
-from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.errors import ContextFullError, DataError, LlmjobsError
 from llmjobs.extensions import STRATEGIES
 
 WORDS = ["red", "blue", "Ana", "dog", "lives", "in", "Rome", "what", "is", "my", "name"]

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmjobs.chat import event_stream
+from llmjobs.calls import event_stream
+from llmjobs.calls.answer import Answer
+from llmjobs.calls.endpoint import EndpointAddress
+from llmjobs.calls.event_stream import NotCompletionError, StreamedError, TooLargeError, api_url
+from llmjobs.calls.retry import RetryPolicy, retry_after_s
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.endpoint import Answer, EndpointAddress, EndpointBackend
-from llmjobs.chat.endpoint_retry import RetryPolicy, retry_after_s
-from llmjobs.chat.event_stream import NotCompletionError, StreamedError, TooLargeError, completions_url
+from llmjobs.chat.endpoint import EndpointBackend
 from llmjobs.chat.server import ChatCompletion, RefusedError, parse
 from llmjobs.errors import LlmjobsError
 
@@ -253,4 +255,4 @@ def test_any_request_is_a_conversation_or_refused(body: bytes) -> None:
     ],
 )
 def test_addresses_as_people_give_them(url: str, whole: str) -> None:
-    assert completions_url(url) == whole
+    assert api_url(url) == whole

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llmjobs.chat.backend import AnswerError, CallError, Ending, UnavailableError
+from llmjobs.chat.backend import Ending
 from llmjobs.cli import main
 from llmjobs.converse.conversations import make_scripts
+from llmjobs.errors import AnswerError, CallError, UnavailableError
 from llmjobs.work.journal import read_records
 
 KEYS = "model conversation turn kind distance strategy history context question answer expected correct status"

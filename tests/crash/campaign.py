@@ -32,7 +32,7 @@ from faults import Fault  # noqa: E402
 from mtbench_stand_in import Flaky, stand_in  # noqa: E402
 from warm_child import run_warm  # noqa: E402
 
-from llmjobs.chat.endpoint_retry import RetryPolicy  # noqa: E402
+from llmjobs.calls.retry import RetryPolicy  # noqa: E402
 from llmjobs.errors import EXIT_UNITS_FAILED  # noqa: E402
 from llmjobs.work import saving  # noqa: E402
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llmjobs.chat.endpoint_retry import RetryPolicy
+from llmjobs.calls.retry import RetryPolicy
 from llmjobs.mtbench.questions import read_questions
 
 

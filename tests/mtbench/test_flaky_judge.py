@@ -11,7 +11,7 @@ from mtbench_runs import part_of, records_of, run
 from mtbench_stand_in import FAILURES, Flaky, stand_in
 from test_mtbench_kills import start
 
-from llmjobs.chat.endpoint_retry import RetryPolicy
+from llmjobs.calls.retry import RetryPolicy
 
 RUNS_MOST = 60
 

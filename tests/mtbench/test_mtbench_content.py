@@ -6,13 +6,14 @@ from collections import Counter
 
 import pytest
 
-from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, Rate, Spending, SpendingLimitError, call_key, spent_calls
+from llmjobs.calls.spending import MinuteLimit, Rate, Spending, SpendingLimitError
 from llmjobs.errors import DataError
 from llmjobs.mtbench.agreement import read_votes
 from llmjobs.mtbench.fastchat import combine, read_answers, read_judgments
 from llmjobs.mtbench.judge_prompts import read_prompts
 from llmjobs.mtbench.judging import is_weakly_rated, read_rating, read_verdict
 from llmjobs.mtbench.questions import CATEGORIES, data_hash, read_questions, select, temperature_of
+from llmjobs.work.call_journal import CallJournal, call_key, spent_calls
 
 
 def test_the_own_bench():

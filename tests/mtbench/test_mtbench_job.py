@@ -8,7 +8,7 @@ import pytest
 from mtbench_runs import part_of, records_of, run
 from mtbench_stand_in import repeated, stand_in
 
-from llmjobs.chat.endpoint_retry import RetryPolicy
+from llmjobs.calls.retry import RetryPolicy
 from llmjobs.mtbench.fastchat import read_answers, read_judgments
 from llmjobs.work.journal import read_records
 

@@ -9,9 +9,9 @@ from os.path import commonprefix
 from typing import Any, Protocol
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Generation, Shots
-from llmjobs.benchmarks.requests import Request, common_length
+from llmjobs.benchmarks.requests import Prompt, Request, common_length
 from llmjobs.errors import ModelError, printable
-from llmjobs.prompt_format import ChatMessage, PromptFormat, Thinking, is_template_error
+from llmjobs.prompt_format import ChatMessage, PromptFormat, ServerFormat, Thinking, is_template_error
 from llmjobs.thinking import DEFAULT_BUDGET
 
 Tokens = tuple[int, ...]
@@ -134,7 +134,8 @@ class EncodedUnit:
     """Everything that a model is asked about a list of docs, in their order.
 
     Either ``requests`` is filled (log-likelihood: one entry per continuation), or ``contexts`` and ``generations``,
-    whose ``max_new_tokens`` fit after their contexts.
+    whose ``max_new_tokens`` fit after their contexts. Without a tokenizer, ``contexts`` are empty and ``prompts`` are
+    there instead.
     """
 
     requests: tuple[tuple[Request, ...], ...]
@@ -152,17 +153,20 @@ class EncodedUnit:
     """``added`` by the tokenizer's default, already ``in the text`` (a chat template), or ``none``."""
     system: str
     """``none``, ``system`` (a separate message) or ``merged`` (the template has no system role)."""
-    format: PromptFormat
+    format: PromptFormat | ServerFormat
     """How prompts are written: thinking, date, end-of-turn tokens."""
+    prompts: tuple[Prompt, ...] = ()
 
     def digest(self) -> str:
         """Return sixteen hex digits that identify every token that is asked and how replies are generated."""
         digest = hashlib.sha256()
         for options in self.requests:
-            digest.update(_bytes((r.context, r.continuation) for r in options))
+            digest.update(_bytes((r.prompt, r.ending) if r.prompt else (r.context, r.continuation) for r in options))
+        for prompt in self.prompts:
+            digest.update(_bytes((prompt,)))
         for context, how in zip(self.contexts, self.generations, strict=True):
             digest.update(_bytes((context, how)))
-        if self.generations and self.format.is_thinking:
+        if self.generations and self.format.is_thinking and isinstance(self.format, PromptFormat):
             digest.update(_bytes(self.format.cut_tokens))  # thinking that used up its tokens is ended with these
         return digest.hexdigest()[:16]
 
@@ -175,7 +179,7 @@ def encode_unit(
     benchmark: Benchmark,
     docs: Sequence[Doc],
     shots: Shots,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     *,
     max_length: int,
     chat_template: bool = False,
@@ -188,13 +192,17 @@ def encode_unit(
     """Encode all docs of one subject, each with as many shots as fit into ``max_length`` tokens.
 
     ``thinking`` and ``date`` are for the chat template (see ``prompt_format``); ``who`` begins error messages.
+    Without a ``tokenizer`` the prompts stay text or messages, with all of their shots.
 
     Raises:
         ModelError: a chat template is requested and there is none, or options would be scored inside the thinking.
 
     """
+    style = ChatStyle(chat_template, fewshot_as_turns, system)
+    if tokenizer is None:
+        return _unencoded_unit(benchmark, docs, shots, style, thinking)
     form = PromptFormat(tokenizer, who=who, uses_template=chat_template, thinking=thinking, date=date)
-    writer = PromptWriter(benchmark, shots, tokenizer, ChatStyle(chat_template, fewshot_as_turns, system), form)
+    writer = PromptWriter(benchmark, shots, tokenizer, style, form)
     encoder = Encoder(tokenizer, form)
     generated = bool(docs) and benchmark.output_type(docs[0].subject) == "generate_until"
     if not generated:
@@ -234,7 +242,31 @@ def encode_unit(
     )
 
 
-def _with_thinking(generation: Generation, form: PromptFormat) -> Generation:
+def _unencoded_unit(
+    benchmark: Benchmark, docs: Sequence[Doc], shots: Shots, style: ChatStyle, thinking: Thinking | None
+) -> EncodedUnit:
+    """The prompts as text or messages, for an engine whose server makes the tokens."""
+    form = ServerFormat(uses_template=style.chat_template, thinking=thinking)
+    writer = PromptWriter(benchmark, shots, None, style, form)
+    count, generated = len(shots.examples), bool(docs) and benchmark.output_type(docs[0].subject) == "generate_until"
+    written = [writer.prompts(doc, count, generated) for doc in docs]
+    requests = [tuple(Request((), (), prompt, ending) for prompt, ending in options) for options in written]
+    return EncodedUnit(
+        requests=() if generated else tuple(requests),
+        contexts=((),) * len(docs) if generated else (),
+        generations=tuple(_with_thinking(benchmark.generation(doc), form) for doc in docs) if generated else (),
+        shots_used=(count,) * len(docs),
+        truncated=(False,) * len(docs),
+        joined=(False,) * len(docs),
+        shortened=(False,) * len(docs),
+        bos=form.bos,
+        system=writer.system_role,
+        format=form,
+        prompts=tuple(options[0][0] for options in written) if generated else (),
+    )
+
+
+def _with_thinking(generation: Generation, form: PromptFormat | ServerFormat) -> Generation:
     """Add room for the thinking.
 
     Nothing may stop generation earlier, because the end of the answer is searched in the whole reply.
@@ -242,7 +274,7 @@ def _with_thinking(generation: Generation, form: PromptFormat) -> Generation:
     if not form.is_thinking:
         return replace(generation, stop=(*generation.stop, *form.ends[1]))
     budget = form.asked if isinstance(form.asked, int) else DEFAULT_BUDGET
-    most = max(budget, len(form.cut_tokens))
+    most = max(budget, len(form.cut_tokens)) if isinstance(form, PromptFormat) else budget
     return replace(generation, stop=(), max_new_tokens=generation.max_new_tokens + most)
 
 
@@ -267,9 +299,9 @@ class PromptWriter:
         self,
         benchmark: Benchmark,
         shots: Shots,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         style: ChatStyle,
-        prompt_format: PromptFormat | None = None,
+        prompt_format: PromptFormat | ServerFormat | None = None,
     ) -> None:
         self.delimiter = benchmark.target_delimiter
         self.shots = shots
@@ -287,15 +319,34 @@ class PromptWriter:
         contexts = [self._context(question, count) for question in doc.questions]
         if len(contexts) == 1:
             contexts *= len(doc.continuations)
-        continuations = doc.continuations
+        return [Text(context, text) for context, text in zip(contexts, self._continuations(doc), strict=True)]
+
+    def prompts(self, doc: Doc, count: int, generated: bool) -> list[tuple[Prompt, str]]:
+        """As :meth:`write`, but with messages where a chat template is to write them."""
+        if not self.style.chat_template:
+            texts = self.write(doc, count, generated)
+            shifted = texts if generated else [_shift_space(text) for text in texts]
+            return [(Prompt(text.context), text.continuation) for text in shifted]
+        messages = [self._with_system(question, count) for question in doc.questions]
+        asked = [Prompt(messages=tuple((one["role"], one["content"]) for one in found)) for found in messages]
+        if generated:
+            return [(asked[0], "")]
+        endings = self._continuations(doc)
+        return list(zip(asked * len(endings) if len(asked) == 1 else asked, endings, strict=True))
+
+    def _continuations(self, doc: Doc) -> tuple[str, ...]:
         if self.style.chat_template:
-            continuations = tuple(text.removeprefix(self.delimiter) for text in continuations)
-        return [Text(context, text) for context, text in zip(contexts, continuations, strict=True)]
+            return tuple(text.removeprefix(self.delimiter) for text in doc.continuations)
+        return doc.continuations
+
+    def _with_system(self, question: str, count: int) -> list[ChatMessage]:
+        return self.format.with_system(self.system_text, self._messages(question, count), self.shots.delimiter)
 
     def _context(self, question: str, count: int) -> str:
         if not self.style.chat_template:
             return _join(self.style.system or "", self.shots.render(count) + question, self.shots.delimiter)
-        messages = self.format.with_system(self.system_text, self._messages(question, count), self.shots.delimiter)
+        assert isinstance(self.format, PromptFormat)
+        messages = self._with_system(question, count)
         try:
             return self.format.render(messages)
         except Exception as error:

@@ -5,19 +5,39 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model reads, before anybody makes tokens of it: messages for its chat template, or plain text."""
+
+    text: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
+    """Role and content of each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One log-likelihood: the sum of log P(continuation | context) over the continuation's tokens."""
+    """One log-likelihood: the sum of log P(continuation | context) over the continuation's tokens.
+
+    An engine without a tokenizer gets ``prompt`` and ``ending`` in place of the tokens: the same as text.
+    """
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
+    prompt: Prompt | None = None
+    ending: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The answer to a :class:`Request`, in nats; ``is_greedy``: greedy decoding gives the continuation."""
+    """The answer to a :class:`Request`, in nats; ``is_greedy``: greedy decoding gives the continuation.
+
+    ``error`` says why there is none (``loglikelihood`` is not a number then); ``is_temporary``: another try may give
+    one.
+    """
 
     loglikelihood: float
     is_greedy: bool
+    error: str | None = None
+    is_temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmjobs.chat.backend import AnswerError, Backend, Ending, FinishReason, Sampling, room_for
+from llmjobs.chat.backend import Backend, Ending, FinishReason, Sampling, room_for
 from llmjobs.chat.messages import Message
 from llmjobs.chat.strategies import NoHistory, Plan, Strategy, make_strategy
+from llmjobs.errors import AnswerError
 from llmjobs.thinking import ThinkingFilter, split_reply
 
 

@@ -166,25 +166,5 @@ def drain(stream: AnswerStream) -> tuple[str, Ending]:
 # Errors of a turn. None of them changes the conversation.
 
 
-class ContextFullError(LlmjobsError):
-    """The conversation no longer fits into the context."""
-
-
 class MessageTooLongError(LlmjobsError):
     """The system prompt and the newest message alone do not fit into the context."""
-
-
-class AnswerError(LlmjobsError):
-    """The reply is not an answer."""
-
-
-class CallError(AnswerError):
-    """A request to an endpoint gave no answer. It is not a result; another try may succeed."""
-
-
-class EmptyCallError(CallError):
-    """The endpoint's answer is complete but has no text."""
-
-
-class UnavailableError(CallError):
-    """The endpoint cannot be reached, refuses the key, or asks to wait; other requests would fail too."""

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Self
 
+from llmjobs.calls.endpoint import EndpointAddress, WholeAnswers
+from llmjobs.calls.parameters import Parameters
+from llmjobs.calls.spending import MinuteLimit, Spending
 from llmjobs.chat.backend import Backend
-from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend, Parameters, WholeAnswers
-from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Spending
+from llmjobs.chat.endpoint import EndpointBackend
+from llmjobs.chat.paid_calls import PaidBackend
 from llmjobs.clocks import measured
 from llmjobs.engines.registry import open_model
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.work.call_journal import CallJournal
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.held_model import HeldModel
 

@@ -26,11 +26,11 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llmjobs.chat.agent import Answering, Reply
-from llmjobs.chat.backend import Backend, ContextFullError, MessageTooLongError, Sampling
+from llmjobs.chat.backend import Backend, MessageTooLongError, Sampling
 from llmjobs.chat.messages import Message, read_messages, split
 from llmjobs.chat.open_backend import open_backend
 from llmjobs.chat.strategies import make_strategy
-from llmjobs.errors import EXIT_OK, DataError, LlmjobsError, MissingPackageError, plain_reason
+from llmjobs.errors import EXIT_OK, ContextFullError, DataError, LlmjobsError, MissingPackageError, plain_reason
 from llmjobs.manifest.chat import ChatSection
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.work.signals import StopRequestedError

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llmjobs.chat.backend import ContextFullError, MessageTooLongError
+from llmjobs.chat.backend import MessageTooLongError
 from llmjobs.chat.messages import Exchange, Message, Parts, split
+from llmjobs.errors import ContextFullError
 from llmjobs.extensions import STRATEGIES, load
 
 

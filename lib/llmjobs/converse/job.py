@@ -10,26 +10,20 @@ from typing import Any
 
 import click
 
+from llmjobs.calls.spending import Spending
 from llmjobs.chat.agent import Agent, Reply
-from llmjobs.chat.backend import (
-    AnswerError,
-    CallError,
-    ContextFullError,
-    EmptyCallError,
-    MessageTooLongError,
-    Sampling,
-)
+from llmjobs.chat.backend import MessageTooLongError, Sampling
 from llmjobs.chat.open_backend import OpenBackend, UnitBackends
-from llmjobs.chat.paid_calls import Spending, spent_calls
 from llmjobs.clocks import DeviceClock, measured
 from llmjobs.converse.conversations import Script, Turn
 from llmjobs.converse.summary import record_printer, render_summary, summarize
 from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, turn_asked, with_limit
 from llmjobs.engines.registry import devices
-from llmjobs.errors import LlmjobsError
+from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.run_study import run_study
+from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.outcome import Outcome

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llmjobs.chat.paid_calls import Spending, spending_lines
+from llmjobs.calls.spending import Spending, spending_lines
 from llmjobs.converse.tasks import ConverseTask
 from llmjobs.errors import printable
 from llmjobs.eval.summary import failed_lines

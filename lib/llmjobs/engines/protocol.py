@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.benchmarks.requests import Prompt, Request, Score
+from llmjobs.calls.paid import PaidCalls
 from llmjobs.clocks import DeviceClock
 from llmjobs.engines.locate import Located
 from llmjobs.engines.pass_time import Budget
@@ -44,8 +45,9 @@ class Description:
     dtype: str
     """Number format of the floating-point weights; if there are several, the one with the largest share."""
     quantization: str
-    parameters: int
-    weight_bytes: int
+    parameters: int | None
+    """None where a server does not say."""
+    weight_bytes: int | None
     attention: str
     has_chat_template: bool
     engine: str = "transformers"
@@ -86,7 +88,9 @@ class Tokenizer(Protocol):
 
 
 def prefix_token_id(tokenizer: Any) -> int | None:
-    """The token used for an empty context, as in lm-eval: BOS, otherwise EOS."""
+    """The token used for an empty context, as in lm-eval: BOS, otherwise EOS; None without a tokenizer."""
+    if tokenizer is None:
+        return None
     found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return found if isinstance(found, int) else None
 
@@ -196,8 +200,9 @@ class Sampling:
 class Asked:
     """A context of token ids and how to continue it; each row of a batch has its own settings.
 
-    ``temperature`` 0 is greedy; ``top_p`` and ``seed`` are only used above 0. ``thinking`` is for replies that begin
-    with thinking; an engine that cannot insert tokens ignores it.
+    An engine without a tokenizer gets ``prompt``, and an empty context. ``temperature`` 0 is greedy; ``top_p`` and
+    ``seed`` are only used above 0. ``thinking`` is for replies that begin with thinking; an engine that cannot insert
+    tokens ignores it.
     """
 
     context: Sequence[int]
@@ -207,6 +212,7 @@ class Asked:
     top_p: float = 1.0
     seed: int = 0
     thinking: ThinkingLimit | None = None
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,17 +222,20 @@ class Generation:
     ``text`` ends before the stop string; ``token_ids`` are all that were generated, an end token included.
     ``finish_reason``: ``eos``, ``stop`` (a stop string), ``length``, or ``error`` with a line in ``error``.
     ``cut_tokens``: how many tokens at the context's beginning were cut off. ``thinking_cut``: the thinking used up its
-    tokens and was ended.
+    tokens and was ended. ``thinking``: what a server sent apart from the answer. ``is_temporary``: after
+    an error, another try may give an answer. A server may not count tokens.
     """
 
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str
-    prompt_tokens: int
-    new_tokens: int
+    prompt_tokens: int | None
+    new_tokens: int | None
     cut_tokens: int = 0
     error: str | None = None
     thinking_cut: bool = False
+    thinking: str | None = None
+    is_temporary: bool = False
 
 
 class Generator(Protocol):
@@ -310,7 +319,7 @@ class Engine(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """A :class:`Tokenizer`."""
+        """A :class:`Tokenizer`; None where a server makes the tokens, so that prompts stay text or messages."""
 
     @property
     def max_length(self) -> int:
@@ -370,6 +379,17 @@ class NextTokenEngine(Protocol):
             ModelError: the tokens do not fit, or the model's output is not a number.
 
         """
+
+
+class RemoteEngine(Engine, Protocol):
+    """An engine whose calls may cost money."""
+
+    @property
+    def changes(self) -> Mapping[str, str]:
+        """The parameters that the server does not take, learned or not yet (see ``calls.parameters``)."""
+
+    def pay_with(self, calls: PaidCalls | None, *, workers: int = 1, timeout_s: float = 120.0) -> None:
+        """Make all further calls through ``calls``, ``workers`` of them at a time; None ends what runs ahead."""
 
 
 class EngineModule(Protocol):

@@ -21,8 +21,8 @@ SHARE_OF_FREE_MEMORY = 0.5
 
 
 def engine_of(spec: ModelSpec) -> EngineModule:
-    """The module of the engine that runs ``spec``; for an endpoint, one that refuses it in one line."""
-    return _module(engine_name(spec.engine, spec.id))
+    """The module of the engine that runs ``spec``."""
+    return _module(engine_name(spec.engine, spec.id, spec.endpoint))
 
 
 def _module(name: str) -> EngineModule:
@@ -61,7 +61,9 @@ def local_path(spec: ModelSpec) -> Path | None:
 
 def devices(specs: Iterable[ModelSpec] = ()) -> list[str]:
     """Types of the devices that the engines of ``specs`` can use here, best first."""
-    names = dict.fromkeys(engine_name(spec.engine, spec.id) for spec in specs) or [engine_name("auto", "")]
+    names = dict.fromkeys(engine_name(spec.engine, spec.id, spec.endpoint) for spec in specs) or [
+        engine_name("auto", "")
+    ]
     found = dict.fromkeys(device for name in names for device in _module(name).devices())
     return [*(device for device in found if device != "cpu"), "cpu"]
 

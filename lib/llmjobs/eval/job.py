@@ -7,17 +7,19 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import click
 
 from llmjobs.benchmarks.base import Doc, Grade
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
-from llmjobs.benchmarks.requests import Score, common_length
-from llmjobs.clocks import DeviceClock, measured
+from llmjobs.benchmarks.requests import Request, Score, common_length
+from llmjobs.calls.paid import PaidCalls
+from llmjobs.calls.spending import MinuteLimit
+from llmjobs.clocks import DeviceClock, Span, measured
 from llmjobs.engines.kept_trials import Known
 from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import UnitPlan
@@ -28,17 +30,21 @@ from llmjobs.engines.protocol import (
     Generation,
     Generator,
     ProbeResult,
+    RemoteEngine,
     Scorer,
     prefix_token_id,
 )
 from llmjobs.engines.registry import devices, open_model, prefetch
 from llmjobs.errors import LlmjobsError
+from llmjobs.eval.calls import ask_again, make_spending
 from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, eval_section, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.prompt_format import PromptFormat
+from llmjobs.manifest.endpoints import EndpointLimits
+from llmjobs.prompt_format import PromptFormat, ServerFormat
 from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.run_study import run_study
+from llmjobs.work.call_journal import CallJournal, spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder, read_object
 from llmjobs.work.held_model import HeldModel
@@ -95,6 +101,17 @@ def asked_as(encoded: EncodedUnit, at: int) -> EvalDetails:
     return asked
 
 
+def times_of(span: Span, effective: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured; of a model on a server only the real time: this machine's CPU and memory are not its own."""
+    found = span.to_record()
+    return {"real_s": found["real_s"]} if effective.get("engine") == "endpoint" else found
+
+
+def again(failed: Score | Generation) -> EvalDetails:
+    """The mark of a question that the next run asks again."""
+    return {"temporary": True} if failed.is_temporary else {}
+
+
 @dataclass
 class LoglikelihoodWork:
     """Log-likelihoods of every option, one batch per step. Docs that cannot be scored are in the last step."""
@@ -125,7 +142,7 @@ class LoglikelihoodWork:
             scores = self.scorer.score_batch(self.plan, index)
         pairs = zip(batch.docs, scores, strict=True)
         records = [self._record(self.docs[at], row) for at, row in pairs]
-        return Step(records, {"items": len(records), "tokens": batch.tokens, **span.to_record()})
+        return Step(records, {"items": len(records), "tokens": batch.tokens, **times_of(span, self.effective)})
 
     def state(self) -> Mapping[str, Any]:
         """The batch size that out-of-memory errors left."""
@@ -134,6 +151,9 @@ class LoglikelihoodWork:
     def _record(self, doc: Doc, scores: Sequence[Score]) -> EvalRecord:
         values = [score.loglikelihood for score in scores]
         shots = asked_as(self.encoded, doc.doc_id)
+        if failed := next((score for score in scores if score.error), None):
+            failure: EvalDetails = {"error": failed.error or "", **again(failed), **shots}
+            return record_of(self.task, doc, None, **failure)
         if not all(map(math.isfinite, values)):
             details: EvalDetails = {"error": self.engine.not_finite_reason, **shots}
             return record_of(self.task, doc, None, **details)
@@ -179,8 +199,8 @@ class GenerationWork:
                 self._ready = True
             replies = self.generator.generate([self._asked(doc) for doc in docs])
         records = [self._record(doc, reply) for doc, reply in zip(docs, replies, strict=True)]
-        tokens = sum(reply.prompt_tokens + reply.new_tokens for reply in replies)
-        return Step(records, {"items": len(records), "tokens": tokens, **span.to_record()})
+        tokens = sum((reply.prompt_tokens or 0) + (reply.new_tokens or 0) for reply in replies)
+        return Step(records, {"items": len(records), "tokens": tokens, **times_of(span, self.effective)})
 
     def state(self) -> Mapping[str, Any]:
         """The rows that run at once after out-of-memory errors, and how they are decoded."""
@@ -197,10 +217,13 @@ class GenerationWork:
             thinking=self.encoded.format.thinking_limit(
                 how.max_new_tokens, self.task.data.benchmark.generation(doc).max_new_tokens
             ),
+            prompt=self.encoded.prompts[doc.doc_id] if self.encoded.prompts else None,
         )
 
     def _record(self, doc: Doc, reply: Generation) -> EvalRecord:
         thinking = self.encoded.format.split(reply.token_ids, reply.text, self._stop(doc))
+        if reply.thinking is not None:
+            thinking = replace(thinking, thinking=reply.thinking, tokens=None)
         grade = None if reply.error else self.task.data.benchmark.grade_text(doc, thinking.answer)
         details: EvalDetails = {
             "text": thinking.answer,
@@ -215,6 +238,7 @@ class GenerationWork:
             details["thinking_cut"] = True
         if reply.error:
             details["error"] = reply.error
+            details |= again(reply)
         if reply.cut_tokens:
             details["cut_tokens"] = reply.cut_tokens
         return record_of(self.task, doc, grade, **details)
@@ -240,11 +264,14 @@ class EvalJob:
         self._held: HeldModel[ModelSpec, EvalModel] = HeldModel()
         self._prefetches = True
         self._date: datetime.date | None = None
+        self.spending = make_spending(self.section)
+        self._minutes: dict[str, MinuteLimit] = {}
 
     def for_worker(self) -> "EvalJob":
         """A copy without a loaded model for another machine, on which the next model is not known."""
         other = copy.copy(self)
         other._held, other._prefetches = HeldModel(), False
+        del other.spending, other._minutes  # units that ask an endpoint stay with the command
         return other
 
     def units(self) -> Sequence[Unit]:
@@ -255,6 +282,9 @@ class EvalJob:
             unit = task.unit(self.section.seed)
             self.tasks[unit.path] = task
             units.append(unit)
+            if task.model.endpoint:
+                ask_again(self.folder, unit)
+        self.spending.book_past(spent_calls(self.folder.path / self.name))
         return units
 
     @contextmanager
@@ -263,8 +293,14 @@ class EvalJob:
         task = self.tasks[unit.path]
         if task.error:
             raise LlmjobsError(task.error)
+        with ExitStack() as stack:
+            yield self._opened(unit, task, saved, stack)
+
+    def _opened(self, unit: Unit, task: Task, saved: Saved | None, stack: ExitStack) -> Work:
         with measured() as span:
             bench = self.loaded(task.model)
+            if task.model.endpoint:
+                self._pay(unit, task.model, bench.engine, stack)
             work = self._work(task, bench, saved)
         write_docs(self.folder, task.data)
         if saved and saved.killed_for_memory:
@@ -272,8 +308,19 @@ class EvalJob:
         limits = bench.limits.to_record()
         mapped = {"mapped_weight_bytes": bench.engine.mapped_weight_bytes}
         took = {"load_s": self._held.take_load_s(), "prepare_s": bench.take_prepare_s()}
-        work.opening = {**span.to_record(), **took, **mapped, "items": 0, **limits}
-        yield work
+        work.opening = {**times_of(span, work.effective), **took, **mapped, "items": 0, **limits}
+        return work
+
+    def _pay(self, unit: Unit, spec: ModelSpec, engine: Engine, stack: ExitStack) -> None:
+        """Let a unit's calls go through its own journal, within the limits of the whole run."""
+        remote = cast(RemoteEngine, engine)
+        limits = self.section.endpoints.get(spec.name, EndpointLimits())
+        minute = self._minutes.setdefault(spec.name, MinuteLimit(limits.requests_per_minute, limits.tokens_per_minute))
+        journal = CallJournal(self.folder.path / unit.path)
+        stack.callback(journal.close)
+        calls = PaidCalls(journal, spec.name, self.spending, minute, remote.changes)
+        remote.pay_with(calls, workers=limits.concurrency, timeout_s=self.section.timeout_s)
+        stack.callback(remote.pay_with, None)
 
     def close(self) -> None:
         """Free the model."""
@@ -294,7 +341,9 @@ class EvalJob:
 
     def summarize(self, outcome: Outcome) -> tuple[Mapping[str, Any], str]:
         """Accuracy by model, benchmark and subject."""
-        part = summarize(self.folder, [task.unit(self.section.seed) for task in self.tasks.values()], outcome)
+        part = summarize(
+            self.folder, [task.unit(self.section.seed) for task in self.tasks.values()], outcome, self.spending
+        )
         outcome.in_error = sum(model["errors"] for model in part["models"])
         return part, render_summary(part)
 
@@ -340,7 +389,8 @@ class EvalJob:
         )
         bench.note_prompts(encoded.format, spec.system or "")
         if not generates:
-            bench.prepare_scoring(_extent(encoded, [one for one in self.tasks.values() if one.model == spec]))
+            extent = _extent(encoded, [one for one in self.tasks.values() if one.model == spec])
+            bench.prepare_scoring(extent, encoded.requests if spec.endpoint else ())
         effective = {
             **bench.effective,
             "bos": encoded.bos,
@@ -366,7 +416,8 @@ class EvalJob:
             prefix_token_id=prefix_token_id(bench.engine.tokenizer),
         )
         log.info("%s: %s", data.key, plan.describe())
-        bench.scorer.token_limit = bench.limits.tokens(saved, plan)
+        if not spec.endpoint:
+            bench.scorer.token_limit = bench.limits.tokens(saved, plan)
         bench.write()
         effective |= {
             "prompts": encoded.digest(),
@@ -426,20 +477,23 @@ class EvalModel:
             self._take_probe(mine)
         self.write()
 
-    def prepare_scoring(self, extent: Extent) -> None:
-        """Choose the scoring path and the batch size, unless this run has recorded them already."""
+    def prepare_scoring(self, extent: Extent, docs: Sequence[Sequence[Request]] = ()) -> None:
+        """Choose the scoring path and the batch size, unless this run has recorded them already.
+
+        ``docs`` are for an engine that has no tokens of its own to try.
+        """
         began = time.monotonic()
         if self.probe is None:
-            self._take_probe(self._probed(extent))
+            self._take_probe(self._probed(extent, docs))
         if self.batch_tokens is None:
             self.budget = self._measured_budget(extent, time.monotonic() - began)
             self.batch_tokens = self.budget.batch_tokens
         self._prepare_s += time.monotonic() - began
 
-    def _probed(self, extent: Extent) -> ProbeResult:
+    def _probed(self, extent: Extent, docs: Sequence[Sequence[Request]]) -> ProbeResult:
         if (kept := self.scorer.recall(self._known.get("probe"))) is not None:
             return kept
-        found = self.scorer.probe(most_tokens=extent.study_tokens)
+        found = self.scorer.probe(docs, most_tokens=extent.study_tokens)
         self._known.put("probe", found.to_builtin())
         return found
 
@@ -458,7 +512,7 @@ class EvalModel:
         """What this run recorded on this machine with this build."""
         return self._earlier.get(name) if self._earlier.get("measured_on") == self._known.digest else None
 
-    def note_prompts(self, prompt_format: PromptFormat, system: str) -> None:
+    def note_prompts(self, prompt_format: PromptFormat | ServerFormat, system: str) -> None:
         """Warn once about what the chat template adds to the prompts, and record it in ``model.json``."""
         if self._prompts is not None:
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmjobs.benchmarks.base import LETTERS, Benchmark, Doc
 from llmjobs.benchmarks.registry import benchmark_class, names
+from llmjobs.calls.spending import Spending, spending_lines
 from llmjobs.changed_prompts import ChangedPrompts, count_changed
 from llmjobs.clocks import NO_GPU_TIME
 from llmjobs.errors import printable
@@ -24,8 +25,10 @@ from llmjobs.work.units import Unit
 CONFIDENCE = "95% Wilson"
 
 
-def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dict[str, Any]:
-    """The ``eval`` part of ``summary.json``. Times are summed over all attempts."""
+def summarize(
+    folder: RunFolder, units: Sequence[Unit], outcome: Outcome, spending: Spending | None = None
+) -> dict[str, Any]:
+    """The ``eval`` part of ``summary.json``, with times summed over all attempts, and what calls to endpoints took."""
     groups: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         groups[unit.group].append(unit)
@@ -35,6 +38,7 @@ def summarize(folder: RunFolder, units: Sequence[Unit], outcome: Outcome) -> dic
         "models": [_model(folder, name, members) for name, members in groups.items()],
         "units_missing": [path for path in missing if path not in outcome.failed],
         "units_failed": [{"unit": path, "error": line} for path, line in outcome.failed.items()],
+        **({"spending": spending.to_record()} if spending and spending.calls else {}),
     }
 
 
@@ -83,6 +87,8 @@ def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: floa
     anon = max((line["peak_anon_bytes"] for line in timings if line.get("peak_anon_bytes")), default=None)
     mapped = max((n for line in timings if (n := line.get("mapped_weight_bytes")) is not None), default=None)
     device = str(read_object(folder.path / "eval" / name / "model.json").get("device", "unknown"))
+    if device == "server":
+        return {"real_s": round(real_s, 3), **ON_A_SERVER}
     return {
         "real_s": round(real_s, 3),
         "user_s": round(_sum(timings, "user_s"), 3),
@@ -95,6 +101,19 @@ def _times(folder: RunFolder, name: str, timings: Sequence[Record], real_s: floa
         "peak_device_bytes": max(device_peaks, default=None),
         **_each_device(timings),
     }
+
+
+ON_A_SERVER: Mapping[str, Any] = {
+    "user_s": None,
+    "system_s": None,
+    "gpu_s": None,
+    "gpu_s_reason": "the model ran on a server",
+    "load_s": None,
+    "peak_rss_bytes": None,
+    "needed_bytes": None,
+    "peak_device_bytes": None,
+}
+"""Of a model behind an endpoint only the real time is known; this machine's CPU and memory are not the model's."""
 
 
 def _each_device(timings: Sequence[Record]) -> dict[str, Any]:
@@ -187,6 +206,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     lines += failed_lines(summary["units_failed"])
     if summary["units_missing"]:
         lines.append(f"not finished: {plural(len(summary['units_missing']), 'unit')}; run the same command to resume")
+    lines += spending_lines(summary.get("spending"))
     reasons = {m["gpu_s_reason"] for m in summary["models"] if m["gpu_s"] is None and m["gpu_s_reason"]}
     lines += [f"GPU –: {reason}" for reason in sorted(reasons)]
     lines.append(
@@ -232,7 +252,7 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         f"{model['questions']:,}",
         f"{model['questions_per_s']:.1f}" if model["questions_per_s"] else DASH,
         seconds(model["real_s"]),
-        seconds(model["user_s"] + model["system_s"]),
+        seconds(None if model["user_s"] is None else model["user_s"] + model["system_s"]),
         seconds(model["gpu_s"]),
         gib(needed),
         gib(model["peak_rss_bytes"]),

@@ -106,7 +106,8 @@ class Task:
             "fewshot_hash": self.data.fewshot.hash if self.data.fewshot else None,
             "seed": seed,
         }
-        return Unit(f"eval/{spec.name}/{self.data.key}", declared, spec.name, self.data.count)
+        path = f"eval/{spec.name}/{self.data.key}"
+        return Unit(path, declared, spec.name, self.data.count, stays=bool(spec.endpoint))
 
 
 def make_tasks(study: Manifest, revisions: Revisions) -> list[Task]:

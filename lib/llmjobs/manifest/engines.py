@@ -7,6 +7,7 @@ ENGINES: dict[str, str] = {
     "transformers": "llmjobs.engines.transformers.engine",
     "llama.cpp": "llmjobs.engines.llama_cpp.engine",
     "vllm": "llmjobs.engines.vllm.engine",
+    "endpoint": "llmjobs.engines.endpoint.engine",
 }
 """Name in a manifest → module with the functions of ``llmjobs.engines.protocol.EngineModule``."""
 
@@ -22,8 +23,10 @@ def engine_names() -> list[str]:
     return ["auto", *ENGINES]
 
 
-def engine_name(wanted: str, model_id: str) -> str:
-    """The engine that runs a model; ``auto`` chooses by its id."""
+def engine_name(wanted: str, model_id: str, endpoint: str | None = None) -> str:
+    """The engine that runs a model; ``auto`` chooses by its id, and a server's address comes first."""
+    if endpoint:
+        return "endpoint"
     if wanted != "auto":
         return wanted
     return "llama.cpp" if is_gguf(model_id) else "transformers"

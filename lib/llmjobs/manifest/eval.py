@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from llmjobs.benchmarks.base import Benchmark, Options, OutputType
 from llmjobs.benchmarks.custom import Columns, Custom, custom_class
 from llmjobs.benchmarks.registry import benchmark_class, names
+from llmjobs.manifest.endpoints import EndpointLimits, SpendingLimit
 from llmjobs.manifest.fields import DataPath, FileName, Revision, Section, ShortText, slug
 from llmjobs.manifest.suggest import one_of
 
@@ -119,6 +120,14 @@ class EvalSection(Section):
     """Tokens per forward pass. `auto` measures a good value once at the start."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """CPU threads. `auto` uses the physical cores."""
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """How long to wait for an endpoint that sends no text, in seconds."""
+    endpoints: dict[str, EndpointLimits] = Field(default_factory=dict)
+    """Limits and prices, by name, of the models of `models:` that are endpoints."""
+    spending: SpendingLimit = Field(default_factory=SpendingLimit)
+    """Spending limit for the paid calls of a run."""
+    currency: ShortText = "USD"
+    """Currency of the prices and of `spending: {cost: …}`. It is only a label; nothing is converted."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -162,7 +162,7 @@ def _model_id(value: str, info: ValidationInfo) -> str:
         raise ValueError(f"{value} is the address of a web page; write id: {match['id']}{revision}")
     if value.startswith(("http://", "https://")):
         raise ValueError(
-            f"{value} is an address; for a model on a server, write id: NAME and endpoint: {value}; for a "
+            f"{value} is an address; for a model on a server, write model: NAME and endpoint: {value}; for a "
             "model on the hub, write id: OWNER/NAME"
         )
     if match := re.match(r"([a-z][a-z0-9+.-]{1,9})://", value):

@@ -25,7 +25,7 @@ class ModelSpec(Section):
     name: FileName = Field(default="", validate_default=False)
     """Name of the model in results and reports. Default: derived from the id and the quantization."""
     engine: Annotated[str, OneOf(engine_names)] = "auto"
-    """Program that runs the model. `auto` chooses by the id. Not for an endpoint."""
+    """Program that runs the model. `auto` chooses by the id; with `endpoint:` it is `endpoint`."""
     revision: Revision | None = None
     """Branch, tag or commit on the hub. It is resolved to a commit when the run starts, and recorded."""
     device: Device = "auto"
@@ -51,7 +51,8 @@ class ModelSpec(Section):
     max_model_len: Literal["auto"] | Annotated[int, Field(ge=16, le=1 << 24)] = "auto"
     """vLLM: longest input and reply together, in tokens. `auto`: as the model was made for."""
     chat_template: bool = False
-    """Format prompts with the tokenizer's chat template, for instruct models."""
+    """Format prompts with the tokenizer's chat template, for instruct models. With `endpoint:` the default is true: the
+    server gets messages."""
     fewshot_as_turns: bool = True
     """With a chat template, send each worked example as a user turn and an assistant turn. If false, send everything as
     one message."""
@@ -67,7 +68,7 @@ class ModelSpec(Section):
     pickle_weights: bool = False
     """Allow weights that are not in safetensors format. Loading them can run code."""
     endpoint: Address | None = None
-    """URL of an OpenAI-compatible server to use instead of a local model (chat, converse, mtbench)."""
+    """URL of an OpenAI-compatible server that runs the model. `id` (or `model`) is the model's name there."""
     api_key_env: VariableName | None = None
     """Name of the environment variable that contains the API key. Never put the key itself into a manifest."""
 
@@ -77,6 +78,7 @@ class ModelSpec(Section):
         """``- meta-llama/Llama-3.2-1B`` is short for ``- id: …``; the name is derived."""
         if isinstance(value, str):
             value = {"id": value}
+        value = _on_a_server(value) if isinstance(value, dict) else value
         if isinstance(value, dict) and isinstance(value.get("thinking"), bool):  # so YAML reads ``on`` and ``off``
             value = value | {"thinking": "on" if value["thinking"] else "off"}
         if isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] and not value.get("name"):
@@ -96,8 +98,10 @@ class ModelSpec(Section):
             raise ValueError("float16 does not work on the CPU; use dtype: auto, bfloat16 or float32")
         if self.device_map == "auto" and self.device not in ("auto", "cuda"):
             raise ValueError("device_map: auto spreads a model over GPUs; remove it or use device: cuda")
-        if self.endpoint and self.engine != "auto":
-            raise ValueError("engine only applies to models on this machine; remove engine: or endpoint:")
+        if self.endpoint and self.engine not in ("auto", "endpoint"):
+            raise ValueError(f"engine: {self.engine} runs a model on this machine; remove it or the endpoint")
+        if self.engine == "endpoint" and not self.endpoint:
+            raise ValueError("engine: endpoint needs the server's address; add endpoint: http://HOST:PORT/v1")
         self._check_engine()
         if self.api_key_env and not self.endpoint:
             raise ValueError("api_key_env only applies to endpoints; add endpoint: or remove this key")
@@ -106,7 +110,9 @@ class ModelSpec(Section):
     @property
     def engine_settings(self) -> dict[str, Any]:
         """Settings that only concern the engine, for a unit's declared settings; empty for transformers."""
-        engine = None if self.endpoint else engine_name(self.engine, self.id)
+        if self.endpoint:
+            return {"endpoint": self.endpoint}
+        engine = engine_name(self.engine, self.id)
         if engine == "llama.cpp":
             return {"gpu_layers_asked": self.gpu_layers, "kv_cache_asked": self.kv_cache}
         if engine == "vllm":
@@ -116,6 +122,10 @@ class ModelSpec(Section):
     def _check_engine(self) -> None:
         """Refuse settings of another engine."""
         if self.endpoint:
+            fields = ("quantization", "dtype", "device", "device_map", "gpu_layers", "kv_cache")
+            fixed = [key for key in fields if getattr(self, key) != type(self).model_fields[key].default]
+            if fixed:
+                raise ValueError(f"{fixed[0]} is decided where the server was started; remove it or the endpoint")
             return
         engine = engine_name(self.engine, self.id)
         if engine != "vllm" and any(getattr(self, name) != default for name, default in VLLM_ONLY.items()):
@@ -150,3 +160,12 @@ class ModelSpec(Section):
     def thinking_tokens(self) -> int:
         """Tokens that a reply may use for thinking, in addition to the answer."""
         return self.thinking if isinstance(self.thinking, int) else DEFAULT_BUDGET if self.thinking == "on" else 0
+
+
+def _on_a_server(value: dict[str, Any]) -> dict[str, Any]:
+    """``model:`` is another word for the name of a model on a server, whose address may stand in ``id:`` too."""
+    if "model" in value and isinstance(value.get("id"), str) and value["id"].startswith(("http://", "https://")):
+        value = {"endpoint": value["id"], **{key: one for key, one in value.items() if key != "id"}}
+    if value.get("endpoint") and "model" in value and "id" not in value:
+        value = {("id" if key == "model" else key): one for key, one in value.items()}
+    return {"chat_template": True, **value} if value.get("endpoint") else value

@@ -12,24 +12,17 @@ from typing import Any, Protocol, cast
 
 import click
 
+from llmjobs.calls.concurrent_calls import Lookahead
+from llmjobs.calls.spending import BYTES_A_TOKEN, Rate, Spending
 from llmjobs.chat.agent import Agent, Reply
-from llmjobs.chat.backend import (
-    AnswerError,
-    CallError,
-    ContextFullError,
-    MessageTooLongError,
-    Sampling,
-    UnavailableError,
-)
-from llmjobs.chat.endpoint import BYTES_A_TOKEN
+from llmjobs.chat.backend import MessageTooLongError, Sampling
 from llmjobs.chat.open_backend import OpenBackend, UnitBackends
-from llmjobs.chat.paid_calls import Rate, Spending, spent_calls
 from llmjobs.clocks import DeviceClock, measured
 from llmjobs.engines.registry import devices
-from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.errors import AnswerError, CallError, ContextFullError, DataError, LlmjobsError, UnavailableError
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.manifest.mtbench import EndpointLimits, JudgeSpec, Price
-from llmjobs.mtbench.concurrent_calls import Lookahead
+from llmjobs.manifest.endpoints import EndpointLimits, Price
+from llmjobs.manifest.mtbench import JudgeSpec
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
 from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
@@ -41,6 +34,7 @@ from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_benc
 from llmjobs.records import AnswerRecord, Judgment, as_records
 from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
+from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import ERROR_FILE, RECORDS, RunFolder
 from llmjobs.work.journal import Record, encode, read_records

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from llmjobs.chat.backend import AnswerError, CallError, ContextFullError, MessageTooLongError, UnavailableError
+from llmjobs.chat.backend import MessageTooLongError
+from llmjobs.errors import AnswerError, CallError, ContextFullError, UnavailableError
 from llmjobs.mtbench.fastchat import combine
 from llmjobs.mtbench.judge_prompts import JudgePrompt, PromptSet
 from llmjobs.mtbench.questions import Question

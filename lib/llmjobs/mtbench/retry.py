@@ -1,6 +1,6 @@
 """When a judge or an agent is asked again: in the same conversation, and in the next run.
 
-What is sent again over HTTP is decided in ``chat.endpoint_retry``. In a conversation, a judge whose reply has no rating
+What is sent again over HTTP is decided in ``calls.retry``. In a conversation, a judge whose reply has no rating
 gets one reminder. After several questions without an answer in a row, a unit ends and the rest is not sent.
 
 Failed calls are no results. A record whose call failed stands in its place, in error, so that everything after it can

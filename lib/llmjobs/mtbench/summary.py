@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmjobs.chat.endpoint import LEFT_OUT
-from llmjobs.chat.paid_calls import Spending, spending_lines
+from llmjobs.calls.parameters import LEFT_OUT
+from llmjobs.calls.spending import Spending, spending_lines
 from llmjobs.errors import printable
 from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments

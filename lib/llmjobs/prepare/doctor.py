@@ -12,6 +12,7 @@ from llmjobs.prepare import doctor_hub as hub
 from llmjobs.prepare import doctor_machine as devices
 from llmjobs.prepare import doctor_machine as machine
 from llmjobs.prepare.doctor_checks import Check, CheckFunction, Checkup, run_check, to_json
+from llmjobs.prepare.doctor_endpoints import check_endpoints
 from llmjobs.terminal_text import plural
 
 CHECKS: tuple[CheckFunction, ...] = (
@@ -26,6 +27,7 @@ CHECKS: tuple[CheckFunction, ...] = (
     hub.check_network,
     hub.check_token,
     hub.check_models,
+    check_endpoints,
     devices.check_manifest_precisions,
     hub.check_data,
     hub.check_disk,

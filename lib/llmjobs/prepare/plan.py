@@ -18,6 +18,7 @@ from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.precisions import spec_at
 from llmjobs.matrix.cells import make_cells, matrix_benchmarks, questions_study
 from llmjobs.prepare.doctor_hub import from_the_cache, hub_silence
+from llmjobs.prepare.plan_calls import CallPlan, call_lines, plan_calls
 from llmjobs.prepare.plan_model import Devices, ModelPlan, plan_model
 from llmjobs.terminal_text import DASH, agree, gib, plural, seconds, table
 from llmjobs.work.folder import RunFolder
@@ -31,7 +32,8 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
     """One row per model, then problems, units and the total."""
     models = plan["models"]
     rows = [_row(model) for model in models]
-    lines = table([HEADER, *rows])
+    lines = table([HEADER, *rows]) if rows else []
+    lines += call_lines(plan["endpoints"])
     for model in models:
         lines += [f"{model['model']}: {line}" for line in _told(model)]
     lines += [f"{model['model']}: {_phases(model)}" for model in models if model["time_s"] is not None]
@@ -44,7 +46,8 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
                 f"{model['model']}: {plural(len(known), 'unit')}; --units lists {agree(len(known), 'it', 'them')}"
             )
     lines += [f"note: {line}" for line in plan["notes"]]
-    lines.append("memory: what must stay in memory, used for 'fits'; resident: also counts file pages")
+    if models:
+        lines.append("memory: what must stay in memory, used for 'fits'; resident: also counts file pages")
     missing = sum(model["missing_bytes"] or 0 for model in models)
     total, ends = "time unknown", ""
     if plan["time_s"] is not None:
@@ -129,6 +132,7 @@ def run(study: Manifest, results: Path, *, as_json: bool = False, units: bool = 
     plan = make_plan(study, results)
     click.echo(json.dumps(plan, ensure_ascii=False, indent=2) if as_json else render_plan(plan, units=units))
     bad = any(model["error"] or model["fits"] is False or _unread(model) for model in plan["models"])
+    bad = bad or any(calls["error"] for calls in plan["endpoints"])
     return EXIT_ERROR if bad else EXIT_OK
 
 
@@ -144,15 +148,23 @@ def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
 
     """
     local = [model for model in study.models if not model.endpoint]
-    if not local:
-        raise DataError(f"{study.name}: has no local model, so there is nothing to plan")
+    remote = [model for model in study.models if model.endpoint and study.eval]
+    if not local and not remote:
+        raise DataError(f"{study.name}: has no local model and no eval, so there is nothing to plan")
     silent = hub_silence()
     devices: Devices = {}
     with from_the_cache(silent):
         plans = [_plan(study, model, results, silent, devices) for model in _planned(study, local)]
+        calls = [_calls(study, model, results).to_record() for model in remote]
     notes = [f"{silent}, so sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
     notes += [*_one_model_by_two_names(local, plans), *_notes(study, plans)]
-    return {"run": study.name, "models": [plan.to_record() for plan in plans], "notes": notes, **_whole(plans)}
+    models = [plan.to_record() for plan in plans]
+    return {"run": study.name, "models": models, "endpoints": calls, "notes": notes, **_whole(plans)}
+
+
+def _calls(study: Manifest, model: ModelSpec, results: Path) -> CallPlan:
+    assert study.eval is not None
+    return plan_calls(model, _tasks(study.model_copy(update={"models": [model]}), results), study.eval)
 
 
 def _planned(study: Manifest, local: list[ModelSpec]) -> list[ModelSpec]:

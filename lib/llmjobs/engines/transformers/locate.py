@@ -21,10 +21,6 @@ def locate(spec: ModelSpec) -> Located:
             refuses.
 
     """
-    if spec.endpoint:
-        raise ModelError(
-            f"{spec.name}: is an endpoint; log-likelihoods need a local model (use it in converse or mtbench)"
-        )
     if spec.id.startswith(DEMO_PREFIX):
         name = spec.id.removeprefix(DEMO_PREFIX)
         if name not in DEMO_MODELS:
@@ -99,8 +95,8 @@ def _not_a_model(text: str, path: Path) -> str | None:
     if re.fullmatch(r"[\w./-]+:[\w.-]+", text):
         return (
             f"{text} is a name of Ollama; write ollama:{text} for the file in its store on this machine, name the "
-            "model on the hub (OWNER/NAME), or talk to the server that has it: endpoint: http://localhost:11434/v1 "
-            "(chat, converse, mtbench)"
+            "model on the hub (OWNER/NAME), or ask the server that has it: model: "
+            f"{text} and endpoint: http://localhost:11434/v1"
         )
     if text.count("/") > 1 and re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+)+", text):
         return (

@@ -1,4 +1,4 @@
-"""One chat completion over HTTP, limited in time and size, so a server can neither block us nor fill the memory.
+"""One completion over HTTP, limited in time and size, so a server can neither block us nor fill the memory.
 
 httpx2 reads streams of server-sent events. A server that ignores ``stream`` and sends one JSON body is read too,
 whatever content type it claims. We do not ask for compression and do not decompress, so a small response cannot become
@@ -66,12 +66,16 @@ class TooSlowError(Exception):
     """The server sent no text for too long, or its whole answer takes too long; the text says which."""
 
 
-def completions_url(url: str) -> str:
-    """Complete an address, with or without ``/v1`` and with or without the whole path."""
-    url = url.rstrip("/")
-    if url.endswith("/chat/completions"):
-        return url
-    return f"{url}/chat/completions" if urlsplit(url).path.endswith("/v1") else f"{url}/v1/chat/completions"
+CHAT, PLAIN, MODELS = "chat/completions", "completions", "models"
+"""What an API offers, by the end of its address: answers to messages, texts that go on, the models that it has."""
+
+
+def api_url(url: str, path: str = CHAT) -> str:
+    """Complete an address as people give it: with or without ``/v1``, with or without the path of chat completions."""
+    base = url.rstrip("/").removesuffix(f"/{CHAT}").rstrip("/")
+    if base != url.rstrip("/"):
+        return f"{base}/{path}"
+    return f"{base}/{path}" if urlsplit(base).path.endswith("/v1") else f"{base}/v1/{path}"
 
 
 class Watch:
@@ -152,9 +156,9 @@ class Completion:
 
 @contextmanager
 def open_completion(
-    url: str, key: str, payload: Mapping[str, Any], *, silence_s: float, answer_s: float
+    url: str, key: str, payload: Mapping[str, Any] | None, *, silence_s: float, answer_s: float
 ) -> Iterator[Completion]:
-    """Send a request and wait for the headers of its answer.
+    """Send a request (without a ``payload``: ask for what is there) and wait for the headers of its answer.
 
     ``silence_s`` is the longest time without text, ``answer_s`` the longest total time.
 
@@ -165,7 +169,8 @@ def open_completion(
     headers = {"authorization": f"Bearer {key}", "accept": "text/event-stream", "accept-encoding": "identity"}
     watch = Watch(silence_s, answer_s)
     with httpx2.Client(timeout=silence_s, follow_redirects=False, verify=_certificates()) as client:
-        request = client.build_request("POST", completions_url(url), json=dict(payload), headers=headers)
+        method, body = ("GET", None) if payload is None else ("POST", dict(payload))
+        request = client.build_request(method, url, json=body, headers=headers)
         with _headers_in_time(client, watch):
             response = client.send(request, stream=True)
         try:

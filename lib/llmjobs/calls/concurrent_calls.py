@@ -13,7 +13,7 @@ class Lookahead(Generic[T]):
     def __init__(self, work: Callable[[int], T], count: int, workers: int) -> None:
         """Nothing is computed before :meth:`result`."""
         self._work, self._count, self._workers = work, count, workers
-        self._pool = ThreadPoolExecutor(workers, "mtbench") if workers > 1 else None
+        self._pool = ThreadPoolExecutor(workers, "calls") if workers > 1 else None
         self._running: dict[int, Future[T]] = {}
         self._next: int | None = None
 

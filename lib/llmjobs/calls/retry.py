@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
-from llmjobs.chat.event_stream import (
+from llmjobs.calls.event_stream import (
     NotCompletionError,
     StatusError,
     StreamedError,

@@ -1,0 +1,221 @@
+"""One model on an OpenAI-compatible server: requests are sent, waited for and sent again by one rule for every job."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from llmjobs.calls.answer import Answer
+from llmjobs.calls.event_stream import CHAT, StatusError, api_url
+from llmjobs.calls.parameters import Parameters
+from llmjobs.calls.retry import EmptyAnswerError, Failure, RetryPolicy, classify
+from llmjobs.errors import (
+    CallError,
+    ContextFullError,
+    EmptyCallError,
+    LlmjobsError,
+    RefusedCallError,
+    UnavailableError,
+    printable,
+)
+from llmjobs.redaction import holds_secret, redacted
+
+log = logging.getLogger(__name__)
+AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
+NO_KEY = "none"
+"""Sent where there is no key; never the person's hub token."""
+ANSWER_TIMEOUTS = 10
+"""A whole answer may take as many times the longest silence."""
+LONG_WAIT_S = 5.0
+"""A wait of this length before the next try is announced."""
+
+
+@dataclass(frozen=True)
+class EndpointAddress:
+    """Where the server is and as what model it is asked; of the key only the variable's name."""
+
+    url: str
+    model: str
+    api_key_env: str | None = None
+
+    def key(self) -> str:
+        """The key, read when it is needed and held nowhere.
+
+        Raises:
+            LlmjobsError: the variable is not set, or holds what no header can.
+
+        """
+        if self.api_key_env is None:
+            return NO_KEY
+        holds_secret(self.api_key_env)
+        found = os.environ.get(self.api_key_env, "").strip()
+        if not found:
+            raise LlmjobsError(
+                f"{self.model}: the environment variable {self.api_key_env} is not set; set it to the key"
+            )
+        if not (found.isascii() and found.isprintable() and " " not in found):
+            raise LlmjobsError(
+                f"{self.model}: {self.api_key_env} does not contain a valid key: it has a space, a line break or a "
+                "character outside of ASCII"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Lost:
+    """One request that gave no answer, and what it may have cost."""
+
+    reason: str
+    may_cost: bool
+    prompt_tokens: int | None = None
+    """As the server counted them; None where it did not."""
+    new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class WholeAnswers:
+    """Answers are passed on only when they are whole, so that a cut one is thrown away and asked again."""
+
+    before: Callable[[], None] = lambda: None
+    """Called before each request."""
+    lost: Callable[[Lost], None] = lambda _: None
+    """Called after each request that gave no answer."""
+
+
+class Endpoint:
+    """Sends requests to one model of a server; safe for several threads."""
+
+    def __init__(
+        self,
+        address: EndpointAddress,
+        *,
+        name: str | None = None,
+        timeout_s: float = 120.0,
+        policy: RetryPolicy | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        parameters: Parameters | None = None,
+        warn: Callable[[str], None] = log.warning,
+    ) -> None:
+        """``timeout_s`` is the longest time without text; a whole answer may take ten times as long.
+
+        ``parameters`` are shared by all that asks one server.
+        """
+        if not address.url.startswith(("http://", "https://")):
+            raise LlmjobsError(f"endpoint: {address.url[:80]!r} is not a URL; write http://host:port/v1")
+        self.name = name or address.model
+        self.address, self.timeout_s = address, timeout_s
+        self.policy, self.parameters = policy or RetryPolicy(), parameters or Parameters()
+        self._sleep, self._warn = sleep, warn
+
+    @property
+    def who(self) -> str:
+        """Model and server, for messages; the address without its path, which may hold what nobody else should read."""
+        found = urlsplit(self.address.url)
+        return f"{self.name} at {found.scheme}://{found.netloc.rpartition('@')[2]}"
+
+    def stream(
+        self,
+        wanted: Mapping[str, Any],
+        kind: type[AnyAnswer],
+        *,
+        whole: WholeAnswers | None = None,
+        may_be_empty: bool = False,
+        path: str = CHAT,
+    ) -> Generator[str, None, AnyAnswer]:
+        """Send a request, or what of it this server takes; yields text as it comes, or with ``whole`` all at the end.
+
+        Raises:
+            UnavailableError: the server cannot be used; another request would do no better.
+            ContextFullError: the server says that the prompt does not fit.
+            CallError: this request gave no answer.
+
+        """
+        attempt = 0
+        while True:
+            if whole:
+                whole.before()
+            answer, passed_on = kind(wanted, self.parameters.apply(wanted)), False
+            try:
+                url, key, silence_s = api_url(self.address.url, path), self.address.key(), self.timeout_s
+                for piece in answer.pieces(url, key, silence_s=silence_s, answer_s=ANSWER_TIMEOUTS * silence_s):
+                    if not whole:
+                        passed_on = passed_on or bool(piece)
+                        yield piece
+                answer.check(may_be_empty=may_be_empty)
+                if whole:
+                    yield answer.text
+                return answer
+            except LlmjobsError:
+                raise
+            except Exception as error:
+                attempt += self._lost(error, answer, attempt, passed_on, whole)
+
+    def ask(
+        self,
+        wanted: Mapping[str, Any],
+        kind: type[AnyAnswer],
+        whole: WholeAnswers | None = None,
+        *,
+        may_be_empty: bool = False,
+        path: str = CHAT,
+    ) -> AnyAnswer:
+        """Send a request and wait for the whole answer; raises as :meth:`stream` does."""
+        stream = self.stream(wanted, kind, whole=whole or WholeAnswers(), may_be_empty=may_be_empty, path=path)
+        while True:
+            try:
+                next(stream)
+            except StopIteration as ended:
+                return ended.value  # type: ignore[no-any-return]
+
+    def _lost(self, error: Exception, answer: Answer, attempt: int, passed_on: bool, whole: WholeAnswers | None) -> int:
+        """After a try without an answer: wait until the next one; returns 1 where it counts as one.
+
+        Raises:
+            LlmjobsError: there is no next one.
+
+        """
+        if self._learns(error, answer):
+            return 0
+        failure = classify(error, self.timeout_s, has_begun=bool(answer.text))
+        is_empty = isinstance(error, EmptyAnswerError)
+        if whole:
+            whole.lost(Lost(self._line(failure), failure.may_cost, *answer.counts()))
+        if passed_on or not self.policy.tries_again(attempt, failure):
+            tries = f" after {attempt + 1} tries" if attempt else ""
+            raise self._error(failure, passed_on, tries, is_empty=is_empty) from None
+        self._wait(attempt, failure)
+        return 1
+
+    def _learns(self, error: Exception, answer: Answer) -> bool:
+        """Whether the request is worth sending again without what the server refuses."""
+        if not isinstance(error, StatusError):
+            return False
+        said = self.parameters.learn(error, answer.wanted, answer.sent)
+        if said:
+            self._warn(f"{self.who}: {said}")
+        return said is not None
+
+    def _wait(self, attempt: int, failure: Failure) -> None:
+        wait_s = self.policy.wait_s(attempt, failure.retry_after_s)
+        if wait_s >= LONG_WAIT_S:
+            self._warn(f"{self._line(failure)}; trying again in {wait_s:.0f} s")
+        self._sleep(wait_s)
+
+    def _line(self, failure: Failure) -> str:
+        return f"{self.who}: {printable(redacted(failure.text))[:300]}"
+
+    def _error(self, failure: Failure, was_cut: bool, tries: str, *, is_empty: bool) -> LlmjobsError:
+        text = printable(redacted(failure.text))[:300]
+        if failure.is_context_full:
+            return ContextFullError(f"{self.who}: {text}; {failure.remedy}")
+        kind: type[CallError] = CallError if failure.is_temporary else RefusedCallError
+        if is_empty:
+            kind = EmptyCallError
+        elif failure.is_about_server:
+            kind = UnavailableError
+        kind = CallError if was_cut else kind
+        cut = "the answer was cut off: " if was_cut else ""
+        return kind(f"{self.who}: {cut}{text}{tries}; {failure.remedy}")

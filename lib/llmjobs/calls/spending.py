@@ -1,0 +1,190 @@
+"""What calls may take: a spending limit over the whole run, and an endpoint's limits a minute."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmjobs.errors import LlmjobsError
+
+MINUTE_S = 60.0
+PER = 1_000_000
+BYTES_A_TOKEN = 3
+"""Of an estimate, on the high side for most texts."""
+MESSAGE_TOKENS, TEMPLATE_TOKENS = 16, 128
+"""Most that a chat template adds to a message, and to the whole prompt (a system message of its own)."""
+
+
+def most_prompt_tokens(texts: Iterable[str]) -> int:
+    """Most tokens that a prompt of these messages can have, by any tokenizer that falls back to bytes."""
+    return TEMPLATE_TOKENS + sum(len(text.encode("utf-8", "replace")) + MESSAGE_TOKENS for text in texts)
+
+
+def booked(call: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of prompt and answer to book for a line of the journal: the server's count, or the most it can be."""
+    if (most := call.get("booked")) is not None:
+        return int(most[0]), int(most[1])
+    return int(call.get("prompt_tokens", 0)), int(call.get("new_tokens", 0))
+
+
+class SpendingLimitError(LlmjobsError):
+    """The next call could pass the limit."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Price of a million tokens of prompt and of answer."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def cost(self, prompt_tokens: int, new_tokens: int) -> float:
+        """In the currency of the prices."""
+        return (self.prompt * prompt_tokens + self.completion * new_tokens) / PER
+
+
+class Spending:
+    """Tokens and cost of all calls to endpoints, against their limits."""
+
+    def __init__(
+        self,
+        rates: Mapping[str, Rate],
+        *,
+        tokens: int | None = None,
+        cost: float | None = None,
+        currency: str = "USD",
+        section: str = "mtbench",
+    ) -> None:
+        """``rates`` by the endpoint's name in the manifest; a name without one is free of charge.
+
+        ``section`` of the manifest holds the limits.
+        """
+        self.section = section
+        self.rates, self.limit_tokens, self.limit_cost, self.currency = dict(rates), tokens, cost, currency
+        self.tokens, self.cost, self.calls, self.failed = 0, 0.0, 0, 0
+        self.parameters: dict[str, dict[str, str]] = {}
+        """By the endpoint's name, the parameters that it does not take (see ``calls.parameters``)."""
+        self._held_tokens, self._held_cost = 0, 0.0
+        self._lock = threading.Lock()
+
+    def book_past(self, calls: Iterable[Mapping[str, Any]]) -> None:
+        """Count the calls of earlier attempts."""
+        for call in calls:
+            self._book(call)
+
+    def hold(self, name: str, prompt_tokens: int, new_tokens: int) -> "Held":
+        """Set aside the most that a call can take.
+
+        Raises:
+            SpendingLimitError: it could pass a limit; nothing was sent.
+
+        """
+        cost = self.rates.get(name, Rate()).cost(prompt_tokens, new_tokens)
+        tokens = prompt_tokens + new_tokens
+        with self._lock:
+            self._refuse_over(name, tokens, cost)
+            self._held_tokens += tokens
+            self._held_cost += cost
+        return Held(self, name, tokens, cost)
+
+    def _refuse_over(self, name: str, tokens: int, cost: float) -> None:
+        after = self.tokens + self._held_tokens + tokens
+        if self.limit_tokens is not None and after > self.limit_tokens:
+            raise SpendingLimitError(
+                f"{name}: the next call could exceed the limit of {self.limit_tokens:,} tokens ({self.tokens:,} used); "
+                f"raise {self.section}.spending.tokens and run the same command again; paid answers are kept"
+            )
+        due = self.cost + self._held_cost + cost
+        if self.limit_cost is not None and due > self.limit_cost:
+            raise SpendingLimitError(
+                f"{name}: the next call could exceed the limit of {self.limit_cost:g} {self.currency} "
+                f"({self.cost:.4f} spent); raise {self.section}.spending.cost and run the same command again; "
+                "paid answers are kept"
+            )
+
+    def _book(self, call: Mapping[str, Any]) -> None:
+        prompt_tokens, new_tokens = booked(call)
+        self.calls += 1
+        self.failed += "failed" in call or "error" in call
+        if changed := call.get("parameters"):
+            self.parameters.setdefault(str(call["name"]), {}).update(changed)
+        self.tokens += prompt_tokens + new_tokens
+        self.cost += self.rates.get(str(call["name"]), Rate()).cost(prompt_tokens, new_tokens)
+
+    def book_call(self, held: "Held", call: Mapping[str, Any] | None) -> None:
+        """Book what a call took in the place of what was set aside; None where nothing was sent."""
+        with self._lock:
+            self._held_tokens -= held.tokens
+            self._held_cost -= held.cost
+            if call is not None:
+                self._book(call)
+
+    def to_record(self) -> dict[str, Any]:
+        """What a summary holds of it; ``cost`` is None where nothing has a price."""
+        return {
+            "calls": self.calls,
+            "failed": self.failed,
+            "tokens": self.tokens,
+            "cost": round(self.cost, 6) if self.rates else None,
+            "currency": self.currency,
+        }
+
+
+def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
+    """A line for the terminal; none where nothing was asked."""
+    if not record or not record["calls"]:
+        return []
+    cost = f", {record['cost']:.4f} {record['currency']}" if record["cost"] is not None else ""
+    failed = f" ({record['failed']:,} failed)" if record["failed"] else ""
+    return [f"endpoints: {record['calls']:,} calls{failed}, {record['tokens']:,} tokens{cost}"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tokens and cost set aside for one call."""
+
+    spending: Spending
+    name: str
+    tokens: int
+    cost: float
+
+
+class MinuteLimit:
+    """Lets requests through as an endpoint's limits a minute allow; others wait. Safe for several threads."""
+
+    def __init__(
+        self,
+        requests: int | None,
+        tokens: int | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """None: no limit of that kind."""
+        self.requests, self.tokens = requests, tokens
+        self._clock, self._sleep = clock, sleep
+        self._passed: deque[tuple[float, int]] = deque()
+        self._lock = threading.Lock()
+
+    def wait(self, tokens: int) -> None:
+        """Return when a request of so many tokens may be sent; one above the limit itself waits for an idle minute."""
+        if self.requests is None and self.tokens is None:
+            return
+        while True:
+            with self._lock:
+                seconds = self._seconds_left(tokens)
+                if seconds <= 0:
+                    self._passed.append((self._clock(), tokens))
+                    return
+            self._sleep(seconds)
+
+    def _seconds_left(self, tokens: int) -> float:
+        now = self._clock()
+        while self._passed and self._passed[0][0] <= now - MINUTE_S:
+            self._passed.popleft()
+        used = sum(count for _, count in self._passed)
+        full = self.requests is not None and len(self._passed) >= self.requests
+        over = self.tokens is not None and bool(self._passed) and used + tokens > self.tokens
+        return max(self._passed[0][0] + MINUTE_S - now, 0.01) if full or over else 0.0

@@ -1,0 +1,1 @@
+"""Models behind an OpenAI-compatible server: replies always, log-likelihoods where a probe proves that it has them."""

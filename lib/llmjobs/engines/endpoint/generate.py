@@ -1,0 +1,104 @@
+"""Replies of a server: several calls at a time, taken in order, with the stop strings applied once more here."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmjobs.calls.concurrent_calls import Lookahead
+from llmjobs.engines.endpoint.ask import Call, Client
+from llmjobs.engines.endpoint.failures import FailedInARow, is_final
+from llmjobs.engines.protocol import Asked, Generation
+from llmjobs.errors import AnswerError, ContextFullError, UnavailableError
+
+log = logging.getLogger(__name__)
+ROWS = 16
+
+
+class Generator:
+    """Replies of one model, some asked for ahead of their step."""
+
+    end_tokens: frozenset[int] = frozenset()
+
+    def __init__(self, client: Client, workers: int, path: str) -> None:
+        """``workers`` calls run at a time."""
+        self.path, self.row_limit = path, ROWS
+        self._client, self._workers = client, workers
+        self._place: dict[Asked, int] = {}
+        self._ahead: Lookahead[Generation] | None = None
+        self._failed = FailedInARow()
+
+    def keep_prefix(self, asked: Sequence[Asked]) -> None:
+        """Learn what a unit will ask, so that later calls can overlap earlier ones."""
+        self.close()
+        rows = list(asked)
+        self._place = {row: at for at, row in enumerate(rows)}
+        self._ahead = Lookahead(lambda at: self._reply(rows[at]), len(rows), self._workers)
+
+    def generate(self, asked: Sequence[Asked]) -> list[Generation]:
+        """One reply for each; a call that gave none is an error in its place.
+
+        Raises:
+            UnavailableError: the server cannot be used.
+            SpendingLimitError: the next call could pass a limit.
+
+        """
+        replies = []
+        for row in asked:
+            place = self._place.get(row)
+            reply = self._ahead.result(place) if self._ahead and place is not None else self._reply(row)
+            self._failed.count(reply.error if reply.is_temporary else None)
+            replies.append(reply)
+        return replies
+
+    def to_record(self) -> dict[str, Any]:
+        """How replies are asked for."""
+        reason = "messages" if self.path == "chat" else "plain texts"
+        return {"path": self.path, "max_difference": None, "reason": f"the server takes {reason}"}
+
+    def close(self) -> None:
+        """Wait for the calls under way, because they are paid for."""
+        if self._ahead:
+            self._ahead.close()
+            self._ahead = None
+
+    def _reply(self, row: Asked) -> Generation:
+        assert row.prompt is not None
+        settings: dict[str, Any] = {
+            "max_tokens": row.max_new_tokens,
+            "temperature": row.temperature,
+            "seed": row.seed,
+        }
+        if row.top_p < 1:
+            settings["top_p"] = row.top_p
+        if row.stop:
+            settings["stop"] = list(row.stop[:MOST_STOPS])
+        try:
+            return _generation(self._client.reply(row.prompt, settings), row.stop)
+        except UnavailableError:
+            raise
+        except (AnswerError, ContextFullError) as error:
+            return Generation((), "", "error", None, None, error=str(error), is_temporary=not is_final(error))
+
+
+MOST_STOPS = 4
+"""More stop strings are refused by OpenAI's API; all of them are applied here."""
+
+
+def _generation(call: Call, stop: Sequence[str]) -> Generation:
+    text = str(call["text"])
+    end = min((at for one in stop if one and (at := text.find(one)) >= 0), default=None)
+    reason = "length" if call["finish_reason"] == "length" and end is None else "stop"
+    thinking = call.get("thinking")
+    return Generation(
+        token_ids=(),
+        text=text if end is None else text[:end],
+        finish_reason=reason,
+        prompt_tokens=_count(call, "prompt_tokens"),
+        new_tokens=_count(call, "new_tokens"),
+        thinking=str(thinking) if thinking is not None else None,
+    )
+
+
+def _count(call: Mapping[str, Any], name: str) -> int | None:
+    found = call.get(name)
+    return found if isinstance(found, int) else None
