@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends. Batches, chat and replies with thinking are cut here; endpoints cut their own."""
+"""Stop strings: where a text ends. Batches, chat, replies with thinking and those of servers are cut here."""
 
 from collections.abc import Iterable, Sequence
 

@@ -73,7 +73,7 @@ def serving(command: list[str], port: int, log: Path, seconds: float) -> Iterato
         yield url
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from llmjobs.engines.endpoint.ask import Client
 from llmjobs.engines.endpoint.generate import Generator
 from llmjobs.engines.endpoint.score import NOT_FINITE, Scorer
 from llmjobs.engines.locate import Located
-from llmjobs.engines.protocol import ChatModel, Description, Speed, Warn
+from llmjobs.engines.protocol import ChatModel, Description, Warn
+from llmjobs.engines.speed import Speed
 from llmjobs.errors import ModelError, RefusedCallError, UnavailableError
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.manifest.models import ModelSpec

@@ -9,6 +9,7 @@ from llmjobs.engines.endpoint.ask import Call, Client
 from llmjobs.engines.endpoint.failures import FailedInARow, is_final
 from llmjobs.engines.protocol import Asked, Generation
 from llmjobs.errors import AnswerError, ContextFullError, UnavailableError
+from llmjobs.stop_strings import stop_place
 
 log = logging.getLogger(__name__)
 ROWS = 16
@@ -86,7 +87,7 @@ MOST_STOPS = 4
 
 def _generation(call: Call, stop: Sequence[str]) -> Generation:
     text = str(call["text"])
-    end = min((at for one in stop if one and (at := text.find(one)) >= 0), default=None)
+    end = stop_place(text, stop)
     reason = "length" if call["finish_reason"] == "length" and end is None else "stop"
     thinking = call.get("thinking")
     return Generation(
