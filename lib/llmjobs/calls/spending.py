@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjobs.errors import LlmjobsError
+from llmjobs.terminal_text import plural
 
 MINUTE_S = 60.0
 PER = 1_000_000
@@ -138,7 +139,7 @@ def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
         return []
     cost = f", {record['cost']:.4f} {record['currency']}" if record["cost"] is not None else ""
     failed = f" ({record['failed']:,} failed)" if record["failed"] else ""
-    return [f"endpoints: {record['calls']:,} calls{failed}, {record['tokens']:,} tokens{cost}"]
+    return [f"endpoints: {plural(record['calls'], 'call')}{failed}, {plural(record['tokens'], 'token')}{cost}"]
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class ModelSpec(Section):
     def _check_engine(self) -> None:
         """Refuse settings of another engine."""
         if self.endpoint:
-            fields = ("quantization", "dtype", "device", "device_map", "gpu_layers", "kv_cache")
+            fields = ("quantization", "dtype", "device", "device_map", "gpu_layers", "kv_cache", *VLLM_ONLY)
             fixed = [key for key in fields if getattr(self, key) != type(self).model_fields[key].default]
             if fixed:
                 raise ValueError(f"{fixed[0]} is decided where the server was started; remove it or the endpoint")
