@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
-from endpoint_stand_in import Server, likeliest, logprob, running
+from endpoint_stand_in import HONEST, Server, likeliest, logprob, running
 
 from llmjobs.calls.retry import RetryPolicy
 from llmjobs.cli import main
 from llmjobs.eval import job as eval_job
+from llmjobs.manifest import load_manifest
+from llmjobs.prepare.doctor_checks import Checkup
+from llmjobs.prepare.doctor_endpoints import check_endpoints
 from llmjobs.work.journal import read_records
 
 QUESTIONS = 24
@@ -256,3 +259,30 @@ def test_thinking_is_read_by_the_one_module_and_is_no_part_of_the_answer(tmp_pat
 def test_settings_of_a_model_here_are_refused(tmp_path, server, capsys, model, says):
     run(study(tmp_path, server.url, model=model), tmp_path / "r", expect=2)
     assert says in capsys.readouterr().err
+
+
+def test_the_plan_counts_calls_tokens_and_cost_and_asks_nothing(tmp_path, server, capsys):
+    price = {"toy": {"price": {"prompt": 1000.0, "completion": 2000.0}}}
+    path = study(tmp_path, server.url, endpoints=price)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(path), "--results", str(tmp_path / "r"), "--json"])
+    assert ended.value.code == 0 and not server.requests
+    plan = json.loads(capsys.readouterr().out)["endpoints"][0]
+    assert plan["calls"] == QUESTIONS * 3 + QUESTIONS
+    assert plan["cost"] == pytest.approx(plan["prompt_tokens"] / 1000 + plan["new_tokens"] / 500, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("can", "status", "says"),
+    [(HONEST, "ok", "log-likelihoods by echo"), (set(), "warning", "without log-likelihoods")],
+)
+def test_the_doctor_says_which_way_works(tmp_path, server, can, status, says):
+    server.can = set(can)
+    found = load_manifest(study(tmp_path, server.url))
+    check = next(iter(check_endpoints(Checkup(found, tmp_path))))
+    assert (check.status, says in check.line) == (status, True), check.line
+
+
+def test_the_doctor_names_a_server_that_is_not_there(tmp_path):
+    check = next(iter(check_endpoints(Checkup(load_manifest(study(tmp_path, "http://127.0.0.1:9/v1")), tmp_path))))
+    assert check.status == "failed" and "cannot be reached" in check.line
