@@ -7,14 +7,14 @@ from llmjobs.calls.event_stream import NotCompletionError, open_completion
 from llmjobs.calls.retry import CutAnswerError, EmptyAnswerError, FilteredError
 
 THINKING = ("reasoning_content", "reasoning")
-"""Where servers put what a model thinks before its answer; it keeps the connection alive and is no answer."""
+"""Keys in which servers put a model's thinking; it keeps the connection alive but is not part of the answer."""
 
 
 class Answer:
-    """One request and its answer, read with suspicion."""
+    """One request and its answer; nothing in the answer is trusted."""
 
     def __init__(self, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
-        """``sent`` is what of ``wanted`` this server takes."""
+        """``sent`` is the part of ``wanted`` that this server accepts."""
         self.wanted, self.sent = wanted, sent
         self.finish: str | None = None
         self.usage: Mapping[str, Any] = {}
@@ -23,7 +23,7 @@ class Answer:
         self.has_thinking = False
 
     def pieces(self, url: str, key: str, *, silence_s: float, answer_s: float) -> Iterator[str]:
-        """Send the request; the answer's text in pieces, also empty ones.
+        """Send the request; yield the answer's text in pieces, some of them empty.
 
         Raises:
             CutAnswerError: the stream ended in the middle; and what :mod:`llmjobs.calls.event_stream` raises.
@@ -45,10 +45,10 @@ class Answer:
         return self.finish is not None or (is_done and bool(self.text))
 
     def take(self, event: Mapping[str, Any]) -> str:
-        """Read one event; returns its text.
+        """Read one event; return its text.
 
         Raises:
-            NotCompletionError: the event is none of a chat completion.
+            NotCompletionError: the event does not belong to a chat completion.
 
         """
         self.has_thinking = False
@@ -79,13 +79,13 @@ class Answer:
         return piece
 
     def _repeats(self, piece: str, *, is_whole: bool, had_ended: bool) -> bool:
-        """Whether a server says again what it said: its last event once more, or the whole answer after its pieces."""
+        """Whether a server repeats itself: its last event again, or the whole answer after its pieces."""
         return bool(self.text) and (
             (is_whole and piece == self.text) or (had_ended and piece in (self._last, self.text))
         )
 
     def check(self, *, may_be_empty: bool) -> None:
-        """Refuse what ended without being an answer.
+        """Refuse a response that ended without an answer.
 
         Raises:
             FilteredError: the server's content filter stopped it.
@@ -99,12 +99,12 @@ class Answer:
             raise EmptyAnswerError(why)
 
     def counts(self) -> tuple[int | None, int | None]:
-        """Tokens of prompt and answer as the server counted them."""
+        """Tokens of prompt and answer, as counted by the server."""
         return _count(self.usage.get("prompt_tokens")), _count(self.usage.get("completion_tokens"))
 
 
 def _text_of(content: Any) -> str:
-    """Text as it is, or joined from parts of the type ``text``; what a model thinks is none."""
+    """The text itself, or joined from parts of the type ``text``, without the model's thinking."""
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         content = "".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))
     if not isinstance(content, str):
@@ -113,5 +113,5 @@ def _text_of(content: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    """A server's count of tokens; None for what is none."""
+    """A server's token count; None if it is not a valid count."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 else None

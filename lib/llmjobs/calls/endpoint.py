@@ -26,26 +26,26 @@ from llmjobs.redaction import holds_secret, redacted
 log = logging.getLogger(__name__)
 AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 NO_KEY = "none"
-"""Sent where there is no key; never the person's hub token."""
+"""Sent if there is no key; never the person's hub token."""
 ANSWER_TIMEOUTS = 10
-"""A whole answer may take as many times the longest silence."""
+"""A whole answer may take this many times the longest silence."""
 LONG_WAIT_S = 5.0
 """A wait of this length before the next try is announced."""
 
 
 @dataclass(frozen=True)
 class EndpointAddress:
-    """Where the server is and as what model it is asked; of the key only the variable's name."""
+    """Where the server is and which of its models to use; of the key, only the variable's name."""
 
     url: str
     model: str
     api_key_env: str | None = None
 
     def key(self) -> str:
-        """The key, read when it is needed and held nowhere.
+        """The key, read when needed and never stored.
 
         Raises:
-            LlmjobsError: the variable is not set, or holds what no header can.
+            LlmjobsError: the variable is not set, or its value cannot be sent in a header.
 
         """
         if self.api_key_env is None:
@@ -66,23 +66,23 @@ class EndpointAddress:
 
 @dataclass(frozen=True)
 class Lost:
-    """One request that gave no answer, and what it may have cost."""
+    """One request without an answer, and what it may have cost."""
 
     reason: str
     may_cost: bool
     prompt_tokens: int | None = None
-    """As the server counted them; None where it did not."""
+    """As counted by the server; None if it did not."""
     new_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class WholeAnswers:
-    """Answers are passed on only when they are whole, so that a cut one is thrown away and asked again."""
+    """Answers are only passed on when they are complete, so that a cut one can be discarded and requested again."""
 
     before: Callable[[], None] = lambda: None
     """Called before each request."""
     lost: Callable[[Lost], None] = lambda _: None
-    """Called after each request that gave no answer."""
+    """Called after each request without an answer."""
 
 
 class Endpoint:
@@ -112,7 +112,7 @@ class Endpoint:
 
     @property
     def who(self) -> str:
-        """Model and server, for messages; the address without its path, which may hold what nobody else should read."""
+        """Model and server, for messages; the address without its path, which may be private."""
         found = urlsplit(self.address.url)
         return f"{self.name} at {found.scheme}://{found.netloc.rpartition('@')[2]}"
 
@@ -128,7 +128,7 @@ class Endpoint:
         """Send a request, or what of it this server takes; yields text as it comes, or with ``whole`` all at the end.
 
         Raises:
-            UnavailableError: the server cannot be used; another request would do no better.
+            UnavailableError: the server cannot be used; other requests would fail too.
             ContextFullError: the server says that the prompt does not fit.
             CallError: this request gave no answer.
 
@@ -171,10 +171,10 @@ class Endpoint:
                 return ended.value  # type: ignore[no-any-return]
 
     def _lost(self, error: Exception, answer: Answer, attempt: int, passed_on: bool, whole: WholeAnswers | None) -> int:
-        """After a try without an answer: wait until the next one; returns 1 where it counts as one.
+        """After a try without an answer, wait until the next one; return 1 if this one counts as a try.
 
         Raises:
-            LlmjobsError: there is no next one.
+            LlmjobsError: there is no next try.
 
         """
         if self._learns(error, answer):

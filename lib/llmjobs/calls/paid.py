@@ -1,4 +1,4 @@
-"""Calls that may cost money: journaled before they are used, limited in spending and per minute."""
+"""Calls that may cost money: written to a journal before they are used, with limits on spending and per minute."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ class Journal(Protocol):
         """What stands for everything that decides a call."""
 
     def find(self, key: str) -> Call | None:
-        """A call that gave an answer, or None."""
+        """Return a call that gave an answer, or None."""
 
     def add(self, key: str, call: Mapping[str, Any]) -> None:
-        """Bring a request that ended to the disk."""
+        """Write a finished request to disk."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class PaidCalls:
         ``new_tokens`` are booked, or what it says under ``booked``.
 
         Raises:
-            CallError: no answer came; the reason is in the journal, and the call is made again another time.
-            SpendingLimitError: the call could pass a limit.
+            CallError: there is no answer; the reason is in the journal, and a later run repeats the call.
+            SpendingLimitError: the call could exceed a limit.
 
         """
         one = _PaidCall(self, key, label, most)
@@ -85,7 +85,7 @@ class _PaidCall:
         self.calls.minute.wait(sum(self.most))
 
     def lost(self, lost: Lost) -> None:
-        """After a request without an answer: the reason is written down, and what it may have cost is booked."""
+        """After a request without an answer, store the reason and book what it may have cost."""
         call: Call = {**self.head(), "failed": lost.reason}
         if lost.may_cost:
             counts = (lost.prompt_tokens, lost.new_tokens)

@@ -12,18 +12,20 @@ LEFT_OUT = "left out"
 REFUSALS = frozenset({400, 404, 405, 415, 422, 501})
 OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 OPTIONAL = ("chat_template_kwargs", "stream_options", "stream", "temperature", "top_p", "seed")
-"""May be left out; ``max_tokens`` may not, since it bounds what an answer costs, and ``stop`` changes the answer."""
+"""Parameters that may be left out. Not ``max_tokens``, which limits the cost, and not ``stop``, which changes the
+answer.
+"""
 _ABOUT_LENGTH = re.compile(
     r"context (length|window|size)|too (large|long|many|high)|exceed|at most|maximum (value|of|number)|less than",
     re.IGNORECASE,
 )
-"""A refused value of ``max_tokens``, not a refused name."""
+"""Matches a refused value of ``max_tokens``, as opposed to a refused name."""
 _ABOUT_RANGE = re.compile(r"above|below|between|less than|greater than|range|<=|>=|at most|maximum", re.IGNORECASE)
 _REFUSES = re.compile(r"not |n't|un(supported|known|recogni|expected)|extra|invalid|only|instead|must", re.IGNORECASE)
 
 
 class Parameters:
-    """What one server takes; shared by all conversations with it, safe for several threads."""
+    """The parameters that one server accepts; shared by all conversations with it, safe for several threads."""
 
     def __init__(self) -> None:
         """Everything is sent until something is refused."""
@@ -32,14 +34,14 @@ class Parameters:
         self._lock = threading.Lock()
 
     def apply(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The request as this server takes it."""
+        """The request in the form that this server accepts."""
         changes = dict(self.changes)
         return {changes.get(key, key): value for key, value in wanted.items() if changes.get(key) != LEFT_OUT}
 
     def learn(self, error: StatusError, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> str | None:
-        """Read a refusal. Returns what to tell the person where the request is worth sending again, else None.
+        """Read a refusal. Return a message if the request is worth sending again, otherwise None.
 
-        The text is empty where another thread learned the same in the meantime.
+        The message is empty if another thread learned the same in the meantime.
         """
         if error.status not in REFUSALS:
             return None
@@ -63,7 +65,7 @@ class Parameters:
 
 
 def _refused(error: StatusError, sent: Mapping[str, Any]) -> str | None:
-    """The parameter that a refusal is about: the one that it declares, else the first that its message names."""
+    """The parameter that was refused: the one that the error declares, otherwise the first that its message names."""
     said, declared = error.said, _declared(error.body)
     for name in (*OPTIONAL, "max_tokens", "max_completion_tokens"):
         if name not in sent or not (name in declared or (not declared and _names(name, said))):
@@ -77,7 +79,7 @@ def _refused(error: StatusError, sent: Mapping[str, Any]) -> str | None:
 
 
 def _names(name: str, said: str) -> bool:
-    """Whether a message refuses the parameter, and does not just use the word."""
+    """Whether a message refuses the parameter, rather than just using the word."""
     alone = {one: rf"\b{one}\b" for one in ("chat_template_kwargs", "stream_options", "top_p", "max_tokens")}
     word = alone.get(name, rf"[`'\"\[.]{name}[`'\"\]]|\b{name}:? (is |are |must |can|does )|: {name}\b|\w {name}$")
     return bool(re.search(word, said, re.IGNORECASE) and _REFUSES.search(said))

@@ -15,7 +15,7 @@ PER = 1_000_000
 BYTES_A_TOKEN = 3
 """Of an estimate, on the high side for most texts."""
 MESSAGE_TOKENS, TEMPLATE_TOKENS = 16, 128
-"""Most that a chat template adds to a message, and to the whole prompt (a system message of its own)."""
+"""Maximum number of tokens that a chat template adds to a message, and to the whole prompt (its own system message)."""
 
 
 def most_prompt_tokens(texts: Iterable[str]) -> int:
@@ -24,14 +24,14 @@ def most_prompt_tokens(texts: Iterable[str]) -> int:
 
 
 def booked(call: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens of prompt and answer to book for a line of the journal: the server's count, or the most it can be."""
+    """Tokens of prompt and answer to book for a line of the journal: the server's count, or the possible maximum."""
     if (most := call.get("booked")) is not None:
         return int(most[0]), int(most[1])
     return int(call.get("prompt_tokens", 0)), int(call.get("new_tokens", 0))
 
 
 class SpendingLimitError(LlmjobsError):
-    """The next call could pass the limit."""
+    """The next call could exceed the limit."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Rate:
     completion: float = 0.0
 
     def cost(self, prompt_tokens: int, new_tokens: int) -> float:
-        """In the currency of the prices."""
+        """The cost in the currency of the prices."""
         return (self.prompt * prompt_tokens + self.completion * new_tokens) / PER
 
 
 class Spending:
-    """Tokens and cost of all calls to endpoints, against their limits."""
+    """Tokens and cost of all calls to endpoints, compared with their limits."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class Spending:
             self._book(call)
 
     def hold(self, name: str, prompt_tokens: int, new_tokens: int) -> "Held":
-        """Set aside the most that a call can take.
+        """Reserve the maximum that a call can use.
 
         Raises:
-            SpendingLimitError: it could pass a limit; nothing was sent.
+            SpendingLimitError: it could exceed a limit; nothing was sent.
 
         """
         cost = self.rates.get(name, Rate()).cost(prompt_tokens, new_tokens)
@@ -115,7 +115,7 @@ class Spending:
         self.cost += self.rates.get(str(call["name"]), Rate()).cost(prompt_tokens, new_tokens)
 
     def book_call(self, held: "Held", call: Mapping[str, Any] | None) -> None:
-        """Book what a call took in the place of what was set aside; None where nothing was sent."""
+        """Replace a reservation by what the call used; None if nothing was sent."""
         with self._lock:
             self._held_tokens -= held.tokens
             self._held_cost -= held.cost
@@ -123,7 +123,7 @@ class Spending:
                 self._book(call)
 
     def to_record(self) -> dict[str, Any]:
-        """What a summary holds of it; ``cost`` is None where nothing has a price."""
+        """The part of a summary about spending; ``cost`` is None if nothing has a price."""
         return {
             "calls": self.calls,
             "failed": self.failed,
@@ -134,7 +134,7 @@ class Spending:
 
 
 def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
-    """A line for the terminal; none where nothing was asked."""
+    """A line for the terminal; none if there were no calls."""
     if not record or not record["calls"]:
         return []
     cost = f", {record['cost']:.4f} {record['currency']}" if record["cost"] is not None else ""
@@ -144,7 +144,7 @@ def spending_lines(record: Mapping[str, Any] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Held:
-    """Tokens and cost set aside for one call."""
+    """Tokens and cost reserved for one call."""
 
     spending: Spending
     name: str
@@ -153,7 +153,7 @@ class Held:
 
 
 class MinuteLimit:
-    """Lets requests through as an endpoint's limits a minute allow; others wait. Safe for several threads."""
+    """Delays requests according to an endpoint's rate limits. Safe for several threads."""
 
     def __init__(
         self,
@@ -163,14 +163,14 @@ class MinuteLimit:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """None: no limit of that kind."""
+        """None means no limit of that kind."""
         self.requests, self.tokens = requests, tokens
         self._clock, self._sleep = clock, sleep
         self._passed: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
 
     def wait(self, tokens: int) -> None:
-        """Return when a request of so many tokens may be sent; one above the limit itself waits for an idle minute."""
+        """Return when a request of this many tokens may be sent; one above the limit waits for an idle minute."""
         if self.requests is None and self.tokens is None:
             return
         while True:

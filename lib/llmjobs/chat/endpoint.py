@@ -19,7 +19,7 @@ TOKENS_A_MESSAGE = 6
 
 
 class EndpointBackend:
-    """Answers by asking a server."""
+    """Answers by calling a server."""
 
     def __init__(
         self,
@@ -45,18 +45,18 @@ class EndpointBackend:
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """The model's name on the server; its address may hold what is not for records."""
+        """The model's name on the server; its address may be private and is not recorded."""
         return {"endpoint_model": self.address.model}
 
     def clock(self) -> None:
-        """None: what runs on a server is not measured here."""
+        """None, because time on a server is not measured here."""
 
     def count(self, messages: Sequence[Message]) -> int:
-        """An estimate, on the high side: a token for three bytes, and six a message."""
+        """An estimate that is rather too high: one token for three bytes, and six per message."""
         return sum(math.ceil(len(m.content.encode()) / BYTES_A_TOKEN) + TOKENS_A_MESSAGE for m in messages)
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
-        """Stream an answer, or pass it on whole.
+        """Stream an answer, or pass it on when complete.
 
         Raises:
             UnavailableError: the server cannot be used; another request would do no better.
@@ -92,17 +92,16 @@ class EndpointBackend:
         return Ending(reason, self.count(messages), answer.pieces_count, counted="estimate")
 
     def start(self, seed: int) -> None:
-        """The seed is sent with every request."""
+        """Store the seed, which is sent with every request."""
         self._seed = seed
 
     reseed = start
 
     def state(self) -> Mapping[str, Any]:
-        """The server keeps its own."""
+        """Empty, because the server keeps its own state."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
     def close(self) -> None:
-        """Connections end with their requests."""
+        """Do nothing, because connections end with their requests."""

@@ -14,11 +14,11 @@ from llmjobs.errors import CallError
 from llmjobs.work.call_journal import CallJournal, call_key
 
 OpenEndpoint = Callable[[WholeAnswers], Backend]
-"""What to call around each request → the endpoint."""
+"""Context manager around each request → the endpoint."""
 
 
 class PaidBackend:
-    """One conversation with an endpoint. ``label`` tells its calls from those of any other conversation."""
+    """One conversation with an endpoint. ``label`` distinguishes its calls from those of other conversations."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class PaidBackend:
         minute: MinuteLimit,
         changes: Mapping[str, str] | None = None,
     ) -> None:
-        """``account`` is the name under which prices are given; nothing is sent before :meth:`answer`.
+        """``account`` is the name for looking up prices; nothing is sent before :meth:`answer`.
 
         ``changes`` are the parameters that the server does not take (see ``calls.parameters``), learned or not yet.
         """
@@ -45,24 +45,24 @@ class PaidBackend:
 
     @property
     def limit(self) -> int | None:
-        """As the endpoint's."""
+        """The endpoint's limit."""
         return self.inner.limit
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """As the endpoint's."""
+        """The endpoint's settings."""
         return self.inner.effective
 
     def clock(self) -> DeviceClock | None:
-        """As the endpoint's."""
+        """The endpoint's clock."""
         return self.inner.clock()
 
     def count(self, messages: Sequence[Message]) -> int:
-        """As the endpoint's: an estimate on the high side."""
+        """The endpoint's estimate, which is rather too high."""
         return self.inner.count(messages)
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
-        """The answer of an earlier attempt where there is one, else a call; on disk before it is passed on.
+        """The answer of an earlier attempt if there is one, otherwise a call, which is on disk before it is passed on.
 
         Raises:
             CallError: no answer came; the reason is in the journal, and the call is made again another time.
@@ -99,16 +99,14 @@ class PaidBackend:
         self.inner.start(seed)
 
     def reseed(self, seed: int) -> None:
-        """Another seed from here on."""
+        """Use another seed from here on."""
         self._seed = seed
         self.inner.reseed(seed)
 
     def state(self) -> Mapping[str, Any]:
-        """The journal holds it."""
+        """Empty, because the journal has the state."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
-    def close(self) -> None:
-        """Nothing to free."""
+    def close(self) -> None: ...

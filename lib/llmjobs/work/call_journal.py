@@ -21,7 +21,7 @@ class CallJournal:
     """The finished calls of one unit; safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there; a line that a kill tore is cut off."""
+        """Read the journal and cut off an incomplete last line."""
         path = folder / CALLS
         self.known: dict[str, Call] = {}
         end = 0
@@ -48,7 +48,7 @@ class CallJournal:
             self._know(key, line)
 
     def _know(self, key: str, call: Call) -> None:
-        if "failed" not in call and "error" not in call:  # ``error``: of runs before a failed call was asked again
+        if "failed" not in call and "error" not in call:  # ``error`` is from runs that did not repeat failed calls
             self.known[key] = call
 
     def close(self) -> None:
@@ -57,5 +57,5 @@ class CallJournal:
 
 
 def spent_calls(folder: Path) -> list[Call]:
-    """Every request that ended, below a folder."""
+    """Every finished request below a folder."""
     return [call for path in sorted(folder.rglob(CALLS)) for _, _, call in read_lines(path, allow_torn=True)]
