@@ -16,7 +16,10 @@ LAYERS = (
     ("engines", "one protocol: load, score, generate, chat, measure; transformers/ uses torch"),
     ("machine", "child processes, energy, CPU counters"),
     ("manifest, benchmarks", "a study, validated in one place; prompts and scoring"),
-    ("demo, hub, calls, memory, errors", "bundled models and questions, access to the hub and to servers, peak memory, one-line errors"),
+    (
+        "demo, hub, calls, memory, errors",
+        "bundled models, the hub, calls to servers, peak memory, one-line errors",
+    ),
 )
 WIDTH, BOX = 800, 760
 TOP, HEIGHT, STEP, LEFT = 16, 40, 56, 20
