@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from llmjobs.benchmarks.base import Benchmark
 from llmjobs.benchmarks.rows import load_rows
-from llmjobs.engines.locate import DEMO_PREFIX
+from llmjobs.engines import adapters
+from llmjobs.engines.locate import DEMO_PREFIX, Located
 from llmjobs.engines.registry import engine_of, local_path
 from llmjobs.errors import EXIT_ERROR, EXIT_OK, EXIT_UNITS_FAILED, DataError, LlmjobsError, ModelError
 from llmjobs.hub.datasets import is_cached
@@ -152,6 +153,26 @@ def model_item(spec: ModelSpec) -> ModelItem | None:
     return ModelItem(name, commit, spec.revision, repo, files)
 
 
+def adapter_item(spec: ModelSpec) -> ModelItem | None:
+    """Make the item of a model's LoRA adapter; None if it has none, or if the adapter is a folder.
+
+    Raises:
+        ModelError: the hub refuses, or it is not an adapter of the model.
+
+    """
+    if spec.endpoint or not spec.adapter or adapters.adapter_folder(spec):
+        return None
+    commit = resolve_model(spec.adapter, spec.adapter_revision)
+    item = ModelItem(spec.adapter, commit, spec.adapter_revision, None, [])
+    if adapters.weight_file(spec, Located(spec.adapter, commit, is_local=False)):
+        adapters.locate_adapter(spec)
+        return item
+    if is_offline():
+        raise ModelError(item.offline_line())
+    repo = adapters.check_repository(spec, commit)
+    return replace(item, repo=repo, files=adapters.wanted_files(spec, repo))
+
+
 def data_item(spec: BenchmarkSpec) -> DataItem | None:
     """Make the item of a benchmark; None if its rows are bundled or in a local file.
 
@@ -232,11 +253,12 @@ def _items(study: Manifest) -> tuple[list[Item], list[str]]:
     errors: list[str] = []
     specs = [*walk(study, ModelSpec), *gguf_models(study.models, study.matrix.rungs if study.matrix else [])]
     for model in (one for one in specs if one.id != RULE_JUDGE):
-        try:
-            if one := model_item(model):
-                models[one.key] = models[one.key].joined(one) if one.key in models else one
-        except LlmjobsError as error:
-            errors.append(str(error))
+        for make in (model_item, adapter_item):
+            try:
+                if one := make(model):
+                    models[one.key] = models[one.key].joined(one) if one.key in models else one
+            except LlmjobsError as error:
+                errors.append(str(error))
     for benchmark in walk(study, BenchmarkSpec):
         try:
             if rows := data_item(benchmark):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from llmjobs.engines.transformers import model_files
-from llmjobs.engines.transformers.model_files import Checkpoint, check_checkpoint, reads_images, stored_quantization
+from llmjobs.engines.transformers.model_files import Checkpoint, check_checkpoint, reads_images
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.quantization import stored as stored_formats
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
 WHOLE = ("config.json", "tokenizer.json", "model.safetensors")
@@ -124,25 +124,23 @@ def test_an_adapter_beside_its_base_model_is_not_passed_over() -> None:
         ({"quant_method": "gptq", "bits": 4}, "needs optimum and gptqmodel: pip install optimum gptqmodel"),
         ({"quant_method": "awq", "bits": 4}, "needs gptqmodel: pip install gptqmodel"),
         ({"quant_method": "compressed-tensors"}, "needs compressed-tensors: pip install compressed-tensors"),
-        ({"quant_method": "hqq"}, "needs hqq"),
+        ({"quant_method": "hqq"}, "needs hqq: pip install hqq"),
         ({"quant_method": "of-tomorrow"}, "is quantized by 'of-tomorrow', which transformers does not load"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "write quantization: 4bit for it"),
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "write quantization: 8bit for it"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "needs bitsandbytes: pip install bitsandbytes"),
     ],
 )
 def test_quantized_checkpoints_name_what_they_need(
     stored: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_files, "find_spec", lambda _: None)
+    monkeypatch.setattr(stored_formats, "is_installed", lambda _: False)
     assert said in refused(found(config=LLAMA | {"quantization_config": stored}))
 
 
 def test_quantized_checkpoints_pass_where_their_package_is(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
-    monkeypatch.setattr(model_files, "find_spec", lambda _: object())
+    monkeypatch.setattr(stored_formats, "is_installed", lambda _: True)
     check_checkpoint(ModelSpec(id="maker/model"), found(config=stored))
-    assert "is quantized already (gptq)" in refused(found(config=stored), quantization="4bit")
-    assert stored_quantization(stored) == "gptq"
+    assert "is quantized already (gptq-4bit-channel)" in refused(found(config=stored), quantization="4bit")
     bnb = LLAMA | {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}
     check_checkpoint(ModelSpec(id="maker/model", quantization="4bit"), found(config=bnb))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjobs.converse.conversations import Script, data_hash, make_scripts
+from llmjobs.engines.adapters import settings_of
 from llmjobs.engines.locate import Located
 from llmjobs.errors import ManifestError
 from llmjobs.manifest import Manifest, ModelSpec
@@ -64,7 +65,7 @@ class ConverseTask:
             "device_asked": spec.device,
             "dtype_asked": spec.dtype,
             "quantization_asked": spec.quantization,
-            **spec.engine_settings,
+            **settings_of(spec, self.located),
             "system": spec.system,
             "thinking_asked": spec.thinking,
             "set": self.set_name,

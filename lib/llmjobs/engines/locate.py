@@ -20,6 +20,8 @@ class Located:
     revision: str | None
     """Commit on the hub, or ``sha256:…`` over a folder's files."""
     is_local: bool
+    adapter: "Located | None" = None
+    """The LoRA adapter of the model."""
 
 
 def is_on_hub(spec: ModelSpec) -> bool:

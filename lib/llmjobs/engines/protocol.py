@@ -53,6 +53,14 @@ class Description:
     engine: str = "transformers"
     context_length: int | None = None
     """Longest input in tokens."""
+    quantized_share: float | None = None
+    """Of all weights, those that are quantized; None if it is not known."""
+    adapter: str | None = None
+    """Path or hub id of a LoRA adapter."""
+    adapter_revision: str | None = None
+    """Its commit, or ``sha256:…`` over its files."""
+    adapter_merged: bool | None = None
+    """Whether it was added to the weights, or is computed beside them."""
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for ``model.json``."""

@@ -14,6 +14,7 @@ import psutil
 
 from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import Engine, EngineModule
+from llmjobs.errors import ModelError
 from llmjobs.manifest.engines import ENGINES, engine_name
 from llmjobs.manifest.models import ModelSpec
 
@@ -22,7 +23,10 @@ SHARE_OF_FREE_MEMORY = 0.5
 
 def engine_of(spec: ModelSpec) -> EngineModule:
     """The module of the engine that runs ``spec``."""
-    return _module(engine_name(spec.engine, spec.id, spec.endpoint))
+    name = engine_name(spec.engine, spec.id, spec.endpoint)
+    if spec.adapter and name != "transformers":  # a rung of a matrix is not validated anew
+        raise ModelError(f"{spec.name}: adapter: is for transformers, not for {name}; merge it and convert the model")
+    return _module(name)
 
 
 def _module(name: str) -> EngineModule:

@@ -8,6 +8,7 @@ from typing import Any
 from llmjobs import disk
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
+from llmjobs.engines.adapters import settings_of
 from llmjobs.engines.locate import Located
 from llmjobs.errors import DataError, ManifestError, ModelError, plain_reason
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
@@ -90,7 +91,7 @@ class Task:
             "device_asked": spec.device,
             "dtype_asked": spec.dtype,
             "quantization_asked": spec.quantization,
-            **spec.engine_settings,
+            **settings_of(spec, self.located),
             "chat_template": spec.chat_template,
             "fewshot_as_turns": spec.fewshot_as_turns if spec.chat_template else None,
             "system": spec.system if spec.chat_template else None,

@@ -50,6 +50,13 @@ class ModelSpec(Section):
     """vLLM: share of the GPU's memory for weights, keys and values."""
     max_model_len: Literal["auto"] | Annotated[int, Field(ge=16, le=1 << 24)] = "auto"
     """vLLM: longest input and reply together, in tokens. `auto`: as the model was made for."""
+    adapter: ModelId | None = None
+    """LoRA adapter that is applied to the model: a folder that peft wrote, or a repository on the hub. For transformers
+    only; needs `llmjobs[peft]`."""
+    adapter_revision: Revision | None = None
+    """Branch, tag or commit of the adapter on the hub."""
+    merge_adapter: bool = False
+    """Add the adapter to the model's weights while loading. If false, it is computed beside them, as while training."""
     chat_template: bool = False
     """Format prompts with the tokenizer's chat template, for instruct models. With `endpoint:` the default is true: the
     server gets messages."""
@@ -83,7 +90,9 @@ class ModelSpec(Section):
             value = value | {"thinking": "on" if value["thinking"] else "off"}
         if isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] and not value.get("name"):
             suffix = f"-{value['quantization']}" if value.get("quantization") in METHODS else ""
-            value = value | {"name": slug(value["id"], 90) + suffix}
+            if isinstance(adapter := value.get("adapter"), str) and adapter:
+                suffix = f"+{slug(adapter, 40)}{suffix}"
+            value = value | {"name": slug(value["id"], min(90, 98 - len(suffix))) + suffix}
         return value
 
     @model_validator(mode="after")
@@ -102,6 +111,7 @@ class ModelSpec(Section):
             raise ValueError(f"engine: {self.engine} runs a model on this machine; remove it or the endpoint")
         if self.engine == "endpoint" and not self.endpoint:
             raise ValueError("engine: endpoint needs the server's address; add endpoint: http://HOST:PORT/v1")
+        self._check_adapter()
         self._check_engine()
         if self.api_key_env and not self.endpoint:
             raise ValueError("api_key_env only applies to endpoints; add endpoint: or remove this key")
@@ -118,6 +128,18 @@ class ModelSpec(Section):
         if engine == "vllm":
             return {"tensor_parallel_size_asked": self.tensor_parallel_size, "max_model_len_asked": self.max_model_len}
         return {}
+
+    def _check_adapter(self) -> None:
+        if not self.adapter:
+            if self.adapter_revision or self.merge_adapter:
+                raise ValueError("adapter_revision and merge_adapter are for an adapter; add adapter: or remove them")
+        elif self.endpoint:
+            raise ValueError("adapter is for a model on this machine; remove it, or let the server apply it")
+        elif (engine := engine_name(self.engine, self.id)) != "transformers":
+            raise ValueError(
+                f"adapter is for transformers, not for {engine}; merge it into the model (peft: merge_and_unload), "
+                "convert that and name it, or use the original model with adapter:"
+            )
 
     def _check_engine(self) -> None:
         """Refuse settings of another engine."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llmjobs.engines.adapters import settings_of
 from llmjobs.engines.probing import Layer, Machine, probe_machine
 from llmjobs.engines.registry import engine_of, prefetch
 from llmjobs.errors import LlmjobsError
@@ -131,6 +132,7 @@ class MatrixJob:
             "revision": tasks[0].located.revision if tasks and tasks[0].located else None,
             "chat_template": cell.model.chat_template,
             "thinking_asked": cell.model.thinking if cell.model.chat_template else None,
+            **({} if not cell.model.adapter else settings_of(cell.model, tasks[0].located if tasks else None)),
             **cell.settings(self.section),
             "questions": {task.data.key: _asked(task, self.section.seed) for task in tasks},
             "seed": self.section.seed,
@@ -349,6 +351,8 @@ class MatrixJob:
     def _task_of(self, cell: Cell, tasks: Sequence[Task]) -> dict[str, Any]:
         located = tasks[0].located
         pinned = {} if located is None or located.is_local else {"revision": located.revision}
+        if located and located.adapter and not located.adapter.is_local:
+            pinned["adapter_revision"] = located.adapter.revision
         benchmarks = {task.data.spec.name: task.data for task in tasks}
         return {
             "model": cell.model.model_copy(update=pinned).model_dump(mode="json"),

@@ -7,6 +7,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from llmjobs.engines.adapters import settings_of
+from llmjobs.engines.locate import Located
 from llmjobs.errors import DataError, ManifestError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.fields import slug
@@ -195,10 +197,10 @@ def _check_names(section: MTBenchSection, agents: Iterable[AgentTask]) -> None:
 def _model_agents(
     spec: ModelSpec, section: MTBenchSection, questions: list[Question], revisions: Revisions
 ) -> list[AgentTask]:
-    revision, error = _revision(spec, revisions)
+    located, error = _locate(spec, revisions)
     tasks = []
     for history in {"on": (True,), "off": (False,), "both": (True, False)}[section.history]:
-        declared = _declared_model(spec, revision) | {
+        declared = _declared_model(spec, located) | {
             "system": spec.system or section.system,
             "history": history,
             "strategy": section.strategy,
@@ -239,11 +241,11 @@ def _judge_tasks(
     prompts: PromptSet,
     revisions: Revisions,
 ) -> list[JudgeTask]:
-    revision, error = _revision(judge, revisions)
+    located, error = _locate(judge, revisions)
     turns = sum(len(question.turns) for question in questions)
     tasks = []
     for mode in section.modes:
-        declared = _declared_model(judge, revision) | {
+        declared = _declared_model(judge, located) | {
             "mode": mode,
             "prompts_hash": prompts.hash,
             "reference_categories": list(section.reference_categories),
@@ -263,25 +265,24 @@ def _is_wanted(pair: tuple[AgentTask, ...], baseline: str | None) -> bool:
     return baseline is None or baseline in (agent.name for agent in pair)
 
 
-def _declared_model(spec: ModelSpec, revision: str | None) -> dict[str, Any]:
+def _declared_model(spec: ModelSpec, located: Located | None) -> dict[str, Any]:
     return {
         "version": VERSION,
         "model": spec.id,
-        "revision": revision,
+        "revision": located.revision if located else None,
         "endpoint": spec.endpoint,
         "device_asked": spec.device,
         "dtype_asked": spec.dtype,
         "quantization_asked": spec.quantization,
-        **spec.engine_settings,
+        **settings_of(spec, located),
         "thinking_asked": spec.thinking,
     }
 
 
-def _revision(spec: ModelSpec, revisions: Revisions) -> tuple[str | None, str | None]:
-    """The model's commit, or why it cannot be found."""
+def _locate(spec: ModelSpec, revisions: Revisions) -> tuple[Located | None, str | None]:
+    """Where the model is and at which commit, or why it cannot be found."""
     if spec.endpoint:
         return None, None
     if isinstance(spec, JudgeSpec) and spec.is_rules:
-        return f"rules {RULES_VERSION}", None
-    located, error = revisions.locate(spec)
-    return (located.revision if located else None), error
+        return Located(spec.id, f"rules {RULES_VERSION}", is_local=True), None
+    return revisions.locate(spec)

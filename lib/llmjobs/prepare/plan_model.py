@@ -14,7 +14,7 @@ from llmjobs.engines.pass_time import PassTime
 from llmjobs.engines.registry import engine_of, locate, weight_file_bytes
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task
-from llmjobs.fetch import model_item
+from llmjobs.fetch import adapter_item, model_item
 from llmjobs.manifest import ModelSpec
 from llmjobs.manifest.engines import engine_name
 from llmjobs.memory import memory_bytes
@@ -154,13 +154,16 @@ def _find_size(plan: ModelPlan, spec: ModelSpec, silent: str | None) -> None:
     if silent:
         return
     try:
-        item = model_item(spec)
+        item, adapter = model_item(spec), adapter_item(spec)
     except LlmjobsError as error:
         plan.gated = " is gated " in str(error)
         raise
+    if adapter is not None:
+        plan.download_bytes, plan.missing_bytes = adapter.total_bytes, adapter.missing_bytes
     if item is None:
         return
-    plan.download_bytes, plan.missing_bytes = item.total_bytes, item.missing_bytes
+    plan.download_bytes = (plan.download_bytes or 0) + item.total_bytes
+    plan.missing_bytes = (plan.missing_bytes or 0) + item.missing_bytes
     plan.file_bytes = sum(f.size_bytes for f in item.files if f.path.endswith(".safetensors")) or None
     plan.gated = item.repo is not None and item.repo.gated
 
@@ -216,6 +219,7 @@ def _known_forecast(
         device=spec.device,
         dtype=spec.dtype,
         quantization=spec.quantization,
+        **_adapter(spec, located),
         threads=threads,
         batch_tokens=unit["batch_tokens"],
         gpus=_gpus(),
@@ -229,6 +233,13 @@ def _known_forecast(
     if found["speed"]:
         known.put("forecast", {"shapes": found["shapes"], "speed": found["speed"]})
     return found
+
+
+def _adapter(spec: ModelSpec, located: Located) -> dict[str, Any]:
+    """What an engine's effective settings say of a LoRA adapter."""
+    if located.adapter is None:
+        return {}
+    return {"adapter_revision": located.adapter.revision, "adapter_merged": spec.merge_adapter}
 
 
 @dataclass(frozen=True)
@@ -252,7 +263,8 @@ class _Measured:
             engine_name=engine_name(spec.engine, spec.id),
             device=shapes["device"],
             dtype=shapes["dtype"],
-            quantization=spec.quantization,
+            quantization=shapes.get("quantization") or spec.quantization,
+            **_adapter(spec, located),
             threads=found["speed"]["threads"],
         )
         load, budget, probe = (known.get(name) or {} for name in ("load", "budget", "probe"))
@@ -277,6 +289,7 @@ def _fill(plan: ModelPlan, found: Mapping[str, Any], spec: ModelSpec, batch_toke
     """Fill in sizes, memory and time."""
     shapes, speed = found["shapes"], found["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
+    plan.quantization = shapes.get("quantization") or plan.quantization
     plan.parameters, plan.weight_bytes = shapes["parameters"], shapes["weight_bytes"]
     if remark := shapes.get("remark"):
         plan.notes.append(str(remark))
@@ -294,7 +307,8 @@ def _fill(plan: ModelPlan, found: Mapping[str, Any], spec: ModelSpec, batch_toke
         beside, files = beside + stays, speed["runtime_bytes"] - stays
     needs = {name: size + beside for name, size in shapes["memory_by_quantization"].items()}
     plan.needed_bytes = needs[spec.quantization]
-    plan.peak_bytes = plan.needed_bytes + files + _mapped(plan, needs["none"] - beside)
+    plain = needs.get("none", plan.needed_bytes) - beside
+    plan.peak_bytes = plan.needed_bytes + files + _mapped(plan, plain)
     plan.fits = plan.needed_bytes <= plan.room_bytes
     if not plan.fits:
         plan.fits_with = {name: size for name, size in needs.items() if size <= plan.room_bytes}
@@ -360,6 +374,6 @@ def _prepare_s(plan: ModelPlan, passes: PassTime, known: _Measured, batch_tokens
 
 def _load_s(plan: ModelPlan, shapes: Mapping[str, Any], speed: Mapping[str, Any]) -> float:
     """Seconds to load: files are read once, those of a folder are hashed too, weights are converted and quantized."""
-    size = plan.file_bytes or shapes["memory_by_quantization"]["none"]
+    size = plan.file_bytes or shapes["memory_by_quantization"].get("none") or plan.weight_bytes or 0
     hashed = size / speed["hash_bytes_s"] if speed.get("hash_bytes_s") and plan.download_bytes is None else 0.0
     return float(OPEN_S + size / (speed.get("read_bytes_s") or READ_BYTES_S) + hashed + speed.get("quantize_s", 0.0))

@@ -39,13 +39,17 @@ class Revisions:
 
     def locate(self, spec: ModelSpec) -> tuple[Located | None, str | None]:
         """Find a model at the commit that this run uses and store it; or return one line on why it cannot be found."""
-        known = self.known_commit("model", spec.id, spec.revision)
+        known = {"revision": self.known_commit("model", spec.id, spec.revision)}
+        if spec.adapter:
+            known["adapter_revision"] = self.known_commit("model", spec.adapter, spec.adapter_revision)
         try:
-            located = locate(spec.model_copy(update={"revision": known}) if known else spec)
+            located = locate(spec.model_copy(update={name: commit for name, commit in known.items() if commit}))
         except LlmjobsError as error:
             return None, str(error)
         if not located.is_local:
             self.record("model", spec.id, spec.revision, located.revision)
+        if spec.adapter and located.adapter and not located.adapter.is_local:
+            self.record("model", spec.adapter, spec.adapter_revision, located.adapter.revision)
         return located, None
 
 

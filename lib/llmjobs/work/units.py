@@ -130,7 +130,7 @@ def _difference(
     """The first field that differs; inside mappings, with its path (``questions.mmlu.astronomy.data_hash``)."""
     for key in dict.fromkeys([*saved, *(asked if names else ())]):
         was, now = saved.get(key), asked.get(key)
-        if was == now:
+        if was == now or (key == "quantization" and _is_renamed(was, now)):
             continue
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             if inner := _difference(was, now, names=key in OF_NAMES):
@@ -138,6 +138,13 @@ def _difference(
             continue
         return key, was, now
     return None
+
+
+def _is_renamed(was: object, now: object) -> bool:
+    """Whether a quantized checkpoint had a shorter name in an older version: ``gptq``, or ``none`` once unpacked."""
+    if not isinstance(was, str) or not isinstance(now, str):
+        return False
+    return now.startswith(f"{was}-") or (was == "none" and now.endswith("-dequantized"))
 
 
 def _short(value: object) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmjobs.clocks import DeviceClock
+from llmjobs.engines.adapters import adapter_bytes, ensure_adapter
 from llmjobs.engines.locate import Located, files_of
 from llmjobs.engines.protocol import DEFAULT_LENGTH, ChatModel, Generator, Scorer, Warn
 from llmjobs.engines.speed import Speed
@@ -57,12 +58,14 @@ class TransformersEngine:
         import torch
 
         found = self.description
+        adapter = {"adapter_revision": found.adapter_revision, "adapter_merged": found.adapter_merged}
         return {
             "engine": "transformers",
             "device": found.device,
             "dtype": found.dtype,
             "quantization": found.quantization,
             "threads": torch.get_num_threads(),
+            **(adapter if found.adapter else {}),
         }
 
     @property
@@ -177,6 +180,8 @@ def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
 
 def ensure_files(spec: ModelSpec, located: Located) -> None:
     """Fetch the missing files into the cache."""
+    if located.adapter:
+        ensure_adapter(spec, located.adapter)
     if located.revision and not located.is_local:
         ensure_model(spec.id, located.revision, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
 
@@ -254,7 +259,19 @@ def forecast(
     shapes = next((line["shapes"] for line in ended.lines if "shapes" in line), None)
     if shapes is None:
         raise LlmjobsError(f"{spec.name}: {ended.error or describe_end(ended)}")
+    if located.adapter:
+        _add_adapter(shapes, spec, located.adapter)
     return {"shapes": shapes, "speed": ended.result, "why": None if ended.result is not None else describe_end(ended)}
+
+
+def _add_adapter(shapes: dict[str, Any], spec: ModelSpec, adapter: Located) -> None:
+    """Count the weights of an adapter that stays beside the model's."""
+    if spec.merge_adapter:
+        return
+    more = adapter_bytes(spec, adapter)
+    shapes["weight_bytes"] += more
+    needs = shapes["memory_by_quantization"]
+    shapes["memory_by_quantization"] = {name: size + more for name, size in needs.items()}
 
 
 if TYPE_CHECKING:

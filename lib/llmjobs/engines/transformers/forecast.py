@@ -29,7 +29,7 @@ from llmjobs.engines.transformers.device import (
 from llmjobs.engines.transformers.first_layers import TRIED_TOKENS, pass_of
 from llmjobs.engines.transformers.model_files import checked_config
 from llmjobs.engines.transformers.probe import FEW_TOKENS
-from llmjobs.engines.transformers.shapes import Shapes, model_shapes, on_meta, whole_weight_bytes
+from llmjobs.engines.transformers.shapes import Shapes, as_stored_bytes, model_shapes, on_meta, whole_weight_bytes
 from llmjobs.engines.transformers.stand_in import (
     DECODED,
     LARGE_LAYER_BYTES,
@@ -46,7 +46,8 @@ from llmjobs.engines.transformers.stand_in import (
 from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.machine.child import Reporter, serve
 from llmjobs.memory import WATCH, Resident, available_bytes, current_anon_bytes, resident
-from llmjobs.quantization import METHODS, names
+from llmjobs.quantization import METHODS, NONE, names
+from llmjobs.quantization.stored import DEQUANTIZED, Place, stored_as
 
 DECODE_CONTEXT, SHORTEST_CONTEXT = 256, 8
 SMALLEST_BATCH = 32
@@ -66,8 +67,16 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     model_on_meta = on_meta(config, dtype, remote)
     shapes = model_shapes(config, model_on_meta, dtype, quantization)
     others = {other: whole_weight_bytes(model_on_meta, other) for other in names()}
+    stored = stored_as(config.to_dict())
+    if stored is not None:
+        here = Place.here(device)
+        size = as_stored_bytes(model_on_meta, stored, here)
+        shapes, others, quantization = replace(shapes, weight_bytes=size), {quantization: size}, NONE
+        name = stored.label + (DEQUANTIZED if stored.is_unpacked(here) else "")
     place = {"device": device, "dtype": str(dtype).removeprefix("torch."), "device_memory_bytes": _room(device)}
     place |= {"remark": dtype_remark(dtype, device), "device_name": device_name(device)}
+    if stored is not None:
+        place |= {"quantization": name, "remark": place["remark"] or _speed_remark(name)}
     reporter.report(shapes=shapes.to_record() | place | {"memory_by_quantization": others})
     if not task.get("unit"):
         return {}
@@ -120,6 +129,12 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
         "hash_bytes_s": read[1] if read else None,
         "measured_s": left.spent_s,
     }
+
+
+def _speed_remark(name: str) -> str | None:
+    if name.endswith(DEQUANTIZED):
+        return None
+    return f"its speed is that of unquantized layers of the same shape; as {name} it may be slower"
 
 
 class _Deadline:

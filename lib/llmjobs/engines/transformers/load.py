@@ -1,10 +1,11 @@
 """Load a model and its tokenizer, and check that the result is what was requested."""
 
 import contextlib
+import io
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from llmjobs.engines.chat_template import bound_template
 from llmjobs.engines.locate import DEMO_PREFIX, Located, files_of
 from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
+from llmjobs.engines.transformers.adapter import apply_adapter, require_peft
 from llmjobs.engines.transformers.describe import describe
 from llmjobs.engines.transformers.device import (
     dtype_remark,
@@ -26,7 +28,6 @@ from llmjobs.engines.transformers.fit import check_fit
 from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
-    METHODS,
     check_layers,
     check_model_files,
     check_weights,
@@ -39,6 +40,7 @@ from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 from llmjobs.hub.files import ensure_model
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.quantization.stored import DEQUANTIZED, StoredAs, stored_as
 from llmjobs.terminal_text import plural
 
 # Refuse a model if some weights did not come from its files, because transformers fills them with random numbers.
@@ -275,11 +277,14 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     located = locate(spec)
+    if spec.adapter:
+        require_peft(spec)
     device = resolve_device(spec.device, spec.quantization)
     dtype = resolve_dtype(spec.dtype, device)
+    stored = read_stored(spec, located)
     if remark := dtype_remark(dtype, device):
         log.warning("%s: %s", spec.name, remark)
-    check_fit(spec, located, device, dtype)
+    check_fit(spec, located, device, dtype, stored)
     if located.revision and not located.is_local:
         code, pickles = spec.trust_remote_code, spec.pickle_weights
         ensure_model(spec.id, located.revision, pickle_weights=pickles, code=code)
@@ -294,24 +299,44 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         "low_cpu_mem_usage": True,
         "ignore_mismatched_sizes": True,  # otherwise transformers raises without a name; check_all_loaded refuses them
     }
-    if config := quantization_config(spec.quantization, dtype):
-        arguments["quantization_config"] = config
-    if spec.device_map == "auto":
-        arguments["device_map"] = "auto"
-    elif config or device == "cuda":
-        arguments["device_map"] = {"": device}
+    arguments |= _placement(spec, device, quantization_config(spec.quantization, dtype) if stored is None else None)
     with _one_line(spec, "model"):
         model, report = _loaded(model_class, source, arguments)
         check_all_loaded(spec.name, model, report)
+        unpack(model, dtype)
+        if located.adapter:
+            model = apply_adapter(spec, model, located.adapter, device)
         if not getattr(model, "hf_device_map", None):
             model = model.to(device)
         model.eval()
         check_vocabulary(spec.name, model, tokenizer)
         check_reads_forward(spec.name, model)
     model.requires_grad_(False)
-    description = describe(spec, model, tokenizer, located, _max_length(model, tokenizer))
-    _check(spec, device, dtype, description)
+    description = describe(spec, model, tokenizer, located, _max_length(model, tokenizer), stored)
+    _check(spec, device, dtype, description, stored)
+    _say_unpacked(spec.name, description)
     return LoadedModel(spec, model, tokenizer, description)
+
+
+def _placement(spec: ModelSpec, device: str, config: Any) -> dict[str, Any]:
+    """Where weights are put and how they are quantized on the way, as ``from_pretrained`` takes it."""
+    arguments = {"quantization_config": config} if config else {}
+    if spec.device_map == "auto":
+        return arguments | {"device_map": "auto"}
+    return arguments | ({"device_map": {"": device}} if config or device == "cuda" else {})
+
+
+def _say_unpacked(who: str, found: Description) -> None:
+    """Warn of a checkpoint whose stored weights need more memory here than on the disk."""
+    if found.quantization.endswith(DEQUANTIZED):
+        log.warning(
+            "%s: its stored weights (%s) do not run packed on %s; they were turned into %s and need as much memory as "
+            "an unquantized model",
+            who,
+            found.quantization.removesuffix(DEQUANTIZED),
+            found.device,
+            found.dtype,
+        )
 
 
 def _loaded(model_class: Any, source: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -321,7 +346,10 @@ def _loaded(model_class: Any, source: str, arguments: dict[str, Any]) -> tuple[A
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(source, output_loading_info=True, **arguments)
+        with _quiet_bars():
+            found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
+                source, output_loading_info=True, **arguments
+            )
         return found
     finally:
         transformers_logging.set_verbosity(level)
@@ -350,11 +378,46 @@ def _check_weights(spec: ModelSpec, located: Located, dtype: torch.dtype) -> Any
         return model_class_of(config)
 
 
-def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description) -> None:
-    """Refuse a model that differs from its manifest; nothing falls back silently."""
+def read_stored(spec: ModelSpec, located: Located) -> StoredAs | None:
+    """How the checkpoint's weights are stored, from its ``config.json``; None for plain numbers."""
+    from transformers import PretrainedConfig
+
+    try:
+        source, revision = load_from(spec, located)
+        plain, _ = PretrainedConfig.get_config_dict(source, revision=revision)
+    except Exception as error:
+        log.debug("%s: its config cannot be read before loading: %s", located.source, error)
+        return None
+    return stored_as(plain)
+
+
+def unpack(model: Any, dtype: torch.dtype) -> None:
+    """Let compressed-tensors turn its weights into plain numbers now, not in the first pass, and all into ``dtype``."""
+    if getattr(model, "ct_decompress_hook", None) is None:
+        return
+    with _quiet_bars():
+        model.hf_quantizer.compressor.decompress_model(model)
+    for layer in model.modules():
+        weight = getattr(layer, "weight", None)
+        if getattr(layer, "quantization_scheme", None) is not None and isinstance(weight, torch.nn.Parameter):
+            weight.data = weight.data.to(dtype)
+
+
+@contextlib.contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Keep the progress bars and greetings of other libraries out of a log; on a terminal they are shown."""
+    if sys.stderr.isatty():
+        yield
+        return
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description, stored: StoredAs | None) -> None:
+    """Refuse a model that is not what its manifest says: nothing falls back in silence."""
     asked = {"device": device, "quantization": spec.quantization}
-    if spec.quantization == "none" and found.quantization in METHODS:
-        asked["quantization"] = found.quantization  # as its maker stored it
+    if stored is not None and spec.quantization == "none":
+        asked["quantization"] = found.quantization if _is_as_stored(found, stored) else stored.label
     elif spec.quantization == "none":
         asked["dtype"] = str(dtype).removeprefix("torch.")
     for name, value in asked.items():
@@ -363,6 +426,11 @@ def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description)
                 f"{spec.name}: asked for {name} {value}, but the loaded weights are {is_now}; not running it. "
                 f"Write {name}: {is_now} if that is what you want"
             )
+
+
+def _is_as_stored(found: Description, stored: StoredAs) -> bool:
+    name = found.quantization
+    return name == stored.same_as or name == stored.method or name.startswith((f"{stored.method}-", stored.label))
 
 
 class _one_line:  # noqa: N801 - reads as a statement

@@ -1,9 +1,11 @@
 """Find a model for transformers: a bundled demo model, a folder, or the hub. Anything else is refused."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.engines.adapters import locate_adapter
 from llmjobs.engines.locate import DEMO_PREFIX, Located, folder_hash
 from llmjobs.engines.transformers.model_files import check_folder, check_repository
 from llmjobs.errors import ModelError
@@ -14,13 +16,18 @@ from llmjobs.manifest.suggest import not_one_of
 
 
 def locate(spec: ModelSpec) -> Located:
-    """Find a model without loading it; a hub revision becomes a commit.
+    """Find a model, and its adapter, without loading it; a hub revision becomes a commit.
 
     Raises:
         ModelError: a demo name that does not exist, a folder without a config, files that cannot be read, or the hub
             refuses.
 
     """
+    found = _locate_base(spec)
+    return replace(found, adapter=locate_adapter(spec)) if spec.adapter else found
+
+
+def _locate_base(spec: ModelSpec) -> Located:
     if spec.id.startswith(DEMO_PREFIX):
         name = spec.id.removeprefix(DEMO_PREFIX)
         if name not in DEMO_MODELS:

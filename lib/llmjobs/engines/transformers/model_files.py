@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +16,8 @@ from llmjobs.errors import ModelError
 from llmjobs.hub.files import MAX_CONFIG_BYTES, MAX_TEXT_BYTES, PICKLES, SHARD, read_small
 from llmjobs.hub.repositories import inspect
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.quantization import NONE
+from llmjobs.quantization.stored import Place, stored_as
 
 # Check a model's files before parsing them: sizes, the config's values, the headers of the weights.
 
@@ -221,39 +222,6 @@ OTHER_WEIGHTS = {
     ".mlmodel": "Core ML",
     ".ot": "Rust",
 }
-METHODS: dict[str, tuple[str, ...]] = {
-    "gptq": ("optimum", "gptqmodel"),
-    "awq": ("gptqmodel",),
-    "compressed-tensors": ("compressed_tensors",),
-    "auto-round": ("auto_round",),
-    "intel/auto-round": ("auto_round",),
-    "hqq": ("hqq",),
-    "quanto": ("optimum.quanto",),
-    "torchao": ("torchao",),
-    "aqlm": ("aqlm",),
-    "vptq": ("vptq",),
-    "spqr": ("spqr_quant",),
-    "quark": ("quark",),
-    "eetq": ("kernels",),
-    "higgs": ("flute", "fast_hadamard_transform"),
-    "fp_quant": ("fp_quant",),
-    "fbgemm_fp8": ("fbgemm_gpu",),
-    "bitnet": (),
-    "fp8": (),
-    "mxfp8": (),
-    "mxfp4": (),
-    "nvfp4": (),
-}
-"""Ways in which a checkpoint's weights may be quantized, and the packages that transformers needs to load them."""
-PACKAGES = {
-    "optimum.quanto": "optimum-quanto",
-    "compressed_tensors": "compressed-tensors",
-    "auto_round": "auto-round",
-    "flute": "flute-kernel",
-    "fbgemm_gpu": "fbgemm-gpu",
-    "quark": "amd-quark",
-}
-"""Import name → name to install, if they differ."""
 SAME_NAME = "the repository that it was made from, often the same name without "
 
 
@@ -329,9 +297,9 @@ def _problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
     if "adapter_config.json" in found.files:
         yield (
             "holds a LoRA adapter (adapter_config.json) beside the base model, and only the base model would be "
-            "evaluated; merge the adapter (peft: merge_and_unload, then save_pretrained) or remove adapter_*"
+            "evaluated; move adapter_* to a folder of their own and name that in adapter:, or remove them"
         )
-    yield from _quantization_problems(spec, config, found)
+    yield from _quantization_problems(spec, config)
     yield from _weight_problems(spec, found)
     yield from _tokenizer_problems(spec, found)
 
@@ -341,10 +309,7 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
     suffixes = {PurePosixPath(name).suffix for name in names}
     if "adapter_config.json" in names:
         base = str(found.read("adapter_config.json").get("base_model_name_or_path") or "its base model")[:200]
-        return (
-            f"is a LoRA adapter for {base}, not a model; merge it (peft: merge_and_unload, then save_pretrained) and "
-            "name the merged folder"
-        )
+        return f"is a LoRA adapter for {base}, not a model; write id: {base} and adapter: {found.place}"
     if "model_index.json" in names:
         return "is an image or audio pipeline of diffusers, not a language model; use another model"
     if ".gguf" in suffixes:
@@ -472,41 +437,15 @@ def _names(value: object) -> list[str]:
     return [str(name)[:80] for name in value] if isinstance(value, list | tuple) else []
 
 
-def stored_quantization(config: Mapping[str, Any]) -> str | None:
-    """How the weights of a checkpoint are stored: ``8bit``, ``4bit`` (bitsandbytes), another method's name, or None."""
-    text = config.get("text_config")
-    found = config.get("quantization_config") or (
-        text.get("quantization_config") if isinstance(text, Mapping) else None
-    )
-    if not isinstance(found, Mapping):
-        return None
-    method = str(found.get("quant_method") or "")
-    if method in ("", "bitsandbytes") and (found.get("load_in_4bit") or found.get("load_in_8bit")):
-        return "8bit" if found.get("load_in_8bit") else "4bit"
-    return method[:40] or None
-
-
-def _quantization_problems(spec: ModelSpec, config: Mapping[str, Any], found: Checkpoint) -> Iterator[str]:
-    method = stored_quantization(config)
-    if method is None or spec.engine == "vllm":  # vLLM has kernels of its own, and says itself what it cannot run
+def _quantization_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[str]:
+    stored = stored_as(config)
+    if stored is None or spec.engine == "vllm":  # vLLM has kernels of its own, and says itself what it cannot run
         return
-    if method in ("8bit", "4bit"):
-        if spec.quantization != method:
-            yield f"is stored in {method} (bitsandbytes) already; write quantization: {method} for it"
-        return
-    if spec.quantization != "none":
-        yield f"is quantized already ({method}); remove quantization:, or use the original model"
-    if method not in METHODS:
-        yield f"is quantized by {method!r}, which transformers does not load; use the original model"
-        return
-    missing = [PACKAGES.get(name, name) for name in METHODS[method] if not _is_installed(name)]
-    if missing:
-        yield (
-            f"is quantized by {method}, which needs {' and '.join(missing)}: pip install {' '.join(missing)}, or use "
-            f"the original model (often the same name without -{method.upper()})"
-        )
+    if spec.quantization not in (NONE, stored.same_as):
+        yield f"is quantized already ({stored.label}); remove quantization: or use the original model"
+    yield from stored.problems(Place.here(spec.device))
     if spec.device == "mps":
-        yield f"is quantized by {method}, which does not run on Apple's GPU; use the original model"
+        yield f"is quantized by {stored.method}, which does not run on Apple's GPU; use the original model"
 
 
 def missing_package(who: str, error: ImportError) -> str:
@@ -517,13 +456,6 @@ def missing_package(who: str, error: ImportError) -> str:
     if name is None:
         return f"{who}: needs a package that is missing: {text[:200]}; install it, or use another model"
     return f"{who}: needs the package {name}, which is missing: pip install {name}, or use another model"
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:

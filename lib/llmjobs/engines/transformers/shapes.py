@@ -13,6 +13,7 @@ from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.model_files import reads_images
 from llmjobs.errors import ModelError
 from llmjobs.quantization import METHODS, NONE
+from llmjobs.quantization.stored import Place, StoredAs
 
 BUILD_S = 60.0
 """Time limit for building a model without memory, in seconds; the largest known ones take a few."""
@@ -105,6 +106,16 @@ def weight_bytes(model: nn.Module, quantization: str) -> int:
 def whole_weight_bytes(model: nn.Module, quantization: str) -> int:
     """Return the bytes of a model's weights in memory: the tensors and their scales."""
     return weight_bytes(model, quantization) + scale_bytes(model, quantization)
+
+
+def as_stored_bytes(model: nn.Module, stored: StoredAs, place: Place) -> int:
+    """Bytes of the weights of a checkpoint that comes quantized: packed, or plain where loading unpacks them."""
+    plain = whole_weight_bytes(model, NONE)
+    if not stored.packings or stored.is_unpacked(place):
+        return plain
+    layers, packing = quantizable(model), stored.packings[0]
+    packed = sum(packing.layer_bytes(layer.in_features, layer.out_features) for layer in layers)
+    return plain - sum(layer.weight.numel() * layer.weight.element_size() for layer in layers) + packed
 
 
 def scale_bytes(model: nn.Module, quantization: str) -> int:

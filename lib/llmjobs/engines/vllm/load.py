@@ -25,7 +25,6 @@ from llmjobs.engines.transformers.model_files import (
     check_weights,
     checked_config,
     missing_package,
-    stored_quantization,
 )
 from llmjobs.engines.transformers.shapes import Shapes, model_shapes, on_meta
 from llmjobs.engines.vllm import worker
@@ -34,6 +33,7 @@ from llmjobs.errors import ModelError
 from llmjobs.hub.files import ensure_model
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.memory import available_bytes
+from llmjobs.quantization.stored import stored_as
 
 log = logging.getLogger(__name__)
 CPU_BLOCK_TOKENS = 32
@@ -133,7 +133,8 @@ def load(spec: ModelSpec, threads: int | str, warn: Callable[[str], None] = log.
     located = locate(spec)
     device = checked_device(spec)
     config = _config(spec, located)
-    stored = stored_quantization(config.to_dict())
+    found = stored_as(config.to_dict())
+    stored = found.method if found else None
     dtype = resolve_dtype(spec.dtype, device)
     check_runs(spec, config, stored)
     if remark := dtype_remark(dtype, device):
@@ -244,13 +245,10 @@ def check_runs(spec: ModelSpec, config: Any, stored: str | None) -> None:
         raise ModelError(
             f"{spec.name}: vLLM does not know the architecture {names[0]}; use engine: transformers, or a newer vllm"
         )
-    if stored is None:
-        return
-    name = "bitsandbytes" if stored in ("8bit", "4bit") else stored
     allowed = list(getattr(here, "supported_quantization", None) or methods)
-    if name not in allowed:
+    if stored is not None and stored not in allowed:
         raise ModelError(
-            f"{spec.name}: the checkpoint is quantized by {name}, which vLLM cannot run on {here.device_type}; use the "
+            f"{spec.name}: the checkpoint is quantized by {stored}, which vLLM cannot run on {here.device_type}; use the "
             "original model, or engine: transformers"
         )
 

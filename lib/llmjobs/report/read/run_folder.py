@@ -162,9 +162,12 @@ def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
         if entry.source == f"{path.name}/eval/{name}":
             return entry
     details: Mapping[str, Any] = read_json(folder / "model.json", run, f"{path.name}/eval/{name}/model.json")
+    model, revision = details.get("id", name) if "/" not in name else name, details.get("revision") or ""
+    if adapter := details.get("adapter"):  # a model with an adapter is another model
+        model, revision = f"{model} + {adapter}", f"{revision}+{details.get('adapter_revision')}"
     info = ModelInfo(
-        id=name_of(details.get("id", name) if "/" not in name else name),
-        revision=name_of(details.get("revision") or ""),
+        id=name_of(model),
+        revision=name_of(revision),
         device=name_of(details.get("device") or ""),
         dtype=name_of(details.get("dtype") or "").removeprefix("torch."),
         quantization=name_of(details.get("quantization") or ""),

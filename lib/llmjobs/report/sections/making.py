@@ -121,7 +121,25 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
         Heading("Models"),
         Table("Models and their effective settings", columns, rows, note=note),
     ]
-    return blocks + _scoring(entries) + _prompts(entries)
+    return blocks + _adapters(entries) + _scoring(entries) + _prompts(entries)
+
+
+def _adapters(entries: Sequence[Entry]) -> list[Block]:
+    """LoRA adapters, and whether they were merged."""
+    rows = []
+    for entry in entries:
+        details = entry.info.details
+        if adapter := details.get("adapter"):
+            revision = str(details.get("adapter_revision") or "").removeprefix("sha256:")[:10]
+            merged = {True: "merged", False: "beside the weights"}.get(details.get("adapter_merged"), DASH)  # type: ignore[arg-type]
+            rows.append([entry.label, str(adapter), revision or DASH, merged])
+    columns = [
+        Column("Label", "left", 1),
+        Column("Adapter", "left", 1.2),
+        Column("Revision", "left"),
+        Column("Applied", "left"),
+    ]
+    return [Table("LoRA adapters", columns, rows)] if rows else []
 
 
 def _prompts(entries: Sequence[Entry]) -> list[Block]:
