@@ -203,12 +203,12 @@ def test_an_eval_with_an_adapter_resumes_and_is_reported(
     section = {"benchmarks": [{"name": "demo", "limit": 6}], "batch_tokens": 256, "threads": 1}
     study.write_text(yaml.safe_dump({"models": models, "eval": section}))
     assert run("eval", study, "--results", tmp_path / "r") == 0, capsys.readouterr().err
-    unit = next((tmp_path / "r/study/eval/base+lora").rglob("records.jsonl"))
+    written = sorted((tmp_path / "r/study/eval/base+lora").rglob("records.jsonl"))
+    unit = next(path for path in written if next(iter(read_records(path)))["loglikelihoods"])
     whole = unit.read_bytes()
-    plain = next((tmp_path / "r/study/eval/plain").rglob("records.jsonl"))
-    assert [one["loglikelihoods"] for one in read_records(unit)] != [
-        one["loglikelihoods"] for one in read_records(plain)
-    ]
+    plain = tmp_path / "r/study/eval/plain" / unit.parent.name / "records.jsonl"
+    scores = [[one["loglikelihoods"] for one in read_records(path)] for path in (unit, plain)]
+    assert scores[0] != scores[1], "the adapter changed nothing"
     found = json.loads((tmp_path / "r/study/eval/base+lora/model.json").read_text())
     assert found["adapter"] == str(lora) and found["adapter_merged"] is False
     assert run("report", tmp_path / "r/study", "--out", tmp_path / "report.pdf") == 0, capsys.readouterr().err
