@@ -248,8 +248,8 @@ def check_runs(spec: ModelSpec, config: Any, stored: str | None) -> None:
     allowed = list(getattr(here, "supported_quantization", None) or methods)
     if stored is not None and stored not in allowed:
         raise ModelError(
-            f"{spec.name}: the checkpoint is quantized by {stored}, which vLLM cannot run on {here.device_type}; use the "
-            "original model, or engine: transformers"
+            f"{spec.name}: the checkpoint is quantized by {stored}, which vLLM cannot run on {here.device_type}; use "
+            "the original model, or engine: transformers"
         )
 
 
