@@ -24,7 +24,7 @@ import yaml
 from plan import SIZES, SUBJECTS, make_model
 
 from llmjobs.work.folder import RunFolder
-from llmjobs.work.saving import Writer
+from llmjobs.work.when_to_save import Writer
 
 SAVING = (
     (Writer, ("__init__", "opened", "step", "finish", "leave", "close")),

@@ -20,8 +20,8 @@ from llmjobs.work import leases
 from llmjobs.work.cursor import Cursor
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.run import load_start
-from llmjobs.work.saving import Writer
 from llmjobs.work.units import Saved, Step, Unit
+from llmjobs.work.when_to_save import Writer
 
 
 @dataclass(frozen=True)

@@ -122,22 +122,23 @@ def _download(model: Mapping[str, Any]) -> str:
 
 def _manifests(facts: Mapping[str, Any]) -> str:
     """What each manifest downloads."""
-    known = {model["id"]: model for group in facts["groups"] for model in group["models"]}
+    models = [model for group in facts["groups"] for model in group["models"]]
+    known = {model["instruct"]: model for model in models if "instruct" in model} | {one["id"]: one for one in models}
     lines = ["## What the manifests download\n", "| manifest | models | download |", "|---|---|--:|"]
-    for name, models in manifest_models():
-        sizes = [download_bytes(known[one]) for one in models]
-        total = size_text(sum(size for size in sizes if size))
-        lines.append(f"| `{name}` | {', '.join(one.split('/')[1] for one in models)} | {total} |")
+    for name, ids, has_gguf in manifest_models():
+        sizes = [download_bytes(known[one]) for one in ids]
+        total = size_text(sum(size for size in sizes if size)) + (" and the GGUF files" if has_gguf else "")
+        lines.append(f"| `{name}` | {', '.join(one.split('/')[1] for one in ids)} | {total} |")
     return "\n".join([*lines, ""])
 
 
-def manifest_models() -> Iterator[tuple[str, list[str]]]:
-    """Every manifest with models of the hub, and their ids."""
+def manifest_models() -> Iterator[tuple[str, list[str], bool]]:
+    """Every manifest with models of the hub, their ids, and whether GGUF files come with them."""
     for path in sorted(MANIFESTS.glob("*.yaml")):
         named = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
         ids = [one if isinstance(one, str) else one["id"] for one in named]
         if any(not one.startswith("llmjobs/") for one in ids):
-            yield path.name, ids
+            yield path.name, ids, any(isinstance(one, dict) and "gguf" in one for one in named)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from llmjobs.cluster import when_gone
 from llmjobs.cluster.connection import connected
 from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.run import run_on_cluster
-from llmjobs.work import leases, saving
+from llmjobs.work import leases, when_to_save
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.lock import exclusive
@@ -71,7 +71,7 @@ class ClusterToy:
 
     @contextmanager
     def open(self, unit, saved):
-        saving.SHARE_OF_TIME = float("inf")  # here, since this runs in the workers: every step is saved at once
+        when_to_save.SHARE_OF_TIME = float("inf")  # here, since this runs in the workers: every step is saved at once
         for one in unit.needs:
             assert len(read_records(self.folder.path / one / "records.jsonl")) == STEPS * 3
         load_s = None if self.loaded == unit.group else 0.1

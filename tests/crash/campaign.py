@@ -34,7 +34,7 @@ from warm_child import run_warm  # noqa: E402
 
 from llmjobs.calls.retry import RetryPolicy  # noqa: E402
 from llmjobs.errors import EXIT_UNITS_FAILED  # noqa: E402
-from llmjobs.work import saving  # noqa: E402
+from llmjobs.work import when_to_save  # noqa: E402
 
 FLAKY = "flaky"
 SHARES = {"eval": 0.35, "converse": 0.25, "mtbench": 0.15, FLAKY: 0.1, "matrix": 0.08, "report": 0.07}
@@ -80,7 +80,7 @@ class RealJob(SmallJob):
             tell_to(told)
             from llmjobs.matrix import job as matrix_job
 
-            matrix_job.run_child, saving.SHARE_OF_TIME = run_warm, float("inf")
+            matrix_job.run_child, when_to_save.SHARE_OF_TIME = run_warm, float("inf")
             if fault:
                 fault.die = lambda: os.killpg(0, signal.SIGKILL)  # from within a cell too: the whole run ends at once
                 fault.install()

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "matrix"))
 from matrix_stand_in import StandIn, probe
 
 from llmjobs.chat.backend import Ending
-from llmjobs.work import checkpoint, saving
+from llmjobs.work import checkpoint, when_to_save
 
 JOBS = ("eval", "converse", "mtbench", "matrix", "report")
 MODEL = {"id": "llmjobs/demo-tiny", "name": "tiny", "dtype": "float32", "device": "cpu"}
@@ -146,7 +146,7 @@ def play() -> None:
     def backend(spec, **_):
         return Rule(spec.name) if spec.endpoint else LocalBackend(load(spec))
 
-    saving.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
+    when_to_save.SHARE_OF_TIME = float("inf")  # every step is saved: more boundaries
     eval_job.open_model = load
     opening.open_backend = backend
     matrix_job.run_child = StandIn()

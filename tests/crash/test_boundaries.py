@@ -14,7 +14,7 @@ from faults import Fault, in_child
 from toy import ToyJob, records_of
 
 from llmjobs.errors import RunFolderError
-from llmjobs.work import checkpoint, saving
+from llmjobs.work import checkpoint, when_to_save
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.run import run_job
 
@@ -27,7 +27,7 @@ EVERY_STEP, TOGETHER = float("inf"), 1e-9
 
 def attempt(folder: Path, fault: Fault | None, share: float = EVERY_STEP) -> int:
     def work() -> int:
-        saving.SHARE_OF_TIME = share
+        when_to_save.SHARE_OF_TIME = share
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - the child ends here
         if fault:
             fault.install()
@@ -45,9 +45,9 @@ def cursors_of(folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module", autouse=True)
 def every_step_is_saved():
-    share, saving.SHARE_OF_TIME = saving.SHARE_OF_TIME, EVERY_STEP
+    share, when_to_save.SHARE_OF_TIME = when_to_save.SHARE_OF_TIME, EVERY_STEP
     yield
-    saving.SHARE_OF_TIME = share
+    when_to_save.SHARE_OF_TIME = share
 
 
 @pytest.fixture(scope="module")

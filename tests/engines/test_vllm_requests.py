@@ -10,7 +10,7 @@ from fake_vllm import BLOCK, END, FIELDS, LENGTH, VOCABULARY, FakeLoaded, Letter
 
 from llmjobs.benchmarks.requests import Request
 from llmjobs.engines.protocol import Asked, Extent, ProbeResult
-from llmjobs.engines.rows import Row
+from llmjobs.engines.reply_rows import Row
 from llmjobs.engines.vllm import load as loading
 from llmjobs.engines.vllm.generate import Generator
 from llmjobs.engines.vllm.prefix_cache import PREFIX_ONLY, shared_prefix

@@ -3,12 +3,12 @@
 import pytest
 from toy import EVERY_STEP
 
-from llmjobs.work import saving
+from llmjobs.work import when_to_save
 
 
 @pytest.fixture(scope="module")
 def every_step_is_saved():
     """No step waits to be saved together with others."""
-    share, saving.SHARE_OF_TIME = saving.SHARE_OF_TIME, EVERY_STEP
+    share, when_to_save.SHARE_OF_TIME = when_to_save.SHARE_OF_TIME, EVERY_STEP
     yield
-    saving.SHARE_OF_TIME = share
+    when_to_save.SHARE_OF_TIME = share

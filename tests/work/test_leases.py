@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from llmjobs.errors import RunFolderError
 from llmjobs.work import cursor as cursors
-from llmjobs.work import leases, saving
+from llmjobs.work import leases
 from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS, RunFolder
 from llmjobs.work.journal import read_records
-from llmjobs.work.saving import Writer
 from llmjobs.work.units import Step
+from llmjobs.work.when_to_save import Writer
 
 PATH, STEPS = "eval/model/unit", 6
 DECLARED = {"seed": 1}
@@ -63,7 +63,7 @@ def unbroken(tmp_path):
 @pytest.fixture(autouse=True)
 def every_step_is_saved(monkeypatch):
     """No step waits to be saved together with others."""
-    monkeypatch.setattr(saving, "SHARE_OF_TIME", float("inf"))
+    monkeypatch.setattr(when_to_save, "SHARE_OF_TIME", float("inf"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "crash"))
 from faults import in_child
 
 from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, FingerprintError, RunFolderError
-from llmjobs.work import checkpoint, saving
+from llmjobs.work import checkpoint
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.lock import exclusive
@@ -134,8 +134,8 @@ def test_saving_takes_a_hundredth_of_the_time(folder, unbroken, monkeypatch, sav
 
 
 def test_no_step_waits_longer_than_a_limit(folder, monkeypatch):
-    monkeypatch.setattr(saving, "MOST_WAIT_S", 0.1)
-    monkeypatch.setattr(saving, "SHARE_OF_TIME", 1e-9)
+    monkeypatch.setattr(when_to_save, "MOST_WAIT_S", 0.1)
+    monkeypatch.setattr(when_to_save, "SHARE_OF_TIME", 1e-9)
     sizes = []
     run_job(
         ToyJob(units=1, steps=12, pause_s=0.03),

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmjobs.work.units import Step, Unit
 
 EVERY_STEP = float("inf")
-"""As ``saving.SHARE_OF_TIME``: nothing waits for a save."""
+"""As ``when_to_save.SHARE_OF_TIME``: nothing waits for a save."""
 
 
 class ToyWork:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from llmjobs.engines.probing import Layer, Machine, Verdict, probe_machine
 from llmjobs.errors import MissingPackageError
 from llmjobs.manifest import ModelSpec
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import RunFolder
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords, run_job
 

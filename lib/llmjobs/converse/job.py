@@ -25,8 +25,8 @@ from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.run_study import run_study
 from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import RunFolder
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date

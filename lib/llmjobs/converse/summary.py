@@ -17,9 +17,9 @@ from llmjobs.statistics.intervals import clustered_interval, wilson
 from llmjobs.statistics.paired import clustered_comparison
 from llmjobs.terminal_text import plural, seconds, table
 from llmjobs.work import cursor as cursors
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 CONFIDENCE = "95%, the wider of Wilson's and the cluster-robust one over conversations"

@@ -36,7 +36,7 @@ from llmjobs.engines.protocol import (
 )
 from llmjobs.engines.registry import devices, open_model, prefetch
 from llmjobs.errors import LlmjobsError
-from llmjobs.eval.calls import ask_again, make_spending
+from llmjobs.eval.ask_again import ask_again, make_spending
 from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, eval_section, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec
@@ -46,10 +46,10 @@ from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.run_study import run_study
 from llmjobs.work.call_journal import CallJournal, spent_calls
 from llmjobs.work.cursor import progress_of
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import RunFolder, read_object
 from llmjobs.work.held_model import HeldModel
 from llmjobs.work.memory_kills import MemoryLimits
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date

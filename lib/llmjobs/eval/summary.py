@@ -17,9 +17,9 @@ from llmjobs.records import EvalRecord, as_records
 from llmjobs.statistics.intervals import wilson
 from llmjobs.terminal_text import DASH, fixed, gib, plural, seconds, table
 from llmjobs.work import cursor as cursors
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 CONFIDENCE = "95% Wilson"

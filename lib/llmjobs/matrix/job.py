@@ -41,13 +41,13 @@ from llmjobs.matrix.summary import Repetition, cell_result, summarize
 from llmjobs.matrix.terminal import render_matrix
 from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
 from llmjobs.redaction import HUB_TOKENS
-from llmjobs.report.write.figures import draw_figures
+from llmjobs.report.write.save_figures import draw_figures
 from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import RECORDS, TIMINGS, RunFolder
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date

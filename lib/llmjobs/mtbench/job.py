@@ -23,10 +23,10 @@ from llmjobs.errors import AnswerError, CallError, ContextFullError, DataError, 
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.endpoints import EndpointLimits, Price
 from llmjobs.manifest.mtbench import JudgeSpec
+from llmjobs.mtbench.ask_again import FAILED_IN_A_ROW, ask_again, failed_call, failed_calls, what_failed
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
 from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
-from llmjobs.mtbench.retry import FAILED_IN_A_ROW, ask_again, failed_call, failed_calls, what_failed
 from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
 from llmjobs.mtbench.rule_judge import RuleJudge
 from llmjobs.mtbench.summary import collect, record_printer, render_summary, summarize
@@ -36,9 +36,9 @@ from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
 from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import ERROR_FILE, RECORDS, RunFolder
 from llmjobs.work.journal import Record, encode, read_records
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords
 from llmjobs.work.run_date import run_date

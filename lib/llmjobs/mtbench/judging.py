@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from llmjobs.chat.backend import MessageTooLongError
 from llmjobs.errors import AnswerError, CallError, ContextFullError, UnavailableError
+from llmjobs.mtbench.ask_again import REMINDER, TIMES_ASKED
 from llmjobs.mtbench.fastchat import combine
 from llmjobs.mtbench.judge_prompts import JudgePrompt, PromptSet
 from llmjobs.mtbench.questions import Question
-from llmjobs.mtbench.retry import REMINDER, TIMES_ASKED
 
 # How a rating or a verdict is read out of a judgment: by the known rules, or not at all.
 

@@ -14,9 +14,9 @@ from llmjobs.mtbench.tasks import NO_HISTORY, AgentTask, Bench
 from llmjobs.records import AnswerRecord, Judgment, Kind, as_records
 from llmjobs.terminal_text import fixed, plural, table
 from llmjobs.work import cursor as cursors
+from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 # Nothing is dropped: what could not be read is counted.

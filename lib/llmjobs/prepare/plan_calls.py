@@ -9,7 +9,7 @@ from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.requests import Prompt
 from llmjobs.calls.spending import BYTES_A_TOKEN
 from llmjobs.errors import LlmjobsError
-from llmjobs.eval.calls import make_spending
+from llmjobs.eval.ask_again import make_spending
 from llmjobs.eval.tasks import Task
 from llmjobs.manifest import EvalSection, ModelSpec
 

@@ -10,7 +10,7 @@ import torch
 
 from llmjobs.engines.llama_cpp.context import Context, ContextSettings, Logits
 from llmjobs.engines.protocol import Asked, Generation, ProbeResult, Warn
-from llmjobs.engines.rows import Row
+from llmjobs.engines.reply_rows import Row
 from llmjobs.engines.sampling import next_tokens
 from llmjobs.errors import ModelError
 

@@ -7,7 +7,7 @@ from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import Description
 from llmjobs.engines.transformers.quantize import count_parameters, find_quantization
 from llmjobs.manifest.models import ModelSpec
-from llmjobs.quantization.method import stored_bytes
+from llmjobs.quantization.registry import stored_bytes
 from llmjobs.quantization.stored import StoredAs
 
 

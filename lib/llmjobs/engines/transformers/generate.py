@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmjobs.engines.protocol import Asked, Generation, Sampling
-from llmjobs.engines.rows import Row
+from llmjobs.engines.reply_rows import Row
 from llmjobs.engines.sampling import next_tokens
 from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
 from llmjobs.engines.transformers.decoding import (

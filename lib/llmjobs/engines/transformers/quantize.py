@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from llmjobs.quantization import METHODS, NONE
-from llmjobs.quantization.method import kind_of, stored_count
+from llmjobs.quantization.registry import kind_of, stored_count
 from llmjobs.quantization.stored import DEQUANTIZED, STORED, Packing, StoredAs, StoredFormat, packing_of
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmjobs.engines.protocol import Asked, Generation, ProbeResult, Warn
-from llmjobs.engines.rows import Row
+from llmjobs.engines.reply_rows import Row
 from llmjobs.engines.vllm.load import LoadedModel
 from llmjobs.engines.vllm.prefix_cache import PrefixCache, Tokens, shared_prefix
 from llmjobs.errors import ModelError
