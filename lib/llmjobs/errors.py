@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one line, and what each exit code means; a job's follows from ``work.exit_code``.
+"""The exceptions that end a command with one line, and the meaning of each exit code (a job's: ``work.exit_code``).
 
     LlmjobsError                 exit code 1
     ├── ManifestError            2   a manifest or an option is not valid

@@ -167,7 +167,11 @@ def test_plain_weights_are_not_taken_for_quantized_ones() -> None:
         ({"quant_method": "quanto"}, WITHOUT, "needs optimum-quanto: pip install optimum-quanto"),
         ({"quant_method": "hqq"}, CPU, "transformers 5 no longer loads"),
         ({"quant_method": "nvfp4"}, EVERYTHING, "use a version for compressed-tensors"),
-        ({"quant_method": "fp8"}, Place(True, lambda name: False), "needs kernels on a GPU: pip install kernels"),
+        (
+            {"quant_method": "fp8"},
+            Place(True, lambda name: False),
+            "needs the package kernels on a GPU: pip install kernels",
+        ),
         ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, CPU, "need an NVIDIA GPU"),
         ({"quant_method": "of-tomorrow"}, EVERYTHING, "'of-tomorrow', which transformers does not load"),
     ],

@@ -244,7 +244,7 @@ def test_threads_and_random_numbers_stay_ours(engine: Any) -> None:
     ("settings", "told"),
     [
         ({"id": "llmjobs/demo-tiny"}, "vLLM cannot run llmjobs/demo-tiny here: Unsupported CPU attention"),
-        ({"device": "cuda"}, "asked for cuda, but the installed vLLM computes on cpu"),
+        ({"device": "cuda"}, "device is cuda, but the installed vLLM runs on cpu"),
         ({"tensor_parallel_size": 2}, "tensor_parallel_size is for GPUs"),
         ({"max_model_len": 4096}, "max_model_len is 4,096, but the model reads 2,048 tokens"),
     ],

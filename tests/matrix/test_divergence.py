@@ -48,7 +48,7 @@ def test_parts_are_those_of_llama_perplexity():
 def test_the_bundled_text_is_enough_for_its_defaults():
     text = read_text(None)
     assert text.startswith("CHAPTER I. Down the Rabbit-Hole") and len(text) > 11_000
-    with pytest.raises(DataError, match=r"nowhere.txt: cannot be read.*matrix: divergence: text: names it"):
+    with pytest.raises(DataError, match=r"nowhere.txt: cannot be read.*check matrix: divergence: text:"):
         read_text("nowhere.txt")
 
 

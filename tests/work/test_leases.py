@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmjobs.errors import RunFolderError
 from llmjobs.work import cursor as cursors
-from llmjobs.work import leases
+from llmjobs.work import leases, when_to_save
 from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS, RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.units import Step

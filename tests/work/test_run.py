@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "crash"))
 from faults import in_child
 
 from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, FingerprintError, RunFolderError
-from llmjobs.work import checkpoint
+from llmjobs.work import checkpoint, when_to_save
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.lock import exclusive

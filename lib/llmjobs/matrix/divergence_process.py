@@ -60,9 +60,9 @@ def read_text(path: str | None) -> str:
     try:
         return disk.read_whole(Path(path).expanduser()).decode("utf-8")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; matrix: divergence: text: names it") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check matrix: divergence: text:") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text; matrix: divergence: text: names it") from None
+        raise DataError(f"{path}: is not UTF-8 text; check matrix: divergence: text:") from None
 
 
 def text_chunks(tokenizer: Any, content: str, context: int, most: int) -> Iterator[Text]:
@@ -243,7 +243,7 @@ def compare(side: Side, folder: Path, parts: Path, expected: Mapping[str, str]) 
     differ = None
     if other_tokens:
         differ = (
-            f"its tokenizer writes {len(other_tokens)} of {len(expected)} texts in other tokens than the reference's "
+            f"its tokenizer splits {len(other_tokens)} of {len(expected)} texts into other tokens than the reference's "
             f"(the first: {other_tokens[0]}), so its answers differ for that reason too; the divergence is over the "
             "reference's tokens"
         )

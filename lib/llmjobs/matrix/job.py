@@ -298,12 +298,12 @@ class MatrixJob:
             raise LlmjobsError(f"{one.cell.row}: {one.against.row} has no distributions to compare with")
         folder = self.folder.path / reference.path
         if damaged(folder, expected):
-            log.warning("%s: distributions were lost or changed, and are written again", reference.path)
+            log.warning("%s: distributions were lost or changed; writing them again", reference.path)
             ended = self._written(reference)
             if isinstance(ended, str) or expected_files(ended.result["records"]) != expected:
                 raise LlmjobsError(
                     f"{one.cell.row}: the distributions of {one.against.row} were lost or changed, and this machine"
-                    " does not compute the same ones again; start over with --fresh"
+                    " cannot reproduce them exactly; start over with --fresh"
                 )
         return expected
 

@@ -169,7 +169,7 @@ def _divergence(rungs: Sequence[Rung]) -> list[Block]:
     note = (
         "KL divergence of the next token's distribution from the reference's, in nats: 0 is the same distribution. The"
         " text is read in parts and compared behind the first half of each; a prompt where its answer begins."
-        " Intervals take whole parts or prompts as drawn. Perplexity ratio: this precision's perplexity on the text by"
+        " Intervals treat each part or prompt as one unit. Perplexity ratio: this precision's perplexity on the text by"
         " the reference's."
     )
     return [
@@ -264,7 +264,7 @@ def _findings(rungs: Sequence[Rung]) -> list[Finding]:
             f"{rung.name} loses {points(abs(result.difference))} points against {rung.flips.against.row}"
             f" (95% for all rows together: {interval(wide.low, wide.high)}); {count(rung.flips.changed)} of"
             f" {count(result.n)} answers changed."
-            + (" Its tokenizer writes some prompts in other tokens." if rung.cell.tokens_differ else "")
+            + (" Its tokenizer splits some prompts into other tokens." if rung.cell.tokens_differ else "")
         )
         found.append(Finding(f"{points(result.difference, sign=True)} pts", text, 78))
     return found

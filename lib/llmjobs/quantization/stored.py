@@ -291,7 +291,7 @@ def _read_fine_grained(layer: Any) -> Packing | None:
 
 def _needs_kernels(config: Mapping[str, Any], place: Place) -> str | None:
     if place.cuda and not place.installed("kernels"):
-        return "which needs kernels on a GPU: pip install kernels, or write device: cpu"
+        return "which needs the package kernels on a GPU: pip install kernels, or write device: cpu"
     return None
 
 

