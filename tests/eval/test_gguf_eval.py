@@ -63,7 +63,10 @@ def both(llama: Path, gguf: Path) -> list[dict[str, Any]]:
 
 
 def records_of(results: Path) -> dict[str, list[dict[str, Any]]]:
-    return {str(p.relative_to(results)): read_records(p) for p in sorted(results.rglob("records.jsonl"))}
+    """Records by file; of one that is being written, the lines that are complete."""
+    return {
+        str(p.relative_to(results)): read_records(p, allow_torn=True) for p in sorted(results.rglob("records.jsonl"))
+    }
 
 
 def bytes_of(results: Path) -> dict[str, bytes]:

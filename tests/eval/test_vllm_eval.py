@@ -45,7 +45,10 @@ def run(study: Path, results: Path, **options: Any) -> subprocess.Popen[str]:
 
 
 def records_of(results: Path) -> dict[str, list[dict[str, Any]]]:
-    return {str(p.relative_to(results)): read_records(p) for p in sorted(results.rglob("records.jsonl"))}
+    """Records by file; of one that is being written, the lines that are complete."""
+    return {
+        str(p.relative_to(results)): read_records(p, allow_torn=True) for p in sorted(results.rglob("records.jsonl"))
+    }
 
 
 def bytes_of(results: Path) -> dict[str, bytes]:
