@@ -234,7 +234,7 @@ SERVERS: list[Case] = [
     ("a server without scheme", lambda p: server(p, "localhost:8000"), 2, "http://"),
     ("a key in the address", lambda p: server(p, "https://host/v1?key=1"), 2, "api_key_env"),
     (
-        "a server for log-likelihoods",
+        "a server that is not there, for a benchmark",
         lambda p: [
             "eval",
             str(p.file("s.yaml", "models: [{id: x, endpoint: 'http://127.0.0.1:9/v1'}]\neval: {benchmarks: [demo]}\n")),
@@ -242,7 +242,7 @@ SERVERS: list[Case] = [
             str(p.path / "r"),
         ],
         3,
-        "endpoint",
+        "cannot be reached",
     ),
     (
         "nobody there",

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import click
 
 from llmjobs.cluster.local_or_cluster import Place, place
-from llmjobs.cluster.worker import ClusterJob
 from llmjobs.errors import EXIT_RESUMABLE, ManifestError
 from llmjobs.extensions import JOBS, load
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.work.exit_code import Outcome, exit_code_of_all
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.run import OnRecords, open_run, report_end, write_summary
+from llmjobs.work.units import ClusterJob
 
 
 class StudyJob(ClusterJob, Protocol):

@@ -86,7 +86,7 @@ def test_room_is_reserved_for_both(fake: Any) -> None:
 def test_a_server_is_told_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = EndpointBackend(EndpointAddress("http://localhost:1/v1", "m"))
     request = backend._request([Message("user", "Hi")], Sampling(256, thinking_tokens=2048))
-    assert request.sent["max_tokens"] == 2304
+    assert request["max_tokens"] == 2304
     default = Sampling(256, thinking_tokens=2048)
     asked = ChatCompletion.model_validate({"messages": [{"role": "user", "content": "Hi"}]})
     assert asked.sampling(default).most_tokens == 2304

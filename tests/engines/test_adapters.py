@@ -14,7 +14,7 @@ from random_llama import make_llama
 from llmjobs.cli import main
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines import adapters
-from llmjobs.engines.locate import Located
+from llmjobs.engines.locate import Located, folder_hash
 from llmjobs.errors import MissingPackageError, ModelError
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.work.journal import read_records
@@ -200,7 +200,11 @@ def test_an_eval_with_an_adapter_resumes_and_is_reported(
     study = tmp_path / "study.yaml"
     shared = {"id": str(base), "device": "cpu", "dtype": "float32"}
     models = [shared | {"name": "plain"}, shared | {"adapter": str(lora)}]
-    section = {"benchmarks": [{"name": "demo", "limit": 6}], "batch_tokens": 256, "threads": 1}
+    section = {
+        "benchmarks": [{"name": "demo", "subjects": ["alphabet_order", "odd_one_out"], "limit": 6}],
+        "batch_tokens": 256,
+        "threads": 1,
+    }
     study.write_text(yaml.safe_dump({"models": models, "eval": section}))
     assert run("eval", study, "--results", tmp_path / "r") == 0, capsys.readouterr().err
     written = sorted((tmp_path / "r/study/eval/base+lora").rglob("records.jsonl"))
@@ -211,7 +215,7 @@ def test_an_eval_with_an_adapter_resumes_and_is_reported(
     assert scores[0] != scores[1], "the adapter changed nothing"
     found = json.loads((tmp_path / "r/study/eval/base+lora/model.json").read_text())
     assert found["adapter"] == str(lora) and found["adapter_merged"] is False
-    assert run("report", tmp_path / "r/study", "--out", tmp_path / "report.pdf") == 0, capsys.readouterr().err
+    assert run("report", tmp_path / "r/study", "--output", tmp_path / "report.pdf") == 0, capsys.readouterr().err
     assert f"{base} + {lora}" in (tmp_path / "summary.csv").read_text()
     for path in unit.parent.iterdir():
         if path.name.startswith(("checkpoint", "records", "unit", "timings")):
@@ -220,6 +224,7 @@ def test_an_eval_with_an_adapter_resumes_and_is_reported(
     assert unit.read_bytes() == whole
     changed = json.loads((lora / "adapter_config.json").read_text()) | {"lora_alpha": 16}
     (lora / "adapter_config.json").write_text(json.dumps(changed))
+    folder_hash.cache_clear()  # a new command has an empty cache
     capsys.readouterr()
     assert run("eval", study, "--results", tmp_path / "r") != 0
     assert "adapter_revision was" in capsys.readouterr().err

@@ -97,7 +97,7 @@ class LastTurn(Stateless):
         return make_plan(room, parts, kept if fits(room, parts, kept) else ())
 
 
-# What falls out of the context is summarised'''
+INSTRUCTION = '''
 
 
 def test_a_context_strategy(tmp_path):
@@ -105,7 +105,7 @@ def test_a_context_strategy(tmp_path):
         tmp_path,
         {},
         {
-            "chat/strategies.py": [("\n# What falls out of the context is summarised", STRATEGY)],
+            "chat/strategies.py": [("\nINSTRUCTION = ", STRATEGY)],
             "extensions.py": [('    "hybrid":', '    "last": "llmjobs.chat.strategies:LastTurn",\n    "hybrid":')],
         },
     )

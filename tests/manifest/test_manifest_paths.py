@@ -24,6 +24,9 @@ CASES = {
     "mtbench.judgments": ({"mtbench": {"judgments": ["here.csv"]}}, 1),
     "mtbench.votes": ({"mtbench": {"votes": ["here.csv", "here.csv"]}}, 2),
     "mtbench.judges.id": ({"mtbench": {"judge": {"model": "./here.csv"}}}, 1),
+    "matrix.divergence.text": ({"matrix": {"precisions": ["fp32", "bf16"], "divergence": {"text": "here.csv"}}}, 1),
+    "mtbench.judges.adapter": ({"mtbench": {"judge": {"model": "llmjobs/demo-base", "adapter": "./here.csv"}}}, 1),
+    "models.adapter": ({"models": [{"id": "llmjobs/demo-base", "adapter": "./here.csv"}]}, 1),
     "models.id": ({"models": ["./here.csv"]}, 1),
 }
 

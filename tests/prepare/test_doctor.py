@@ -275,12 +275,15 @@ def test_each_precision_of_one_repository_is_looked_at(probed, study, tmp_path):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (folder / "config.json").write_text(json.dumps(config))
-    models = [{"id": str(folder), "name": "as-stored", "quantization": "4bit"}, {"id": str(folder), "name": "plain"}]
+    models = [
+        {"id": str(folder), "name": "as-stored", "quantization": "4bit"},
+        {"id": str(folder), "name": "other", "quantization": "8bit"},
+    ]
     found = lines(study(*models), tmp_path)
     assert found["model as-stored"][0] == "ok"
-    assert found["weights of plain"][0] == "failed" and "stored in 4bit" in found["weights of plain"][1]
-    status, line = found["model plain"]
-    assert status == "failed" and "will run" not in line and "see weights of plain" in line
+    assert found["weights of other"][0] == "failed" and "is quantized already" in found["weights of other"][1]
+    status, line = found["model other"]
+    assert status == "failed" and "will run" not in line and "see weights of other" in line
 
 
 def test_a_file_that_is_no_gguf_is_not_said_to_run(probed, study, tmp_path):

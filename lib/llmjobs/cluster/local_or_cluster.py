@@ -13,10 +13,10 @@ from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords, run_job
+from llmjobs.work.units import ClusterJob
 
 if TYPE_CHECKING:
     from llmjobs.cluster.resources import Nodes
-    from llmjobs.cluster.worker import ClusterJob
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Place:
 
     def run(
         self,
-        job: "ClusterJob",
+        job: ClusterJob,
         folder: RunFolder,
         models: Mapping[str, ModelSpec],
         threads: int | str,

@@ -11,7 +11,7 @@ import ray
 
 from llmjobs.cluster.connection import ClusterError, alive_nodes, check_there
 from llmjobs.cluster.resources import Demand
-from llmjobs.cluster.worker import Advanced, ClusterJob, Ended, Event, Logged, Opened
+from llmjobs.cluster.worker import Advanced, Ended, Event, Logged, Opened
 from llmjobs.cluster.worker_pool import Member, WorkerPool
 from llmjobs.errors import plain_reason
 from llmjobs.work import cursor as cursors
@@ -21,7 +21,7 @@ from llmjobs.work.folder import ERROR_FILE, RunFolder
 from llmjobs.work.progress import Progress
 from llmjobs.work.run import OnRecords, Start, UnitLoop, items_done, load_start, one_line
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
-from llmjobs.work.units import Unit
+from llmjobs.work.units import ClusterJob, Unit
 
 # Which unit a worker takes next. Units of one group (a model) follow each other, so it is rarely loaded.
 

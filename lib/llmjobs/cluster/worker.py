@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import ray
 
@@ -23,7 +23,7 @@ from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import Record
 from llmjobs.work.progress import Progress
 from llmjobs.work.run import one_line, run_job
-from llmjobs.work.units import Job, Saved, Step, Unit, Work
+from llmjobs.work.units import ClusterJob, Saved, Step, Unit, Work
 
 # Messages from a worker to the driver, in order.
 
@@ -76,15 +76,6 @@ BEAT_S = 5.0
 GATHER_S = 0.2
 """Events within this time are sent together."""
 THREADS_VARIABLE = "LLMJOBS_MAX_THREADS"
-
-
-class ClusterJob(Job, Protocol):
-    """A job that can be sent to another machine."""
-
-    folder: RunFolder
-
-    def for_worker(self) -> Self:
-        """A copy without anything loaded, so it can be pickled."""
 
 
 @dataclass(frozen=True)

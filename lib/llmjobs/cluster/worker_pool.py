@@ -14,10 +14,10 @@ import ray
 from llmjobs import __version__
 from llmjobs.cluster.connection import gpu_kind, node_name
 from llmjobs.cluster.resources import Demand
-from llmjobs.cluster.worker import ClusterJob, Greeting, UnitOrder, Worker
+from llmjobs.cluster.worker import Greeting, UnitOrder, Worker
 from llmjobs.work import leases
 from llmjobs.work.folder import RunFolder
-from llmjobs.work.units import Unit
+from llmjobs.work.units import ClusterJob, Unit
 
 FEWEST_ASKED = 4
 """How many workers are requested before Ray has placed them; more if more are already working."""

@@ -307,7 +307,8 @@ class EvalJob:
             log.warning("%s: continuing with %s", unit.path, _smaller(work.state()))
         limits = bench.limits.to_record()
         mapped = {"mapped_weight_bytes": bench.engine.mapped_weight_bytes}
-        took = {"load_s": self._held.take_load_s(), "prepare_s": bench.take_prepare_s()}
+        loaded_now = self._held.take_load_s() is not None
+        took = {"load_s": bench.load_s if loaded_now else None, "prepare_s": bench.take_prepare_s()}
         work.opening = {**times_of(span, work.effective), **took, **mapped, "items": 0, **limits}
         return work
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from llmjobs.errors import FingerprintError
-from llmjobs.work.folder import UnitFolder
+from llmjobs.work.folder import RunFolder, UnitFolder
 
 # What a job gives to the runner: an ordered list of units, and for each a piece of work in numbered steps.
 
@@ -72,6 +72,15 @@ class Job(Protocol):
 
     def close(self) -> None:
         """Free what was loaded."""
+
+
+class ClusterJob(Job, Protocol):
+    """A job that can be sent to another machine."""
+
+    folder: RunFolder
+
+    def for_worker(self) -> Self:
+        """A copy without anything loaded, so it can be pickled."""
 
 
 @dataclass(frozen=True)
