@@ -154,10 +154,11 @@ def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
     silent = hub_silence()
     devices: Devices = {}
     with from_the_cache(silent):
-        plans = [_plan(study, model, results, silent, devices) for model in _planned(study, local)]
+        planned = _planned(study, local)
+        plans = [_plan(study, model, results, silent, devices) for model in planned]
         calls = [_calls(study, model, results).to_record() for model in remote]
     notes = [f"{silent}, so sizes and access on the hub are not known"] if silent and _asks_hub(local) else []
-    notes += [*_one_model_by_two_names(local, plans), *_notes(study, plans)]
+    notes += [*_one_model_by_two_names(planned, plans), *_notes(study, plans)]
     models = [plan.to_record() for plan in plans]
     return {"run": study.name, "models": models, "endpoints": calls, "notes": notes, **_whole(plans)}
 
