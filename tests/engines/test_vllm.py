@@ -170,7 +170,7 @@ def test_sampled_replies_depend_on_the_rows_seed_only(engine: Any) -> None:
     assert [one.token_ids for one in engine.generator(path="single").generate(asked)] == [
         one.token_ids for one in whole
     ]
-    assert len({one.token_ids for one in whole}) > 10
+    assert len({one.token_ids for one in whole}) > len(whole) // 4
 
 
 def talk(model: Any, prompt: list[int], count: int, sampling: Sampling) -> tuple[list[int], int]:
