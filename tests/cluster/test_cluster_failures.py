@@ -72,7 +72,7 @@ def progress(run):
     """Steps that workers have saved so far, in the run and in leases."""
     total = 0
     for path in run.rglob("checkpoint.pkl"):
-        with contextlib.suppress(LlmjobsError):  # it has just been taken over
+        with contextlib.suppress(checkpoint.DamagedCheckpointError):  # it has just been taken over, or replaced
             total += checkpoint.read(path)["steps_done"]
     return total
 

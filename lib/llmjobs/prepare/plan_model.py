@@ -300,7 +300,8 @@ def _fill(plan: ModelPlan, found: Mapping[str, Any], spec: ModelSpec, batch_toke
     if not speed:
         plan.notes.append(f"speed and memory could not be measured: {found['why']}")
         return
-    pass_bytes = speed["pass_bytes"] * batch_tokens // speed.get("pass_tokens", batch_tokens)
+    measured = speed.get("pass_tokens", batch_tokens)  # only scaled down: a part of the bytes does not grow
+    pass_bytes = speed["pass_bytes"] * min(batch_tokens, measured) // measured
     beside, files = pass_bytes + (plan.cache_bytes or 0), 0
     if plan.device != "cuda":
         stays = speed.get("runtime_anon_bytes", speed["runtime_bytes"])
