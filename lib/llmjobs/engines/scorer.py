@@ -98,6 +98,14 @@ class PathScorer(ABC):
             by_doc[doc].append(scores[doc, option])
         return list(by_doc.values())
 
+    def scores_by(self, path: str, plan: UnitPlan) -> dict[int, list[Score]]:
+        """Scores of a whole plan on one path, by doc, for a probe."""
+        self.path = path
+        found: dict[int, list[Score]] = {}
+        for at, batch in enumerate(plan.batches):
+            found |= dict(zip(batch.docs, self.score_batch(plan, at), strict=True))
+        return found
+
     def _score(self, plan: UnitPlan, batch: Batch) -> dict[Option, Score]:
         can_halve = len(batch.options) > 1
         if not (can_halve and self.is_too_large(plan, batch)) and (found := self.compute(plan, batch)) is not None:

@@ -102,7 +102,7 @@ def render_ladder(ladder: Ladder) -> list[str]:
 
 
 def _row(rung: Rung) -> tuple[str, ...]:
-    cell, found = rung.cell, rung.cell.accuracy
+    cell = rung.cell
     return (
         rung.name,
         cell.engine,
@@ -112,7 +112,7 @@ def _row(rung: Rung) -> tuple[str, ...]:
         speed(rung.prefill),
         speed(rung.decode),
         speed(cell.value("questions_per_s")),
-        DASH if found is None else f"{found.value:.1%} ({found.low:.1%}–{found.high:.1%})",
+        accuracy(cell),
         f"{rung.flips.changed} of {rung.flips.result.n}" if rung.flips else DASH,
         DASH if rung.p_holm is None else fixed(rung.p_holm, 3),
     )
@@ -123,6 +123,12 @@ def _moved(rung: Rung, source: str) -> tuple[str, str]:
     found = rung.cell.divergence.get(source) or {}
     mean, same = ((found.get(name) or {}).get("value") for name in ("mean", "same_top"))
     return DASH if mean is None else f"{mean:.2g}", DASH if same is None else f"{same:.1%}"
+
+
+def accuracy(cell: CellResult) -> str:
+    """The share of right answers with its interval."""
+    found = cell.accuracy
+    return DASH if found is None else f"{found.value:.1%} ({found.low:.1%}–{found.high:.1%})"
 
 
 def speed(value: float | None) -> str:

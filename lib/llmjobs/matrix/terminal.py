@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from llmjobs.matrix.ladder import Ladder, render_ladder, speed
+from llmjobs.matrix.ladder import Ladder, accuracy, render_ladder, speed
 from llmjobs.matrix.summary import Flips, cell_names, find_flips
 from llmjobs.records import CellResult, Spread
 from llmjobs.terminal_text import DASH, gib, seconds, table
@@ -49,7 +49,7 @@ def _row(cell: CellResult, name: str) -> tuple[str, ...]:
         speed(cell.value("prefill_tokens_per_s")),
         speed(cell.value("decode_tokens_per_s")),
         speed(cell.value("questions_per_s")),
-        _accuracy(cell),
+        accuracy(cell),
         gib(cell.memory_bytes),
         speed(cell.value("joules_per_1000_questions")),
     )
@@ -59,11 +59,6 @@ def _spread(found: Spread | None) -> str:
     if found is None or found.n < 2:
         return seconds(None if found is None else found.median)
     return f"{seconds(found.median)} ({found.low:.1f}–{found.high:.1f})"
-
-
-def _accuracy(cell: CellResult) -> str:
-    found = cell.accuracy
-    return DASH if found is None else f"{found.value:.1%} ({found.low:.1%}–{found.high:.1%})"
 
 
 def _flip_line(flip: Flips, several: bool) -> str:

@@ -72,7 +72,7 @@ class Scorer(PathScorer):
             found = ProbeResult("plain", None, "a recurrent model: its state cannot be shared among inputs")
             self.take(found)
             return found
-        found = choose_path(docs, self._vocabulary, PROBED_LENGTH, self._scores, coarse=self._coarse)
+        found = choose_path(docs, self._vocabulary, PROBED_LENGTH, self.scores_by, coarse=self._coarse)
         self._forget()
         self.take(found)
         return found
@@ -177,13 +177,10 @@ class Scorer(PathScorer):
             context.decode(segment.tokens, range(segment.start, segment.end), [(at,)] * count, [False] * count)
             self._stack.append(prefix)
 
-    def _scores(self, path: str, plan: UnitPlan) -> dict[int, list[Score]]:
-        """Return all scores of a plan by one path, by doc."""
-        self.path, self._plan = path, None
-        found: dict[int, list[Score]] = {}
-        for at, batch in enumerate(plan.batches):
-            found |= dict(zip(batch.docs, self.score_batch(plan, at), strict=True))
-        return found
+    def scores_by(self, path: str, plan: UnitPlan) -> dict[int, list[Score]]:
+        """Scores of a whole plan on one path, by doc; what another path kept is computed again."""
+        self._plan = None
+        return super().scores_by(path, plan)
 
 
 @dataclass(frozen=True)

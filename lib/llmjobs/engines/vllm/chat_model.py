@@ -7,12 +7,11 @@ from typing import Any
 from llmjobs.benchmarks.requests import common_length
 from llmjobs.engines.protocol import Sampling
 from llmjobs.engines.vllm import NOT_FINITE
+from llmjobs.engines.vllm.generate import sampling_parameters
 from llmjobs.engines.vllm.library import library, one_line
 from llmjobs.engines.vllm.load import SMALLER, LoadedModel
 from llmjobs.engines.vllm.prefix_cache import PrefixCache, Tokens
 from llmjobs.errors import ModelError
-
-SEED_STEP, MOST_SEED = 1_000_003, 1 << 63
 
 
 class VllmChatModel:
@@ -104,16 +103,12 @@ class VllmChatModel:
         self._abort()
         loaded = self._loaded
         how: dict[str, Any] = {
-            "temperature": sampling.temperature,
             "max_tokens": self._most - len(self._said) if self._most > len(self._said) else 1,
             "ignore_eos": True,
             "detokenize": False,
             "logprobs": 0,
         }
-        if sampling.temperature > 0:
-            how |= {"top_p": sampling.top_p, "seed": (self._seed + self._requests * SEED_STEP) % MOST_SEED}
-        if loaded.repetition_penalty != 1.0:
-            how["repetition_penalty"] = loaded.repetition_penalty
+        how |= sampling_parameters(loaded, sampling, self._seed, self._requests)
         self._requests += 1
         name = loaded.new_request()
         with one_line(loaded.spec.name, "refused a prompt", SMALLER):

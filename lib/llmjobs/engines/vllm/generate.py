@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from llmjobs.engines.protocol import Asked, Generation, ProbeResult, Warn
+from llmjobs.engines.protocol import Asked, Generation, ProbeResult, Sampling, Warn
 from llmjobs.engines.reply_rows import Row
 from llmjobs.engines.vllm.load import LoadedModel
 from llmjobs.engines.vllm.prefix_cache import PrefixCache, Tokens, shared_prefix
@@ -89,7 +89,6 @@ class Generator:
 
     def _how(self, row: Row, requests: int) -> dict[str, Any]:
         how: dict[str, Any] = {
-            "temperature": row.sampling.temperature,
             "max_tokens": self._most_tokens(row),
             "stop": list(row.stop),
             "stop_token_ids": sorted(self.end_tokens),
@@ -97,11 +96,7 @@ class Generator:
             "skip_special_tokens": True,
             "detokenize": bool(row.stop),
         }
-        if row.sampling.temperature > 0:
-            how |= {"top_p": row.sampling.top_p, "seed": (row.seed + requests * SEED_STEP) % MOST_SEED}
-        if self._loaded.repetition_penalty != 1.0:
-            how["repetition_penalty"] = self._loaded.repetition_penalty
-        return how
+        return how | sampling_parameters(self._loaded, row.sampling, row.seed, requests)
 
     def _most_tokens(self, row: Row) -> int:
         """New tokens of the row's next request: until its thinking may be cut, or all that are left."""
@@ -128,3 +123,13 @@ class Generator:
         """Write the tokens that end the thinking; they stand in the place of the model's."""
         while not row.finish_reason and row.thinking and row.thinking.is_cutting:
             row.append(0, self._loaded.tokenizer, self.end_tokens)
+
+
+def sampling_parameters(loaded: LoadedModel, sampling: Sampling, seed: int, requests: int) -> dict[str, Any]:
+    """The parameters with which vLLM chooses tokens; ``requests`` others had the same seed before this one."""
+    how: dict[str, Any] = {"temperature": sampling.temperature}
+    if sampling.temperature > 0:
+        how |= {"top_p": sampling.top_p, "seed": (seed + requests * SEED_STEP) % MOST_SEED}
+    if loaded.repetition_penalty != 1.0:
+        how["repetition_penalty"] = loaded.repetition_penalty
+    return how

@@ -71,7 +71,7 @@ class Scorer(PathScorer):
         found = self._loaded.description
         coarse = (found.dtype, found.quantization) != ("float32", "none")
         length = min(PROBED_LENGTH, self._loaded.max_model_len - 1)
-        chosen = choose_path(docs, self._loaded.vocabulary, length, self._scores, coarse=coarse)
+        chosen = choose_path(docs, self._loaded.vocabulary, length, self.scores_by, coarse=coarse)
         self._plan = None
         self.take(chosen)
         return chosen
@@ -174,14 +174,6 @@ class Scorer(PathScorer):
             if took > LONG_S:
                 break
         return took / tokens
-
-    def _scores(self, path: str, plan: UnitPlan) -> dict[int, list[Score]]:
-        """Return all scores of a plan by one path, by doc."""
-        self.path = path
-        found: dict[int, list[Score]] = {}
-        for at, batch in enumerate(plan.batches):
-            found |= dict(zip(batch.docs, self.score_batch(plan, at), strict=True))
-        return found
 
 
 def _wanted(inputs: Mapping[Option, ModelInput]) -> list[_Wanted]:
