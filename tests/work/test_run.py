@@ -92,13 +92,16 @@ def test_a_signal_finishes_the_step_and_saves(folder, unbroken, number):
 
 
 def test_sigkill_at_random_moments(tmp_path, unbroken):
-    """In forks, so that a kill falls into the work and not into the start of a process."""
+    """In forks, so that a kill falls into the work and not into the start of a process.
+
+    The job takes 0.9 s at the least, and three kills together leave it half a second.
+    """
     rng, killed = random.Random(0), 0
 
     def child() -> int:
         threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
         with exclusive(tmp_path / "run"):
-            return run_job(ToyJob(pause_s=0.02), RunFolder.create(tmp_path, "run")).exit_code
+            return run_job(ToyJob(pause_s=0.05), RunFolder.create(tmp_path, "run")).exit_code
 
     while True:
         seconds = 0.05 + rng.random() * 0.1 + 0.02 * killed
