@@ -18,8 +18,8 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.eval import summary as eval_summary
 from llmjobs.matrix.cell_process import WarningCollector
 from llmjobs.mtbench import summary as mtbench_summary
+from llmjobs.progress_bar import Progress
 from llmjobs.report.write.tables import FORMULA
-from llmjobs.work.progress import Progress
 from llmjobs.work.run import one_line
 from llmjobs.work.units import Unit
 

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 MODULES = (
     "llmjobs.cli",
-    "llmjobs.chat.local",
+    "llmjobs.chat.open_backend",
     "llmjobs.converse.job",
     "llmjobs.eval.job",
     "llmjobs.matrix.job",

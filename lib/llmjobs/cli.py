@@ -327,7 +327,7 @@ def report_command(
 def benchmarks_command(name: str | None) -> None:
     """List the benchmarks, or describe the benchmark NAME: subjects, prompt forms, data set."""
     from llmjobs.benchmarks.registry import benchmark_class, describe, names, table
-    from llmjobs.manifest.suggest import not_one_of
+    from llmjobs.manifest.fields import not_one_of
 
     if name is None:
         click.echo(table())
@@ -478,7 +478,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest the nearest name for a typo."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from llmjobs.manifest.suggest import not_one_of
+            from llmjobs.manifest.fields import not_one_of
 
             raise click.UsageError(f"command {not_one_of(args[0], list(COMMANDS))}", ctx)
         return super().resolve_command(ctx, args)

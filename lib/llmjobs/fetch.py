@@ -30,8 +30,8 @@ from llmjobs.hub.repositories import (
     resolve_model,
 )
 from llmjobs.manifest import BenchmarkSpec, Manifest, ModelSpec
+from llmjobs.manifest.matrix import gguf_models
 from llmjobs.manifest.mtbench import RULE_JUDGE
-from llmjobs.manifest.precisions import gguf_models
 
 # What can be downloaded: the files of a model, the rows of a data set.
 

@@ -1,4 +1,4 @@
-"""A progress bar for each place: a widget or text in a notebook, text on a terminal, none elsewhere."""
+"""Progress of a job: a bar with rate and time left on a terminal or in a notebook, plain lines elsewhere."""
 
 import sys
 import warnings
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
+import time
 
 NO_WIDGETS = "IProgress not found"
 """The start of tqdm's advice to install ipywidgets, which a text bar does not need."""
@@ -42,3 +42,51 @@ def import_quietly() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=NO_WIDGETS)
         import tqdm.auto  # noqa: F401
+
+
+PLAIN_INTERVAL_S = 15.0
+
+
+class Progress:
+    """Counts items over all units of a job."""
+
+    def __init__(self, job: str, total: int, done: int, stream: TextIO | None = None) -> None:
+        """Start at ``done`` of ``total`` items."""
+        self.job, self.total, self.done = job, total, done
+        self._first = done
+        self._stream = stream or sys.stderr
+        self._began = self._said = time.monotonic()
+        self._bar = new_bar(self._stream, total, initial=done, unit="")
+
+    def unit(self, name: str) -> None:
+        """Show the current unit."""
+        if self._bar is not None:
+            self._bar.set_description_str(name)
+
+    def advance(self, items: int, unit: str) -> None:
+        """Count ``items`` more."""
+        self.done += items
+        if self._bar is not None:
+            self._bar.update(items)
+        elif time.monotonic() - self._said >= PLAIN_INTERVAL_S:
+            self._said = time.monotonic()
+            self.say(f"{self.job} {unit}: {self.done:,} of {self.total:,}{self._left()}")
+
+    def say(self, line: str) -> None:
+        """Print a line without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _left(self) -> str:
+        rate = (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        if rate <= 0:
+            return ""
+        minutes, seconds = divmod(round(max(self.total - self.done, 0) / rate), 60)
+        return f", {rate:.1f}/s, {minutes}:{seconds:02d} left"

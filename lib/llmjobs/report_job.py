@@ -9,19 +9,17 @@ from time import monotonic
 from llmjobs import disk
 from llmjobs.converse import chapter as converse_chapter
 from llmjobs.errors import LlmjobsError, plain_reason
-from llmjobs.matrix import chapter as matrix_chapter
-from llmjobs.matrix import ladder_chapter
+from llmjobs.matrix import grid_chapter, ladder_chapter
 from llmjobs.mtbench import chapter as mtbench_chapter
 from llmjobs.report.assemble import assemble
-from llmjobs.report.blocks import Block, Figure, Finding
+from llmjobs.report.blocks import Block, Figure, Finding, Section
 from llmjobs.report.measure import Measures
 from llmjobs.report.pdf.document import Chapter, Figures, FrontPage, make_pdf
 from llmjobs.report.read import read
 from llmjobs.report.sections import accuracy, cost, differences, making, overlap, patterns, scores
 from llmjobs.report.sections.accuracy import labels, leaderboard
-from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Notice, Study
-from llmjobs.report.text.isolates import isolated, names_in
+from llmjobs.report.text.shaping import isolated, names_in
 from llmjobs.report.wording import agree, listed, plural, sentence, word
 from llmjobs.report.write.html import write_html
 from llmjobs.report.write.notes import notes_text
@@ -33,7 +31,7 @@ ORDER: tuple[Section, ...] = (
     scores.SECTION,
     cost.SECTION,
     ladder_chapter.SECTION,
-    matrix_chapter.SECTION,
+    grid_chapter.SECTION,
     differences.SECTION,
     overlap.SECTION,
     patterns.SECTION,

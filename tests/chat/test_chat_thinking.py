@@ -8,9 +8,8 @@ from chat_fakes import load_backend
 
 from llmjobs.chat.agent import Agent, meter
 from llmjobs.chat.backend import Sampling, drain, room_for
-from llmjobs.chat.endpoint import EndpointAddress, EndpointBackend
+from llmjobs.chat.endpoint import CallJournal, EndpointAddress, EndpointBackend, MinuteLimit, PaidBackend, Spending
 from llmjobs.chat.messages import Message
-from llmjobs.chat.paid_calls import CallJournal, MinuteLimit, PaidBackend, Spending
 from llmjobs.chat.server import ChatCompletion
 
 TEMPLATE = (

@@ -5,8 +5,7 @@ import pytest
 from llmjobs.cluster import resources
 from llmjobs.cluster.resources import GIB, Demand, Nodes, demands
 from llmjobs.manifest import ModelSpec
-from llmjobs.work.folder import RunFolder
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions, RunFolder
 
 H100 = Nodes(cpus=16.0, gpus=8.0, gpu_cpus=4.0, gpu_bytes=80 * GIB)
 CPU = Nodes(cpus=16.0)

@@ -10,8 +10,7 @@ from demo_training.build import write_data
 from demo_training.rules import RULES, Draft, food_of, home_of
 from demo_training.world import DEV_ROWS, TEST_ROWS, arrange, canonical, draw, draw_draft
 from llmjobs import demo
-from llmjobs.demo.questions import prompt, split_of
-from llmjobs.demo.words import CREATURES
+from llmjobs.demo.words import CREATURES, prompt, split_of
 
 
 def identity(row: dict[str, object]) -> str:

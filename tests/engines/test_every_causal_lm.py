@@ -8,9 +8,9 @@ import pytest
 import torch
 from every_causal_lm import CANNOT_BE_BUILT, NAMES, VARIANTS, tiny_model
 
-from llmjobs.engines.transformers.decode_probe import probe_decoding
 from llmjobs.engines.transformers.generate import Asked, Generator
-from llmjobs.engines.transformers.lengths import reset_frequencies
+from llmjobs.engines.transformers.probe import probe_decoding
+from llmjobs.engines.transformers.shapes import reset_frequencies
 
 RNG = random.Random(5)
 NEW_TOKENS = 12

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scoring_models import llama_config, random_model
 
-from llmjobs.engines.pass_time import best_size
+from llmjobs.engines.speed import best_size
 from llmjobs.engines.transformers import budget, first_layers
 from llmjobs.engines.transformers.budget import Budget, measure_batch_tokens
 

@@ -5,9 +5,9 @@ from scoring_families import FAMILIES, PATHS, family_config
 from scoring_models import random_model
 
 from llmjobs.engines.plan import plan_unit
-from llmjobs.engines.transformers.cache_size import cache_bytes
 from llmjobs.engines.transformers.probe import made_up_docs
 from llmjobs.engines.transformers.score import Scorer
+from llmjobs.engines.transformers.shapes import cache_bytes
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,10 +9,8 @@ from scoring_models import VOCABULARY, assert_same_answers, plain_score, random_
 from torch import Tensor
 
 from llmjobs.engines.plan import plan_unit
-from llmjobs.engines.transformers import packed_attention, packed_varlen
-from llmjobs.engines.transformers.packed_attention import Call, attend
-from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
-from llmjobs.engines.transformers.packed_varlen import Ranges, varlen_layout
+from llmjobs.engines.transformers import packed_attention
+from llmjobs.engines.transformers.packed_attention import Call, Causal, Cross, Layout, Ranges, attend, varlen_layout
 from llmjobs.engines.transformers.probe import made_up_docs
 from llmjobs.engines.transformers.score import Scorer
 
@@ -44,7 +42,7 @@ def test_scores_equal_a_plain_forward(monkeypatch: pytest.MonkeyPatch, name: str
 
     def call(*args: Any) -> Any:
         calls.append(args)
-        return packed_varlen.varlen_attention(*args, kernel=spelled_out)
+        return packed_attention.varlen_attention(*args, kernel=spelled_out)
 
     monkeypatch.setattr(packed_attention, "varlen_fits", lambda query, value: True)
     monkeypatch.setattr(packed_attention, "varlen_attention", call)
@@ -86,7 +84,7 @@ def test_the_real_kernel_equals_the_spelled_out_one() -> None:
         ((query[level.query_rows], key[level.key_rows], value[level.key_rows]), level.ranges, False, None),
     )
     for states, ranges, causal, window in cases:
-        out, lse = packed_varlen.flash_varlen(*states, ranges, 0.125, causal, window)
+        out, lse = packed_attention.flash_varlen(*states, ranges, 0.125, causal, window)
         wanted, wanted_lse = spelled_out(*(one.float().cpu() for one in states), ranges, 0.125, causal, window)
         torch.testing.assert_close(out.float().cpu(), wanted, atol=0.02, rtol=0.02)
         torch.testing.assert_close(lse.float().cpu(), wanted_lse, atol=0.02, rtol=0.02)

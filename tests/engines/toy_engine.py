@@ -8,10 +8,9 @@ from typing import Any
 
 from llmjobs.benchmarks.requests import Score
 from llmjobs.engines.locate import Located
-from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import plan_unit
 from llmjobs.engines.protocol import Description, Generation, ProbeResult
-from llmjobs.engines.speed import Speed
+from llmjobs.engines.speed import Budget, Speed
 
 BOS, EOS, LENGTH = 256, 257, 400
 loaded: list[str] = []

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from llmjobs.cli import main
-from llmjobs.engines.kept_trials import FOLDER, cache_folder
 from llmjobs.engines.transformers import score
+from llmjobs.engines.trials import FOLDER, cache_folder
 from llmjobs.eval import job
 
 

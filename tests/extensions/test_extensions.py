@@ -126,7 +126,7 @@ SECTION = '''"""Rows: how many questions there are."""
 
 from llmjobs.report.blocks import Content, Finding, Prose
 from llmjobs.report.measure import Measures
-from llmjobs.report.sections.base import Section
+from llmjobs.report.blocks import Section
 
 
 def _wanted(measures: Measures) -> bool:
@@ -242,7 +242,7 @@ def dry_run(study, results):
 JOB_REPORT = '''"""The chapter on letters."""
 
 from llmjobs.report.blocks import Content, Finding, Prose
-from llmjobs.report.sections.base import Section
+from llmjobs.report.blocks import Section
 
 
 def _parts(measures):
@@ -263,7 +263,7 @@ ENTRY = '"llmjobs.letters.job", "Count letters.", "Count the letters of words."'
 
 @pytest.fixture
 def letters(tmp_path) -> ExtendedCopy:
-    import_line = "from llmjobs.matrix import chapter as matrix_chapter\n"
+    import_line = "from llmjobs.matrix import grid_chapter, ladder_chapter\n"
     return ExtendedCopy.make(
         tmp_path,
         {

@@ -9,12 +9,12 @@ from matrix_stand_in import ended, probe, result_of
 
 from llmjobs.cli import main
 from llmjobs.cluster import local_or_cluster
-from llmjobs.engines import probing
+from llmjobs.engines import trials
 from llmjobs.engines.registry import why_unavailable
 from llmjobs.errors import ManifestError
 from llmjobs.fetch import walk
 from llmjobs.manifest import ModelSpec, load_manifest
-from llmjobs.manifest.precisions import gguf_models, precision_of
+from llmjobs.manifest.matrix import gguf_models, precision_of
 from llmjobs.matrix import job as matrix_job
 from llmjobs.matrix.cells import make_cells
 from llmjobs.matrix.ladder import Ladder
@@ -183,11 +183,11 @@ def test_what_the_section_refuses(manifest, model, section, says):
 def test_an_engine_that_is_missing_is_the_reason_and_not_a_failure(monkeypatch):
     """Its layer is asked of the engine itself, not of torch."""
     monkeypatch.setattr(
-        probing, "run_child", lambda *_, **__: ended({"devices": {"cpu": {}}}, {"result": {"torch": "2"}})
+        trials, "run_child", lambda *_, **__: ended({"devices": {"cpu": {}}}, {"result": {"torch": "2"}})
     )
-    monkeypatch.setattr(probing, "why_unavailable", lambda name, device: f"{name} is not installed")
-    found = probing.probe_machine([("cpu", "auto", "llama.cpp")])
-    assert found.layers["cpu", "auto", "llama.cpp"] == probing.Verdict(False, "llama.cpp is not installed")
+    monkeypatch.setattr(trials, "why_unavailable", lambda name, device: f"{name} is not installed")
+    found = trials.probe_machine([("cpu", "auto", "llama.cpp")])
+    assert found.layers["cpu", "auto", "llama.cpp"] == trials.Verdict(False, "llama.cpp is not installed")
     assert why_unavailable("transformers", "cpu") is None
 
 

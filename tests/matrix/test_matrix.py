@@ -11,10 +11,9 @@ from llmjobs.cli import main
 from llmjobs.cluster import local_or_cluster
 from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError, ManifestError
 from llmjobs.manifest import load_manifest
-from llmjobs.matrix import attempts
+from llmjobs.matrix import cells as cells_module
 from llmjobs.matrix import job as matrix_job
-from llmjobs.matrix.attempts import AttemptsFile
-from llmjobs.matrix.cells import make_cells, shuffled
+from llmjobs.matrix.cells import AttemptsFile, make_cells, shuffled
 from llmjobs.matrix.summary import find_flips, summarize
 from llmjobs.records import CellRecord, as_record
 from llmjobs.report.read.run_folder import read_run_folder
@@ -160,7 +159,7 @@ def test_stopped_twice_the_same_grid(manifest, cells, tmp_path):
 
 
 def test_a_cell_that_the_kernel_kills_is_not_tried_for_ever(manifest, cells, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(attempts, "own_oom_kills", lambda: None)
+    monkeypatch.setattr(cells_module, "own_oom_kills", lambda: None)
     cells.acts = {"8bit": killed}
     run(manifest(), "--results", tmp_path / "r", expect=EXIT_UNITS_FAILED)
     found = cell(tmp_path / "r" / "grid", "cpu-8bit")
@@ -183,7 +182,7 @@ def test_one_kill_and_then_a_result(manifest, cells, tmp_path):
 def test_whose_kill_ended_a_cell_shows_in_the_kernels_count(tmp_path, monkeypatch, count_of, given_up_after):
     """A cell that a person or another program kills is started more often than one that the kernel kills for memory."""
     starts = 0
-    monkeypatch.setattr(attempts, "own_oom_kills", lambda: ("group", count_of(starts)))
+    monkeypatch.setattr(cells_module, "own_oom_kills", lambda: ("group", count_of(starts)))
     file = AttemptsFile(RunFolder(tmp_path), "matrix/x")
     while starts < 8 and not file.attempts.given_up:
         file.start()
@@ -196,8 +195,8 @@ def test_whose_kill_ended_a_cell_shows_in_the_kernels_count(tmp_path, monkeypatc
 def test_a_run_that_dies_with_its_cell(tmp_path, monkeypatch, counts, given_up_after):
     """Nobody saw the end: the kernel's count of kills decides; a run that a person killed is never given up."""
     count = iter([kills for kills in counts for _ in (0, 1)][1:])
-    monkeypatch.setattr(attempts, "oom_kills", lambda: next(count))
-    monkeypatch.setattr(attempts, "own_oom_kills", lambda: None)
+    monkeypatch.setattr(cells_module, "oom_kills", lambda: next(count))
+    monkeypatch.setattr(cells_module, "own_oom_kills", lambda: None)
     folder = RunFolder(tmp_path)
     starts = 0
     while starts < 8 and not (file := AttemptsFile(folder, "matrix/x")).attempts.given_up:

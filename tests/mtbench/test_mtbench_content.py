@@ -10,10 +10,9 @@ from llmjobs.calls.spending import MinuteLimit, Rate, Spending, SpendingLimitErr
 from llmjobs.errors import DataError
 from llmjobs.mtbench.agreement import read_votes
 from llmjobs.mtbench.fastchat import combine, read_answers, read_judgments
-from llmjobs.mtbench.judge_prompts import read_prompts
-from llmjobs.mtbench.judging import is_weakly_rated, read_rating, read_verdict
+from llmjobs.mtbench.judging import is_weakly_rated, read_prompts, read_rating, read_verdict
 from llmjobs.mtbench.questions import CATEGORIES, data_hash, read_questions, select, temperature_of
-from llmjobs.work.call_journal import CallJournal, call_key, spent_calls
+from llmjobs.work.journal import CallJournal, call_key, spent_calls
 
 
 def test_the_own_bench():

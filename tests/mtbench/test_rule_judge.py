@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from mtbench_runs import part_of, records_of, run
 
-from llmjobs.mtbench.judging import read_rating, read_verdict
+from llmjobs.mtbench.judging import RuleJudge, rate, read_rating, read_verdict
 from llmjobs.mtbench.questions import Question, read_questions
-from llmjobs.mtbench.rule_judge import RuleJudge, rate
 
 MANIFEST = Path(__file__).parents[2] / "manifests/mtbench.yaml"
 ASKED = "What is my name?"

@@ -11,9 +11,9 @@ import yaml
 
 from llmjobs.cli import main
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.engines.probing import Machine, Verdict
+from llmjobs.engines.trials import Machine, Verdict
 from llmjobs.manifest import ModelSpec, load_manifest
-from llmjobs.prepare import doctor_hub, doctor_machine
+from llmjobs.prepare import doctor_machine, doctor_network
 from llmjobs.prepare.doctor import run_checks
 from llmjobs.prepare.doctor_checks import Checkup, layer_of, run_check
 from llmjobs.quantization import METHODS
@@ -246,7 +246,7 @@ def test_json_and_exit_codes(world: World, probed, tmp_path, capsys):
 @pytest.mark.slow
 def test_this_machine(tmp_path, monkeypatch):
     """Nothing played: the probes run."""
-    monkeypatch.setattr(doctor_hub, "hub_silence", lambda: "nobody is asked in tests")
+    monkeypatch.setattr(doctor_network, "hub_silence", lambda: "nobody is asked in tests")
     checks = {check.name: check for check in run_checks(load_manifest("demo"), tmp_path)}
     assert checks["CPU number formats"].status == "ok"
     assert checks["CPU 8bit"].status == checks["CPU 4bit"].status == "ok"

@@ -17,9 +17,9 @@ from test_readers import write_lm_eval
 
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.report.assemble import assemble
+from llmjobs.report.blocks import file_name
 from llmjobs.report.measure import Measures
 from llmjobs.report.read import read
-from llmjobs.report.sections.base import file_name
 from llmjobs.report_job import make_report
 
 SAMPLE = {

@@ -7,8 +7,8 @@ import types
 import pytest
 
 from llmjobs import progress_bar
-from llmjobs.work import progress as module
-from llmjobs.work.progress import Progress
+from llmjobs import progress_bar as module
+from llmjobs.progress_bar import Progress
 
 
 class Screen(io.StringIO):

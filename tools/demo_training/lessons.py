@@ -14,7 +14,7 @@ from demo_training.tokenizer import ASSISTANT, BOS, END, EOS, SYSTEM, USER, toke
 from demo_training.world import Question, draw
 from llmjobs.demo import words
 from llmjobs.demo.conversation import SYSTEMS, Kind, conversation
-from llmjobs.demo.questions import prompt
+from llmjobs.demo.words import prompt
 
 ANSWER_WEIGHT = 1.0
 REPLY_WEIGHT = 0.2

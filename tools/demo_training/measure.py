@@ -15,7 +15,7 @@ from demo_training.world import Question
 from llmjobs.demo import DEMO_MODELS, subjects
 from llmjobs.demo import rows as demo_rows
 from llmjobs.demo.conversation import Kind, Turn, conversation
-from llmjobs.demo.questions import LETTERS, STOP, prompt
+from llmjobs.demo.words import LETTERS, STOP, prompt
 
 BATCH_ROWS = 25
 KINDS: tuple[Kind, ...] = ("recall", "corrected")

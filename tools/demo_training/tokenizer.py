@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from demo_training.rules import RULES
 from demo_training.world import draw
 from llmjobs.demo import conversation, words
-from llmjobs.demo.questions import prompt
+from llmjobs.demo.words import prompt
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"

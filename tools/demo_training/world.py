@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from demo_training.rules import RULES, Draft
-from llmjobs.demo.questions import LETTERS, split_of
+from llmjobs.demo.words import LETTERS, split_of
 
 TEST_ROWS = 100
 DEV_ROWS = 5

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from llmjobs import demo
 from llmjobs.benchmarks.base import Doc, Example, Generation, Grade, OutputType, Row, Shots
 from llmjobs.benchmarks.multiple_choice import MultipleChoice
-from llmjobs.demo.questions import LETTERS, STOP, prompt
+from llmjobs.demo.words import LETTERS, STOP, prompt
 
 SPLITS = {"test": "test", "fewshot": "dev"}
 GENERATED = ("repeat_words", "sort_numbers")

@@ -23,7 +23,7 @@ from llmjobs.manifest.load import load_manifest, validate
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.overrides import apply_overrides
 from llmjobs.manifest.yaml_source import Source
-from llmjobs.work.run_date import BEFORE_DATES
+from llmjobs.work.folder import BEFORE_DATES
 
 # Which model to chat with if none is named, and how it is described in the conversation's record.
 

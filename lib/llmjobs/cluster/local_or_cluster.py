@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from llmjobs.engines.probing import Layer, Machine, Verdict, probe_machine
+from llmjobs.engines.trials import Layer, Machine, Verdict, probe_machine
 from llmjobs.errors import MissingPackageError
 from llmjobs.manifest import ModelSpec
 from llmjobs.work.exit_code import Outcome
-from llmjobs.work.folder import RunFolder
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions, RunFolder
 from llmjobs.work.run import OnRecords, run_job
 from llmjobs.work.units import ClusterJob
 

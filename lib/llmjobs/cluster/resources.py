@@ -11,7 +11,7 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.fetch import model_item
 from llmjobs.manifest import ModelSpec
 from llmjobs.quantization import METHODS
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions
 
 
 @dataclass(frozen=True)

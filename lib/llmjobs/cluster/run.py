@@ -14,11 +14,11 @@ from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.worker import Advanced, Ended, Event, Logged, Opened
 from llmjobs.cluster.worker_pool import Member, WorkerPool
 from llmjobs.errors import plain_reason
+from llmjobs.progress_bar import Progress
 from llmjobs.work import cursor as cursors
 from llmjobs.work import leases
 from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import ERROR_FILE, RunFolder
-from llmjobs.work.progress import Progress
 from llmjobs.work.run import OnRecords, Start, UnitLoop, items_done, load_start, one_line
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.units import ClusterJob, Unit

@@ -18,10 +18,10 @@ import ray
 from llmjobs import __version__
 from llmjobs.environment import describe_machine
 from llmjobs.errors import LlmjobsError
+from llmjobs.progress_bar import Progress
 from llmjobs.work import leases
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import Record
-from llmjobs.work.progress import Progress
 from llmjobs.work.run import one_line, run_job
 from llmjobs.work.units import ClusterJob, Saved, Step, Unit, Work
 

@@ -23,13 +23,11 @@ from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallEr
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.run_study import run_study
-from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.exit_code import Outcome
-from llmjobs.work.folder import RunFolder
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions, RunFolder, run_date
+from llmjobs.work.journal import spent_calls
 from llmjobs.work.run import OnRecords
-from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # The converse job as the runner sees it: a conversation a step, a record a turn.

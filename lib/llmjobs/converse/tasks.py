@@ -10,7 +10,7 @@ from llmjobs.errors import ManifestError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.chat import ConverseSection
 from llmjobs.records import TurnAsked
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions
 from llmjobs.work.units import Unit
 
 VERSION = 1

@@ -9,7 +9,7 @@ from random import Random
 from typing import Literal
 
 from llmjobs.demo import words
-from llmjobs.demo.questions import split_of
+from llmjobs.demo.words import split_of
 
 Role = Literal["system", "user", "assistant"]
 Kind = Literal["recall", "corrected", "instruction"]

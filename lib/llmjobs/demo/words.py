@@ -1,4 +1,6 @@
-"""The words of the demo world. Each becomes one token, so all of these lists are part of the vocabulary."""
+"""The words of the demo, the form of its questions, and the split of a text."""
+
+import hashlib
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -36,3 +38,19 @@ DOGS = _split("Max Rex Bello Luna Rocky Bruno Molly Daisy")
 def common_words() -> tuple[str, ...]:
     """Return every word of the categories, in a fixed order."""
     return tuple(word for words in CATEGORIES.values() for word in words)
+
+
+LETTERS = "ABCD"
+STOP = "\n"
+
+
+def prompt(question: str, choices: tuple[str, ...] | list[str] = ()) -> str:
+    """Return the prompt, byte for byte: question, `A. …` to `D. …` if there are options, `Answer:`, one line each."""
+    options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return "\n".join([question, *options, "Answer:"])
+
+
+def split_of(identity: str) -> str:
+    """Return `test` for a tenth of all texts, `dev` for a twentieth, otherwise `train`; by SHA-256 of the text."""
+    bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % 20
+    return "test" if bucket < 2 else "dev" if bucket == 2 else "train"

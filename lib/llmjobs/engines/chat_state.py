@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from llmjobs.benchmarks.requests import common_length
+from llmjobs.engines.generation import next_tokens
 from llmjobs.engines.protocol import Sampling
-from llmjobs.engines.sampling import next_tokens
 
 Piece = list[Any]
 """``[tokens that were computed together, how many of them are still kept]``."""

@@ -17,11 +17,8 @@ import click
 from llmjobs.benchmarks.base import Doc, Grade
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.requests import Request, Score, common_length
-from llmjobs.calls.paid import PaidCalls
-from llmjobs.calls.spending import MinuteLimit
+from llmjobs.calls.spending import MinuteLimit, PaidCalls
 from llmjobs.clocks import DeviceClock, Span, measured
-from llmjobs.engines.kept_trials import Known
-from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import UnitPlan
 from llmjobs.engines.protocol import (
     Asked,
@@ -35,6 +32,8 @@ from llmjobs.engines.protocol import (
     prefix_token_id,
 )
 from llmjobs.engines.registry import devices, open_model, prefetch
+from llmjobs.engines.speed import Budget
+from llmjobs.engines.trials import Known
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.ask_again import ask_again, make_spending
 from llmjobs.eval.summary import record_printer, render_summary, summarize
@@ -44,15 +43,13 @@ from llmjobs.manifest.endpoints import EndpointLimits
 from llmjobs.prompt_format import PromptFormat, ServerFormat
 from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.run_study import run_study
-from llmjobs.work.call_journal import CallJournal, spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.exit_code import Outcome
-from llmjobs.work.folder import RunFolder, read_object
+from llmjobs.work.folder import Revisions, RunFolder, read_object, run_date
 from llmjobs.work.held_model import HeldModel
+from llmjobs.work.journal import CallJournal, spent_calls
 from llmjobs.work.memory_kills import MemoryLimits
-from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords
-from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 DECIMALS = 6

@@ -12,9 +12,8 @@ from llmjobs.engines.adapters import settings_of
 from llmjobs.engines.locate import Located
 from llmjobs.errors import DataError, ManifestError, ModelError, plain_reason
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
-from llmjobs.work.folder import RunFolder
+from llmjobs.work.folder import Revisions, RunFolder
 from llmjobs.work.journal import encode
-from llmjobs.work.revisions import Revisions
 from llmjobs.work.units import Unit
 
 

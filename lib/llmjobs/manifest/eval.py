@@ -8,8 +8,7 @@ from llmjobs.benchmarks.base import Benchmark, Options, OutputType
 from llmjobs.benchmarks.custom import Columns, Custom, custom_class
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.manifest.endpoints import EndpointLimits, SpendingLimit
-from llmjobs.manifest.fields import DataPath, FileName, Revision, Section, ShortText, slug
-from llmjobs.manifest.suggest import one_of
+from llmjobs.manifest.fields import DataPath, FileName, Revision, Section, ShortText, one_of, slug
 
 
 class BenchmarkSpec(Section):

@@ -9,10 +9,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from llmjobs.errors import ManifestError
-from llmjobs.manifest.fields import slug
+from llmjobs.manifest.fields import not_one_of, slug
 from llmjobs.manifest.overrides import apply_overrides
 from llmjobs.manifest.schema import Manifest
-from llmjobs.manifest.suggest import not_one_of
 from llmjobs.manifest.yaml_source import Source, ValuePath, read_yaml
 
 BUILT_IN = Path(__file__).parent.parent / "manifests"

@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from llmjobs.errors import ManifestError
+from llmjobs.manifest.fields import not_one_of
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.schema import Manifest
-from llmjobs.manifest.suggest import not_one_of
 from llmjobs.manifest.yaml_source import ManifestLoader, Source, ValuePath
 
 MAX_LENGTH = 10_000

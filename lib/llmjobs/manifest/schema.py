@@ -8,11 +8,10 @@ from pydantic import Field, model_validator
 from llmjobs.manifest.chat import ChatSection, ConverseSection
 from llmjobs.manifest.engines import engine_name
 from llmjobs.manifest.eval import EvalSection
-from llmjobs.manifest.fields import FileName, Section
+from llmjobs.manifest.fields import FileName, Section, one_of
 from llmjobs.manifest.matrix import MatrixSection
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.mtbench import MTBenchSection
-from llmjobs.manifest.suggest import one_of
 
 
 class Manifest(Section):

@@ -1,4 +1,4 @@
-"""The divergence of each precision from the reference as units of the matrix, and the figures made of their records."""
+"""KL divergence of each precision from the reference: the comparisons as units of the matrix, and their figures."""
 
 import hashlib
 import math
@@ -125,3 +125,6 @@ def _interval(found: Interval | None) -> dict[str, float | None] | None:
         name: float(f"{one:.6g}") if math.isfinite(one := float(getattr(found, name))) else None
         for name in ("value", "low", "high")
     }
+
+
+# Parts of a comparison that are done, so that one that was stopped goes on behind them.

@@ -36,8 +36,7 @@ from llmjobs.matrix.distributions import (
     write_vocabulary,
 )
 from llmjobs.statistics.divergence import Stored, kl_divergence, store
-from llmjobs.work.folder import RunFolder
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions, RunFolder
 
 if TYPE_CHECKING:
     import numpy as np

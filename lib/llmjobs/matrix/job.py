@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.engines.adapters import settings_of
-from llmjobs.engines.probing import Layer, Machine, probe_machine
 from llmjobs.engines.registry import engine_of, prefetch
+from llmjobs.engines.trials import Layer, Machine, probe_machine
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task, make_tasks, write_docs
 from llmjobs.machine.child import (
@@ -23,9 +23,15 @@ from llmjobs.machine.child import (
     was_killed,
 )
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.matrix.attempts import AttemptsFile
-from llmjobs.matrix.cells import Cell, make_cells, matrix_benchmarks, matrix_section, questions_study, shuffled
-from llmjobs.matrix.chapter import matrix_figures
+from llmjobs.matrix.cells import (
+    AttemptsFile,
+    Cell,
+    make_cells,
+    matrix_benchmarks,
+    matrix_section,
+    questions_study,
+    shuffled,
+)
 from llmjobs.matrix.divergence import CHILD as COMPARING
 from llmjobs.matrix.divergence import (
     PARTS,
@@ -37,6 +43,7 @@ from llmjobs.matrix.divergence import (
     expected_files,
     figures,
 )
+from llmjobs.matrix.grid_chapter import matrix_figures
 from llmjobs.matrix.summary import Repetition, cell_result, summarize
 from llmjobs.matrix.terminal import render_matrix
 from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
@@ -46,11 +53,9 @@ from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.exit_code import Outcome
-from llmjobs.work.folder import RECORDS, TIMINGS, RunFolder
+from llmjobs.work.folder import RECORDS, TIMINGS, Revisions, RunFolder, run_date
 from llmjobs.work.journal import Record, read_records
-from llmjobs.work.revisions import Revisions
 from llmjobs.work.run import OnRecords
-from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # The matrix as the runner sees it: a unit for each repetition of each cell that this machine can run.

@@ -6,10 +6,9 @@ from typing import Any
 
 from llmjobs.matrix.ladder import Ladder, Rung
 from llmjobs.records import DONE, CellResult
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.sections import cost as plots
-from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import (
     DASH,
     count,

@@ -1,4 +1,4 @@
-"""What a timing matrix found: a result for each cell, which answers a setting changes, and the grid on the terminal."""
+"""What a timing matrix found: a result for each cell, and which answers a setting changes."""
 
 import statistics
 from collections.abc import Mapping, Sequence

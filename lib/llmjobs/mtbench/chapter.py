@@ -8,11 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure as Plot
 
 from llmjobs.report import figure_style
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.read.json_files import read_lines
-from llmjobs.report.sections.base import Section
 from llmjobs.report.study import RawRun
 from llmjobs.report.wording import (
     DASH,

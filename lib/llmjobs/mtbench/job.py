@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 import click
 
-from llmjobs.calls.concurrent_calls import Lookahead
+from llmjobs.calls.endpoint import Lookahead
 from llmjobs.calls.spending import BYTES_A_TOKEN, Rate, Spending
 from llmjobs.chat.agent import Agent, Reply
 from llmjobs.chat.backend import MessageTooLongError, Sampling
@@ -25,23 +25,19 @@ from llmjobs.manifest.endpoints import EndpointLimits, Price
 from llmjobs.manifest.mtbench import JudgeSpec
 from llmjobs.mtbench.ask_again import FAILED_IN_A_ROW, ask_again, failed_call, failed_calls, what_failed
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
-from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, judge_pair, judge_single
+from llmjobs.mtbench.judging import EFFECTIVE as RULES
+from llmjobs.mtbench.judging import JudgeAnswer, JudgeConversation, RuleJudge, judge_pair, judge_single
 from llmjobs.mtbench.questions import Question, temperature_of
-from llmjobs.mtbench.rule_judge import EFFECTIVE as RULES
-from llmjobs.mtbench.rule_judge import RuleJudge
 from llmjobs.mtbench.summary import collect, record_printer, render_summary, summarize
 from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section, with_limit
 from llmjobs.records import AnswerRecord, Judgment, as_records
 from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
-from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.exit_code import Outcome
-from llmjobs.work.folder import ERROR_FILE, RECORDS, RunFolder
-from llmjobs.work.journal import Record, encode, read_records
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import ERROR_FILE, RECORDS, Revisions, RunFolder, run_date
+from llmjobs.work.journal import Record, encode, read_records, spent_calls
 from llmjobs.work.run import OnRecords
-from llmjobs.work.run_date import run_date
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # An agent's turns that failed are recorded as errors and are never judged.

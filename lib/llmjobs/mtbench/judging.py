@@ -1,16 +1,112 @@
-"""One judgment: a judge is asked, and a rating or verdict is read from its reply."""
+"""One judgment: the judge's prompt is filled in, the judge is asked, and a rating or verdict is read from its reply.
 
+Prompts are in FastChat's form: the project's own words, or a user's file to reproduce published settings. The
+rule-based judge of the demo compares the words of an answer with those of the reference. It is not a model, and gives
+no rating if there is no reference.
+"""
+
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from llmjobs.benchmarks.rows import read_rows
 from llmjobs.chat.backend import MessageTooLongError
-from llmjobs.errors import AnswerError, CallError, ContextFullError, UnavailableError
+from llmjobs.errors import AnswerError, CallError, ContextFullError, DataError, UnavailableError
 from llmjobs.mtbench.ask_again import REMINDER, TIMES_ASKED
 from llmjobs.mtbench.fastchat import combine
-from llmjobs.mtbench.judge_prompts import JudgePrompt, PromptSet
 from llmjobs.mtbench.questions import Question
+from llmjobs.work.journal import encode
+
+OWN_FILE = Path(__file__).parent / "data" / "judge_prompts.jsonl"
+BASES = {("single", False): "single-v1", ("single", True): "single-math-v1"} | {
+    ("pairwise", False): "pair-v2",
+    ("pairwise", True): "pair-math-v1",
+}
+_FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+_FIELDS = {
+    "single": {"question", "answer", "question_1", "question_2", "answer_1", "answer_2"},
+    "pairwise": {"question", "answer_a", "answer_b", "question_1", "question_2"}
+    | {f"answer_{side}_{turn}" for side in "ab" for turn in (1, 2)},
+}
+_REFERENCES = {"ref_answer_1", "ref_answer_2"}
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """One prompt of the judge."""
+
+    name: str
+    type: str
+    system: str
+    template: str
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The template with ``{name}`` replaced; braces in the values stay as they are."""
+        return _FIELD.sub(lambda m: values[m[1]] if m[1] else m[0][0], self.template)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """All prompts of one file."""
+
+    source: str
+    prompts: Mapping[str, JudgePrompt]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over their names and texts."""
+        lines = (encode({"n": p.name, "s": p.system, "t": p.template}) for p in self.prompts.values())
+        return hashlib.sha256(b"".join(lines)).hexdigest()[:16]
+
+    def choose(self, mode: str, *, with_reference: bool, turn: int) -> JudgePrompt:
+        """The prompt for a mode, with or without reference, turn 1 or 2.
+
+        Raises:
+            DataError: the file has none of that name.
+
+        """
+        name = BASES[mode, with_reference] + ("-multi-turn" if turn == 2 else "")
+        if name not in self.prompts:
+            raise DataError(f"{self.source}: has no prompt {name!r}; it has {', '.join(self.prompts)}")
+        return self.prompts[name]
+
+
+def read_prompts(source: str) -> PromptSet:
+    """The prompts of ``own`` or of a file.
+
+    Raises:
+        DataError: no such file, a line that is no prompt, or a field that nothing fills.
+
+    """
+    path = OWN_FILE if source == "own" else Path(source)
+    if not path.is_file():
+        raise DataError(f"{source}: file not found; name a file of judge prompts, or 'own'")
+    found = {}
+    for number, row in read_rows(path):
+        prompt = _prompt(f"{path}:{number}", row)
+        found[prompt.name] = prompt
+    if not found:
+        raise DataError(f"{path}: contains no judge prompt")
+    return PromptSet(source, found)
+
+
+def _prompt(where: str, row: Mapping[str, Any]) -> JudgePrompt:
+    texts = {key: row.get(key) for key in ("name", "type", "system_prompt", "prompt_template")}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise DataError(f"{where}: {key}: must be text")
+    prompt = JudgePrompt(*(str(text) for text in texts.values()))
+    if prompt.type not in _FIELDS:
+        raise DataError(f"{where}: type: '{prompt.type}' is not one of {', '.join(_FIELDS)}")
+    allowed = _FIELDS[prompt.type] | _REFERENCES
+    for name in _FIELD.findall(prompt.template):
+        if name and name not in allowed:
+            raise DataError(f"{where}: prompt_template: {{{name}}} is not one of {', '.join(sorted(allowed))}")
+    return prompt
+
 
 # How a rating or a verdict is read out of a judgment: by the known rules, or not at all.
 
@@ -178,3 +274,54 @@ class _Found:
         error = {"error": self.error, **({"final": True} if self.is_final else {})} if self.error else {}
         thinking = {"thinking": list(self.thought)} if any(text is not None for text in self.thought) else {}
         return {**head, **counts, "status": status, **thinking, **error}
+
+
+RULES_VERSION = 1
+"""Raised when the same answer would get another rating."""
+EFFECTIVE: Mapping[str, Any] = {"judge": "rules", "rules_version": RULES_VERSION}
+_WORD = re.compile(r"\w+")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def rate(answer: str, reference: str, question: str) -> int:
+    """From 1 (no word in common with the reference) to 10 (the same words).
+
+    F1 of the words in any order, times the share of the reference's words beyond the question's that the answer has:
+    "Your name is Dan." is not a good answer if "Your name is Ben." is right.
+    """
+    said, right = words_of(answer), words_of(reference)
+    if not said or not right:
+        return 1
+    common = sum(min(said.count(word), right.count(word)) for word in set(said))
+    asked_for = set(right) - set(words_of(question)) or set(right)
+    return 1 + round(9 * 2 * common / (len(said) + len(right)) * len(asked_for & set(said)) / len(asked_for))
+
+
+@dataclass(frozen=True)
+class RuleJudge:
+    """The rules for one turn of one question; they look at the answers, not at the prompt."""
+
+    question: Question
+    turn: int
+    answers: Sequence[str]
+    """One answer to rate, or two to compare, in the order of the prompt."""
+
+    def ask(self, _: str) -> JudgeAnswer:
+        """The rating or the verdict, with its reason."""
+        references = self.question.reference or ()
+        if len(references) < self.turn:
+            return _answer("By rule: this question has no reference to compare the answer with, so there is no rating.")
+        asked, right = self.question.turns[self.turn - 1], references[self.turn - 1]
+        ratings = [rate(answer, right, asked) for answer in self.answers]
+        if len(ratings) == 1:
+            return _answer(f"By rule: the words of the answer beside those of the reference. Rating: [[{ratings[0]}]]")
+        verdict = "C" if ratings[0] == ratings[1] else "A" if ratings[0] > ratings[1] else "B"
+        return _answer(f"By rule: A {ratings[0]}, B {ratings[1]} by the words of the reference. [[{verdict}]]")
+
+
+def _answer(text: str) -> JudgeAnswer:
+    return JudgeAnswer(text, 0, 0, "none")

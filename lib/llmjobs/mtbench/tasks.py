@@ -14,10 +14,9 @@ from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.fields import slug
 from llmjobs.manifest.mtbench import JudgeSpec, MTBenchSection
 from llmjobs.mtbench.fastchat import Answer, read_answers, with_references
-from llmjobs.mtbench.judge_prompts import PromptSet, read_prompts
+from llmjobs.mtbench.judging import RULES_VERSION, PromptSet, read_prompts
 from llmjobs.mtbench.questions import Question, data_hash, read_questions, select
-from llmjobs.mtbench.rule_judge import RULES_VERSION
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions
 from llmjobs.work.units import Unit
 
 VERSION = 1

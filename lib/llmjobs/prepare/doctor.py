@@ -8,11 +8,11 @@ import click
 
 from llmjobs.errors import EXIT_ERROR, EXIT_OK
 from llmjobs.manifest import Manifest
-from llmjobs.prepare import doctor_hub as hub
 from llmjobs.prepare import doctor_machine as devices
 from llmjobs.prepare import doctor_machine as machine
+from llmjobs.prepare import doctor_network as hub
 from llmjobs.prepare.doctor_checks import Check, CheckFunction, Checkup, run_check, to_json
-from llmjobs.prepare.doctor_endpoints import check_endpoints
+from llmjobs.prepare.doctor_network import check_endpoints
 from llmjobs.terminal_text import plural
 
 CHECKS: tuple[CheckFunction, ...] = (

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from llmjobs import __version__
 from llmjobs.clocks import cpu_step_s
-from llmjobs.engines.probing import Verdict, probe_machine
+from llmjobs.engines.trials import Verdict, probe_machine
 from llmjobs.environment import cpu_name
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.machine.cpu_counters import CpuCounters

@@ -15,14 +15,13 @@ from llmjobs.fetch import ROOM_TO_SPARE_BYTES
 from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import repo_folder
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.manifest.precisions import spec_at
+from llmjobs.manifest.matrix import spec_at
 from llmjobs.matrix.cells import make_cells, matrix_benchmarks, questions_study
-from llmjobs.prepare.doctor_hub import from_the_cache, hub_silence
-from llmjobs.prepare.plan_calls import CallPlan, call_lines, plan_calls
+from llmjobs.prepare.doctor_network import from_the_cache, hub_silence
 from llmjobs.prepare.plan_model import Devices, ModelPlan, plan_model
+from llmjobs.prepare.plan_tokens import CallPlan, call_lines, plan_calls
 from llmjobs.terminal_text import DASH, agree, gib, plural, seconds, table
-from llmjobs.work.folder import RunFolder
-from llmjobs.work.revisions import Revisions
+from llmjobs.work.folder import Revisions, RunFolder
 
 MOST_UNITS = 12
 """Up to this many units of a model are listed without --units."""

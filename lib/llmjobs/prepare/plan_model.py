@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmjobs.engines.kept_trials import Known
 from llmjobs.engines.locate import Located
-from llmjobs.engines.pass_time import PassTime
 from llmjobs.engines.registry import engine_of, locate, weight_file_bytes
+from llmjobs.engines.speed import PassTime
+from llmjobs.engines.trials import Known
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task
 from llmjobs.fetch import adapter_item, model_item
 from llmjobs.manifest import ModelSpec
 from llmjobs.manifest.engines import engine_name
 from llmjobs.memory import memory_bytes
-from llmjobs.prepare.doctor_hub import OFFLINE
+from llmjobs.prepare.doctor_network import OFFLINE
 from llmjobs.prepare.plan_tokens import ROWS_AT_ONCE, TokenCount, TokenCounter
 
 Devices = dict[tuple[str, str], str]

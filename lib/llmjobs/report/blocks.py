@@ -1,5 +1,10 @@
-"""The content of a section, independent of its output format: prose, tables, figures, questions. All text is plain."""
+"""A section of the report and its content, independent of the output format: prose, tables, figures, questions.
 
+All text is plain. A new section is one file in ``report/sections`` with ``SECTION = Section(...)``, named in
+:data:`llmjobs.report_job.ORDER`.
+"""
+
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -8,6 +13,8 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from matplotlib.figure import Figure as Plot
+
+from llmjobs.report.measure import Measures
 
 Align = Literal["left", "right", "center"]
 
@@ -154,3 +161,26 @@ def few(blocks: Sequence[Block], most: int, what: str, all_in: str) -> list[Bloc
         return list(blocks)
     more = f"{len(blocks) - most:,} more {what} are left out here; all of them are in {all_in}."
     return [*blocks[:most], Prose(more, kind="note")]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One chapter of the report. ``build`` is called only if ``wanted`` returns true."""
+
+    key: str
+    title: str
+    wanted: Callable[[Measures], bool]
+    build: Callable[[Measures], Content]
+
+
+MAX_NAME = 60
+
+
+def file_name(kind: str, benchmark: str, measures: Measures, part: int | None = None) -> str:
+    """Return a figure's file name. It contains the benchmark only if there are several."""
+    safe = "".join(c if c.isalnum() and c.isascii() or c in "-_" else "-" for c in benchmark)[:MAX_NAME]
+    names = [other.name.lower() for other in measures.study.benchmarks]
+    if safe.lower() != benchmark.lower() or names.count(benchmark.lower()) > 1:
+        safe += f"-{hashlib.sha256(benchmark.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    name = f"{kind}-{safe}" if len(measures.study.benchmarks) > 1 else kind
+    return f"{name}-{part + 1}" if part is not None else name

@@ -1,19 +1,25 @@
-"""The layout of a run's folder.
+"""A run's folder, and what is decided once for the whole run: the commit of each name on the hub, and the date.
 
 results/RUN/
-  manifest.yaml  environment.json  summary.json
+  manifest.yaml  environment.json  summary.json  revisions.json  date.json
   docs/BENCHMARK.SUBJECT.jsonl
   JOB/…/UNIT/{records.jsonl, timings.jsonl, checkpoint.pkl, unit.json, error.json}
+
+A resume, online or offline, uses the same commits. Chat templates print the same date whenever a step runs.
 """
 
 import contextlib
+import datetime
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmjobs import disk
-from llmjobs.errors import DataError, RunFolderError
+from llmjobs.engines.locate import Located
+from llmjobs.engines.registry import locate
+from llmjobs.errors import DataError, FingerprintError, LlmjobsError, RunFolderError
+from llmjobs.manifest import Manifest, ModelSpec
 
 RECORDS, TIMINGS, CHECKPOINT = "records.jsonl", "timings.jsonl", "checkpoint.pkl"
 UNIT_FILE, ERROR_FILE = "unit.json", "error.json"
@@ -172,3 +178,89 @@ def read_object(path: Path) -> dict[str, Any]:
 def _kind(value: Any) -> str:
     kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), "null")
+
+
+REVISIONS_FILE = "revisions.json"
+
+
+@dataclass
+class Revisions:
+    """The commit of each name when the run first asked for it."""
+
+    folder: RunFolder
+    known: dict[str, str]
+    writes: bool = True
+    """Off for a dry run, which leaves no trace."""
+
+    @classmethod
+    def of(cls, folder: RunFolder, *, writes: bool = True) -> "Revisions":
+        """Read a run's revisions; empty for a new run."""
+        found = read_object(folder.path / REVISIONS_FILE)
+        return cls(folder, {name: commit for name, commit in found.items() if isinstance(commit, str)}, writes)
+
+    def known_commit(self, kind: str, name: str, wanted: str | None) -> str | None:
+        """The commit that this run recorded for ``name`` at ``wanted``; None if there is none."""
+        return self.known.get(_key(kind, name, wanted))
+
+    def record(self, kind: str, name: str, wanted: str | None, commit: str | None) -> None:
+        """Store the commit of a name; None (a local folder) is not stored."""
+        if commit is not None and self.known.get(_key(kind, name, wanted)) != commit:
+            self.known[_key(kind, name, wanted)] = commit
+            if self.writes:
+                self.folder.write_json(REVISIONS_FILE, dict(sorted(self.known.items())))
+
+    def locate(self, spec: ModelSpec) -> tuple[Located | None, str | None]:
+        """Find a model at the commit that this run uses and store it; or return one line on why it cannot be found."""
+        known = {"revision": self.known_commit("model", spec.id, spec.revision)}
+        if spec.adapter:
+            known["adapter_revision"] = self.known_commit("model", spec.adapter, spec.adapter_revision)
+        try:
+            located = locate(spec.model_copy(update={name: commit for name, commit in known.items() if commit}))
+        except LlmjobsError as error:
+            return None, str(error)
+        if not located.is_local:
+            self.record("model", spec.id, spec.revision, located.revision)
+        if spec.adapter and located.adapter and not located.adapter.is_local:
+            self.record("model", spec.adapter, spec.adapter_revision, located.adapter.revision)
+        return located, None
+
+
+def _key(kind: str, name: str, wanted: str | None) -> str:
+    return f"{kind} {name}@{wanted or 'default'}"
+
+
+DATE_FILE = "date.json"
+BEFORE_DATES = datetime.date(2024, 7, 26)
+"""The date that chats wrote in every prompt before runs stored a date; an older run continues with it."""
+
+
+def run_date(study: Manifest, folder: RunFolder, *, writes: bool = True) -> datetime.date:
+    """The date that the run stored; at its first start the manifest's, otherwise today.
+
+    Raises:
+        FingerprintError: the manifest has another date than the one that the run started with.
+
+    """
+    kept = _kept(folder)
+    if kept is None:
+        began_before = any((folder.path / job).is_dir() for job in ("converse", "mtbench"))
+        kept = study.date or (BEFORE_DATES if began_before else datetime.date.today())  # noqa: DTZ011 - the person's day
+        if writes:
+            folder.write_json(DATE_FILE, {"date": kept.isoformat()})
+    if study.date is not None and study.date != kept:
+        raise FingerprintError(
+            f"{folder.path.name}: date was {kept.isoformat()} and is now {study.date.isoformat()}, which changes the "
+            "prompts; undo the change, give the run another name (--set name=…), or start over with --fresh"
+        )
+    return kept
+
+
+def _kept(folder: RunFolder) -> datetime.date | None:
+    path = folder.path / DATE_FILE
+    if found := read_object(path):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return datetime.date.fromisoformat(found["date"])
+        raise FingerprintError(
+            f'{path}: does not contain a date; restore {{"date": "YYYY-MM-DD"}}, or start over with --fresh'
+        )
+    return None

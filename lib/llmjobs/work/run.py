@@ -20,17 +20,15 @@ from llmjobs import disk
 from llmjobs.environment import describe_machine
 from llmjobs.errors import FingerprintError, LlmjobsError, RunFolderError, plain_reason
 from llmjobs.manifest import Manifest, dump_manifest
-from llmjobs.progress_bar import in_notebook
+from llmjobs.progress_bar import Progress, in_notebook
 from llmjobs.work import cursor as cursors
 from llmjobs.work import leases
 from llmjobs.work.cursor import Cursor
 from llmjobs.work.exit_code import Outcome
-from llmjobs.work.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder, read_object, sweep
+from llmjobs.work.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder, read_object, run_date, sweep
 from llmjobs.work.integrity import check_state
 from llmjobs.work.journal import read_lines
 from llmjobs.work.lock import exclusive
-from llmjobs.work.progress import Progress
-from llmjobs.work.run_date import run_date
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.units import Job, Step, Unit, compare
 from llmjobs.work.when_to_save import Writer

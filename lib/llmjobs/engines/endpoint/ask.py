@@ -1,4 +1,4 @@
-"""One model of a server: what is asked of it, each call journaled where a job pays for it."""
+"""Calls to one model of a server: each is journaled where a job pays for it, and failed ones are counted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -7,8 +7,7 @@ from llmjobs.benchmarks.requests import Prompt
 from llmjobs.calls.answer import Answer
 from llmjobs.calls.endpoint import Endpoint, WholeAnswers
 from llmjobs.calls.event_stream import CHAT, PLAIN
-from llmjobs.calls.paid import PaidCalls
-from llmjobs.calls.spending import most_prompt_tokens
+from llmjobs.calls.spending import PaidCalls, most_prompt_tokens
 from llmjobs.engines.endpoint.logprobs import (
     ScoredAnswer,
     ScoredToken,
@@ -18,6 +17,7 @@ from llmjobs.engines.endpoint.logprobs import (
     tail_of,
     vllm_prompt_tokens,
 )
+from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallError, RefusedCallError, UnavailableError
 
 AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 Call = Mapping[str, Any]
@@ -163,3 +163,31 @@ def _counts(answer: Answer, most: tuple[int, int], most_new: int) -> dict[str, A
     if prompt is None or new is None:
         counts["booked"] = [most[0] if prompt is None else prompt, min(most[1], most_new) if new is None else new]
     return counts
+
+
+FAILED_IN_A_ROW = 3
+"""After this many questions without an answer, one after the other, the rest is not sent to the server."""
+
+
+def is_final(error: AnswerError | ContextFullError) -> bool:
+    """Whether another try would end the same way: the prompt does not fit, or the server refuses this question."""
+    return not isinstance(error, CallError) or isinstance(error, RefusedCallError | EmptyCallError)
+
+
+class FailedInARow:
+    """Gives a server up that answers nothing any more."""
+
+    def __init__(self) -> None:
+        """Nothing has failed yet."""
+        self._count = 0
+
+    def count(self, error: str | None) -> None:
+        """Take note of one question; None: it was answered.
+
+        Raises:
+            UnavailableError: too many in a row were not.
+
+        """
+        self._count = self._count + 1 if error else 0
+        if self._count >= FAILED_IN_A_ROW:
+            raise UnavailableError(f"{self._count} questions in a row had no answer; the last error: {error}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llmjobs.calls.answer import Answer
 from llmjobs.calls.endpoint import Endpoint, EndpointAddress
 from llmjobs.calls.event_stream import MODELS, open_completion
-from llmjobs.calls.paid import PaidCalls
+from llmjobs.calls.spending import PaidCalls
 from llmjobs.clocks import DeviceClock
 from llmjobs.engines.endpoint.ask import Client
 from llmjobs.engines.endpoint.generate import Generator

@@ -4,9 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmjobs.calls.concurrent_calls import Lookahead
-from llmjobs.engines.endpoint.ask import Call, Client
-from llmjobs.engines.endpoint.failures import FailedInARow, is_final
+from llmjobs.calls.endpoint import Lookahead
+from llmjobs.engines.endpoint.ask import Call, Client, FailedInARow, is_final
 from llmjobs.engines.protocol import Asked, Generation
 from llmjobs.errors import AnswerError, ContextFullError, UnavailableError
 from llmjobs.stop_strings import stop_place

@@ -132,13 +132,13 @@ class LlamaEngine:
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
         """Time prefill and decode of several sequences at once."""
-        from llmjobs.engines.llama_cpp.speed import measure_speed
+        from llmjobs.engines.llama_cpp.generate import measure_speed
 
         return measure_speed(self.loaded, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
 
     def next_token_logprobs(self, tokens: Sequence[int], positions: Sequence[int]) -> "NDArray[np.float32]":
         """Log-probabilities [positions, vocabulary] of the token after each position."""
-        from llmjobs.engines.llama_cpp.next_token import next_token_logprobs
+        from llmjobs.engines.llama_cpp.score import next_token_logprobs
 
         return next_token_logprobs(self.loaded, self.max_length, tokens, positions)
 
@@ -159,7 +159,8 @@ class LlamaEngine:
             loaded.settings,
             loaded.vocabulary,
             self.description.device,
-            coarse=(self.description.dtype, self.description.quantization) != ("float32", "none"),
+            coarse=(self.description.dtype, self.description.quantization, self.loaded.settings.kv_cache)
+            != ("float32", "none", "f32"),
             shares=not loaded.is_recurrent,
             warn=warn,
         )

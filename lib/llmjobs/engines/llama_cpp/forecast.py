@@ -65,7 +65,7 @@ def _whole(value: Any) -> int:
 def measure(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Seconds per token when reading and when writing, and the memory of a pass (runs in the child)."""
     from llmjobs.engines.llama_cpp.context import ContextSettings
-    from llmjobs.engines.llama_cpp.weights import load_weights, vocabulary_of
+    from llmjobs.engines.llama_cpp.library import load_weights, vocabulary_of
 
     before = resident()
     reporter.phase("load")

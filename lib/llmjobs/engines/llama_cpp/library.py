@@ -1,15 +1,20 @@
-"""llama.cpp's C API, with the ctypes signatures of ``llama-cpp-python``; its log is collected, not printed."""
+"""llama.cpp's C API, with the ctypes signatures of ``llama-cpp-python``; its log is collected, not printed.
+
+A file's weights and vocabulary are loaded here, and the log says why a file is refused.
+"""
 
 import ctypes
 import logging
+import re
 import sys
 import threading
 from collections import deque
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from llmjobs.errors import MissingPackageError, printable
+from llmjobs.errors import MissingPackageError, ModelError, printable
 
 log = logging.getLogger(__name__)
 INSTALL = "pip install 'llmjobs[gguf]'"
@@ -117,3 +122,38 @@ def version() -> str:
         return installed("llama-cpp-python")
     except PackageNotFoundError:
         raise MissingPackageError(f"GGUF files need the package llama-cpp-python: {INSTALL}") from None
+
+
+def load_weights(who: str, path: Path, layers_on_gpu: int, *, special: bool = True) -> Any:
+    """Load a file whose header was checked; return llama.cpp's model.
+
+    Without ``special``, the weights stay as in the file, for kernels that run on any processor.
+
+    Raises:
+        ModelError: llama.cpp refuses it.
+
+    """
+    api = library()
+    parameters = api.llama_model_default_params()
+    parameters.n_gpu_layers = layers_on_gpu
+    parameters.use_extra_bufts = special
+    LOG.clear()
+    model = api.llama_model_load_from_file(str(path).encode(), parameters)
+    if not model:
+        raise ModelError(f"{who}: llama.cpp cannot load {path.name}: {refusal()}")
+    return model
+
+
+def vocabulary_of(model: Any) -> int:
+    """Number of tokens in the logits of a loaded model."""
+    api = library()
+    return int(api.llama_vocab_n_tokens(api.llama_model_get_vocab(model)))
+
+
+def refusal() -> str:
+    """Why llama.cpp refused, from its log."""
+    lines = (re.sub(r"^(error loading model(\s\w+)?: )+", "", line) for line in LOG.errors())
+    reason = "; ".join([line for line in lines if line != "failed to load model"][:2]) or "it gave no reason"
+    if "unknown model architecture" in reason or "unknown pre-tokenizer" in reason:
+        return f"{reason}; a newer llama-cpp-python may know it"
+    return f"{reason}; fetch the file again, or use another one"

@@ -17,10 +17,9 @@ from llmjobs.engines.llama_cpp.gguf import (
     share_text,
     weights_by_format,
 )
-from llmjobs.engines.llama_cpp.library import LOG, library
+from llmjobs.engines.llama_cpp.library import LOG, library, load_weights, refusal, vocabulary_of
 from llmjobs.engines.llama_cpp.tokenizer import GgufTokenizer
 from llmjobs.engines.llama_cpp.trial import special_kernels
-from llmjobs.engines.llama_cpp.weights import load_weights, refusal, vocabulary_of
 from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.errors import ModelError

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.engines.llama_cpp import NOT_FINITE
 from llmjobs.engines.llama_cpp.context import (
     CPU_BATCH_TOKENS,
     GPU_BATCH_TOKENS,
@@ -15,11 +17,12 @@ from llmjobs.engines.llama_cpp.context import (
     ContextSettings,
     Logits,
 )
-from llmjobs.engines.pass_time import Budget
-from llmjobs.engines.path_probe import PATHS, TOGETHER, choose_path
+from llmjobs.engines.llama_cpp.load import LoadedModel
 from llmjobs.engines.plan import Batch, Reading, Segment, UnitPlan
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
-from llmjobs.engines.scorer import PathScorer
+from llmjobs.engines.scorer import PATHS, TOGETHER, PathScorer, choose_path
+from llmjobs.engines.speed import Budget
+from llmjobs.errors import ModelError
 
 log = logging.getLogger(__name__)
 PROBED_LENGTH = 512
@@ -50,8 +53,8 @@ class Scorer(PathScorer):
     ) -> None:
         """``vocabulary``: number of tokens; ``device`` determines the usual batch size.
 
-        ``coarse``: the weights are not in float32, so rounding explains larger differences. Without ``shares`` the path
-        is always ``plain``, for recurrent models, whose state cannot belong to several sequences.
+        ``coarse``: the weights or the kept keys are not in float32, so rounding explains larger differences. Without
+        ``shares`` the path is always ``plain``, for recurrent models, whose state cannot belong to several sequences.
         """
         super().__init__("shared" if shares else "plain", warn)
         self.who = who
@@ -273,3 +276,38 @@ def read_scores(logits: Logits, rows: Sequence[int], readings: Sequence[Reading]
 def _log_sum_exp(line: Any) -> float:
     most = float(line.max())
     return most + float(np.log(np.exp(line - np.float32(most)).sum(dtype=np.float64)))
+
+
+def next_token_logprobs(
+    loaded: LoadedModel, max_length: int, tokens: Sequence[int], positions: Sequence[int]
+) -> NDArray[np.float32]:
+    """Log-probabilities [positions, vocabulary] in nats; the text is one sequence in an empty context.
+
+    Raises:
+        ModelError: the text is too long, llama.cpp cannot compute it, or the result is not a number.
+
+    """
+    if len(tokens) > max_length:
+        raise ModelError(f"{loaded.spec.name}: {len(tokens)} tokens, but the model reads at most {max_length}")
+    wanted = set(positions)
+    context = Context(loaded.spec.name, loaded.model, loaded.settings, len(tokens))
+    try:
+        logits = context.decode(
+            tokens, range(len(tokens)), [(0,)] * len(tokens), [at in wanted for at in range(len(tokens))]
+        )
+        found = _log_softmax(logits)
+    finally:
+        context.close()
+    if np.isnan(found).any():
+        raise ModelError(f"{loaded.spec.name}: {NOT_FINITE}")
+    return found
+
+
+def _log_softmax(logits: Any) -> NDArray[np.float32]:
+    """Compute row by row, to avoid a second copy of all rows in double precision."""
+    found = np.empty(logits.shape, np.float32)
+    for at, line in enumerate(logits):
+        values = line.astype(np.float64)
+        values -= values.max()
+        found[at] = values - np.log(np.exp(values).sum())
+    return found

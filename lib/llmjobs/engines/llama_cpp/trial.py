@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmjobs.engines.kept_trials import Known
 from llmjobs.engines.llama_cpp.gguf import Header, weights_by_format
+from llmjobs.engines.trials import Known
 from llmjobs.errors import ModelError
 from llmjobs.machine.child import Reporter, describe_end, run_child, serve
 
@@ -60,7 +60,7 @@ def _library_stamp() -> list[list[Any]]:
 def try_file(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Load the file and compute some tokens (runs in the child)."""
     from llmjobs.engines.llama_cpp.context import Context, ContextSettings
-    from llmjobs.engines.llama_cpp.weights import load_weights
+    from llmjobs.engines.llama_cpp.library import load_weights
 
     reporter.phase("load")
     model = load_weights("trial", Path(task["path"]), int(task["gpu_layers"]), special=bool(task["special"]))

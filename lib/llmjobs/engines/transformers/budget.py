@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from llmjobs.engines.pass_time import CLEARLY_SLOWER, Budget, best_size, fit
+from llmjobs.engines.speed import CLEARLY_SLOWER, Budget, best_size, fit
 from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers, layers_of
 from llmjobs.engines.transformers.forward import Model, PackedForward, padded_logits
-from llmjobs.engines.transformers.lengths import most_tokens as longest_input
-from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
+from llmjobs.engines.transformers.packed_attention import Causal, Cross, Layout
+from llmjobs.engines.transformers.shapes import most_tokens as longest_input
 from llmjobs.memory import memory_bytes
 
 SEGMENT_TOKENS, PREFIX_TOKENS = 128, 512

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llmjobs.benchmarks.requests import common_length
 from llmjobs.engines.transformers.forward import Model, accepted_arguments, cache_argument, padded_logits
-from llmjobs.engines.transformers.lengths import most_tokens, reset_frequencies
+from llmjobs.engines.transformers.shapes import most_tokens, reset_frequencies
 
 # Prefill a batch of contexts, then decode one token per row and step, in one of five ways.
 

@@ -10,9 +10,9 @@ from llmjobs.engines.adapters import adapter_bytes, ensure_adapter
 from llmjobs.engines.locate import Located, files_of
 from llmjobs.engines.protocol import DEFAULT_LENGTH, ChatModel, Generator, Scorer, Warn
 from llmjobs.engines.speed import Speed
-from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.locate import load_from, local_path, locate
 from llmjobs.engines.transformers.model_files import check_folder, check_repository, checked_config
+from llmjobs.engines.transformers.shapes import longest_input
 from llmjobs.errors import LlmjobsError, ModelError
 from llmjobs.hub.files import ensure_model, is_whole, model_files
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llmjobs.engines.transformers.decode_probe import DecodeProbe
     from llmjobs.engines.transformers.load import LoadedModel
+    from llmjobs.engines.transformers.probe import DecodeProbe
 
 __all__ = [
     "TransformersEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files",
@@ -94,8 +94,8 @@ class TransformersEngine:
 
     def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
         """Batched decoding; the way is determined once per model."""
-        from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
         from llmjobs.engines.transformers.generate import Generator
+        from llmjobs.engines.transformers.probe import DecodeProbe, probe_decoding
 
         if self._decoding is None:
             self._decoding = DecodeProbe.from_builtin(found) or probe_decoding(self.loaded.model)
@@ -112,14 +112,14 @@ class TransformersEngine:
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
         """Time prefill and decode in the way that an eval decodes."""
-        from llmjobs.engines.transformers.speed import measure_speed
+        from llmjobs.engines.transformers.generate import measure_speed
 
         model, device = self.loaded.model, self.description.device
         return measure_speed(model, device, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
 
     def next_token_logprobs(self, tokens: Sequence[int], positions: Sequence[int]) -> "NDArray[np.float32]":
         """Log-probabilities [positions, vocabulary] of the token after each position."""
-        from llmjobs.engines.transformers.next_token import next_token_logprobs
+        from llmjobs.engines.transformers.score import next_token_logprobs
 
         if len(tokens) > self.max_length:
             raise ModelError(f"{self.spec.name}: {len(tokens)} tokens, but the model reads at most {self.max_length}")

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import torch
 
-from llmjobs.engines.pass_time import PassTime
 from llmjobs.engines.protocol import DEFAULT_LENGTH
+from llmjobs.engines.speed import PassTime
 from llmjobs.engines.transformers.budget import PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import (
     device_name,

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmjobs.engines.transformers.packed_attention import NAME, KeysValues, Run, running
-from llmjobs.engines.transformers.packed_layout import Layout
+from llmjobs.engines.transformers.packed_attention import NAME, KeysValues, Layout, Run, running
 
 Model = Any
 """The type that ``AutoModelForCausalLM`` returns; transformers' own types are less specific."""

@@ -1,16 +1,16 @@
-"""Batched generation with stop strings, a shared prefix, and settings and a seed for each row."""
+"""Batched generation with stop strings, a shared prefix, and settings and a seed for each row; its speed."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llmjobs.engines.generation import Row, next_tokens
 from llmjobs.engines.protocol import Asked, Generation, Sampling
-from llmjobs.engines.reply_rows import Row
-from llmjobs.engines.sampling import next_tokens
-from llmjobs.engines.transformers.decode_probe import DecodeProbe, probe_decoding
+from llmjobs.engines.speed import Run, Speed, measure_each
 from llmjobs.engines.transformers.decoding import (
     PATHS,
     Prefix,
@@ -22,7 +22,8 @@ from llmjobs.engines.transformers.decoding import (
 )
 from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
 from llmjobs.engines.transformers.forward import Model
-from llmjobs.engines.transformers.lengths import most_tokens, sharing_limit
+from llmjobs.engines.transformers.probe import DecodeProbe, probe_decoding
+from llmjobs.engines.transformers.shapes import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
 
 # Each row has its own settings and seed; the model determines how rows can be batched.
@@ -208,3 +209,47 @@ def processor_names(model: Model) -> tuple[str, ...]:
     except Exception:  # a model without generate code decodes on the whole path
         return ()
     return tuple(type(one).__name__.removesuffix("LogitsProcessor") for one in found)
+
+
+def measure_speed(
+    model: Any, device: str, max_length: int, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1
+) -> list[Speed]:
+    """Measure each context length after a warm-up; ``tries`` > 1 takes the median of that many.
+
+    Decodes as ``eval`` does: on the model's path, one row at a time if it cannot batch.
+    """
+    path = probe_decoding(model).path
+    rows = 1 if path in ("single", "whole") else rows
+
+    def runs(length: int) -> list[Run]:
+        return [_once(model, device, path, length, rows, new_tokens) for _ in range(tries)]
+
+    return measure_each(contexts, runs, rows=rows, new_tokens=new_tokens, max_length=max_length)
+
+
+def prompt(vocabulary: int, rows: int, length: int) -> Tensor:
+    """Made-up tokens [rows, length] that differ from row to row; which ones does not matter for time."""
+    first = max(min(vocabulary // 8, 1000), 1)
+    return first + (torch.arange(rows * length).reshape(rows, length) * 7) % max(vocabulary - first, 1)
+
+
+def _once(model: Any, device: str, path: str, length: int, rows: int, new_tokens: int) -> Run:
+    """Time made-up tokens that differ by row."""
+    tokens = prompt(model.config.get_text_config().vocab_size, rows, length)
+    synchronize(device)
+    began = time.perf_counter()
+    steps = start(path, model, tokens.tolist())
+    chosen = steps.logits.argmax(-1).tolist()
+    first = time.perf_counter()
+    for _ in range(new_tokens - 1):
+        steps.advance(chosen)
+        chosen = steps.logits.argmax(-1).tolist()
+    return first - began, time.perf_counter() - first
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has finished all its work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()

@@ -1,10 +1,14 @@
-"""Load a model and its tokenizer, and check that the result is what was requested."""
+"""Load a model and its tokenizer, and check that the result is what was requested.
+
+What is recorded about a model is read from its loaded layers, never from the request.
+"""
 
 import contextlib
 import io
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +19,6 @@ from llmjobs.engines.chat_template import bound_template
 from llmjobs.engines.locate import DEMO_PREFIX, Located, files_of
 from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.engines.transformers.adapter import apply_adapter, require_peft
-from llmjobs.engines.transformers.describe import describe
 from llmjobs.engines.transformers.device import (
     dtype_remark,
     free_memory,
@@ -25,7 +28,6 @@ from llmjobs.engines.transformers.device import (
 )
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers
 from llmjobs.engines.transformers.fit import check_fit
-from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
     check_layers,
@@ -34,14 +36,53 @@ from llmjobs.engines.transformers.model_files import (
     checked_config,
     missing_package,
 )
-from llmjobs.engines.transformers.quantize import quantization_config
+from llmjobs.engines.transformers.quantize import count_parameters, find_quantization, quantization_config
+from llmjobs.engines.transformers.shapes import longest_input
 from llmjobs.engines.transformers.tokenizer_trial import bound_tokenizer, try_tokenizer
 from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 from llmjobs.hub.files import ensure_model
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.quantization.registry import stored_bytes
 from llmjobs.quantization.stored import DEQUANTIZED, StoredAs, stored_as
 from llmjobs.terminal_text import plural
+
+
+def describe(
+    spec: ModelSpec,
+    model: Any,
+    tokenizer: Any,
+    located: Located,
+    context_length: int | None = None,
+    stored: StoredAs | None = None,
+) -> Description:
+    """Read a model's effective properties; ``stored`` is what config.json says of a quantized checkpoint."""
+    weights = [*model.parameters(), *model.buffers()]
+    devices = {w.device.type for w in model.parameters()}
+    floats: Counter[str] = Counter()
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            floats[str(weight.dtype).removeprefix("torch.")] += weight.numel()
+    found = find_quantization(model, stored)
+    return Description(
+        id=spec.id,
+        revision=located.revision,
+        architecture=type(model).__name__,
+        device=devices.pop() if len(devices) == 1 else "mixed",
+        dtype=floats.most_common(1)[0][0] if floats else "none",
+        quantization=found.name,
+        quantized_share=found.share or None,
+        parameters=count_parameters(model),
+        weight_bytes=sum(map(stored_bytes, weights)),
+        attention=str(getattr(model.config, "_attn_implementation", None) or "own"),
+        has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
+        engine="transformers",
+        context_length=context_length,
+        adapter=spec.adapter,
+        adapter_revision=located.adapter.revision if located.adapter else None,
+        adapter_merged=spec.merge_adapter if located.adapter else None,
+    )
+
 
 # Refuse a model if some weights did not come from its files, because transformers fills them with random numbers.
 

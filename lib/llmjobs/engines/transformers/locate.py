@@ -11,8 +11,8 @@ from llmjobs.engines.transformers.model_files import check_folder, check_reposit
 from llmjobs.errors import ModelError
 from llmjobs.hub.files import is_whole
 from llmjobs.hub.repositories import is_offline, repo_folder, resolve_model
+from llmjobs.manifest.fields import not_one_of
 from llmjobs.manifest.models import ModelSpec
-from llmjobs.manifest.suggest import not_one_of
 
 
 def locate(spec: ModelSpec) -> Located:

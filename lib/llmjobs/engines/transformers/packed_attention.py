@@ -1,19 +1,285 @@
-"""Attention over a tree of token segments packed into one row, each part with its log-sum-exp."""
+"""Attention over a tree of token segments packed into one row: each segment sees itself and those that it follows.
 
-from collections.abc import Iterator
+Each part is computed with its log-sum-exp, so that parts are merged exactly. On a CPU a call per segment costs
+microseconds; on a GPU thousands of launches would dominate the time. There, torch's variable-length flash attention
+takes all segments in one launch, and one more for each level of sharing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from llmjobs.engines.transformers.packed_layout import Causal, Cross, Layout
-from llmjobs.engines.transformers.packed_varlen import VarlenLayout, varlen_attention, varlen_fits, varlen_layout
+from llmjobs.engines.plan import Batch, Segment, Tokens, UnitPlan
+
+Kernel = Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Causal:
+    """``count`` neighbouring segments of ``length`` rows from row ``first``: causal attention inside each."""
+
+    first: int
+    length: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """Rows ``first`` … ``last`` - 1 attend to every key of an earlier segment or of a kept prefix.
+
+    Keys: rows ``key_first`` … ``key_last`` - 1 of this forward, or the whole of kept prefix ``prefix`` (>=
+    0). ``key_start`` is the position of the first key.
+    """
+
+    first: int
+    last: int
+    key_first: int
+    key_last: int
+    key_start: int
+    prefix: int = -1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One packed forward: tokens and positions of its rows, and its attention."""
+
+    tokens: tuple[int, ...]
+    positions: tuple[int, ...]
+    causal: tuple[Causal, ...]
+    cross: tuple[Cross, ...] = field(default=())
+
+
+def layout_batch(plan: UnitPlan, batch: Batch) -> Layout:
+    """Lay out a batch depth first, so that all descendants of a segment are one range of rows after it."""
+    segments = batch.segments
+    offsets = _offsets(segments)
+    cross = [*_prefix_cross(plan, segments, offsets), *_inner_cross(segments, offsets)]
+    return Layout(
+        tuple(token for segment in segments for token in segment.tokens),
+        tuple(position for segment in segments for position in range(segment.start, segment.end)),
+        _causal(segments, offsets),
+        tuple(cross),
+    )
+
+
+def layout_prefix(plan: UnitPlan, prefix: int) -> Layout:
+    """Lay out a kept prefix, which attends to the prefixes that it follows."""
+    segment = plan.prefixes[prefix]
+    size = len(segment.tokens)
+    chain = plan.prefix_chain(prefix)[:-1]
+    return Layout(
+        segment.tokens,
+        tuple(range(segment.start, segment.end)),
+        (Causal(0, size, 1),),
+        tuple(_whole_prefix(plan, above, 0, size) for above in chain),
+    )
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A batch's trees written out: whole inputs, each one's kept prefix, and where each packed row is."""
+
+    inputs: list[Tokens]
+    prefixes: list[int]
+    cells: dict[int, tuple[int, int]]
+
+
+def find_leaves(plan: UnitPlan, batch: Batch) -> Leaves:
+    """Write out every leaf; ``cells`` gives, for each packed row, the first input that contains it and its position."""
+    segments, offsets = batch.segments, _offsets(batch.segments)
+    parents = {segment.parent for segment in segments}
+    found = Leaves([], [], {})
+    for leaf in range(len(segments)):
+        if leaf in parents:
+            continue
+        path = _path(segments, leaf)
+        prefix = segments[path[0]].prefix
+        pieces = [*(plan.prefixes[at] for at in plan.prefix_chain(prefix)), *(segments[at] for at in path)]
+        for at in path:
+            positions = range(segments[at].start, segments[at].end)
+            for row, position in zip(range(offsets[at], offsets[at + 1]), positions, strict=True):
+                found.cells.setdefault(row, (len(found.inputs), position))
+        found.inputs.append(tuple(token for piece in pieces for token in piece.tokens))
+        found.prefixes.append(prefix)
+    return found
+
+
+def _path(segments: Sequence[Segment], leaf: int) -> list[int]:
+    path = [leaf]
+    while segments[path[-1]].parent >= 0:
+        path.append(segments[path[-1]].parent)
+    return path[::-1]
+
+
+def _whole_prefix(plan: UnitPlan, prefix: int, first: int, last: int) -> Cross:
+    kept = plan.prefixes[prefix]
+    return Cross(first, last, 0, len(kept.tokens), kept.start, prefix)
+
+
+def _offsets(segments: Sequence[Segment]) -> list[int]:
+    offsets = [0]
+    for segment in segments:
+        offsets.append(offsets[-1] + len(segment.tokens))
+    return offsets
+
+
+def _tree_end(segments: Sequence[Segment], top: int) -> int:
+    """Return the index after the last segment below ``top``."""
+    at = top + 1
+    while at < len(segments) and segments[at].parent >= top:
+        at += 1
+    return at
+
+
+def _prefix_cross(plan: UnitPlan, segments: Sequence[Segment], offsets: Sequence[int]) -> list[Cross]:
+    """Rows that start with the same kept prefix, which are neighbours, attend to each of its pieces."""
+    tops = [at for at, segment in enumerate(segments) if segment.parent < 0]
+    found = []
+    for prefix, group in groupby(tops, key=lambda at: segments[at].prefix):
+        members = list(group)
+        first, last = offsets[members[0]], offsets[_tree_end(segments, members[-1])]
+        found += [_whole_prefix(plan, piece, first, last) for piece in plan.prefix_chain(prefix)]
+    return found
+
+
+def _inner_cross(segments: Sequence[Segment], offsets: Sequence[int]) -> list[Cross]:
+    """All descendants of a segment attend to it."""
+    found = []
+    for at, segment in enumerate(segments):
+        end = _tree_end(segments, at)
+        if end > at + 1:
+            found.append(Cross(offsets[at + 1], offsets[end], offsets[at], offsets[at + 1], segment.start))
+    return found
+
+
+def _causal(segments: Sequence[Segment], offsets: Sequence[int]) -> tuple[Causal, ...]:
+    """Neighbouring segments of one length run as one call."""
+    found = []
+    at = 0
+    for length, group in groupby(segments, key=lambda segment: len(segment.tokens)):
+        count = len(list(group))
+        found.append(Causal(offsets[at], length, count))
+        at += count
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Pairs of query and key ranges: where each begins in the two packed tensors, and the longest of each."""
+
+    query_offsets: Tensor
+    key_offsets: Tensor
+    max_queries: int
+    max_keys: int
+
+
+@dataclass(frozen=True)
+class Level:
+    """Shared segments with separate children: rows of queries, and of keys (None: a whole kept prefix)."""
+
+    query_rows: Tensor
+    key_rows: Tensor | None
+    prefix: int
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
+class VarlenLayout:
+    """A layout in the form of the variable-length kernel."""
+
+    own: Ranges
+    levels: tuple[Level, ...]
+
+
+def varlen_layout(layout: Layout, device: torch.device | str) -> VarlenLayout:
+    """Build the index tensors once for all layers of a forward."""
+    lengths = [part.length for part in layout.causal for _ in range(part.count)]
+    levels: list[list[Cross]] = []
+    for part in sorted(layout.cross, key=lambda one: (one.prefix < 0, one.first)):
+        fitting = (one for one in levels if part.prefix < 0 and one[-1].prefix < 0 and one[-1].last <= part.first)
+        level = next(fitting, None)
+        if level is None:
+            levels.append([part])
+        else:
+            level.append(part)
+    return VarlenLayout(_ranges(lengths, lengths, device), tuple(_level(level, device) for level in levels))
+
+
+def _level(parts: Sequence[Cross], device: torch.device | str) -> Level:
+    prefix = parts[0].prefix
+    queries, keys = [(one.first, one.last) for one in parts], [(one.key_first, one.key_last) for one in parts]
+    ranges = _ranges([last - first for first, last in queries], [last - first for first, last in keys], device)
+    return Level(_packed_rows(queries, device), None if prefix >= 0 else _packed_rows(keys, device), prefix, ranges)
+
+
+def _packed_rows(ranges: Sequence[tuple[int, int]], device: torch.device | str) -> Tensor:
+    return torch.cat([torch.arange(first, last) for first, last in ranges]).to(device)
+
+
+def _ranges(queries: Sequence[int], keys: Sequence[int], device: torch.device | str) -> Ranges:
+    return Ranges(_starts(queries, device), _starts(keys, device), max(queries), max(keys))
+
+
+def _starts(lengths: Sequence[int], device: torch.device | str) -> Tensor:
+    return torch.nn.functional.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(device, torch.int32)
+
+
+def varlen_fits(query: Tensor, value: Tensor) -> bool:
+    """Whether torch's flash attention takes these tensors: CUDA, half precision, heads of at most 256."""
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    fits = half and query.shape[-1] == value.shape[-1] <= 256 and query.shape[-1] % 8 == 0
+    return bool(query.is_cuda and fits and torch.cuda.get_device_capability(query.device)[0] >= 8)
+
+
+def flash_varlen(
+    query: Tensor, key: Tensor, value: Tensor, ranges: Ranges, scale: float, causal: bool, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return outputs [rows, heads, size] and log-sum-exps [heads, rows] of torch's flash attention."""
+    out, lse, *_ = torch.ops.aten._flash_attention_forward(
+        query, key, value, ranges.query_offsets, ranges.key_offsets, ranges.max_queries, ranges.max_keys,
+        0.0, causal and window is None, False, scale=scale,
+        window_size_left=-1 if window is None else window - 1, window_size_right=0 if causal else -1,
+    )  # fmt: skip
+    return out, lse
+
+
+def varlen_attention(
+    layout: VarlenLayout,
+    states: tuple[Tensor, Tensor, Tensor],
+    kept: Callable[[int], tuple[Tensor, Tensor]],
+    scale: float,
+    window: int | None,
+    kernel: Kernel = flash_varlen,
+) -> tuple[Tensor, Tensor]:
+    """Return outputs [heads, rows, size] and log-sum-exps [heads, rows] (fp32), every part merged.
+
+    ``states``: query, key, value [1, heads, rows, size]; ``kept`` gives a kept prefix's key and value in the same form.
+    ``window`` holds inside a segment; the caller keeps windows that reach into earlier parts away from here.
+    """
+    query, key, value = (one[0].transpose(0, 1) for one in states)
+    own, lse = kernel(query, key, value, layout.own, scale, True, window)
+    out = own.transpose(0, 1).float()
+    for level in layout.levels:
+        if level.key_rows is None:
+            keys, values = (one[0].transpose(0, 1) for one in kept(level.prefix))
+        else:
+            keys, values = key[level.key_rows], value[level.key_rows]
+        rows = level.query_rows
+        found, found_lse = kernel(query[rows], keys, values, level.ranges, scale, False, None)
+        before = lse[:, rows]
+        weight = torch.sigmoid(found_lse - before)[..., None]
+        out[:, rows] = torch.lerp(out[:, rows], found.transpose(0, 1).float(), weight)
+        lse[:, rows] = torch.logaddexp(before, found_lse)
+    return out, lse
+
 
 MAX_SCORES = 1 << 26
 """Maximum attention scores that the matrix-product path holds at once (fp32: 256 MiB)."""

@@ -1,18 +1,20 @@
-"""Score a unit's plan batch by batch, on the shared, the cached or the plain path."""
+"""Log-likelihoods of a unit's plan, batch by batch, on the shared, the cached or the plain path."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.plan import Batch, Reading, UnitPlan
 from llmjobs.engines.protocol import Extent, ProbeResult
 from llmjobs.engines.scorer import PathScorer
+from llmjobs.engines.speed import Budget
 from llmjobs.engines.transformers.budget import FEW_S, PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
@@ -24,9 +26,9 @@ from llmjobs.engines.transformers.forward import (
     pad_right,
     padded_logits,
 )
-from llmjobs.engines.transformers.lengths import reset_frequencies, sharing_limit
-from llmjobs.engines.transformers.packed_layout import Leaves, find_leaves, layout_batch, layout_prefix
+from llmjobs.engines.transformers.packed_attention import Leaves, find_leaves, layout_batch, layout_prefix
 from llmjobs.engines.transformers.probe import ScoringProbe, made_up_tokens, probe_paths, probe_size
+from llmjobs.engines.transformers.shapes import reset_frequencies, sharing_limit
 from llmjobs.errors import ModelError
 from llmjobs.memory import available_bytes
 
@@ -311,3 +313,23 @@ class Scorer(PathScorer):
         self.path, self._plan = path, None
         scored = (self.score_batch(plan, at) for at in range(len(plan.batches)))
         return [score for batch in scored for doc in batch for score in doc]
+
+
+def next_token_logprobs(model: Model, tokens: Sequence[int], positions: Sequence[int]) -> NDArray[np.float32] | None:
+    """Log-probabilities [positions, vocabulary] in nats, of one row read in one pass; None if some are not numbers.
+
+    Raises:
+        ModelError: there is not enough memory.
+
+    """
+    reset_frequencies(model)
+    try:
+        logits = padded_logits(model, [tokens], positions, 0)
+        with torch.inference_mode():
+            found = torch.log_softmax(logits.float(), -1).cpu()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        free_memory()
+        raise ModelError(f"out of memory with a text of {len(tokens)} tokens: {error}; {SMALLER}") from error
+    return None if bool(found.isnan().any()) else found.numpy()

@@ -13,10 +13,10 @@ from torch import nn
 
 from llmjobs.benchmarks.requests import Request
 from llmjobs.engines.plan import UnitPlan, plan_unit
+from llmjobs.engines.transformers.generate import measure_speed, synchronize
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.engines.transformers.shapes import model_class_of, on_meta, quantizable, whole_weight_bytes
-from llmjobs.engines.transformers.speed import measure_speed, synchronize
 from llmjobs.errors import LlmjobsError
 from llmjobs.memory import available_bytes
 

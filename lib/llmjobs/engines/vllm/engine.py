@@ -80,7 +80,7 @@ class VllmEngine:
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
         """Time prefill and decode of several requests at once."""
-        from llmjobs.engines.vllm.speed import measure_speed
+        from llmjobs.engines.vllm.generate import measure_speed
 
         return measure_speed(self.loaded, self.max_length, contexts, rows=rows, new_tokens=new_tokens, tries=tries)
 

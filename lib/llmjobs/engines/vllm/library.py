@@ -1,16 +1,21 @@
-"""The package vllm, imported when it is used: its log kept out of the terminal, its engine in this process."""
+"""The package vllm, imported when it is used: its log kept out of the terminal, its engine in this process.
+
+``describe`` runs inside vLLM's worker, which may be another process, and reads from the layers what was loaded.
+"""
 
 import contextlib
 import logging
 import os
 import sys
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+
+import torch
 
 from llmjobs.errors import MissingPackageError, ModelError, plain_reason, printable
 
@@ -139,3 +144,47 @@ def one_line(who: str, what: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         log.debug("%s: %s", who, error, exc_info=True)
         raise ModelError(f"{who}: vLLM {what}: {reason(error)}; {remedy}") from error
+
+
+def describe(worker: Any) -> dict[str, Any]:
+    """Architecture, device, number format, kinds of layers and attention of a loaded worker, as plain values."""
+    runner = worker.model_runner
+    model = worker.get_model()
+    floats: Counter[str] = Counter()
+    elements = size = empty = 0
+    for weight in {weight.data_ptr() or id(weight): weight for weight in model.parameters()}.values():
+        elements += weight.numel()
+        size += weight.numel() * weight.element_size()
+        empty += weight.numel() == 0
+        if weight.is_floating_point():
+            floats[str(weight.dtype).removeprefix("torch.")] += max(weight.numel(), 1)
+    methods = Counter(type(layer.quant_method).__name__ for layer in model.modules() if hasattr(layer, "quant_method"))
+    return {
+        "architecture": type(model).__name__,
+        "device": str(worker.device.type),
+        "dtype": floats.most_common(1)[0][0] if floats else "none",
+        "elements": elements,
+        "bytes": size,
+        "packed": bool(empty),
+        "methods": dict(methods),
+        "attention": sorted(_attention(runner)),
+        "kv_cache": sorted(_formats(getattr(runner, "kv_caches", None))),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _attention(runner: Any) -> set[str]:
+    found = set()
+    for groups in getattr(runner, "attn_groups", None) or ():
+        for group in groups:
+            found.add(str(group.backend.get_name()))
+    return found
+
+
+def _formats(caches: Any) -> set[str]:
+    """Number formats of the keys and values."""
+    if isinstance(caches, torch.Tensor):
+        return {str(caches.dtype).removeprefix("torch.")}
+    if isinstance(caches, dict):
+        caches = list(caches.values())
+    return {name for one in caches or () for name in _formats(one)} if isinstance(caches, list | tuple) else set()

@@ -17,7 +17,6 @@ from llmjobs.engines.locate import Located, files_of
 from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.engines.transformers.device import dtype_remark, resolve_dtype, set_threads
 from llmjobs.engines.transformers.fit import check_fit
-from llmjobs.engines.transformers.lengths import longest_input
 from llmjobs.engines.transformers.load import load_tokenizer
 from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
@@ -26,9 +25,8 @@ from llmjobs.engines.transformers.model_files import (
     checked_config,
     missing_package,
 )
-from llmjobs.engines.transformers.shapes import Shapes, model_shapes, on_meta
-from llmjobs.engines.vllm import worker
-from llmjobs.engines.vllm.library import library, one_line, platform, quiet
+from llmjobs.engines.transformers.shapes import Shapes, longest_input, model_shapes, on_meta
+from llmjobs.engines.vllm.library import describe, library, one_line, platform, quiet
 from llmjobs.errors import ModelError
 from llmjobs.hub.files import ensure_model
 from llmjobs.manifest.models import ModelSpec
@@ -330,7 +328,7 @@ def _loaded(
     spec: ModelSpec, located: Located, folder: Path, llm: Any, tokenizer: Any, shapes: Shapes | None
 ) -> LoadedModel:
     with one_line(spec.name, "does not say what it loaded", "use another version of vllm (docs/vllm.md)"), quiet():
-        workers = llm.collective_rpc(worker.describe)
+        workers = llm.collective_rpc(describe)
     found, settings = workers[0], llm.llm_engine.vllm_config
     length = int(settings.model_config.max_model_len)
     quantization = _quantization(settings, found["methods"])

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjobs.benchmarks.requests import ModelInput, Request, Score
-from llmjobs.engines.pass_time import Budget, PassTime
-from llmjobs.engines.path_probe import PATHS, TOGETHER, choose_path
 from llmjobs.engines.plan import Batch, Option, UnitPlan
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
-from llmjobs.engines.scorer import PathScorer
+from llmjobs.engines.scorer import PATHS, TOGETHER, PathScorer, choose_path
+from llmjobs.engines.speed import Budget, PassTime
 from llmjobs.engines.vllm.load import LoadedModel
 from llmjobs.engines.vllm.prefix_cache import PREFIX_ONLY, PrefixCache, Tokens, shared_prefix
 from llmjobs.errors import ModelError

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from llmjobs.report.measure.accuracy import BenchmarkAccuracy, measure_accuracy
-from llmjobs.report.measure.faulty import without_faulty
+from llmjobs.report.measure.accuracy import BenchmarkAccuracy, measure_accuracy, without_faulty
 from llmjobs.report.measure.overlap import Overlap, Pair, measure_overlap, measure_pairs
 from llmjobs.report.measure.patterns import ModelPatterns, measure_patterns
 from llmjobs.report.measure.scores import MetricScores, measure_scores

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llmjobs.report.measure.option_scores import OptionScores, option_scores
+from llmjobs.report.measure.scores import OptionScores, option_scores
 from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Floats, Ints, Study
 from llmjobs.statistics.intervals import Interval, wilson
 from llmjobs.statistics.overlap import (

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llmjobs.report.measure.option_scores import option_scores
+from llmjobs.report.measure.scores import option_scores
 from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Ints
 from llmjobs.statistics.calibration import Calibration, calibrate
 from llmjobs.statistics.intervals import Interval

@@ -12,19 +12,18 @@ from matplotlib.figure import Figure as Plot
 from matplotlib.lines import Line2D
 
 from llmjobs.report import figure_style
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table, file_name
 from llmjobs.report.figure_style import name_width, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import (
     BenchmarkAccuracy,
     ModelAccuracy,
     compare_metrics,
+    faulty_columns,
     measure_accuracy,
     subjects_together,
 )
-from llmjobs.report.measure.faulty import faulty_columns
 from llmjobs.report.measure.overlap import leading_group, representatives
-from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     DASH,

@@ -8,13 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
 from llmjobs.report import figure_style
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.figure_style import place_labels, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import ModelAccuracy
 from llmjobs.report.measure.cost import recommend, spent, time_factor
 from llmjobs.report.measure.overlap import leading_group
-from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Cost, Entry
 from llmjobs.report.wording import (
     DASH,

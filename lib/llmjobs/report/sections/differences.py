@@ -10,12 +10,23 @@ from matplotlib.figure import Figure as Plot
 from matplotlib.patches import Patch
 
 from llmjobs.report import figure_style
-from llmjobs.report.blocks import Block, Column, Content, Cut, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import (
+    Block,
+    Column,
+    Content,
+    Cut,
+    Figure,
+    Finding,
+    Heading,
+    Prose,
+    Section,
+    Table,
+    file_name,
+)
 from llmjobs.report.figure_style import name_width, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
 from llmjobs.report.measure.overlap import MODELS, SETTINGS, Pair
-from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.study import Benchmark, Entry
 from llmjobs.report.wording import (
     TOGETHER,

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from llmjobs.report.blocks import Block, Column, Content, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import ALL_DRAWS
-from llmjobs.report.sections.base import Section
 from llmjobs.report.study import Entry, RawRun, Study
 from llmjobs.report.wording import DASH, count, percent, plural, size
 

@@ -24,13 +24,14 @@ from llmjobs.report.blocks import (
     Heading,
     Prose,
     Questions,
+    Section,
     Table,
+    file_name,
 )
 from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
-from llmjobs.report.measure.faulty import faulty_columns
+from llmjobs.report.measure.accuracy import faulty_columns
 from llmjobs.report.measure.overlap import Overlap, PairOverlap, measure_overlap
-from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.sections.differences import name_both
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (

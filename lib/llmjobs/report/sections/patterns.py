@@ -8,12 +8,23 @@ import numpy as np
 from matplotlib.figure import Figure as Plot
 
 from llmjobs.report import figure_style
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table, few
+from llmjobs.report.blocks import (
+    Block,
+    Column,
+    Content,
+    Figure,
+    Finding,
+    Heading,
+    Prose,
+    Section,
+    Table,
+    few,
+    file_name,
+)
 from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import representatives
 from llmjobs.report.measure.patterns import ModelPatterns
-from llmjobs.report.sections.base import Section, file_name
 from llmjobs.report.study import Benchmark
 from llmjobs.report.wording import (
     DASH,

@@ -1,9 +1,8 @@
 """Scores: mean scores if a log gives partial credit, and every metric by which answers were scored."""
 
-from llmjobs.report.blocks import Block, Column, Content, Finding, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Finding, Prose, Section, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.scores import MetricScores
-from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import count, interval, percent, plural, points
 
 INTRO = (

@@ -11,7 +11,7 @@ from llmjobs import disk
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import ERROR, TEXT_CODE, UNPARSED, Benchmark
-from llmjobs.report.text.isolates import marked
+from llmjobs.report.text.shaping import marked
 from llmjobs.report.text.visible import visible
 
 TEXT_LIMIT = 4_000

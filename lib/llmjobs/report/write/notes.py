@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.study import Study
-from llmjobs.report.text.isolates import END, FIRST, parts_of
+from llmjobs.report.text.shaping import END, FIRST, parts_of
 
 TIMINGS = "How do the timings compare?"
 PATTERNED = "Are the mistakes patterned or random?"

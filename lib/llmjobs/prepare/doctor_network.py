@@ -1,4 +1,4 @@
-"""Checks of what comes from the hub: network, token, access to each model, data, room on the disk."""
+"""Checks of what comes over the network: the hub, the token, access to each model, data, free disk space, servers."""
 
 import os
 import shutil
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.engines.locate import DEMO_PREFIX, is_on_hub
-from llmjobs.engines.registry import engine_of, local_path, locate
+from llmjobs.engines.registry import engine_of, local_path, locate, open_model
 from llmjobs.errors import LlmjobsError
 from llmjobs.fetch import ROOM_TO_SPARE_BYTES, data_item, model_item, walk
 from llmjobs.hub.explain import network_reason, page
 from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
+from llmjobs.manifest.mtbench import JudgeSpec
 from llmjobs.prepare.doctor_checks import Check, Checkup, asked_of
 
 ANSWER_S = 5.0
@@ -197,3 +198,27 @@ def _cached(model: ModelSpec) -> bool:
 
 def _without(text: str, start: str) -> str:
     return text.removeprefix(start)
+
+
+def check_endpoints(checkup: Checkup) -> Iterator[Check]:
+    """Ask each server for its models and, for an eval, try its log-probabilities: about ten calls of one token."""
+    found = walk(checkup.study, ModelSpec) if checkup.study else ()
+    for spec in {(one.endpoint, one.id, one.name): one for one in found if one.endpoint}.values():
+        name = f"server of {spec.name}"
+        try:
+            engine = open_model(spec)
+        except LlmjobsError as error:
+            yield Check(name, "failed", str(error).removeprefix(f"{spec.name} at "))
+            continue
+        replies = "messages" if spec.chat_template else "plain texts"
+        if isinstance(spec, JudgeSpec) or checkup.study is None or checkup.study.eval is None:
+            yield Check(name, "ok", f"answers {replies}")
+            continue
+        try:
+            way = engine.scorer().probe()
+            yield Check(name, "ok", f"answers {replies}; log-likelihoods by {way.path} ({way.reason})")
+        except LlmjobsError as error:
+            line = f"answers {replies}, without log-likelihoods: {str(error).removeprefix(f'{spec.name} at ')}"
+            yield Check(name, "warning", line)
+        finally:
+            engine.close()

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure as Plot
 from llmjobs.matrix.summary import Flips, cell_names, find_flips
 from llmjobs.records import DONE, CellResult
 from llmjobs.report import figure_style
-from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Table
+from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.figure_style import place_labels, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import FAR_APART, LONG_ENOUGH_S
 from llmjobs.report.sections import cost as plots
-from llmjobs.report.sections.base import Section
 from llmjobs.report.wording import (
     DASH,
     all_of,
