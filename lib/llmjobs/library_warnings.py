@@ -8,6 +8,11 @@ from typing import Any
 LIBRARIES = ("transformers", "bitsandbytes", "accelerate", "torch", "datasets", "huggingface_hub", "tokenizers")
 MOST = 1000
 """Maximum number of different lines to remember."""
+PLAIN = {
+    "Failed to load CPU gemm_4bit_forward": "4-bit models are slower than necessary on this CPU, because the package "
+    "kernels is not installed: pip install kernels (it downloads code from the hub)",
+}
+"""Warnings by their beginning, and what is shown instead."""
 
 
 class _Once(logging.Filter):
@@ -21,7 +26,11 @@ class _Once(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING or record.name.partition(".")[0] not in (*LIBRARIES, "py"):
             return True
-        return self.first(record.name, record.getMessage())
+        text = record.getMessage()
+        if plain := next((plain for begin, plain in PLAIN.items() if text.startswith(begin)), None):
+            text = record.msg = plain
+            record.args = ()
+        return self.first(record.name, text)
 
     def first(self, name: str, text: str) -> bool:
         with self._lock:

@@ -122,7 +122,7 @@ class PeakWatch:
     def begin(self) -> None:
         """Reset the peaks for a new model, after returning freed memory of the last one to the system."""
         self.end()
-        _give_back()
+        give_back()
         self._process, self._rss, self._anon = os.getpid(), 0, 0
         self._resets = _set_back()
         self._over = threading.Event()
@@ -164,7 +164,7 @@ def _set_back() -> bool:
     return True
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Make the C library return freed memory to the system (glibc; others do so by themselves)."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -351,6 +351,11 @@ class UnitPlan:
             prefix = self.prefixes[prefix].parent
         return tuple(reversed(chain))
 
+    @property
+    def largest_pass(self) -> int:
+        """Tokens of the largest pass: a batch, or a kept prefix."""
+        return max([batch.tokens for batch in self.batches] + [len(one.tokens) for one in self.prefixes], default=0)
+
     @cached_property
     def last_uses(self) -> tuple[int, ...]:
         """Return, for each kept prefix, the last batch that needs it."""

@@ -501,7 +501,7 @@ class EngineModule(Protocol):
         Returns ``shapes`` (``device``, ``dtype``, ``parameters``, ``weight_bytes``, ``layers``, ``max_length``,
         ``cache_token_bytes``, ``device_memory_bytes``, ``memory_by_quantization``, ``remark``: a line on the number
         format), ``speed`` (None if it could not be measured) and ``why``. ``speed`` holds the ``path`` of scoring,
-        ``runtime_bytes`` and ``pass_bytes`` (of a batch of ``pass_tokens``, if the bytes grow with it), ``pass_s`` and
+        ``runtime_bytes`` and ``pass_bytes`` (plus ``pass_token_bytes`` for each of its tokens), ``pass_s`` and
         ``token_s`` (``pass_time``), ``head_row_s`` per scored position, ``decode_s`` per step of ``rows`` rows, and
         ``threads``; ``start_s``, ``batch_tokens``, ``quantize_s``, ``read_bytes_s`` and ``hash_bytes_s`` if they are
         known.

@@ -114,7 +114,7 @@ def plan_model(
         found = _known_forecast(spec, located, threads, _average(plan.units, guess), rows)
         known = _Measured.of(spec, located, found) if found["speed"] else _Measured()
         size = _batch_size(batch_tokens, found["speed"], known)
-        _fill(plan, found, spec, size)
+        _fill(plan, found, spec)
         if found["speed"]:
             _time(plan, found["shapes"], found["speed"], known, batch_tokens, size)
     except LlmjobsError as error:
@@ -285,7 +285,7 @@ def _batch_size(batch_tokens: int | str, speed: Mapping[str, Any] | None, known:
     return known.batch_tokens or (speed or {}).get("batch_tokens") or 1024
 
 
-def _fill(plan: ModelPlan, found: Mapping[str, Any], spec: ModelSpec, batch_tokens: int) -> None:
+def _fill(plan: ModelPlan, found: Mapping[str, Any], spec: ModelSpec) -> None:
     """Fill in sizes, memory and time."""
     shapes, speed = found["shapes"], found["speed"]
     plan.device, plan.dtype = shapes["device"], shapes["dtype"]
@@ -300,8 +300,8 @@ def _fill(plan: ModelPlan, found: Mapping[str, Any], spec: ModelSpec, batch_toke
     if not speed:
         plan.notes.append(f"speed and memory could not be measured: {found['why']}")
         return
-    measured = speed.get("pass_tokens", batch_tokens)  # only scaled down: a part of the bytes does not grow
-    pass_bytes = speed["pass_bytes"] * min(batch_tokens, measured) // measured
+    longest = max((one.largest_pass for one in counts), default=0)
+    pass_bytes = speed["pass_bytes"] + speed.get("pass_token_bytes", 0) * longest
     beside, files = pass_bytes + (plan.cache_bytes or 0), 0
     if plan.device != "cuda":
         stays = speed.get("runtime_anon_bytes", speed["runtime_bytes"])

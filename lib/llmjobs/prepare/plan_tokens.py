@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from llmjobs.eval.job import DOCS_A_STEP
 from llmjobs.eval.tasks import Task
 from llmjobs.manifest import EvalSection, ModelSpec
 
-VERSION = 3
+VERSION = 4
 """Version of the counting; another version does not use this one's cache."""
 ROWS_AT_ONCE = 16
 
@@ -53,6 +54,8 @@ class TokenCount:
     refused: int = 0
     prefixes: int = 0
     """Passes that compute what is kept between batches."""
+    largest_pass: int = 0
+    """Tokens of the largest pass: a batch, or what is kept between batches."""
     encode_s: float = 0.0
     """Seconds to encode and plan the unit here; a run does the same."""
 
@@ -122,6 +125,7 @@ class TokenCounter:
             scored_rows=sum(len({r for one in batch.readings for r in one.rows}) for batch in plan.batches),
             refused=len(plan.refused),
             prefixes=len(plan.prefixes),
+            largest_pass=plan.largest_pass,
         )
 
     def _path(self, task: Task) -> Path:
@@ -143,16 +147,18 @@ def _generated(encoded: EncodedUnit) -> TokenCount:
     steps = sum(
         max(most[at : at + ROWS_AT_ONCE], default=0) for at in range(0, len(most), min(ROWS_AT_ONCE, DOCS_A_STEP))
     )
-    widest = max(lengths, default=0) + max(most, default=0)
+    longest, rows = max(lengths, default=0), min(ROWS_AT_ONCE, len(lengths))
+    shared = len(commonprefix(encoded.contexts))
     return TokenCount(
         questions=len(lengths),
         total_tokens=sum(lengths),
         distinct_tokens=sum(lengths),
-        peak_cache_tokens=widest * min(ROWS_AT_ONCE, len(lengths)),
+        peak_cache_tokens=(longest + max(most, default=0)) * rows,
         batches=-(-len(lengths) // ROWS_AT_ONCE),
         prefix_tokens=0,
         scored_rows=len(lengths),
         new_tokens=sum(most),
+        largest_pass=max(shared, (longest - shared) * rows),
         decode_steps=steps,
     )
 

@@ -75,6 +75,17 @@ def _nf4_count(weight: Any) -> int:
     return int(shape.numel()) if shape is not None else int(weight.numel())
 
 
+def _nf4_finish(layer: Any) -> bool:
+    """On processors with AVX512-BF16, the first pass through a layer arranges its weights anew."""
+    state = getattr(getattr(layer, "weight", None), "quant_state", None)
+    if state is None or layer.weight.device.type != "cpu" or not getattr(layer, "support_avx512bf16_for_cpu", False):
+        return False
+    torch = import_module("torch")
+    with torch.inference_mode():
+        layer(torch.zeros(1, layer.in_features, dtype=layer.compute_dtype or torch.bfloat16))
+    return True
+
+
 INT8 = Method(
     name="8bit",
     title="8-bit",
@@ -107,4 +118,5 @@ NF4 = Method(
     kind_of=_nf4_kind,
     layer=_nf4_layer,
     stored_count=_nf4_count,
+    finish=_nf4_finish,
 )

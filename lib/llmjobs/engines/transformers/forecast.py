@@ -102,7 +102,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
         prefix_tokens=prefix,
     )
     line = budget.time or PassTime(0.0, 0.0)
-    passing = _pass_bytes(model, replace(unit, prefix_tokens=prefix), shapes, layers, line, left, before, device)
+    fixed, each = _pass_bytes(model, replace(unit, prefix_tokens=prefix), shapes, layers, line, left, before, device)
     if line.seconds(FEW_TOKENS, passes=20) < left.share(0.5):
         path = scoring_path(model)
     rows = int(task["rows"])
@@ -115,8 +115,8 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
         "path": path,
         "runtime_bytes": base.rss_bytes,
         "runtime_anon_bytes": base.rss_bytes if base.anon_bytes is None else base.anon_bytes,
-        "pass_bytes": passing,
-        "pass_tokens": unit.batch_tokens,
+        "pass_bytes": fixed,
+        "pass_token_bytes": each,
         **line.scaled(times).to_builtin(),
         "batch_tokens": budget.batch_tokens,
         "decode_s": decode_s * times if rows else 0.0,
@@ -163,15 +163,24 @@ def _affordable_prefix(model: Any, unit: Unit, left: _Deadline) -> int:
 
 def _pass_bytes(
     model: Any, unit: Unit, shapes: Shapes, layers: int, line: PassTime, left: _Deadline, before: int, device: str
-) -> int:
-    """Return what a batch takes beside the weights: of one that is small enough to be scored in time, in proportion."""
+) -> tuple[int, int]:
+    """Return what a pass takes beside the weights and what is kept: a fixed number of bytes, and bytes a token.
+
+    From the peaks of a small batch and of one that is as large as the time allows.
+    """
     tokens = unit.batch_tokens
     while tokens > SMALLEST_BATCH and line.seconds(2 * tokens + unit.prefix_tokens) > left.share(0.5):
         tokens //= 2
-    plan = made_up_unit(replace(unit, batch_tokens=tokens), shapes.max_length or DEFAULT_LENGTH)
-    score_once(model, plan)
-    kept = plan.peak_cache_tokens * (shapes.cache_token_bytes or 0) * layers // max(shapes.layers, 1)
-    return max(_peak(device) - before - kept, 0) * unit.batch_tokens // tokens
+    points = []
+    for one in (replace(unit, prefix_tokens=0, batch_tokens=SMALLEST_BATCH), replace(unit, batch_tokens=tokens)):
+        plan = made_up_unit(one, shapes.max_length or DEFAULT_LENGTH)
+        score_once(model, plan)
+        kept = plan.peak_cache_tokens * (shapes.cache_token_bytes or 0) * layers // max(shapes.layers, 1)
+        points.append((plan.largest_pass, max(_peak(device) - before - kept, 0)))
+        before = _in_use(device)
+    (few, less), (many, more) = points
+    each = max(more - less, 0) // (many - few) if many > few else 0
+    return max(max(less, more) - each * max(few, many), 0), each
 
 
 def _weight_files(task: Mapping[str, Any]) -> list[Path]:

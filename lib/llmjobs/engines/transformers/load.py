@@ -36,7 +36,12 @@ from llmjobs.engines.transformers.model_files import (
     checked_config,
     missing_package,
 )
-from llmjobs.engines.transformers.quantize import count_parameters, find_quantization, quantization_config
+from llmjobs.engines.transformers.quantize import (
+    count_parameters,
+    find_quantization,
+    finish_layers,
+    quantization_config,
+)
 from llmjobs.engines.transformers.shapes import longest_input
 from llmjobs.engines.transformers.tokenizer_trial import bound_tokenizer, try_tokenizer
 from llmjobs.errors import LlmjobsError, ModelError, plain_reason
@@ -350,6 +355,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         if not getattr(model, "hf_device_map", None):
             model = model.to(device)
         model.eval()
+        finish_layers(model)
         check_vocabulary(spec.name, model, tokenizer)
         check_reads_forward(spec.name, model)
     model.requires_grad_(False)

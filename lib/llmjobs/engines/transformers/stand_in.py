@@ -14,7 +14,7 @@ from torch import nn
 from llmjobs.benchmarks.requests import Request
 from llmjobs.engines.plan import UnitPlan, plan_unit
 from llmjobs.engines.transformers.generate import measure_speed, synchronize
-from llmjobs.engines.transformers.quantize import quantized_layer
+from llmjobs.engines.transformers.quantize import finish_layers, quantized_layer
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.engines.transformers.shapes import model_class_of, on_meta, quantizable, whole_weight_bytes
 from llmjobs.errors import LlmjobsError
@@ -65,6 +65,7 @@ def build(
             bare.weight = nn.Parameter(module.weight.detach().float(), requires_grad=False)
             began = time.perf_counter()
             quantized = quantized_layer(bare, quantization, dtype, device)
+            finish_layers(quantized)
             taken += time.perf_counter() - began
             setattr(model.get_submodule(parent), leaf, quantized)
     for parameter in model.parameters():
