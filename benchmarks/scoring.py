@@ -22,8 +22,8 @@ from scoring_rates import BARE_SHAPES, PEAK_TFLOPS, Clock, bare_rates, plan_flop
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from llmjobs.engines.plan import UnitPlan, plan_unit
-from llmjobs.engines.transformers.budget import measure_batch_tokens
+from llmjobs.engines.batches import UnitPlan, plan_unit
+from llmjobs.engines.transformers.batch_size import measure_batch_tokens
 from llmjobs.engines.transformers.score import Scorer
 
 MAX_LENGTH = 4096

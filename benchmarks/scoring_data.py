@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from llmjobs.benchmarks.requests import Request
+from llmjobs.benchmarks.scoring_requests import Request
 
 Doc = list[Request]
 Encode = Callable[[str], list[int]]

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from llmjobs.benchmarks.requests import Request
-from llmjobs.engines.plan import UnitPlan, plan_unit
+from llmjobs.benchmarks.scoring_requests import Request
+from llmjobs.engines.batches import UnitPlan, plan_unit
 
 BARE_SHAPES = {
     "cpu": ((4, 128), (8, 128), (1, 512), (2, 512)),

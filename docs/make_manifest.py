@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from llmjobs.manifest.chat import ChatSection, ConverseSection
-from llmjobs.manifest.endpoints import EndpointLimits, Price, SpendingLimit
+from llmjobs.manifest.endpoint_limits import EndpointLimits, Price, SpendingLimit
 from llmjobs.manifest.eval import BenchmarkSpec, EvalSection
 from llmjobs.manifest.matrix import DivergenceSection, MatrixSection
 from llmjobs.manifest.models import ModelSpec
@@ -67,7 +67,7 @@ def render() -> str:
 def _section(title: str, model: type[BaseModel]) -> str:
     heading = title if title == "The study" else f"`{title}`"
     about = " ".join((model.__doc__ or "").replace("``", "`").split())
-    inherited = model.__mro__[1].model_fields if model is JudgeSpec else {}
+    inherited = ModelSpec.model_fields if model is JudgeSpec else {}
     more = "\n\nIt also takes every key of [`models`](#models)." if inherited else ""
     rows = [row for name, row in _rows(model) if name not in inherited]
     head = "| key | allowed values | default | meaning |\n|---|---|---|---|"

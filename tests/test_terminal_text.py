@@ -19,7 +19,7 @@ from llmjobs.eval import summary as eval_summary
 from llmjobs.matrix.cell_process import WarningCollector
 from llmjobs.mtbench import summary as mtbench_summary
 from llmjobs.progress_bar import Progress
-from llmjobs.report.write.tables import FORMULA
+from llmjobs.report.write.csv_files import FORMULA
 from llmjobs.work.run import one_line
 from llmjobs.work.units import Unit
 
@@ -82,7 +82,7 @@ def test_errors_failures_progress_and_remarks() -> None:
 
 
 def test_a_line_of_the_doctor() -> None:
-    from llmjobs.prepare.doctor_checks import Check, Checkup, run_check
+    from llmjobs.prepare.doctor_result import Check, Checkup, run_check
 
     def check_hub(_: Checkup) -> list[Check]:
         return [Check("hub", "ok", f"account {ALL}", f"see {ALL}")]

@@ -21,10 +21,10 @@ from llmjobs.report.sections.accuracy import labels, leaderboard
 from llmjobs.report.study import Notice, Study
 from llmjobs.report.text.shaping import isolated, names_in
 from llmjobs.report.wording import agree, listed, plural, sentence, word
+from llmjobs.report.write.csv_files import write_long_tables, write_tables
 from llmjobs.report.write.html import write_html
 from llmjobs.report.write.notes import notes_text
 from llmjobs.report.write.save_figures import draw_figures
-from llmjobs.report.write.tables import write_long_tables, write_tables
 
 ORDER: tuple[Section, ...] = (
     accuracy.SECTION,

@@ -26,7 +26,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from llmjobs.benchmarks.base import Benchmark, Doc
 from llmjobs.benchmarks.prompting import ChatStyle, PromptWriter, encode_unit
-from llmjobs.benchmarks.requests import Request, model_input
+from llmjobs.benchmarks.scoring_requests import Request, model_input
 from llmjobs.benchmarks.truthfulqa import TruthfulQAMC1
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,11 +8,11 @@ import time
 import chat_stand_in as s
 import pytest
 
-from llmjobs.calls.endpoint import EndpointAddress, WholeAnswers
+from llmjobs.calls.client import EndpointAddress, WholeAnswers
 from llmjobs.calls.retry import RetryPolicy, retry_after_s
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.endpoint import EndpointBackend
+from llmjobs.chat.endpoint_backend import EndpointBackend
 from llmjobs.chat.messages import Message
 from llmjobs.errors import AnswerError, CallError, ContextFullError, LlmjobsError, UnavailableError
 
@@ -234,7 +234,7 @@ def test_what_is_no_text_is_silence(text):
 
 
 def test_an_answer_without_end_has_an_end(monkeypatch):
-    monkeypatch.setattr("llmjobs.calls.endpoint.ANSWER_TIMEOUTS", 2)
+    monkeypatch.setattr("llmjobs.calls.client.ANSWER_TIMEOUTS", 2)
     says = "cut off: the answer was not complete after 0.6 s"
     with s.stand_in(keeps_alive(s.chunk("a"))) as server, pytest.raises(CallError, match=says):
         agent_for(server, timeout_s=0.3, attempts=1).ask("Hi.")

@@ -6,11 +6,11 @@ import json
 import chat_stand_in as s
 import pytest
 
-from llmjobs.calls.endpoint import EndpointAddress
-from llmjobs.calls.parameters import LEFT_OUT, Parameters
+from llmjobs.calls.client import EndpointAddress
+from llmjobs.calls.refused_parameters import LEFT_OUT, Parameters
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.endpoint import EndpointBackend
+from llmjobs.chat.endpoint_backend import EndpointBackend
 from llmjobs.cli import main
 from llmjobs.errors import CallError, ContextFullError
 from llmjobs.work.journal import read_records

@@ -12,11 +12,11 @@ import pytest
 import uvicorn
 from chat_fakes import FakeBackend, load_backend
 
-from llmjobs.calls.endpoint import EndpointAddress
+from llmjobs.calls.client import EndpointAddress
 from llmjobs.chat import server
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.endpoint import EndpointBackend
+from llmjobs.chat.endpoint_backend import EndpointBackend
 from llmjobs.chat.server import MAX_BODY_BYTES, ChatServer, Limits, server_config
 
 

@@ -8,7 +8,14 @@ from chat_fakes import load_backend
 
 from llmjobs.chat.agent import Agent, meter
 from llmjobs.chat.backend import Sampling, drain, room_for
-from llmjobs.chat.endpoint import CallJournal, EndpointAddress, EndpointBackend, MinuteLimit, PaidBackend, Spending
+from llmjobs.chat.endpoint_backend import (
+    CallJournal,
+    EndpointAddress,
+    EndpointBackend,
+    MinuteLimit,
+    PaidBackend,
+    Spending,
+)
 from llmjobs.chat.messages import Message
 from llmjobs.chat.server import ChatCompletion
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmjobs.calls import event_stream
-from llmjobs.calls.answer import Answer
-from llmjobs.calls.endpoint import EndpointAddress
+from llmjobs.calls.client import EndpointAddress
 from llmjobs.calls.event_stream import NotCompletionError, StreamedError, TooLargeError, api_url
+from llmjobs.calls.request import Answer
 from llmjobs.calls.retry import RetryPolicy, retry_after_s
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.endpoint import EndpointBackend
+from llmjobs.chat.endpoint_backend import EndpointBackend
 from llmjobs.chat.server import ChatCompletion, RefusedError, parse
 from llmjobs.errors import LlmjobsError
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.plan import UnitPlan
+from llmjobs.benchmarks.scoring_requests import Request, Score
+from llmjobs.engines.batches import UnitPlan
 from llmjobs.engines.transformers.score import Scorer
 
 VOCABULARY = 211

@@ -11,7 +11,7 @@ import yaml
 from llmjobs.cli import main
 from llmjobs.engines import protocol, registry
 from llmjobs.eval import job as eval_job
-from llmjobs.manifest.engines import ENGINES, engine_names
+from llmjobs.manifest.engine_names import ENGINES, engine_names
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.work.journal import read_records
 

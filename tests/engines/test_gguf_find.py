@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmjobs.engines.llama_cpp.find import choose, first_part, hub_name, local_path, locate
+from llmjobs.engines.llama_cpp.locate import choose, first_part, hub_name, local_path, locate
 from llmjobs.errors import ModelError
 from llmjobs.manifest.models import ModelSpec
 

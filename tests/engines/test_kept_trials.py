@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmjobs.engines import trials
-from llmjobs.engines.trials import Known
+from llmjobs.engines import trial_cache
+from llmjobs.engines.trial_cache import Known
 
 KEY: dict[str, Any] = {"id": "a", "revision": "sha256:1", "device": "cpu", "dtype": "float32", "threads": 2}
 
@@ -36,7 +36,7 @@ def test_another_model_or_setting_is_another_entry(change: dict[str, Any]) -> No
 def test_another_machine_or_build_is_another_entry(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     Known(**KEY).put("probe", {"path": "shared"})
     other = {"machine": "another"} if what == "describe_machine" else "0123"
-    monkeypatch.setattr(trials, what, lambda: other)
+    monkeypatch.setattr(trial_cache, what, lambda: other)
     assert Known(**KEY).get("probe") is None
 
 
@@ -52,7 +52,7 @@ def test_a_damaged_or_foreign_entry_is_ignored_and_replaced(content: bytes, capl
     entry = Known(**KEY)
     entry.put("probe", {"path": "shared"})
     entry.path.write_bytes(content)
-    with caplog.at_level("INFO", logger="llmjobs.engines.trials"):
+    with caplog.at_level("INFO", logger="llmjobs.engines.machine_probe"):
         assert Known(**KEY).get("probe") is None
     assert len(caplog.records) == 1
     entry.put("probe", {"path": "shared"})

@@ -13,7 +13,7 @@ from random_llama import make_llama
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
-from llmjobs.benchmarks.requests import Request, Score  # noqa: E402
+from llmjobs.benchmarks.scoring_requests import Request, Score  # noqa: E402
 from llmjobs.demo import DEMO_MODELS  # noqa: E402
 from llmjobs.engines.llama_cpp import engine as llama  # noqa: E402
 from llmjobs.engines.llama_cpp.context import Context  # noqa: E402

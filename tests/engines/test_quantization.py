@@ -12,7 +12,7 @@ import yaml
 from llmjobs.cli import main
 from llmjobs.cluster import resources
 from llmjobs.cluster.resources import Nodes, demands
-from llmjobs.engines import trials
+from llmjobs.engines import machine_probe
 from llmjobs.engines.transformers.load import load_model
 from llmjobs.engines.transformers.machine_probe import try_layer
 from llmjobs.engines.transformers.quantize import effective_quantization, quantized_layer
@@ -153,6 +153,6 @@ def test_torchao_int8_is_loaded_recognised_and_evaluated(tmp_path, capsys):
 
 def test_doctor_tries_a_layer_of_torchao():
     pytest.importorskip("torchao", reason="torchao is not installed: pip install 'llmjobs[torchao]'")
-    machine = trials.probe_machine([("cpu", "auto", "int8")])
+    machine = machine_probe.probe_machine([("cpu", "auto", "int8")])
     verdict = machine.layers["cpu", "auto", "int8"]
     assert verdict.ok and 0 < (verdict.figure or 0) < METHODS["int8"].layer_error

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scoring_models import llama_config, random_model
 
-from llmjobs.engines.speed import best_size
-from llmjobs.engines.transformers import budget, first_layers
-from llmjobs.engines.transformers.budget import Budget, measure_batch_tokens
+from llmjobs.engines.pass_time import best_size
+from llmjobs.engines.transformers import batch_size, first_layers
+from llmjobs.engines.transformers.batch_size import Budget, measure_batch_tokens
 
 
 def clock_of(times: dict[int, float], ran: list[int]) -> Any:
@@ -29,8 +29,8 @@ def clock_of(times: dict[int, float], ran: list[int]) -> Any:
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     sizes: list[int] = []
-    monkeypatch.setattr(budget, "_runner", lambda *_: sizes.append)
-    monkeypatch.setattr(budget, "enough_layers", lambda *_, **__: None)
+    monkeypatch.setattr(batch_size, "_runner", lambda *_: sizes.append)
+    monkeypatch.setattr(batch_size, "enough_layers", lambda *_, **__: None)
     yield sizes
 
 
@@ -89,20 +89,20 @@ def test_few_passes_are_made_where_they_are_slow(llama: Any, ran: list[int]) -> 
 def test_a_trial_reads_no_more_than_it_may(llama: Any, ran: list[int], tokens: int, pass_s: float) -> None:
     clock = clock_of(times_of(pass_s, 1e-3), ran)
     found = measure_batch_tokens(llama, sizes=SIZES, most_tokens=tokens, clock=clock, seconds=1000)
-    read = min(budget.PREFIX_TOKENS, tokens // 4) + sum(ran)
+    read = min(batch_size.PREFIX_TOKENS, tokens // 4) + sum(ran)
     assert read <= tokens if ran else found.time is None, ran
     assert found.batch_tokens in SIZES
 
 
 def test_a_unit_that_fits_into_the_smallest_batch_needs_no_trial(llama: Any, ran: list[int]) -> None:
-    assert budget.candidate_sizes(llama, 200) == (256,)
-    assert budget.candidate_sizes(llama, 600) == (256, 512, 1024)
+    assert batch_size.candidate_sizes(llama, 200) == (256,)
+    assert batch_size.candidate_sizes(llama, 600) == (256, 512, 1024)
     found = measure_batch_tokens(llama, sizes=(256,), clock=clock_of({}, ran))
     assert (found.batch_tokens, found.time, ran) == (256, None, [])
 
 
 def test_batches_fit_into_the_free_memory(llama: Any) -> None:
-    assert budget.candidate_sizes(llama, free_bytes=4 * 1000 * budget.bytes_a_token(llama)) == (256, 512)
+    assert batch_size.candidate_sizes(llama, free_bytes=4 * 1000 * batch_size.bytes_a_token(llama)) == (256, 512)
 
 
 def test_the_search_goes_on_for_a_tenth_of_the_study(llama: Any, ran: list[int]) -> None:
@@ -119,7 +119,7 @@ def test_out_of_memory_ends_the_search_below(llama: Any, monkeypatch: pytest.Mon
         if size > 512:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(budget, "_runner", lambda *_: run)
+    monkeypatch.setattr(batch_size, "_runner", lambda *_: run)
     assert measure_batch_tokens(llama, sizes=(256, 512, 1024)).batch_tokens in (128, 256)
 
 
@@ -149,14 +149,17 @@ def test_the_first_layers_stand_for_all_where_they_are_slow(monkeypatch: pytest.
 
 
 def test_waiting_for_a_processor_does_not_count_and_waiting_for_else_does() -> None:
-    if budget.undisturbed_s() == pytest.approx(time.perf_counter(), abs=1e-6) and not budget._SCHEDSTAT.exists():
+    if (
+        batch_size.undisturbed_s() == pytest.approx(time.perf_counter(), abs=1e-6)
+        and not batch_size._SCHEDSTAT.exists()
+    ):
         pytest.skip("this system does not say how long a process stood in line")
-    begun, wall = budget.undisturbed_s(), time.perf_counter()
+    begun, wall = batch_size.undisturbed_s(), time.perf_counter()
     time.sleep(0.2)
-    assert budget.undisturbed_s() - begun > 0.15
-    assert budget.undisturbed_s() - begun <= time.perf_counter() - wall + 1e-3
+    assert batch_size.undisturbed_s() - begun > 0.15
+    assert batch_size.undisturbed_s() - begun <= time.perf_counter() - wall + 1e-3
 
 
 def test_a_system_that_does_not_say_so_is_timed_by_the_wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_SCHEDSTAT", tmp_path / "none")
-    assert budget.undisturbed_s() == pytest.approx(time.perf_counter(), abs=0.05)
+    monkeypatch.setattr(batch_size, "_SCHEDSTAT", tmp_path / "none")
+    assert batch_size.undisturbed_s() == pytest.approx(time.perf_counter(), abs=0.05)

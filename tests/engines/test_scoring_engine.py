@@ -6,8 +6,8 @@ import pytest
 import torch
 from scoring_models import assert_same_answers, llama_config, plain_score, random_model, score_unit
 
-from llmjobs.benchmarks.requests import Request
-from llmjobs.engines.plan import plan_unit
+from llmjobs.benchmarks.scoring_requests import Request
+from llmjobs.engines.batches import plan_unit
 from llmjobs.engines.transformers import score
 from llmjobs.engines.transformers.probe import made_up_docs
 from llmjobs.engines.transformers.score import Scorer

@@ -6,7 +6,7 @@ import torch
 from scoring_families import family_config
 from scoring_models import random_model
 
-from llmjobs.engines.transformers import decoding
+from llmjobs.engines.transformers import decode_steps
 from llmjobs.engines.transformers.generate import Asked, Generation, Generator, Sampling, next_tokens
 from llmjobs.errors import ModelError
 
@@ -60,14 +60,14 @@ def test_a_batch_gives_what_single_rows_give(name: str) -> None:
 
 def test_what_all_contexts_begin_with_is_computed_once(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[tuple[int, ...]] = []
-    step = decoding.step
+    step = decode_steps.step
 
     def counting(model: Any, new: Any, *rest: Any) -> Any:
         widths.append(tuple(new.shape))
         return step(model, new, *rest)
 
     generator = Generator(llama, Letters(), row_limit=2)
-    monkeypatch.setattr(decoding, "step", counting)
+    monkeypatch.setattr(decode_steps, "step", counting)
     generate(generator, [PREFIX + one for one in CONTEXTS], max_new_tokens=1)
     assert widths == [(1, 40), (2, 7), (2, 4)]
 
@@ -76,10 +76,10 @@ def test_a_kept_prefix_serves_later_calls_that_begin_with_it(llama: Any, monkeyp
     contexts = [PREFIX + one for one in CONTEXTS]
     alone = [generate(Generator(llama, Letters()), [one], max_new_tokens=5)[0].token_ids for one in contexts]
     computed: list[int] = []
-    step = decoding.step
+    step = decode_steps.step
     generator = Generator(llama, Letters())
     monkeypatch.setattr(
-        decoding, "step", lambda model, new, *rest: computed.append(new.shape[1]) or step(model, new, *rest)
+        decode_steps, "step", lambda model, new, *rest: computed.append(new.shape[1]) or step(model, new, *rest)
     )
     generator.keep_prefix([Asked(one, max_new_tokens=5) for one in contexts])
     halves = [generate(generator, some, max_new_tokens=5) for some in (contexts[:2], contexts[2:])]
@@ -131,18 +131,18 @@ def test_out_of_memory_halves_the_rows_aloud_and_repeats_them(llama: Any, monkey
     expected = generate(Generator(llama, Letters()), CONTEXTS, max_new_tokens=5, temperature=1.0)
     said: list[str] = []
     generator = Generator(llama, Letters(), warn=said.append)
-    step = decoding.step
+    step = decode_steps.step
 
     def small(model: Any, new: Any, *rest: Any) -> Any:
         if len(new) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return step(model, new, *rest)
 
-    monkeypatch.setattr(decoding, "step", small)
+    monkeypatch.setattr(decode_steps, "step", small)
     assert generate(generator, CONTEXTS, max_new_tokens=5, temperature=1.0) == expected
     assert generator.row_limit == 1
     assert said[0] == "out of memory with 4 rows at once: continuing with 2"
-    monkeypatch.setattr(decoding, "step", lambda *args: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(decode_steps, "step", lambda *args: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(ModelError, match="out of memory with one row"):
         generate(generator, CONTEXTS, max_new_tokens=5)
 
@@ -202,7 +202,7 @@ def test_values_that_are_not_numbers_end_a_row_with_the_cause(dtype: torch.dtype
 def test_one_row_without_numbers_leaves_the_others_alone(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = generate(Generator(llama, Letters()), CONTEXTS, max_new_tokens=5)
     generator = Generator(llama, Letters())
-    step = decoding.step
+    step = decode_steps.step
 
     def damaged(*given: Any) -> Any:
         logits, cache = step(*given)
@@ -211,7 +211,7 @@ def test_one_row_without_numbers_leaves_the_others_alone(llama: Any, monkeypatch
             logits[0] = torch.nan
         return logits, cache
 
-    monkeypatch.setattr(decoding, "step", damaged)
+    monkeypatch.setattr(decode_steps, "step", damaged)
     found = generate(generator, CONTEXTS, max_new_tokens=5)
     assert [one.finish_reason for one in found].count("error") == 1
     assert [one for one in found if not one.error] == [
@@ -239,8 +239,8 @@ def test_a_model_without_generate_code_reads_the_whole_input_for_each_token(monk
     model = random_model(family_config("gpt2"))
     contexts = [PREFIX + one for one in CONTEXTS]
     expected = [greedy(model, one, 6) for one in contexts]
-    monkeypatch.setattr(decoding, "step", refuse)
-    monkeypatch.setattr(decoding, "prepare", refuse)
+    monkeypatch.setattr(decode_steps, "step", refuse)
+    monkeypatch.setattr(decode_steps, "prepare", refuse)
     said: list[str] = []
     generator = Generator(model, Letters(), warn=said.append)
     found = [list(one.token_ids) for one in generate(generator, contexts, max_new_tokens=6)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmjobs.benchmarks.requests import Request
-from llmjobs.engines.plan import UnitPlan, plan_unit
+from llmjobs.benchmarks.scoring_requests import Request
+from llmjobs.engines.batches import UnitPlan, plan_unit
 
 RNG = random.Random(7)
 LETTERS = [(3,), (4,), (5,), (6,)]

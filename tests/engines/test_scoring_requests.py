@@ -1,6 +1,6 @@
 import pytest
 
-from llmjobs.benchmarks.requests import Request, common_length, model_input
+from llmjobs.benchmarks.scoring_requests import Request, common_length, model_input
 
 
 def test_the_last_token_is_predicted_not_read() -> None:

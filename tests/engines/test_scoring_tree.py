@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmjobs.engines.plan import Forest, Shared, grow_forest, never_pays, pays_in_batch
+from llmjobs.engines.batches import Forest, Shared, grow_forest, never_pays, pays_in_batch
 
 sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9).map(tuple), min_size=1, max_size=12)
 

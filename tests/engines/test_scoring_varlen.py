@@ -8,7 +8,7 @@ from scoring_families import family_config
 from scoring_models import VOCABULARY, assert_same_answers, plain_score, random_model, score_unit
 from torch import Tensor
 
-from llmjobs.engines.plan import plan_unit
+from llmjobs.engines.batches import plan_unit
 from llmjobs.engines.transformers import packed_attention
 from llmjobs.engines.transformers.packed_attention import Call, Causal, Cross, Layout, Ranges, attend, varlen_layout
 from llmjobs.engines.transformers.probe import made_up_docs

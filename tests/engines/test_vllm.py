@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.benchmarks.scoring_requests import Request, Score
 from llmjobs.engines.protocol import Asked, Extent, Sampling
 from llmjobs.engines.registry import open_model
 from llmjobs.engines.vllm.load import LoadedModel

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fake_vllm import BLOCK, END, FIELDS, LENGTH, VOCABULARY, FakeLoaded, Letters, fake_loaded, logprobs
 
-from llmjobs.benchmarks.requests import Request
-from llmjobs.engines.generation import Row
+from llmjobs.benchmarks.scoring_requests import Request
 from llmjobs.engines.protocol import Asked, Extent, ProbeResult
+from llmjobs.engines.reply_row import Row
 from llmjobs.engines.vllm import load as loading
 from llmjobs.engines.vllm.generate import Generator
 from llmjobs.engines.vllm.prefix_cache import PREFIX_ONLY, shared_prefix

@@ -6,11 +6,12 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from llmjobs.benchmarks.requests import Score
+from llmjobs.benchmarks.scoring_requests import Score
+from llmjobs.engines.batches import plan_unit
 from llmjobs.engines.locate import Located
-from llmjobs.engines.plan import plan_unit
+from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.protocol import Description, Generation, ProbeResult
-from llmjobs.engines.speed import Budget, Speed
+from llmjobs.engines.speed import Speed
 
 BOS, EOS, LENGTH = 256, 257, 400
 loaded: list[str] = []

@@ -13,8 +13,8 @@ from llmjobs.calls.retry import RetryPolicy
 from llmjobs.cli import main
 from llmjobs.eval import job as eval_job
 from llmjobs.manifest import load_manifest
-from llmjobs.prepare.doctor_checks import Checkup
 from llmjobs.prepare.doctor_network import check_endpoints
+from llmjobs.prepare.doctor_result import Checkup
 from llmjobs.work.journal import read_records
 
 QUESTIONS = 24

@@ -101,15 +101,15 @@ def test_killed_again_and_again_it_says_so_in_the_end(attempt, tmp_path):
 
 
 def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(tmp_path, monkeypatch, capsys):
-    from llmjobs.engines.transformers import fit
+    from llmjobs.engines.transformers import fits_in_memory
 
     manifest = tmp_path / "m.yaml"
     manifest.write_text(
         "models: [{id: llmjobs/demo-base, name: big, dtype: float32, device: cpu}]\n"
         "eval: {benchmarks: [{name: demo, subjects: [letters], limit: 1}], threads: 1}\n"
     )
-    monkeypatch.setattr(fit, "memory_bytes", lambda: 2_000_000)
-    monkeypatch.setattr(fit, "GIB", 1_000_000)
+    monkeypatch.setattr(fits_in_memory, "memory_bytes", lambda: 2_000_000)
+    monkeypatch.setattr(fits_in_memory, "GIB", 1_000_000)
     with pytest.raises(SystemExit) as ended:
         main(["eval", str(manifest), "--results", str(tmp_path / "r")])
     assert ended.value.code == 3

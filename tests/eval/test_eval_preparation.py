@@ -10,7 +10,7 @@ import yaml
 
 from llmjobs.cli import main
 from llmjobs.engines.transformers import score
-from llmjobs.engines.trials import FOLDER, cache_folder
+from llmjobs.engines.trial_cache import FOLDER, cache_folder
 from llmjobs.eval import job
 
 

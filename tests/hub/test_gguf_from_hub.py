@@ -9,7 +9,7 @@ from standin_repos import Repo
 
 from llmjobs import fetch
 from llmjobs.engines import registry
-from llmjobs.engines.llama_cpp.find import first_part
+from llmjobs.engines.llama_cpp.locate import first_part
 from llmjobs.errors import ModelError
 from llmjobs.manifest import Manifest
 from llmjobs.manifest.models import ModelSpec

@@ -8,9 +8,9 @@ from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.transformers.generate import measure_speed
 from llmjobs.engines.transformers.load import load_model
 from llmjobs.engines.transformers.machine_probe import try_layer
+from llmjobs.engines.transformers.made_up_layers import Unit, build, decode_seconds, made_up_unit, score_once
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.engines.transformers.shapes import model_shapes, on_meta
-from llmjobs.engines.transformers.stand_in import Unit, build, decode_seconds, made_up_unit, score_once
 from llmjobs.manifest import ModelSpec
 
 DEMO = "demo-base"

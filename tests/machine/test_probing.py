@@ -2,8 +2,8 @@
 
 import pytest
 
-from llmjobs.engines import trials
-from llmjobs.engines.trials import Verdict, probe_machine
+from llmjobs.engines import machine_probe
+from llmjobs.engines.machine_probe import Verdict, probe_machine
 from llmjobs.errors import LlmjobsError
 from llmjobs.machine.child import Ended
 
@@ -28,7 +28,7 @@ def test_a_crash_is_an_answer_and_the_others_are_still_tried(monkeypatch):
             lines.append({"layer": list(layer), "verdict": {"ok": True, "dtype": "float32", "error": 0.0}})
         return ended(*lines, {"result": {"torch": "2"}})
 
-    monkeypatch.setattr(trials, "run_child", run)
+    monkeypatch.setattr(machine_probe, "run_child", run)
     machine = probe_machine([tuple(BAD), tuple(GOOD)])
     assert machine.layers[tuple(GOOD)].ok
     assert machine.layers[tuple(BAD)] == Verdict(False, "the probe crashed with SIGSEGV during start")
@@ -36,7 +36,7 @@ def test_a_crash_is_an_answer_and_the_others_are_still_tried(monkeypatch):
 
 
 def test_a_machine_without_torch_is_one_line(monkeypatch):
-    monkeypatch.setattr(trials, "run_child", lambda *_, **__: ended({"phase": "start"}, status=1))
+    monkeypatch.setattr(machine_probe, "run_child", lambda *_, **__: ended({"phase": "start"}, status=1))
     with pytest.raises(LlmjobsError, match="cannot be probed: ended with code 1"):
         probe_machine([tuple(GOOD)])
 

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable
 
-from llmjobs.engines.trials import Machine, Verdict
+from llmjobs.engines.machine_probe import Machine, Verdict
 from llmjobs.machine.child import Ended
 from llmjobs.work.signals import StopRequestedError
 

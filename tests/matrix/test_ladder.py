@@ -9,7 +9,7 @@ from matrix_stand_in import ended, probe, result_of
 
 from llmjobs.cli import main
 from llmjobs.cluster import local_or_cluster
-from llmjobs.engines import trials
+from llmjobs.engines import machine_probe
 from llmjobs.engines.registry import why_unavailable
 from llmjobs.errors import ManifestError
 from llmjobs.fetch import walk
@@ -183,11 +183,11 @@ def test_what_the_section_refuses(manifest, model, section, says):
 def test_an_engine_that_is_missing_is_the_reason_and_not_a_failure(monkeypatch):
     """Its layer is asked of the engine itself, not of torch."""
     monkeypatch.setattr(
-        trials, "run_child", lambda *_, **__: ended({"devices": {"cpu": {}}}, {"result": {"torch": "2"}})
+        machine_probe, "run_child", lambda *_, **__: ended({"devices": {"cpu": {}}}, {"result": {"torch": "2"}})
     )
-    monkeypatch.setattr(trials, "why_unavailable", lambda name, device: f"{name} is not installed")
-    found = trials.probe_machine([("cpu", "auto", "llama.cpp")])
-    assert found.layers["cpu", "auto", "llama.cpp"] == trials.Verdict(False, "llama.cpp is not installed")
+    monkeypatch.setattr(machine_probe, "why_unavailable", lambda name, device: f"{name} is not installed")
+    found = machine_probe.probe_machine([("cpu", "auto", "llama.cpp")])
+    assert found.layers["cpu", "auto", "llama.cpp"] == machine_probe.Verdict(False, "llama.cpp is not installed")
     assert why_unavailable("transformers", "cpu") is None
 
 

@@ -12,7 +12,7 @@ from llmjobs.mtbench.agreement import read_votes
 from llmjobs.mtbench.fastchat import combine, read_answers, read_judgments
 from llmjobs.mtbench.judging import is_weakly_rated, read_prompts, read_rating, read_verdict
 from llmjobs.mtbench.questions import CATEGORIES, data_hash, read_questions, select, temperature_of
-from llmjobs.work.journal import CallJournal, call_key, spent_calls
+from llmjobs.work.call_journal import CallJournal, call_key, spent_calls
 
 
 def test_the_own_bench():

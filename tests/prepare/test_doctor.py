@@ -11,11 +11,11 @@ import yaml
 
 from llmjobs.cli import main
 from llmjobs.demo import DEMO_MODELS
-from llmjobs.engines.trials import Machine, Verdict
+from llmjobs.engines.machine_probe import Machine, Verdict
 from llmjobs.manifest import ModelSpec, load_manifest
 from llmjobs.prepare import doctor_machine, doctor_network
 from llmjobs.prepare.doctor import run_checks
-from llmjobs.prepare.doctor_checks import Checkup, layer_of, run_check
+from llmjobs.prepare.doctor_result import Checkup, layer_of, run_check
 from llmjobs.quantization import METHODS
 
 sys.path.append(str(Path(__file__).parents[1] / "hub"))

@@ -12,7 +12,7 @@ from random_llama import make_llama
 
 from llmjobs.cli import main
 from llmjobs.engines.transformers import engine
-from llmjobs.engines.trials import FOLDER, cache_folder
+from llmjobs.engines.trial_cache import FOLDER, cache_folder
 from llmjobs.manifest import load_manifest
 from llmjobs.prepare import plan_model
 from llmjobs.prepare.plan import make_plan

@@ -15,7 +15,7 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.report.blocks import Column, Cut, Prose, Table, few
 from llmjobs.report.figure_style import ends, name_width, short_names
 from llmjobs.report.pdf.tables import _shared
-from llmjobs.report.write.tables import write_long_tables
+from llmjobs.report.write.csv_files import write_long_tables
 from llmjobs.report_job import make_report
 
 

@@ -22,8 +22,8 @@ from llmjobs.report.measure.cost import parse_budget
 from llmjobs.report.read import read
 from llmjobs.report.read.run_folder import read_run_folder
 from llmjobs.report.sections import cost
+from llmjobs.report.write.csv_files import safe_cell
 from llmjobs.report.write.notes import escape
-from llmjobs.report.write.tables import safe_cell
 from llmjobs.report_job import make_report
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from run_folders import FakeRun, Line
 
 from llmjobs.report.pdf.styles import BODY, QUESTION
-from llmjobs.report.pdf.text import Span, Text, break_spans
+from llmjobs.report.pdf.text_flowable import Span, Text, break_spans
 from llmjobs.report.text.lettering import line_outline
 from llmjobs.report.text.shaping import is_right_to_left, set_line, text_width
 from llmjobs.report.text.visible import visible

@@ -9,7 +9,7 @@ from os.path import commonprefix
 from typing import Any, Protocol
 
 from llmjobs.benchmarks.base import Benchmark, Doc, Generation, Shots
-from llmjobs.benchmarks.requests import Prompt, Request, common_length
+from llmjobs.benchmarks.scoring_requests import Prompt, Request, common_length
 from llmjobs.errors import ModelError, printable
 from llmjobs.prompt_format import ChatMessage, PromptFormat, ServerFormat, Thinking, is_template_error
 from llmjobs.thinking import DEFAULT_BUDGET

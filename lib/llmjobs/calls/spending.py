@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from llmjobs.calls.endpoint import Lost, WholeAnswers
+from llmjobs.calls.client import Lost, WholeAnswers
 from llmjobs.errors import LlmjobsError
 from llmjobs.terminal_text import plural
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Self
 
-from llmjobs.calls.endpoint import EndpointAddress, WholeAnswers
-from llmjobs.calls.parameters import Parameters
+from llmjobs.calls.client import EndpointAddress, WholeAnswers
+from llmjobs.calls.refused_parameters import Parameters
 from llmjobs.calls.spending import MinuteLimit, Spending
 from llmjobs.chat.backend import AnswerStream, Backend, Ending, FinishReason, Sampling
-from llmjobs.chat.endpoint import EndpointBackend, PaidBackend
+from llmjobs.chat.endpoint_backend import EndpointBackend, PaidBackend
 from llmjobs.chat.messages import Message
 from llmjobs.chat.prompt import ChatPrompt
 from llmjobs.chat.text_stream import ReplyStream
@@ -21,9 +21,9 @@ from llmjobs.engines.protocol import Engine
 from llmjobs.engines.registry import open_model
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.thinking import ThinkingCount
+from llmjobs.work.call_journal import CallJournal
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.held_model import HeldModel
-from llmjobs.work.journal import CallJournal
 
 log = logging.getLogger(__name__)
 

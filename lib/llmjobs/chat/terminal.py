@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from llmjobs.chat.agent import Agent, meter
-from llmjobs.chat.endpoint import EndpointBackend
+from llmjobs.chat.endpoint_backend import EndpointBackend
 from llmjobs.chat.messages import read_messages
 from llmjobs.chat.store import ChatStore
 from llmjobs.errors import EXIT_ERROR, EXIT_OK, LlmjobsError, RunFolderError, printable

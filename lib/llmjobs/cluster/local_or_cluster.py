@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from llmjobs.engines.trials import Layer, Machine, Verdict, probe_machine
+from llmjobs.engines.machine_probe import Layer, Machine, Verdict, probe_machine
 from llmjobs.errors import MissingPackageError
 from llmjobs.manifest import ModelSpec
 from llmjobs.work.exit_code import Outcome

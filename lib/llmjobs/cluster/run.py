@@ -12,7 +12,7 @@ import ray
 from llmjobs.cluster.connection import ClusterError, alive_nodes, check_there
 from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.worker import Advanced, Ended, Event, Logged, Opened
-from llmjobs.cluster.worker_pool import Member, WorkerPool
+from llmjobs.cluster.worker_pool import SILENCE_S, Member, WorkerPool
 from llmjobs.errors import plain_reason
 from llmjobs.progress_bar import Progress
 from llmjobs.work import cursor as cursors
@@ -143,8 +143,6 @@ def _items(unit: Unit) -> int:
 
 ATTEMPTS = 3
 """A unit that fails this often without progress is recorded as failed."""
-SILENCE_S = 120.0
-"""A worker without a heartbeat for this long is abandoned; heartbeats continue during long steps."""
 LISTEN_S = 0.5
 TAKERS = 4
 """Threads that copy finished units, so a worker need not wait for the disk before its next unit."""
@@ -213,7 +211,7 @@ class Driver:
             self._listen(member, assignment)
         self._take_results(assignment)
         for member in list(self.workers.busy()):
-            if time.monotonic() - member.heard > self.silence_s:
+            if member.is_lost(self.silence_s):
                 self._lose(member, assignment, f"no heartbeat for {self.silence_s:g} s")
         self._tell_waiting(wanted)
 

@@ -14,11 +14,13 @@ import ray
 from llmjobs import __version__
 from llmjobs.cluster.connection import gpu_kind, node_name
 from llmjobs.cluster.resources import Demand
-from llmjobs.cluster.worker import Greeting, UnitOrder, Worker
+from llmjobs.cluster.worker import BEAT_S, Greeting, UnitOrder, Worker
 from llmjobs.work import leases
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.units import ClusterJob, Unit
 
+SILENCE_S = 24 * BEAT_S
+"""A worker without a heartbeat for this long (two minutes) is given up; heartbeats continue during long steps."""
 FEWEST_ASKED = 4
 """How many workers are requested before Ray has placed them; more if more are already working."""
 
@@ -55,6 +57,10 @@ class Member:
     def waits_for(self) -> Any:
         """The reference that Ray is asked to wait for; None if the worker is idle."""
         return self.greeting if self.greeting is not None else self.events
+
+    def is_lost(self, silence_s: float = SILENCE_S) -> bool:
+        """Whether nothing was heard of it for too long."""
+        return time.monotonic() - self.heard > silence_s
 
     def start(self, unit: Unit, steps_done: int, *, shows: bool) -> None:
         self.unit, self.group, self.items, self.heard = unit, unit.group, 0, time.monotonic()

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure as Plot
 from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
+from llmjobs.report.numbers import count, interval, p_value, percent, points, seconds
 from llmjobs.report.read.json_files import read_lines
 from llmjobs.report.study import RawRun
-from llmjobs.report.wording import DASH, count, interval, p_value, percent, plural, points, seconds
+from llmjobs.report.wording import DASH, plural
 from llmjobs.report.write.notes import HISTORY
 
 Values = Mapping[str, Any]

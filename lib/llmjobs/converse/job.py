@@ -23,10 +23,10 @@ from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallEr
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.run_study import run_study
+from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import Revisions, RunFolder, run_date
-from llmjobs.work.journal import spent_calls
 from llmjobs.work.run import OnRecords
 from llmjobs.work.units import Saved, Step, Unit, Work
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmjobs.benchmarks.requests import common_length
-from llmjobs.engines.generation import next_tokens
+from llmjobs.benchmarks.scoring_requests import common_length
 from llmjobs.engines.protocol import Sampling
+from llmjobs.engines.sampling import next_tokens
 
 Piece = list[Any]
 """``[tokens that were computed together, how many of them are still kept]``."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from llmjobs.hub.repositories import cached_snapshot
+from llmjobs.manifest.engine_names import STORES
 from llmjobs.manifest.models import ModelSpec
 
 DEMO_PREFIX = "llmjobs/"
@@ -26,7 +27,7 @@ class Located:
 
 def is_on_hub(spec: ModelSpec) -> bool:
     """Whether a model's id counts as a name on the hub."""
-    elsewhere = (DEMO_PREFIX, "/", "./", "../", "~", "ollama:", "lmstudio:")
+    elsewhere = (DEMO_PREFIX, "/", "./", "../", "~", *STORES)
     places = (spec.id, spec.id.rpartition(":")[0])  # a folder of GGUF files goes on with a colon and which one
     return not (
         spec.endpoint

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from llmjobs.benchmarks.requests import Prompt, Request, Score
+from llmjobs.benchmarks.scoring_requests import Prompt, Request, Score
 from llmjobs.calls.spending import PaidCalls
 from llmjobs.clocks import DeviceClock
+from llmjobs.engines.batches import UnitPlan
 from llmjobs.engines.locate import Located
-from llmjobs.engines.plan import UnitPlan
-from llmjobs.engines.speed import Budget, Speed
+from llmjobs.engines.pass_time import Budget
+from llmjobs.engines.speed import Speed
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.thinking import ThinkingLimit

@@ -1,7 +1,7 @@
 """Which engine runs a model: names in a manifest, and the module of each, imported on first use.
 
 A new engine is one module with the functions of :class:`llmjobs.engines.protocol.EngineModule` and its name in
-``llmjobs.manifest.engines``.
+``llmjobs.manifest.engine_names``.
 """
 
 import os
@@ -15,7 +15,7 @@ import psutil
 from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import Engine, EngineModule
 from llmjobs.errors import ModelError
-from llmjobs.manifest.engines import ENGINES, engine_name
+from llmjobs.manifest.engine_names import ENGINES, engine_name
 from llmjobs.manifest.models import ModelSpec
 
 SHARE_OF_FREE_MEMORY = 0.5

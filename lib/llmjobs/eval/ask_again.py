@@ -1,4 +1,4 @@
-"""Calls to endpoints in an eval: their limits and prices, and the questions whose calls failed, to be asked again.
+"""Ask again the questions of an eval whose calls to a server failed.
 
 A question whose call failed is recorded in its place, in error. The next run moves the unit back to the first such
 question; answers that came are taken from the journal of calls and are not paid again.
@@ -6,20 +6,10 @@ question; answers that came are taken from the journal of calls and are not paid
 
 from typing import Any
 
-from llmjobs.calls.spending import Rate, Spending
-from llmjobs.manifest import EvalSection
 from llmjobs.work import cursor as cursors
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.units import Unit
-
-
-def make_spending(section: EvalSection) -> Spending:
-    """Prices and limits of a study, nothing spent yet."""
-    prices = {name: limits.price for name, limits in section.endpoints.items() if limits.price}
-    rates = {name: Rate(price.prompt, price.completion) for name, price in prices.items()}
-    limit = section.spending
-    return Spending(rates, tokens=limit.tokens, cost=limit.cost, currency=section.currency, section="eval")
 
 
 def ask_again(folder: RunFolder, unit: Unit) -> None:

@@ -16,10 +16,11 @@ import click
 
 from llmjobs.benchmarks.base import Doc, Grade
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
-from llmjobs.benchmarks.requests import Request, Score, common_length
+from llmjobs.benchmarks.scoring_requests import Request, Score, common_length
 from llmjobs.calls.spending import MinuteLimit, PaidCalls
 from llmjobs.clocks import DeviceClock, Span, measured
-from llmjobs.engines.plan import UnitPlan
+from llmjobs.engines.batches import UnitPlan
+from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.protocol import (
     Asked,
     Engine,
@@ -32,22 +33,21 @@ from llmjobs.engines.protocol import (
     prefix_token_id,
 )
 from llmjobs.engines.registry import devices, open_model, prefetch
-from llmjobs.engines.speed import Budget
-from llmjobs.engines.trials import Known
+from llmjobs.engines.trial_cache import Known
 from llmjobs.errors import LlmjobsError
-from llmjobs.eval.ask_again import ask_again, make_spending
+from llmjobs.eval.ask_again import ask_again
 from llmjobs.eval.summary import record_printer, render_summary, summarize
-from llmjobs.eval.tasks import Task, eval_section, make_tasks, with_limit, write_docs
+from llmjobs.eval.tasks import Task, eval_section, make_spending, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.manifest.endpoints import EndpointLimits
+from llmjobs.manifest.endpoint_limits import EndpointLimits
 from llmjobs.prompt_format import PromptFormat, ServerFormat
 from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.run_study import run_study
+from llmjobs.work.call_journal import CallJournal, spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import Revisions, RunFolder, read_object, run_date
 from llmjobs.work.held_model import HeldModel
-from llmjobs.work.journal import CallJournal, spent_calls
 from llmjobs.work.memory_kills import MemoryLimits
 from llmjobs.work.run import OnRecords
 from llmjobs.work.units import Saved, Step, Unit, Work

@@ -8,6 +8,7 @@ from typing import Any
 from llmjobs import disk
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
+from llmjobs.calls.spending import Rate, Spending
 from llmjobs.engines.adapters import settings_of
 from llmjobs.engines.locate import Located
 from llmjobs.errors import DataError, ManifestError, ModelError, plain_reason
@@ -189,3 +190,11 @@ def docs_record(doc: Doc, digest: str) -> Mapping[str, Any]:
         "gold": doc.gold,
         "hash": digest,
     }
+
+
+def make_spending(section: EvalSection) -> Spending:
+    """Prices and limits of a study, nothing spent yet."""
+    prices = {name: limits.price for name, limits in section.endpoints.items() if limits.price}
+    rates = {name: Rate(price.prompt, price.completion) for name, price in prices.items()}
+    limit = section.spending
+    return Spending(rates, tokens=limit.tokens, cost=limit.cost, currency=section.currency, section="eval")

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 BUSY = (408, 429, 500, 502, 503, 504)
 
 
+GATED = "is gated"
+"""What the line says of a model whose owner grants access on request."""
+
+
 def explain(who: str, repo_id: str, what: str, error: BaseException) -> str | None:
     """Explain an error of the hub anywhere in the chain of causes; None if it is not an error of the hub.
 
@@ -119,11 +123,11 @@ def _gated(repo_id: str, what: str, status: int | None) -> str:
     source = _token_source()
     if status == 403 or source is not None:
         return (
-            f"{repo_id} is gated and the token (from {source}) does not have access yet; request it at {where} and "
+            f"{repo_id} {GATED} and the token (from {source}) does not have access yet; request it at {where} and "
             "wait for approval. A fine-grained token must also allow reading gated repositories"
         )
     return (
-        f"{repo_id} is gated and there is no token; request access at {where}, then run 'hf auth login' or set HF_TOKEN"
+        f"{repo_id} {GATED} and there is no token; request access at {where}, then run 'hf auth login' or set HF_TOKEN"
     )
 
 

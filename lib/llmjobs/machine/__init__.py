@@ -1,1 +1,1 @@
-"""Measuring the machine: child processes, energy, CPU counters, probes."""
+"""Measuring the machine: child processes, energy, CPU counters."""

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from llmjobs.benchmarks.base import Benchmark, Options, OutputType
 from llmjobs.benchmarks.custom import Columns, Custom, custom_class
 from llmjobs.benchmarks.registry import benchmark_class, names
-from llmjobs.manifest.endpoints import EndpointLimits, SpendingLimit
+from llmjobs.manifest.endpoint_limits import EndpointLimits, SpendingLimit
 from llmjobs.manifest.fields import DataPath, FileName, Revision, Section, ShortText, one_of, slug
 
 

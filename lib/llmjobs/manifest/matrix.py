@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from llmjobs.manifest.engines import engine_name
+from llmjobs.manifest.engine_names import engine_name
 from llmjobs.manifest.eval import BenchmarkSpec
 from llmjobs.manifest.fields import DataPath, Section, not_one_of
 from llmjobs.manifest.models import DType, ModelSpec, Quantization

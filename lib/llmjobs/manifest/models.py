@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmjobs.manifest.engines import engine_name, engine_names
+from llmjobs.manifest.engine_names import engine_name, engine_names
 from llmjobs.manifest.fields import Address, FileName, GgufSource, ModelId, OneOf, Revision, Section, VariableName, slug
 from llmjobs.quantization import METHODS, names
 from llmjobs.thinking import DEFAULT_BUDGET

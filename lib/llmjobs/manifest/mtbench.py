@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.chat import Context, Seed, StrategyName
-from llmjobs.manifest.endpoints import EndpointLimits, Positive, Price, SpendingLimit
+from llmjobs.manifest.endpoint_limits import EndpointLimits, SpendingLimit
 from llmjobs.manifest.fields import DataPath, FileName, OwnOrPath, QuestionsSource, Section, ShortText
 from llmjobs.manifest.models import ModelSpec
 
@@ -14,10 +14,10 @@ History = Literal["on", "off", "both"]
 
 
 RULE_JUDGE = "llmjobs/rule-judge"
-"""The judge that is not a model (see ``mtbench.rule_judge``)."""
+"""The judge that is not a model (see ``mtbench.judging``)."""
 
 
-class JudgeSpec(ModelSpec):
+class JudgeSpec(EndpointLimits, ModelSpec):
     """A judge: a local model as under `models:`, or an endpoint, given by `endpoint`, `model` and `api_key_env`.
 
     `llmjobs/rule-judge` is not a model. It compares words with the references and exists for the demo.
@@ -27,14 +27,6 @@ class JudgeSpec(ModelSpec):
     """Maximum tokens of a judgment."""
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Sampling temperature. 0, as in MT-Bench, always takes the most likely token."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 1
-    """Number of parallel requests to an endpoint. After a kill, up to this many requests may be sent again."""
-    requests_per_minute: Positive | None = None
-    """The endpoint's rate limit. Requests wait until it allows them."""
-    tokens_per_minute: Positive | None = None
-    """The endpoint's rate limit in tokens, prompt and answer together."""
-    price: Price | None = None
-    """What the endpoint charges. Required for `spending: {cost: …}`."""
 
     @property
     def is_rules(self) -> bool:

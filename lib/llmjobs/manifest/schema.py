@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from llmjobs.manifest.chat import ChatSection, ConverseSection
-from llmjobs.manifest.engines import engine_name
+from llmjobs.manifest.engine_names import engine_name
 from llmjobs.manifest.eval import EvalSection
 from llmjobs.manifest.fields import FileName, Section, one_of
 from llmjobs.manifest.matrix import MatrixSection

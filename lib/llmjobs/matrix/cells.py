@@ -11,11 +11,11 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from llmjobs.engines.trials import Layer
+from llmjobs.engines.machine_probe import Layer
 from llmjobs.errors import DataError, ManifestError
 from llmjobs.machine.child import boot_id, oom_kills, own_oom_kills
 from llmjobs.manifest import BenchmarkSpec, EvalSection, Manifest, ModelSpec
-from llmjobs.manifest.engines import engine_name
+from llmjobs.manifest.engine_names import engine_name
 from llmjobs.manifest.matrix import MatrixSection, Precision, spec_at
 from llmjobs.quantization import METHODS
 from llmjobs.terminal_text import plural

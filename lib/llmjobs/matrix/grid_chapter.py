@@ -12,21 +12,9 @@ from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Headi
 from llmjobs.report.figure_style import place_labels, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import FAR_APART, LONG_ENOUGH_S
+from llmjobs.report.numbers import count, decimal, interval, percent, plain_p, points, ratio, seconds, size
 from llmjobs.report.sections import cost as plots
-from llmjobs.report.wording import (
-    DASH,
-    all_of,
-    count,
-    decimal,
-    interval,
-    listed,
-    percent,
-    plain_p,
-    points,
-    ratio,
-    seconds,
-    size,
-)
+from llmjobs.report.wording import DASH, all_of, listed
 from llmjobs.report.write.notes import TIMINGS
 from llmjobs.statistics.paired import difference_from_counts, simultaneous_level
 

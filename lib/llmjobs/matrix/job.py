@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.engines.adapters import settings_of
+from llmjobs.engines.machine_probe import Layer, Machine, probe_machine
 from llmjobs.engines.registry import engine_of, prefetch
-from llmjobs.engines.trials import Layer, Machine, probe_machine
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task, make_tasks, write_docs
 from llmjobs.machine.child import (

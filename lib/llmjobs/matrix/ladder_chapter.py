@@ -8,19 +8,9 @@ from llmjobs.matrix.ladder import Ladder, Rung
 from llmjobs.records import DONE, CellResult
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
+from llmjobs.report.numbers import count, decimal, interval, percent, plain_p, points, seconds, size
 from llmjobs.report.sections import cost as plots
-from llmjobs.report.wording import (
-    DASH,
-    count,
-    decimal,
-    interval,
-    listed,
-    percent,
-    plain_p,
-    points,
-    seconds,
-    size,
-)
+from llmjobs.report.wording import DASH, listed
 from llmjobs.report.write.notes import TIMINGS
 
 SOURCES = {"text": "the text", "prompts": "the prompts"}

@@ -2,5 +2,5 @@
 
 Read in this order: ``questions`` (what is asked), ``judging`` (one judgment), ``tasks`` and ``job`` (the run),
 ``fastchat`` (imported files), then the analysis: ``scores`` and ``agreement``, ``summary`` and ``chapter``.
-``failed_calls`` and ``chat.paid_calls`` make sure that no call to an endpoint is paid twice or exceeds the limit.
+``ask_again`` and ``chat.endpoint_backend`` make sure that no call to an endpoint is paid twice or exceeds the limit.
 """

@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from llmjobs.mtbench.tasks import AgentTask, Bench, JudgeTask
 
 
-TIMES_ASKED = 2
-"""How often a judge is asked for one judgment: once, and again if nothing can be read."""
-REMINDER = {
-    "single": "Your rating could not be read. Write only the rating from 1 to 10 in double brackets, like this: [[4]]",
-    "pairwise": "Your verdict could not be read. Write only [[A]], [[B]] or [[C]].",
-}
-"""What a judge is told when it is asked again."""
 FAILED_IN_A_ROW = 3
 """After this many consecutive questions without an answer, a unit ends and the rest is not sent to the server."""
 

@@ -11,21 +11,10 @@ from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
+from llmjobs.report.numbers import count, decimal, interval, p_value, percent, plain_p
 from llmjobs.report.read.json_files import read_lines
 from llmjobs.report.study import RawRun
-from llmjobs.report.wording import (
-    DASH,
-    count,
-    decimal,
-    interval,
-    listed,
-    p_value,
-    percent,
-    plain_p,
-    plural,
-    sentence,
-    word,
-)
+from llmjobs.report.wording import DASH, listed, plural, sentence, word
 from llmjobs.report.write.notes import QUALITY
 
 # The judges: share of readable judgments, agreement, biases, imported files.

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 import click
 
-from llmjobs.calls.endpoint import Lookahead
+from llmjobs.calls.client import Lookahead
 from llmjobs.calls.spending import BYTES_A_TOKEN, Rate, Spending
 from llmjobs.chat.agent import Agent, Reply
 from llmjobs.chat.backend import MessageTooLongError, Sampling
@@ -21,7 +21,7 @@ from llmjobs.clocks import DeviceClock, measured
 from llmjobs.engines.registry import devices
 from llmjobs.errors import AnswerError, CallError, ContextFullError, DataError, LlmjobsError, UnavailableError
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.manifest.endpoints import EndpointLimits, Price
+from llmjobs.manifest.endpoint_limits import EndpointLimits, Price
 from llmjobs.manifest.mtbench import JudgeSpec
 from llmjobs.mtbench.ask_again import FAILED_IN_A_ROW, ask_again, failed_call, failed_calls, what_failed
 from llmjobs.mtbench.fastchat import answer_lines, pair_lines, single_lines
@@ -33,10 +33,11 @@ from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_benc
 from llmjobs.records import AnswerRecord, Judgment, as_records
 from llmjobs.run_study import run_study
 from llmjobs.work import cursor as cursors
+from llmjobs.work.call_journal import spent_calls
 from llmjobs.work.cursor import progress_of
 from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import ERROR_FILE, RECORDS, Revisions, RunFolder, run_date
-from llmjobs.work.journal import Record, encode, read_records, spent_calls
+from llmjobs.work.journal import Record, encode, read_records
 from llmjobs.work.run import OnRecords
 from llmjobs.work.units import Saved, Step, Unit, Work
 

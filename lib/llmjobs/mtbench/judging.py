@@ -15,10 +15,20 @@ from typing import Any, Protocol
 from llmjobs.benchmarks.rows import read_rows
 from llmjobs.chat.backend import MessageTooLongError
 from llmjobs.errors import AnswerError, CallError, ContextFullError, DataError, UnavailableError
-from llmjobs.mtbench.ask_again import REMINDER, TIMES_ASKED
 from llmjobs.mtbench.fastchat import combine
 from llmjobs.mtbench.questions import Question
-from llmjobs.work.journal import encode
+from llmjobs.work.journal import Record, encode
+
+TIMES_ASKED = 2
+"""How often a judge is asked for one judgment: once, and again if nothing can be read."""
+
+
+REMINDER = {
+    "single": "Your rating could not be read. Write only the rating from 1 to 10 in double brackets, like this: [[4]]",
+    "pairwise": "Your verdict could not be read. Write only [[A]], [[B]] or [[C]].",
+}
+"""What a judge is told when it is asked again."""
+
 
 OWN_FILE = Path(__file__).parent / "data" / "judge_prompts.jsonl"
 BASES = {("single", False): "single-v1", ("single", True): "single-math-v1"} | {
@@ -140,8 +150,6 @@ def read_verdict(text: str) -> str | None:
 
 
 # One judgment: the prompt is filled, the judge asked, the rating read, asked again once where it cannot be read.
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmjobs.calls.parameters import LEFT_OUT
+from llmjobs.calls.refused_parameters import LEFT_OUT
 from llmjobs.calls.spending import Spending, spending_lines
 from llmjobs.errors import printable
 from llmjobs.mtbench import agreement, scores

@@ -11,8 +11,8 @@ from llmjobs.manifest import Manifest
 from llmjobs.prepare import doctor_machine as devices
 from llmjobs.prepare import doctor_machine as machine
 from llmjobs.prepare import doctor_network as hub
-from llmjobs.prepare.doctor_checks import Check, CheckFunction, Checkup, run_check, to_json
 from llmjobs.prepare.doctor_network import check_endpoints
+from llmjobs.prepare.doctor_result import Check, CheckFunction, Checkup, run_check, to_json
 from llmjobs.terminal_text import plural
 
 CHECKS: tuple[CheckFunction, ...] = (

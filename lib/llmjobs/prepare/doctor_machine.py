@@ -16,15 +16,15 @@ from packaging.requirements import Requirement
 
 from llmjobs import __version__
 from llmjobs.clocks import cpu_step_s
-from llmjobs.engines.trials import Verdict, probe_machine
+from llmjobs.engines.machine_probe import Verdict, probe_machine
 from llmjobs.environment import cpu_name
 from llmjobs.errors import DataError, LlmjobsError
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
-from llmjobs.manifest.engines import ENGINES, PACKAGES, engine_name
+from llmjobs.manifest.engine_names import ENGINES, PACKAGES, engine_name
 from llmjobs.matrix.cells import Cell, make_cells
 from llmjobs.memory import available_bytes, memory_bytes
-from llmjobs.prepare.doctor_checks import Check, Checkup, asked_of, layer_of
+from llmjobs.prepare.doctor_result import Check, Checkup, asked_of, layer_of
 from llmjobs.quantization import METHODS
 from llmjobs.terminal_text import gib, plural
 

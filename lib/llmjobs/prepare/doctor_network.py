@@ -17,7 +17,7 @@ from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
 from llmjobs.manifest.mtbench import JudgeSpec
-from llmjobs.prepare.doctor_checks import Check, Checkup, asked_of
+from llmjobs.prepare.doctor_result import Check, Checkup, asked_of
 
 ANSWER_S = 5.0
 OFFLINE = "HF_HUB_OFFLINE is set"

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.engines.locate import Located
+from llmjobs.engines.pass_time import PassTime
 from llmjobs.engines.registry import engine_of, locate, weight_file_bytes
-from llmjobs.engines.speed import PassTime
-from llmjobs.engines.trials import Known
+from llmjobs.engines.trial_cache import Known
 from llmjobs.errors import LlmjobsError
 from llmjobs.eval.tasks import Task
 from llmjobs.fetch import adapter_item, model_item
+from llmjobs.hub.explain import GATED
 from llmjobs.manifest import ModelSpec
-from llmjobs.manifest.engines import engine_name
+from llmjobs.manifest.engine_names import engine_name
 from llmjobs.memory import memory_bytes
 from llmjobs.prepare.doctor_network import OFFLINE
 from llmjobs.prepare.plan_tokens import ROWS_AT_ONCE, TokenCount, TokenCounter
@@ -156,7 +157,7 @@ def _find_size(plan: ModelPlan, spec: ModelSpec, silent: str | None) -> None:
     try:
         item, adapter = model_item(spec), adapter_item(spec)
     except LlmjobsError as error:
-        plan.gated = " is gated " in str(error)
+        plan.gated = GATED in str(error)
         raise
     if adapter is not None:
         plan.download_bytes, plan.missing_bytes = adapter.total_bytes, adapter.missing_bytes

@@ -14,17 +14,16 @@ from typing import Any
 
 from llmjobs import disk
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
-from llmjobs.benchmarks.requests import Prompt
+from llmjobs.benchmarks.scoring_requests import Prompt
 from llmjobs.calls.spending import BYTES_A_TOKEN
+from llmjobs.engines.batches import plan_unit
 from llmjobs.engines.locate import Located
-from llmjobs.engines.plan import plan_unit
 from llmjobs.engines.protocol import prefix_token_id
 from llmjobs.engines.registry import engine_of
-from llmjobs.engines.trials import cache_folder
+from llmjobs.engines.trial_cache import cache_folder
 from llmjobs.errors import LlmjobsError, RunFolderError
-from llmjobs.eval.ask_again import make_spending
 from llmjobs.eval.job import DOCS_A_STEP
-from llmjobs.eval.tasks import Task
+from llmjobs.eval.tasks import Task, make_spending
 from llmjobs.manifest import EvalSection, ModelSpec
 
 VERSION = 4

@@ -60,7 +60,7 @@ class Method:
     stored_count: Callable[[Any], int] = _plain_count
     """Number of weights in a loaded tensor."""
     finish: Callable[[Any], bool] | None = None
-    """For a loaded layer: does to its weights what its first pass would do. Returns whether there was anything to do."""
+    """Does to a loaded layer's weights what its first pass would do. Returns whether there was anything to do."""
 
     def require(self) -> None:
         """Import the package.

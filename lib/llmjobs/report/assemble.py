@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from llmjobs.errors import DataError
-from llmjobs.report.columns import (
+from llmjobs.report.benchmark_table import (
     Candidate,
     Key,
     build_benchmark,

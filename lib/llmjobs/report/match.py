@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from llmjobs.report.columns import Candidate, Key, fold
+from llmjobs.report.benchmark_table import Candidate, Key, fold
 from llmjobs.report.read.scored import LETTERS
 from llmjobs.report.study import Answer, Question
 from llmjobs.terminal_text import agree, plural

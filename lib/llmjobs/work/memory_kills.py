@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llmjobs.engines.plan import UnitPlan
+from llmjobs.engines.batches import UnitPlan
 from llmjobs.errors import ModelError
 from llmjobs.machine.child import boot_id, oom_kills, own_oom_kills
 from llmjobs.work.units import Saved

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from llmjobs.benchmarks.requests import Prompt
-from llmjobs.calls.answer import Answer
-from llmjobs.calls.endpoint import Endpoint, WholeAnswers
+from llmjobs.benchmarks.scoring_requests import Prompt
+from llmjobs.calls.client import Endpoint, WholeAnswers
 from llmjobs.calls.event_stream import CHAT, PLAIN
+from llmjobs.calls.request import Answer
 from llmjobs.calls.spending import PaidCalls, most_prompt_tokens
 from llmjobs.engines.endpoint.logprobs import (
     ScoredAnswer,

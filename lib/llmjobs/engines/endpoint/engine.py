@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from llmjobs.calls.answer import Answer
-from llmjobs.calls.endpoint import Endpoint, EndpointAddress
+from llmjobs.calls.client import Endpoint, EndpointAddress
 from llmjobs.calls.event_stream import MODELS, open_completion
+from llmjobs.calls.request import Answer
 from llmjobs.calls.spending import PaidCalls
 from llmjobs.clocks import DeviceClock
 from llmjobs.engines.endpoint.ask import Client

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmjobs.calls.endpoint import Lookahead
+from llmjobs.calls.client import Lookahead
 from llmjobs.engines.endpoint.ask import Call, Client, FailedInARow, is_final
 from llmjobs.engines.protocol import Asked, Generation
 from llmjobs.errors import AnswerError, ContextFullError, UnavailableError

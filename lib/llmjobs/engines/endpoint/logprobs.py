@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmjobs.calls.answer import Answer
 from llmjobs.calls.event_stream import NotCompletionError
+from llmjobs.calls.request import Answer
 from llmjobs.errors import LlmjobsError
 
 

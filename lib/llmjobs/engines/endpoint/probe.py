@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmjobs.benchmarks.requests import Prompt, Request
+from llmjobs.benchmarks.scoring_requests import Prompt, Request
 from llmjobs.engines.endpoint.ask import UNREAD, Call, Client
 from llmjobs.engines.endpoint.logprobs import Tail, UnprovenError
 from llmjobs.errors import ContextFullError, ModelError, RefusedCallError

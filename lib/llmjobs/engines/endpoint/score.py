@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.calls.endpoint import Lookahead
+from llmjobs.benchmarks.scoring_requests import Request, Score
+from llmjobs.calls.client import Lookahead
+from llmjobs.engines.batches import Batch, UnitPlan
 from llmjobs.engines.endpoint.ask import UNREAD, Client, FailedInARow, is_final
 from llmjobs.engines.endpoint.logprobs import Tail, option_values
 from llmjobs.engines.endpoint.probe import REMEDY, Way, ask_whole, find_way
-from llmjobs.engines.plan import Batch, UnitPlan
+from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
-from llmjobs.engines.speed import Budget
 from llmjobs.errors import AnswerError, ContextFullError, ModelError, UnavailableError
 
 log = logging.getLogger(__name__)

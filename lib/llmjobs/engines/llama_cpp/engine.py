@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from llmjobs.clocks import DeviceClock
-from llmjobs.engines.llama_cpp import NOT_FINITE, find
-from llmjobs.engines.llama_cpp.find import local_path, locate, wanted_files
+from llmjobs.engines.llama_cpp import NOT_FINITE
 from llmjobs.engines.llama_cpp.gguf import part_paths
+from llmjobs.engines.llama_cpp.locate import fetch, first_part, hub_name, in_cache, local_path, locate, wanted_files
 from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import DEFAULT_LENGTH, ChatModel, Generator, ProbeResult, Scorer, Warn
 from llmjobs.engines.speed import Speed
@@ -197,7 +197,7 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> LlamaEngine:
     if located.is_local:
         checked_headers(spec.name, Path(located.source))
     library()  # before gigabytes are fetched
-    path = find.fetch(spec, located)
+    path = fetch(spec, located)
     return LlamaEngine(load(spec, located, path, thread_count(threads)))
 
 
@@ -212,13 +212,13 @@ def thread_count(threads: int | str) -> int:
 
 def repository(spec: ModelSpec) -> str:
     """``OWNER/NAME`` of an id that may end in ``:Q4_K_M``."""
-    named = find.hub_name(spec.id)
+    named = hub_name(spec.id)
     return named.repo if named else spec.id
 
 
 def is_cached(spec: ModelSpec, revision: str) -> bool:
     """Whether the cache has the file that an id names, including all parts of a split one."""
-    return find.in_cache(spec, revision) is not None
+    return in_cache(spec, revision) is not None
 
 
 def check_cached(spec: ModelSpec, folder: Path) -> None:
@@ -227,7 +227,7 @@ def check_cached(spec: ModelSpec, folder: Path) -> None:
 
 def check_repository(spec: ModelSpec, commit: str) -> None:
     """Refuse a repository without the requested GGUF file."""
-    named = find.hub_name(spec.id)
+    named = hub_name(spec.id)
     if named is None:
         raise ModelError(f"{spec.name}: {spec.id} is not a name on the hub")
     wanted_files(spec, inspect("model", named.repo, commit))
@@ -254,13 +254,13 @@ def devices() -> list[str]:
 
 def weight_files(located: Located) -> list[Path]:
     """The file and its other parts, if they are on this machine."""
-    path = find.first_part(located)
+    path = first_part(located)
     return part_paths(path) if path else []
 
 
 def ensure_files(spec: ModelSpec, located: Located) -> None:
     """Fetch the file, if it is not in the cache."""
-    find.fetch(spec, located)
+    fetch(spec, located)
 
 
 def clock(device: str) -> DeviceClock | None:
@@ -303,7 +303,7 @@ def context_length(spec: ModelSpec, located: Located) -> int:
 
 
 def _here(spec: ModelSpec, located: Located) -> Path:
-    path = find.first_part(located)
+    path = first_part(located)
     if path is None:
         raise ModelError(f"{spec.name}: its GGUF file is not on this machine yet; run 'llmjobs fetch MANIFEST'")
     return path
@@ -314,8 +314,8 @@ def forecast(
 ) -> dict[str, Any]:
     """Sizes from the header, and speed from the file itself, measured in a child process."""
     from llmjobs.engines.llama_cpp import load
+    from llmjobs.engines.llama_cpp.crash_test import special_kernels
     from llmjobs.engines.llama_cpp.forecast import shapes_of
-    from llmjobs.engines.llama_cpp.trial import special_kernels
 
     path = _here(spec, located)
     headers = load.checked_headers(spec.name, path)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmjobs.engines.generation import Row, next_tokens
 from llmjobs.engines.llama_cpp.context import Context, ContextSettings, Logits
 from llmjobs.engines.llama_cpp.load import LoadedModel
 from llmjobs.engines.protocol import Asked, Generation, ProbeResult, Warn
+from llmjobs.engines.reply_row import Row
+from llmjobs.engines.sampling import next_tokens
 from llmjobs.engines.speed import Run, Speed, measure_each
 from llmjobs.errors import ModelError
 

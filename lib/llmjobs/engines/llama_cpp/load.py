@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.engines.llama_cpp.context import ContextSettings
+from llmjobs.engines.llama_cpp.crash_test import special_kernels
 from llmjobs.engines.llama_cpp.gguf import (
     Header,
     check_causal,
@@ -19,7 +20,6 @@ from llmjobs.engines.llama_cpp.gguf import (
 )
 from llmjobs.engines.llama_cpp.library import LOG, library, load_weights, refusal, vocabulary_of
 from llmjobs.engines.llama_cpp.tokenizer import GgufTokenizer
-from llmjobs.engines.llama_cpp.trial import special_kernels
 from llmjobs.engines.locate import Located
 from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.errors import ModelError

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmjobs.benchmarks.requests import Request, Score
+from llmjobs.benchmarks.scoring_requests import Request, Score
+from llmjobs.engines.batches import Batch, Reading, Segment, UnitPlan
 from llmjobs.engines.llama_cpp import NOT_FINITE
 from llmjobs.engines.llama_cpp.context import (
     CPU_BATCH_TOKENS,
@@ -18,10 +19,9 @@ from llmjobs.engines.llama_cpp.context import (
     Logits,
 )
 from llmjobs.engines.llama_cpp.load import LoadedModel
-from llmjobs.engines.plan import Batch, Reading, Segment, UnitPlan
+from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
-from llmjobs.engines.scorer import PATHS, TOGETHER, PathScorer, choose_path
-from llmjobs.engines.speed import Budget
+from llmjobs.engines.scoring_paths import PATHS, TOGETHER, PathScorer, choose_path
 from llmjobs.errors import ModelError
 
 log = logging.getLogger(__name__)

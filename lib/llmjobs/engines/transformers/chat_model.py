@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from llmjobs.engines.chat_state import DrawnAnswer, KeptTokens
 from llmjobs.engines.protocol import Sampling
-from llmjobs.engines.transformers.decoding import Steps, finite_rows, prepare, start, why_not_finite
+from llmjobs.engines.transformers.decode_steps import Steps, finite_rows, prepare, start, why_not_finite
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import accepted_arguments, cache_argument
 from llmjobs.engines.transformers.generate import end_tokens, processor_names

@@ -78,7 +78,7 @@ class TransformersEngine:
     @property
     def not_finite_reason(self) -> str:
         """The likely cause of NaN, derived from the weights."""
-        from llmjobs.engines.transformers.decoding import why_not_finite
+        from llmjobs.engines.transformers.decode_steps import why_not_finite
 
         return why_not_finite(self.loaded.model)
 

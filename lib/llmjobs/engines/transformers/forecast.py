@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import torch
 
+from llmjobs.engines.pass_time import PassTime
 from llmjobs.engines.protocol import DEFAULT_LENGTH
-from llmjobs.engines.speed import PassTime
-from llmjobs.engines.transformers.budget import PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
+from llmjobs.engines.transformers.batch_size import PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import (
     device_name,
     dtype_remark,
@@ -27,10 +27,7 @@ from llmjobs.engines.transformers.device import (
     set_threads,
 )
 from llmjobs.engines.transformers.first_layers import TRIED_TOKENS, pass_of
-from llmjobs.engines.transformers.model_files import checked_config
-from llmjobs.engines.transformers.probe import FEW_TOKENS
-from llmjobs.engines.transformers.shapes import Shapes, as_stored_bytes, model_shapes, on_meta, whole_weight_bytes
-from llmjobs.engines.transformers.stand_in import (
+from llmjobs.engines.transformers.made_up_layers import (
     DECODED,
     LARGE_LAYER_BYTES,
     Unit,
@@ -43,6 +40,9 @@ from llmjobs.engines.transformers.stand_in import (
     score_once,
     scoring_path,
 )
+from llmjobs.engines.transformers.model_files import checked_config
+from llmjobs.engines.transformers.probe import FEW_TOKENS
+from llmjobs.engines.transformers.shapes import Shapes, as_stored_bytes, model_shapes, on_meta, whole_weight_bytes
 from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.machine.child import Reporter, serve
 from llmjobs.memory import WATCH, Resident, available_bytes, current_anon_bytes, resident

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmjobs.engines.generation import Row, next_tokens
 from llmjobs.engines.protocol import Asked, Generation, Sampling
+from llmjobs.engines.reply_row import Row
+from llmjobs.engines.sampling import next_tokens
 from llmjobs.engines.speed import Run, Speed, measure_each
-from llmjobs.engines.transformers.decoding import (
+from llmjobs.engines.transformers.decode_steps import (
     PATHS,
     Prefix,
     finite_rows,

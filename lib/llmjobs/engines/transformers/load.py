@@ -27,7 +27,7 @@ from llmjobs.engines.transformers.device import (
     resolve_dtype,
 )
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers
-from llmjobs.engines.transformers.fit import check_fit
+from llmjobs.engines.transformers.fits_in_memory import check_fit
 from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
     check_layers,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from llmjobs.engines.plan import Batch, Segment, Tokens, UnitPlan
+from llmjobs.engines.batches import Batch, Segment, Tokens, UnitPlan
 
 Kernel = Callable[..., tuple[Tensor, Tensor]]
 

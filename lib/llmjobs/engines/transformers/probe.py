@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.plan import Option, UnitPlan, plan_unit
+from llmjobs.benchmarks.scoring_requests import Request, Score
+from llmjobs.engines.batches import Option, UnitPlan, plan_unit
 from llmjobs.engines.protocol import ProbeResult
-from llmjobs.engines.transformers.decoding import PATHS, Prefix, refuses, start
+from llmjobs.engines.transformers.decode_steps import PATHS, Prefix, refuses, start
 from llmjobs.engines.transformers.device import is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import Model, padded_logits

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.plan import Batch, Reading, UnitPlan
+from llmjobs.benchmarks.scoring_requests import Request, Score
+from llmjobs.engines.batches import Batch, Reading, UnitPlan
+from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.protocol import Extent, ProbeResult
-from llmjobs.engines.scorer import PathScorer
-from llmjobs.engines.speed import Budget
-from llmjobs.engines.transformers.budget import FEW_S, PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
+from llmjobs.engines.scoring_paths import PathScorer
+from llmjobs.engines.transformers.batch_size import FEW_S, PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import (

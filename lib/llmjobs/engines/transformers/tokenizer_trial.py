@@ -13,13 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llmjobs.engines.transformers.tokenizer_child import LIMIT, MEMORY, ROOM_BYTES
+from llmjobs.engines.transformers.tokenizer_trial_child import LIMIT, MEMORY, ROOM_BYTES
 from llmjobs.errors import ModelError
 from llmjobs.redaction import without_secrets
 
 TRIAL_S = 60.0
 """The largest tokenizers (35 MiB) take about two seconds."""
-CHILD = "llmjobs.engines.transformers.tokenizer_child"
+CHILD = "llmjobs.engines.transformers.tokenizer_trial_child"
 FILE = "tokenizer.json"
 REMEDY = "use the tokenizer files from the original model, or another model"
 

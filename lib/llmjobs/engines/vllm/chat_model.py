@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmjobs.benchmarks.requests import common_length
+from llmjobs.benchmarks.scoring_requests import common_length
 from llmjobs.engines.protocol import Sampling
 from llmjobs.engines.vllm import NOT_FINITE
 from llmjobs.engines.vllm.generate import sampling_parameters

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from llmjobs.engines.generation import Row
 from llmjobs.engines.protocol import Asked, Generation, ProbeResult, Sampling, Warn
+from llmjobs.engines.reply_row import Row
 from llmjobs.engines.speed import Run, Speed, measure_each
 from llmjobs.engines.vllm.load import LoadedModel
 from llmjobs.engines.vllm.prefix_cache import PrefixCache, Tokens, shared_prefix

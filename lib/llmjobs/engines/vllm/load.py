@@ -16,7 +16,7 @@ import torch
 from llmjobs.engines.locate import Located, files_of
 from llmjobs.engines.protocol import DEFAULT_LENGTH, Description
 from llmjobs.engines.transformers.device import dtype_remark, resolve_dtype, set_threads
-from llmjobs.engines.transformers.fit import check_fit
+from llmjobs.engines.transformers.fits_in_memory import check_fit
 from llmjobs.engines.transformers.load import load_tokenizer
 from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (

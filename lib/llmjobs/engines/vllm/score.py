@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmjobs.benchmarks.requests import ModelInput, Request, Score
-from llmjobs.engines.plan import Batch, Option, UnitPlan
+from llmjobs.benchmarks.scoring_requests import ModelInput, Request, Score
+from llmjobs.engines.batches import Batch, Option, UnitPlan
+from llmjobs.engines.pass_time import Budget, PassTime
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
-from llmjobs.engines.scorer import PATHS, TOGETHER, PathScorer, choose_path
-from llmjobs.engines.speed import Budget, PassTime
+from llmjobs.engines.scoring_paths import PATHS, TOGETHER, PathScorer, choose_path
 from llmjobs.engines.vllm.load import LoadedModel
 from llmjobs.engines.vllm.prefix_cache import PREFIX_ONLY, PrefixCache, Tokens, shared_prefix
 from llmjobs.errors import ModelError

@@ -24,7 +24,7 @@ from llmjobs.report.blocks import AnsweredQuestion, Block, Figure, Finding, Head
 from llmjobs.report.figure_style import BLUE, ORANGE
 from llmjobs.report.pdf import styles
 from llmjobs.report.pdf.tables import table_flowables
-from llmjobs.report.pdf.text import Span, Text
+from llmjobs.report.pdf.text_flowable import Span, Text
 from llmjobs.report.pdf.vector import Drawing, Plot
 from llmjobs.report.text.fonts import register_fonts
 from llmjobs.report.text.shaping import draw_line, letters_of, text_width

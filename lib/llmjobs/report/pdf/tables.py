@@ -9,7 +9,7 @@ from reportlab.platypus import CondPageBreak, Flowable, LongTable
 
 from llmjobs.report.blocks import Align, Column, Table
 from llmjobs.report.pdf.styles import CELL, MUTED_INK, NOTE, RULE_INK, TABLE_TITLE, TEXT_INK, WIDTH
-from llmjobs.report.pdf.text import PIECES, Text
+from llmjobs.report.pdf.text_flowable import PIECES, Text
 from llmjobs.report.text.fonts import Face
 from llmjobs.report.text.shaping import text_width
 

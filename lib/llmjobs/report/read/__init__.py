@@ -5,9 +5,9 @@ from pathlib import Path
 
 from llmjobs.errors import DataError, plain_reason
 from llmjobs.report.read import helm, inspect_log, lm_eval
+from llmjobs.report.read.csv_or_jsonl import read_table
 from llmjobs.report.read.json_files import MALFORMED, read_text
 from llmjobs.report.read.run_folder import is_run_folder, read_run_folder
-from llmjobs.report.read.table import read_table
 from llmjobs.report.study import RawRun
 
 HINTS = {

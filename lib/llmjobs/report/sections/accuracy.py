@@ -24,23 +24,9 @@ from llmjobs.report.measure.accuracy import (
     subjects_together,
 )
 from llmjobs.report.measure.overlap import leading_group, representatives
+from llmjobs.report.numbers import count, decimal, interval, p_value, percent, points
 from llmjobs.report.study import Benchmark
-from llmjobs.report.wording import (
-    DASH,
-    TOGETHER,
-    all_of,
-    count,
-    decimal,
-    each_other,
-    interval,
-    listed,
-    p_value,
-    percent,
-    plural,
-    points,
-    sentence,
-    word,
-)
+from llmjobs.report.wording import DASH, TOGETHER, all_of, each_other, listed, plural, sentence, word
 from llmjobs.statistics.calibration import Calibration
 
 MOST_LINES, CUT_LINES, MOST_COLUMNS, MOST_DOTS = 20, 12, 26, 3

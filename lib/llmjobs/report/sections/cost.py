@@ -14,22 +14,9 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import ModelAccuracy
 from llmjobs.report.measure.cost import recommend, spent, time_factor
 from llmjobs.report.measure.overlap import leading_group
+from llmjobs.report.numbers import count, decimal, interval, percent, points, ratio, seconds, size
 from llmjobs.report.study import Cost, Entry
-from llmjobs.report.wording import (
-    DASH,
-    TOGETHER,
-    all_of,
-    count,
-    decimal,
-    interval,
-    listed,
-    percent,
-    plural,
-    points,
-    ratio,
-    seconds,
-    size,
-)
+from llmjobs.report.wording import DASH, TOGETHER, all_of, listed, plural
 from llmjobs.report.write.notes import MACHINES, TIMINGS
 
 MOST_NAMES = 24

@@ -27,20 +27,9 @@ from llmjobs.report.figure_style import name_width, short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
 from llmjobs.report.measure.overlap import MODELS, SETTINGS, Pair
+from llmjobs.report.numbers import count, interval, percent, plain_p, points, ratio
 from llmjobs.report.study import Benchmark, Entry
-from llmjobs.report.wording import (
-    TOGETHER,
-    count,
-    interval,
-    listed,
-    percent,
-    plain_p,
-    plural,
-    points,
-    ratio,
-    sentence,
-    word,
-)
+from llmjobs.report.wording import TOGETHER, listed, plural, sentence, word
 from llmjobs.statistics.paired import simultaneous_level, smallest_difference
 
 # Each pair is drawn as a line, or all as a matrix if there are many.

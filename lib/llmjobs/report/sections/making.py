@@ -8,8 +8,9 @@ from typing import Any
 from llmjobs.report.blocks import Block, Column, Content, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import ALL_DRAWS
+from llmjobs.report.numbers import count, percent, size
 from llmjobs.report.study import Entry, RawRun, Study
-from llmjobs.report.wording import DASH, count, percent, plural, size
+from llmjobs.report.wording import DASH, plural
 
 SHOWN_NOTICES = 60
 SHOWN_CHARACTERS = 300

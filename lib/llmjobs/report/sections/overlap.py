@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure as Plot
 
-from llmjobs.report import figure_style, wording
+from llmjobs.report import figure_style, numbers
 from llmjobs.report.blocks import (
     AnsweredQuestion,
     Block,
@@ -32,23 +32,10 @@ from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import faulty_columns
 from llmjobs.report.measure.overlap import Overlap, PairOverlap, measure_overlap
+from llmjobs.report.numbers import count, decimal, interval, p_value, percent, plain_p, points
 from llmjobs.report.sections.differences import name_both
 from llmjobs.report.study import Benchmark
-from llmjobs.report.wording import (
-    DASH,
-    all_of,
-    count,
-    decimal,
-    interval,
-    listed,
-    p_value,
-    percent,
-    plain_p,
-    plural,
-    points,
-    sentence,
-    word,
-)
+from llmjobs.report.wording import DASH, all_of, listed, plural, sentence, word
 from llmjobs.report.write.notes import SAME
 from llmjobs.statistics.intervals import Interval
 
@@ -323,10 +310,10 @@ def _missed(measures: Measures, name: str, found: Overlap) -> list[Block]:
     who = all_of(models) + " models"
     text = (
         f"{who.capitalize()} miss {count(everyone)} of {plural(total, 'question')} ({percent(everyone / total)});"
-        f" {wording.expected(float(found.expected[-1]))} would be expected if mistakes were independent within each"
+        f" {numbers.expected(float(found.expected[-1]))} would be expected if mistakes were independent within each"
         f" subject: {_beyond(found.excess)} ({p_value(found.all_p)}, permutation within subjects)."
         f" {sentence(who)} are right on {count(int(found.missed_by[0]))}, where"
-        f" {wording.expected(float(found.expected[0]))} would be expected.{one_each}"
+        f" {numbers.expected(float(found.expected[0]))} would be expected.{one_each}"
     )
     caption = (
         "Questions by the number of models that miss them, and the numbers expected if mistakes were independent. More"
@@ -466,7 +453,7 @@ def _beyond(excess: Interval) -> str:
     ends = " to ".join(decimal(end, 0 if abs(excess.value) >= 10 else 1) for end in excess[1:])
     if abs(excess.value) < 0.05:
         return f"as many as that (95% interval of the difference: {ends})"
-    size = wording.expected(abs(excess.value))
+    size = numbers.expected(abs(excess.value))
     return f"{size} {'more' if excess.value >= 0 else 'fewer'} than that (95% interval of the difference: {ends})"
 
 
@@ -477,11 +464,11 @@ def _findings(measures: Measures, found: Overlap) -> list[Finding]:
         text = f"On {name}, no model misses any of the {plural(total, 'question')}: there are no mistakes to compare."
         return [Finding("0", text, 90)]
     who = f"{all_of(models)} models"
-    expected = wording.expected(float(found.expected[-1]))
+    expected = numbers.expected(float(found.expected[-1]))
     letters = (
         ""
         if math.isnan(found.letter_expected)
-        else f" (within each subject and right letter, {wording.expected(found.letter_expected)})"
+        else f" (within each subject and right letter, {numbers.expected(found.letter_expected)})"
     )
     text = (
         f"On {name}, {who} miss {count(everyone)} of {plural(total, 'question')}. If mistakes were independent within"
@@ -542,7 +529,7 @@ def _faulty(measures: Measures, found: Overlap) -> str:
     return (
         f" Of the {count(len(found.all_missed))}, {count(among)} have a label marked as faulty. Without all"
         f" {count(len(faulty))} faulty questions, {count(int(again.missed_by[-1]))} of {count(len(again.columns))} are"
-        f" missed, expected {wording.expected(float(again.expected[-1]))} ({p_value(again.all_p)})."
+        f" missed, expected {numbers.expected(float(again.expected[-1]))} ({p_value(again.all_p)})."
     )
 
 

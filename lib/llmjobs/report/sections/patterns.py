@@ -25,24 +25,9 @@ from llmjobs.report.figure_style import short_names
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.overlap import representatives
 from llmjobs.report.measure.patterns import ModelPatterns
+from llmjobs.report.numbers import count, decimal, interval, p_value, percent, plain_p, points
 from llmjobs.report.study import Benchmark
-from llmjobs.report.wording import (
-    DASH,
-    all_of,
-    any_of,
-    count,
-    decimal,
-    interval,
-    listed,
-    p_value,
-    percent,
-    plain_p,
-    plural,
-    points,
-    sentence,
-    strength,
-    word,
-)
+from llmjobs.report.wording import DASH, all_of, any_of, listed, plural, sentence, strength, word
 from llmjobs.report.write.notes import PATTERNED
 from llmjobs.statistics.intervals import Interval
 

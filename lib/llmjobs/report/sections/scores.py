@@ -3,7 +3,8 @@
 from llmjobs.report.blocks import Block, Column, Content, Finding, Prose, Section, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.scores import MetricScores
-from llmjobs.report.wording import count, interval, percent, plural, points
+from llmjobs.report.numbers import count, interval, percent, points
+from llmjobs.report.wording import plural
 
 INTRO = (
     "A mean score includes partial credit: an answer is worth between 0 and 1. Its interval is Student's t, for other"

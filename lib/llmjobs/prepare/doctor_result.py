@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llmjobs.engines.machine_probe import Layer, Machine
 from llmjobs.engines.registry import devices
-from llmjobs.engines.trials import Layer, Machine
 from llmjobs.errors import LlmjobsError, printable
 from llmjobs.fetch import walk
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.manifest.engines import engine_name
+from llmjobs.manifest.engine_names import engine_name
 from llmjobs.manifest.matrix import gguf_models
 from llmjobs.manifest.mtbench import RULE_JUDGE
 from llmjobs.redaction import redacted

@@ -44,6 +44,8 @@ def is_gguf(model_id: str) -> bool:
     return bool(_GGUF.search(model_id)) and not Path(model_id).expanduser().is_dir()
 
 
+OLLAMA, LM_STUDIO = STORES = ("ollama:", "lmstudio:")
+"""How the id of a GGUF file in the store of another program begins."""
 _GGUF = re.compile(
-    r"\.gguf$|[-_.]gguf(:[^/]*)?$|^(hf\.co/)?[\w.-]+/[\w.-]+:[\w./ +-]+$|^(ollama|lmstudio):", re.IGNORECASE
+    rf"\.gguf$|[-_.]gguf(:[^/]*)?$|^(hf\.co/)?[\w.-]+/[\w.-]+:[\w./ +-]+$|^({'|'.join(STORES)})", re.IGNORECASE
 )

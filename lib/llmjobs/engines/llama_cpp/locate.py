@@ -23,9 +23,9 @@ from llmjobs.hub.repositories import (
     repo_folder,
     resolve_model,
 )
+from llmjobs.manifest.engine_names import LM_STUDIO, OLLAMA
 from llmjobs.manifest.models import ModelSpec
 
-OLLAMA, LM_STUDIO = "ollama:", "lmstudio:"
 _NOT_THE_MODEL = ("mmproj", "imatrix")
 """Parts of the names of ``.gguf`` files that are not models."""
 _ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<which>[\w./ +-]+))?")

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmjobs.benchmarks.requests import Request
-from llmjobs.engines.plan import UnitPlan, plan_unit
+from llmjobs.benchmarks.scoring_requests import Request
+from llmjobs.engines.batches import UnitPlan, plan_unit
 from llmjobs.engines.transformers.generate import measure_speed, synchronize
 from llmjobs.engines.transformers.quantize import finish_layers, quantized_layer
 from llmjobs.engines.transformers.score import Scorer

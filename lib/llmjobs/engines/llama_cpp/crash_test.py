@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.engines.llama_cpp.gguf import Header, weights_by_format
-from llmjobs.engines.trials import Known
+from llmjobs.engines.trial_cache import Known
 from llmjobs.errors import ModelError
 from llmjobs.machine.child import Reporter, describe_end, run_child, serve
 
-MODULE = "llmjobs.engines.llama_cpp.trial"
+MODULE = "llmjobs.engines.llama_cpp.crash_test"
 KERNELS = "llama_cpp_kernels"
 TOKENS = (40, 1)
 """Tokens of the two passes, for kernels of many rows and of one."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from llmjobs.calls.answer import Answer
 from llmjobs.calls.event_stream import CHAT, StatusError, api_url
-from llmjobs.calls.parameters import Parameters
+from llmjobs.calls.refused_parameters import Parameters
+from llmjobs.calls.request import Answer
 from llmjobs.calls.retry import EmptyAnswerError, Failure, RetryPolicy, classify
 from llmjobs.errors import (
     CallError,

@@ -4,11 +4,9 @@ A reply ends at an end token, a stop string, or the maximum number of new tokens
 row of a batch has separate settings and random numbers.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from llmjobs.engines.protocol import Asked, Generation, Sampling
 from llmjobs.stop_strings import before_stop, stop_place, tail_tokens
@@ -79,32 +77,3 @@ class Row:
             error=self.error,
             thinking_cut=bool(self.thinking and self.thinking.was_cut),
         )
-
-
-def next_tokens(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
-    """Choose a token for each row of ``logits`` [rows, vocabulary].
-
-    A sampled row takes one uniform number per token from its own generator, so other rows do not affect it.
-    """
-    chosen: list[int] = logits.argmax(-1).tolist()
-    drawn = [at for at, one in enumerate(how) if one.temperature > 0]
-    if drawn:
-        sampled = _draw(logits[drawn], [how[at] for at in drawn], [generators[at] for at in drawn])
-        for at, token in zip(drawn, sampled, strict=True):
-            chosen[at] = token
-    return chosen
-
-
-def _draw(logits: Tensor, how: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
-    temperatures = torch.tensor([one.temperature for one in how], dtype=torch.float64)[:, None]
-    top_p = torch.tensor([one.top_p for one in how], dtype=torch.float64)[:, None]
-    chances = torch.softmax(logits.double().cpu() / temperatures, -1)
-    ordered, tokens = chances.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    ordered = ordered.masked_fill(before >= top_p, 0.0)
-    ordered[:, 0] = ordered[:, 0].clamp_min(torch.finfo(torch.float64).tiny)
-    reached = ordered.cumsum(-1)
-    draws = torch.stack([torch.rand((), generator=one, dtype=torch.float64) for one in generators])
-    picked = torch.searchsorted(reached, (draws * reached[:, -1])[:, None], right=True)
-    chosen: list[int] = tokens.gather(-1, picked.clamp_max(tokens.shape[-1] - 1))[:, 0].tolist()
-    return chosen

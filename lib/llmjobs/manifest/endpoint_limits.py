@@ -1,4 +1,4 @@
-"""Limits and prices of models behind a server, for every section that asks them."""
+"""Limits and prices of models behind a server: those of an eval, MT-Bench's agents and its judges."""
 
 from typing import Annotated
 
@@ -19,10 +19,10 @@ class Price(Section):
 
 
 class EndpointLimits(Section):
-    """Limits and price of a model of `models:` that is an endpoint."""
+    """Limits and price of a model that is an endpoint."""
 
     concurrency: Annotated[int, Field(ge=1, le=256)] = 1
-    """Number of parallel requests. After a kill, up to this many requests may be sent again."""
+    """Number of parallel requests to an endpoint. After a kill, up to this many requests may be sent again."""
     requests_per_minute: Positive | None = None
     """The endpoint's rate limit. Requests wait until it allows them."""
     tokens_per_minute: Positive | None = None

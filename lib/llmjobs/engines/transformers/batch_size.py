@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from llmjobs.engines.speed import CLEARLY_SLOWER, Budget, best_size, fit
+from llmjobs.engines.pass_time import CLEARLY_SLOWER, Budget, best_size, fit
 from llmjobs.engines.transformers.device import free_memory, is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers, layers_of
 from llmjobs.engines.transformers.forward import Model, PackedForward, padded_logits

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
-from llmjobs.calls.answer import Answer
-from llmjobs.calls.endpoint import Endpoint, EndpointAddress, WholeAnswers
-from llmjobs.calls.parameters import Parameters
+from llmjobs.calls.client import Endpoint, EndpointAddress, WholeAnswers
+from llmjobs.calls.refused_parameters import Parameters
+from llmjobs.calls.request import Answer
 from llmjobs.calls.retry import RetryPolicy
 from llmjobs.calls.spending import BYTES_A_TOKEN, MinuteLimit, PaidCalls, Spending, most_prompt_tokens
 from llmjobs.chat.backend import AnswerStream, Backend, Counted, Ending, FinishReason, Sampling, drain
 from llmjobs.chat.messages import Message
 from llmjobs.clocks import DeviceClock
 from llmjobs.errors import CallError
-from llmjobs.work.journal import CallJournal, call_key
+from llmjobs.work.call_journal import CallJournal, call_key
 
 log = logging.getLogger(__name__)
 TOKENS_A_MESSAGE = 6

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from llmjobs.benchmarks.requests import common_length
+from llmjobs.benchmarks.scoring_requests import common_length
 from llmjobs.engines.transformers.forward import Model, accepted_arguments, cache_argument, padded_logits
 from llmjobs.engines.transformers.shapes import most_tokens, reset_frequencies
 

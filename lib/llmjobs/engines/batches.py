@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from llmjobs.benchmarks.requests import ModelInput, Request, common_length, model_input
+from llmjobs.benchmarks.scoring_requests import ModelInput, Request, common_length, model_input
 from llmjobs.terminal_text import plural
 
 # Token sequences as a tree: a beginning that several of them share becomes one segment.

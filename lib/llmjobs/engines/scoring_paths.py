@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-from llmjobs.benchmarks.requests import Request, Score
-from llmjobs.engines.plan import Batch, Option, UnitPlan, build_batch, plan_unit
+from llmjobs.benchmarks.scoring_requests import Request, Score
+from llmjobs.engines.batches import Batch, Option, UnitPlan, build_batch, plan_unit
 from llmjobs.engines.protocol import ProbeResult, Warn
 from llmjobs.errors import ModelError
 
