@@ -22,7 +22,7 @@ import torch
 
 from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
-from llmjobs.chat.open_backend import LocalBackend
+from llmjobs.chat.local_backend import LocalBackend
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.registry import open_model
 from llmjobs.engines.transformers.device import set_threads

@@ -68,7 +68,7 @@ def _write_unit(
 def measure(run: Path, output: Path, html: bool) -> tuple[float, int]:
     """Return seconds and peak bytes of one report."""
     code = (
-        "import sys; from pathlib import Path; from llmjobs.report_job import make_report; "
+        "import sys; from pathlib import Path; from llmjobs.make_report import make_report; "
         f"make_report([Path({str(run)!r})], Path({str(output)!r}), html={html}); "
         "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

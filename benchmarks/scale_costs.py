@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 from unittest import mock
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.cluster.connection import connected
 from llmjobs.cluster.resources import Demand
 from llmjobs.cluster.run import TAKERS, Driver, run_on_cluster
 from llmjobs.work import leases
-from llmjobs.work.cursor import Cursor
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.run import load_start
+from llmjobs.work.unit_progress import Cursor
 from llmjobs.work.units import Saved, Step, Unit
 from llmjobs.work.when_to_save import Writer
 
@@ -128,13 +128,13 @@ class Spent:
 
 
 class counted:  # noqa: N801 - a context manager, read as a word
-    """Counts the file operations of :mod:`llmjobs.disk`."""
+    """Counts the file operations of :mod:`llmjobs.file_operations`."""
 
     def __init__(self, calls: Counter[str]) -> None:
-        self.patches = [mock.patch.object(disk, name, self._counting(name, calls)) for name in OPERATIONS]
+        self.patches = [mock.patch.object(file_operations, name, self._counting(name, calls)) for name in OPERATIONS]
 
     def _counting(self, name: str, calls: Counter[str]) -> Any:
-        real = getattr(disk, name)
+        real = getattr(file_operations, name)
 
         def call(*arguments: Any) -> Any:
             calls[name] += 1

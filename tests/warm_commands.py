@@ -25,7 +25,7 @@ MODULES = (
     "llmjobs.mtbench.job",
     "llmjobs.prepare.doctor",
     "llmjobs.prepare.plan",
-    "llmjobs.report_job",
+    "llmjobs.make_report",
     "matplotlib.backends.backend_agg",
 )
 

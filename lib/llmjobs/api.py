@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmjobs import disk
-from llmjobs.errors import EXIT_RESUMABLE, DataError, ManifestError, StoppedError
+from llmjobs import file_operations
+from llmjobs.errors import DataError, ManifestError, StoppedError
+from llmjobs.exit_codes import EXIT_RESUMABLE
 from llmjobs.extensions import JOBS
 from llmjobs.manifest import Manifest, load_manifest
 from llmjobs.progress_bar import import_quietly, in_notebook
@@ -168,7 +169,7 @@ class Results:
             DataError: there is nothing to report yet.
 
         """
-        from llmjobs.report_job import make_report
+        from llmjobs.make_report import make_report
 
         return make_report([self.folder], Path(output) if output else self.folder / "report.pdf").pdf
 
@@ -206,7 +207,7 @@ def _html_table(frame: "pd.DataFrame") -> str:
 
 
 def _image(path: Path) -> str:
-    data = base64.b64encode(disk.read_whole(path)).decode()
+    data = base64.b64encode(file_operations.read_whole(path)).decode()
     return f'<img alt="{html.escape(path.stem)}" style="max-width:48em" src="data:image/png;base64,{data}">'
 
 

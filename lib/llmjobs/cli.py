@@ -18,7 +18,8 @@ import click
 
 from llmjobs import __version__
 from llmjobs.cluster import when_gone
-from llmjobs.errors import EXIT_ERROR, EXIT_RESUMABLE, LlmjobsError, printable
+from llmjobs.errors import LlmjobsError, printable
+from llmjobs.exit_codes import EXIT_ERROR, EXIT_RESUMABLE
 from llmjobs.extensions import JOBS, STRATEGIES, load
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.redaction import SafeFormatter, redacted
@@ -164,7 +165,7 @@ def chat_command(
     Without MODEL, llmjobs uses a small instruct model from the cache, or the demo model. Piped input is read line by
     line, one turn per line. The conversation is saved after every turn; --resume continues it.
     """
-    from llmjobs.chat.session import chat, make_request
+    from llmjobs.chat.start import chat, make_request
 
     request = make_request(
         model or model_name,
@@ -220,7 +221,7 @@ def serve_command(
     time.
     """
     from llmjobs.chat.server import Limits, ServeRequest, serve
-    from llmjobs.chat.session import make_request
+    from llmjobs.chat.start import make_request
 
     request = make_request(model, overrides, {}, results=Path("results"))
     limits = Limits(max_waiting, requests_per_minute, max_connections)
@@ -292,8 +293,8 @@ def report_command(
     was measured. If results cannot be compared, the command says what differs and writes nothing.
     """
     from llmjobs.errors import printable
+    from llmjobs.make_report import make_report
     from llmjobs.report.measure.cost import parse_budget
-    from llmjobs.report_job import make_report
 
     place = output or (results[0] if results[0].is_dir() else results[0].parent) / "report.pdf"
     made = make_report(
@@ -367,9 +368,9 @@ def fetch_command(manifest: str, overrides: tuple[str, ...], dry_run: bool) -> i
 @ray_option
 def run_command(manifest: str, overrides: tuple[str, ...], results: Path, fresh: bool, ray: str | None) -> int:
     """Run every job that MANIFEST has a section for, in order, then write the report."""
-    from llmjobs.errors import EXIT_RESUMABLE
+    from llmjobs.exit_codes import EXIT_RESUMABLE
+    from llmjobs.make_report import make_report
     from llmjobs.manifest import load_manifest
-    from llmjobs.report_job import make_report
     from llmjobs.run_study import run_all
 
     study = load_manifest(manifest, overrides)

@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one line, and the meaning of each exit code (a job's: ``work.exit_code``).
+"""The exceptions that end a command with one line, and their exit codes (a job's: ``work.outcome``).
 
     LlmjobsError                 exit code 1
     ├── ManifestError            2   a manifest or an option is not valid
@@ -20,16 +20,9 @@ Every message is one line: where, what, what is allowed, what to do.
 """
 
 import re
-from typing import Final
 
+from llmjobs.exit_codes import EXIT_ERROR, EXIT_RESUMABLE, EXIT_USAGE
 from llmjobs.redaction import redacted
-
-EXIT_OK: Final = 0
-EXIT_ERROR: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_UNITS_FAILED: Final = 3
-EXIT_RESUMABLE: Final = 75
-"""Stopped by a signal with progress saved; the same command resumes (``EX_TEMPFAIL`` of sysexits.h)."""
 
 
 class LlmjobsError(Exception):

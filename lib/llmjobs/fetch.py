@@ -14,7 +14,8 @@ from llmjobs.benchmarks.rows import load_rows
 from llmjobs.engines import adapters
 from llmjobs.engines.locate import DEMO_PREFIX, Located
 from llmjobs.engines.registry import engine_of, local_path
-from llmjobs.errors import EXIT_ERROR, EXIT_OK, EXIT_UNITS_FAILED, DataError, LlmjobsError, ModelError
+from llmjobs.errors import DataError, LlmjobsError, ModelError
+from llmjobs.exit_codes import EXIT_ERROR, EXIT_OK, EXIT_UNITS_FAILED
 from llmjobs.hub.datasets import is_cached
 from llmjobs.hub.files import DownloadProgress, fetch_files, missing_bytes, size_text
 from llmjobs.hub.repositories import (

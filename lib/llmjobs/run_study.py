@@ -7,11 +7,12 @@ from typing import Any, Protocol
 import click
 
 from llmjobs.cluster.local_or_cluster import Place, place
-from llmjobs.errors import EXIT_RESUMABLE, ManifestError
+from llmjobs.errors import ManifestError
+from llmjobs.exit_codes import EXIT_RESUMABLE
 from llmjobs.extensions import JOBS, load
 from llmjobs.manifest import Manifest, ModelSpec
-from llmjobs.work.exit_code import Outcome, exit_code_of_all
 from llmjobs.work.folder import RunFolder
+from llmjobs.work.outcome import Outcome, exit_code_of_all
 from llmjobs.work.run import OnRecords, open_run, report_end, write_summary
 from llmjobs.work.units import ClusterJob
 

@@ -47,7 +47,7 @@ class FakeBackend:
 
 
 def load_backend(model: Path, *, thinking: str | int = "off", **options):
-    from llmjobs.chat.open_backend import LocalBackend
+    from llmjobs.chat.local_backend import LocalBackend
     from llmjobs.engines.transformers.engine import TransformersEngine
     from llmjobs.engines.transformers.load import load_model
     from llmjobs.manifest.models import ModelSpec

@@ -153,7 +153,7 @@ def test_killed_with_sigkill_the_rest_is_what_it_would_have_been(tiny, tmp_path,
 
 def test_no_key_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("CHAT_KEY", "sk-planted-secret")
-    from llmjobs.chat.session import identity
+    from llmjobs.chat.start import identity
     from llmjobs.manifest.models import ModelSpec
 
     spec = ModelSpec(id="x", name="x", endpoint="http://127.0.0.1:9", api_key_env="CHAT_KEY")

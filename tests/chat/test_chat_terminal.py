@@ -179,7 +179,7 @@ def test_once_a_pipe_and_a_manifest(tiny, tmp_path, capsys, monkeypatch):
 
 
 def test_the_demo_is_said_to_be_a_toy_with_lines_that_work(tmp_path, monkeypatch, capsys):
-    from llmjobs.chat.session import KNOWN_LINES
+    from llmjobs.chat.start import KNOWN_LINES
     from llmjobs.cli import main
 
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(KNOWN_LINES)))

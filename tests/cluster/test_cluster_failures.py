@@ -13,7 +13,8 @@ import psutil
 import pytest
 from local_cluster import LocalCluster
 
-from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError
+from llmjobs.errors import LlmjobsError
+from llmjobs.exit_codes import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED
 from llmjobs.work import checkpoint, leases
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records

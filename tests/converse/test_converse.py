@@ -290,7 +290,7 @@ def test_a_manifest_without_the_section(tmp_path, llama, capsys):
 
 
 def test_the_report_tells_it(study, tmp_path, reader):
-    from llmjobs.report_job import make_report
+    from llmjobs.make_report import make_report
 
     run(study(conversations=24, distances=[1, 4, 16]), "--results", tmp_path / "r")
     made = make_report([tmp_path / "r/study"], tmp_path / "out/report.pdf")

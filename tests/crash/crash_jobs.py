@@ -102,7 +102,7 @@ class Rule:
 
 MODULES = [
     "llmjobs.cli", "llmjobs.chat.open_backend", "llmjobs.eval.job", "llmjobs.converse.job", "llmjobs.mtbench.job",
-    "llmjobs.matrix.job", "llmjobs.matrix.cell_process", "llmjobs.report_job",
+    "llmjobs.matrix.job", "llmjobs.matrix.cell_process", "llmjobs.make_report",
     "matplotlib.backends.backend_agg", "llmjobs.engines.transformers.generate",
     "llmjobs.engines.transformers.score", "llmjobs.engines.transformers.chat_model",
 ]  # fmt: skip
@@ -134,7 +134,7 @@ def fast_folder() -> Path:
 def play() -> None:
     """Let every job of this process (a fork) take the loaded model, played cells, and a judge by rule."""
     from llmjobs.chat import open_backend as opening
-    from llmjobs.chat.open_backend import LocalBackend
+    from llmjobs.chat.local_backend import LocalBackend
     from llmjobs.cluster import local_or_cluster
     from llmjobs.engines.transformers.engine import TransformersEngine
     from llmjobs.eval import job as eval_job

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from llmjobs import disk
+from llmjobs import file_operations
 
 OPERATIONS = ("write", "fsync", "fsync_folder", "rename", "truncate", "make_folder")
 
@@ -36,15 +36,15 @@ class Fault:
     renames: list[tuple[Path, Path, bytes | None]] = field(default_factory=list)
 
     def install(self) -> None:
-        """Wrap the operations of :mod:`llmjobs.disk` in this process."""
-        self.real = {name: getattr(disk, name) for name in OPERATIONS}
+        """Wrap the operations of :mod:`llmjobs.file_operations` in this process."""
+        self.real = {name: getattr(file_operations, name) for name in OPERATIONS}
         for name in OPERATIONS:
-            setattr(disk, name, self._wrap(name))
+            setattr(file_operations, name, self._wrap(name))
 
     def remove(self) -> None:
         """Put the real operations back."""
         for name, function in self.real.items():
-            setattr(disk, name, function)
+            setattr(file_operations, name, function)
 
     def _wrap(self, name: str) -> Callable[..., None]:
         def operation(*arguments: object) -> None:

@@ -10,7 +10,7 @@ import pytest
 from crash_jobs import SmallJob, differences, play, state_of, tell_to
 from faults import Fault
 
-from llmjobs.errors import EXIT_RESUMABLE
+from llmjobs.exit_codes import EXIT_RESUMABLE
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from every_causal_lm import CANNOT_BE_BUILT, NAMES, VARIANTS, tiny_model
 
+from llmjobs.engines.transformers.fast_path_trials import probe_decoding
 from llmjobs.engines.transformers.generate import Asked, Generator
-from llmjobs.engines.transformers.probe import probe_decoding
 from llmjobs.engines.transformers.shapes import reset_frequencies
 
 RNG = random.Random(5)

@@ -7,10 +7,10 @@ import torch
 from scoring_models import llama_config, random_model
 from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
-from llmjobs.engines.transformers import first_layers, load, packed_attention, probe, score
+from llmjobs.engines.transformers import fast_path_trials, first_layers, load, packed_attention, score
 from llmjobs.engines.transformers.chat_model import KeptKeys
+from llmjobs.engines.transformers.fast_path_trials import probe_decoding
 from llmjobs.engines.transformers.first_layers import enough_layers, kinds_end, layers_of
-from llmjobs.engines.transformers.probe import probe_decoding
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.errors import ModelError
 
@@ -127,7 +127,10 @@ def test_the_layers_are_put_back_after_an_error(deep: Any) -> None:
 
 
 def test_a_probe_is_read_back_and_what_is_none_is_not(deep: Any) -> None:
-    for kind, found in ((score.ScoringProbe, Scorer(deep).probe()), (probe.DecodeProbe, probe_decoding(deep))):
+    for kind, found in (
+        (score.ScoringProbe, Scorer(deep).probe()),
+        (fast_path_trials.DecodeProbe, probe_decoding(deep)),
+    ):
         assert kind.from_builtin(found.to_builtin()) == found
         for broken in (None, [], {}, found.to_builtin() | {"path": "other"}, found.to_builtin() | {"reason": None}):
             assert kind.from_builtin(broken) is None

@@ -5,7 +5,7 @@ from scoring_families import FAMILIES, PATHS, family_config
 from scoring_models import random_model
 
 from llmjobs.engines.batches import plan_unit
-from llmjobs.engines.transformers.probe import made_up_docs
+from llmjobs.engines.transformers.fast_path_trials import made_up_docs
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.engines.transformers.shapes import cache_bytes
 

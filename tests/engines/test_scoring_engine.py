@@ -9,7 +9,7 @@ from scoring_models import assert_same_answers, llama_config, plain_score, rando
 from llmjobs.benchmarks.scoring_requests import Request
 from llmjobs.engines.batches import plan_unit
 from llmjobs.engines.transformers import score
-from llmjobs.engines.transformers.probe import made_up_docs
+from llmjobs.engines.transformers.fast_path_trials import made_up_docs
 from llmjobs.engines.transformers.score import Scorer
 from llmjobs.errors import ModelError
 

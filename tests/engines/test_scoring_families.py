@@ -9,7 +9,7 @@ from scoring_families import FAMILIES, PATHS, family_config
 from scoring_models import VOCABULARY, assert_same_answers, plain_score, random_model, score_unit
 
 from llmjobs.benchmarks.scoring_requests import Score
-from llmjobs.engines.transformers.probe import made_up_docs
+from llmjobs.engines.transformers.fast_path_trials import made_up_docs
 from llmjobs.engines.transformers.score import Scorer
 
 DOCS = made_up_docs(VOCABULARY, 512)

@@ -7,7 +7,7 @@ from scoring_models import VOCABULARY, llama_config, random_model
 from llmjobs.benchmarks.scoring_requests import Request, Score
 from llmjobs.engines.batches import UnitPlan
 from llmjobs.engines.transformers import packed_attention, score
-from llmjobs.engines.transformers.probe import made_up_docs, probe_paths
+from llmjobs.engines.transformers.fast_path_trials import made_up_docs, probe_paths
 from llmjobs.engines.transformers.score import Scorer
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from llmjobs.engines.batches import plan_unit
 from llmjobs.engines.transformers import packed_attention
+from llmjobs.engines.transformers.fast_path_trials import made_up_docs
 from llmjobs.engines.transformers.packed_attention import Call, Causal, Cross, Layout, Ranges, attend, varlen_layout
-from llmjobs.engines.transformers.probe import made_up_docs
 from llmjobs.engines.transformers.score import Scorer
 
 

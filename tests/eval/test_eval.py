@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from llmjobs.cli import main
-from llmjobs.errors import EXIT_RESUMABLE
+from llmjobs.exit_codes import EXIT_RESUMABLE
 from llmjobs.terminal_text import plural
 from llmjobs.work.journal import read_records
 

@@ -15,7 +15,7 @@ from gguf_models import write_llama
 
 from llmjobs.cli import main
 from llmjobs.engines.llama_cpp.library import is_installed
-from llmjobs.errors import EXIT_UNITS_FAILED, EXIT_USAGE
+from llmjobs.exit_codes import EXIT_UNITS_FAILED, EXIT_USAGE
 from llmjobs.work.journal import read_records
 
 needs_binding = pytest.mark.skipif(not is_installed(), reason="llama-cpp-python is not installed")

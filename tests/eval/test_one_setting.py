@@ -12,8 +12,8 @@ import yaml
 from llmjobs.cli import main
 from llmjobs.engines.transformers.quantize import quantization_config
 from llmjobs.errors import ManifestError
+from llmjobs.make_report import make_report
 from llmjobs.manifest import load_manifest
-from llmjobs.report_job import make_report
 from llmjobs.work import checkpoint
 
 

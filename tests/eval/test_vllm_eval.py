@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from llmjobs.cli import main
-from llmjobs.errors import EXIT_UNITS_FAILED, EXIT_USAGE
+from llmjobs.exit_codes import EXIT_UNITS_FAILED, EXIT_USAGE
 from llmjobs.work.journal import read_records
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed (tools/vllm_environment.sh)")

@@ -147,7 +147,7 @@ REPORT_LINE = ("    making.SECTION,\n", "    making.SECTION,\n    {}.SECTION,\n"
 def test_a_section_of_the_report(tmp_path):
     line = (REPORT_LINE[0], REPORT_LINE[1].format("rows"))
     imported = ("import accuracy, cost, differences, making,", "import rows, accuracy, cost, differences, making,")
-    copy = ExtendedCopy.make(tmp_path, {"report/sections/rows.py": SECTION}, {"report_job.py": [imported, line]})
+    copy = ExtendedCopy.make(tmp_path, {"report/sections/rows.py": SECTION}, {"make_report.py": [imported, line]})
     check_promise("report section", copy)
     answers = "".join(f"m,{n},A,{'AB'[n % 2]}\n" for n in range(20))
     (tmp_path / "answers.csv").write_text("model,id,gold,pred\n" + answers)
@@ -175,7 +175,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjobs.run_study import run_study
-from llmjobs.work.cursor import progress_of
+from llmjobs.work.unit_progress import progress_of
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.units import Step, Unit
@@ -287,7 +287,7 @@ def letters(tmp_path) -> ExtendedCopy:
             "extensions.py": [
                 ('    "converse": JobEntry(', f'    "letters": JobEntry({ENTRY}),\n    "converse": JobEntry('),
             ],
-            "report_job.py": [
+            "make_report.py": [
                 (import_line, "from llmjobs.letters import chapter as letters_chapter\n" + import_line),
                 (REPORT_LINE[0], REPORT_LINE[1].format("letters_chapter")),
             ],

@@ -19,7 +19,7 @@ def test_the_contracts_of_pyproject_hold(monkeypatch, pytestconfig):
     "code",
     [
         "from llmjobs.manifest import load_manifest; load_manifest('demo')",
-        "import llmjobs.report_job",
+        "import llmjobs.make_report",
         "import llmjobs.cli",
     ],
 )

@@ -12,7 +12,8 @@ from scipy.special import log_softmax
 
 from llmjobs.cli import main
 from llmjobs.cluster import local_or_cluster
-from llmjobs.errors import EXIT_RESUMABLE, DataError, ManifestError
+from llmjobs.errors import DataError, ManifestError
+from llmjobs.exit_codes import EXIT_RESUMABLE
 from llmjobs.manifest import load_manifest
 from llmjobs.matrix import job as matrix_job
 from llmjobs.matrix.distributions import Text, read_distributions, same_vocabulary, write_distributions

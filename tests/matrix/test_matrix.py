@@ -9,7 +9,8 @@ from matrix_stand_in import StandIn, ended, killed, probe, stop
 
 from llmjobs.cli import main
 from llmjobs.cluster import local_or_cluster
-from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, LlmjobsError, ManifestError
+from llmjobs.errors import LlmjobsError, ManifestError
+from llmjobs.exit_codes import EXIT_RESUMABLE, EXIT_UNITS_FAILED
 from llmjobs.manifest import load_manifest
 from llmjobs.matrix import cells as cells_module
 from llmjobs.matrix import job as matrix_job

@@ -8,7 +8,7 @@ import pytest
 from mtbench_runs import records_of
 from mtbench_stand_in import stand_in
 
-from llmjobs.errors import EXIT_UNITS_FAILED
+from llmjobs.exit_codes import EXIT_UNITS_FAILED
 from llmjobs.work.journal import read_records
 
 pytest.importorskip("ray", reason="ray is not installed: no cluster")

@@ -6,12 +6,12 @@ import yaml
 from mtbench_runs import part_of, run
 from mtbench_stand_in import stand_in
 
+from llmjobs.make_report import make_report
 from llmjobs.mtbench.chapter import SECTION, _against_others
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Figure, Prose, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.read.run_folder import read_run_folder
-from llmjobs.report_job import make_report
 
 
 def section_of(folder):

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure as Plot
 from reportlab.pdfgen.canvas import Canvas
 from run_folders import FakeRun
 
+from llmjobs.make_report import make_report
 from llmjobs.report import figure_style
 from llmjobs.report.pdf.vector import trace
-from llmjobs.report_job import make_report
 
 
 def page_of(drawing) -> bytes:

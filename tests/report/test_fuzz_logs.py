@@ -16,11 +16,11 @@ from run_folders import FakeRun
 from test_readers import write_lm_eval
 
 from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.make_report import make_report
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import file_name
 from llmjobs.report.measure import Measures
 from llmjobs.report.read import read
-from llmjobs.report_job import make_report
 
 SAMPLE = {
     "id": 1, "epoch": 1, "input": "Q", "choices": ["a", "b"], "target": "B", "metadata": {"subject": "s"},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from run_folders import FakeRun, Line
 
-from llmjobs.report_job import make_report
+from llmjobs.make_report import make_report
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

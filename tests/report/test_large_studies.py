@@ -12,11 +12,11 @@ from reportlab.platypus.doctemplate import LayoutError
 
 from llmjobs.cli import group
 from llmjobs.errors import LlmjobsError
+from llmjobs.make_report import make_report
 from llmjobs.report.blocks import Column, Cut, Prose, Table, few
 from llmjobs.report.figure_style import ends, name_width, short_names
 from llmjobs.report.pdf.tables import _shared
 from llmjobs.report.write.csv_files import write_long_tables
-from llmjobs.report_job import make_report
 
 
 def write_study(path: Path, models: list[str], subjects: list[str], questions: int, seed: int = 0) -> Path:
@@ -50,7 +50,7 @@ def test_a_failed_page_costs_no_table(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: object) -> bytes:
         raise LayoutError("Flowable <Plot at 0x7f>(0 x 0) too large on page 18")
 
-    monkeypatch.setattr("llmjobs.report_job.make_pdf", fail)
+    monkeypatch.setattr("llmjobs.make_report.make_pdf", fail)
     study = write_study(tmp_path / "three.csv", ["a", "b", "c"], ["s"], 20)
     result = CliRunner().invoke(group, ["report", str(study), "-o", str(tmp_path / "out" / "report.pdf"), "--html"])
     assert isinstance(result.exception, LlmjobsError)

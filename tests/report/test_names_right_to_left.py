@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from run_folders import FakeRun
 
+from llmjobs.make_report import make_report
 from llmjobs.report.text.shaping import END, FIRST, isolated, marked, set_line
-from llmjobs.report_job import make_report
 
 HEBREW, ARABIC, MIXED = "דגם-א", "نموذج ب 2.5", "llama-עברית"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from run_folders import FakeRun
 
-from llmjobs.report_job import make_report
+from llmjobs.make_report import make_report
 
 SAME = {"revision": "sha256:" + "ab" * 32}
 

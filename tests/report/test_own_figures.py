@@ -11,14 +11,14 @@ import pytest
 from run_folders import FakeRun, dump, dump_lines
 
 from llmjobs.errors import DataError
+from llmjobs.make_report import make_report
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.scores import mean_interval
 from llmjobs.report.read import inspect_log, read
-from llmjobs.report.sections import making
+from llmjobs.report.sections import how_it_was_made
 from llmjobs.report.study import Study
-from llmjobs.report_job import make_report
 
 DATE = "2026-01-02T03-04-05.678901"
 
@@ -512,7 +512,9 @@ def test_where_leaves_a_trace(tmp_path: Path, run_folder: Path) -> None:
     notes = (tmp_path / "out" / "notes.md").read_text()
     assert "selects 1 of 1 model and 12 of 24 records" in notes
     study = study_of(run_folder, where={"subject": "sums"})
-    sources = next(b for b in making.build(Measures(study)).blocks if isinstance(b, Table) and b.caption == "Sources")
+    sources = next(
+        b for b in how_it_was_made.build(Measures(study)).blocks if isinstance(b, Table) and b.caption == "Sources"
+    )
     assert sources.rows[0][2:5] == ["1", "12 of 24", "complete, partly used"]
     assert "subject=sums" in sources.note
 

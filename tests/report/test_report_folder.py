@@ -15,6 +15,7 @@ from run_folders import FakeRun, Line, dump
 
 from llmjobs.cli import group
 from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.make_report import make_report
 from llmjobs.matrix.summary import find_flips
 from llmjobs.report.assemble import assemble
 from llmjobs.report.measure import Measures
@@ -24,7 +25,6 @@ from llmjobs.report.read.run_folder import read_run_folder
 from llmjobs.report.sections import cost
 from llmjobs.report.write.csv_files import safe_cell
 from llmjobs.report.write.notes import escape
-from llmjobs.report_job import make_report
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import pytest
 from run_folders import dump_lines
 
 from llmjobs.errors import DataError
+from llmjobs.make_report import make_report
 from llmjobs.report.assemble import assemble
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import compare_metrics
 from llmjobs.report.read import read
-from llmjobs.report_job import make_report
 
 ACCURACIES = {
     "meta-llama/Llama-3.1-8B": 0.6532,

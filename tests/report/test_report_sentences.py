@@ -13,6 +13,7 @@ import pytest
 from run_folders import FakeRun, dump, dump_lines
 from scipy import stats
 
+from llmjobs.make_report import FINDINGS_SHOWN, ORDER, rank
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Finding, Prose
 from llmjobs.report.measure import Measures
@@ -23,7 +24,6 @@ from llmjobs.report.read import read
 from llmjobs.report.sections.differences import what_differs
 from llmjobs.report.study import Cost, Entry, ModelInfo
 from llmjobs.report.wording import all_of, strength
-from llmjobs.report_job import FINDINGS_SHOWN, ORDER, rank
 
 Answers = dict[str, dict[tuple[str, str], tuple[str, str]]]
 

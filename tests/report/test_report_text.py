@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import FakeRun, Line
 
+from llmjobs.make_report import make_report
 from llmjobs.report.pdf.styles import BODY, QUESTION
 from llmjobs.report.pdf.text_flowable import Span, Text, break_spans
 from llmjobs.report.text.lettering import line_outline
 from llmjobs.report.text.shaping import is_right_to_left, set_line, text_width
 from llmjobs.report.text.visible import visible
-from llmjobs.report_job import make_report
 
 SCRIPTS = {
     "Chinese": "哪一个答案是正确的？",

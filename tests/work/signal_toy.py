@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toy import ToyJob, ToyWork
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.work import signals
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.run import run_job
@@ -51,9 +51,9 @@ def slow_fsync(stream) -> None:
 
 if __name__ == "__main__":
     target, PHASE, SECONDS = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-    fsync = disk.fsync
+    fsync = file_operations.fsync
     if PHASE == "writing":
-        disk.fsync = slow_fsync
+        file_operations.fsync = slow_fsync
     signals.LAST_S = 1.0
     try:
         outcome = run_job(SlowJob(units=2, steps=2), RunFolder.create(target.parent, target.name))

@@ -7,15 +7,15 @@ import re
 import pytest
 from toy import ToyJob, records_of
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import FingerprintError, RunFolderError
 from llmjobs.manifest import load_manifest
 from llmjobs.report.read.run_folder import read_run_folder
 from llmjobs.work import checkpoint
-from llmjobs.work.cursor import progress_of
 from llmjobs.work.folder import RunFolder, read_object
 from llmjobs.work.integrity import check_run, check_unit
 from llmjobs.work.run import open_run, run_job
+from llmjobs.work.unit_progress import progress_of
 
 pytestmark = pytest.mark.usefixtures("every_step_is_saved")
 UNIT = "toy/unit-0"
@@ -219,7 +219,9 @@ def test_an_unfinished_unit_of_any_job_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("operation", ["write", "fsync", "rename", "fsync_folder"])
-@pytest.mark.parametrize("save", [lambda p: disk.write_whole(p, b"new"), lambda p: checkpoint.save(p, {"n": 2})])
+@pytest.mark.parametrize(
+    "save", [lambda p: file_operations.write_whole(p, b"new"), lambda p: checkpoint.save(p, {"n": 2})]
+)
 def test_a_write_that_fails_leaves_no_temporary_file(tmp_path, monkeypatch, operation, save):
     path = tmp_path / "checkpoint.pkl"
     checkpoint.save(path, {"n": 1})
@@ -227,7 +229,7 @@ def test_a_write_that_fails_leaves_no_temporary_file(tmp_path, monkeypatch, oper
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(disk, operation, fail)
+    monkeypatch.setattr(file_operations, operation, fail)
     with pytest.raises(RunFolderError, match="Earlier results are intact"):
         save(path)
     assert not list(tmp_path.glob("*.tmp"))

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjobs.errors import RunFolderError
-from llmjobs.work import cursor as cursors
-from llmjobs.work import leases, when_to_save
+from llmjobs.work import leases, unit_progress, when_to_save
 from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS, RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.units import Step
@@ -29,7 +28,7 @@ class Hand:
         self.run, self.lease = run, leases.make_lease(run, name)
         leases.seed(run, self.lease, PATH, (), steps(run))
         unit = self.lease.unit(PATH)
-        self.cursor, _ = cursors.load(unit, DECLARED)
+        self.cursor, _ = unit_progress.load(unit, DECLARED)
         self.writer = Writer(unit, self.cursor)
         work = SimpleNamespace(opening={"node": name}, effective={"plan": 1}, state=dict, steps=9)
         self.writer.opened(work)
@@ -47,7 +46,7 @@ class Hand:
 
 
 def steps(run):
-    return cursors.load(run.unit(PATH), DECLARED)[0].steps_done
+    return unit_progress.load(run.unit(PATH), DECLARED)[0].steps_done
 
 
 def unbroken(tmp_path):
@@ -89,7 +88,7 @@ def test_a_stale_worker_writes_beside_the_run(run, tmp_path):
     assert (run.path / PATH / RECORDS).read_bytes() == unbroken(tmp_path)
     by = [line.get("by") for line in read_records(run.path / PATH / TIMINGS) if "by" in line]
     assert by == ["stale"] * 2 + ["fresh"] * 4
-    assert cursors.load(run.unit(PATH), DECLARED)[0].done
+    assert unit_progress.load(run.unit(PATH), DECLARED)[0].done
 
 
 @given(st.data())
@@ -130,7 +129,7 @@ def test_a_kill_between_the_renames_of_a_whole_unit_loses_nothing(run, tmp_path)
     (hand.lease.path / PATH / RECORDS).rename(run.unit(PATH).path / RECORDS)
     leases.collect(run)
     assert (run.path / PATH / RECORDS).read_bytes() == unbroken(tmp_path)
-    assert cursors.load(run.unit(PATH), DECLARED)[0].done
+    assert unit_progress.load(run.unit(PATH), DECLARED)[0].done
     assert not (run.path / leases.LEASES).exists()
 
 

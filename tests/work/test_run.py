@@ -14,7 +14,8 @@ from toy import ToyJob, records_of
 sys.path.append(str(Path(__file__).parents[1] / "crash"))
 from faults import in_child
 
-from llmjobs.errors import EXIT_RESUMABLE, EXIT_UNITS_FAILED, FingerprintError, RunFolderError
+from llmjobs.errors import FingerprintError, RunFolderError
+from llmjobs.exit_codes import EXIT_RESUMABLE, EXIT_UNITS_FAILED
 from llmjobs.work import checkpoint, when_to_save
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import read_records

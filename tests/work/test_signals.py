@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from toy import ToyJob, records_of
 
-from llmjobs.errors import EXIT_RESUMABLE, LlmjobsError
+from llmjobs.errors import LlmjobsError
+from llmjobs.exit_codes import EXIT_RESUMABLE
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.run import run_job
 from llmjobs.work.signals import CAUGHT, grace_s

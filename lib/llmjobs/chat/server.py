@@ -30,7 +30,8 @@ from llmjobs.chat.backend import Backend, MessageTooLongError, Sampling
 from llmjobs.chat.messages import Message, read_messages, split
 from llmjobs.chat.open_backend import open_backend
 from llmjobs.chat.strategies import make_strategy
-from llmjobs.errors import EXIT_OK, ContextFullError, DataError, LlmjobsError, MissingPackageError, plain_reason
+from llmjobs.errors import ContextFullError, DataError, LlmjobsError, MissingPackageError, plain_reason
+from llmjobs.exit_codes import EXIT_OK
 from llmjobs.manifest.chat import ChatSection
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.work.signals import StopRequestedError

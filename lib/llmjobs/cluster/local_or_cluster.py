@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from llmjobs.engines.machine_probe import Layer, Machine, Verdict, probe_machine
 from llmjobs.errors import MissingPackageError
 from llmjobs.manifest import ModelSpec
-from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import Revisions, RunFolder
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.run import OnRecords, run_job
 from llmjobs.work.units import ClusterJob
 

@@ -15,10 +15,9 @@ from llmjobs.cluster.worker import Advanced, Ended, Event, Logged, Opened
 from llmjobs.cluster.worker_pool import SILENCE_S, Member, WorkerPool
 from llmjobs.errors import plain_reason
 from llmjobs.progress_bar import Progress
-from llmjobs.work import cursor as cursors
-from llmjobs.work import leases
-from llmjobs.work.exit_code import Outcome
+from llmjobs.work import leases, unit_progress
 from llmjobs.work.folder import ERROR_FILE, RunFolder
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.run import OnRecords, Start, UnitLoop, items_done, load_start, one_line
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.units import ClusterJob, Unit
@@ -348,8 +347,8 @@ class Driver:
         RunFolder(self.folder.path / unit.path).write_json(ERROR_FILE, {"unit": unit.path, "error": line})
         self.progress.say(f"failed: {unit.path}: {line}")
 
-    def _cursor(self, unit: Unit) -> cursors.Cursor:
-        return cursors.load(self.folder.unit(unit.path), unit.declared)[0]
+    def _cursor(self, unit: Unit) -> unit_progress.Cursor:
+        return unit_progress.load(self.folder.unit(unit.path), unit.declared)[0]
 
     def _tell_waiting(self, wanted: Mapping[Demand, int]) -> None:
         """Print what the run is waiting for while no worker is running."""

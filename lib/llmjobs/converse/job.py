@@ -24,10 +24,10 @@ from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.run_study import run_study
 from llmjobs.work.call_journal import spent_calls
-from llmjobs.work.cursor import progress_of
-from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import Revisions, RunFolder, run_date
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.run import OnRecords
+from llmjobs.work.unit_progress import progress_of
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # The converse job as the runner sees it: a conversation a step, a record a turn.

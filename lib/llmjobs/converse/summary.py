@@ -16,10 +16,10 @@ from llmjobs.records import TurnRecord, as_records
 from llmjobs.statistics.intervals import clustered_interval, wilson
 from llmjobs.statistics.paired import clustered_comparison
 from llmjobs.terminal_text import plural, seconds, table
-from llmjobs.work import cursor as cursors
-from llmjobs.work.exit_code import Outcome
+from llmjobs.work import unit_progress
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.journal import Record, read_records
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 CONFIDENCE = "95%, the wider of Wilson's and the cluster-robust one over conversations"
@@ -31,7 +31,7 @@ def summarize(folder: RunFolder, tasks: Sequence[ConverseTask], outcome: Outcome
     groups: dict[tuple[str, str], list[ConverseTask]] = defaultdict(list)
     for task in tasks:
         groups[task.model.name, task.set_name].append(task)
-    missing = [task.path for task in tasks if not cursors.is_done(folder, task.path, task.unit().declared)]
+    missing = [task.path for task in tasks if not unit_progress.is_done(folder, task.path, task.unit().declared)]
     return {
         "status": "partial" if missing else "complete",
         "interval": CONFIDENCE,

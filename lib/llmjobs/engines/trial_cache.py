@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.environment import describe_machine
 from llmjobs.errors import RunFolderError
 
@@ -57,14 +57,14 @@ class Known:
         """Store it. If the folder cannot be written, the next run repeats the trial."""
         try:
             whole = {"for": self.key, "found": self._read() | {name: dict(found)}}
-            disk.make_folder(self.path.parent)
-            disk.write_whole(self.path, json.dumps(whole, indent=1, sort_keys=True).encode())
+            file_operations.make_folder(self.path.parent)
+            file_operations.write_whole(self.path, json.dumps(whole, indent=1, sort_keys=True).encode())
         except (OSError, RunFolderError) as error:
             log.debug("%s: could not be saved: %s", self.path, error)
 
     def _read(self) -> dict[str, Any]:
         try:
-            whole = json.loads(disk.read_whole(self.path))
+            whole = json.loads(file_operations.read_whole(self.path))
             if whole["for"] != self.key:
                 raise ValueError("it was written for other settings")
             return dict(whole["found"])

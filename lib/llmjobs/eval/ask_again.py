@@ -6,7 +6,7 @@ question; answers that came are taken from the journal of calls and are not paid
 
 from typing import Any
 
-from llmjobs.work import cursor as cursors
+from llmjobs.work import unit_progress
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import read_records
 from llmjobs.work.units import Unit
@@ -25,5 +25,5 @@ def ask_again(folder: RunFolder, unit: Unit) -> None:
         return
     failed: list[dict[str, Any]] = [one for one in read_records(path, allow_torn=True) if one.get("temporary")]
     if failed:
-        cursor, _ = cursors.load(place, unit.declared)
-        cursors.rewind(place, cursor, min(int(one["step"]) for one in failed))
+        cursor, _ = unit_progress.load(place, unit.declared)
+        unit_progress.rewind(place, cursor, min(int(one["step"]) for one in failed))

@@ -44,12 +44,12 @@ from llmjobs.prompt_format import PromptFormat, ServerFormat
 from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.run_study import run_study
 from llmjobs.work.call_journal import CallJournal, spent_calls
-from llmjobs.work.cursor import progress_of
-from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import Revisions, RunFolder, read_object, run_date
 from llmjobs.work.held_model import HeldModel
 from llmjobs.work.memory_kills import MemoryLimits
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.run import OnRecords
+from llmjobs.work.unit_progress import progress_of
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 DECIMALS = 6

@@ -16,10 +16,10 @@ from llmjobs.memory import needed_bytes
 from llmjobs.records import EvalRecord, as_records
 from llmjobs.statistics.intervals import wilson
 from llmjobs.terminal_text import DASH, fixed, gib, plural, seconds, table
-from llmjobs.work import cursor as cursors
-from llmjobs.work.exit_code import Outcome
+from llmjobs.work import unit_progress
 from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.work.journal import Record, read_records
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 CONFIDENCE = "95% Wilson"
@@ -32,7 +32,7 @@ def summarize(
     groups: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         groups[unit.group].append(unit)
-    missing = [unit.path for unit in units if not cursors.is_done(folder, unit.path, unit.declared)]
+    missing = [unit.path for unit in units if not unit_progress.is_done(folder, unit.path, unit.declared)]
     return {
         "status": "partial" if missing else "complete",
         "models": [_model(folder, name, members) for name, members in groups.items()],
@@ -51,7 +51,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
         place = folder.path / unit.path
         if not (place / CHECKPOINT).exists():
             continue
-        cursor, _ = cursors.load(folder.unit(unit.path), unit.declared)
+        cursor, _ = unit_progress.load(folder.unit(unit.path), unit.declared)
         key = (str(unit.declared["benchmark"]), str(unit.declared["subject"]))
         records[key] = as_records(read_records(place / "records.jsonl", allow_torn=True), EvalRecord)
         timings += read_records(place / "timings.jsonl", allow_torn=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.benchmarks.base import Benchmark, Doc, Shots
 from llmjobs.benchmarks.rows import RowSet, load_rows
 from llmjobs.calls.spending import Rate, Spending
@@ -174,7 +174,7 @@ def write_docs(folder: RunFolder, data: SubjectData) -> None:
     lines = b"".join(encode(docs_record(doc, data.test.hash)) for doc in data.docs)
     relative = f"docs/{data.key}.jsonl"
     try:
-        known = disk.read_whole(folder.path / relative)
+        known = file_operations.read_whole(folder.path / relative)
     except OSError:  # missing or unreadable, so it is written again
         known = None
     if known != lines:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import DataError, RunFolderError
 from llmjobs.statistics.divergence import Stored
 
@@ -66,7 +66,7 @@ def write_distributions(path: Path, text: Text, stored: Stored, nll: Sequence[fl
     checksum = hashlib.sha256(payload).hexdigest()
     head = asdict(text) | {"nll": list(nll), "vocabulary": steps.shape[1], "sha256": checksum}
     data = MAGIC + json.dumps(head).encode() + b"\n" + payload
-    disk.write_whole(path, data)
+    file_operations.write_whole(path, data)
     return Distributions(text, stored, list(nll), hashlib.sha256(data).hexdigest())
 
 
@@ -78,7 +78,7 @@ def read_distributions(path: Path, sha256: str | None = None) -> Distributions:
 
     """
     try:
-        data = disk.read_whole(path)
+        data = file_operations.read_whole(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     changed = DataError(f"{path}: was changed since it was written")
@@ -137,7 +137,7 @@ def _shown(text: str | None) -> str:
 def write_vocabulary(folder: Path, texts: Sequence[str | None]) -> str:
     """Write the texts by token id; returns their SHA-256."""
     data = json.dumps(list(texts)).encode()
-    disk.write_whole(folder / VOCABULARY, data)
+    file_operations.write_whole(folder / VOCABULARY, data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -149,7 +149,7 @@ def read_vocabulary(folder: Path) -> list[str | None]:
 
     """
     try:
-        found = json.loads(disk.read_whole(folder / VOCABULARY))
+        found = json.loads(file_operations.read_whole(folder / VOCABULARY))
     except (OSError, ValueError):
         raise DataError(f"{folder / VOCABULARY}: cannot be read") from None
     if not isinstance(found, list):
@@ -163,7 +163,7 @@ def read_vocabulary(folder: Path) -> list[str | None]:
 def kept_part(folder: Path, text: Text, sha256: str) -> Mapping[str, Any] | None:
     """The outcome of a text that an earlier attempt compared with the same distributions; None where there is none."""
     try:
-        found = json.loads(disk.read_whole(folder / f"{text.name}.json"))
+        found = json.loads(file_operations.read_whole(folder / f"{text.name}.json"))
     except (OSError, ValueError):
         return None
     return found["record"] if isinstance(found, dict) and found.get("sha256") == sha256 else None
@@ -177,7 +177,9 @@ def keep_part(folder: Path, text: Text, sha256: str, record: Mapping[str, Any]) 
 
     """
     try:
-        disk.make_folder(folder)
+        file_operations.make_folder(folder)
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from None
-    disk.write_whole(folder / f"{text.name}.json", json.dumps({"sha256": sha256, "record": dict(record)}).encode())
+    file_operations.write_whole(
+        folder / f"{text.name}.json", json.dumps({"sha256": sha256, "record": dict(record)}).encode()
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.manifest.matrix import DivergenceSection
 from llmjobs.matrix.cells import Cell
 from llmjobs.matrix.divergence_process import read_text
@@ -81,7 +81,7 @@ def damaged(folder: Path, expected: Mapping[str, str]) -> list[str]:
 def _sha256(path: Path) -> str | None:
     found = hashlib.sha256()
     try:
-        with disk.open_to_read(path) as stream:
+        with file_operations.open_to_read(path) as stream:
             while block := stream.read(1 << 22):
                 found.update(block)
     except OSError:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.engines.protocol import Engine, NextTokenEngine, prefix_token_id
 from llmjobs.engines.registry import open_model
@@ -57,7 +57,7 @@ def read_text(path: str | None) -> str:
     if path is None:
         return files("llmjobs.matrix").joinpath("data", BUNDLED).read_text(encoding="utf-8")
     try:
-        return disk.read_whole(Path(path).expanduser()).decode("utf-8")
+        return file_operations.read_whole(Path(path).expanduser()).decode("utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check matrix: divergence: text:") from None
     except UnicodeDecodeError:
@@ -177,7 +177,7 @@ class Side:
 def write_reference(side: Side, folder: Path) -> dict[str, Any]:
     """Write the distributions of each text that is not there yet; returns a record for each."""
     width = side.width()
-    disk.make_folder(folder)
+    file_operations.make_folder(folder)
     vocabulary = write_vocabulary(folder, vocabulary_texts(side.engine.tokenizer, width))
     texts, left_out = side.texts(width)
     records = []

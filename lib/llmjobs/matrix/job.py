@@ -50,12 +50,12 @@ from llmjobs.records import DONE, KILLED, CellRecord, CellResult, as_records
 from llmjobs.redaction import HUB_TOKENS
 from llmjobs.report.write.save_figures import draw_figures
 from llmjobs.run_study import run_study
-from llmjobs.work import cursor as cursors
-from llmjobs.work.cursor import progress_of
-from llmjobs.work.exit_code import Outcome
+from llmjobs.work import unit_progress
 from llmjobs.work.folder import RECORDS, TIMINGS, Revisions, RunFolder, run_date
 from llmjobs.work.journal import Record, read_records
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.run import OnRecords
+from llmjobs.work.unit_progress import progress_of
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # The matrix as the runner sees it: a unit for each repetition of each cell that this machine can run.
@@ -315,7 +315,7 @@ class MatrixJob:
     def _comparison_records(self, one: Comparison) -> list[Record]:
         """The records of a finished unit; none where it is not finished."""
         unit = self.comparison_unit(one)
-        if not cursors.is_done(self.folder, unit.path, unit.declared):
+        if not unit_progress.is_done(self.folder, unit.path, unit.declared):
             return []
         return list(read_records(self.folder.path / unit.path / RECORDS, allow_torn=True))
 
@@ -395,7 +395,7 @@ class MatrixJob:
         found: dict[int, Repetition] = {}
         for number in range(1, self.section.repetitions + 1) if cell.name not in self.unavailable else ():
             unit = self.unit(cell, number)
-            if not cursors.is_done(self.folder, unit.path, unit.declared):
+            if not unit_progress.is_done(self.folder, unit.path, unit.declared):
                 continue
             place = self.folder.path / unit.path
             runs = [line for line in read_records(place / TIMINGS, allow_torn=True) if line.get("phase") == "run"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmjobs.terminal_text import agree
-from llmjobs.work import cursor as cursors
+from llmjobs.work import unit_progress
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records
 
@@ -81,9 +81,9 @@ def _rewind(
     unit = folder.unit(task.path)
     if not unit.checkpoint.exists():
         return
-    cursor, _ = cursors.load(unit, task.declared)
+    cursor, _ = unit_progress.load(unit, task.declared)
     steps = [int(record["step"]) for record in again]
-    cursors.rewind(unit, cursor, min([*steps, cursor.steps_done]), forget_effective=forget_effective)
+    unit_progress.rewind(unit, cursor, min([*steps, cursor.steps_done]), forget_effective=forget_effective)
 
 
 def what_failed(folder: RunFolder, bench: "Bench") -> dict[str, str]:

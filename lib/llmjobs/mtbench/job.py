@@ -32,13 +32,13 @@ from llmjobs.mtbench.summary import collect, record_printer, render_summary, sum
 from llmjobs.mtbench.tasks import FOLDER, AgentTask, Bench, JudgeTask, make_bench, mtbench_section, with_limit
 from llmjobs.records import AnswerRecord, Judgment, as_records
 from llmjobs.run_study import run_study
-from llmjobs.work import cursor as cursors
+from llmjobs.work import unit_progress
 from llmjobs.work.call_journal import spent_calls
-from llmjobs.work.cursor import progress_of
-from llmjobs.work.exit_code import Outcome
 from llmjobs.work.folder import ERROR_FILE, RECORDS, Revisions, RunFolder, run_date
 from llmjobs.work.journal import Record, encode, read_records
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.run import OnRecords
+from llmjobs.work.unit_progress import progress_of
 from llmjobs.work.units import Saved, Step, Unit, Work
 
 # An agent's turns that failed are recorded as errors and are never judged.
@@ -456,7 +456,7 @@ def whole_answers(folder: RunFolder, agent: AgentTask) -> list[AnswerRecord]:
 
     """
     path: Path = folder.path / agent.path / RECORDS
-    if not path.exists() or not cursors.load(folder.unit(agent.path), agent.declared)[0].done:
+    if not path.exists() or not unit_progress.load(folder.unit(agent.path), agent.declared)[0].done:
         raise DataError(
             f"{agent.name}: some of its answers are missing; "
             "fix the errors listed for it, then run the same command again"

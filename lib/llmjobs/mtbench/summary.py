@@ -13,10 +13,10 @@ from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgme
 from llmjobs.mtbench.tasks import NO_HISTORY, AgentTask, Bench
 from llmjobs.records import AnswerRecord, Judgment, Kind, as_records
 from llmjobs.terminal_text import fixed, plural, table
-from llmjobs.work import cursor as cursors
-from llmjobs.work.exit_code import Outcome
+from llmjobs.work import unit_progress
 from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import Record, read_records
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
 
 # Nothing is dropped: what could not be read is counted.
@@ -115,7 +115,7 @@ def _read(folder: Path, kind: Callable[..., Kind]) -> list[Kind]:
 def summarize(folder: RunFolder, bench: Bench, outcome: Outcome, spending: Spending) -> Figures:
     """The ``mtbench`` part of ``summary.json``."""
     found = collect(folder, bench)
-    missing = [path for path, task in bench.tasks.items() if not cursors.is_done(folder, path, task.declared)]
+    missing = [path for path, task in bench.tasks.items() if not unit_progress.is_done(folder, path, task.declared)]
     return {
         "status": "partial" if missing or outcome.failed else "complete",
         "interval": scores.INTERVAL,

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import click
 
-from llmjobs.errors import EXIT_ERROR, EXIT_OK
+from llmjobs.exit_codes import EXIT_ERROR, EXIT_OK
 from llmjobs.manifest import Manifest
-from llmjobs.prepare import doctor_machine as devices
 from llmjobs.prepare import doctor_machine as machine
-from llmjobs.prepare import doctor_network as hub
-from llmjobs.prepare.doctor_network import check_endpoints
+from llmjobs.prepare import doctor_network as network
 from llmjobs.prepare.doctor_result import Check, CheckFunction, Checkup, run_check, to_json
 from llmjobs.terminal_text import plural
 
@@ -20,17 +18,17 @@ CHECKS: tuple[CheckFunction, ...] = (
     machine.check_engines,
     machine.check_processor,
     machine.check_memory,
-    devices.check_devices,
-    devices.check_number_formats,
-    devices.check_quantization,
-    devices.check_agreement,
-    hub.check_network,
-    hub.check_token,
-    hub.check_models,
-    check_endpoints,
-    devices.check_manifest_precisions,
-    hub.check_data,
-    hub.check_disk,
+    machine.check_devices,
+    machine.check_number_formats,
+    machine.check_quantization,
+    machine.check_agreement,
+    network.check_network,
+    network.check_token,
+    network.check_models,
+    network.check_endpoints,
+    machine.check_manifest_precisions,
+    network.check_data,
+    machine.check_disk,
     machine.check_results_folder,
     machine.check_clocks,
     machine.check_energy,
@@ -48,9 +46,9 @@ def run(study: Manifest | None, results: Path, *, as_json: bool = False) -> int:
 def run_checks(study: Manifest | None, results: Path) -> list[Check]:
     """Run every check."""
     checkup = Checkup(study, results)
-    checkup.hub_silent = hub.hub_silence()
-    with hub.from_the_cache(checkup.hub_silent):
-        devices.probe(checkup)
+    checkup.hub_silent = network.hub_silence()
+    with network.from_the_cache(checkup.hub_silent):
+        machine.probe(checkup)
         return [check for one in CHECKS for check in run_check(one, checkup)]
 
 

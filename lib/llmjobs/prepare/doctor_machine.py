@@ -19,6 +19,9 @@ from llmjobs.clocks import cpu_step_s
 from llmjobs.engines.machine_probe import Verdict, probe_machine
 from llmjobs.environment import cpu_name
 from llmjobs.errors import DataError, LlmjobsError
+from llmjobs.fetch import ROOM_TO_SPARE_BYTES
+from llmjobs.hub.files import size_text
+from llmjobs.hub.repositories import repo_folder
 from llmjobs.machine.cpu_counters import CpuCounters
 from llmjobs.machine.energy import Unreadable, nvml_counter, rapl_counters
 from llmjobs.manifest.engine_names import ENGINES, PACKAGES, engine_name
@@ -27,6 +30,26 @@ from llmjobs.memory import available_bytes, memory_bytes
 from llmjobs.prepare.doctor_result import Check, Checkup, asked_of, layer_of
 from llmjobs.quantization import METHODS
 from llmjobs.terminal_text import gib, plural
+
+
+def check_disk(checkup: Checkup) -> Iterator[Check]:
+    """Free space for the cache, compared with the downloads, and for the results."""
+    cache = repo_folder("model", "x").parent
+    for what, folder, need in (("cache", cache, checkup.missing_bytes), ("results", checkup.results, 0)):
+        free = shutil.disk_usage(_existing(folder)).free
+        line = f"{size_text(free)} free for {folder}"
+        if need + ROOM_TO_SPARE_BYTES > free:
+            wanted = f", {size_text(need)} to download" if need else ""
+            other = "set HF_HOME to another disk" if what == "cache" else "use --results"
+            remedy = f"free some space, or {other}"
+            yield Check(f"disk ({what})", "failed" if need else "warning", line + wanted, remedy)
+        else:
+            yield Check(f"disk ({what})", "ok", line + (f", {size_text(need)} needed" if need else ""))
+
+
+def _existing(folder: Path) -> Path:
+    return next((f for f in (folder, *folder.absolute().parents) if f.exists()), Path("/"))
+
 
 # These checks probe what a device can do instead of looking it up.
 

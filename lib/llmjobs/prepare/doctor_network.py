@@ -1,7 +1,6 @@
 """Checks of what comes over the network: the hub, the token, access to each model, data, free disk space, servers."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,10 +10,10 @@ from typing import Any
 from llmjobs.engines.locate import DEMO_PREFIX, is_on_hub
 from llmjobs.engines.registry import engine_of, local_path, locate, open_model
 from llmjobs.errors import LlmjobsError
-from llmjobs.fetch import ROOM_TO_SPARE_BYTES, data_item, model_item, walk
+from llmjobs.fetch import data_item, model_item, walk
 from llmjobs.hub.explain import network_reason, page
 from llmjobs.hub.files import size_text
-from llmjobs.hub.repositories import cached_snapshot, is_offline, repo_folder, token_state
+from llmjobs.hub.repositories import cached_snapshot, is_offline, token_state
 from llmjobs.manifest import BenchmarkSpec, ModelSpec
 from llmjobs.manifest.mtbench import JudgeSpec
 from llmjobs.prepare.doctor_result import Check, Checkup, asked_of
@@ -169,25 +168,6 @@ def _hub_data(name: str, spec: BenchmarkSpec, checkup: Checkup) -> Check:
         return Check(name, "failed", item.offline_line())
     checkup.missing_bytes += item.missing_bytes
     return Check(name, "ok", f"about {size_text(item.missing_bytes)} to download")
-
-
-def check_disk(checkup: Checkup) -> Iterator[Check]:
-    """Free space for the cache, compared with the downloads, and for the results."""
-    cache = repo_folder("model", "x").parent
-    for what, folder, need in (("cache", cache, checkup.missing_bytes), ("results", checkup.results, 0)):
-        free = shutil.disk_usage(_existing(folder)).free
-        line = f"{size_text(free)} free for {folder}"
-        if need + ROOM_TO_SPARE_BYTES > free:
-            wanted = f", {size_text(need)} to download" if need else ""
-            other = "set HF_HOME to another disk" if what == "cache" else "use --results"
-            remedy = f"free some space, or {other}"
-            yield Check(f"disk ({what})", "failed" if need else "warning", line + wanted, remedy)
-        else:
-            yield Check(f"disk ({what})", "ok", line + (f", {size_text(need)} needed" if need else ""))
-
-
-def _existing(folder: Path) -> Path:
-    return next((f for f in (folder, *folder.absolute().parents) if f.exists()), Path("/"))
 
 
 def _cached(model: ModelSpec) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from llmjobs.errors import EXIT_ERROR, EXIT_OK, DataError
+from llmjobs.errors import DataError
 from llmjobs.eval.tasks import Task, make_tasks
+from llmjobs.exit_codes import EXIT_ERROR, EXIT_OK
 from llmjobs.fetch import ROOM_TO_SPARE_BYTES
 from llmjobs.hub.files import size_text
 from llmjobs.hub.repositories import repo_folder

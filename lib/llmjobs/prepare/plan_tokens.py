@@ -12,7 +12,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.benchmarks.prompting import EncodedUnit, encode_unit
 from llmjobs.benchmarks.scoring_requests import Prompt
 from llmjobs.calls.spending import BYTES_A_TOKEN
@@ -79,8 +79,8 @@ class TokenCounter:
         counted = self._counted(task)
         counted = replace(counted, encode_s=round(time.monotonic() - began, 3))
         with contextlib.suppress(OSError, RunFolderError):
-            disk.make_folder(path.parent)
-            disk.write_whole(path, json.dumps(asdict(counted)).encode())
+            file_operations.make_folder(path.parent)
+            file_operations.write_whole(path, json.dumps(asdict(counted)).encode())
         return counted
 
     @cached_property

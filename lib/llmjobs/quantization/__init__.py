@@ -5,7 +5,7 @@ the cluster read them here. To add a method, write one :class:`Method` and :func
 """
 
 from llmjobs.quantization import bitsandbytes, torchao
-from llmjobs.quantization.registry import METHODS, Method, names, quiet_imports, register
+from llmjobs.quantization.method import METHODS, Method, names, quiet_imports, register
 
 __all__ = ["METHODS", "NONE", "Method", "names", "quiet_imports", "register"]
 

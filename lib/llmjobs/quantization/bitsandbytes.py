@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from llmjobs.quantization.registry import Method
+from llmjobs.quantization.method import Method
 
 THRESHOLD = 6.0
 """LLM.int8's published threshold for outliers."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from llmjobs.quantization.bitsandbytes import NATS
-from llmjobs.quantization.registry import METHODS
+from llmjobs.quantization.method import METHODS
 
 DEQUANTIZED = "-dequantized"
 """Ends the name of a checkpoint whose weights were turned back into plain numbers while it was loaded."""

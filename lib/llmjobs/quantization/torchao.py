@@ -4,7 +4,7 @@ import copy
 from importlib import import_module
 from typing import Any
 
-from llmjobs.quantization.registry import Method
+from llmjobs.quantization.method import Method
 
 
 def _weight_only() -> Any:

@@ -1,7 +1,7 @@
 """A section of the report and its content, independent of the output format: prose, tables, figures, questions.
 
 All text is plain. A new section is one file in ``report/sections`` with ``SECTION = Section(...)``, named in
-:data:`llmjobs.report_job.ORDER`.
+:data:`llmjobs.make_report.ORDER`.
 """
 
 import hashlib

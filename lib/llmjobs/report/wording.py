@@ -1,4 +1,4 @@
-"""Numbers as the report prints them, in one place: shares, points, p-values, times, sizes."""
+"""Phrases that several chapters of the report share: lists of names, counts in words, the strength of an effect."""
 
 from collections.abc import Iterable
 

@@ -9,6 +9,10 @@ from scipy.special import gammaln, ndtr, stdtrit
 
 from llmjobs.statistics.intervals import Interval, normal_quantile, wilson
 
+ALL_DRAWS = 10_000
+"""Draws of the test whether all models miss the same questions."""
+
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -69,7 +73,7 @@ def stratum_counts(wrong: ArrayLike, strata: ArrayLike) -> tuple[Ints, Ints]:
     return counts.round().astype(np.int64), sizes.astype(np.int64)
 
 
-def permuted_all_wrong(counts: Ints, sizes: Ints, draws: int = 10_000, seed: int = 0) -> Ints:
+def permuted_all_wrong(counts: Ints, sizes: Ints, draws: int = ALL_DRAWS, seed: int = 0) -> Ints:
     """Draw how many questions every model misses when errors are shuffled within strata.
 
     Exact sampling of that permutation distribution without shuffling: given that the first j models share x

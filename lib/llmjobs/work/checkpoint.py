@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import RunFolderError, plain_reason
 
 VERSION = 1
@@ -58,14 +58,14 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """
     payload = pickle.dumps(dict(state), protocol=5)
     temporary = path.with_name(path.name + ".tmp")
-    with disk.clear_errors(path), disk.taken_back(temporary):
-        with disk.open_new(temporary) as stream:
-            disk.write(stream, _MAGIC + hashlib.sha256(payload).digest() + payload)
-            disk.fsync(stream)
+    with file_operations.clear_errors(path), file_operations.taken_back(temporary):
+        with file_operations.open_new(temporary) as stream:
+            file_operations.write(stream, _MAGIC + hashlib.sha256(payload).digest() + payload)
+            file_operations.fsync(stream)
         if path.exists():
-            disk.rename(path, previous_of(path))
-        disk.rename(temporary, path)
-        disk.fsync_folder(path.parent)
+            file_operations.rename(path, previous_of(path))
+        file_operations.rename(temporary, path)
+        file_operations.fsync_folder(path.parent)
 
 
 def load(path: Path) -> Loaded | None:
@@ -77,7 +77,7 @@ def load(path: Path) -> Loaded | None:
     """
     reasons = []
     for candidate in (path, previous_of(path)):
-        if not disk.is_there(candidate):
+        if not file_operations.is_there(candidate):
             continue
         try:
             state = read(candidate)
@@ -103,7 +103,7 @@ def read(path: Path) -> dict[str, Any]:
 
     """
     try:
-        with disk.open_to_read(path) as stream:
+        with file_operations.open_to_read(path) as stream:
             data = stream.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise DamagedCheckpointError("is larger than any checkpoint")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.engines.locate import Located
 from llmjobs.engines.registry import locate
 from llmjobs.errors import DataError, FingerprintError, LlmjobsError, RunFolderError
@@ -64,12 +64,12 @@ class RunFolder:
         if "\0" in name or Path(name).name != name:
             raise RunFolderError(f"{name[:60]!r} cannot be a run's name; give the name of one folder below {results}")
         path = results / name
-        with disk.clear_errors(path):
+        with file_operations.clear_errors(path):
             if results.resolve() not in path.resolve().parents:
                 raise RunFolderError(
                     f"{path}: leads out of {results} through a link; remove the link or choose another name"
                 )
-            disk.make_folder(path)
+            file_operations.make_folder(path)
         return cls(path)
 
     def unit(self, unit_path: str) -> UnitFolder:
@@ -80,10 +80,10 @@ class RunFolder:
 
         """
         path = self.path / unit_path
-        with disk.clear_errors(path):
+        with file_operations.clear_errors(path):
             if self.path.resolve() not in path.resolve().parents:
                 raise RunFolderError(f"{path}: leads out of the run through a link; remove the link")
-            disk.make_folder(path)
+            file_operations.make_folder(path)
         return UnitFolder(path)
 
     def write_json(self, relative: str, value: Any) -> None:
@@ -102,12 +102,12 @@ class RunFolder:
 
         """
         path = self.path / relative
-        with disk.clear_errors(path):
+        with file_operations.clear_errors(path):
             own, parent = self.path.resolve(), path.parent.resolve()
             if own not in (parent, *parent.parents):
                 raise RunFolderError(f"{path}: leads out of the run through a link or '..'; remove the link")
-            disk.make_folder(path.parent)
-        disk.write_whole(path, data)
+            file_operations.make_folder(path.parent)
+        file_operations.write_whole(path, data)
 
     def move_aside(self) -> Path | None:
         """Rename the folder to ``NAME.1``, ``NAME.2``, … so that a fresh run loses nothing.
@@ -119,9 +119,9 @@ class RunFolder:
         number = 1
         while (target := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
-        with disk.clear_errors(self.path):
-            disk.rename(self.path, target)
-            disk.make_folder(self.path)
+        with file_operations.clear_errors(self.path):
+            file_operations.rename(self.path, target)
+            file_operations.make_folder(self.path)
         return target
 
 
@@ -150,7 +150,7 @@ def read_json(path: Path) -> Any:
 
     """
     try:
-        return json.loads(disk.read_whole(path))
+        return json.loads(file_operations.read_whole(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
@@ -164,7 +164,7 @@ def read_object(path: Path) -> dict[str, Any]:
         DataError: damaged, or anything but an object.
 
     """
-    if not disk.is_there(path):
+    if not file_operations.is_there(path):
         return {}
     found = read_json(path)
     if not isinstance(found, dict):

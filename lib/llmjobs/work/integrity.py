@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import DataError, RunFolderError
 from llmjobs.work import checkpoint
 from llmjobs.work.folder import CHECKPOINT, RECORDS, TIMINGS
@@ -39,7 +39,9 @@ def check_unit(unit: Path) -> Checked | None:
         RunFolderError: a file was changed; the line names it and says how to recompute the unit.
 
     """
-    if not disk.is_there(unit / CHECKPOINT) and not disk.is_there(checkpoint.previous_of(unit / CHECKPOINT)):
+    if not file_operations.is_there(unit / CHECKPOINT) and not file_operations.is_there(
+        checkpoint.previous_of(unit / CHECKPOINT)
+    ):
         return None
     try:
         loaded = checkpoint.load(unit / CHECKPOINT)
@@ -95,7 +97,7 @@ def _is_elsewhere(parts: tuple[str, ...]) -> bool:
 
 def _check_file(path: Path, size: int, digest: str | None, *, whole: bool) -> None:
     try:
-        stream = disk.open_to_read(path)
+        stream = file_operations.open_to_read(path)
     except FileNotFoundError:
         if size:
             raise changed(path, f"is missing, but {size} bytes were saved") from None

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import DataError, RunFolderError
 
 Record = dict[str, Any]
@@ -46,17 +46,17 @@ class Journal:
         """
         self.path, self.size = path, size
         self._sha256 = hashlib.sha256()
-        with disk.clear_errors(path):
-            disk.make_folder(path.parent)
+        with file_operations.clear_errors(path):
+            file_operations.make_folder(path.parent)
             is_new = not path.exists()
             _part_from_copies(path)
-            descriptor = disk.open_existing(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+            descriptor = file_operations.open_existing(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
             self._stream = os.fdopen(descriptor, "rb+", buffering=0)
             try:
                 self._check(digest)
                 self._cut()
                 if is_new:
-                    disk.fsync_folder(path.parent)
+                    file_operations.fsync_folder(path.parent)
             except BaseException:
                 self._stream.close()
                 raise
@@ -82,8 +82,8 @@ class Journal:
     def _cut(self) -> None:
         length = self._stream.seek(0, os.SEEK_END)
         if length > self.size:
-            disk.truncate(self._stream, self.size)
-            disk.fsync(self._stream)
+            file_operations.truncate(self._stream, self.size)
+            file_operations.fsync(self._stream)
         self._stream.seek(self.size)
 
     def check_alone(self) -> None:
@@ -93,7 +93,7 @@ class Journal:
             RunFolderError: its length differs from what this process left, or it is gone.
 
         """
-        with disk.clear_errors(self.path):
+        with file_operations.clear_errors(self.path):
             length = self.path.stat().st_size
         if length != self.size:
             raise RunFolderError(
@@ -106,10 +106,10 @@ class Journal:
         data = b"".join(map(encode, records))
         if data:
             self.check_alone()
-            with disk.clear_errors(self.path):
+            with file_operations.clear_errors(self.path):
                 try:
-                    disk.write(self._stream, data)
-                    disk.fsync(self._stream)
+                    file_operations.write(self._stream, data)
+                    file_operations.fsync(self._stream)
                 except OSError:
                     self._take_back()
                     raise
@@ -119,7 +119,7 @@ class Journal:
     def _take_back(self) -> None:
         """Remove a half-written line, so that a process that continues can write again once there is space."""
         with contextlib.suppress(OSError):
-            disk.truncate(self._stream, self.size)
+            file_operations.truncate(self._stream, self.size)
             self._stream.seek(self.size)
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ def _part_from_copies(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-            disk.write_whole(path, disk.read_whole(path))
+            file_operations.write_whole(path, file_operations.read_whole(path))
 
 
 def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, int, Record]]:
@@ -163,7 +163,7 @@ def read_lines(path: Path, *, allow_torn: bool = False) -> Iterator[tuple[int, i
     """
     end = 0
     try:
-        with disk.open_to_read(path) as stream:
+        with file_operations.open_to_read(path) as stream:
             for number, line in enumerate(stream, start=1):
                 end += len(line)
                 record = _parse(line)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import RunFolderError
 from llmjobs.work import checkpoint
 from llmjobs.work.folder import CHECKPOINT, ERROR_FILE, RECORDS, TIMINGS, UNIT_FILE, RunFolder
@@ -30,9 +30,9 @@ _LENGTHS = ((RECORDS, "records_bytes"), (TIMINGS, "timings_bytes"))
 def make_lease(run: RunFolder, name: str) -> RunFolder:
     """Create the lease ``name`` of a run and sync it before a worker gets it."""
     path = run.path / LEASES / name
-    with disk.clear_errors(path):
-        disk.make_folder(path)
-        disk.fsync_folder(path.parent)
+    with file_operations.clear_errors(path):
+        file_operations.make_folder(path)
+        file_operations.fsync_folder(path.parent)
     return RunFolder(path)
 
 
@@ -80,9 +80,9 @@ def take_over(run: RunFolder, lease: RunFolder, path: str) -> bool:
         _bring(source / name, target.path / name, int(state[key]), move=bool(state.get("done")))
     for file in _files(source):
         if file.name not in (RECORDS, TIMINGS, CHECKPOINT, ERROR_FILE, CHECKPOINT + ".previous"):
-            disk.write_whole(target.path / file.name, disk.read_whole(file))
-    with disk.clear_errors(target.path):
-        disk.fsync_folder(target.path)
+            file_operations.write_whole(target.path / file.name, file_operations.read_whole(file))
+    with file_operations.clear_errors(target.path):
+        file_operations.fsync_folder(target.path)
     checkpoint.save(target.checkpoint, state)
     return True
 
@@ -96,9 +96,9 @@ def share(run: RunFolder, lease: RunFolder) -> None:
         for file in _files(Path(folder)):
             target = run.path / file.relative_to(lease.path)
             if not target.exists():
-                with disk.clear_errors(target):
-                    disk.make_folder(target.parent)
-                disk.write_whole(target, disk.read_whole(file))
+                with file_operations.clear_errors(target):
+                    file_operations.make_folder(target.parent)
+                file_operations.write_whole(target, file_operations.read_whole(file))
 
 
 def drop(lease: RunFolder) -> None:
@@ -146,17 +146,17 @@ def _move_whole(source: Path, target: Path, state: Mapping[str, Any]) -> bool:
     if any(entry.is_dir() and not entry.is_symlink() for entry in entries):
         return False
     wanted = {file.name for file in _files(source)} - {ERROR_FILE, CHECKPOINT + ".previous"}
-    with disk.clear_errors(target):
+    with file_operations.clear_errors(target):
         for entry in entries:
             if entry.name not in wanted:
                 entry.unlink()
         try:
-            disk.rename(source, target)
+            file_operations.rename(source, target)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return False
             raise
-        disk.fsync_folder(target.parent)
+        file_operations.fsync_folder(target.parent)
     return True
 
 
@@ -170,12 +170,12 @@ def _bring(source: Path, target: Path, size: int, *, move: bool) -> None:
     if not source.is_file() or source.stat().st_size < size:
         return
     if move and source.stat().st_size == size:
-        with disk.clear_errors(target):
-            disk.rename(source, target)
+        with file_operations.clear_errors(target):
+            file_operations.rename(source, target)
         return
-    with disk.clear_errors(source), disk.open_to_read(source) as stream:
+    with file_operations.clear_errors(source), file_operations.open_to_read(source) as stream:
         data = stream.read(size)
-    disk.write_whole(target, data)
+    file_operations.write_whole(target, data)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -188,6 +188,6 @@ def _files(folder: Path) -> Iterator[Path]:
 def _copy_files(source: Path, target: Path) -> None:
     for file in _files(source):
         if file.name != ERROR_FILE:
-            with disk.clear_errors(target):
-                disk.make_folder(target)
+            with file_operations.clear_errors(target):
+                file_operations.make_folder(target)
                 shutil.copyfile(file, target / file.name)

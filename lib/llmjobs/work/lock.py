@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import LockedError
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,9 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     """
     path = lock_file(folder)
-    with disk.clear_errors(path):
-        disk.make_folder(path.parent)
-        descriptor = disk.open_existing(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+    with file_operations.clear_errors(path):
+        file_operations.make_folder(path.parent)
+        descriptor = file_operations.open_existing(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
     try:
         left = _read_note(descriptor)
         locks = _flock(descriptor, folder, left)
@@ -100,7 +100,7 @@ def _flock(descriptor: int, folder: Path, left: Holder | None) -> bool:
         LockedError: another process has it.
 
     """
-    with disk.clear_errors(folder):
+    with file_operations.clear_errors(folder):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

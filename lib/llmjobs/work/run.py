@@ -16,20 +16,19 @@ from typing import Any
 
 import psutil
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.environment import describe_machine
 from llmjobs.errors import FingerprintError, LlmjobsError, RunFolderError, plain_reason
 from llmjobs.manifest import Manifest, dump_manifest
 from llmjobs.progress_bar import Progress, in_notebook
-from llmjobs.work import cursor as cursors
-from llmjobs.work import leases
-from llmjobs.work.cursor import Cursor
-from llmjobs.work.exit_code import Outcome
+from llmjobs.work import leases, unit_progress
 from llmjobs.work.folder import ERROR_FILE, UNIT_FILE, RunFolder, UnitFolder, read_object, run_date, sweep
 from llmjobs.work.integrity import check_state
 from llmjobs.work.journal import read_lines
 from llmjobs.work.lock import exclusive
+from llmjobs.work.outcome import Outcome
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
+from llmjobs.work.unit_progress import Cursor
 from llmjobs.work.units import Job, Step, Unit, compare
 from llmjobs.work.when_to_save import Writer
 
@@ -88,7 +87,7 @@ def load_start(folder: RunFolder, unit: Unit) -> Start:
 
     """
     unit_folder = folder.unit(unit.path)
-    cursor, remark = cursors.load(unit_folder, unit.declared)
+    cursor, remark = unit_progress.load(unit_folder, unit.declared)
     if remark:
         log.warning("%s", remark)
     if cursor.done:
@@ -121,7 +120,7 @@ class UnitLoop:
             if not start.cursor.done:
                 self.progress.unit(unit.path)
                 self._steps(unit, start)
-            with disk.clear_errors(error_file):
+            with file_operations.clear_errors(error_file):
                 error_file.unlink(missing_ok=True)
             self.outcome.done += 1
         except (FingerprintError, RunFolderError, BrokenPipeError):

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from llmjobs.errors import EXIT_RESUMABLE, LlmjobsError
+from llmjobs.errors import LlmjobsError
+from llmjobs.exit_codes import EXIT_RESUMABLE
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_VARIABLE = "LLMJOBS_GRACE_S"

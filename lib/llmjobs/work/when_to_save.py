@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmjobs.work import checkpoint, memory_kills
-from llmjobs.work.cursor import Cursor
 from llmjobs.work.folder import UnitFolder
 from llmjobs.work.journal import Journal, Record
+from llmjobs.work.unit_progress import Cursor
 from llmjobs.work.units import Step, Work
 
 SHARE_OF_TIME = 0.005

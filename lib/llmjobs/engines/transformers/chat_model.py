@@ -12,11 +12,11 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from llmjobs.engines.chat_state import DrawnAnswer, KeptTokens
 from llmjobs.engines.protocol import Sampling
 from llmjobs.engines.transformers.decode_steps import Steps, finite_rows, prepare, start, why_not_finite
+from llmjobs.engines.transformers.fast_path_trials import probe_one_row
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import accepted_arguments, cache_argument
 from llmjobs.engines.transformers.generate import end_tokens, processor_names
 from llmjobs.engines.transformers.load import LoadedModel
-from llmjobs.engines.transformers.probe import probe_one_row
 from llmjobs.engines.transformers.shapes import reset_frequencies, sharing_limit
 from llmjobs.errors import ModelError, printable
 

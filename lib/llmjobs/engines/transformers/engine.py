@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llmjobs.engines.transformers.fast_path_trials import DecodeProbe
     from llmjobs.engines.transformers.load import LoadedModel
-    from llmjobs.engines.transformers.probe import DecodeProbe
 
 __all__ = [
     "TransformersEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files",
@@ -94,8 +94,8 @@ class TransformersEngine:
 
     def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
         """Batched decoding; the way is determined once per model."""
+        from llmjobs.engines.transformers.fast_path_trials import DecodeProbe, probe_decoding
         from llmjobs.engines.transformers.generate import Generator
-        from llmjobs.engines.transformers.probe import DecodeProbe, probe_decoding
 
         if self._decoding is None:
             self._decoding = DecodeProbe.from_builtin(found) or probe_decoding(self.loaded.model)

@@ -26,6 +26,7 @@ from llmjobs.engines.transformers.device import (
     resolve_dtype,
     set_threads,
 )
+from llmjobs.engines.transformers.fast_path_trials import FEW_TOKENS
 from llmjobs.engines.transformers.first_layers import TRIED_TOKENS, pass_of
 from llmjobs.engines.transformers.made_up_layers import (
     DECODED,
@@ -41,7 +42,6 @@ from llmjobs.engines.transformers.made_up_layers import (
     scoring_path,
 )
 from llmjobs.engines.transformers.model_files import checked_config
-from llmjobs.engines.transformers.probe import FEW_TOKENS
 from llmjobs.engines.transformers.shapes import Shapes, as_stored_bytes, model_shapes, on_meta, whole_weight_bytes
 from llmjobs.hub.repositories import cached_snapshot
 from llmjobs.machine.child import Reporter, serve

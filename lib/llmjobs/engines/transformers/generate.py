@@ -22,8 +22,8 @@ from llmjobs.engines.transformers.decode_steps import (
     why_not_finite,
 )
 from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
+from llmjobs.engines.transformers.fast_path_trials import DecodeProbe, probe_decoding
 from llmjobs.engines.transformers.forward import Model
-from llmjobs.engines.transformers.probe import DecodeProbe, probe_decoding
 from llmjobs.engines.transformers.shapes import most_tokens, sharing_limit
 from llmjobs.errors import ModelError
 

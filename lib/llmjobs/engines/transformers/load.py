@@ -48,7 +48,7 @@ from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 from llmjobs.hub.files import ensure_model
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.manifest.models import ModelSpec
-from llmjobs.quantization.registry import stored_bytes
+from llmjobs.quantization.method import stored_bytes
 from llmjobs.quantization.stored import DEQUANTIZED, StoredAs, stored_as
 from llmjobs.terminal_text import plural
 

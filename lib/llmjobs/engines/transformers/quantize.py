@@ -11,7 +11,7 @@ from torch import nn
 
 from llmjobs.memory import give_back
 from llmjobs.quantization import METHODS, NONE
-from llmjobs.quantization.registry import kind_of, stored_count
+from llmjobs.quantization.method import kind_of, stored_count
 from llmjobs.quantization.stored import DEQUANTIZED, STORED, Packing, StoredAs, StoredFormat, packing_of
 
 FINISHED_AT_ONCE = 14

@@ -17,6 +17,7 @@ from llmjobs.engines.protocol import Extent, ProbeResult
 from llmjobs.engines.scoring_paths import PathScorer
 from llmjobs.engines.transformers.batch_size import FEW_S, PREFIX_TOKENS, candidate_sizes, measure_batch_tokens
 from llmjobs.engines.transformers.device import SMALLER, free_memory, is_out_of_memory
+from llmjobs.engines.transformers.fast_path_trials import ScoringProbe, made_up_tokens, probe_paths, probe_size
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
 from llmjobs.engines.transformers.forward import (
     Model,
@@ -27,7 +28,6 @@ from llmjobs.engines.transformers.forward import (
     padded_logits,
 )
 from llmjobs.engines.transformers.packed_attention import Leaves, find_leaves, layout_batch, layout_prefix
-from llmjobs.engines.transformers.probe import ScoringProbe, made_up_tokens, probe_paths, probe_size
 from llmjobs.engines.transformers.shapes import reset_frequencies, sharing_limit
 from llmjobs.errors import ModelError
 from llmjobs.memory import available_bytes

@@ -1,4 +1,4 @@
-"""Encode and decode text with one ``tokenizer.json`` in a child process (``-m …transformers.tokenizer_child FILE``).
+"""Encode and decode text with one ``tokenizer.json`` in a child process (``-m llmjobs…tokenizer_trial_child FILE``).
 
 One JSON line out: ``{}``, or ``error`` and ``message``. The kernel limits its memory, the parent its time. It only
 imports the tokenizers library, so a trial takes a fraction of a second.

@@ -36,8 +36,6 @@ from llmjobs.statistics.paired import (
 
 # The questions that all models miss, and whether their mistakes are more alike than chance.
 
-ALL_DRAWS = 10_000
-
 
 @dataclass(frozen=True)
 class PairOverlap:
@@ -143,7 +141,7 @@ def measure_overlap(study: Study, benchmark: Benchmark, *, pairs: bool = True) -
         pairs=tuple(replace(pair, p_holm=p) for pair, p in zip(every, adjusted, strict=True)),
         missed_by=np.bincount(missed, minlength=len(rows) + 1),
         expected=expected_wrong_counts(wrong, strata),
-        all_p=upper_p(total, permuted_all_wrong(counts, sizes, ALL_DRAWS)),
+        all_p=upper_p(total, permuted_all_wrong(counts, sizes)),
         excess=all_wrong_excess(wrong, strata),
         letter_expected=letter_expected,
         letter_p=letter_p,
@@ -171,7 +169,7 @@ def _by_letter(benchmark: Benchmark, columns: Ints, wrong: Bools) -> tuple[float
     counts, sizes = stratum_counts(wrong, strata)
     total = int(np.sum(wrong.all(axis=0)))
     expected = float(expected_wrong_counts(wrong, strata)[-1])
-    return expected, upper_p(total, permuted_all_wrong(counts, sizes, ALL_DRAWS))
+    return expected, upper_p(total, permuted_all_wrong(counts, sizes))
 
 
 def _grid(rows: tuple[int, ...], columns: Ints) -> tuple[Ints, Ints]:

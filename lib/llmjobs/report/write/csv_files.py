@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.report.blocks import Block, Finding, Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import Benchmark, Cost, RawRun
@@ -34,7 +34,7 @@ def write_tables(measures: Measures, findings: Sequence[Finding], folder: Path) 
     if measures.scores:
         files["scores.csv"] = _csv(SCORES, _score_rows(measures))
     for name, text in files.items():
-        disk.write_whole(folder / name, text.encode())
+        file_operations.write_whole(folder / name, text.encode())
     return [*(folder / name for name in files), _write_summary(measures, findings, folder / "summary.json")]
 
 
@@ -44,9 +44,9 @@ def write_long_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
     for block in blocks:
         if isinstance(block, Table) and block.long and not block.cut.all_in:
             path = folder / block.file_name
-            with disk.clear_errors(path.parent):
-                disk.make_folder(path.parent)
-            disk.write_whole(path, _csv([column.title for column in block.columns], block.rows).encode())
+            with file_operations.clear_errors(path.parent):
+                file_operations.make_folder(path.parent)
+            file_operations.write_whole(path, _csv([column.title for column in block.columns], block.rows).encode())
             written.append(path)
     return written
 
@@ -299,7 +299,9 @@ def _write_summary(measures: Measures, findings: Sequence[Finding], path: Path) 
         "scores": [dict(zip(SCORES, map(_json_cell, row), strict=True)) for row in _score_rows(measures)],
         "missed_by_all": [_missed(measures, name) for name in measures.overlap],
     }
-    disk.write_whole(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+    file_operations.write_whole(
+        path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    )
     return path
 
 

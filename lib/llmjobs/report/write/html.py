@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.report.blocks import Block, Figure, Finding
 from llmjobs.report.measure import Measures
 from llmjobs.report.study import ERROR, TEXT_CODE, UNPARSED, Benchmark
@@ -33,7 +33,7 @@ def write_html(
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     template = files("llmjobs.report.write").joinpath("page.html").read_text(encoding="utf-8")
-    disk.write_whole(path, template.replace("/*DATA*/", text).encode())
+    file_operations.write_whole(path, template.replace("/*DATA*/", text).encode())
     return path
 
 

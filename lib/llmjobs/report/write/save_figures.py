@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure as Plot
 from reportlab.pdfgen.canvas import Canvas
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import RunFolderError
 from llmjobs.report.blocks import Figure
 from llmjobs.report.figure_style import lay_out, styled
@@ -28,8 +28,8 @@ def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Drawing]:
     """
     if folder.is_symlink():
         raise RunFolderError(f"{folder}: is a link, and llmjobs does not write through links; remove it")
-    with disk.clear_errors(folder):
-        disk.make_folder(folder)
+    with file_operations.clear_errors(folder):
+        file_operations.make_folder(folder)
     register_fonts()
     drawn: dict[str, Drawing] = {}
     with styled():
@@ -38,9 +38,9 @@ def draw_figures(blocks: Sequence[object], folder: Path) -> dict[str, Drawing]:
                 plot = block.draw()
                 lay_out(plot)
                 plot.set_layout_engine("none")
-                disk.write_whole(folder / f"{block.name}.png", _png(plot))
+                file_operations.write_whole(folder / f"{block.name}.png", _png(plot))
                 drawn[block.name] = trace(plot)
-                disk.write_whole(folder / f"{block.name}.pdf", _pdf(drawn[block.name], block.caption))
+                file_operations.write_whole(folder / f"{block.name}.pdf", _pdf(drawn[block.name], block.caption))
     return drawn
 
 

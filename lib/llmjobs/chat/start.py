@@ -17,7 +17,8 @@ from llmjobs.chat.store import ChatStore
 from llmjobs.chat.terminal import PipeReader, PromptReader, Reader, Terminal
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.registry import locate
-from llmjobs.errors import EXIT_OK, ManifestError, RunFolderError, printable
+from llmjobs.errors import ManifestError, RunFolderError, printable
+from llmjobs.exit_codes import EXIT_OK
 from llmjobs.manifest.chat import ChatSection
 from llmjobs.manifest.load import load_manifest, validate
 from llmjobs.manifest.models import ModelSpec

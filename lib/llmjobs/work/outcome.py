@@ -1,8 +1,8 @@
-"""How a job ended, and the exit code that follows: failed units, questions in error, a signal."""
+"""How a job ended (failed units, questions in error, a signal), and which exit code follows."""
 
 from dataclasses import dataclass, field
 
-from llmjobs.errors import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED
+from llmjobs.exit_codes import EXIT_OK, EXIT_RESUMABLE, EXIT_UNITS_FAILED
 
 
 @dataclass
@@ -22,14 +22,17 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0: all units done; 3: units or calls failed, or questions ended in an error; 75: stopped and resumable."""
+        """``EXIT_OK`` if all units are done, ``EXIT_RESUMABLE`` if it was stopped.
+
+        ``EXIT_UNITS_FAILED`` if units or calls failed, or questions ended in an error.
+        """
         if self.stopped_by:
             return EXIT_RESUMABLE
         return EXIT_UNITS_FAILED if self.failed or self.in_error else EXIT_OK
 
 
 def exit_code_of_all(codes: list[int]) -> int:
-    """The exit code of several jobs: 75 if the last one was stopped, otherwise 3 if any was not 0."""
+    """The exit code of several jobs: ``EXIT_RESUMABLE`` if the last one was stopped, otherwise whether any failed."""
     if codes and codes[-1] == EXIT_RESUMABLE:
         return EXIT_RESUMABLE
     return EXIT_UNITS_FAILED if any(codes) else EXIT_OK

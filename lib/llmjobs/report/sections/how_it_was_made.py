@@ -7,10 +7,10 @@ from typing import Any
 
 from llmjobs.report.blocks import Block, Column, Content, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
-from llmjobs.report.measure.overlap import ALL_DRAWS
 from llmjobs.report.numbers import count, percent, size
 from llmjobs.report.study import Entry, RawRun, Study
 from llmjobs.report.wording import DASH, plural
+from llmjobs.statistics.overlap import ALL_DRAWS
 
 SHOWN_NOTICES = 60
 SHOWN_CHARACTERS = 300

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.converse import chapter as converse_chapter
 from llmjobs.errors import LlmjobsError, plain_reason
 from llmjobs.matrix import grid_chapter, ladder_chapter
@@ -16,7 +16,7 @@ from llmjobs.report.blocks import Block, Figure, Finding, Section
 from llmjobs.report.measure import Measures
 from llmjobs.report.pdf.document import Chapter, Figures, FrontPage, make_pdf
 from llmjobs.report.read import read
-from llmjobs.report.sections import accuracy, cost, differences, making, overlap, patterns, scores
+from llmjobs.report.sections import accuracy, cost, differences, how_it_was_made, overlap, patterns, scores
 from llmjobs.report.sections.accuracy import labels, leaderboard
 from llmjobs.report.study import Notice, Study
 from llmjobs.report.text.shaping import isolated, names_in
@@ -37,7 +37,7 @@ ORDER: tuple[Section, ...] = (
     patterns.SECTION,
     converse_chapter.SECTION,
     mtbench_chapter.SECTION,
-    making.SECTION,
+    how_it_was_made.SECTION,
 )
 """The chapters, in order. A new one is added here."""
 FINDINGS_SHOWN = 8
@@ -97,8 +97,8 @@ def make_report(
     contents = [(section, section.build(measures)) for section in ORDER if section.wanted(measures)]
     findings = rank([finding for _, content in contents for finding in content.findings])
     front = _front(measures, findings)
-    with disk.clear_errors(output):
-        disk.make_folder(output.parent)
+    with file_operations.clear_errors(output):
+        file_operations.make_folder(output.parent)
     files = [*write_tables(measures, findings, output.parent), output.parent / "notes.md"]
     blocks: list[Block] = [*front.blocks, *(block for _, content in contents for block in content.blocks)]
     files += write_long_tables(blocks, output.parent)
@@ -107,12 +107,14 @@ def make_report(
         figures = draw_figures(blocks, output.parent / "figures")
         answers = [note for _, content in contents for note in content.notes]
         notes = notes_text(study, front.title, findings, answers, blocks)
-        disk.write_whole(output.parent / "notes.md", notes.encode("utf-8", "replace"))
+        file_operations.write_whole(output.parent / "notes.md", notes.encode("utf-8", "replace"))
         files += [output.parent / "figures" / f"{name}.{kind}" for name in figures for kind in ("pdf", "png")]
         if html:
             files.append(write_html(output.with_suffix(".html"), measures, front.title, findings, blocks))
         step("writing the PDF")
-        disk.write_whole(output, _pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures))
+        file_operations.write_whole(
+            output, _pdf(output, front, [Chapter(s.key, s.title, c.blocks) for s, c in contents], figures)
+        )
     return ReportResult(output, (output, *files), tuple(findings), study.notices, study.partial)
 
 

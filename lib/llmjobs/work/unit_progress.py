@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from llmjobs import disk
+from llmjobs import file_operations
 from llmjobs.errors import DataError, RunFolderError, printable
 from llmjobs.work import checkpoint, memory_kills
 from llmjobs.work.folder import CHECKPOINT, UNIT_FILE, RunFolder, UnitFolder, read_object, to_json
@@ -221,7 +221,7 @@ def rewind(unit: UnitFolder, cursor: Cursor, step: int, *, forget_effective: boo
 
 
 def _digest(path: Path, size: int) -> str:
-    return hashlib.sha256(disk.read_whole(path)[:size]).hexdigest()
+    return hashlib.sha256(file_operations.read_whole(path)[:size]).hexdigest()
 
 
 def _end_before(path: Path, step: int, size: int) -> int:
