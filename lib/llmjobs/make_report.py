@@ -15,7 +15,7 @@ from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Block, Figure, Finding, Section
 from llmjobs.report.measure import Measures
 from llmjobs.report.pdf.document import Chapter, Figures, FrontPage, make_pdf
-from llmjobs.report.read import read
+from llmjobs.report.read.formats import read
 from llmjobs.report.sections import accuracy, cost, differences, how_it_was_made, overlap, patterns, scores
 from llmjobs.report.sections.accuracy import labels, leaderboard
 from llmjobs.report.study import Notice, Study

@@ -11,7 +11,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NotRequired, TypedDict, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from llmjobs.statistics.intervals import Interval, wilson
+from llmjobs.statistics.intervals import ACCURACY_INTERVAL, Interval, accuracy_interval
 
 
 class EvalDetails(TypedDict, total=False):
@@ -248,7 +248,6 @@ def _check(hint: Any) -> Callable[[Any], bool]:
 
 DONE, KILLED, FAILED, UNAVAILABLE, MISSING = "done", "killed", "failed", "unavailable", "missing"
 """How a cell ended; ``missing``: it has not finished yet."""
-CONFIDENCE = "95% Wilson"
 AnswerKey = tuple[str, str, str]
 """Benchmark, subject, doc_id."""
 
@@ -349,7 +348,7 @@ class CellResult:
         if not self.answers:
             return None
         right = sum(correct for _, correct in self.answers.values())
-        return Interval(right / len(self.answers), *wilson(right, len(self.answers)))
+        return Interval(right / len(self.answers), *accuracy_interval(right, len(self.answers)))
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``cell.json``; a cell that never ran has no measurements."""
@@ -382,7 +381,7 @@ class CellResult:
             return {"n": 0, "correct": 0, "acc": None, "low": None, "high": None, "errors": self.errors}
         figures = {"acc": round(found.value, 6), "low": round(found.low, 6), "high": round(found.high, 6)}
         right = sum(correct for _, correct in self.answers.values())
-        return {"n": n, "correct": right, **figures, "errors": self.errors, "interval": CONFIDENCE}
+        return {"n": n, "correct": right, **figures, "errors": self.errors, "interval": ACCURACY_INTERVAL}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any], folder: str, records: Iterable[Mapping[str, Any]]) -> "CellResult":

@@ -310,7 +310,7 @@ def test_transcripts_stand_side_by_side(study, tmp_path, reader):
     from llmjobs.report.assemble import assemble
     from llmjobs.report.blocks import Table
     from llmjobs.report.measure import Measures
-    from llmjobs.report.read import read
+    from llmjobs.report.read.formats import read
 
     run(study(conversations=24, distances=[16]), "--results", tmp_path / "r")
     measures = Measures(assemble(list(read(tmp_path / "r/study", None))))

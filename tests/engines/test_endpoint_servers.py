@@ -83,12 +83,18 @@ def serving(command: list[str], port: int, log: Path, seconds: float) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The demo model as an F32 GGUF file, served by llama-server."""
-    folder, port = tmp_path_factory.mktemp("llama_server"), free_port()
-    path = write_llama(Path(DEMO_MODELS["demo-base"]), folder / "demo.gguf", pre="llama-bpe")
-    command = [sys.executable, "-c", LLAMA_SERVER, str(XLLAMACPP), str(path), str(port)]
-    with serving(command, port, folder / "log.txt", 60) as url:
+def served_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model as an F32 GGUF file."""
+    folder = tmp_path_factory.mktemp("llama_server")
+    return write_llama(Path(DEMO_MODELS["demo-base"]), folder / "demo.gguf", pre="llama-bpe")
+
+
+@pytest.fixture(scope="module")
+def llama_server(served_gguf: Path) -> Iterator[str]:
+    """The file, served by llama-server."""
+    port = free_port()
+    command = [sys.executable, "-c", LLAMA_SERVER, str(XLLAMACPP), str(served_gguf), str(port)]
+    with serving(command, port, served_gguf.with_name("log.txt"), 60) as url:
         yield url
 
 

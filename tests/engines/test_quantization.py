@@ -14,7 +14,7 @@ from llmjobs.cluster import resources
 from llmjobs.cluster.resources import Nodes, demands
 from llmjobs.engines import machine_probe
 from llmjobs.engines.transformers.load import load_model
-from llmjobs.engines.transformers.machine_probe import try_layer
+from llmjobs.engines.transformers.machine_probe_child import try_layer
 from llmjobs.engines.transformers.quantize import effective_quantization, quantized_layer
 from llmjobs.engines.transformers.shapes import on_meta, quantizable, whole_weight_bytes
 from llmjobs.errors import MissingPackageError

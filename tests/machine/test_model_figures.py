@@ -7,7 +7,7 @@ from transformers import AutoConfig
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.transformers.generate import measure_speed
 from llmjobs.engines.transformers.load import load_model
-from llmjobs.engines.transformers.machine_probe import try_layer
+from llmjobs.engines.transformers.machine_probe_child import try_layer
 from llmjobs.engines.transformers.made_up_layers import Unit, build, decode_seconds, made_up_unit, score_once
 from llmjobs.engines.transformers.quantize import quantized_layer
 from llmjobs.engines.transformers.shapes import model_shapes, on_meta
@@ -73,7 +73,7 @@ def test_a_device_that_is_not_here_has_a_reason():
 
 @pytest.mark.cuda
 def test_layers_and_agreement_on_a_gpu():
-    from llmjobs.engines.transformers.machine_probe import parity
+    from llmjobs.engines.transformers.machine_probe_child import parity
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here: its layers are not tried")

@@ -20,7 +20,7 @@ from llmjobs.make_report import make_report
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import file_name
 from llmjobs.report.measure import Measures
-from llmjobs.report.read import read
+from llmjobs.report.read.formats import read
 
 SAMPLE = {
     "id": 1, "epoch": 1, "input": "Q", "choices": ["a", "b"], "target": "B", "metadata": {"subject": "s"},

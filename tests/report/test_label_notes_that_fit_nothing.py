@@ -5,7 +5,7 @@ from pathlib import Path
 from run_folders import FakeRun
 
 from llmjobs.report.assemble import assemble
-from llmjobs.report.read import read
+from llmjobs.report.read.formats import read
 
 
 def notices(tmp_path: Path, **options: Path) -> list[str]:

@@ -8,7 +8,7 @@ from run_folders import dump, dump_lines
 
 from llmjobs.report.assemble import assemble
 from llmjobs.report.measure import Measures
-from llmjobs.report.read import read
+from llmjobs.report.read.formats import read
 from llmjobs.report.study import RawRun
 
 

@@ -20,7 +20,7 @@ from llmjobs.matrix.summary import find_flips
 from llmjobs.report.assemble import assemble
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import parse_budget
-from llmjobs.report.read import read
+from llmjobs.report.read.formats import read
 from llmjobs.report.read.run_folder import read_run_folder
 from llmjobs.report.sections import cost
 from llmjobs.report.write.csv_files import safe_cell

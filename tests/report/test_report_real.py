@@ -14,7 +14,7 @@ from llmjobs.make_report import make_report
 from llmjobs.report.assemble import assemble
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.accuracy import compare_metrics
-from llmjobs.report.read import read
+from llmjobs.report.read.formats import read
 
 ACCURACIES = {
     "meta-llama/Llama-3.1-8B": 0.6532,

@@ -20,7 +20,7 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
 from llmjobs.report.measure.overlap import MODELS, SETTINGS, leading_group
 from llmjobs.report.numbers import decimal, percent, points
-from llmjobs.report.read import read
+from llmjobs.report.read.formats import read
 from llmjobs.report.sections.differences import what_differs
 from llmjobs.report.study import Cost, Entry, ModelInfo
 from llmjobs.report.wording import all_of, strength

@@ -13,7 +13,7 @@ from llmjobs.converse.tasks import ConverseTask
 from llmjobs.errors import printable
 from llmjobs.eval.summary import failed_lines
 from llmjobs.records import TurnRecord, as_records
-from llmjobs.statistics.intervals import clustered_interval, wilson
+from llmjobs.statistics.intervals import accuracy_interval, clustered_interval
 from llmjobs.statistics.paired import clustered_comparison
 from llmjobs.terminal_text import plural, seconds, table
 from llmjobs.work import unit_progress
@@ -118,7 +118,7 @@ def _ends(right: int, scored: Sequence[TurnRecord]) -> tuple[float, float]:
 
     Answers of one conversation are correlated. If all conversations agree, the second interval collapses.
     """
-    low, high = wilson(right, len(scored))
+    low, high = accuracy_interval(right, len(scored))
     values = [float(bool(record["correct"])) for record in scored]
     _, wide_low, wide_high = clustered_interval(values, [record["conversation"] for record in scored])
     if np.isnan(wide_low):

@@ -1,9 +1,4 @@
-"""What this machine can compute, asked of a child process, and the cached results of trials of a model. No torch.
-
-If a child process crashes, that is a result too. A cached result belongs to one model (its files' revision), the
-settings that it was loaded with, one machine, the versions of the packages, and the engine's code. Anything else has a
-different entry, so results are never transferred.
-"""
+"""Ask a child process what this machine can compute; if a probe crashes, that is a result too. No torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +9,7 @@ from llmjobs.errors import LlmjobsError
 from llmjobs.machine.child import Ended, describe_end, run_child
 from llmjobs.manifest.engine_names import ENGINES
 
-MODULE = "llmjobs.engines.transformers.machine_probe"
+MODULE = "llmjobs.engines.transformers.machine_probe_child"
 Layer = tuple[str, str, str]
 """Device, dtype (may be ``auto``), quantization. For other engines than transformers, the third entry is the engine's
 name: the engine has to work on the device.

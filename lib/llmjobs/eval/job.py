@@ -35,7 +35,7 @@ from llmjobs.engines.protocol import (
 from llmjobs.engines.registry import devices, open_model, prefetch
 from llmjobs.engines.trial_cache import Known
 from llmjobs.errors import LlmjobsError
-from llmjobs.eval.ask_again import ask_again
+from llmjobs.eval.failed_calls import ask_again
 from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, eval_section, make_spending, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec

@@ -14,15 +14,13 @@ from llmjobs.clocks import NO_GPU_TIME
 from llmjobs.errors import printable
 from llmjobs.memory import needed_bytes
 from llmjobs.records import EvalRecord, as_records
-from llmjobs.statistics.intervals import wilson
+from llmjobs.statistics.intervals import ACCURACY_INTERVAL, accuracy_interval
 from llmjobs.terminal_text import DASH, fixed, gib, plural, seconds, table
 from llmjobs.work import unit_progress
 from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
 from llmjobs.work.journal import Record, read_records
 from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
-
-CONFIDENCE = "95% Wilson"
 
 
 def summarize(
@@ -157,7 +155,7 @@ def _benchmark(name: str, subjects: Mapping[str, Sequence[EvalRecord]], asked: M
         **_accuracy(together),
         "macro_acc": round(sum(scored) / len(scored), 6) if scored else None,
         "metrics": _metrics(name, together),
-        "interval": CONFIDENCE,
+        "interval": ACCURACY_INTERVAL,
         **count_changed(together, max(asked.values(), default=0)).to_record(),
         "subjects": rows,
     }
@@ -169,7 +167,7 @@ def _accuracy(records: Sequence[EvalRecord]) -> dict[str, Any]:
     n, right = len(scored), sum(bool(record["correct"]) for record in scored)
     if not n:
         return {"n": 0, "correct": 0, "acc": None, "stderr": None, "low": None, "high": None}
-    low, high = wilson(right, n)
+    low, high = accuracy_interval(right, n)
     acc = right / n
     stderr = math.sqrt(acc * (1 - acc) / (n - 1)) if n > 1 else None
     figures = {"acc": acc, "stderr": stderr, "low": float(low), "high": float(high)}

@@ -167,10 +167,6 @@ def _part(entry: RawEntry, where: Mapping[str, str]) -> RawEntry:
     return replace(entry, records=kept, metric=metric, by_metric={name: tables[name] for name in kept if tables[name]})
 
 
-JOINED = ("lm-eval log", "inspect_ai log", "HELM run")
-"""Tools that write a model's benchmarks into several logs."""
-
-
 def join_parts(pairs: Sequence[tuple[RawRun, RawEntry]]) -> list[tuple[RawRun, RawEntry]]:
     """Combine the logs of one model that another tool wrote separately, unless a subject is in two of them.
 
@@ -179,7 +175,7 @@ def join_parts(pairs: Sequence[tuple[RawRun, RawEntry]]) -> list[tuple[RawRun, R
     kept: list[tuple[RawRun, RawEntry]] = []
     for run, entry in pairs:
         at = next((n for n, (other, first) in enumerate(kept) if _is_part(run, entry, other, first)), None)
-        if at is None or run.kind not in JOINED:
+        if at is None or not run.in_parts:
             kept.append((run, entry))
         else:
             kept[at] = _joined(kept[at], (run, entry))

@@ -19,7 +19,13 @@ from llmjobs.report.text.lettering import LetteringCanvas
 
 INK, MUTED, FAINT, RULE = "#1f2328", "#5b646e", "#a3abb4", "#d8dde2"
 BLUE, ORANGE, GREEN, PURPLE = "#1f5a96", "#d98a1f", "#4c9a83", "#8a5a8f"
-PALE = "#b9cde3"
+PALE, PALE_ORANGE, NEUTRAL = "#b9cde3", "#f0d9b5", "#f3f4f6"
+AMBER = "#a8620a"
+"""Text that warns."""
+EMPTY = "#e3e7eb"
+"""A place where a mark could be."""
+HEAT = "Blues"
+"""Shades of a matrix."""
 SEQUENCE = "cividis"
 """Perceptually uniform for all common kinds of colour blindness, and ordered in grey."""
 WIDTH_IN = 6.5
@@ -229,9 +235,7 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
             if note is not None:
                 note.remove()
             far = abs(dy) > 10
-            line = (
-                {"arrowstyle": "-", "color": "#a3abb4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if far else None
-            )
+            line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if far else None
             note = axes.annotate(
                 label,
                 (x, y),

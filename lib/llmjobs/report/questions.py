@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmjobs.errors import DataError
-from llmjobs.report.read.answers import OPTION_LETTERS, letter_of, said_letter
 from llmjobs.report.read.csv_or_jsonl import encoding_of
+from llmjobs.report.read.option_letters import OPTION_LETTERS, letter_of, said_letter
 from llmjobs.report.study import Answer, Question, RawEntry, RawRun, Study
 from llmjobs.terminal_text import agree, plural
 

@@ -158,6 +158,8 @@ class RawRun:
 
     path: Path
     kind: str
+    in_parts: bool = False
+    """Whether the tool may write a model's benchmarks into several logs."""
     entries: list[RawEntry] = field(default_factory=list)
     questions: dict[tuple[str, str, str], Question] = field(default_factory=dict)
     asked: dict[str, set[tuple[str, str]]] = field(default_factory=dict)

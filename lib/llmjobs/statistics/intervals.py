@@ -49,6 +49,15 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
+ACCURACY_INTERVAL = "95% Wilson"
+"""Name of :func:`accuracy_interval` in summaries."""
+
+
+def accuracy_interval(right: int, n: int) -> tuple[float, float]:
+    """Return the ends of the interval that tables and figures show around an accuracy."""
+    return wilson(right, n)
+
+
 def proportion_stderr(successes: int, n: int) -> float:
     """Return ``sqrt(p (1 - p) / (n - 1))``, as lm-evaluation-harness prints it; ``nan`` below 2."""
     if n < 2:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmjobs.report.study import ERROR, UNPARSED, Benchmark, Floats, Ints, Study
-from llmjobs.statistics.intervals import Interval, clustered_interval, macro_interval, wilson
+from llmjobs.statistics.intervals import Interval, accuracy_interval, clustered_interval, macro_interval
 from llmjobs.statistics.paired import PairedDifference, paired_difference, simultaneous_level
 from llmjobs.statistics.patterns import Pattern, mean_differences
 
@@ -45,7 +45,7 @@ class BenchmarkAccuracy:
     def subject_interval(self, row: int, place: int) -> Interval:
         """Return one model's accuracy in one subject with Wilson's interval."""
         right, n = int(self.subject_right[row, place]), int(self.subject_scored[row, place])
-        return Interval(right / n if n else float("nan"), *wilson(right, n))
+        return Interval(right / n if n else float("nan"), *accuracy_interval(right, n))
 
     def of(self, row: int) -> ModelAccuracy:
         """Return the accuracy of a row of the benchmark."""
@@ -104,7 +104,7 @@ def _model(benchmark: Benchmark, row: int) -> ModelAccuracy:
     values = benchmark.correct[row]
     held = ~np.isnan(values)
     right, n = int(np.nansum(values)), int(held.sum())
-    low, high = wilson(right, n)
+    low, high = accuracy_interval(right, n)
     groups = benchmark.subject[held]
     means = {
         name: float(np.nanmean(table[row]))

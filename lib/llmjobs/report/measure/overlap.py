@@ -9,7 +9,7 @@ import numpy as np
 
 from llmjobs.report.measure.scores import OptionScores, option_scores
 from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Floats, Ints, Study
-from llmjobs.statistics.intervals import Interval, wilson
+from llmjobs.statistics.intervals import Interval, accuracy_interval
 from llmjobs.statistics.overlap import (
     ErrorOverlap,
     SameWrong,
@@ -177,7 +177,7 @@ def _grid(rows: tuple[int, ...], columns: Ints) -> tuple[Ints, Ints]:
 
 
 def _share(right: Bools) -> Interval:
-    return Interval(float(np.mean(right)), *wilson(int(np.sum(right)), len(right)))
+    return Interval(float(np.mean(right)), *accuracy_interval(int(np.sum(right)), len(right)))
 
 
 def _majority_right(benchmark: Benchmark, rows: tuple[int, ...], columns: Ints) -> Bools:

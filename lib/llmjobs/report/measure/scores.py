@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from llmjobs.report.study import TEXT_CODE, Benchmark, Bools, Floats, MetricTable
 from llmjobs.statistics.calibration import option_probabilities
-from llmjobs.statistics.intervals import Interval, wilson, wilson_arrays
+from llmjobs.statistics.intervals import Interval, accuracy_interval, wilson_arrays
 
 EQUAL = 1e-12
 """Scores with a smaller spread count as equal."""
@@ -53,7 +53,7 @@ def measure_scores(table: MetricTable) -> MetricScores:
 def _share(values: Floats) -> Interval:
     if not len(values):
         return Interval(float("nan"), float("nan"), float("nan"))
-    return Interval(float(values.mean()), *wilson(int(values.sum()), len(values)))
+    return Interval(float(values.mean()), *accuracy_interval(int(values.sum()), len(values)))
 
 
 def mean_interval(values: Floats, low: float = 0.0, level: float = 0.95) -> Interval:

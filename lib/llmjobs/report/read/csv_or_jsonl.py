@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from llmjobs.errors import DataError, printable
-from llmjobs.report.read.answers import Answers
 from llmjobs.report.read.json_files import (
     MAX_LINES_BYTES,
     each,
@@ -27,6 +26,7 @@ from llmjobs.report.read.json_files import (
     read_text,
     scores_of,
 )
+from llmjobs.report.read.option_letters import Answers
 from llmjobs.report.read.scored import LETTERS, is_graded, one_each, outside, settled, split_metrics
 from llmjobs.report.study import Answer, ModelInfo, Question, RawEntry, RawRun
 from llmjobs.terminal_text import agree, plural

@@ -52,7 +52,7 @@ def helm_folders(path: Path) -> list[Path]:
 
 def read_helm(path: Path) -> RawRun:
     """Read all HELM runs in a folder; perturbed copies of questions are left out and counted."""
-    run = RawRun(path, "HELM run")
+    run = RawRun(path, "HELM run", in_parts=True)
     entries: dict[tuple[str, str], RawEntry] = {}
     for folder in helm_folders(path):
         _read_run(run, folder, entries)

@@ -72,7 +72,7 @@ def read_inspect(path: Path) -> RawRun:
         DataError: an ``.eval`` file that is not a complete archive, is too large, or cannot be unpacked here.
 
     """
-    run = RawRun(path, "inspect_ai log")
+    run = RawRun(path, "inspect_ai log", in_parts=True)
     log, samples = _archive(path, run) if path.suffix == ".eval" else _plain(path, run)
     spec = mapping(log.get("eval"))
     benchmark = name_of(spec.get("task") or path.stem).rsplit("/", 1)[-1]

@@ -65,7 +65,7 @@ def sample_files(path: Path) -> list[Path]:
 
 def read_lm_eval(path: Path, files: Sequence[Path] | None = None) -> RawRun:
     """Read a folder of lm-eval's output; if a folder has several files for one task, the newest is used."""
-    run = RawRun(path, "lm-eval log")
+    run = RawRun(path, "lm-eval log", in_parts=True)
     newest: dict[tuple[Path, str], tuple[str, Path]] = {}
     for file in files or sample_files(path):
         match = NAME.match(file.name)

@@ -105,7 +105,7 @@ def _span(axes: Axes, found: BenchmarkAccuracy, chance: float) -> None:
             xycoords=("data", "axes fraction"),
             xytext=(3, 2),
             textcoords="offset points",
-            color="#a8620a",
+            color=figure_style.AMBER,
             fontsize=7.5,
         )
 
@@ -187,7 +187,7 @@ def _subject_dots(found: BenchmarkAccuracy, labels: Sequence[str], subjects: sli
                 xycoords=("data", "axes fraction"),
                 xytext=(3, 2),
                 textcoords="offset points",
-                color="#a8620a",
+                color=figure_style.AMBER,
                 fontsize=7.5,
             )
         if count > 1:

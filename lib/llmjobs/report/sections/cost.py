@@ -115,7 +115,7 @@ def _chance_line(axes: Axes, chance: float) -> None:
         xytext=(-2, 3),
         textcoords="offset points",
         ha="right",
-        color="#a8620a",
+        color=figure_style.AMBER,
         fontsize=7.5,
     )
 

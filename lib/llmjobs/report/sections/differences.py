@@ -73,7 +73,9 @@ def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Seque
         for pair in pairs:
             for y, x, sign in ((pair.first, pair.second, 1), (pair.second, pair.first, -1)):
                 value, strong = sign * pair.result.difference, pair.distinguishable
-                shade = (figure_style.PALE if value > 0 else "#f0d9b5") if strong else "#f3f4f6"
+                shade = (
+                    (figure_style.PALE if value > 0 else figure_style.PALE_ORANGE) if strong else figure_style.NEUTRAL
+                )
                 shades[place[y], place[x]] = to_rgba(shade)
                 if count <= figure_style.MOST_NUMBERED:
                     axes.text(
@@ -96,7 +98,7 @@ def difference_matrix(pairs: Sequence[Pair], labels: Sequence[str], order: Seque
 
 
 def _legend(figure: Plot) -> None:
-    inks = (figure_style.PALE, "#f0d9b5", "#f3f4f6")
+    inks = (figure_style.PALE, figure_style.PALE_ORANGE, figure_style.NEUTRAL)
     captions = ("row is better", "row is worse", "cannot be told apart")
     patches = [Patch(color=ink) for ink in inks]
     figure.legend(patches, captions, loc="outside lower left", ncols=3, handlelength=1.1, handleheight=0.9)

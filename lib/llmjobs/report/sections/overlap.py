@@ -210,7 +210,7 @@ def upset(found: Overlap, labels: Sequence[str]) -> Plot:
                 fontsize=7,
             )
             inside = sorted(members)
-            lower.plot([x] * models, range(models), "o", color="#e3e7eb", ms=4.6)
+            lower.plot([x] * models, range(models), "o", color=figure_style.EMPTY, ms=4.6)
             lower.plot([x] * len(inside), inside, "-o", color=ink, ms=4.6, linewidth=1.2)
         lower.set_yticks(range(models), short_names(labels, 30), fontsize=7.6)
         lower.set_ylim(models - 0.5, -0.5)
@@ -236,7 +236,9 @@ def likeness(found: Overlap, labels: Sequence[str]) -> Plot:
         values[b, a], values[a, b] = pair.errors.phi, pair.same.share
         cells[b, a] = decimal(pair.errors.phi)
         cells[a, b] = f"{100 * pair.same.share:.0f}%" if pair.same.n else "–"
-    shades = ListedColormap(colormaps["Blues"](0.06 + 0.72 * np.linspace(0, 1, SHADES))).with_extremes(bad="#f3f4f6")
+    shades = ListedColormap(colormaps[figure_style.HEAT](0.06 + 0.72 * np.linspace(0, 1, SHADES))).with_extremes(
+        bad=figure_style.NEUTRAL
+    )
     with figure_style.styled():
         figure = figure_style.blank(min(1.5 + 0.32 * models, figure_style.SQUARE_IN))
         axes = figure.subplots()
