@@ -141,12 +141,12 @@ def build(measures: Measures) -> Content:
 
 SECTION = Section("rows", "Rows", _wanted, build)
 '''
-REPORT_LINE = ("    making.SECTION,\n", "    making.SECTION,\n    {}.SECTION,\n")
+REPORT_LINE = ("    how_it_was_made.SECTION,\n", "    how_it_was_made.SECTION,\n    {}.SECTION,\n")
 
 
 def test_a_section_of_the_report(tmp_path):
     line = (REPORT_LINE[0], REPORT_LINE[1].format("rows"))
-    imported = ("import accuracy, cost, differences, making,", "import rows, accuracy, cost, differences, making,")
+    imported = ("import accuracy, cost, differences,", "import rows, accuracy, cost, differences,")
     copy = ExtendedCopy.make(tmp_path, {"report/sections/rows.py": SECTION}, {"make_report.py": [imported, line]})
     check_promise("report section", copy)
     answers = "".join(f"m,{n},A,{'AB'[n % 2]}\n" for n in range(20))

@@ -16,7 +16,8 @@ from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Table
 from llmjobs.report.measure import Measures
 from llmjobs.report.measure.scores import mean_interval
-from llmjobs.report.read import inspect_log, read
+from llmjobs.report.read import inspect_log
+from llmjobs.report.read.formats import read
 from llmjobs.report.sections import how_it_was_made
 from llmjobs.report.study import Study
 

@@ -39,7 +39,7 @@ from llmjobs.terminal_text import agree, plural
 MAX_DIGITS = 19
 """Largest question id that counts as a number; a longer one counts as a name."""
 Named = Sequence[tuple[str, RawRun, RawEntry]]
-WHERE = ("study", "run", "model", "device", "quantization", "dtype", "benchmark", "subject", "metric")
+WHERE = ("study", "run", "model", "engine", "device", "quantization", "dtype", "benchmark", "subject", "metric")
 
 
 def assemble(
@@ -235,6 +235,7 @@ def _matches(entry: RawEntry, where: Mapping[str, str]) -> bool:
         "study": (info.study,),
         "run": (info.run,),
         "model": (info.id, info.id.rsplit("/", 1)[-1], str(info.details.get("name", ""))),
+        "engine": (info.engine,),
         "device": (info.device,),
         "quantization": (info.quantization or "none",),
         "dtype": (info.dtype,),
@@ -282,8 +283,6 @@ def _repeats(entry: RawEntry, other: RawEntry) -> bool:
 
 WEIGHTS = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 """Revisions that stand for the bytes of the weights: a commit, or a digest of the files."""
-LOADED_AS = ("engine", "threads", "kv_cache", "gpu_layers", "adapter", "adapter_revision", "adapter_merged")
-"""Details of a model by which two entries with the same weights may differ on purpose."""
 
 
 def _one_model_by_two_names(named: Named) -> list[Notice]:
@@ -294,9 +293,8 @@ def _one_model_by_two_names(named: Named) -> list[Notice]:
         info = entry.info
         if not WEIGHTS.fullmatch(info.revision):
             continue
-        loaded = tuple(str(info.details.get(name)) for name in LOADED_AS)
         protocol = repr(sorted((name, sorted(fields.items())) for name, fields in entry.protocol.items()))
-        key = (info.settings, loaded, info.study, repr(sorted(entry.machine.items())), protocol)
+        key = (info.settings, info.detail("threads"), info.study, repr(sorted(entry.machine.items())), protocol)
         first, other = seen.setdefault(key, (label, entry))
         name, own_name = (str(one.info.details.get("name") or one.info.id) for one in (other, entry))
         if other is entry or name == own_name:

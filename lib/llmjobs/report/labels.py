@@ -13,7 +13,7 @@ def label_entries(entries: Sequence[RawEntry]) -> list[str]:
     first, because two people's results for one model differ in more than the device.
     """
     labels = [_name(entry) for entry in entries]
-    for read in (_owner, _study, _quantization, _device, _dtype, _prompts, _machine, _run):
+    for read in (_owner, _study, _quantization, _engine, _device, _dtype, _prompts, _machine, _run):
         counts = Counter(labels)
         values: dict[str, set[str]] = {}
         for label, entry in zip(labels, entries, strict=True):
@@ -45,6 +45,10 @@ def _owner(entry: RawEntry) -> str:
 
 def _quantization(entry: RawEntry) -> str:
     return entry.info.quantization if entry.info.quantization not in ("", "none") else "unquantized"
+
+
+def _engine(entry: RawEntry) -> str:
+    return entry.info.engine
 
 
 def _device(entry: RawEntry) -> str:

@@ -95,6 +95,17 @@ class Cost:
         return self.peak_device_bytes or self.needed_bytes or self.peak_rss_bytes
 
 
+LOADED_AS = {
+    "engine": "engine",
+    "kv_cache": "format of keys and values",
+    "gpu_layers": "layers on the GPU",
+    "adapter": "adapter",
+    "adapter_revision": "revision of the adapter",
+    "adapter_merged": "merged adapter",
+}
+"""Details of a model by which two entries with the same weights may differ on purpose, and what they are called."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What was run: the effective settings, as recorded."""
@@ -111,7 +122,17 @@ class ModelInfo:
     @property
     def settings(self) -> tuple[str, ...]:
         """The settings that distinguish two runs of one model, without the run's name."""
-        return (self.revision, self.device, self.dtype, self.quantization, *self.prompts)
+        return (self.revision, self.device, self.dtype, self.quantization, *self.prompts, *map(self.detail, LOADED_AS))
+
+    @property
+    def engine(self) -> str:
+        """The program that ran it; empty if it is not recorded."""
+        return self.detail("engine")
+
+    def detail(self, name: str) -> str:
+        """A recorded detail as text; empty if there is none."""
+        value = self.details.get(name)
+        return "" if value is None else str(value)
 
     @property
     def prompts(self) -> tuple[str, str]:

@@ -172,7 +172,7 @@ def _entry(path: Path, folder: Path, run: RawRun) -> RawEntry:
         dtype=name_of(details.get("dtype") or "").removeprefix("torch."),
         quantization=name_of(details.get("quantization") or ""),
         run=path.name,
-        details={"name": name} | dict(details),
+        details={"name": name, "engine": "transformers"} | dict(details),  # older runs had no other engine
     )
     entry = RawEntry(info, f"{path.name}/eval/{name}", machine=mapping(run.environment.get("machine")))
     run.entries.append(entry)

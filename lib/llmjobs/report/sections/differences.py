@@ -28,7 +28,7 @@ from llmjobs.report.measure import Measures
 from llmjobs.report.measure.cost import time_factor
 from llmjobs.report.measure.overlap import MODELS, SETTINGS, Pair
 from llmjobs.report.numbers import count, interval, percent, plain_p, points, ratio
-from llmjobs.report.study import Benchmark, Entry
+from llmjobs.report.study import LOADED_AS, Benchmark, Entry
 from llmjobs.report.wording import TOGETHER, listed, plural, sentence, word
 from llmjobs.statistics.paired import simultaneous_level, smallest_difference
 
@@ -373,6 +373,7 @@ def _recorded(a: Entry, b: Entry) -> list[str]:
         ("dtype", a.info.dtype, b.info.dtype),
         ("revision", a.info.revision, b.info.revision),
         *zip(("thinking", "date in the prompts"), a.info.prompts, b.info.prompts, strict=True),
+        *((said, a.info.detail(name), b.info.detail(name)) for name, said in LOADED_AS.items()),
         ("machine", str(a.machine.get("cpu") or ""), str(b.machine.get("cpu") or "")),
     ]
     return [f"{name} ({x or 'not recorded'}, {y or 'not recorded'})" for name, x, y in fields if x != y]

@@ -97,6 +97,7 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
         Column("Label", "left", 1),
         Column("Model", "left", 1.2),
         Column("Revision", "left"),
+        Column("Engine", "left"),
         Column("Device", "left"),
         Column("dtype", "left"),
         Column("Quantization", "left"),
@@ -109,7 +110,7 @@ def _models(entries: Sequence[Entry]) -> list[Block]:
         weights = info.details.get("weight_bytes")
         rows.append([
             entry.label, info.id, info.revision.removeprefix("sha256:")[:10] or DASH,
-            info.device or DASH, info.dtype or DASH,
+            info.engine or DASH, info.device or DASH, info.dtype or DASH,
             info.quantization or DASH, size(weights) if isinstance(weights, int) else DASH,
             count(entry.cost.attempts) if entry.cost else DASH,
         ])  # fmt: skip

@@ -76,6 +76,7 @@ SUMMARY = (
     "device",
     "dtype",
     "quantization",
+    "engine",
     "n",
     "right",
     "acc",
@@ -103,7 +104,7 @@ def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
         for model in found.models:
             entry = measures.study.entries[model.entry]
             info, cost = entry.info, entry.cost or Cost()
-            who = (entry.label, info.id, info.device, info.dtype, info.quantization)
+            who = (entry.label, info.id, info.device, info.dtype, info.quantization, info.engine)
             yield (
                 name,
                 "",
@@ -125,15 +126,9 @@ def _summary_rows(measures: Measures) -> Iterable[Sequence[Cell]]:
             )
             if len(found.subjects) > 1:
                 for place, subject in enumerate(found.subjects):
-                    yield (
-                        name,
-                        subject,
-                        *who,
-                        int(found.subject_scored[model.row, place]),
-                        int(found.subject_right[model.row, place]),
-                        *found.subject_interval(model.row, place),
-                        *[None] * (len(SUMMARY) - 12),
-                    )
+                    asked, right = found.subject_scored[model.row, place], found.subject_right[model.row, place]
+                    line = (name, subject, *who, int(asked), int(right), *found.subject_interval(model.row, place))
+                    yield *line, *[None] * (len(SUMMARY) - len(line))
 
 
 PAIRS = (
