@@ -161,7 +161,7 @@ def paths_to_rows(found: UnitPlan, segments: tuple, at: int) -> list[tuple[int, 
     return [before + segment.tokens[: end + 1] for end in range(len(segment.tokens))]
 
 
-@pytest.mark.parametrize("module", ["benchmarks.requests", "engines.plan"])
+@pytest.mark.parametrize("module", ["benchmarks.scoring_requests", "engines.batches"])
 def test_planning_imports_no_torch(module: str) -> None:
     code = f"import sys, llmjobs.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

@@ -11,7 +11,16 @@ from torch import Tensor
 from llmjobs.engines.batches import plan_unit
 from llmjobs.engines.transformers import packed_attention
 from llmjobs.engines.transformers.fast_path_trials import made_up_docs
-from llmjobs.engines.transformers.packed_attention import Call, Causal, Cross, Layout, Ranges, attend, varlen_layout
+from llmjobs.engines.transformers.packed_attention import (
+    Call,
+    Causal,
+    Cross,
+    Layout,
+    Ranges,
+    attend,
+    varlen_attention,
+    varlen_layout,
+)
 from llmjobs.engines.transformers.score import Scorer
 
 
@@ -42,7 +51,7 @@ def test_scores_equal_a_plain_forward(monkeypatch: pytest.MonkeyPatch, name: str
 
     def call(*args: Any) -> Any:
         calls.append(args)
-        return packed_attention.varlen_attention(*args, kernel=spelled_out)
+        return varlen_attention(*args, kernel=spelled_out)
 
     monkeypatch.setattr(packed_attention, "varlen_fits", lambda query, value: True)
     monkeypatch.setattr(packed_attention, "varlen_attention", call)

@@ -162,7 +162,7 @@ def test_a_unit_that_the_run_has_something_of_is_taken_file_by_file(run, tmp_pat
 
 def test_a_disk_that_fails_loses_nothing(run, tmp_path, monkeypatch):
     lease = whole(run)
-    monkeypatch.setattr(leases.disk, "rename", full)
+    monkeypatch.setattr(leases.file_operations, "rename", full)
     with pytest.raises(RunFolderError, match="No space left"):
         leases.take_over(run, lease, PATH)
     monkeypatch.undo()

@@ -172,7 +172,8 @@ def _pass_bytes(
     while tokens > SMALLEST_BATCH and line.seconds(2 * tokens + unit.prefix_tokens) > left.share(0.5):
         tokens //= 2
     points = []
-    for one in (replace(unit, prefix_tokens=0, batch_tokens=SMALLEST_BATCH), replace(unit, batch_tokens=tokens)):
+    small = Unit(prefix_tokens=0, question_tokens=SMALLEST_BATCH // 2, batch_tokens=SMALLEST_BATCH)
+    for one in (small, replace(unit, batch_tokens=tokens)):
         plan = made_up_unit(one, shapes.max_length or DEFAULT_LENGTH)
         score_once(model, plan)
         kept = plan.peak_cache_tokens * (shapes.cache_token_bytes or 0) * layers // max(shapes.layers, 1)

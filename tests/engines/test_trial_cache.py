@@ -52,7 +52,7 @@ def test_a_damaged_or_foreign_entry_is_ignored_and_replaced(content: bytes, capl
     entry = Known(**KEY)
     entry.put("probe", {"path": "shared"})
     entry.path.write_bytes(content)
-    with caplog.at_level("INFO", logger="llmjobs.engines.machine_probe"):
+    with caplog.at_level("INFO", logger="llmjobs.engines.trial_cache"):
         assert Known(**KEY).get("probe") is None
     assert len(caplog.records) == 1
     entry.put("probe", {"path": "shared"})
