@@ -35,7 +35,7 @@ NOTES = """## How to read it
   scales of quantized weights. float16 needs as much as bfloat16. On a CPU, add about 1 GB for the runtime and the
   forward passes.
 - **keys and values** is the memory that 1,000 tokens of context add in bfloat16, per sequence.
-- **instruct** is the instruct model of the same maker and size. Licence and gating are the same.
+- **instruct** is the instruct model of the same publisher and size. Licence and gating are the same.
 - **download** is the size of the safetensors files as stored. The base models of OLMo 2 are stored in float32, twice
   the size at which they are usually loaded.
 - **context** is the maximum in the base model's config. The instruct models of Qwen2.5 allow 32,768.
