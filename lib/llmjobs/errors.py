@@ -6,9 +6,9 @@
     ├── ModelError               1   a model that cannot be found, fetched or loaded
     ├── MissingPackageError      1   an extra that is not installed
     ├── ContextFullError         1   a prompt that no longer fits into the context
-    ├── AnswerError              1   what came back from a model is no answer
+    ├── AnswerError              1   a model's reply that is not an answer
     │   └── CallError                a request to an endpoint gave no answer; another try may give one
-    │       ├── EmptyCallError       the answer is whole and has no text
+    │       ├── EmptyCallError       the answer is complete but has no text
     │       ├── RefusedCallError     the server refuses this request, and would again
     │       └── UnavailableError     the endpoint itself cannot be used
     ├── StoppedError             75  a run in Python that was interrupted, with progress saved
@@ -62,7 +62,7 @@ class ContextFullError(LlmjobsError):
 
 
 class AnswerError(LlmjobsError):
-    """What came back is no answer."""
+    """A model's reply is not an answer."""
 
 
 class CallError(AnswerError):
@@ -70,7 +70,7 @@ class CallError(AnswerError):
 
 
 class EmptyCallError(CallError):
-    """The answer of an endpoint is whole and has no text."""
+    """An endpoint's answer is complete but has no text."""
 
 
 class RefusedCallError(CallError):

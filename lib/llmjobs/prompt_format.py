@@ -107,7 +107,7 @@ class PromptFormat:
     def with_system(self, system: str, messages: Sequence[ChatMessage], delimiter: str = "\n\n") -> list[ChatMessage]:
         """Put a system text before messages: as its own message, or inside the first one if there is no such role.
 
-        ``delimiter`` is left out where white space stands at the border.
+        ``delimiter`` is left out if there is white space at the border.
         """
         if not system:
             return list(messages)
@@ -127,7 +127,7 @@ class PromptFormat:
     def added_text(self, system: str = "") -> str:
         """The text that the template itself adds before the first message, without role marks.
 
-        Found as what stands before the first user message but not before the second one: ``You are a helpful
+        It is the text before the first user message that is not also before the second one: ``You are a helpful
         assistant.``, ``Today Date: 26 Jul 2024``. The text of ``system`` is left out too.
         """
         if not self.template:

@@ -14,7 +14,7 @@ def before_stop(text: str, stops: Iterable[str]) -> str:
 
 
 def tail_tokens(stops: Iterable[str]) -> int:
-    """How many last tokens hold a stop string whole: it has n characters, so at most 4 n bytes, one a token."""
+    """How many last tokens contain a complete stop string: n characters are at most 4 n bytes, one per token."""
     return 4 + 4 * max(map(len, stops), default=0)
 
 

@@ -75,7 +75,7 @@ class SplitReply:
     thinking: str | None
     answer: str
     tokens: int | None = 0
-    """Tokens of the thinking, including its closing mark; 0 if they were not counted, None if nobody here can."""
+    """Tokens of the thinking, including its closing mark; 0 if they were not counted, None if they cannot be."""
 
 
 def split_reply(text: str, *, begun: bool = False, marks: Marks | None = None) -> SplitReply:

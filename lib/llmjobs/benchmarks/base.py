@@ -38,7 +38,7 @@ class Example:
 class Doc:
     """One question as the model sees it, apart from the shots.
 
-    ``questions`` and ``continuations`` have one entry per option; where all options share one text, ``questions`` has a
+    ``questions`` and ``continuations`` have one entry per option; if all options share one text, ``questions`` has a
     single entry. For generation ``continuations`` is empty.
     """
 

@@ -16,7 +16,7 @@ from llmjobs.thinking import DEFAULT_BUDGET
 
 Tokens = tuple[int, ...]
 PROBED = 2
-"""Docs of a unit that are also encoded whole, to compare."""
+"""Number of a unit's docs that are also encoded in one piece, to compare."""
 _REACHES_OVER = re.compile(r"[A-Za-z][ \u0120\u2581]+[A-Za-z]|[A-Za-z][ \u0120\u2581]+$")
 """How a vocabulary writes a blank: as itself, ``Ġ`` (byte-level) or ``▁`` (SentencePiece)."""
 
@@ -45,6 +45,8 @@ class Text:
 
 
 class Encoder:
+    """Encodes pairs of context and continuation; splits the tokens after the last one that they have in common."""
+
     def __init__(self, tokenizer: Tokenizer, prompt_format: PromptFormat | None = None) -> None:
         self.tokenizer = tokenizer
         self.format = prompt_format or PromptFormat(tokenizer, uses_template=False)
@@ -322,7 +324,7 @@ class PromptWriter:
         return [Text(context, text) for context, text in zip(contexts, self._continuations(doc), strict=True)]
 
     def prompts(self, doc: Doc, count: int, generated: bool) -> list[tuple[Prompt, str]]:
-        """As :meth:`write`, but with messages where a chat template is to write them."""
+        """As :meth:`write`, but with messages if a chat template will format them."""
         if not self.style.chat_template:
             texts = self.write(doc, count, generated)
             shifted = texts if generated else [_shift_space(text) for text in texts]

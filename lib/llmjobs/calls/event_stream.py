@@ -67,7 +67,7 @@ class TooSlowError(Exception):
 
 
 CHAT, PLAIN, MODELS = "chat/completions", "completions", "models"
-"""What an API offers, by the end of its address: answers to messages, texts that go on, the models that it has."""
+"""Ends of an API's addresses: chat completions, plain completions, and the list of models."""
 
 
 def api_url(url: str, path: str = CHAT) -> str:
@@ -158,7 +158,7 @@ class Completion:
 def open_completion(
     url: str, key: str, payload: Mapping[str, Any] | None, *, silence_s: float, answer_s: float
 ) -> Iterator[Completion]:
-    """Send a request (without a ``payload``: ask for what is there) and wait for the headers of its answer.
+    """Send a request (without a ``payload``, a GET) and wait for the headers of its answer.
 
     ``silence_s`` is the longest time without text, ``answer_s`` the longest total time.
 

@@ -14,13 +14,13 @@ from llmjobs.terminal_text import plural
 MINUTE_S = 60.0
 PER = 1_000_000
 BYTES_A_TOKEN = 3
-"""Of an estimate, on the high side for most texts."""
+"""Bytes per token in estimates; for most texts, this gives too many tokens rather than too few."""
 MESSAGE_TOKENS, TEMPLATE_TOKENS = 16, 128
 """Maximum number of tokens that a chat template adds to a message, and to the whole prompt (its own system message)."""
 
 
 def most_prompt_tokens(texts: Iterable[str]) -> int:
-    """Most tokens that a prompt of these messages can have, by any tokenizer that falls back to bytes."""
+    """Maximum number of tokens of a prompt with these messages, for any tokenizer that falls back to bytes."""
     return TEMPLATE_TOKENS + sum(len(text.encode("utf-8", "replace")) + MESSAGE_TOKENS for text in texts)
 
 
@@ -67,7 +67,7 @@ class Spending:
         self.rates, self.limit_tokens, self.limit_cost, self.currency = dict(rates), tokens, cost, currency
         self.tokens, self.cost, self.calls, self.failed = 0, 0.0, 0, 0
         self.parameters: dict[str, dict[str, str]] = {}
-        """By the endpoint's name, the parameters that it does not take (see ``calls.parameters``)."""
+        """By the endpoint's name, the parameters that it does not accept (see ``calls.parameters``)."""
         self._held_tokens, self._held_cost = 0, 0.0
         self._lock = threading.Lock()
 
@@ -199,7 +199,7 @@ class Journal(Protocol):
     """Where finished calls are kept (``work.call_journal``)."""
 
     def key(self, request: Mapping[str, Any]) -> str:
-        """What stands for everything that decides a call."""
+        """A key that identifies everything that decides a call."""
 
     def find(self, key: str) -> Call | None:
         """Return a call that gave an answer, or None."""
@@ -212,8 +212,8 @@ class Journal(Protocol):
 class PaidCalls:
     """The calls of one unit to one endpoint; safe for several threads.
 
-    ``account`` is the name under which prices are given; ``changes`` are the parameters that the server does not take
-    (see ``calls.parameters``), learned or not yet.
+    ``account`` is the name under which prices are given; ``changes`` are the parameters that the server does not
+    accept, which are learned from its errors (see ``calls.parameters``).
     """
 
     journal: Journal
@@ -225,10 +225,10 @@ class PaidCalls:
     def make(
         self, key: str, label: str, most: tuple[int, int], send: Callable[[WholeAnswers], Mapping[str, Any]]
     ) -> Call:
-        """Make a call: ``send`` asks and returns what is kept of the answer, which is on disk before it is used.
+        """Make a call: ``send`` returns what to keep of the answer, which is written to disk before it is used.
 
-        ``most`` are the most tokens of prompt and answer. Of what ``send`` returns, ``prompt_tokens`` and
-        ``new_tokens`` are booked, or what it says under ``booked``.
+        ``most`` is the maximum number of tokens of prompt and answer. The result's ``booked`` tokens are booked, or
+        otherwise its ``prompt_tokens`` and ``new_tokens``.
 
         Raises:
             CallError: there is no answer; the reason is in the journal, and a later run repeats the call.
@@ -248,7 +248,7 @@ class PaidCalls:
 
 @dataclass
 class _PaidCall:
-    """One call, perhaps of several requests: what it may take at most is set aside before each of them."""
+    """One call, which may take several requests; the maximum that each may use is reserved before it is sent."""
 
     calls: PaidCalls
     key: str
@@ -265,7 +265,7 @@ class _PaidCall:
             self._held = self.calls.spending.hold(self.calls.account, *self.most)
 
     def before(self) -> None:
-        """Before each request: what it may take is set aside, and the endpoint's limits a minute are kept."""
+        """Before each request, reserve the maximum that it may use, and wait for the endpoint's rate limits."""
         self.hold()
         self.calls.minute.wait(sum(self.most))
 
@@ -279,7 +279,7 @@ class _PaidCall:
         self.book(call)
 
     def book(self, call: Call | None) -> None:
-        """Book what a request took in the place of what was set aside; None where nothing was sent."""
+        """Replace the reservation by what a request used; None if nothing was sent."""
         if self._held is not None:
             held, self._held = self._held, None
             self.calls.spending.book_call(held, call)

@@ -33,7 +33,7 @@ class Sampling:
         return self.max_new_tokens + self.thinking_tokens
 
     def within(self, tokens: int) -> "Sampling":
-        """The same in a reply of at most ``tokens``; where that is little, thinking and answer share it evenly."""
+        """Return the same for a reply of at most ``tokens``; if they are few, thinking and answer get half each."""
         if self.most_tokens <= tokens:
             return self
         answer = min(self.max_new_tokens, max(tokens - self.thinking_tokens, (tokens + 1) // 2))
@@ -117,7 +117,7 @@ class BackendRoom:
     context: int
     reserve: int
     thinking_tokens: int = 0
-    """Of the reserve, what is for thinking."""
+    """The part of the reserve that is for thinking."""
 
     @property
     def budget(self) -> int:

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as a chat backend; where a job pays, its calls are journaled, limited and counted."""
+"""Any OpenAI-compatible server as a chat backend; if a job pays for calls, they are journaled, limited and counted."""
 
 import logging
 import math
@@ -37,7 +37,7 @@ class EndpointBackend:
         whole: WholeAnswers | None = None,
         warn: Callable[[str], None] = log.warning,
     ) -> None:
-        """As :class:`Endpoint`; with ``whole``, answers are passed on only when they are whole."""
+        """As :class:`Endpoint`; with ``whole``, answers are passed on only when they are complete."""
         self.endpoint = Endpoint(
             address, name=name, timeout_s=timeout_s, policy=policy, sleep=sleep, parameters=parameters, warn=warn
         )
@@ -63,7 +63,7 @@ class EndpointBackend:
         """Stream an answer, or pass it on when complete.
 
         Raises:
-            UnavailableError: the server cannot be used; another request would do no better.
+            UnavailableError: the server cannot be used; another request would fail too.
             ContextFullError: the server says that the prompt does not fit.
             CallError: this request gave no answer.
 
@@ -131,7 +131,7 @@ class PaidBackend:
     ) -> None:
         """``account`` is the name for looking up prices; nothing is sent before :meth:`answer`.
 
-        ``changes`` are the parameters that the server does not take (see ``calls.parameters``), learned or not yet.
+        ``changes`` are the parameters that the server does not accept (see ``calls.parameters``).
         """
         self._around = WholeAnswers()
         self.inner = endpoint(WholeAnswers(lambda: self._around.before(), lambda lost: self._around.lost(lost)))
@@ -163,8 +163,8 @@ class PaidBackend:
         """The answer of an earlier attempt if there is one, otherwise a call, which is on disk before it is passed on.
 
         Raises:
-            CallError: no answer came; the reason is in the journal, and the call is made again another time.
-            SpendingLimitError: the call could pass a limit.
+            CallError: there is no answer; the reason is in the journal, and a later run repeats the call.
+            SpendingLimitError: the call could exceed a limit.
 
         """
         self._calls += 1

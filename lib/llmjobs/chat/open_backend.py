@@ -30,9 +30,9 @@ def open_backend(
     whole: WholeAnswers | None = None,
     date: datetime.date | None = None,
 ) -> Backend:
-    """Load ``spec`` here, or take its endpoint; ``parameters`` and ``whole`` are for an endpoint alone.
+    """Load ``spec`` on this machine, or use its endpoint; ``parameters`` and ``whole`` only apply to an endpoint.
 
-    ``date`` is today for the chat template of a model here.
+    ``date`` is the date that a local model's chat template prints.
 
     Raises:
         LlmjobsError: it cannot be loaded, or the endpoint's key is not in its variable.
@@ -71,7 +71,7 @@ class UnitBackends:
         self._minutes: dict[str, MinuteLimit] = {}
 
     def for_worker(self) -> Self:
-        """A copy for another machine, without what is open here. Units that ask an endpoint stay with the command."""
+        """A copy for another machine, without open models. Units that call an endpoint stay in the main process."""
         other = copy.copy(self)
         other._clear()
         del other.spending

@@ -150,6 +150,7 @@ def usage(reply: Reply) -> dict[str, Any]:
 
 
 def error_body(message: str, status: int) -> dict[str, Any]:
+    """An error in OpenAI's format."""
     kind = "invalid_request_error" if 400 <= status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 

@@ -129,7 +129,7 @@ def _reachable(address: str) -> str:
     """The head's address, after trying to connect, because Ray itself would try for minutes.
 
     Raises:
-        ClusterError: nobody is there.
+        ClusterError: nothing answers at the address.
 
     """
     start = "run 'ray start --head' to start a cluster here, or use --ray local for one that lasts for this run only"
@@ -147,6 +147,7 @@ def _reachable(address: str) -> str:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
+    """Ray's description of every node that is running."""
     nodes: Any = ray.nodes  # untyped in Ray
     return [node for node in nodes() if node["Alive"]]
 
@@ -163,6 +164,7 @@ def node_name(node_id: str, host: str) -> str:
 
 
 def gpu_kind(node_id: str) -> str | None:
+    """Ray's name for a node's type of GPU; None if it has no GPU."""
     resources = _node(node_id).get("Resources", {})
     return next((key.partition(":")[2] for key in resources if key.startswith("accelerator_type:")), None)
 

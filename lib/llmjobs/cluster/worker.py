@@ -46,6 +46,8 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Logged:
+    """A warning or an error that was logged while the unit ran."""
+
     line: str
 
 
@@ -61,7 +63,7 @@ Event = Opened | Advanced | Logged | Ended
 
 @dataclass(frozen=True)
 class Greeting:
-    """A worker's first message: where it is, and if it cannot work there, why."""
+    """A worker's first message: its node, and the reason if it cannot work there."""
 
     node_id: str
     host: str
@@ -93,7 +95,7 @@ class Worker:
     """Runs one unit after another; the job's model stays loaded in between."""
 
     def __init__(self, run: str, lease: str, cwd: str, cpus: float) -> None:
-        """Do nothing expensive: Ray considers the worker started when this returns."""
+        """Do nothing expensive, because Ray considers the worker started when this returns."""
         self._run, self._lease = RunFolder(Path(run)), RunFolder(Path(lease))
         self._machine: dict[str, Any] = {}
         self._job: ClusterJob | None = None

@@ -109,7 +109,7 @@ def _legend(figure: Plot, grid: Sequence[Axes]) -> None:
 SHOWN_TURNS = 6
 SHOWN_WORDS = 30
 ENOUGH = 5
-"""Number of questions at a distance below which no sentence is made of them."""
+"""With fewer questions at a distance, no sentence is written about it."""
 
 
 def _groups(measures: Measures) -> Iterator[tuple[RawRun, Values]]:

@@ -129,7 +129,7 @@ class ConverseWork:
         return {}
 
     def step(self, index: int) -> Step:
-        """Hold one conversation.
+        """Run one conversation.
 
         Raises:
             CallError: the endpoint gave no answer; the unit resumes here in the next run.

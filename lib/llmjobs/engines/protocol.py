@@ -46,7 +46,7 @@ class Description:
     """Number format of the floating-point weights; if there are several, the one with the largest share."""
     quantization: str
     parameters: int | None
-    """None where a server does not say."""
+    """None if a server does not report it."""
     weight_bytes: int | None
     attention: str
     has_chat_template: bool
@@ -60,7 +60,7 @@ class Description:
     adapter_revision: str | None = None
     """Its commit, or ``sha256:…`` over its files."""
     adapter_merged: bool | None = None
-    """Whether it was added to the weights, or is computed beside them."""
+    """Whether it was added to the weights, or is computed alongside them."""
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for ``model.json``."""
@@ -317,6 +317,8 @@ class ChatModel(Protocol):
 
 
 class Engine(Protocol):
+    """One loaded model: its properties, and what scores, generates and chats with it."""
+
     @property
     def spec(self) -> ModelSpec:
         """The model as the manifest describes it."""
@@ -327,7 +329,7 @@ class Engine(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """A :class:`Tokenizer`; None where a server makes the tokens, so that prompts stay text or messages."""
+        """A :class:`Tokenizer`; None if a server tokenizes, so that prompts stay text or messages."""
 
     @property
     def max_length(self) -> int:
@@ -394,7 +396,7 @@ class RemoteEngine(Engine, Protocol):
 
     @property
     def changes(self) -> Mapping[str, str]:
-        """The parameters that the server does not take, learned or not yet (see ``calls.parameters``)."""
+        """The parameters that the server does not accept (see ``calls.parameters``)."""
 
     def pay_with(self, calls: PaidCalls | None, *, workers: int = 1, timeout_s: float = 120.0) -> None:
         """Make all further calls through ``calls``, ``workers`` of them at a time; None ends what runs ahead."""

@@ -69,7 +69,7 @@ def record_of(
     loglikelihoods: list[float] | None = None,
     **details: Unpack[EvalDetails],
 ) -> EvalRecord:
-    """One line of ``records.jsonl``; without a grade the question is in error."""
+    """Return one line of ``records.jsonl``; without a grade, the question ended in an error."""
     status = "error" if grade is None else "unparsed" if grade.prediction is None else "ok"
     return {
         "model": task.model.name,
@@ -87,7 +87,7 @@ def record_of(
 
 
 def asked_as(encoded: EncodedUnit, at: int) -> EvalDetails:
-    """The number of shots that fit, and a mark for each way in which this prompt differs from the manifest."""
+    """Return the number of shots that fit, and a mark for each way in which this prompt differs from the manifest."""
     asked: EvalDetails = {"num_fewshot": encoded.shots_used[at]}
     if encoded.truncated[at]:
         asked["truncated"] = True
@@ -99,13 +99,13 @@ def asked_as(encoded: EncodedUnit, at: int) -> EvalDetails:
 
 
 def times_of(span: Span, effective: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured; of a model on a server only the real time: this machine's CPU and memory are not its own."""
+    """Return the measurements. For a model on a server, only real time counts: CPU and memory are this machine's."""
     found = span.to_record()
     return {"real_s": found["real_s"]} if effective.get("engine") == "endpoint" else found
 
 
 def again(failed: Score | Generation) -> EvalDetails:
-    """The mark of a question that the next run asks again."""
+    """Return the mark of a question that the next run asks again."""
     return {"temporary": True} if failed.is_temporary else {}
 
 
@@ -241,7 +241,7 @@ class GenerationWork:
         return record_of(self.task, doc, grade, **details)
 
     def _stop(self, doc: Doc) -> tuple[str, ...]:
-        """What ends an answer, searched only after the thinking."""
+        """The strings that end an answer; they are only searched after the thinking."""
         return (*self.task.data.benchmark.generation(doc).stop, *self.encoded.format.ends[1])
 
 
@@ -310,7 +310,7 @@ class EvalJob:
         return work
 
     def _pay(self, unit: Unit, spec: ModelSpec, engine: Engine, stack: ExitStack) -> None:
-        """Let a unit's calls go through its own journal, within the limits of the whole run."""
+        """Send a unit's calls through its own journal, within the spending limits of the whole run."""
         remote = cast(RemoteEngine, engine)
         limits = self.section.endpoints.get(spec.name, EndpointLimits())
         minute = self._minutes.setdefault(spec.name, MinuteLimit(limits.requests_per_minute, limits.tokens_per_minute))
@@ -346,7 +346,7 @@ class EvalJob:
         return part, render_summary(part)
 
     def loaded(self, spec: ModelSpec) -> "EvalModel":
-        """The model, loaded if another one is.
+        """Return the model; load it if another one is loaded.
 
         Raises:
             LlmjobsError: it cannot be loaded.
@@ -478,7 +478,7 @@ class EvalModel:
     def prepare_scoring(self, extent: Extent, docs: Sequence[Sequence[Request]] = ()) -> None:
         """Choose the scoring path and the batch size, unless this run has recorded them already.
 
-        ``docs`` are for an engine that has no tokens of its own to try.
+        ``docs`` are for an engine that needs real prompts to try.
         """
         began = time.monotonic()
         if self.probe is None:
@@ -562,6 +562,7 @@ class EvalModel:
         return round(taken, 6)
 
     def close(self) -> None:
+        """Free the scorer and the model."""
         self.scorer.close()
         self.engine.close()
 

@@ -111,7 +111,7 @@ ON_A_SERVER: Mapping[str, Any] = {
     "needed_bytes": None,
     "peak_device_bytes": None,
 }
-"""Of a model behind an endpoint only the real time is known; this machine's CPU and memory are not the model's."""
+"""For a model behind an endpoint, only real time is known; this machine's CPU and memory say nothing about it."""
 
 
 def _each_device(timings: Sequence[Record]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def resolve_dataset(dataset_id: str, revision: str | None = None) -> str:
 def inspect(kind: Kind, repo_id: str, revision: str | None = None, *, tries: int = TRIES) -> RemoteRepo:
     """Ask the hub for a repository's commit and files with their sizes and hashes.
 
-    ``tries``: how often it is asked where it is busy or cannot be reached.
+    ``tries``: how often to ask if the hub is busy or cannot be reached.
 
     Raises:
         ModelError, DataError: the hub refuses; the line gives the reason and the remedy.

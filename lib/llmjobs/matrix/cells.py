@@ -35,7 +35,7 @@ class Cell:
     tags: tuple[str, ...]
     """What distinguishes it from other cells of the same row: dtype, threads, rows; empty if nothing varies."""
     precision: Precision | None = None
-    """Where the manifest lists ``precisions``."""
+    """The precision, if the manifest lists ``precisions``."""
     is_reference: bool = False
     """Whether cells of other precisions are compared with it."""
     error: str | None = None

@@ -15,13 +15,13 @@ from llmjobs.statistics.divergence import Stored
 
 MAGIC = b"llmjobs next-token log-probabilities 1\n"
 HEAD_BYTES = 12
-"""Of a position: scale, lowest and rest, as float32."""
+"""Per position: scale, lowest and rest, as float32."""
 VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens that are read alone, and the positions behind which the next token's distribution is compared."""
+    """Tokens that are read alone, and the positions after which the next token's distribution is compared."""
 
     source: str
     """``text`` or ``prompts``."""
@@ -29,7 +29,7 @@ class Text:
     tokens: tuple[int, ...]
     positions: tuple[int, ...]
     targets: tuple[int, ...] = ()
-    """The token that follows each position; empty where none is known."""
+    """The token that follows each position; empty if it is not known."""
 
     @property
     def name(self) -> str:
@@ -39,14 +39,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Distributions:
-    """A text with its distributions, as they are on disk."""
+    """A text with its distributions, as stored on disk."""
 
     text: Text
     stored: Stored
     nll: list[float]
     """Negative log-likelihood of each target in nats, not rounded to 16 bits."""
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
 
 
 def position_bytes(vocabulary: int) -> int:
@@ -112,7 +112,7 @@ def vocabulary_texts(tokenizer: Any, width: int) -> list[str | None]:
 
 
 def same_vocabulary(own: Sequence[str | None], other: Sequence[str | None]) -> str | None:
-    """Why two vocabularies are not the same; None where every token that both name is the same one.
+    """Why two vocabularies differ; None if all tokens that both name are equal.
 
     An id that only one of them names must be a filler (``[PAD151665]``, ``<unused7>``): GGUF files name the rows that a
     matrix has beyond its vocabulary.
@@ -135,7 +135,7 @@ def _shown(text: str | None) -> str:
 
 
 def write_vocabulary(folder: Path, texts: Sequence[str | None]) -> str:
-    """Write the texts by token id; returns their SHA-256."""
+    """Write the texts by token id; return their SHA-256."""
     data = json.dumps(list(texts)).encode()
     file_operations.write_whole(folder / VOCABULARY, data)
     return hashlib.sha256(data).hexdigest()
@@ -157,11 +157,11 @@ def read_vocabulary(folder: Path) -> list[str | None]:
     return [one if isinstance(one, str) else None for one in found]
 
 
-# Parts of a comparison that are done, so that one that was stopped goes on behind them.
+# Finished parts of a comparison, so that a stopped one resumes after them.
 
 
 def kept_part(folder: Path, text: Text, sha256: str) -> Mapping[str, Any] | None:
-    """The outcome of a text that an earlier attempt compared with the same distributions; None where there is none."""
+    """The outcome of a text that an earlier attempt compared with the same distributions; None if there is none."""
     try:
         found = json.loads(file_operations.read_whole(folder / f"{text.name}.json"))
     except (OSError, ValueError):

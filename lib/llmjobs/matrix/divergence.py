@@ -40,7 +40,7 @@ class Comparison:
 
 
 def comparisons(cells: Sequence[Cell], unavailable: Mapping[str, str]) -> list[Comparison]:
-    """All of a grid, each model's reference first: the first cell of the reference precision that can run here."""
+    """All comparisons of a grid, each model's reference first: the first cell of that precision that can run here."""
     found = []
     for model in dict.fromkeys(cell.model.name for cell in cells):
         own = [cell for cell in cells if cell.model.name == model and cell.name not in unavailable]
@@ -111,7 +111,7 @@ def figures(records: Sequence[Record], reference: Sequence[Record]) -> dict[str,
 
 
 def to_json(found: Divergence) -> dict[str, Any]:
-    """Plain values; None for what cannot be said."""
+    """Plain values; None for figures that cannot be computed."""
     spreads = {
         name: _interval(getattr(found, name)) for name in ("mean", "median", "p99", "same_top", "perplexity_ratio")
     }
@@ -127,4 +127,4 @@ def _interval(found: Interval | None) -> dict[str, float | None] | None:
     }
 
 
-# Parts of a comparison that are done, so that one that was stopped goes on behind them.
+# Finished parts of a comparison, so that a stopped one resumes after them.

@@ -103,7 +103,7 @@ class MatrixJob:
         self.failed: dict[str, str] = {}
         self._date = datetime.date.min
         self._tasks: dict[tuple[str, str], list[Task]] = {}
-        """By the name and the id of a cell's model: a GGUF file is found apart from its checkpoint."""
+        """By name and id of a cell's model, because a GGUF file is located separately from its checkpoint."""
         self._places: dict[str, tuple[Cell, int]] = {}
         self._comparisons: dict[str, Comparison] = {}
 
@@ -231,10 +231,10 @@ class MatrixJob:
         return _finished(cell, repetition, ended)
 
     def _ended(self, cell: Cell, module: str, task: Mapping[str, Any], folder: str) -> Ended | str:
-        """Run ``module`` until it has a result; why it is given up where it was killed too often.
+        """Run ``module`` until it has a result; return why if it was killed too often.
 
         Raises:
-            LlmjobsError: it failed in another way; the line says how.
+            LlmjobsError: it failed in another way; the message says how.
 
         """
         attempts = AttemptsFile(self.folder, folder)
@@ -290,7 +290,7 @@ class MatrixJob:
         return CellWork(Step(records, timing), {})
 
     def _intact_reference(self, one: Comparison) -> dict[str, str]:
-        """Names and checksums of the reference's files; what was damaged or lost since is written again.
+        """Names and checksums of the reference's files; damaged or lost ones are written again first.
 
         Raises:
             LlmjobsError: the reference has none, or cannot write the same ones again.
@@ -313,7 +313,7 @@ class MatrixJob:
         return expected
 
     def _comparison_records(self, one: Comparison) -> list[Record]:
-        """The records of a finished unit; none where it is not finished."""
+        """The records of a finished unit; empty if it is not finished."""
         unit = self.comparison_unit(one)
         if not unit_progress.is_done(self.folder, unit.path, unit.declared):
             return []

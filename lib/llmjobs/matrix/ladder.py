@@ -11,12 +11,12 @@ from llmjobs.statistics.paired import PairedDifference, difference_from_counts, 
 
 @dataclass(frozen=True)
 class Rung:
-    """One precision with what it changes against the reference."""
+    """One precision, and what it changes compared with the reference."""
 
     cell: CellResult
     name: str
     flips: Flips | None
-    """None for the reference, and where there is no reference to compare with."""
+    """None for the reference, or if there is no reference to compare with."""
     p_holm: float | None
     """McNemar's exact p-value, adjusted by Holm's procedure over all rungs that are compared."""
     together: PairedDifference | None

@@ -205,7 +205,7 @@ class Flips:
 
 
 def find_flips(cells: Sequence[CellResult]) -> list[Flips]:
-    """Compare each finished cell with the reference of its model, on its own device where there is one.
+    """Compare each finished cell with the reference of its model, on its own device if possible.
 
     The reference is the precision that the manifest names, or the unquantized cell. Cells are taken by name, so that
     the summary of a run and a report on it compare the same ones.
@@ -226,7 +226,7 @@ def find_flips(cells: Sequence[CellResult]) -> list[Flips]:
 def reference_cell(cell: CellResult, done: Sequence[CellResult]) -> CellResult | None:
     """The cell that ``cell`` is compared with among ``done`` (in order of their names); None for a reference itself.
 
-    Where several cells are references (one on each device), the first one is compared with nothing, the others with it.
+    If several cells are references (one on each device), the first one is compared with nothing, the others with it.
     """
     if cell.precision:
         fits = [one for one in done if one.model == cell.model and one.is_reference]
@@ -250,6 +250,6 @@ def _settings(cell: CellResult) -> tuple[int | str, int]:
 
 
 def cell_names(cells: Sequence[CellResult]) -> list[str]:
-    """Return what each cell is called beside the others: its row, with the model where there are several."""
+    """Return the displayed name of each cell: its row, with the model if there are several."""
     several = len({cell.model for cell in cells}) > 1
     return [f"{cell.model} {cell.row}" if several else cell.row for cell in cells]

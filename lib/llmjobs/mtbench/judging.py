@@ -1,7 +1,7 @@
 """One judgment: the judge's prompt is filled in, the judge is asked, and a rating or verdict is read from its reply.
 
-Prompts are in FastChat's form: the project's own words, or a user's file to reproduce published settings. The
-rule-based judge of the demo compares the words of an answer with those of the reference. It is not a model, and gives
+Prompts are in FastChat's format: the project's own, or a user's file to reproduce published settings. The demo's
+rule-based judge compares the words of an answer with those of the reference. It is not a model, and gives
 no rating if there is no reference.
 """
 
@@ -46,7 +46,7 @@ _REFERENCES = {"ref_answer_1", "ref_answer_2"}
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """One prompt of the judge."""
+    """One prompt for a judge."""
 
     name: str
     type: str
@@ -54,28 +54,28 @@ class JudgePrompt:
     template: str
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The template with ``{name}`` replaced; braces in the values stay as they are."""
+        """Return the template with each ``{name}`` replaced; braces in the values are left alone."""
         return _FIELD.sub(lambda m: values[m[1]] if m[1] else m[0][0], self.template)
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """All prompts of one file."""
+    """All prompts of one file, by name."""
 
     source: str
     prompts: Mapping[str, JudgePrompt]
 
     @property
     def hash(self) -> str:
-        """SHA-256 over their names and texts."""
+        """Digest of the names and texts of the prompts, for fingerprints."""
         lines = (encode({"n": p.name, "s": p.system, "t": p.template}) for p in self.prompts.values())
         return hashlib.sha256(b"".join(lines)).hexdigest()[:16]
 
     def choose(self, mode: str, *, with_reference: bool, turn: int) -> JudgePrompt:
-        """The prompt for a mode, with or without reference, turn 1 or 2.
+        """Return the prompt for a mode (``single`` or ``pairwise``) and a turn, with or without reference answer.
 
         Raises:
-            DataError: the file has none of that name.
+            DataError: the file has no such prompt.
 
         """
         name = BASES[mode, with_reference] + ("-multi-turn" if turn == 2 else "")
@@ -85,10 +85,10 @@ class PromptSet:
 
 
 def read_prompts(source: str) -> PromptSet:
-    """The prompts of ``own`` or of a file.
+    """Read the bundled prompts (``own``) or those of a file in FastChat's format.
 
     Raises:
-        DataError: no such file, a line that is no prompt, or a field that nothing fills.
+        DataError: there is no such file, a line is not a prompt, or a template has an unknown field.
 
     """
     path = OWN_FILE if source == "own" else Path(source)
@@ -118,16 +118,16 @@ def _prompt(where: str, row: Mapping[str, Any]) -> JudgePrompt:
     return prompt
 
 
-# How a rating or a verdict is read out of a judgment: by the known rules, or not at all.
+# How a rating or a verdict is read from a judgment: by FastChat's rules, or not at all.
 
 LOWEST, HIGHEST = 1.0, 10.0
 _RATINGS = (re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]"), re.compile(r"\[(\d+(?:\.\d*)?)\]"))
-"""FastChat's ``\\d+\\.?\\d*``, with one way only to read a row of digits (there: quadratic time)."""
+"""FastChat's ``\\d+\\.?\\d*``, but a run of digits matches in only one way (FastChat's takes quadratic time)."""
 _VERDICTS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
 
 
 def read_rating(text: str) -> float | None:
-    """The rating in a judgment, None where there is none to read."""
+    """Return the rating in a judgment; None if there is none from 1 to 10."""
     for pattern in _RATINGS:
         if match := pattern.search(text):
             rating = float(match[1])
@@ -136,50 +136,50 @@ def read_rating(text: str) -> float | None:
 
 
 def is_weakly_rated(text: str) -> bool:
-    """Whether a rating is there in single brackets only, as ``[8]`` or as code like ``a[1]``: it may be no rating."""
+    """Whether the rating is in single brackets only, as in ``[8]``; it may be code such as ``a[1]``."""
     return not _RATINGS[0].search(text) and read_rating(text) is not None
 
 
 def read_verdict(text: str) -> str | None:
-    """``A``, ``B`` or ``tie``; None where there is none, or where different ones stand.
+    """Return the verdict in a judgment: ``A``, ``B`` or ``tie``; None if there is none, or more than one.
 
-    FastChat takes the first kind that occurs anywhere, A before B before C; a judgment that names two is not read here.
+    If a judgment contains several, FastChat takes A before B before C; here it counts as unread.
     """
     found = {verdict for mark, verdict in _VERDICTS.items() if mark in text}
     return found.pop() if len(found) == 1 else None
 
 
-# One judgment: the prompt is filled, the judge asked, the rating read, asked again once where it cannot be read.
+# One judgment: fill in the prompt, ask the judge, read the rating; ask once more if it cannot be read.
 
 
 @dataclass(frozen=True)
 class JudgeAnswer:
-    """A judge's reply, and its tokens."""
+    """A judge's reply and its token counts."""
 
     text: str
     prompt_tokens: int
     new_tokens: int
     counted: str
     thinking: str | None = None
-    """What the judge wrote for itself before it; nothing is read there."""
+    """The judge's thinking before the reply; no rating is read from it."""
 
 
 class JudgeConversation(Protocol):
-    """A conversation with a judge; :meth:`ask` keeps what was said before."""
+    """A conversation with a judge, which keeps earlier messages."""
 
     def ask(self, text: str) -> JudgeAnswer:
-        """Ask, and take the whole answer."""
+        """Send a message and return the complete reply."""
 
 
 OpenJudge = Callable[[str, str], JudgeConversation]
-"""System prompt and a label of the call → a conversation."""
+"""(system prompt, label of the call) → a conversation."""
 Turns = Sequence[str]
 
 
 def judge_single(
     prompts: PromptSet, question: Question, answer: Turns, turn: int, *, with_reference: bool, open_judge: OpenJudge
 ) -> Record:
-    """Rate turn ``turn`` (from 1) of an answer; the record's ``status`` is ``ok``, ``unread`` or ``error``."""
+    """Rate turn ``turn`` (1 or 2) of an answer; the record's ``status`` is ``ok``, ``unread`` or ``error``."""
     prompt = prompts.choose("single", with_reference=with_reference, turn=turn)
     values = _questions(question) | {"answer": answer[0]} | {f"answer_{i + 1}": text for i, text in enumerate(answer)}
     found = _ask(prompt, values, open_judge, f"{question.id}.{turn}", read_rating)
@@ -198,9 +198,9 @@ def judge_pair(
     with_reference: bool,
     open_judge: OpenJudge,
 ) -> Record:
-    """Compare two answers in both orders; verdicts that disagree are a tie.
+    """Compare two answers in both orders; if the verdicts disagree, the result is a tie.
 
-    ``winner`` is ``first``, ``second``, ``tie``, or None where one of the two orders has no verdict.
+    ``winner`` is ``first``, ``second``, ``tie``, or None if one of the two orders has no verdict.
     """
     prompt = prompts.choose("pairwise", with_reference=with_reference, turn=turn)
     orders = []
@@ -233,7 +233,7 @@ def _questions(question: Question) -> dict[str, str]:
 def _ask(
     prompt: JudgePrompt, values: dict[str, str], open_judge: OpenJudge, label: str, read: Callable[[str], Any]
 ) -> Record:
-    """Ask, and once more where nothing can be read or a local judge said nothing."""
+    """Ask, and ask once more if nothing can be read or a local judge returned nothing."""
     judge = open_judge(prompt.system, label)
     found = _Found()
     for found.asked in range(1, TIMES_ASKED + 1):
@@ -259,7 +259,7 @@ def _ask(
 
 @dataclass
 class _Found:
-    """What a judge said to one prompt, so far."""
+    """A judge's replies to one prompt so far."""
 
     asked: int = 0
     said: list[str] = field(default_factory=list)
@@ -270,12 +270,14 @@ class _Found:
     is_final: bool = False
 
     def take(self, answer: JudgeAnswer) -> None:
+        """Add a reply and its tokens, and clear the last error."""
         self.said.append(answer.text)
         self.thought.append(answer.thinking)
         self.tokens = (self.tokens[0] + answer.prompt_tokens, self.tokens[1] + answer.new_tokens)
         self.error, self.counted = None, answer.counted
 
     def record(self, status: str, value: Any = None) -> Record:
+        """Return the fields of a judgment's record; ``value`` is the rating or verdict, under ``read``."""
         last = self.said[-1] if self.said else None
         head = {"read": value, "judgment": last, "asked": self.asked, "earlier": list(self.said[:-1])}
         counts = {"prompt_tokens": self.tokens[0], "new_tokens": self.tokens[1], "tokens_counted": self.counted}
@@ -285,21 +287,21 @@ class _Found:
 
 
 RULES_VERSION = 1
-"""Raised when the same answer would get another rating."""
+"""Increased when a change of the rules would rate the same answer differently."""
 EFFECTIVE: Mapping[str, Any] = {"judge": "rules", "rules_version": RULES_VERSION}
 _WORD = re.compile(r"\w+")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case."""
+    """Return the words of a text in lower case."""
     return _WORD.findall(text.lower())
 
 
 def rate(answer: str, reference: str, question: str) -> int:
-    """From 1 (no word in common with the reference) to 10 (the same words).
+    """Rate an answer from 1 (no word in common with the reference) to 10 (the same words).
 
-    F1 of the words in any order, times the share of the reference's words beyond the question's that the answer has:
-    "Your name is Dan." is not a good answer if "Your name is Ben." is right.
+    The rating grows with the F1 score of the words in any order, times the answer's share of those reference words that
+    are not in the question: "Your name is Dan." is not a good answer if "Your name is Ben." is right.
     """
     said, right = words_of(answer), words_of(reference)
     if not said or not right:
@@ -311,7 +313,7 @@ def rate(answer: str, reference: str, question: str) -> int:
 
 @dataclass(frozen=True)
 class RuleJudge:
-    """The rules for one turn of one question; they look at the answers, not at the prompt."""
+    """The rule-based judge for one turn of one question; it looks at the answers, not at the prompt."""
 
     question: Question
     turn: int
@@ -319,7 +321,7 @@ class RuleJudge:
     """One answer to rate, or two to compare, in the order of the prompt."""
 
     def ask(self, _: str) -> JudgeAnswer:
-        """The rating or the verdict, with its reason."""
+        """Return the rating or the verdict, with its reason."""
         references = self.question.reference or ()
         if len(references) < self.turn:
             return _answer("By rule: this question has no reference to compare the answer with, so there is no rating.")

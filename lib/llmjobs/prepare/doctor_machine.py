@@ -235,7 +235,7 @@ def check_packages(_: Checkup) -> Iterator[Check]:
 
 
 def check_engines(checkup: Checkup) -> Iterator[Check]:
-    """The package of each engine that a model of the manifest runs on, if it needs one of its own."""
+    """The additional package, if any, of each engine that a model of the manifest runs on."""
     users: dict[str, str] = {}
     for model in checkup.models:
         users.setdefault(engine_name(model.engine, model.id), model.name)

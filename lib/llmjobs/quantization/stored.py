@@ -74,7 +74,7 @@ class Place:
 
 
 def is_installed(name: str) -> bool:
-    """Whether a package is there, without importing it."""
+    """Whether a package is installed, without importing it."""
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:
@@ -92,7 +92,7 @@ class StoredFormat:
     install: tuple[str, ...] = ()
     """What to install for it, where the names differ from :attr:`packages`."""
     packings: Callable[[Mapping[str, Any]], Iterable[Packing]] = lambda config: ()
-    """Of its ``quantization_config``; nothing where it does not say."""
+    """From its ``quantization_config``; empty if it does not say."""
     problem: Callable[[Mapping[str, Any], Place], str | None] = lambda config, place: None
     """Why it does not run here, and what it needs, if ``quantization_config`` tells."""
     read: Callable[[Any], Packing | None] = lambda layer: None
@@ -100,7 +100,7 @@ class StoredFormat:
     unpacked: Callable[[Mapping[str, Any], Place], bool] = lambda config, place: False
     """Whether loading turns the weights into plain numbers here."""
     scoring_nats: float = NATS
-    """How far a log-likelihood moves with the rows beside it, in nats a token."""
+    """How much a log-likelihood depends on the other rows of its batch, in nats per token."""
     merges: bool = False
     """Whether a LoRA adapter can be merged into weights that stay packed."""
 
@@ -143,7 +143,7 @@ class StoredAs:
 
     @property
     def packings(self) -> list[Packing]:
-        """As the config says; empty where it does not, or is not what a library writes."""
+        """The packings that the config describes; empty if it has none, or not in a library's format."""
         try:
             return list(self.entry.packings(self.config)) if self.entry else []
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
@@ -228,7 +228,7 @@ def _grouped(config: Mapping[str, Any]) -> list[Packing]:
 
 
 def _read_grouped(layer: Any) -> Packing | None:
-    """A layer of gptqmodel: whole numbers packed into ``qweight``, with a scale a group."""
+    """A layer of gptqmodel: whole numbers packed into ``qweight``, with one scale per group."""
     if getattr(layer, "bits", None) is None or not (hasattr(layer, "qweight") or hasattr(layer, "scales")):
         return None
     size = int(layer.group_size)

@@ -93,7 +93,7 @@ class Divergence:
     same_top: Interval
     """Share of positions where both have the same most likely token."""
     perplexity_ratio: Interval | None
-    """Perplexity of the other on the text, by that of the reference; None where no next token is known."""
+    """Perplexity of the other model on the text, divided by the reference's; None if no next token is known."""
 
 
 def summarize(
@@ -136,7 +136,7 @@ def _clipped(share: float) -> float:
 def _quantiles(
     values: NDArray[np.float64], texts: NDArray[np.int64], wanted: Sequence[float], level: float
 ) -> list[Interval]:
-    """Quantiles (linear between values, as llama-perplexity's), with percentile intervals of whole texts drawn anew."""
+    """Quantiles (linear between values, as llama-perplexity's), with percentile intervals from resampled texts."""
     names = np.unique(texts)
     groups = [values[texts == name] for name in names]
     nothing = float("nan")

@@ -37,10 +37,10 @@ class Journal:
     """One JSONL file open for appending, cut to ``size`` bytes first."""
 
     def __init__(self, path: Path, size: int, digest: str | None = None) -> None:
-        """Open ``path``, creating it where it is missing; ``digest`` is the SHA-256 that its first ``size`` bytes have.
+        """Open ``path``, creating it if it is missing; ``digest`` is the SHA-256 that its first ``size`` bytes have.
 
         Raises:
-            RunFolderError: the file is shorter than ``size``, or its digest is another one: something outside llmjobs
+            RunFolderError: the file is shorter than ``size`` or has another digest, because something outside llmjobs
                 changed it; or the disk fails.
 
         """

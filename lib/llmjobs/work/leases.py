@@ -1,4 +1,4 @@
-"""Leases: workers on other machines each write to a run folder of their own below ``.leases`` of the run.
+"""Leases: workers on other machines each write to a separate run folder below ``.leases`` of the run.
 
 Only the process that holds the run's lock copies from a lease into the run, and a lease is never given to a second
 worker. A worker that was thought dead and comes back therefore writes to a folder that nobody reads any more. The name

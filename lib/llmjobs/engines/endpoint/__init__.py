@@ -1,1 +1,1 @@
-"""Models behind an OpenAI-compatible server: replies always, log-likelihoods where a probe proves that it has them."""
+"""Models behind an OpenAI-compatible server: replies always, log-likelihoods if a probe can verify them."""

@@ -1,4 +1,4 @@
-"""Calls to one model of a server: each is journaled where a job pays for it, and failed ones are counted."""
+"""Calls to one model on a server. If a job pays for them, they are journaled; failed calls are counted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -23,20 +23,20 @@ AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 Call = Mapping[str, Any]
 Keep = Callable[[AnyAnswer], dict[str, Any]]
 UNREAD = "unread"
-"""Under this key, why an answer that came could not be used; such a call is made again by the next run."""
+"""Key of the reason why an answer could not be used; the next run makes that call again."""
 
 
 class Client:
-    """Asks one model; safe for several threads."""
+    """Sends requests to one model; safe for several threads."""
 
     def __init__(self, endpoint: Endpoint, thinking: bool | None) -> None:
-        """``thinking`` is asked of the server's chat template; None leaves it alone."""
+        """``thinking`` is passed to the server's chat template; None passes nothing."""
         self.endpoint = endpoint
         self.paid: PaidCalls | None = None
         self._thinking = thinking
 
     def reply(self, prompt: Prompt, settings: Mapping[str, Any]) -> Call:
-        """A reply: ``text``, ``thinking``, ``finish_reason``, and the server's counts of tokens, None without any.
+        """Return ``text``, ``thinking``, ``finish_reason``, and the server's token counts (None if it sends none).
 
         Raises:
             LlmjobsError: as :meth:`Endpoint.stream`, or the spending limit.
@@ -52,7 +52,7 @@ class Client:
         return self._call(wanted, Answer, _path(prompt), most, keep)
 
     def next_tokens(self, prompt: Prompt, *, top: int, count: int = 1, record: bool = True) -> Call:
-        """The likeliest next tokens: ``positions``, each with its text, its value, and pairs of the likeliest."""
+        """Return ``positions``: each generated token's text and value, and pairs for the most likely tokens there."""
         wanted: dict[str, Any] = {**self._asked(prompt), "max_tokens": count, "temperature": 0.0}
         wanted |= {"logprobs": True, "top_logprobs": top} if prompt.messages else {"logprobs": top}
 
@@ -63,12 +63,12 @@ class Client:
         return self._scored(wanted, prompt, "", count, read, record=record)
 
     def echo(self, prompt: Prompt, ending: str, *, record: bool = True) -> Call:
-        """The tail of ``prompt`` and ``ending``, from an echo with log-probabilities: ``tail``."""
+        """Return the ``tail`` of ``prompt`` and ``ending``, from an echo with log-probabilities."""
         wanted = {**self._asked(prompt, ending), "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
         return self._tail(wanted, prompt, ending, listed_tokens, (1, 0), record=record)
 
     def prompt_logprobs(self, prompt: Prompt, ending: str, *, record: bool = True) -> Call:
-        """The same from vLLM's ``prompt_logprobs``; in a chat the ending is the beginning of the answer."""
+        """Return the same from vLLM's ``prompt_logprobs``; in a chat, the ending is the beginning of the answer."""
         wanted = {**self._asked(prompt, ending), "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 1}
         if prompt.messages:
             wanted |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -135,7 +135,7 @@ class Client:
         *,
         record: bool = True,
     ) -> Call:
-        """Make a call, or take its answer from the journal; without ``record`` (a probe) it is always made."""
+        """Make a call, or take its answer from the journal; without ``record`` (a probe), always make it."""
 
         def send(around: WholeAnswers) -> dict[str, Any]:
             return keep(self.endpoint.ask(wanted, kind, around, may_be_empty=True, path=path))
@@ -152,12 +152,12 @@ def _path(prompt: Prompt) -> str:
 
 
 def _most(prompt: Prompt, ending: str) -> int:
-    """The most tokens that a prompt can have."""
+    """The maximum number of tokens that a prompt can have."""
     return most_prompt_tokens([prompt.text, ending, *(content for _, content in prompt.messages)])
 
 
 def _counts(answer: Answer, most: tuple[int, int], most_new: int) -> dict[str, Any]:
-    """The server's counts; where it sent none, the most that there can be is booked."""
+    """The server's token counts; if it sent none, the maximum is booked."""
     prompt, new = answer.counts()
     counts: dict[str, Any] = {"prompt_tokens": prompt, "new_tokens": new}
     if prompt is None or new is None:
@@ -166,7 +166,7 @@ def _counts(answer: Answer, most: tuple[int, int], most_new: int) -> dict[str, A
 
 
 FAILED_IN_A_ROW = 3
-"""After this many questions without an answer, one after the other, the rest is not sent to the server."""
+"""After this many consecutive questions without an answer, the rest is not sent to the server."""
 
 
 def is_final(error: AnswerError | ContextFullError) -> bool:
@@ -175,17 +175,17 @@ def is_final(error: AnswerError | ContextFullError) -> bool:
 
 
 class FailedInARow:
-    """Gives a server up that answers nothing any more."""
+    """Gives up on a server that no longer answers."""
 
     def __init__(self) -> None:
         """Nothing has failed yet."""
         self._count = 0
 
     def count(self, error: str | None) -> None:
-        """Take note of one question; None: it was answered.
+        """Count one question and its error; None if it was answered.
 
         Raises:
-            UnavailableError: too many in a row were not.
+            UnavailableError: too many questions in a row had no answer.
 
         """
         self._count = self._count + 1 if error else 0

@@ -1,4 +1,4 @@
-"""Replies of a server: several calls at a time, taken in order, with the stop strings applied once more here."""
+"""Replies from a server: calls run in parallel, results are taken in order, and stop strings are applied again."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ ROWS = 16
 
 
 class Generator:
-    """Replies of one model, some asked for ahead of their step."""
+    """Replies of one model; some calls start before their step."""
 
     end_tokens: frozenset[int] = frozenset()
 
     def __init__(self, client: Client, workers: int, path: str) -> None:
-        """``workers`` calls run at a time."""
+        """``workers`` calls run at the same time."""
         self.path, self.row_limit = path, ROWS
         self._client, self._workers = client, workers
         self._place: dict[Asked, int] = {}
@@ -28,18 +28,18 @@ class Generator:
         self._failed = FailedInARow()
 
     def keep_prefix(self, asked: Sequence[Asked]) -> None:
-        """Learn what a unit will ask, so that later calls can overlap earlier ones."""
+        """Store all requests of a unit, so that later calls can overlap earlier ones."""
         self.close()
         rows = list(asked)
         self._place = {row: at for at, row in enumerate(rows)}
         self._ahead = Lookahead(lambda at: self._reply(rows[at]), len(rows), self._workers)
 
     def generate(self, asked: Sequence[Asked]) -> list[Generation]:
-        """One reply for each; a call that gave none is an error in its place.
+        """Return one reply for each; a call without one gives an error in its place.
 
         Raises:
             UnavailableError: the server cannot be used.
-            SpendingLimitError: the next call could pass a limit.
+            SpendingLimitError: the next call could exceed a limit.
 
         """
         replies = []
@@ -51,12 +51,12 @@ class Generator:
         return replies
 
     def to_record(self) -> dict[str, Any]:
-        """How replies are asked for."""
+        """How replies are requested."""
         reason = "messages" if self.path == "chat" else "plain texts"
         return {"path": self.path, "max_difference": None, "reason": f"the server takes {reason}"}
 
     def close(self) -> None:
-        """Wait for the calls under way, because they are paid for."""
+        """Wait for the calls in progress, because they are paid for."""
         if self._ahead:
             self._ahead.close()
             self._ahead = None
@@ -81,7 +81,7 @@ class Generator:
 
 
 MOST_STOPS = 4
-"""More stop strings are refused by OpenAI's API; all of them are applied here."""
+"""OpenAI's API refuses more stop strings than this; llmjobs itself applies all of them."""
 
 
 def _generation(call: Call, stop: Sequence[str]) -> Generation:

@@ -1,4 +1,4 @@
-"""Log-probabilities in the answers of servers: two forms of them for generated tokens, two for those of a prompt."""
+"""Read log-probabilities from servers' answers: two formats for generated tokens, and two for prompt tokens."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +11,19 @@ from llmjobs.errors import LlmjobsError
 
 
 class UnprovenError(LlmjobsError):
-    """What a server sent is not what was asked for; the text says what it is."""
+    """A server's values cannot be verified; the text says what it sent instead."""
 
 
 class ScoredAnswer(Answer):
-    """One body with log-probabilities; its text does not matter."""
+    """One response body with log-probabilities; its text is ignored."""
 
     def __init__(self, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
-        """As of any answer."""
+        """Create the request, without a body so far."""
         super().__init__(wanted, sent)
         self.body: Mapping[str, Any] = {}
 
     def take(self, event: Mapping[str, Any]) -> str:
-        """Keep the body as it is."""
+        """Store the body."""
         if isinstance(usage := event.get("usage"), dict):
             self.usage = usage
         choices = event.get("choices")
@@ -33,7 +33,7 @@ class ScoredAnswer(Answer):
         return ""
 
     def is_whole(self, *, is_done: bool) -> bool:
-        """Whether a body came."""
+        """Whether a body has arrived."""
         return bool(self.body)
 
     @property
@@ -45,23 +45,23 @@ class ScoredAnswer(Answer):
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """A token's text, its log-probability in nats (None for the first of a prompt), and the likeliest ones by text."""
+    """A token's text, its log-probability in nats (None for a prompt's first token), and the most likely tokens."""
 
     text: str
     logprob: float | None
     is_top: bool = False
-    """Whether no token is likelier."""
+    """Whether no token is more likely."""
     top: tuple[tuple[str, float], ...] = ()
 
 
 def _number(value: object) -> float | None:
-    """A log-probability; None for what is no finite number."""
+    """A log-probability; None if ``value`` is not a finite number."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _pairs(found: object) -> tuple[tuple[str, float], ...]:
-    """The likeliest tokens: a mapping of text to value, or a list of objects."""
+    """The most likely tokens, from a mapping of text to value or from a list of objects."""
     if isinstance(found, Mapping):
         return tuple((str(text), value) for text, one in found.items() if (value := _number(one)) is not None)
     rows = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
@@ -70,10 +70,10 @@ def _pairs(found: object) -> tuple[tuple[str, float], ...]:
 
 
 def listed_tokens(answer: ScoredAnswer) -> list[ScoredToken]:
-    """The tokens with log-probabilities of a choice: OpenAI's form of completions, or that of chat completions.
+    """Return a choice's tokens with log-probabilities, in OpenAI's format of completions or of chat completions.
 
     Raises:
-        UnprovenError: there are none.
+        UnprovenError: the server sent none.
 
     """
     found = answer.choice.get("logprobs")
@@ -95,10 +95,10 @@ def _token(text: object, value: object, top: tuple[tuple[str, float], ...]) -> S
 
 
 def vllm_prompt_tokens(answer: ScoredAnswer) -> list[ScoredToken]:
-    """The tokens of ``prompt_logprobs``, as vLLM sends them: of each position the token itself and a few likelier ones.
+    """Return the tokens of vLLM's ``prompt_logprobs``, which has each token and a few more likely ones.
 
     Raises:
-        UnprovenError: there are none.
+        UnprovenError: the server sent none.
 
     """
     found = answer.body.get("prompt_logprobs") or answer.choice.get("prompt_logprobs")
@@ -108,7 +108,7 @@ def vllm_prompt_tokens(answer: ScoredAnswer) -> list[ScoredToken]:
 
 
 def _own_token(position: object) -> ScoredToken:
-    """A position's own token is the least likely one listed: only the token itself and the likeliest are there."""
+    """Return a position's token: the least likely one listed, as only the token itself and the most likely ones are."""
     if not isinstance(position, Mapping):
         return ScoredToken("", None)
     rows = [one for one in position.values() if isinstance(one, Mapping)]
@@ -118,7 +118,7 @@ def _own_token(position: object) -> ScoredToken:
 
 
 MARK = 16
-"""Characters of a prompt that must stand before the ending in what a server lists as the prompt's tokens."""
+"""Number of a prompt's characters that must precede the ending in the tokens that a server lists for the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +131,19 @@ class Tail:
     """Index, in the whole prompt, of the first token that has a character of the ending."""
 
     def score(self, starts: int) -> tuple[float, bool]:
-        """Sum of the log-probabilities from token ``starts`` of the prompt on, and whether all were the likeliest."""
+        """Sum of the log-probabilities from token ``starts`` on, and whether each token was the most likely one."""
         own = self.tokens[starts - self.before :]
         values = [math.nan if one.logprob is None else one.logprob for one in own]
         return sum(values), all(one.is_top for one in own)
 
     def to_builtin(self) -> dict[str, Any]:
-        """For the journal."""
+        """Plain values for the journal."""
         rows = [[one.text, one.logprob, one.is_top] for one in self.tokens]
         return {"before": self.before, "tokens": rows, "starts": self.starts}
 
     @classmethod
     def from_builtin(cls, found: Mapping[str, Any]) -> "Tail":
-        """Read it back."""
+        """Read what :meth:`to_builtin` returned."""
         tokens = tuple(ScoredToken(str(text), value, bool(top)) for text, value, top in found["tokens"])
         return cls(int(found["before"]), tokens, int(found["starts"]))
 
@@ -183,10 +183,9 @@ def _tail(own: list[ScoredToken], first: int, ending: str) -> Tail:
 
 
 def option_values(top: Sequence[tuple[str, float]], endings: Sequence[str]) -> dict[str, float] | None:
-    """The log-probability of each ending among the likeliest next tokens; None where not all are there.
+    """Return the log-probability of each ending among the most likely next tokens; None if any is missing.
 
-    The ending itself is looked for; where a server leaves out or writes the blank before a word in another way, all
-    endings are looked for in that form.
+    If a server omits the blank before a word, or writes it differently, all endings are looked up in that form.
     """
     found = dict(reversed(list(top)))
     for form in ("{}", "\u2581{}", "\u0120{}"):

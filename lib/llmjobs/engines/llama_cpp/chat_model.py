@@ -15,7 +15,7 @@ from llmjobs.errors import ModelError
 
 log = logging.getLogger(__name__)
 ROOM_STEP = 2048
-"""A context grows in steps of this many tokens, because one of the model's whole length would take gigabytes."""
+"""A context grows in steps of this many tokens, because one of the model's full length would take gigabytes."""
 
 
 class LlamaChatModel:
@@ -114,7 +114,7 @@ class LlamaChatModel:
             self._cut(len(self._kept) - len(tokens) + kept)
 
     def _advanced(self) -> Logits:
-        """Logits behind everything that was said so far."""
+        """Logits after all tokens so far."""
         if said := self._answer.tokens:
             self._logits = self._decode([said[-1]], self._place + len(said) - 1)
         assert self._logits is not None

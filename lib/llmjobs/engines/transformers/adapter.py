@@ -1,4 +1,4 @@
-"""Apply a LoRA adapter to a loaded model, through peft: beside its weights, or merged into them."""
+"""Apply a LoRA adapter to a loaded model, through peft, either alongside its weights or merged into them."""
 
 import warnings
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ def require_peft(spec: ModelSpec) -> Any:
     """Import peft.
 
     Raises:
-        MissingPackageError: it cannot be imported; the line says what to install.
+        MissingPackageError: it cannot be imported; the message says what to install.
 
     """
     if find_spec("peft") is None:
@@ -37,9 +37,9 @@ def require_peft(spec: ModelSpec) -> Any:
 
 
 def apply_adapter(spec: ModelSpec, model: Any, located: Located, device: str) -> Any:
-    """Load an adapter into ``model`` and return the model: still of its own class, and computed with the adapter.
+    """Load an adapter into ``model`` and return the model, which keeps its class.
 
-    With ``merge_adapter`` the adapter is added to the weights. Otherwise peft computes it beside them, in float32.
+    With ``merge_adapter``, the adapter is added to the weights. Otherwise peft computes it alongside them, in float32.
 
     Raises:
         MissingPackageError: peft cannot be imported.
@@ -99,7 +99,7 @@ def _tensors(peft: Any, folder: Path, path: Path, device: str) -> dict[str, tupl
 
 
 def _check_weights(who: str, held: dict[str, tuple[int, ...]], loaded: dict[str, torch.Tensor]) -> None:
-    """Every weight of the file is in the model, and none was made up."""
+    """Check that the model uses every weight of the file, and that none is missing from the file."""
     lost, made_up = sorted(held.keys() - loaded.keys()), sorted(loaded.keys() - held.keys())
     if lost:
         raise ModelError(

@@ -252,7 +252,7 @@ class TransformersChatModel:
         self.keys.restore(state["keys"])
 
     def _advanced(self) -> Tensor:
-        """Logits behind everything that was said so far."""
+        """Logits after all tokens so far."""
         said = self._answer.tokens
         logits = self.keys.advance(said[-1]) if said else self._logits
         assert logits is not None

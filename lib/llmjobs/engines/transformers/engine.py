@@ -1,4 +1,4 @@
-"""The transformers engine: safetensors models on PyTorch, behind the engine protocol. torch is imported when used."""
+"""The transformers engine: safetensors models on PyTorch, behind the engine protocol. torch is imported lazily."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -265,7 +265,7 @@ def forecast(
 
 
 def _add_adapter(shapes: dict[str, Any], spec: ModelSpec, adapter: Located) -> None:
-    """Count the weights of an adapter that stays beside the model's."""
+    """Count the weights of an adapter that is not merged."""
     if spec.merge_adapter:
         return
     more = adapter_bytes(spec, adapter)

@@ -1,4 +1,4 @@
-"""Chat on vLLM: one request a turn, stepped token by token; the conversation so far comes from the prefix cache."""
+"""Chat on vLLM: one request per turn, stepped token by token; earlier turns come from the prefix cache."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from llmjobs.errors import ModelError
 class VllmChatModel:
     """One conversation with a loaded model.
 
-    Before a turn the prefix cache holds what the turn before was asked, computed alone, so that a resumed conversation
-    computes the same. vLLM has its own random numbers: each request is seeded from the conversation's seed and the
-    number of requests so far.
+    Before each turn, the prefix cache contains only the previous turn's prompt, computed alone, so a resumed
+    conversation gives the same results. vLLM draws the random numbers; each request gets a seed that is derived from
+    the conversation's seed and the number of requests so far.
     """
 
     def __init__(self, loaded: LoadedModel, *, keeps_keys: bool = True) -> None:
-        """``keeps_keys`` off computes every turn whole."""
+        """Without ``keeps_keys``, each turn is computed from the beginning."""
         self.end_tokens = loaded.end_tokens
         self._loaded, self._keeps = loaded, keeps_keys
         self._cache = PrefixCache(loaded)
         self._held: Tokens = ()
-        """What the turn before was asked, in whole blocks."""
+        """The previous turn's prompt, cut to complete blocks."""
         self._seed, self._requests = 0, 0
         self._prompt: Tokens = ()
         self._said: list[int] = []
@@ -37,7 +37,7 @@ class VllmChatModel:
         self._how: Sampling | None = None
 
     def read(self, ids: Sequence[int], max_new_tokens: int) -> int:
-        """Take a prompt; returns how many of its tokens come from the turn before. It is read with the first token."""
+        """Set the prompt, which is read with the first token; return how many of its tokens are still cached."""
         self._abort()
         self._prompt, self._said, self._most = tuple(ids), [], max(max_new_tokens, 1)
         size = self._loaded.block_tokens
@@ -49,7 +49,7 @@ class VllmChatModel:
         """Choose the next token of the answer.
 
         Raises:
-            ModelError: the model computes no numbers, or vLLM has no memory.
+            ModelError: the model's output is not a number, or vLLM is out of memory.
 
         """
         if self._request is None or sampling != self._how:
@@ -63,12 +63,12 @@ class VllmChatModel:
         return self._said[-1]
 
     def write(self, token: int) -> None:
-        """Add a token to the answer that the model did not choose; a new request goes on behind it."""
+        """Add a token to the answer that the model did not choose; a new request continues after it."""
         self._abort()
         self._said.append(token)
 
     def finish(self, *, keep: bool) -> None:
-        """End the answer; what it was asked stays for the next turn, the answer itself is read with the next prompt."""
+        """End the answer. With ``keep``, the prompt stays cached; the answer is read again with the next prompt."""
         self._abort()
         size = self._loaded.block_tokens
         if keep and self._keeps:
@@ -76,30 +76,30 @@ class VllmChatModel:
         self._prompt, self._said = (), []
 
     def seed(self, seed: int) -> None:
-        """Random numbers from ``seed``; what was read is kept."""
+        """Restart the random numbers from ``seed``; the cache is kept."""
         self._seed, self._requests = seed, 0
 
     def forget(self) -> None:
-        """Keep nothing of what was read."""
+        """Clear the cache."""
         self._abort()
         self._held = ()
 
     def state(self) -> Mapping[str, Any]:
-        """Seed, requests so far, and the tokens whose keys and values the next turn may use."""
+        """The seed, the number of requests so far, and the tokens whose keys and values the next turn may reuse."""
         return {"seed": self._seed, "requests": self._requests, "held": list(self._held)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; what was held is computed with the next turn."""
+        """Continue from a saved state; the next turn computes the cache again."""
         self._abort()
         self._seed, self._requests = int(state["seed"]), int(state["requests"])
         self._held = tuple(state["held"]) if self._keeps else ()
 
     def close(self) -> None:
-        """End what runs."""
+        """Abort the request in progress."""
         self._abort()
 
     def _begin(self, sampling: Sampling) -> None:
-        """Start a request that goes on behind what was said."""
+        """Start a request that continues after the answer so far."""
         self._abort()
         loaded = self._loaded
         how: dict[str, Any] = {
@@ -117,7 +117,7 @@ class VllmChatModel:
         self._request, self._how = name, sampling
 
     def _step(self) -> Any:
-        """Run vLLM until the request has one token more."""
+        """Run vLLM until the request has one more token."""
         engine = self._loaded.llm.llm_engine
         while engine.has_unfinished_requests():
             for output in engine.step():
@@ -128,7 +128,7 @@ class VllmChatModel:
         raise ModelError(f"{self._loaded.spec.name}: vLLM ended a request without a token; {SMALLER}")
 
     def _abort(self) -> None:
-        """End the request that runs, where there is one, and whatever is left of it."""
+        """Abort the request in progress, if there is one, and run vLLM until nothing of it is left."""
         if self._request is None:
             return
         engine, name = self._loaded.llm.llm_engine, self._request

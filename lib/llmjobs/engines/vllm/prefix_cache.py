@@ -1,8 +1,9 @@
-"""vLLM's prefix cache, brought to a known content before each batch, so that no result depends on what ran before.
+"""Bring vLLM's prefix cache to a known content before each batch, so that no result depends on what ran before.
 
-vLLM shares whole blocks of keys and values among all requests that begin alike, also with those of earlier calls. What
-is found there moves the last digits of a result, because less is computed in one pass. A resumed run would begin with
-an empty cache. So before each batch it holds exactly the blocks of one prefix, which was computed alone, or nothing.
+vLLM shares complete blocks of keys and values among all requests with the same beginning, including those of earlier
+calls. A cached block changes the last digits of a result, because less is computed in one pass, and a resumed run would
+start with an empty cache. So before each batch, the cache contains exactly the blocks of one prefix, which was computed
+alone, or nothing.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ PREFIX_ONLY = {"temperature": 0.0, "max_tokens": 1, "detokenize": False, "ignore
 
 
 def shared_prefix(contexts: Sequence[Sequence[int]], block_tokens: int) -> Tokens:
-    """What all contexts begin with, in whole blocks, so that each has a token left to read; () for fewer than two."""
+    """The shared beginning of all contexts in complete blocks, leaving each a token to read; () for fewer than two."""
     if len(contexts) < 2:
         return ()
     found = tuple(commonprefix([tuple(one)[:-1] for one in contexts]))
@@ -32,10 +33,10 @@ class PrefixCache:
         self._loaded = loaded
         self._prefix: Tokens = ()
         self._kept: dict[int, Any] = {}
-        """Block number → hash, of the prefix."""
+        """Block number → hash, for the blocks of the prefix."""
 
     def hold(self, prefix: Tokens) -> None:
-        """Have the cache hold exactly the blocks of ``prefix``, computed alone.
+        """Make the cache contain exactly the blocks of ``prefix``, computed alone.
 
         Raises:
             ModelError: vLLM cannot compute it.
@@ -50,12 +51,12 @@ class PrefixCache:
             )
         self._loaded.owner, self._prefix, self._kept = self, prefix, {}
         if prefix:
-            # one token more, because vLLM always computes the last one anew
+            # one more token, because vLLM always computes the last one again
             self._loaded.run([(*prefix, prefix[-1])], [PREFIX_ONLY])
             self._kept = {one.block_id: one.block_hash for one in self._cached_blocks()}
 
     def _drop_others(self) -> bool:
-        """Take all blocks out but the prefix's; False where vLLM needed some of these for something else."""
+        """Remove all blocks except the prefix's; False if vLLM has reused some of these for something else."""
         pool = self._pool()
         evict = getattr(pool, "evict_blocks", None)
         if evict is None or not self._kept:
@@ -71,7 +72,7 @@ class PrefixCache:
         return [one for one in getattr(pool, "blocks", ()) if one.block_hash is not None]
 
     def _pool(self) -> Any:
-        """VLLM's pool of blocks, inside the engine of this process; None where this version keeps it elsewhere."""
+        """Return vLLM's pool of blocks from the engine in this process; None if this version stores it elsewhere."""
         found: Any = self._loaded.llm.llm_engine
         for name in ("engine_core", "engine_core", "scheduler", "kv_cache_manager", "block_pool"):
             found = getattr(found, name, None)

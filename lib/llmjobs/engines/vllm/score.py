@@ -1,8 +1,8 @@
-"""Log-likelihoods of a unit's plan on vLLM: one request an input, with the log-probabilities of the scored tokens only.
+"""Log-likelihoods of a unit's plan on vLLM: one request per input, with log-probabilities of the scored tokens only.
 
-A request reads the input and generates one token, for which vLLM gives the log-probabilities of all tokens that follow
-the same input in some option: four letters take one request. The tokens before the last one of a longer option are
-read off the prompt's own log-probabilities, with their rank.
+A request reads the input and generates one token. vLLM gives the log-probabilities, at this position, of the last
+tokens of all options with this input, so four letters take one request. The earlier tokens of a longer option are read
+from the prompt's log-probabilities, with their rank.
 """
 
 import logging
@@ -23,21 +23,21 @@ from llmjobs.errors import ModelError
 
 log = logging.getLogger(__name__)
 MOST_TOKEN_IDS = 128
-"""vLLM gives the log-probabilities of so many tokens of one request."""
+"""Maximum number of tokens whose log-probabilities vLLM gives for one request."""
 PROBED_LENGTH = 512
 BATCH_TOKENS = 1 << 10, 1 << 16
-"""Of a batch of scoring, least and most."""
+"""Minimum and maximum tokens of a scoring batch."""
 BATCH_S = 20.0
 """A batch should not take longer, because a run is saved after each."""
 PREFIX_TIMES = 16
-"""A batch should have so many times the tokens of the prefix."""
+"""A batch should have this many times the tokens of the prefix."""
 TIMED, LONG_S = ((1, 32), (1, 32), (4, 256)), 0.5
-"""Rows and tokens of the passes that are timed; after one that takes so long, no larger one is tried."""
+"""Rows and tokens of the timed passes; after a pass of ``LONG_S`` seconds or more, no larger one is tried."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One request: tokens to read, options that end behind it, and from which place on the prompt is scored."""
+    """One request: the tokens to read, the options that end after them, and where scoring of the prompt begins."""
 
     tokens: Tokens
     options: tuple[Option, ...]
@@ -50,15 +50,15 @@ class _Wanted:
 class Scorer(PathScorer):
     """Scores batches of a plan on one model.
 
-    ``shared`` reads beginnings from vLLM's prefix cache. ``cached`` does so only for options of one token: the others
-    are read whole, because prompt log-probabilities were wrong with the cache in some versions. ``plain`` runs one
-    request after the other without the cache.
+    ``shared`` reads prefixes from vLLM's prefix cache. ``cached`` does so only for options of one token; it reads
+    longer ones from the beginning, because prompt log-probabilities were wrong with the cache in some versions.
+    ``plain`` runs one request after the other without the cache.
     """
 
     ALONE = (TOGETHER,)
 
     def __init__(self, loaded: LoadedModel, *, warn: Warn = log.warning) -> None:
-        """``loaded``: vLLM's engine with its settings."""
+        """``loaded`` contains vLLM's engine and its settings."""
         super().__init__("shared", warn)
         self._loaded = loaded
         self._cache = PrefixCache(loaded)
@@ -66,7 +66,7 @@ class Scorer(PathScorer):
         self._prefix: Tokens = ()
 
     def probe(self, docs: Sequence[Sequence[Request]] = (), *, most_tokens: int | None = None) -> ProbeResult:
-        """Compare the paths on a few docs (made up where none are given) and choose, a refusal aloud."""
+        """Compare the paths on a few docs (made up if none are given), choose one, and warn if a faster one fails."""
         found = self._loaded.description
         coarse = (found.dtype, found.quantization) != ("float32", "none")
         length = min(PROBED_LENGTH, self._loaded.max_model_len - 1)
@@ -76,11 +76,11 @@ class Scorer(PathScorer):
         return chosen
 
     def can_take(self, path: str) -> bool:
-        """Any of the three."""
+        """Whether ``path`` is one of the three."""
         return path in PATHS
 
     def batch_budget(self, extent: Extent, *, kept: Mapping[str, Any] | None = None, spent_s: float = 0.0) -> Budget:
-        """As many tokens as are read in some seconds, and many times the prefix, which each batch may read again."""
+        """Choose many times the prefix's tokens, as each batch may read it again, but no more than fit in the time."""
         if (known := Budget.from_builtin(kept)) and known.time is not None:
             return known
         token_s = self._token_s()
@@ -92,14 +92,14 @@ class Scorer(PathScorer):
         return Budget(size, most, PassTime(0.0, token_s), f"{token_s * 1e3:.2g} ms a token when reading")
 
     def start(self, plan: UnitPlan, at: int) -> None:
-        """Find what all inputs of a plan begin with: nothing else is in the prefix cache before a batch."""
+        """Find the shared beginning of a plan's inputs; before a batch, the prefix cache contains nothing else."""
         if plan is not self._plan:
             self._plan = plan
             inputs = [one.input.tokens for one in plan.placed.values()]
             self._prefix = shared_prefix(inputs, self._loaded.block_tokens)
 
     def compute(self, plan: UnitPlan, batch: Batch) -> list[Score]:
-        """Scores of a batch's options, in order."""
+        """Scores of a batch, in the order of its options."""
         path = self.path_of(plan)
         wanted = _wanted({option: plan.placed[option].input for option in batch.options})
         found: dict[Option, Score] = {}
@@ -113,7 +113,7 @@ class Scorer(PathScorer):
         self._plan = None
 
     def _run(self, wanted: Sequence[_Wanted], path: str) -> dict[Option, Score]:
-        """Run requests together; those for which the cache hid scored tokens once more without it."""
+        """Run requests together; those whose scored tokens came from the cache are repeated without it."""
         reads = [path == "shared" or (path == "cached" and one.scored_from is None) for one in wanted]
         outputs = self._ask(wanted, reads)
         hidden = [at for at, one in enumerate(wanted) if _is_hidden(one, outputs[at])]
@@ -129,7 +129,7 @@ class Scorer(PathScorer):
         return self._loaded.run([one.tokens for one in wanted], settings) if wanted else []
 
     def _how(self, wanted: _Wanted, reads_cache: bool) -> dict[str, Any]:
-        """The request's sampling parameters; versions without a field get a slower way that gives the same."""
+        """The request's sampling parameters. Versions that lack a field get a slower equivalent."""
         fields = self._loaded.fields
         how: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "detokenize": False, "ignore_eos": True}
         if "logprob_token_ids" in fields:
@@ -143,7 +143,7 @@ class Scorer(PathScorer):
         return how
 
     def _read(self, wanted: _Wanted, output: Any) -> dict[Option, Score]:
-        """Read the scores of a request's options off vLLM's output; sums in double."""
+        """Read the scores of a request's options from vLLM's output; sums are in double precision."""
         last, chosen = output.outputs[0].logprobs[0], output.outputs[0].token_ids[0]
         before, is_greedy = 0.0, True
         if wanted.scored_from is not None:
@@ -160,7 +160,7 @@ class Scorer(PathScorer):
         return found
 
     def _token_s(self) -> float:
-        """Seconds of a prompt's token: of few, and where these are fast, of several prompts in one batch."""
+        """Seconds per prompt token, timed on one short prompt and, if that is fast, on several prompts in one batch."""
         took, tokens = math.inf, 1
         for rows, length in TIMED:
             length = max(min(length, self._loaded.max_model_len - 1), 1)
@@ -176,7 +176,7 @@ class Scorer(PathScorer):
 
 
 def _wanted(inputs: Mapping[Option, ModelInput]) -> list[_Wanted]:
-    """One request for each distinct input, at most 128 tokens a request; the order of the options is kept."""
+    """One request per distinct input, or several if it has more than 128 options; keeps the order of the options."""
     groups: dict[tuple[Tokens, int | None], list[Option]] = {}
     for option, read in inputs.items():
         scored_from = read.first_scored if len(read.targets) > 1 else None
@@ -189,5 +189,5 @@ def _wanted(inputs: Mapping[Option, ModelInput]) -> list[_Wanted]:
 
 
 def _is_hidden(wanted: _Wanted, output: Any) -> bool:
-    """Whether the cache was used beyond the place from which the prompt is scored: nothing was computed there."""
+    """Whether scored tokens of the prompt came from the cache, so that nothing was computed for them."""
     return wanted.scored_from is not None and (output.num_cached_tokens or 0) > wanted.scored_from

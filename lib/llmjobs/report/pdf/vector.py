@@ -1,7 +1,7 @@
 """Draws a matplotlib figure on reportlab canvases: vectors, and text in the document's own fonts.
 
 A figure is laid out and traced once (:func:`trace`). The document is built twice, the second time with the page numbers
-of its contents, and every plot has a file of its own: they all get the same :class:`Drawing`.
+of its contents, and every plot is also saved as a file; all of these use the same :class:`Drawing`.
 """
 
 from collections.abc import Callable, Sequence
@@ -299,5 +299,5 @@ class Plot(Flowable):  # type: ignore[misc]
         return self.natural[0] * self.scale, self.natural[1] * self.scale
 
     def draw(self) -> None:
-        """Draw the figure where it stands."""
+        """Draw the figure at its place on the page."""
         self.drawing.draw_on(self.canv, self.scale)

@@ -37,7 +37,7 @@ DEEP = 4
 
 
 def is_helm_folder(path: Path) -> bool:
-    """Whether the files of one HELM run are there."""
+    """Whether a folder has the files of one HELM run."""
     names = {name for name in (SPEC, PREDICTIONS, PER_INSTANCE) if (path / name).is_file()} if path.is_dir() else set()
     return SPEC in names and len(names) > 1
 

@@ -30,7 +30,7 @@ FIRST, END = "\u2068", "\u2069"
 RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff"
 """The blocks of the scripts that read from right to left."""
 NAMED = frozenset({"model", "judge", "name", "agent", "set", "first", "second", "benchmark", "subject"})
-"""Keys of a job's summary under which names stand."""
+"""Keys of a job's summary that contain names."""
 _names: re.Pattern[str] | None = None
 
 
@@ -64,7 +64,7 @@ def _size(name: str) -> tuple[int, str]:
 
 
 def parts_of(text: str) -> list[str]:
-    """Split a text: at odd places stand names that are set by themselves."""
+    """Split a text; names that are typeset separately are at the odd places."""
     return _names.split(text) if _names else [text]
 
 
@@ -110,7 +110,7 @@ KEPT_BACK = {there: here for here, there in KEPT.items()}
 EM = 1000
 """Positions and widths of glyphs are in thousandths of the font size."""
 FIRST_PRIVATE, PRIVATE = 0xE000, 0x1900
-"""Code points that stand for glyphs without one in reportlab; the text for copying is stored beside them."""
+"""Code points that stand for glyphs without one in reportlab; the text for copying is stored with them."""
 FIRST_BOX = 0x100000
 COMPLEX = range(0x0590, 0x1100), range(0x1700, 0x1B00), range(0x1CD0, 0x1D00), range(0xA800, 0xAC00)
 """Code points of scripts whose letters change with their neighbours, carry marks, or read from right to left."""
