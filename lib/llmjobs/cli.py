@@ -272,7 +272,9 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     help="Folder of SUBJECT.csv files with the texts and answers of the questions.",
 )
 @click.option(
-    "--label-notes", type=click.Path(path_type=Path), help="Folder with MMLU-Redux's CSV files on wrong labels."
+    "--label-notes",
+    type=click.Path(path_type=Path),
+    help="Folder with MMLU-Redux's CSV files, which mark wrong labels.",
 )
 @click.option("--name", help="Name of the benchmark, for tables without a benchmark column.")
 def report_command(
@@ -394,7 +396,7 @@ def run_command(manifest: str, overrides: tuple[str, ...], results: Path, fresh:
 def plan_command(manifest: str, overrides: tuple[str, ...], results: Path, units: bool, as_json: bool) -> int:
     """Estimate questions, tokens, download, memory and time of MANIFEST without running a model.
 
-    Time and memory are measured on a few layers in the shape of each model, with random weights, for about a second.
+    Time and memory are measured on a few layers in the shape of each model, with random weights, for a few seconds.
     The exit code is 1 if a model is not available or does not fit.
     """
     from llmjobs.manifest import load_manifest

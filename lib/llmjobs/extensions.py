@@ -47,7 +47,7 @@ JOBS = {
     "converse": JobEntry(
         "llmjobs.converse.job",
         "Measure how much answers depend on the conversation history.",
-        """Hold the scripted conversations of MANIFEST, with and without history, under each context strategy.
+        """Run the scripted conversations of MANIFEST, with and without history, under each context strategy.
 
         Resumes a run that was stopped.
         """,

@@ -15,7 +15,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "llama.cpp": ("llama_cpp", "pip install 'llmjobs[gguf]' (docs/gguf.md)"),
     "vllm": ("vllm", "pip install 'llmjobs[vllm]' in a new environment (docs/vllm.md)"),
 }
-"""Engines that need a package of their own: what is imported, and how to install it."""
+"""Engines that need an additional package: what is imported, and how to install it."""
 
 
 def engine_names() -> list[str]:

@@ -47,7 +47,7 @@ class Precision:
 
     @property
     def key(self) -> tuple[str, str, str | None]:
-        """What tells it from others, whatever it is called."""
+        """What distinguishes it from other precisions, independent of its name."""
         return self.dtype, self.quantization, self.gguf and self.gguf.lower()
 
     @property
@@ -74,7 +74,7 @@ def precision_of(name: str) -> Precision:
 
 
 def names() -> list[str]:
-    """The names that are no GGUF files."""
+    """All names that are not GGUF files."""
     return [*FLOATS, *METHODS, "nf4"]
 
 
@@ -131,7 +131,7 @@ def gguf_models(models: Iterable[ModelSpec], precisions: Iterable[Precision]) ->
 
 
 def _gguf_id(model: ModelSpec, which: str) -> str | None:
-    """The id of the model's file: ``gguf:`` with the star filled in, or with the file's name behind a colon."""
+    """The id of the model's file: ``gguf:`` with the star filled in, or with the file's name after a colon."""
     source = model.gguf
     if source is None and engine_name(model.engine, model.id) == "llama.cpp":
         source = None if ":" in model.id or model.id.lower().endswith(".gguf") else model.id
@@ -141,7 +141,7 @@ def _gguf_id(model: ModelSpec, which: str) -> str | None:
 
 
 def reference_of(names: Sequence[str], wanted: str | None) -> str:
-    """The precision that others are compared with: the one that the manifest names, else the first of its list."""
+    """The precision that the others are compared with: the manifest's ``reference``, otherwise the first one."""
     if wanted is None:
         return names[0]
     key = precision_of(wanted).key
@@ -162,15 +162,16 @@ class DivergenceSection(Section):
     text: DataPath | None = None
     """A text file in UTF-8. Default: a bundled one, in English."""
     chunks: Annotated[int, Field(ge=0, le=10_000)] = 8
-    """Parts of the text at most, each read alone; 0 leaves the text out."""
+    """Maximum number of parts of the text, each read alone; 0 leaves the text out."""
     context: Annotated[int, Field(ge=16, le=1 << 16)] = 512
-    """Tokens of a part. The first half is only read, as by llama-perplexity; the positions behind it are compared."""
+    """Tokens per part. As in llama-perplexity, the first half is only context; the positions in the second half are
+    compared."""
     prompts: Annotated[int, Field(ge=0, le=10_000)] = 32
-    """Questions of the benchmarks at most, taken evenly from their subjects; the position where the answer begins is
+    """Maximum number of benchmark questions, taken evenly from the subjects; the position where the answer begins is
     compared. 0 leaves them out."""
     disk_gib: Annotated[float, Field(gt=0, le=1024)] = 1.0
-    """Most disk space for the reference's distributions, two bytes a token of the vocabulary and position. Parts of the
-    text that would take more are left out."""
+    """Maximum disk space for the reference's distributions, which take two bytes per position and token of the
+    vocabulary. Parts of the text beyond this limit are left out."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -190,8 +191,8 @@ class MatrixSection(Section):
     """Number formats, as under `models:`."""
     precisions: list[Annotated[str, PRECISION_NAME]] = Field(default_factory=list)
     """Engines and precisions side by side, in place of `quantizations` and `dtypes`: `fp32`, `bf16`, `fp16`, a
-    quantization method (`int8`, `8bit`, `4bit`; `nf4` is `4bit`), or `gguf:Q4_K_M` for a GGUF file on llama.cpp, which
-    the model's `gguf:` has to say where to find."""
+    quantization method (`int8`, `8bit`, `4bit`; `nf4` is `4bit`), or `gguf:Q4_K_M` for a GGUF file on llama.cpp; the
+    model's `gguf:` says where to find it."""
     reference: Annotated[str, PRECISION_NAME] | None = None
     """The precision that the others are compared with. Default: the first of `precisions`."""
     divergence: DivergenceSection | None = None
@@ -253,7 +254,7 @@ class MatrixSection(Section):
 
     @property
     def rungs(self) -> list[Precision]:
-        """The precisions; empty where `quantizations` and `dtypes` say what to compare."""
+        """The precisions; empty if `quantizations` and `dtypes` are used instead."""
         return [precision_of(name) for name in self.precisions]
 
     @property

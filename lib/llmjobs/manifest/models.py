@@ -38,7 +38,7 @@ class ModelSpec(Section):
     device_map: Literal["none", "auto"] = "none"
     """`auto` spreads the model over all GPUs of the machine, using accelerate."""
     gpu_layers: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000)] = "auto"
-    """llama.cpp: layers that run on the GPU. `auto`: all of them where there is one, none with `device: cpu`."""
+    """llama.cpp: layers that run on the GPU. `auto`: all of them if there is a GPU, none with `device: cpu`."""
     kv_cache: KvCache = "f16"
     """llama.cpp: number format of keys and values. `f32` also turns flash attention off, for exact comparisons."""
     gguf: GgufSource | None = None
@@ -49,14 +49,14 @@ class ModelSpec(Section):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """vLLM: share of the GPU's memory for weights, keys and values."""
     max_model_len: Literal["auto"] | Annotated[int, Field(ge=16, le=1 << 24)] = "auto"
-    """vLLM: longest input and reply together, in tokens. `auto`: as the model was made for."""
+    """vLLM: longest input and reply together, in tokens. `auto`: the model's own limit."""
     adapter: ModelId | None = None
     """LoRA adapter that is applied to the model: a folder that peft wrote, or a repository on the hub. For transformers
     only; needs `llmjobs[peft]`."""
     adapter_revision: Revision | None = None
     """Branch, tag or commit of the adapter on the hub."""
     merge_adapter: bool = False
-    """Add the adapter to the model's weights while loading. If false, it is computed beside them, as while training."""
+    """Add the adapter to the model's weights while loading. If false, it is computed alongside them, as in training."""
     chat_template: bool = False
     """Format prompts with the tokenizer's chat template, for instruct models. With `endpoint:` the default is true: the
     server gets messages."""
@@ -134,10 +134,10 @@ class ModelSpec(Section):
             if self.adapter_revision or self.merge_adapter:
                 raise ValueError("adapter_revision and merge_adapter are for an adapter; add adapter: or remove them")
         elif self.endpoint:
-            raise ValueError("adapter is for a model on this machine; remove it, or let the server apply it")
+            raise ValueError("adapter only applies to a model on this machine; remove it, or let the server apply it")
         elif (engine := engine_name(self.engine, self.id)) != "transformers":
             raise ValueError(
-                f"adapter is for transformers, not for {engine}; merge it into the model (peft: merge_and_unload), "
+                f"adapter needs transformers, not {engine}; merge it into the model (peft: merge_and_unload), "
                 "convert that and name it, or use the original model with adapter:"
             )
 
@@ -147,7 +147,7 @@ class ModelSpec(Section):
             fields = ("quantization", "dtype", "device", "device_map", "gpu_layers", "kv_cache", *VLLM_ONLY)
             fixed = [key for key in fields if getattr(self, key) != type(self).model_fields[key].default]
             if fixed:
-                raise ValueError(f"{fixed[0]} is decided where the server was started; remove it or the endpoint")
+                raise ValueError(f"{fixed[0]} is set when the server is started; remove it or the endpoint")
             return
         engine = engine_name(self.engine, self.id)
         if engine != "vllm" and any(getattr(self, name) != default for name, default in VLLM_ONLY.items()):
@@ -185,7 +185,7 @@ class ModelSpec(Section):
 
 
 def _on_a_server(value: dict[str, Any]) -> dict[str, Any]:
-    """``model:`` is another word for the name of a model on a server, whose address may stand in ``id:`` too."""
+    """``model:`` is an alias for the name of a model on a server, whose address may also be given as ``id:``."""
     if "model" in value and isinstance(value.get("id"), str) and value["id"].startswith(("http://", "https://")):
         value = {"endpoint": value["id"], **{key: one for key, one in value.items() if key != "id"}}
     if value.get("endpoint") and "model" in value and "id" not in value:

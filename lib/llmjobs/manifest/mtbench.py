@@ -36,7 +36,7 @@ class JudgeSpec(EndpointLimits, ModelSpec):
     @model_validator(mode="before")
     @classmethod
     def _model_is_id(cls, value: Any) -> Any:
-        """``model:`` is another word for ``id:``."""
+        """``model:`` is an alias for ``id:``."""
         if isinstance(value, dict) and "model" in value and "id" not in value:
             value = {("id" if key == "model" else key): item for key, item in value.items()}
         return value
