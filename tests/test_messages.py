@@ -133,7 +133,7 @@ MODELS: list[Case] = [
     ("a URL of a branch", lambda p: p.eval("https://huggingface.co/maker/model/tree/dev"), 2, "dev"),
     ("a server as id", lambda p: p.eval("http://localhost:8000/v1"), 2, "endpoint"),
     ("a bucket", lambda p: p.eval("s3://bucket/model"), 2, "s3://bucket/model"),
-    ("a name of Ollama", lambda p: p.eval("llama3:8b"), 3, "Ollama"),
+    ("an Ollama name", lambda p: p.eval("llama3:8b"), 3, "Ollama"),
     ("a revision in the name", lambda p: p.eval("maker/model@main"), 3, "revision: main"),
     ("a GGUF file", lambda p: p.eval(p.file("model.gguf", b"GGUF")), 3, "GGUF"),
     ("a GGUF file that is not there", lambda p: p.eval("model.Q4.gguf"), 3, "GGUF"),

@@ -190,7 +190,7 @@ class Results:
         parts += [f"<h5>{job}</h5>{_html_table(frame)}" for job, frame in tables.items() if len(frame)]
         parts += [f"<p>failed: {html.escape(f'{unit}: {line}')}</p>" for unit, line in self.failed.items()]
         if not tables:
-            parts.append("<p>No job of this run has ended yet.</p>")
+            parts.append("<p>No job of this run has finished yet.</p>")
         return "".join(parts + [_image(path) for path in self.figures()])
 
     def __repr__(self) -> str:

@@ -30,18 +30,18 @@ class ChangedPrompts:
         if self.fewer_shots:
             fitted = f"{self.fewest_shots} to {self.most_shots}" if self.fewest_shots < self.most_shots else ""
             parts.append(
-                f"{self.num_fewshot} shots, {fitted or self.fewest_shots} fitted on {_questions(self.fewer_shots)}"
+                f"{self.num_fewshot} shots, only {fitted or self.fewest_shots} fitted on {_questions(self.fewer_shots)}"
             )
         if self.truncated:
             parts.append(f"the beginning of the prompt was cut off on {_questions(self.truncated)}")
         if self.shortened:
-            parts.append(f"less room for the reply on {_questions(self.shortened)}")
+            parts.append(f"less room than usual for the reply on {_questions(self.shortened)}")
         if self.joined:
             parts.append(
                 f"the tokenizer joins prompt and answer on {_questions(self.joined)}, scored from the last common token"
             )
         if self.thinking_cut:
-            parts.append(f"the thinking used up its tokens and was ended on {_questions(self.thinking_cut)}")
+            parts.append(f"the thinking reached its limit and was cut off on {_questions(self.thinking_cut)}")
         return "; ".join(parts)
 
     def __add__(self, other: "ChangedPrompts") -> "ChangedPrompts":

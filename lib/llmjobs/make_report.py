@@ -126,7 +126,7 @@ def _pdf(output: Path, front: FrontPage, chapters: Sequence[Chapter], figures: F
         raise LlmjobsError(
             f"{output}: the pages could not be laid out ({plain_reason(error)}), which is a fault of llmjobs."
             f" The tables (CSV), figures and notes of this report are complete in {output.parent}"
-            + (f"; {output.name} there is an earlier one" if output.exists() else "")
+            + (f"; the {output.name} in that folder is from an earlier run" if output.exists() else "")
         ) from error
 
 

@@ -36,7 +36,7 @@ class EvalDetails(TypedDict, total=False):
     """A generated reply, without its thinking."""
     finish_reason: str
     new_tokens: int | None
-    """None where a server did not count them."""
+    """None if a server did not count them."""
     temporary: bool
     """The call to the server failed; the next run asks again."""
 
@@ -208,7 +208,7 @@ def as_record(line: Mapping[str, Any], kind: Callable[..., Kind]) -> Kind:
     for key, (is_required, is_right) in _keys(kind).items():
         if key in line:
             if not is_right(line[key]):
-                raise ValueError(f"{key}: not what this kind of record holds")
+                raise ValueError(f"{key}: not a valid value for this kind of record")
         elif is_required:
             raise ValueError(f"{key}: missing")
     return cast(Kind, line)
@@ -311,7 +311,7 @@ class CellResult:
     """Why a measurement is missing, by its name."""
     remarks: Sequence[str] = field(default_factory=list)
     precision: str | None = None
-    """As the manifest lists it; None where quantization and number format were varied by themselves."""
+    """As the manifest lists it; None if the manifest lists quantizations and number formats instead."""
     is_reference: bool = False
     """Whether the other precisions of its model are compared with it."""
     engine: str = "transformers"
@@ -322,7 +322,7 @@ class CellResult:
     divergence_reason: str | None = None
     """Why there is none."""
     tokens_differ: str | None = None
-    """How many texts its tokenizer writes in other tokens than the reference's; None where that was not seen."""
+    """How many texts its tokenizer splits differently than the reference's tokenizer; None if that was not checked."""
     answers: Mapping[AnswerKey, tuple[str | None, bool]] = field(default_factory=dict)
     """The answer to each question, and whether it is right. These are in ``records.jsonl``, not in ``cell.json``."""
 

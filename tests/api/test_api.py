@@ -137,7 +137,7 @@ def test_a_torn_last_line_is_left_out(unbroken, tmp_path):
     (unit / "records.jsonl").write_text('{"model":"m","correct":true}\n{"model":"m","corr')
     found = llmjobs.Results(tmp_path)
     assert len(found.records()) == 1
-    assert "No job of this run has ended yet" in found._repr_html_()
+    assert "No job of this run has finished yet" in found._repr_html_()
     with pytest.raises(DataError, match="nothing"):
         found.table("nothing")
 

@@ -55,8 +55,8 @@ def test_the_name_holds_the_adapter() -> None:
     [
         ("{id: a/b, merge_adapter: true}", "are for an adapter; add adapter:"),
         ("{id: a/b, adapter_revision: main}", "are for an adapter; add adapter:"),
-        ("{id: a/b-GGUF, adapter: c/d}", "adapter is for transformers, not for llama.cpp; merge it"),
-        ("{id: a/b, engine: llama.cpp, adapter: c/d}", "adapter is for transformers, not for llama.cpp"),
+        ("{id: a/b-GGUF, adapter: c/d}", "adapter needs transformers, not llama.cpp; merge it"),
+        ("{id: a/b, engine: llama.cpp, adapter: c/d}", "adapter needs transformers, not llama.cpp"),
     ],
 )
 def test_adapters_are_for_transformers(model: str, said: str, tmp_path: Path, capsys: Any) -> None:
@@ -69,7 +69,7 @@ def test_adapters_are_for_transformers(model: str, said: str, tmp_path: Path, ca
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = adapter_files(tmp_path / "lora")
     line = refused(ModelSpec(id="maker/other", adapter=str(folder)))
-    assert "was trained on maker/tiny, and id: is maker/other; write id: maker/tiny, or use an adapter of" in line
+    assert "was trained on maker/tiny, but id: is maker/other; write id: maker/tiny, or use an adapter of" in line
     for same in ("maker/tiny", "Maker/Tiny", str(tmp_path)):
         found = adapters.locate_adapter(ModelSpec(id=same, adapter=str(folder)))
         assert found is not None and str(found.revision).startswith("sha256:")
@@ -78,8 +78,8 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"peft_type": "IA3"}, "is an adapter of the kind 'IA3'; only LoRA adapters run"),
-        ({"peft_type": None}, "is an adapter of the kind 'unknown'"),
+        ({"peft_type": "IA3"}, "is an adapter of type 'IA3'; only LoRA adapters work"),
+        ({"peft_type": None}, "is an adapter of type 'unknown'"),
         ({"task_type": "SEQ_CLS"}, "was trained for SEQ_CLS, not for text generation"),
     ],
 )

@@ -55,7 +55,7 @@ def test_all_parts_are_chosen() -> None:
 def test_none_several_or_no_files_are_one_line() -> None:
     with pytest.raises(ModelError, match="has no GGUF file Q5_K_M; it has Llama"):
         choose(spec("o/n:Q5_K_M"), NAMES, "Q5_K_M")
-    with pytest.raises(ModelError, match="has several GGUF files; write one as o/n:NAME"):
+    with pytest.raises(ModelError, match="has several GGUF files; name one as o/n:NAME"):
         choose(spec("o/n"), NAMES, None)
     with pytest.raises(ModelError, match="has no GGUF files; use another repository, often o/n-GGUF"):
         choose(spec("o/n"), ["config.json"], None)

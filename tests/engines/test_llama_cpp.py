@@ -442,7 +442,7 @@ def test_errors_of_loading_are_one_line(folder: Path, tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there(gguf: Path) -> None:
     if "cuda" in llama.devices() or "mps" in llama.devices():
         pytest.skip("this build of llama.cpp has a GPU")
-    with pytest.raises(ModelError, match="has no GPU to use; install a build"):
+    with pytest.raises(ModelError, match="finds no GPU; install a build"):
         open_model(spec(gguf, device="auto", gpu_layers=4))
 
 

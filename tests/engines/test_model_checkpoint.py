@@ -98,11 +98,11 @@ def test_which_models_are_loaded_with_their_vision_part() -> None:
             ("adapter_config.json", "adapter_model.safetensors"),
             "is a LoRA adapter for some/base, not a model",
         ),
-        (("README.md", "model-Q4_K_M.gguf"), "holds GGUF files (llama.cpp)"),
+        (("README.md", "model-Q4_K_M.gguf"), "contains GGUF files (llama.cpp)"),
         (("model_index.json", "unet/config.json"), "a pipeline of diffusers"),
-        (("params.json", "consolidated.00.pth", "tokenizer.model"), "the maker's original format"),
+        (("params.json", "consolidated.00.pth", "tokenizer.model"), "the publisher's original format"),
         (("checkpoint-500/config.json", "checkpoint-500/model.safetensors"), "only in checkpoint-500"),
-        (("data/train-00000-of-00001.parquet", "questions.csv"), "it holds data, not a model"),
+        (("data/train-00000-of-00001.parquet", "questions.csv"), "it contains data, not a model"),
         (("model.onnx",), "in ONNX format"),
         (("model.safetensors", "tokenizer.json"), "has weights but no config.json"),
         ((), "has no config.json; name the folder that save_pretrained wrote"),
@@ -115,7 +115,7 @@ def test_without_a_config(files: tuple[str, ...], said: str) -> None:
 
 def test_an_adapter_beside_its_base_model_is_not_passed_over() -> None:
     line = refused(found((*WHOLE, "adapter_config.json", "adapter_model.safetensors"), config=LLAMA))
-    assert "holds a LoRA adapter (adapter_config.json) beside the base model" in line
+    assert "contains a LoRA adapter (adapter_config.json) next to the base model" in line
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_index_of_weights_that_are_not_used_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (("config.json", "tokenizer.json", "pytorch_model.bin"), "pickle_weights: true allows its other files"),
+        (("config.json", "tokenizer.json", "pytorch_model.bin"), "pickle_weights: true to allow others"),
         (("config.json", "tokenizer.json", "tf_model.h5"), "its weights are in TensorFlow format"),
         (("config.json", "tokenizer.json", "model.gguf"), "its weights are in GGUF (llama.cpp) format"),
         (("config.json", "tokenizer.json"), "has no safetensors weights; use a version"),

@@ -252,7 +252,7 @@ def test_thinking_is_read_by_the_one_module_and_is_no_part_of_the_answer(tmp_pat
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ({"quantization": "4bit"}, "quantization is decided where the server was started"),
+        ({"quantization": "4bit"}, "quantization is set when the server is started"),
         ({"engine": "transformers"}, "engine: transformers runs a model on this machine"),
     ],
 )

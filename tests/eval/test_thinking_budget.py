@@ -58,4 +58,4 @@ def test_a_model_that_never_stops_thinking_answers(llama, tmp_path, budget, caps
         assert record["thinking_cut"] is True
         assert record["thinking_tokens"] <= max(budget, cut)
         assert record["text"] and record["new_tokens"] <= max(budget, cut) + 32
-    assert "the thinking used up its tokens and was ended on 2 questions" in "".join(capsys.readouterr())
+    assert "the thinking reached its limit and was cut off on 2 questions" in "".join(capsys.readouterr())

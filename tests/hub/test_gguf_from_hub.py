@@ -55,7 +55,7 @@ def test_only_the_file_that_is_named_is_fetched(quants: World, which: str, names
 
 def test_what_is_unclear_or_missing_is_one_line(quants: World) -> None:
     code, text = run(REPO)
-    assert code != 0 and f"{REPO} has several GGUF files; write one as {REPO}:NAME" in text
+    assert code != 0 and f"{REPO} has several GGUF files; name one as {REPO}:NAME" in text
     code, text = run(f"{REPO}:Q2_K")
     assert code != 0 and f"{REPO} has no GGUF file Q2_K; it has small-Q4_K_M.gguf" in text
     quants.go_offline()

@@ -92,7 +92,7 @@ def test_the_hubs_wish_to_wait_is_kept(world: World, no_sleep: list[float]) -> N
 
 def test_a_hub_that_stays_busy_ends_in_a_line(world: World, no_sleep: list[float]) -> None:
     world.hub.fail("/api/models/", times=99, status=503)
-    assert "the hub answered 503 to every try" in line(hub.resolve_model, MODEL)
+    assert "the hub answered 503 to every attempt" in line(hub.resolve_model, MODEL)
     assert len(no_sleep) == hub.TRIES - 1
 
 

@@ -95,7 +95,7 @@ def test_a_failed_judgment_is_no_result(study, tmp_path, capsys, monkeypatch):
         assert part["status"] == "partial" and part["judges"][0]["error"] == 3 and part["judges"][0]["n"] == 32
         before = len(server.requests)
         run(path, "--dry-run", "--results", tmp_path / "r")
-        assert f"{unit}  16 calls" in (out := capsys.readouterr().out) and "3 failed, to be asked again" in out
+        assert f"{unit}  16 calls" in (out := capsys.readouterr().out) and "3 failed, to be sent again" in out
         run(path, "--results", tmp_path / "r")
         assert len(server.requests) == before + 3
         assert not (tmp_path / "r/study" / unit / "error.json").exists()

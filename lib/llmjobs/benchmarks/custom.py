@@ -149,7 +149,7 @@ def _cell(raw: Row, role: str, column: str) -> Any:
 
 def _text(value: Any, role: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise ValueError(f"{role}: must be a text, not {str(value)[:40]!r}")
+        raise ValueError(f"{role}: must be text, not {str(value)[:40]!r}")
     return str(value).strip()
 
 

@@ -63,7 +63,7 @@ class EndpointAddress:
         if not (found.isascii() and found.isprintable() and " " not in found):
             raise LlmjobsError(
                 f"{self.model}: {self.api_key_env} does not contain a valid key: it has a space, a line break or a "
-                "character outside of ASCII"
+                "non-ASCII character"
             )
         return found
 
@@ -105,7 +105,7 @@ class Endpoint:
     ) -> None:
         """``timeout_s`` is the longest time without text; a whole answer may take ten times as long.
 
-        ``parameters`` are shared by all that asks one server.
+        ``parameters`` are shared by everything that calls one server.
         """
         if not address.url.startswith(("http://", "https://")):
             raise LlmjobsError(f"endpoint: {address.url[:80]!r} is not a URL; write http://host:port/v1")
@@ -129,7 +129,7 @@ class Endpoint:
         may_be_empty: bool = False,
         path: str = CHAT,
     ) -> Generator[str, None, AnyAnswer]:
-        """Send a request, or what of it this server takes; yields text as it comes, or with ``whole`` all at the end.
+        """Send the part of a request that this server accepts; yield text as it arrives, or with ``whole`` at the end.
 
         Raises:
             UnavailableError: the server cannot be used; other requests would fail too.

@@ -67,7 +67,7 @@ class Answer:
             raise NotCompletionError("a choice that is not an object")
         finish = first.get("finish_reason")
         if not isinstance(finish, str | None):
-            raise NotCompletionError("a finish reason that is not a text")
+            raise NotCompletionError("a finish reason that is not text")
         had_ended = self.finish is not None
         self.finish = self.finish or finish or None
         thought = next((message[key] for key in THINKING if isinstance(message.get(key), str) and message[key]), "")
@@ -108,7 +108,7 @@ def _text_of(content: Any) -> str:
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         content = "".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))
     if not isinstance(content, str):
-        raise NotCompletionError("an answer that is not a text")
+        raise NotCompletionError("an answer that is not text")
     return content
 
 

@@ -112,7 +112,7 @@ class Answering:
                 f"{self.backend.name}: the model {what} and gave no answer; raise thinking: or max_new_tokens, or set"
                 " thinking: off"
             )
-        raise AnswerError(f"{self.backend.name}: the answer is empty; ask again or in other words")
+        raise AnswerError(f"{self.backend.name}: the answer is empty; ask again or rephrase the question")
 
     def _take(self, piece: str, since_s: float) -> None:
         self.text += piece

@@ -1,4 +1,4 @@
-"""LoRA adapters: where one is, and whether it belongs to the model. No torch; an engine applies it.
+"""Find a model's LoRA adapter, and check that it belongs to the model. No torch; an engine applies it.
 
 An adapter is a small folder that peft wrote: ``adapter_config.json`` and ``adapter_model.safetensors``. ``adapter:`` in
 a manifest names it, by path or as a repository on the hub.
@@ -29,7 +29,7 @@ _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def settings_of(spec: ModelSpec, located: Located | None) -> dict[str, Any]:
-    """What a unit declares beside the base model: engine settings, and the adapter with its revision."""
+    """What a unit declares besides the base model: engine settings, and the adapter with its revision."""
     if not spec.adapter:
         return spec.engine_settings
     revision = located.adapter.revision if located and located.adapter else None
@@ -105,7 +105,7 @@ def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
 
 
 def ensure_adapter(spec: ModelSpec, located: Located) -> Path:
-    """Fetch what is missing of an adapter into the cache; returns its folder.
+    """Fetch the missing files of an adapter into the cache; return its folder.
 
     Raises:
         ModelError: the hub says no.
@@ -121,14 +121,14 @@ def ensure_adapter(spec: ModelSpec, located: Located) -> Path:
 
 
 def weight_file(spec: ModelSpec, located: Located) -> Path | None:
-    """The file of an adapter's weights on this machine; None where it is not here yet."""
+    """The file of an adapter's weights on this machine; None if it has not been fetched yet."""
     folder = files_of(located)
     name = _weight_name({path.name for path in folder.iterdir()}, spec) if folder and folder.is_dir() else None
     return folder / name if folder and name else None
 
 
 def adapter_bytes(spec: ModelSpec, located: Located) -> int:
-    """Size of an adapter's weights: of the file on this machine, else as the hub says it; 0 if neither is known."""
+    """Size of an adapter's weights: of the local file, otherwise as the hub reports it; 0 if neither is known."""
     if path := weight_file(spec, located):
         return path.stat().st_size
     if located.is_local or is_offline():
@@ -156,11 +156,11 @@ def _read(spec: ModelSpec, path: Path) -> Mapping[str, Any]:
 def _check(spec: ModelSpec, place: str, files: set[str], config: Mapping[str, Any] | None) -> None:
     who = f"{spec.name}: adapter: {place[:200]}"
     if config is None:
-        other = "; it has a config.json, so it is a whole model: write it as id:" if "config.json" in files else ""
-        raise ModelError(f"{who} has no {CONFIG}{other or '; name the folder that save_pretrained of peft wrote'}")
+        other = "; it has a config.json, so it is a complete model: name it under id:" if "config.json" in files else ""
+        raise ModelError(f"{who} has no {CONFIG}{other or '; name the folder that peft wrote'}")
     kind = str(config.get("peft_type") or "")[:40]
     if kind != "LORA":
-        raise ModelError(f"{who} is an adapter of the kind {kind or 'unknown'!r}; only LoRA adapters run, use another")
+        raise ModelError(f"{who} is an adapter of type {kind or 'unknown'!r}; only LoRA adapters work, use one")
     task = str(config.get("task_type") or "CAUSAL_LM")[:40]
     if task != "CAUSAL_LM":
         raise ModelError(f"{who} was trained for {task}, not for text generation (CAUSAL_LM); use another adapter")
@@ -174,7 +174,7 @@ def _check(spec: ModelSpec, place: str, files: set[str], config: Mapping[str, An
     base = str(config.get("base_model_name_or_path") or "")[:200]
     if _is_other(base, spec.id):
         raise ModelError(
-            f"{who} was trained on {base}, and id: is {spec.id}; write id: {base}, or use an adapter of {spec.id}"
+            f"{who} was trained on {base}, but id: is {spec.id}; write id: {base}, or use an adapter of {spec.id}"
         )
 
 

@@ -71,7 +71,7 @@ class BoundTemplate:
         """
         tokenizer = self._tokenizer()
         if tokenize or tokenizer is None:
-            raise TypeError("a bound chat template gives text")
+            raise TypeError("this chat template only returns text")
         task = {
             "template": tokenizer.get_chat_template(),
             "messages": [{key: v for key, v in message.items() if v is not None} for message in conversation],
@@ -123,7 +123,7 @@ class _Child:
         if "ready" not in self._read(START_S):
             self.end()
             raise ModelError(
-                "the process that renders chat templates does not start; "
+                "the process that renders chat templates cannot be started; "
                 "run 'python -m pip check' to find broken packages"
             )
 
@@ -199,7 +199,7 @@ def main() -> None:
         except MemoryError:
             answer = {"error": MEMORY, "message": ""}
         except Exception as error:
-            answer = {"error": OTHER, "message": str(error)[:1000] or "it fails without saying why"}
+            answer = {"error": OTHER, "message": str(error)[:1000] or "it failed without giving a reason"}
         print(json.dumps(answer), file=answers, flush=True)
 
 

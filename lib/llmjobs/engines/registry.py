@@ -25,7 +25,7 @@ def engine_of(spec: ModelSpec) -> EngineModule:
     """The module of the engine that runs ``spec``."""
     name = engine_name(spec.engine, spec.id, spec.endpoint)
     if spec.adapter and name != "transformers":  # a rung of a matrix is not validated anew
-        raise ModelError(f"{spec.name}: adapter: is for transformers, not for {name}; merge it and convert the model")
+        raise ModelError(f"{spec.name}: adapter: needs transformers, not {name}; merge it and convert the model")
     return _module(name)
 
 

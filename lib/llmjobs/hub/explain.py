@@ -95,7 +95,7 @@ def _told_by_status(repo_id: str, what: str, error: BaseException) -> str | None
     if status == 429:
         return _limited(repo_id, retry_after_s(error) or 0.0)
     if status in BUSY:
-        return f"the hub answered {status} to every try for {repo_id}; try again later. Finished downloads are kept"
+        return f"the hub answered {status} to every attempt for {repo_id}; try again later. Finished downloads are kept"
     if isinstance(error, errors.HfHubHTTPError) and status is not None:
         return f"the hub answered {status} for {repo_id}; see {page(repo_id, what)}"
     return None

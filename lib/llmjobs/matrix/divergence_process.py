@@ -82,7 +82,7 @@ def text_chunks(tokenizer: Any, content: str, context: int, most: int) -> Iterat
 
 
 def prompt_texts(engine: Engine, tasks: Sequence[Task], most: int, date: datetime.date | None) -> Iterator[Text]:
-    """The first prompts of each subject, as the benchmark asks them; compared is where the answer begins."""
+    """The first prompts of each subject, as the benchmark asks them; compared where the answer begins."""
     if not tasks or not most:
         return
     share = -(-most // len(tasks))
@@ -124,10 +124,10 @@ def _prompt(encoded: EncodedUnit, at: int) -> tuple[int, ...]:
 
 
 class Side:
-    """A loaded model with the texts as its own tokenizer writes them."""
+    """A loaded model, with the texts in its own tokenizer's tokens."""
 
     def __init__(self, task: Mapping[str, Any], reporter: Reporter) -> None:
-        """Load the model, find the texts."""
+        """Load the model and find the texts."""
         self.task, self.reporter = task, reporter
         self.section = DivergenceSection.model_validate(task["divergence"])
         self.spec = ModelSpec.model_construct(**task["model"])
@@ -138,7 +138,7 @@ class Side:
         self.date = datetime.date.fromisoformat(task["date"]) if task.get("date") else None
 
     def texts(self, width: int) -> tuple[list[Text], int]:
-        """The texts within the disk space that they may take, and how many parts of the text were left out for it."""
+        """The texts that fit into the allowed disk space, and how many parts of the text were left out."""
         section, engine = self.section, self.engine
         content = read_text(section.text) if section.chunks else ""
         context = min(section.context, engine.max_length)
@@ -175,7 +175,7 @@ class Side:
 
 
 def write_reference(side: Side, folder: Path) -> dict[str, Any]:
-    """Write the distributions of each text that is not there yet; returns a record for each."""
+    """Write the distributions of each text that has none yet; return a record for each."""
     width = side.width()
     file_operations.make_folder(folder)
     vocabulary = write_vocabulary(folder, vocabulary_texts(side.engine.tokenizer, width))
@@ -203,7 +203,7 @@ def write_reference(side: Side, folder: Path) -> dict[str, Any]:
 
 
 def _kept(path: Path, text: Text, width: int) -> Distributions | None:
-    """What an earlier attempt wrote of this very text; None where it is missing or damaged."""
+    """What an earlier attempt wrote for this text; None if it is missing or damaged."""
     try:
         found = read_distributions(path)
     except DataError:
@@ -212,7 +212,7 @@ def _kept(path: Path, text: Text, width: int) -> Distributions | None:
 
 
 def compare(side: Side, folder: Path, parts: Path, expected: Mapping[str, str]) -> dict[str, Any]:
-    """Compare with each of the reference's texts; returns a record for each, or why the two cannot be compared."""
+    """Compare with each of the reference's texts; return a record for each, or why the two cannot be compared."""
     width, known = side.width(), read_vocabulary(folder)
     if why := same_vocabulary(known, vocabulary_texts(side.engine.tokenizer, width)):
         return {"records": [], "refused": f"its vocabulary is not the reference's: {why}"}
@@ -242,9 +242,9 @@ def compare(side: Side, folder: Path, parts: Path, expected: Mapping[str, str]) 
     differ = None
     if other_tokens:
         differ = (
-            f"its tokenizer splits {len(other_tokens)} of {len(expected)} texts into other tokens than the reference's "
-            f"(the first: {other_tokens[0]}), so its answers differ for that reason too; the divergence is over the "
-            "reference's tokens"
+            f"its tokenizer splits {len(other_tokens)} of {len(expected)} texts into different tokens than the "
+            f"reference's (the first: {other_tokens[0]}), so its answers differ for that reason too; the divergence is "
+            "over the reference's tokens"
         )
     return {"records": records, "refused": None, "tokens_differ": differ}
 

@@ -15,7 +15,7 @@ from llmjobs.report.write.notes import TIMINGS
 
 SOURCES = {"text": "the text", "prompts": "the prompts"}
 NEW_TOKENS = 1000
-"""Decode speed is drawn as the time of so many new tokens, so that less is better on every axis."""
+"""Decode speed is drawn as the time of this many new tokens, so that less is better on every axis."""
 
 
 def _cells(measures: Measures) -> list[CellResult]:
@@ -48,8 +48,8 @@ def _explained(rungs: Sequence[Rung]) -> Prose:
     return Prose(
         "Precisions and engines side by side, each in a separate process on the same machine. On disk: the weight"
         " files that were loaded; a checkpoint that is quantized while it is loaded keeps its full size there. Memory:"
-        " what must stay, on the GPU where there is one. Prefill and decode are measured apart from the questions."
-        f"{compared}"
+        " what must be free, on the GPU if there is one. Prefill and decode are timed separately from"
+        f" the questions.{compared}"
     )
 
 
@@ -157,9 +157,9 @@ def _divergence(rungs: Sequence[Rung]) -> list[Block]:
     ]
     note = (
         "KL divergence of the next token's distribution from the reference's, in nats: 0 is the same distribution. The"
-        " text is read in parts and compared behind the first half of each; a prompt where its answer begins."
-        " Intervals treat each part or prompt as one unit. Perplexity ratio: this precision's perplexity on the text by"
-        " the reference's."
+        " text is read in parts, and the second half of each is compared; a prompt is compared where its answer begins."
+        " Intervals treat each part or prompt as one unit. Perplexity ratio: this precision's perplexity on the text,"
+        " divided by the reference's."
     )
     return [
         Heading("How far the distribution of the next token moves"),
@@ -216,7 +216,7 @@ def _decode_s(rung: Rung) -> float | None:
 
 
 def _findings(rungs: Sequence[Rung]) -> list[Finding]:
-    """The precision that takes least memory among those that lose no accuracy that can be seen, in one sentence."""
+    """One sentence on the precision that needs the least memory among those without a detectable loss of accuracy."""
     alike = [
         rung
         for rung in rungs
@@ -253,7 +253,7 @@ def _findings(rungs: Sequence[Rung]) -> list[Finding]:
             f"{rung.name} loses {points(abs(result.difference))} points against {rung.flips.against.row}"
             f" (95% for all rows together: {interval(wide.low, wide.high)}); {count(rung.flips.changed)} of"
             f" {count(result.n)} answers changed."
-            + (" Its tokenizer splits some prompts into other tokens." if rung.cell.tokens_differ else "")
+            + (" Its tokenizer splits some prompts into different tokens." if rung.cell.tokens_differ else "")
         )
         found.append(Finding(f"{points(result.difference, sign=True)} pts", text, 78))
     return found

@@ -558,4 +558,4 @@ def _best_in_pairs(row: Values) -> Finding:
     return Finding(rate, f"{text}{near_by}.", 54)
 
 
-SECTION = Section("mtbench", "How good the answers are as a judge rates them", _wanted, build)
+SECTION = Section("mtbench", "How good the answers are, according to a judge", _wanted, build)

@@ -131,7 +131,7 @@ def _answer(where: str, row: Mapping[str, Any]) -> Answer:
     first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
     turns = first.get("turns")
     if "question_id" not in row or not isinstance(turns, list):
-        raise DataError(f"{where}: not an answer in FastChat's form: question_id and choices[0].turns are needed")
+        raise DataError(f"{where}: not an answer in FastChat's format: question_id and choices[0].turns are needed")
     texts = tuple(str(turn) if turn is not None else "" for turn in turns)
     bad = next((i for i, text in enumerate(texts, start=1) if text.strip() in ("", ERROR_TEXT, "ERROR")), None)
     error = None if bad is None and texts else f"turn {bad or 1} is empty or an error in the file"
@@ -161,7 +161,7 @@ def read_judgments(path: Path) -> JudgmentFile:
 def _head(where: str, row: Mapping[str, Any], *names: str) -> tuple[str, str, str, int]:
     missing = [name for name in ("question_id", "turn", *names) if row.get(name) is None]
     if missing:
-        raise DataError(f"{where}: not a judgment in FastChat's form: {missing[0]} is missing")
+        raise DataError(f"{where}: not a judgment in FastChat's format: {missing[0]} is missing")
     judge = row.get("judge")
     name, prompt = (judge[0], judge[1]) if isinstance(judge, list) and len(judge) > 1 else (judge or "judge", "")
     return str(name), str(prompt), str(row["question_id"]), turn_of(where, row["turn"])

@@ -510,7 +510,7 @@ def render_plan(study: Manifest, rows: list[Figures]) -> str:
         tokens = sum(row["prompt_tokens"] + row["new_tokens"] for row in paid)
         known = [row["cost"] for row in paid if row["cost"] is not None]
         cost = f", {sum(known):.2f} {currency}" if known else ""
-        without = ", and what has no price" if known and len(known) < len(paid) else ""
+        without = ", plus calls without a price" if known and len(known) < len(paid) else ""
         calls = sum(row["calls"] for row in paid)
         lines.append(f"endpoints together: {calls:,} calls, about {tokens:,} tokens{cost}{without}")
     return "\n".join(lines)
@@ -518,7 +518,7 @@ def render_plan(study: Manifest, rows: list[Figures]) -> str:
 
 def _state(folder: RunFolder, path: str, task: AgentTask | JudgeTask) -> str:
     failed = len(failed_calls(folder, task))
-    return progress_of(folder, path, task.declared) + (f", {failed} failed, to be asked again" if failed else "")
+    return progress_of(folder, path, task.declared) + (f", {failed} failed, to be sent again" if failed else "")
 
 
 def _line(row: Mapping[str, Any], currency: str) -> str:

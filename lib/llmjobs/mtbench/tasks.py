@@ -134,7 +134,7 @@ def mtbench_section(study: Manifest) -> MTBenchSection:
 
     """
     if study.mtbench is None:
-        raise ManifestError(f"{study.name}: the manifest has no 'mtbench:' section; add one ('mtbench: {{}}' will do)")
+        raise ManifestError(f"{study.name}: the manifest has no 'mtbench:' section; add one ('mtbench: {{}}' works)")
     return study.mtbench
 
 

@@ -47,7 +47,7 @@ def render_plan(plan: Mapping[str, Any], *, units: bool) -> str:
             )
     lines += [f"note: {line}" for line in plan["notes"]]
     if models:
-        lines.append("memory: what must stay in memory, used for 'fits'; resident: also counts file pages")
+        lines.append("memory: peak that the machine must have free, used for 'fits'; resident: also counts file pages")
     missing = sum(model["missing_bytes"] or 0 for model in models)
     total, ends = "time unknown", ""
     if plan["time_s"] is not None:
@@ -169,7 +169,7 @@ def _calls(study: Manifest, model: ModelSpec, results: Path) -> CallPlan:
 
 
 def _planned(study: Manifest, local: list[ModelSpec]) -> list[ModelSpec]:
-    """The manifest's models; for a matrix with ``precisions``, each model at each of them, where it exists."""
+    """The manifest's models; for a matrix with ``precisions``, each model at each of them that exists."""
     if study.eval or not (study.matrix and study.matrix.rungs):
         return local
     found = {}

@@ -72,7 +72,7 @@ class ModelPlan:
     room_bytes: int | None = None
     fits: bool | None = None
     fits_with: dict[str, int] = field(default_factory=dict)
-    """Quantization → peak bytes, for those that would fit where this one does not."""
+    """Quantization → peak bytes, for those that would fit if this one does not."""
     load_s: float | None = None
     prepare_s: float | None = None
     questions_s: float | None = None
@@ -356,9 +356,7 @@ def _time(
     plan.speed_tokens_per_s = tokens / asked_s if asked_s else None
     distinct = sum(unit.tokens.distinct_tokens for unit in plan.units if unit.tokens)
     if path == "plain" and distinct < tokens:
-        plan.notes.append(
-            f"this model cannot reuse shared beginnings of prompts here, so all {tokens:,} tokens are computed"
-        )
+        plan.notes.append(f"this model cannot reuse shared prompt prefixes here, so all {tokens:,} tokens are computed")
     if any(unit.tokens and unit.tokens.new_tokens for unit in plan.units):
         plan.notes.append("times assume answers of the maximum length; most end sooner")
 

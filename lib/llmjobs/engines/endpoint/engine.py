@@ -22,20 +22,20 @@ from llmjobs.manifest.models import ModelSpec
 
 log = logging.getLogger(__name__)
 UNLIMITED = 1 << 20
-"""Tokens taken where a server does not say how long its context is."""
+"""Context length to assume if a server does not report one."""
 UNKNOWN = "unknown"
 
 
 class ModelList(Answer):
-    """What a server says of its models."""
+    """The list of models that a server offers."""
 
     def __init__(self, wanted: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
-        """As of any answer; nothing is sent."""
+        """Create the request; nothing is sent yet."""
         super().__init__(wanted, sent)
         self.models: list[Mapping[str, Any]] = []
 
     def pieces(self, url: str, key: str, *, silence_s: float, answer_s: float) -> Any:
-        """Ask for the list; yields nothing."""
+        """Request the list; yields one empty piece."""
         with open_completion(url, key, None, silence_s=silence_s, answer_s=answer_s) as completion:
             for event in completion:
                 data = event.get("data")
@@ -44,10 +44,10 @@ class ModelList(Answer):
 
 
 class EndpointEngine:
-    """One model of a server."""
+    """One model on a server."""
 
     def __init__(self, spec: ModelSpec, models: Sequence[Mapping[str, Any]]) -> None:
-        """``models`` are those that the server lists; empty where it lists none."""
+        """``models`` is the server's list; empty if it has none."""
         assert spec.endpoint is not None
         self.spec = spec
         self._said = next((one for one in models if one.get("id") == spec.id), {})
@@ -57,7 +57,7 @@ class EndpointEngine:
         self._client = Client(endpoint_of(spec), thinking)
 
     def pay_with(self, calls: PaidCalls | None, *, workers: int = 1, timeout_s: float = 120.0) -> None:
-        """Make all further calls through ``calls``; None ends what runs ahead."""
+        """Make all further calls through ``calls``; None ends the calls that run ahead."""
         for one in self._open:
             one.close()
         self._client.paid, self._workers = calls, workers
@@ -65,12 +65,12 @@ class EndpointEngine:
 
     @property
     def changes(self) -> Mapping[str, str]:
-        """The parameters that the server does not take, learned or not yet."""
+        """The parameters that the server does not accept, as far as is known."""
         return self._client.endpoint.parameters.changes
 
     @property
     def description(self) -> Description:
-        """What the server says of the model; the rest is not known."""
+        """What the server reports about the model; the rest is unknown."""
         meta = self._said.get("meta")
         meta, owner = meta if isinstance(meta, Mapping) else {}, self._said.get("owned_by")
         return Description(
@@ -90,17 +90,17 @@ class EndpointEngine:
 
     @property
     def tokenizer(self) -> None:
-        """None: the server makes the tokens."""
+        """None, because the server tokenizes."""
         return None
 
     @property
     def max_length(self) -> int:
-        """No limit of ours: a server says itself that a prompt does not fit."""
+        """Practically unlimited: the server says if a prompt does not fit."""
         return UNLIMITED
 
     @property
     def effective(self) -> Mapping[str, Any]:
-        """The model's name on the server; what computes there is not known."""
+        """The model's name on the server; the hardware there is unknown."""
         unknown = {"device": "server", "dtype": UNKNOWN, "quantization": UNKNOWN, "threads": None}
         return {"engine": "endpoint", **unknown, "endpoint_model": self.spec.id}
 
@@ -109,11 +109,11 @@ class EndpointEngine:
     not_finite_reason = NOT_FINITE
 
     def clock(self) -> DeviceClock | None:
-        """None: what runs on a server is not measured here."""
+        """None, because a server's device is not measured."""
         return None
 
     def scorer(self, warn: Warn = log.warning) -> Scorer:
-        """Log-likelihoods in the way that the probe proves."""
+        """Log-likelihoods in the way that the probe verifies."""
         made = Scorer(self._client, lambda: self._workers, warn)
         self._open.append(made)
         return made
@@ -125,21 +125,21 @@ class EndpointEngine:
         return made
 
     def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
-        """A conversation with a server goes through ``chat.endpoint``."""
-        _not_here(self.spec, "cannot be used token by token")
+        """Not supported, because a conversation with a server uses ``chat.endpoint``."""
+        _not_here(self.spec, "cannot generate token by token")
 
     def measure_speed(self, contexts: Sequence[int], *, rows: int, new_tokens: int, tries: int = 1) -> list[Speed]:
-        """The time of a server says little about its machine."""
+        """Not supported, because a server's response time says little about its machine."""
         _not_here(self.spec, "is not timed")
 
     def close(self) -> None:
-        """Wait for the calls under way."""
+        """Wait for the calls in progress."""
         for one in self._open:
             one.close()
 
 
 def endpoint_of(spec: ModelSpec) -> Endpoint:
-    """The endpoint of a manifest's model."""
+    """Return the endpoint of a manifest's model."""
     return Endpoint(EndpointAddress(str(spec.endpoint), spec.id, spec.api_key_env), name=spec.name)
 
 
@@ -155,7 +155,7 @@ def _not_here(spec: ModelSpec, what: str) -> NoReturn:
 
 
 def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> EndpointEngine:
-    """Ask the server for its models, so that a server that is not there or refuses the key is found out first.
+    """Ask the server for its models, so that a missing server or a refused key is noticed before anything else.
 
     Raises:
         UnavailableError: the server cannot be used.
@@ -193,16 +193,16 @@ def repository(spec: ModelSpec) -> str:
 
 
 def is_cached(spec: ModelSpec, revision: str) -> bool:
-    """Nothing is needed here."""
+    """Do nothing, because no files are needed."""
     return True
 
 
 def check_cached(spec: ModelSpec, folder: Path) -> None:
-    """Nothing is needed here."""
+    """Do nothing, because no files are needed."""
 
 
 def check_repository(spec: ModelSpec, commit: str) -> None:
-    """Nothing is needed here."""
+    """Do nothing, because no files are needed."""
 
 
 def devices() -> list[str]:
@@ -211,12 +211,12 @@ def devices() -> list[str]:
 
 
 def clock(device: str) -> DeviceClock | None:
-    """None: what runs on a server is not measured here."""
+    """None, because a server's device is not measured."""
     return None
 
 
 def import_all(spec: ModelSpec) -> None:
-    """All is imported already."""
+    """Do nothing, because no further imports are needed."""
 
 
 def warm_up_s(device: str) -> float:
@@ -235,29 +235,29 @@ def weight_files(located: Located) -> list[Path]:
 
 
 def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
-    """None are needed."""
+    """Empty, because no files are needed."""
     return []
 
 
 def ensure_files(spec: ModelSpec, located: Located) -> None:
-    """None are needed."""
+    """Empty, because no files are needed."""
 
 
 def load_tokenizer(spec: ModelSpec, located: Located) -> None:
-    """None: the server makes the tokens."""
+    """None, because the server tokenizes."""
     return None
 
 
 def context_length(spec: ModelSpec, located: Located) -> int:
-    """No limit of ours."""
+    """Practically unlimited: the server says if a prompt does not fit."""
     return UNLIMITED
 
 
 def forecast(
     spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
 ) -> dict[str, Any]:
-    """A server's sizes and speed are not known."""
-    _not_here(spec, "has no sizes or speed that are known here")
+    """Not supported, because a server reports neither sizes nor speed."""
+    _not_here(spec, "does not report its size and speed")
 
 
 if TYPE_CHECKING:

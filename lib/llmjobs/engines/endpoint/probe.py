@@ -1,8 +1,8 @@
-"""Which way a server's log-probabilities can be had: each way is tried with a known answer, never believed by its flag.
+"""Find a way to get log-probabilities from a server: each way is tested with a known answer before it is trusted.
 
 ``echo``             a completion that repeats its prompt, with the log-probabilities of the prompt's tokens
-``prompt_logprobs``  the same as vLLM sends it, also behind messages
-``top_logprobs``     the likeliest next tokens, enough for options of one character
+``prompt_logprobs``  the same in vLLM's format, which also works with messages
+``top_logprobs``     the most likely next tokens, enough for options of one character
 """
 
 import math
@@ -16,11 +16,11 @@ from llmjobs.engines.endpoint.logprobs import Tail, UnprovenError
 from llmjobs.errors import ContextFullError, ModelError, RefusedCallError
 
 TOPS = (100, 20, 5)
-"""How many of the likeliest tokens are asked for: llama-server gives any number, vLLM and chats 20, completions 5."""
+"""Numbers of most likely tokens to request: llama-server gives any number, vLLM and chats 20, completions 5."""
 MOST_DIFFERENCE = 0.25
-"""In nats: what rounding and other batches may change in a token that is computed twice."""
+"""In nats: allowed difference of a token that is computed twice, due to rounding and other batches."""
 LEAST = -10.0
-"""Tokens that are less likely are not compared: their values are mostly rounding."""
+"""Tokens less likely than this are not compared, because their values are mostly rounding errors."""
 SAMPLE = (
     Request((), (), Prompt("Rome is the capital of Italy. Paris is the capital of France. The capital of"), " Italy"),
     Request((), (), Prompt("One, two, three, four, five. One, two, three, four, five. One, two, three,"), " four"),
@@ -29,7 +29,7 @@ SAMPLE = (
 
 @dataclass(frozen=True)
 class Way:
-    """How log-probabilities are asked for, and what the probe found."""
+    """How log-probabilities are requested, and what the probe found."""
 
     name: str
     reason: str
@@ -38,10 +38,10 @@ class Way:
 
 
 def find_way(client: Client, docs: Sequence[Sequence[Request]]) -> Way:
-    """Try each way on a few of the prompts that are to be scored; take the first that is proven.
+    """Try each way on a few of the prompts to be scored; return the first one that is verified.
 
     Raises:
-        ModelError: none is; the line says what the server did instead, and what to do.
+        ModelError: no way is verified; the message says what the server did instead, and what to do.
         CallError: the server gave no answer, which proves nothing.
 
     """
@@ -62,7 +62,7 @@ def find_way(client: Client, docs: Sequence[Sequence[Request]]) -> Way:
 
 
 def no_way(client: Client, refused: Sequence[str]) -> str:
-    """One line: what the server did, and what to do."""
+    """Return the error message: what the server did, and what to do."""
     return (
         f"{client.endpoint.who}: this server gives no log-probabilities that can be trusted ({'; '.join(refused)}); "
         f"{REMEDY}"
@@ -98,7 +98,7 @@ def _read(call: Call) -> Call:
 
 
 def ask_whole(client: Client, name: str, prompt: Prompt, ending: str, *, record: bool = True) -> Call:
-    """Ask for the tail of a prompt in one of the ways that give whole prompts."""
+    """Request the tail of a prompt in one of the ways that return complete prompts."""
     ask = client.echo if name == "echo" else client.prompt_logprobs
     return ask(prompt, ending, record=record)
 
@@ -123,7 +123,7 @@ def _prove_whole(client: Client, name: str, samples: Sequence[Request]) -> Way:
 
 
 def _against_generation(client: Client, name: str, prompt: Prompt) -> float | None:
-    """The known answer: the likeliest next tokens, put behind the prompt, have the values that generation gave them."""
+    """Append the most likely next tokens to the prompt, and compare their values with those from generation."""
     try:
         likeliest = _positions(client.next_tokens(prompt, top=5, record=False))[0][2]
     except (UnprovenError, RefusedCallError):
@@ -140,7 +140,8 @@ def _against_generation(client: Client, name: str, prompt: Prompt) -> float | No
         found = tail.score(tail.starts)[0]
         if not abs(found - expected) <= MOST_DIFFERENCE:
             raise UnprovenError(
-                f"its values contradict its own generation: {text!r} is {found:.3f} as prompt, {expected:.3f} generated"
+                f"its values contradict its own generation: {text!r} has {found:.3f} in the prompt, but "
+                f"{expected:.3f} when generated"
             )
         return round(abs(found - expected), 6)
     return None
@@ -173,7 +174,7 @@ def _prove_top(client: Client, samples: Sequence[Request]) -> Way:
 
 
 def _same_form(prompt: Prompt, like: Prompt) -> Prompt:
-    """Messages where the other prompt has messages."""
+    """Return ``prompt`` as messages if ``like`` has messages, otherwise as text."""
     if bool(prompt.messages) == bool(like.messages):
         return prompt
     return Prompt(messages=(("user", prompt.text),)) if like.messages else Prompt(_text(prompt))
@@ -208,7 +209,7 @@ def _check_likeliest(token: str, value: float, likeliest: Sequence[tuple[str, fl
 
 
 def _difference(left: Sequence[tuple[str, float]], right: Sequence[tuple[str, float]]) -> float:
-    """The largest difference of the three likeliest tokens that both list; infinite where they list none in common."""
+    """The largest difference among the three most likely tokens that both list; infinite if there are none."""
     other = dict(reversed(list(right)))  # of several tokens with one text, the likeliest
     own = dict(reversed([pair for pair in left[:3] if pair[1] > LEAST or pair == left[0]]))
     return max((abs(value - other[text]) for text, value in own.items() if text in other), default=math.inf)

@@ -1,4 +1,4 @@
-"""Log-likelihoods from a server, in the way that the probe has proven; questions overlap, and are taken in order."""
+"""Log-likelihoods from a server, in the way that the probe verified; calls overlap, results are taken in order."""
 
 import logging
 import math
@@ -17,19 +17,19 @@ from llmjobs.errors import AnswerError, ContextFullError, ModelError, Unavailabl
 
 log = logging.getLogger(__name__)
 DOCS_A_STEP = 16
-NOT_FINITE = "the server sent a log-probability that is not a number; check the model and its number format there"
+NOT_FINITE = "the server sent a log-probability that is not a number; check the model's number format on the server"
 Doc = Sequence[Request]
 
 
 class Scorer:
-    """Scores docs by asking; nothing is asked before :meth:`probe`."""
+    """Scores docs by calling the server, after :meth:`probe`."""
 
     token_limit: int | None = None
     path: str = "none"
-    """The proven way, ``none`` before the probe."""
+    """The verified way; ``none`` before the probe."""
 
     def __init__(self, client: Client, workers: Callable[[], int], warn: Warn = log.warning) -> None:
-        """``workers`` questions are asked at a time."""
+        """``workers`` questions are asked at the same time."""
         self._client, self._workers, self._warn = client, workers, warn
         self._way: Way | None = None
         self._none: ModelError | None = None
@@ -40,10 +40,10 @@ class Scorer:
         self._failed = FailedInARow()
 
     def probe(self, docs: Sequence[Doc] = (), *, most_tokens: int | None = None) -> ProbeResult:
-        """Find a way that is proven, anew in every run: a server may have changed.
+        """Find a way that can be verified; done again in every run, because the server may have changed.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is no such way.
 
         """
         if self._none:
@@ -58,7 +58,7 @@ class Scorer:
         return ProbeResult(self._way.name, self._way.max_difference, self._way.reason)
 
     def recall(self, found: object) -> None:
-        """Nothing is taken from an earlier run."""
+        """Do nothing, because an earlier run's probe may no longer apply."""
 
     def plan(
         self,
@@ -68,7 +68,7 @@ class Scorer:
         batch_tokens: int,
         prefix_token_id: int | None = None,
     ) -> UnitPlan:
-        """Sixteen questions a step, in their order.
+        """Plan sixteen questions per step, in order.
 
         Raises:
             ModelError: the server's way is not enough for these options.
@@ -89,7 +89,7 @@ class Scorer:
         return self._plan
 
     def path_of(self, plan: UnitPlan) -> str:
-        """The one way."""
+        """The way that the probe verified."""
         return self.path
 
     def score_batch(self, plan: UnitPlan, at: int) -> list[list[Score]]:
@@ -97,7 +97,7 @@ class Scorer:
 
         Raises:
             UnavailableError: the server cannot be used.
-            SpendingLimitError: the next call could pass a limit.
+            SpendingLimitError: the next call could exceed a limit.
 
         """
         if self._ahead is None:
@@ -115,7 +115,7 @@ class Scorer:
         return Budget(DOCS_A_STEP, DOCS_A_STEP, None, "questions between two checkpoints; the server batches by itself")
 
     def close(self) -> None:
-        """Wait for the calls under way, because they are paid for."""
+        """Wait for the calls in progress, because they are paid for."""
         if self._ahead:
             self._ahead.close()
             self._ahead = None
@@ -150,7 +150,7 @@ class Scorer:
         likeliest = [(str(text), float(value)) for text, value in call["positions"][0][2]]
         values = option_values(likeliest, [one.ending for one in doc])
         if values is None:
-            return _without(doc, f"not all options are among the {len(likeliest)} likeliest next tokens, so not scored")
+            return _without(doc, f"not scored: not all options are among the {len(likeliest)} likeliest next tokens")
         if not all(math.isfinite(value) for value in values.values()):
             return _without(doc, NOT_FINITE)
         best = max((value for _, value in likeliest), default=0.0)
@@ -158,7 +158,7 @@ class Scorer:
 
 
 def _longer(docs: Sequence[Doc]) -> str | None:
-    """An option that is more than one character behind one prompt."""
+    """Return an option that has more than one character, or belongs to a different prompt; None if there is none."""
     for doc in docs:
         if len({one.prompt for one in doc}) > 1:
             return doc[0].ending

@@ -98,7 +98,7 @@ class LlamaEngine:
             self._decoding = self._found_decoding(warn)
         probe = self._decoding
         if path in PATHS and path != probe.path:
-            probe = ProbeResult(path, None, "the unit was started on it")
+            probe = ProbeResult(path, None, "this unit was started on it")
         made = LlamaGenerator(
             self.spec.name,
             loaded.model,

@@ -139,7 +139,9 @@ class Generator:
                 if good:
                     row.append(token, self._tokenizer, self.end_tokens)
                 else:
-                    row.fail(f"the model computes values that are not numbers, after {len(row.token_ids)} new tokens")
+                    row.fail(
+                        f"the model's output is not a number (NaN or infinite) after {len(row.token_ids)} new tokens"
+                    )
             going = [at for at in going if not rows[at].finish_reason]
             if not going:
                 break

@@ -155,5 +155,5 @@ def refusal() -> str:
     lines = (re.sub(r"^(error loading model(\s\w+)?: )+", "", line) for line in LOG.errors())
     reason = "; ".join([line for line in lines if line != "failed to load model"][:2]) or "it gave no reason"
     if "unknown model architecture" in reason or "unknown pre-tokenizer" in reason:
-        return f"{reason}; a newer llama-cpp-python may know it"
+        return f"{reason}; a newer llama-cpp-python may support it"
     return f"{reason}; fetch the file again, or use another one"

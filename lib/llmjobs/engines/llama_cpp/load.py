@@ -181,8 +181,8 @@ def gpu_layers(spec: ModelSpec) -> int:
     wants = spec.device in ("cuda", "mps") or (spec.gpu_layers not in ("auto", 0))
     if wants and not has_gpu():
         raise ModelError(
-            f"{spec.name}: the installed llama.cpp has no GPU to use; install a build of llama-cpp-python for it "
-            "(docs/gguf.md), or write device: cpu and no gpu_layers"
+            f"{spec.name}: the installed llama.cpp finds no GPU; install a build of llama-cpp-python with GPU support "
+            "(docs/gguf.md), or write device: cpu and remove gpu_layers"
         )
     if spec.device == "cpu" or not has_gpu():
         return 0

@@ -122,7 +122,7 @@ def choose(spec: ModelSpec, names: Sequence[str], which: str | None) -> list[str
         raise ModelError(f"{spec.name}: {repo} has no GGUF files; use another repository, often {repo}-GGUF")
     if not whole:
         raise ModelError(f"{spec.name}: {repo} has no GGUF file {which}; it has {shown}")
-    raise ModelError(f"{spec.name}: {repo} has several GGUF files; write one as {repo}:NAME: {shown}")
+    raise ModelError(f"{spec.name}: {repo} has several GGUF files; name one as {repo}:NAME (available: {shown})")
 
 
 def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
@@ -133,7 +133,7 @@ def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
 
 
 def first_part(located: Located) -> Path | None:
-    """The file, or its first part, on this machine; None where it is not whole in the cache."""
+    """The file, or its first part, on this machine; None if the cache does not have all of it."""
     if located.is_local:
         return Path(located.source)
     repo, _, name = located.source.partition(":")
@@ -149,9 +149,9 @@ def first_part(located: Located) -> Path | None:
 
 
 def in_cache(spec: ModelSpec, revision: str) -> Path | None:
-    """The file that an id on the hub names, where the cache holds it whole at a commit.
+    """The file that an id on the hub names, if the cache has all of it at a commit.
 
-    Whether a repository has one file only is asked of the hub, where it can be: the cache may lack the others.
+    The hub is asked, if possible, whether a repository has only one file, because the cache may lack the others.
     """
     named = hub_name(spec.id)
     if named and named.which is None and not is_offline():

@@ -288,7 +288,7 @@ def why_not_finite(model: Any) -> str:
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             return (
                 "the model's output is not a number (NaN or infinite): "
-                f"the weight {name} holds values that are not numbers; its files are damaged, fetch them again"
+                f"the weight {name} contains such values; its files are damaged, fetch them again"
             )
     if model.dtype == torch.float16:
         return "the model's output is not a number (NaN or infinite): float16 overflows; use dtype: bfloat16 or float32"

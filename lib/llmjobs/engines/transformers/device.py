@@ -58,7 +58,7 @@ def dtype_remark(dtype: torch.dtype, device: str) -> str | None:
     if device != "cpu" or dtype == torch.float32 or (dtype == torch.bfloat16 and cpu_computes_bfloat16()):
         return None
     name = str(dtype).removeprefix("torch.")
-    return f"this processor has no {name} instructions; float32 is several times faster: dtype: auto or float32"
+    return f"this processor has no {name} instructions; use dtype: auto or float32, which is several times faster"
 
 
 @cache

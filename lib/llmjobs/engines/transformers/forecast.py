@@ -89,7 +89,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     layer_bytes = max(shapes.parameters // max(shapes.layers, 1), 1) * 4
     layers = 1 if layer_bytes > LARGE_LAYER_BYTES else min(2, shapes.layers)
     times = shapes.layers / layers
-    """What a pass through all layers takes, of one through those that stand in."""
+    """Factor from a pass through the stand-in's layers to one through all layers."""
     model, quantize_s = build(config, layers, quantization, dtype, device, remote)
     path = first_path(model)
     prefix = _affordable_prefix(model, unit, left)
@@ -134,7 +134,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
 def _speed_remark(name: str) -> str | None:
     if name.endswith(DEQUANTIZED):
         return None
-    return f"its speed is that of unquantized layers of the same shape; as {name} it may be slower"
+    return f"its speed was measured on unquantized layers of the same shape; quantized as {name} it may be slower"
 
 
 class _Deadline:

@@ -65,7 +65,7 @@ class Generator:
         if probe is None and self.found.path != "shared":
             warn(f"generating on the {self.found.path} path: {self.found.reason}")
         takes_path = path in PATHS and path != self.found.path
-        self.probe = DecodeProbe(str(path), None, "the unit was started on it") if takes_path else self.found
+        self.probe = DecodeProbe(str(path), None, "this unit was started on it") if takes_path else self.found
         self.processors = processor_names(model)
         self._limit = sharing_limit(model)
         self._kept: Prefix | None = None

@@ -122,7 +122,7 @@ def check_all_loaded(who: str, model: Any, report: Mapping[str, Any]) -> None:
     remedy = "nothing was evaluated: check that config.json belongs to these weights, or fetch the model again"
     kind = type(model).__name__
     if missing:
-        also = f", and hold others that it does not have ({_listed(unexpected)})" if unexpected else ""
+        also = f" and contain others that it does not have ({_listed(unexpected)})" if unexpected else ""
         raise ModelError(
             f"{who}: the weight files lack {len(missing)} of the model's weights ({_listed(missing)}){also}; {kind} "
             f"would fill them with random numbers; {remedy}"
@@ -366,7 +366,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
 
 
 def _placement(spec: ModelSpec, device: str, config: Any) -> dict[str, Any]:
-    """Where weights are put and how they are quantized on the way, as ``from_pretrained`` takes it."""
+    """Return arguments of ``from_pretrained`` for where weights are loaded and how they are quantized."""
     arguments = {"quantization_config": config} if config else {}
     if spec.device_map == "auto":
         return arguments | {"device_map": "auto"}
@@ -374,10 +374,10 @@ def _placement(spec: ModelSpec, device: str, config: Any) -> dict[str, Any]:
 
 
 def _say_unpacked(who: str, found: Description) -> None:
-    """Warn of a checkpoint whose stored weights need more memory here than on the disk."""
+    """Warn about a checkpoint whose weights need more memory here than on disk."""
     if found.quantization.endswith(DEQUANTIZED):
         log.warning(
-            "%s: its stored weights (%s) do not run packed on %s; they were turned into %s and need as much memory as "
+            "%s: its stored weights (%s) do not run packed on %s; they were converted to %s and need as much memory as "
             "an unquantized model",
             who,
             found.quantization.removesuffix(DEQUANTIZED),
@@ -461,7 +461,7 @@ def _quiet_bars() -> Iterator[None]:
 
 
 def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description, stored: StoredAs | None) -> None:
-    """Refuse a model that is not what its manifest says: nothing falls back in silence."""
+    """Refuse a loaded model that differs from the manifest's request, so that nothing falls back silently."""
     asked = {"device": device, "quantization": spec.quantization}
     if stored is not None and spec.quantization == "none":
         asked["quantization"] = found.quantization if _is_as_stored(found, stored) else stored.label

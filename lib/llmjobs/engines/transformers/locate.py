@@ -101,8 +101,8 @@ def _not_a_model(text: str, path: Path) -> str | None:
         return f"{text} is not a name on the hub; write id: {match[1]} and revision: {match[2]}"
     if re.fullmatch(r"[\w./-]+:[\w.-]+", text):
         return (
-            f"{text} is a name of Ollama; write ollama:{text} for the file in its store on this machine, name the "
-            "model on the hub (OWNER/NAME), or ask the server that has it: model: "
+            f"{text} is an Ollama name; write ollama:{text} for the file in Ollama's store on this machine, name the "
+            "model on the hub (OWNER/NAME), or use the Ollama server: model: "
             f"{text} and endpoint: http://localhost:11434/v1"
         )
     if text.count("/") > 1 and re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w.-]+)+", text):
@@ -122,7 +122,7 @@ FILES = {
     ".pt": "a model is a folder: name the folder that save_pretrained wrote",
     ".pth": "a model is a folder: name the folder that save_pretrained wrote",
     ".ckpt": "a model is a folder: name the folder that save_pretrained wrote",
-    ".onnx": "ONNX is not read; name the model that it was made from (OWNER/NAME)",
+    ".onnx": "ONNX is not supported; name the model that it was made from (OWNER/NAME)",
     ".json": "a model is a folder: name the folder that holds it",
     ".zip": "archives are not unpacked: unpack it and name the folder",
     ".gz": "archives are not unpacked: unpack it and name the folder",

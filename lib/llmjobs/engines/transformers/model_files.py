@@ -102,7 +102,7 @@ def check_layers(who: str, folder: Path, layers: int) -> None:
     numbers = [int(found[1]) for name, _ in _shapes(who, folder) if (found := _LAYER_OF.search(name))]
     if numbers and layers > max(numbers) + 1:
         raise ModelError(
-            f"{who}: config.json describes {layers:,} layers, the weight files hold {max(numbers) + 1:,}; "
+            f"{who}: config.json describes {layers:,} layers, but the weight files contain {max(numbers) + 1:,}; "
             "fetch the model again, or correct config.json"
         )
 
@@ -119,7 +119,7 @@ def check_weights(who: str, folder: Path, parameters: int) -> None:
     held = sum(math.prod(shape) for _, shape in _shapes(who, folder))
     if held and parameters > held * 1.01:
         raise ModelError(
-            f"{who}: config.json describes {parameters:,} parameters, the weight files hold {held:,}; "
+            f"{who}: config.json describes {parameters:,} parameters, but the weight files contain {held:,}; "
             "fetch the model again, or correct config.json"
         )
 
@@ -296,8 +296,8 @@ def _problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
     yield from _kind_problems(spec, config)
     if "adapter_config.json" in found.files:
         yield (
-            "holds a LoRA adapter (adapter_config.json) beside the base model, and only the base model would be "
-            "evaluated; move adapter_* to a folder of their own and name that in adapter:, or remove them"
+            "contains a LoRA adapter (adapter_config.json) next to the base model, and only the base model would be "
+            "evaluated; move the adapter_* files to a separate folder and name it in adapter:, or remove them"
         )
     yield from _quantization_problems(spec, config)
     yield from _weight_problems(spec, found)
@@ -314,24 +314,24 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
         return "is an image or audio pipeline of diffusers, not a language model; use another model"
     if ".gguf" in suffixes:
         return (
-            "holds GGUF files (llama.cpp); write engine: llama.cpp, and where there are several, name one of them "
+            "contains GGUF files (llama.cpp); write engine: llama.cpp and, if there are several, name one of them "
             "(OWNER/NAME:FILE.gguf)"
         )
     if "params.json" in names:
         return (
-            "holds the maker's original format (params.json), which transformers does not read; use the version for "
-            "transformers, with a config.json"
+            "contains the publisher's original format (params.json), which transformers does not read; use the version "
+            "for transformers, with a config.json"
         )
     inner = [name.partition("/")[0] for name in found.files if name.endswith("/config.json")]
     if inner:
         shown = ", ".join(inner[-3:])
         if Path(found.place).is_dir():
-            return f"has no config.json; a subfolder has one, name that: {found.place}/{inner[-1]} (found: {shown})"
-        return f"has no config.json at its top, only in {shown}; fetch the repository and name that folder"
+            return f"has no config.json; but a subfolder has one; name that: {found.place}/{inner[-1]} (found: {shown})"
+        return f"has no config.json at its top level, only in {shown}; fetch the repository and name that folder"
     if suffixes & {".parquet", ".csv", ".arrow", ".jsonl"}:
-        return "has no config.json; it holds data, not a model: name it under eval.benchmarks"
+        return "has no config.json; it contains data, not a model; name it under eval.benchmarks"
     if other := next((kind_name for suffix, kind_name in OTHER_WEIGHTS.items() if suffix in suffixes), None):
-        return f"has no config.json and its weights are in {other} format; use the version for transformers"
+        return f"has no config.json, and its weights are in {other} format; use the version for transformers"
     if suffixes & {".safetensors", ".bin", ".pt"}:
         return (
             "has weights but no config.json; copy config.json and the tokenizer files from the model that it was "
@@ -367,7 +367,7 @@ def _kind_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[str]:
     if own_code and spec.trust_remote_code:
         return
     if isinstance(config.get("quantization"), Mapping) and "quantization_config" not in config:
-        yield f"holds weights in MLX's quantized format (Apple); name {SAME_NAME}-4bit or -mlx"
+        yield f"contains weights in MLX's quantized format (Apple); name {SAME_NAME}-4bit or -mlx"
     kind, names = str(config.get("model_type") or ""), _names(config.get("architectures"))
     problem = _type_problem(kind) or _architecture_problem(config, kind, names)
     if problem and own_code and kind not in _mappings()["causal"]:
@@ -382,8 +382,8 @@ def _type_problem(kind: str) -> str | None:
     if kind in _config_types() or any(kind in kinds for kinds in _mappings().values()):
         return None
     return (
-        f"is of the type {kind!r}, which this transformers does not know; pip install --upgrade transformers, or "
-        "use another model"
+        f"has the model type {kind!r}, which the installed transformers does not know; pip install --upgrade "
+        "transformers, or use another model"
     )
 
 
@@ -399,7 +399,7 @@ def _architecture_problem(config: Mapping[str, Any], kind: str, names: list[str]
         return f"is a classifier or reward model ({shown}) without a language-model head; use another model"
     if _is_encoder(config, kind, names):
         return (
-            f"is an encoder ({shown}) that sees the words on both sides; only decoder models have log-likelihoods, "
+            f"is an encoder ({shown}) that reads text in both directions; only decoder models have log-likelihoods, "
             "use another model"
         )
     if names and not config.get("tie_word_embeddings", True) and _has_no_head(names[0]):
@@ -439,7 +439,7 @@ def _names(value: object) -> list[str]:
 
 def _quantization_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[str]:
     stored = stored_as(config)
-    if stored is None or spec.engine == "vllm":  # vLLM has kernels of its own, and says itself what it cannot run
+    if stored is None or spec.engine == "vllm":  # vLLM has its own kernels and reports what it cannot run
         return
     if spec.quantization not in (NONE, stored.same_as):
         yield f"is quantized already ({stored.label}); remove quantization: or use the original model"
@@ -464,12 +464,12 @@ def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
         pickles = any(PICKLES.fullmatch(name) for name in names)
         if pickles and not spec.pickle_weights:
             yield (
-                "has no safetensors weights; pickle_weights: true allows its other files (loading them can run code), "
+                "has no safetensors weights; set pickle_weights: true to allow others (loading them can run code), "
                 "or use another model"
             )
         if not pickles:
             other = next((kind_name for suffix, kind_name in OTHER_WEIGHTS.items() if _any_ends(names, suffix)), None)
-            weights = f", its weights are in {other} format" if other else ""
+            weights = f", and its weights are in {other} format" if other else ""
             yield f"has no safetensors weights{weights}; use a version with model.safetensors"
     missing = _missing_shards(names)
     for name in names:
@@ -480,10 +480,10 @@ def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
                 return
             missing |= {str(one) for one in shards.values()} - set(found.files)
     if not missing and (index := _missing_index(names)):
-        yield f"has its weights in parts but no {index}, which says what is in which part; fetch it again"
+        yield f"has its weights in several parts but no {index}, which says what each part contains; fetch it again"
     if missing:
         first, more = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        yield f"lacks a part of its weights: {first[:100]}{more}; fetch it again, or ask its maker to upload it"
+        yield f"lacks a part of its weights: {first[:100]}{more}; fetch it again, or ask its publisher to upload it"
 
 
 def _any_ends(names: list[str], suffix: str) -> bool:
@@ -491,7 +491,7 @@ def _any_ends(names: list[str], suffix: str) -> bool:
 
 
 def _is_used(index: str, names: list[str]) -> bool:
-    """Whether an index matters; not if it is of pickles beside safetensors, or beside a whole ``model.safetensors``."""
+    """Whether an index is used: not beside a single weight file, and not that of pickles beside safetensors."""
     if index.endswith(".bin.index.json"):
         return not _any_ends(names, ".safetensors")
     return index.removesuffix(".index.json") not in names

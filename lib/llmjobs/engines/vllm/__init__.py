@@ -1,4 +1,4 @@
-"""vLLM: safetensors models on its offline ``LLM`` interface, on an NVIDIA GPU or, with its CPU build, on processors."""
+"""vLLM: safetensors models through its offline ``LLM`` interface, on an NVIDIA GPU or, with the CPU build, on a CPU."""
 
-NOT_FINITE = "the model computes values that are not numbers; try dtype: float32, or use another checkpoint"
-"""What to say of a result that is no number."""
+NOT_FINITE = "the model's output is not a number (NaN or infinite); try dtype: float32, or use another checkpoint"
+"""Message for a result that is not a number."""

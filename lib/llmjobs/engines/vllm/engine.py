@@ -1,4 +1,4 @@
-"""The vLLM engine, behind the engine protocol. Files are found as for transformers; vllm is imported when used."""
+"""The vLLM engine, behind the engine protocol. Files are found as for transformers; vllm is imported lazily."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
-NOT_MEASURED = "vLLM takes long to start and tunes itself, so its speed is known only once it runs"
+NOT_MEASURED = "vLLM takes a long time to start and tunes itself, so its speed is only known once it runs"
 
 
 class VllmEngine:
@@ -46,34 +46,34 @@ class VllmEngine:
     """vLLM copies the weights out of their files."""
 
     def __init__(self, loaded: "LoadedModel") -> None:
-        """Take a model that was loaded just now."""
+        """``loaded`` must have been loaded just now."""
         self.loaded, self.spec, self.description = loaded, loaded.spec, loaded.description
         self.tokenizer, self.effective, self.device_name = loaded.tokenizer, loaded.effective, loaded.device_name
         self.max_length = loaded.max_model_len - 1  # vLLM keeps room for one new token
         self.not_finite_reason = NOT_FINITE
 
     def clock(self) -> DeviceClock | None:
-        """None: a call returns when its results are there."""
+        """None: a call returns when its results are ready."""
         return None
 
     def scorer(self, warn: Warn = log.warning) -> Scorer:
-        """One request a question, beginnings from vLLM's prefix cache where the probe finds them right."""
+        """One request per question, with prefixes from vLLM's prefix cache if the probe finds that correct."""
         from llmjobs.engines.vllm.score import Scorer as VllmScorer
 
         return VllmScorer(self.loaded, warn=warn)
 
     def generator(self, path: str | None = None, *, found: object = None, warn: Warn = log.warning) -> Generator:
-        """Continuous batching; ``path`` is kept as a unit was begun."""
+        """Continuous batching; a resumed unit stays on its ``path``."""
         from llmjobs.engines.vllm.generate import PATHS
         from llmjobs.engines.vllm.generate import Generator as VllmGenerator
 
         probe = ProbeResult(PATHS[0], None, "vLLM's own batches")
         if path and path in PATHS and path != probe.path:
-            probe = ProbeResult(path, None, "as this unit was begun")
+            probe = ProbeResult(path, None, "this unit was started on it")
         return VllmGenerator(self.loaded, probe, warn=warn)
 
     def chat_model(self, *, keeps_keys: bool = True, warn: Warn = log.warning) -> ChatModel:
-        """One request a turn, the conversation so far from vLLM's prefix cache."""
+        """One request per turn, with earlier turns from vLLM's prefix cache."""
         from llmjobs.engines.vllm.chat_model import VllmChatModel
 
         return VllmChatModel(self.loaded, keeps_keys=keeps_keys)
@@ -93,7 +93,7 @@ class VllmEngine:
 
 
 def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> VllmEngine:
-    """Load ``spec`` as it says: device, dtype, number of GPUs, longest input.
+    """Load ``spec`` with its device, dtype, number of GPUs and maximum length.
 
     Raises:
         MissingPackageError: vllm is not installed.
@@ -118,12 +118,12 @@ def devices() -> list[str]:
 
 
 def clock(device: str) -> DeviceClock | None:
-    """None: a call returns when its results are there."""
+    """None: a call returns when its results are ready."""
     return None
 
 
 def import_all(spec: ModelSpec) -> None:
-    """Import what loading and running needs, vllm among it."""
+    """Import what loading and running needs, including vllm."""
     import llmjobs.engines.vllm.generate
     import llmjobs.engines.vllm.load
     import llmjobs.engines.vllm.score  # noqa: F401
@@ -132,14 +132,14 @@ def import_all(spec: ModelSpec) -> None:
 
 
 def warm_up_s(device: str) -> float:
-    """0: vLLM wakes a device when it loads a model."""
+    """0, because vLLM initializes a device when it loads a model."""
     return 0.0
 
 
 def forecast(
     spec: ModelSpec, located: Located, *, threads: int | str, unit: Mapping[str, int] | None, rows: int
 ) -> dict[str, Any]:
-    """Sizes from the config, as for transformers. Speed is not measured: that would start vLLM."""
+    """Sizes from the config, as for transformers. Speed is not measured, because that would mean starting vLLM."""
     found = files.forecast(spec, located, threads=threads, unit=None, rows=rows)
     return {"shapes": found["shapes"], "speed": None, "why": NOT_MEASURED if unit else None}
 

@@ -1,6 +1,6 @@
-"""Replies on vLLM: its continuous batching, settings and a seed for each row, stop strings and limits of thinking.
+"""Replies on vLLM, with its continuous batching; each row has its own settings, seed, stop strings and thinking limit.
 
-vLLM generates; what ends a row is decided by the same code as on the other engines, token by token.
+vLLM generates the tokens; the same code as on the other engines decides, token by token, where a row ends.
 """
 
 import logging
@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 PATHS = ("continuous", "single")
 ROWS = 256
 SEED_STEP = 1_000_003
-"""Added to a row's seed for each request after its first: a row that goes on must not draw the same numbers again."""
+"""Added to a row's seed for each request after its first, so that it does not draw the same numbers again."""
 MOST_SEED = 1 << 63
 
 
 class Generator:
     """Generates on one model.
 
-    ``path``: ``continuous`` gives vLLM all rows of a call, ``single`` one after the other. ``row_limit`` is how many
-    rows are given to vLLM at once; it runs as many of them together as fit.
+    ``path``: ``continuous`` passes all rows of a call to vLLM, ``single`` one at a time. ``row_limit`` is how many rows
+    are passed to vLLM at once; vLLM runs as many of them together as fit.
     """
 
     def __init__(self, loaded: LoadedModel, probe: ProbeResult, *, warn: Warn = log.warning) -> None:
-        """``probe`` says which path, and why."""
+        """``probe`` has the path and the reason for it."""
         self.end_tokens = loaded.end_tokens
         self.row_limit = ROWS if probe.path == "continuous" else 1
         self._loaded, self._probe, self.warn = loaded, probe, warn
@@ -45,15 +45,15 @@ class Generator:
         return self._probe.path
 
     def keep_prefix(self, asked: Sequence[Asked]) -> None:
-        """Find what all contexts of a unit begin with; it stays in the prefix cache for all calls that follow."""
+        """Find the shared beginning of a unit's contexts; it stays in the prefix cache for all later calls."""
         rows = [Row(one, self._loaded.max_model_len - 1) for one in asked]
         self._unit = shared_prefix([row.context for row in rows], self._loaded.block_tokens)
 
     def generate(self, asked: Sequence[Asked]) -> list[Generation]:
         """Return a generation for each, in order.
 
-        A context that leaves no room for its ``max_new_tokens`` is cut from the left and says so in ``cut_tokens``. A
-        row for which the model computes no numbers ends with ``error``.
+        A context that leaves no room for its ``max_new_tokens`` is cut from the left, which ``cut_tokens`` records. A
+        row with output that is not a number ends with ``error``.
 
         Raises:
             ModelError: a context is empty, or vLLM cannot compute a batch.
@@ -80,7 +80,7 @@ class Generator:
         self._unit = None
 
     def _run(self, rows: Sequence[Row]) -> None:
-        """Generate until each row is finished; one whose thinking was cut goes on with a further request."""
+        """Generate until every row is finished; a row whose thinking was cut off continues with another request."""
         requests = 0
         while going := [row for row in rows if not row.finish_reason]:
             prompts = [(*row.context, *row.token_ids) for row in going]
@@ -101,7 +101,7 @@ class Generator:
         return how | sampling_parameters(self._loaded, row.sampling, row.seed, requests)
 
     def _most_tokens(self, row: Row) -> int:
-        """New tokens of the row's next request: until its thinking may be cut, or all that are left."""
+        """Maximum new tokens of the row's next request: up to the thinking limit, or all that are left."""
         left = row.max_new_tokens - len(row.token_ids)
         limit = row.thinking_limit
         if limit and not (row.thinking and row.thinking.is_over):
@@ -109,10 +109,10 @@ class Generator:
         return left
 
     def _take(self, row: Row, output: Any) -> None:
-        """Take the tokens of a request until something else stands in the reply, or it ends."""
+        """Add a request's tokens to the row, until the row ends or has a different token than the request."""
         for token, entries in zip(output.token_ids, output.logprobs, strict=True):
             if not math.isfinite(entries[token].logprob):
-                row.fail(f"the model computes values that are not numbers, after {len(row.token_ids)} new tokens")
+                row.fail(f"the model's output is not a number (NaN or infinite) after {len(row.token_ids)} new tokens")
                 return
             row.append(token, self._loaded.tokenizer, self.end_tokens)
             if row.finish_reason:
@@ -122,13 +122,13 @@ class Generator:
                 return
 
     def _write_cut(self, row: Row) -> None:
-        """Write the tokens that end the thinking; they stand in the place of the model's."""
+        """Write the tokens that end the thinking, in place of the model's."""
         while not row.finish_reason and row.thinking and row.thinking.is_cutting:
             row.append(0, self._loaded.tokenizer, self.end_tokens)
 
 
 def sampling_parameters(loaded: LoadedModel, sampling: Sampling, seed: int, requests: int) -> dict[str, Any]:
-    """The parameters with which vLLM chooses tokens; ``requests`` others had the same seed before this one."""
+    """Return vLLM's sampling parameters; ``requests`` is how many requests had the same seed before this one."""
     how: dict[str, Any] = {"temperature": sampling.temperature}
     if sampling.temperature > 0:
         how |= {"top_p": sampling.top_p, "seed": (seed + requests * SEED_STEP) % MOST_SEED}
@@ -142,8 +142,8 @@ def measure_speed(
 ) -> list[Speed]:
     """Measure each context length; ``tries`` > 1 takes the median of that many.
 
-    vLLM begins to decode rows while it still reads others. So the prompts are read once for one token, and once for
-    all; the difference is the time of decoding.
+    vLLM starts decoding some rows while it still reads others. So the prompts are run twice, once with one new token
+    and once with all of them; the difference is the decoding time.
     """
     loaded.owner = None
 
@@ -159,7 +159,7 @@ def measure_speed(
 
 
 def _seconds(loaded: LoadedModel, length: int, rows: int, new_tokens: int) -> float:
-    """Seconds of ``rows`` made-up prompts that differ, from an empty cache, greedy, without an end."""
+    """Seconds that ``rows`` different made-up prompts take with an empty cache, greedy, without end tokens."""
     size = loaded.vocabulary
     prompts = [[(row * length + at * 7) % size for at in range(length)] for row in range(rows)]
     how = {"temperature": 0.0, "max_tokens": new_tokens, "min_tokens": new_tokens, "ignore_eos": True}

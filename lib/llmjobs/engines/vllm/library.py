@@ -1,6 +1,6 @@
-"""The package vllm, imported when it is used: its log kept out of the terminal, its engine in this process.
+"""Import the package vllm when it is needed, keep its log out of the terminal, and run its engine in this process.
 
-``describe`` runs inside vLLM's worker, which may be another process, and reads from the layers what was loaded.
+``describe`` runs inside vLLM's worker, which may be another process, and reads off the layers what was loaded.
 """
 
 import contextlib
@@ -30,20 +30,20 @@ SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
 }
-"""Set where the user has not set them: the engine runs in this process, which makes the order of requests the same each
-time; threads are ours; vLLM's own log is not set up; no usage statistics are sent."""
+"""Defaults that the user can override: the engine runs in this process, so the order of requests is always the same;
+llmjobs sets the threads; vLLM does not configure logging; no usage statistics are sent."""
 KEPT_LINES = 200
 
 
 class _Lines(logging.Handler):
-    """The last lines that vLLM logged, for the reason of an error."""
+    """Keeps the last lines that vLLM logged, which may contain the reason for an error."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.lines: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(Exception):  # a line that cannot be formatted is no reason to stop
+        with contextlib.suppress(Exception):  # a line that cannot be formatted must not stop the run
             line = printable(record.getMessage())
             self.lines.append((record.levelno, line))
             log.debug("vLLM: %s", line)
@@ -54,7 +54,7 @@ LINES = _Lines()
 
 @cache
 def library() -> Any:
-    """Return the module ``vllm``; imported once.
+    """Return the module ``vllm``, imported once.
 
     Raises:
         MissingPackageError: it is not installed, or cannot be imported here.
@@ -72,18 +72,18 @@ def library() -> Any:
             return import_module("vllm")
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise MissingPackageError(
-            f"vllm is installed, but cannot be imported ({plain_reason(error)}); it needs exactly the torch that it "
-            f"was built with: {INSTALL}"
+            f"vllm is installed, but cannot be imported ({plain_reason(error)}); it needs exactly the torch version "
+            f"that it was built with: {INSTALL}"
         ) from None
 
 
 def is_installed() -> bool:
-    """Whether the package is there; nothing is imported."""
+    """Whether the package is installed; nothing is imported."""
     return find_spec("vllm") is not None
 
 
 def platform() -> str:
-    """Type of the device that the installed build computes on: ``cpu``, ``cuda``.
+    """Type of the device that the installed build runs on: ``cpu`` or ``cuda``.
 
     Raises:
         MissingPackageError: vllm is not installed.
@@ -96,7 +96,7 @@ def platform() -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what vLLM's libraries write to the standard output and error out of the terminal; it is logged instead."""
+    """Log what vLLM's libraries write to standard output and error, instead of showing it in the terminal."""
     sys.stdout.flush()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as taken, contextlib.ExitStack() as stack:
@@ -119,7 +119,7 @@ def quiet() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of vLLM is about: its own text, or the error that it logged before."""
+    """The reason for an error of vLLM: its own text, or the error that vLLM logged before it."""
     said = plain_reason(error)
     logged = [line for level, line in LINES.lines if level >= logging.ERROR]
     if logged and ("initialization failed" in said or "See root cause" in said or "See stack trace" in said):
@@ -129,7 +129,7 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def one_line(who: str, what: str, remedy: str) -> Iterator[None]:
-    """Turn what vLLM raises into one line with a remedy.
+    """Turn an exception of vLLM into one line with a remedy.
 
     Raises:
         ModelError: that line.
@@ -147,7 +147,7 @@ def one_line(who: str, what: str, remedy: str) -> Iterator[None]:
 
 
 def describe(worker: Any) -> dict[str, Any]:
-    """Architecture, device, number format, kinds of layers and attention of a loaded worker, as plain values."""
+    """Architecture, device, number format, kinds of layers, and attention of a loaded worker, as plain values."""
     runner = worker.model_runner
     model = worker.get_model()
     floats: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Load a model with vLLM, and read off what was loaded."""
+"""Load a model with vLLM, and read its effective properties."""
 
 import contextlib
 import logging
@@ -35,10 +35,10 @@ from llmjobs.quantization.stored import stored_as
 
 log = logging.getLogger(__name__)
 CPU_BLOCK_TOKENS = 32
-"""Tokens of a block of keys and values on a CPU, the smallest that its kernels like: whole blocks are shared only."""
+"""Tokens per block of keys and values on a CPU: as few as its kernels like, as only complete blocks are shared."""
 CPU_CACHE_TOKENS = 32768
 SHARE_OF_FREE_MEMORY = 0.5
-"""Of the memory that is free beside the weights, at most so much is for keys and values on a CPU."""
+"""On a CPU, the maximum share of the memory left after the weights that keys and values may use."""
 LEAST_CACHE_BYTES = 256 << 20
 NO_DYNAMO = "TORCHDYNAMO_DISABLE"
 SMALLER = "write a smaller max_model_len, or use a smaller model"
@@ -46,7 +46,7 @@ SMALLER = "write a smaller max_model_len, or use a smaller model"
 
 @dataclass
 class LoadedModel:
-    """A model inside vLLM: its engine, its tokenizer, and what they really are."""
+    """A model loaded by vLLM: its engine, its tokenizer, and their effective properties."""
 
     spec: ModelSpec
     llm: Any
@@ -58,17 +58,17 @@ class LoadedModel:
     end_tokens: frozenset[int]
     repetition_penalty: float
     owner: object = None
-    """Whose keys and values the prefix cache holds."""
+    """The object whose keys and values are in the prefix cache."""
     _requests: int = field(default=0, repr=False)
 
     @property
     def device_name(self) -> str | None:
-        """The GPU's own name."""
+        """Name of the GPU; None on a CPU."""
         return torch.cuda.get_device_name(0) if self.description.device == "cuda" else None
 
     @property
     def block_tokens(self) -> int:
-        """Tokens of a block of keys and values."""
+        """Tokens per block of keys and values."""
         return int(self.llm.llm_engine.vllm_config.cache_config.block_size)
 
     @property
@@ -77,10 +77,10 @@ class LoadedModel:
         return frozenset(import_module("vllm").SamplingParams.__struct_fields__)
 
     def run(self, prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Run requests to their end, in one go; returns vLLM's outputs in order.
+        """Run all requests to completion; return vLLM's outputs in order.
 
         Raises:
-            ModelError: vLLM refuses a request, or has no memory.
+            ModelError: vLLM refuses a request, or is out of memory.
 
         """
         vllm = library()
@@ -94,7 +94,7 @@ class LoadedModel:
                 raise
 
     def _drop_requests(self) -> None:
-        """Take out of vLLM what an error or an interrupt left in it, so that the next call begins afresh."""
+        """Remove requests that an error or an interrupt left in vLLM, so that they do not affect the next call."""
         with contextlib.suppress(Exception):
             engine = self.llm.llm_engine
             engine.abort_request(list(engine.output_processor.request_states), internal=True)
@@ -102,7 +102,7 @@ class LoadedModel:
                 engine.step()
 
     def new_request(self) -> str:
-        """A name that no other request has."""
+        """A unique name for a request."""
         self._requests += 1
         return f"llmjobs-{self._requests}"
 
@@ -117,11 +117,11 @@ class LoadedModel:
 
 
 def load(spec: ModelSpec, threads: int | str, warn: Callable[[str], None] = log.warning) -> LoadedModel:
-    """Load ``spec`` as it says.
+    """Load the model that ``spec`` describes.
 
     Raises:
         MissingPackageError: vllm is not installed.
-        ModelError: not found, no access, no memory, vLLM cannot run it here, or not what was asked for once loaded.
+        ModelError: not found, no access, no memory, vLLM cannot run it, or the loaded model differs from the request.
 
     """
     if spec.quantization != "none":  # a cell of the matrix asks for it
@@ -189,7 +189,7 @@ def load(spec: ModelSpec, threads: int | str, warn: Callable[[str], None] = log.
 
 @contextlib.contextmanager
 def _own_settings() -> Iterator[None]:
-    """Keep random numbers and torch's own functions as they are: vLLM seeds and replaces them."""
+    """Restore random numbers and torch's own functions afterwards, because vLLM seeds and replaces them."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     replaced = torch.set_num_threads
     try:
@@ -202,10 +202,10 @@ def _own_settings() -> Iterator[None]:
 
 
 def checked_device(spec: ModelSpec) -> str:
-    """The device that the installed build computes on.
+    """The device that the installed build runs on.
 
     Raises:
-        ModelError: the manifest asks for another, or there is none.
+        ModelError: the manifest asks for another device, or there is none.
 
     """
     device = platform()
@@ -228,10 +228,10 @@ def checked_device(spec: ModelSpec) -> str:
 
 
 def check_runs(spec: ModelSpec, config: Any, stored: str | None) -> None:
-    """Refuse, before anything is fetched, what the installed vLLM cannot run.
+    """Refuse a model that the installed vLLM cannot run, before anything is fetched.
 
     Raises:
-        ModelError: an architecture or a quantization method that it does not know.
+        ModelError: vLLM does not know the architecture or the quantization method.
 
     """
     with quiet():
@@ -252,7 +252,7 @@ def check_runs(spec: ModelSpec, config: Any, stored: str | None) -> None:
 
 
 def _has_transformers_class(names: Sequence[str]) -> bool:
-    """Whether transformers has the class, which vLLM may then run through it."""
+    """Whether transformers has the class; vLLM may then be able to run it through transformers."""
     import transformers
 
     return any(hasattr(transformers, name) for name in names)
@@ -272,16 +272,16 @@ def _length(spec: ModelSpec, config: Any) -> int:
         return made_for
     if spec.max_model_len > made_for:
         raise ModelError(
-            f"{spec.name}: max_model_len is {spec.max_model_len:,}, but the model reads {made_for:,} tokens"
+            f"{spec.name}: max_model_len is {spec.max_model_len:,}, but the model reads at most {made_for:,} tokens"
         )
     return spec.max_model_len
 
 
 def _try(loaded: LoadedModel, remedy: str) -> None:
-    """Compute a few tokens: vLLM finds out only then that it has no kernel for a model's shape.
+    """Compute a few tokens, because only then does vLLM notice that it has no kernel for a model's shape.
 
     Raises:
-        ModelError: it cannot.
+        ModelError: vLLM cannot run the model.
 
     """
     how = {"temperature": 0.0, "max_tokens": min(2, loaded.max_model_len - 1), "ignore_eos": True, "detokenize": False}
@@ -292,7 +292,7 @@ def _try(loaded: LoadedModel, remedy: str) -> None:
 
 
 def _shapes(spec: ModelSpec, config: Any, dtype: torch.dtype) -> Shapes | None:
-    """Sizes from the config; None for a model that vLLM knows and transformers does not."""
+    """Sizes from the config; None for a model that only vLLM knows."""
     try:
         return model_shapes(config, on_meta(config, dtype, spec.trust_remote_code), dtype, "none")
     except ModelError:
@@ -303,10 +303,10 @@ def _shapes(spec: ModelSpec, config: Any, dtype: torch.dtype) -> Shapes | None:
 
 
 def _cpu_cache_bytes(spec: ModelSpec, shapes: Shapes | None, length: int) -> int:
-    """Memory for keys and values on a CPU: enough for one longest input, more where there is room.
+    """Memory for keys and values on a CPU: enough for one input of maximum length, more if there is room.
 
     Raises:
-        ModelError: not even one longest input fits.
+        ModelError: not even one input of maximum length fits.
 
     """
     if shapes is None or not shapes.cache_token_bytes:
@@ -367,7 +367,7 @@ def _loaded(
 def _weight_bytes(
     folder: Path, workers: Sequence[Mapping[str, Any]], shapes: Shapes | None, quantization: str | None
 ) -> int:
-    """Bytes of the weights; where the CPU's kernels packed them away, as the config or the files have it."""
+    """Bytes of the weights; if the CPU's kernels have packed them, as computed from the config or the files."""
     if not any(one["packed"] for one in workers):
         return sum(int(one["bytes"]) for one in workers)
     if shapes and not quantization:
@@ -376,14 +376,14 @@ def _weight_bytes(
 
 
 def _quantization(settings: Any, methods: Mapping[str, int]) -> str | None:
-    """The method whose layers were made; None where all are plain."""
+    """The quantization method of the loaded layers; None if none of them is quantized."""
     if settings.quant_config is None or all(name.startswith("Unquantized") for name in methods):
         return None
     return str(settings.quant_config.get_name())
 
 
 def _check(spec: ModelSpec, found: Mapping[str, Any], quantization: str | None) -> None:
-    """Refuse a model that is not what its manifest says."""
+    """Refuse a loaded model that differs from the manifest's request."""
     asked: dict[str, str] = {} if spec.device == "auto" else {"device": spec.device}
     if spec.dtype != "auto" and not quantization:
         asked["dtype"] = spec.dtype
@@ -396,7 +396,7 @@ def _check(spec: ModelSpec, found: Mapping[str, Any], quantization: str | None) 
 
 
 def _generation(folder: Path, tokenizer: Any) -> tuple[frozenset[int], float]:
-    """Tokens that end a text, and the repetition penalty, from the checkpoint's generation config."""
+    """The end tokens and the repetition penalty from the checkpoint's generation config."""
     from transformers import GenerationConfig
 
     try:

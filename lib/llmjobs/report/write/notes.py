@@ -12,7 +12,7 @@ PATTERNED = "Are the mistakes patterned or random?"
 SAME = "Do the models miss the same questions?"
 HISTORY = "What do context and history change?"
 MACHINES = "Colab against laptop: what does the machine change?"
-QUALITY = "How good are the answers as a judge rates them?"
+QUALITY = "How good are the answers, according to a judge?"
 
 MISSING = {
     TIMINGS: "No times are recorded in these results. `llmjobs eval` and `llmjobs matrix` record them.",
