@@ -183,7 +183,7 @@ def test_an_adapter_that_does_not_fit_is_one_line(made: tuple[Path, Path, torch.
     (cut / "adapter_model.safetensors").write_bytes(whole[:-100])
     for base, adapter, said in (
         (narrow, lora, "is 4, 128 in the adapter and 4, 64 in the model"),
-        (short, lora, "holds 6 weights for layers that the model does not have"),
+        (short, lora, "has 6 weights for layers that the model does not have"),
         (short, cut, "is cut short or not a safetensors file"),
     ):
         with pytest.raises(ModelError) as caught:

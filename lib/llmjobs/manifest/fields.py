@@ -154,7 +154,7 @@ def _address(value: str) -> str:
 
 def _variable(value: str) -> str:
     if not _VARIABLE.fullmatch(value) or value.startswith(("hf_", "sk_", "sk-")):
-        raise ValueError("must be the name of the environment variable that holds the key, not the key")
+        raise ValueError("must be the name of the environment variable that contains the key, not the key itself")
     return value
 
 

@@ -219,7 +219,7 @@ def _imported_agent(file: str, name: str, questions: list[Question]) -> AgentTas
     path = Path(file)
     found = read_answers(path)
     if len(found.models) > 1:
-        raise DataError(f"{path}: holds answers of {len(found.models)} models; keep one per file")
+        raise DataError(f"{path}: contains answers of {len(found.models)} models; keep one model per file")
     wanted = {question.id for question in questions}
     answers = {answer.question_id: answer for answer in found.answers if answer.question_id in wanted}
     if not answers:

@@ -103,7 +103,7 @@ def _with_label_notes(study: Study, folder: Path) -> Study:
     why = (
         "they are about other questions or subjects"
         if has_texts
-        else "questions are found by their text, which these results do not hold; add it with --questions FOLDER"
+        else "questions are found by their text, which these results do not contain; add it with --questions FOLDER"
     )
     return replace(study, notices=(*study.notices, Notice(f"--label-notes {folder}", f"cover no question: {why}")))
 

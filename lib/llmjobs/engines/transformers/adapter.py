@@ -103,7 +103,7 @@ def _check_weights(who: str, held: dict[str, tuple[int, ...]], loaded: dict[str,
     lost, made_up = sorted(held.keys() - loaded.keys()), sorted(loaded.keys() - held.keys())
     if lost:
         raise ModelError(
-            f"{who} holds {len(lost)} weights for layers that the model does not have ({_listed(lost)}); use the base "
+            f"{who} has {len(lost)} weights for layers that the model does not have ({_listed(lost)}); use the base "
             "model that it was trained on"
         )
     if made_up:

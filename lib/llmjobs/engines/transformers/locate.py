@@ -117,13 +117,13 @@ def _not_a_model(text: str, path: Path) -> str | None:
 
 FILES = {
     ".gguf": "transformers does not run GGUF files; remove engine: transformers, so that llama.cpp runs it",
-    ".safetensors": "a model is a folder: name the folder that holds it with its config.json",
-    ".bin": "a model is a folder: name the folder that holds it with its config.json",
+    ".safetensors": "a model is a folder: name the folder that contains it and its config.json",
+    ".bin": "a model is a folder: name the folder that contains it and its config.json",
     ".pt": "a model is a folder: name the folder that save_pretrained wrote",
     ".pth": "a model is a folder: name the folder that save_pretrained wrote",
     ".ckpt": "a model is a folder: name the folder that save_pretrained wrote",
     ".onnx": "ONNX is not supported; name the model that it was made from (OWNER/NAME)",
-    ".json": "a model is a folder: name the folder that holds it",
+    ".json": "a model is a folder: name the folder that contains it",
     ".zip": "archives are not unpacked: unpack it and name the folder",
     ".gz": "archives are not unpacked: unpack it and name the folder",
     ".tar": "archives are not unpacked: unpack it and name the folder",

@@ -132,7 +132,7 @@ def _adapters(entries: Sequence[Entry]) -> list[Block]:
         details = entry.info.details
         if adapter := details.get("adapter"):
             revision = str(details.get("adapter_revision") or "").removeprefix("sha256:")[:10]
-            merged = {True: "merged", False: "beside the weights"}.get(details.get("adapter_merged"), DASH)  # type: ignore[arg-type]
+            merged = {True: "merged", False: "not merged"}.get(details.get("adapter_merged"), DASH)  # type: ignore[arg-type]
             rows.append([entry.label, str(adapter), revision or DASH, merged])
     columns = [
         Column("Label", "left", 1),

@@ -514,7 +514,7 @@ def _verdict(found: Overlap) -> str:
     pairs = len(found.pairs)
     shared = sum(pair.p_holm < 0.05 for pair in found.pairs)
     verb = "shares" if shared == 1 else "share"
-    many = f"{count(shared)} of {count(pairs)} pairs of models {verb} more mistakes than independence gives (Holm)"
+    many = f"{count(shared)} of {count(pairs)} pairs of models {verb} more mistakes than independence would give (Holm)"
     if sure:
         return f"The models find {hard}; {many}."
     return f"Over all models, this shows no shared mistakes beyond chance ({p}); {many}."
