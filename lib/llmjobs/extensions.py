@@ -1,6 +1,6 @@
 """The jobs and context strategies by name, with the code behind each. A new one is one entry here.
 
-Benchmarks have a table of their own (:mod:`llmjobs.benchmarks.registry`), and so have the chapters of the report
+Benchmarks have a separate table (:mod:`llmjobs.benchmarks.registry`), and so do the chapters of the report
 (:data:`llmjobs.make_report.ORDER`). Nothing is imported before it is used, so that ``--help`` stays quick.
 """
 

@@ -61,8 +61,8 @@ class LocalBackend:
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> AnswerStream:
         """Generate until an end token, a stop text or the maximum length.
 
-        Where the sampling has tokens for thinking, the thinking is ended when it has used them up, and the answer has
-        its own. Otherwise both share one limit.
+        If the sampling has tokens for thinking, the thinking is ended when it has used them up, and the answer has its
+        own limit. Otherwise both share one limit.
         """
         ids = self.prompt.encode(tuple(messages))
         form = self.prompt.format

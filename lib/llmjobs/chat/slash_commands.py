@@ -56,7 +56,7 @@ class ChatState:
 def _help(chat: ChatState, _: str) -> str:
     rows = [(f"/{name} {slash.takes}".rstrip(), slash.does) for name, slash in COMMANDS.items()]
     width = max(len(left) for left, _ in rows)
-    keys = "Ctrl-C stops an answer, twice leaves. A line that begins with // is sent with one /."
+    keys = "Ctrl-C stops an answer; press it twice to quit. To send a message that begins with /, type // instead."
     return "\n".join([*(f"{left.ljust(width)}  {right}" for left, right in rows), keys])
 
 

@@ -28,7 +28,7 @@ class CallJournal:
         self.known: dict[str, Call] = {}
         end = 0
         if path.exists():
-            for _, end, call in read_lines(path, allow_torn=True):  # noqa: B007 - the last end is where to go on
+            for _, end, call in read_lines(path, allow_torn=True):  # noqa: B007 - resume at the last end
                 self._know(str(call["key"]), call)
         self._journal = Journal(path, end)
         self._lock = threading.Lock()
