@@ -44,7 +44,7 @@ def test_models_that_were_not_asked_the_same_are_named_on_the_first_page(tmp_pat
     told = json.loads((tmp_path / "r/study/summary.json").read_text())["eval"]["models"][1]["benchmarks"][0]
     fewer = told["changed_prompts"]["fewer_shots"]
     notes = (tmp_path / "r/study/notes.md").read_text()
-    assert f"the models did not get the same prompts (short: 2 shots, 1 fitted on {fewer} questions)" in notes
+    assert f"the models did not get the same prompts (short: 2 shots, only 1 fitted on {fewer} questions)" in notes
 
 
 def test_runs_with_other_dates_are_told_apart(tmp_path):
@@ -62,8 +62,8 @@ def test_counts_add_up():
     first = count_changed([{"num_fewshot": 5}, {"num_fewshot": 3}, {"num_fewshot": 0, "truncated": True}], 5)
     second = count_changed([{"num_fewshot": 4, "joined": True}], 5)
     assert str(first + second) == (
-        "5 shots, 0 to 4 fitted on 3 questions; the beginning of the prompt was cut off on 1 question; the tokenizer"
-        " joins prompt and answer on 1 question, scored from the last common token"
+        "5 shots, only 0 to 4 fitted on 3 questions; the beginning of the prompt was cut off on 1 question; the"
+        " tokenizer joins prompt and answer on 1 question, scored from the last common token"
     )
     assert ChangedPrompts.from_record((first + second).to_record()) == first + second
     assert not str(count_changed([{"num_fewshot": 5}], 5))
