@@ -11,6 +11,7 @@ The model is a seeded random Llama of about 125 M (``--shape``). Each file is ti
 and beside it, on the same file with the same threads and without any code of llmjobs:
 
     naive            reset, the whole prompt, one option at a time, as clients of llama.cpp do
+    evalution        Evalution's llama.cpp engine, if that package is installed (0.0.17 needs no GPU)
     own              ``llama_decode`` of one batch of prompts, then of one token a row, as llama-batched-bench does
 
 The last line is JSON.
@@ -23,6 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,10 @@ def bare(path: Path, units: dict[str, list[Doc]], asked: argparse.Namespace) -> 
         count = asked.naive if unit == "5-shot" else 4 * asked.naive
         line[f"{unit} naive questions/s"], line[f"{unit} naive difference"] = naive(alone, docs[:count])
     alone.close()
+    if find_spec("evalution"):
+        for unit, docs in units.items():
+            count = asked.naive if unit == "5-shot" else 4 * asked.naive
+            line[f"{unit} evalution questions/s"] = evalution(path, docs[:count], longest + 1, asked.threads)
     for rows in (1, ROWS):
         together = Bare(path, asked.threads, PROMPT + rows * NEW, rows)
         line[f"own prefill {rows}"], line[f"own decode {rows}"] = own_rates(together, rows)
@@ -226,6 +232,24 @@ def naive(context: Bare, docs: list[Doc]) -> tuple[float, list[list[float]]]:
             scores.append(float(sum(row[token] for row, token in zip(logits, one.continuation, strict=True))))
         found.append(scores)
     return round(len(docs) / (time.monotonic() - began), 4), found
+
+
+def evalution(path: Path, docs: list[Doc], context: int, threads: int) -> float:
+    """Questions per second of Evalution's llama.cpp engine, given the same tokens; loading is not counted."""
+    from evalution.config import Model  # type: ignore[import-not-found]
+    from evalution.engines.base import LoglikelihoodRequest  # type: ignore[import-not-found]
+    from evalution.engines.llama_cpp_engine import LlamaCpp  # type: ignore[import-not-found]
+
+    config = LlamaCpp(device="cpu", n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=True)
+    session = config.build(Model(path=str(path)))
+    requests = [
+        LoglikelihoodRequest(context_input_ids=list(one.context), continuation_input_ids=list(one.continuation))
+        for doc in docs
+        for one in doc
+    ]
+    seconds = timed(lambda: session.loglikelihood(requests))
+    session.close()
+    return round(len(docs) / seconds, 4)
 
 
 def own_rates(context: Bare, rows: int) -> tuple[float, float]:
@@ -283,6 +307,8 @@ def show(line: dict[str, Any]) -> None:
         text = f"  {unit}: {line[f'{unit} questions/s']:.2f} questions/s"
         if f"{unit} ratio" in line:
             text += f", naive {line[f'{unit} naive questions/s']:.2f}: {line[f'{unit} ratio']:.1f} times as fast"
+        if theirs := line.get(f"{unit} evalution questions/s"):
+            text += f", Evalution {theirs:.2f}: {line[f'{unit} questions/s'] / theirs:.1f} times as fast"
         print(text)
     for rows in (1, ROWS):
         for what in ("prefill", "decode"):
