@@ -72,6 +72,14 @@ def shared_cases() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def not_the_users_cache(tmp_path_factory) -> Iterator[None]:
+    """What fixtures of a module find out about a model is not that of earlier runs on this machine either."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LLMJOBS_CACHE", str(tmp_path_factory.mktemp("cache_of_modules")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cache_folders(tmp_path_factory) -> Iterator[Path]:
     """Names of folders, one per test; pytest's own numbering would look at all earlier ones."""
