@@ -373,10 +373,15 @@ def _recorded(a: Entry, b: Entry) -> list[str]:
         ("dtype", a.info.dtype, b.info.dtype),
         ("revision", a.info.revision, b.info.revision),
         *zip(("thinking", "date in the prompts"), a.info.prompts, b.info.prompts, strict=True),
-        *((said, a.info.detail(name), b.info.detail(name)) for name, said in LOADED_AS.items()),
+        *((LOADED_AS[name], a.info.detail(name), b.info.detail(name)) for name in _comparable(a, b)),
         ("machine", str(a.machine.get("cpu") or ""), str(b.machine.get("cpu") or "")),
     ]
     return [f"{name} ({x or 'not recorded'}, {y or 'not recorded'})" for name, x, y in fields if x != y]
+
+
+def _comparable(a: Entry, b: Entry) -> Sequence[str]:
+    """The details that both engines have: another engine has other settings."""
+    return list(LOADED_AS) if a.info.engine == b.info.engine else ["engine"]
 
 
 def _settings(measures: Measures, benchmark: Benchmark, pairs: Sequence[Pair]) -> list[Finding]:
