@@ -13,6 +13,7 @@ LONGEST = (
     "tests/prepare/test_plan_shipped.py",
     "tests/cluster/",
     "tests/container/test_image.py",
+    "tests/matrix/test_matrix_slow.py",
     "tests/packaging/",
     "tests/crash/test_job_boundaries.py",
 )

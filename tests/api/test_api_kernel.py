@@ -51,6 +51,7 @@ def kernel(tmp_path: Path) -> Iterator[Kernel]:
     started.close()
 
 
+@pytest.mark.slow
 def test_the_stop_button_leaves_a_run_that_goes_on(kernel, tmp_path):
     whole = llmjobs.run(STUDY, results=tmp_path / "whole", overrides=OVERRIDES, report=False)
     kernel.run(

@@ -123,6 +123,7 @@ def test_another_model_and_a_second_process_are_refused(fake, tmp_path):
         ChatStore.resume(tmp_path, "empty")
 
 
+@pytest.mark.slow
 def test_killed_with_sigkill_the_rest_is_what_it_would_have_been(tiny, tmp_path, monkeypatch, capsys):
     options = ["chat", str(tiny), "--temperature", "1", "--max-new-tokens", "8", "--results"]
 

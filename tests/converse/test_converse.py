@@ -160,6 +160,7 @@ def test_a_window_that_is_too_short_loses_just_what_fell_out(study, tmp_path, re
     assert at["window"][16]["acc"] < at["full"][16]["acc"]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_after_kills(study, tmp_path):
     manifest = study(strategies=["full", "window", "summary"], conversations=4)
     run(manifest, "--results", tmp_path / "unbroken")

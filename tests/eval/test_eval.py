@@ -176,6 +176,7 @@ def size_of(results: Path) -> int:
     return sum(map(len, records_of(results).values()))
 
 
+@pytest.mark.slow
 def test_the_same_bytes_after_kills(study, tmp_path):
     manifest = study(benchmark={"num_fewshot": 5})
     run("eval", manifest, "--results", tmp_path / "unbroken")

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from extended_copy import ExtendedCopy
 
+pytestmark = pytest.mark.slow
+
 MODEL = {"id": "llmjobs/demo-base", "name": "tiny", "dtype": "float32"}
 
 

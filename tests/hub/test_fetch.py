@@ -110,6 +110,7 @@ def environment(world: World) -> Iterator[dict[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_the_command_shows_no_token_anywhere(world: World, environment: dict[str, str], tmp_path: Path) -> None:
     manifest = tmp_path / "study.yaml"
     manifest.write_text(

@@ -171,6 +171,7 @@ def test_what_was_measured_is_kept(manifest, monkeypatch, capsys):
     assert len(measured) == 2
 
 
+@pytest.mark.slow
 def test_measuring_a_slow_model_ends_in_time(manifest, tmp_path, monkeypatch, capsys):
     """A model whose layers take their time with each token, as bfloat16 does on an old processor."""
     slow = tmp_path / "sitecustomize.py"
