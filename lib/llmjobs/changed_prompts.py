@@ -41,7 +41,7 @@ class ChangedPrompts:
                 f"the tokenizer joins prompt and answer on {_questions(self.joined)}, scored from the last common token"
             )
         if self.thinking_cut:
-            parts.append(f"the thinking reached its limit and was cut off on {_questions(self.thinking_cut)}")
+            parts.append(thinking_cut_text(self.thinking_cut, "question"))
         return "; ".join(parts)
 
     def __add__(self, other: "ChangedPrompts") -> "ChangedPrompts":
@@ -94,3 +94,13 @@ def count_changed(records: Iterable[Mapping[str, Any]], num_fewshot: int) -> Cha
 
 def _questions(count: int) -> str:
     return plural(count, "question")
+
+
+def thinking_cut(count: int) -> dict[str, int]:
+    """The key of a summary with the number of answers whose thinking was cut off; empty if there is none."""
+    return {"thinking_cut": count} if count else {}
+
+
+def thinking_cut_text(count: int, what: str = "answer") -> str:
+    """Say how many answers (or ``what``) were written after their thinking had been cut off."""
+    return f"the thinking reached its limit and was cut off on {plural(count, what)}"

@@ -184,6 +184,7 @@ class Judgment(TypedDict):
     new_tokens: NotRequired[int]
     tokens_counted: NotRequired[str]
     thinking: NotRequired[list[str | None]]
+    thinking_cut: NotRequired[bool]
     error: NotRequired[str]
     final: NotRequired[bool]
     first: NotRequired[str]

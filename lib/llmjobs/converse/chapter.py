@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
+from llmjobs.changed_prompts import thinking_cut_text
 from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
@@ -177,9 +178,11 @@ def _table(group: Values) -> Table:
             *(f"{memory[key] / turns:,.0f}" if turns else DASH for key in ("tokens_sent", "tokens_dropped")),
             count(memory["tokens_side"]), seconds(memory["ttft_s"]), seconds(memory["real_s"]),
         ])  # fmt: skip
+    cut = [(_name(memory), memory["thinking_cut"]) for memory in group["memories"] if memory.get("thinking_cut")]
     note = (
         "Sent, dropped: tokens. Summaries: total tokens used to write them. First token, turn: median seconds from the "
         "question to the first token of the answer and to its end."
+        + "".join(f" {name}: {thinking_cut_text(number)}." for name, number in cut)
     )
     return Table("Each memory on the same questions", columns, rows, note=note)
 

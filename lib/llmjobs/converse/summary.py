@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmjobs.calls.spending import Spending, spending_lines
+from llmjobs.changed_prompts import thinking_cut, thinking_cut_text
 from llmjobs.converse.tasks import ConverseTask
 from llmjobs.errors import printable
 from llmjobs.eval.summary import failed_lines
@@ -84,6 +85,7 @@ def _memory(task: ConverseTask, records: Sequence[TurnRecord], timings: Sequence
         "tokens_dropped": sum(record["tokens_dropped"] for record in answered),
         "tokens_side": sum(record["tokens_side"] for record in answered),
         "tokens_new": sum(record["tokens_new"] for record in answered),
+        **thinking_cut(sum(record.get("thinking_cut") is True for record in records)),
         "ttft_s": _median(turn["ttft_s"] for turn in timings),
         "real_s": _median(turn["real_s"] for turn in timings),
         "by_distance": _by(asked, lambda record: record["distance"], "distance"),
@@ -185,6 +187,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         if pair := group["history"]:
             lines.append(_sentence(pair))
         lines += [_error_line(group, memory) for memory in group["memories"] if memory["errors"]]
+        lines += [_cut_line(group, memory) for memory in group["memories"] if memory.get("thinking_cut")]
         lines.append("")
     lines += spending_lines(summary.get("spending"))
     lines += failed_lines(summary["units_failed"])
@@ -198,9 +201,17 @@ def _name(memory: Mapping[str, Any]) -> str:
 
 
 def _error_line(group: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
-    limit = f" {memory['context']}" if memory["context"] else ""
     count = plural(memory["errors"], "turn")
-    return f"{group['model']}, {_name(memory)}{limit}: {count} ended in an error: {printable(memory['first_error'])}"
+    return f"{_whose(group, memory)}: {count} ended in an error: {printable(memory['first_error'])}"
+
+
+def _cut_line(group: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+    return f"{_whose(group, memory)}: {thinking_cut_text(memory['thinking_cut'])}"
+
+
+def _whose(group: Mapping[str, Any], memory: Mapping[str, Any]) -> str:
+    limit = f" {memory['context']}" if memory["context"] else ""
+    return f"{group['model']}, {_name(memory)}{limit}"
 
 
 def _row(memory: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Plot
 
+from llmjobs.changed_prompts import thinking_cut_text
 from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.figure_style import short_names
@@ -43,6 +44,12 @@ def judge_blocks(part: Values) -> list[Block]:
             if weak
             else ""
         )
+        cut = [
+            f"{row['judge']} ({row['mode']}): {thinking_cut_text(row['thinking_cut'], 'judgment')}."
+            for row in part["judges"]
+            if row.get("thinking_cut")
+        ]
+        note = " ".join([note, *cut]).strip()
         blocks.append(Table("Judgments that could be parsed", columns, rows, note=note))
     blocks += [*_agreement(part["agreement"]), *_bias(part["bias"]), *_files(part["files"])]
     return blocks if len(blocks) > 1 else []
@@ -310,7 +317,13 @@ def _agents(part: Values) -> Table:
         kind = row["kind"] + ("" if row["history"] else ", no history")
         counts = [count(row[key]) for key in ("answered", "errors", "cut_off")]
         rows.append([row["model"], kind, *counts, tokens, characters])
-    return Table("Agents", columns, rows, note="Cut off: turns that reached the maximum answer length.")
+    cut = [
+        f"{row['model']}: {thinking_cut_text(row['thinking_cut'])}."
+        for row in part["agents"]
+        if row.get("thinking_cut")
+    ]
+    note = " ".join(["Cut off: turns that reached the maximum answer length.", *cut])
+    return Table("Agents", columns, rows, note=note)
 
 
 def _scores(place: int, part: Values) -> list[Block]:

@@ -313,7 +313,8 @@ class AgentJudge:
     def ask(self, text: str) -> JudgeAnswer:
         """Ask, with everything said before."""
         reply = self.agent.ask(text)
-        return JudgeAnswer(reply.text, reply.prompt_tokens, reply.new_tokens, reply.counted, reply.thinking)
+        counts = (reply.prompt_tokens, reply.new_tokens, reply.counted)
+        return JudgeAnswer(reply.text, *counts, thinking=reply.thinking, thinking_cut=reply.thinking_cut)
 
 
 class MTBenchJob:

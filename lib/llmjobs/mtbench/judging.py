@@ -162,6 +162,8 @@ class JudgeAnswer:
     counted: str
     thinking: str | None = None
     """The judge's thinking before the reply; no rating is read from it."""
+    thinking_cut: bool = False
+    """The thinking used up its tokens and was ended."""
 
 
 class JudgeConversation(Protocol):
@@ -268,11 +270,13 @@ class _Found:
     counted: str = "tokenizer"
     error: str | None = None
     is_final: bool = False
+    thinking_cut: bool = False
 
     def take(self, answer: JudgeAnswer) -> None:
         """Add a reply and its tokens, and clear the last error."""
         self.said.append(answer.text)
         self.thought.append(answer.thinking)
+        self.thinking_cut = self.thinking_cut or answer.thinking_cut
         self.tokens = (self.tokens[0] + answer.prompt_tokens, self.tokens[1] + answer.new_tokens)
         self.error, self.counted = None, answer.counted
 
@@ -282,7 +286,9 @@ class _Found:
         head = {"read": value, "judgment": last, "asked": self.asked, "earlier": list(self.said[:-1])}
         counts = {"prompt_tokens": self.tokens[0], "new_tokens": self.tokens[1], "tokens_counted": self.counted}
         error = {"error": self.error, **({"final": True} if self.is_final else {})} if self.error else {}
-        thinking = {"thinking": list(self.thought)} if any(text is not None for text in self.thought) else {}
+        thinking: Record = {"thinking": list(self.thought)} if any(text is not None for text in self.thought) else {}
+        if self.thinking_cut:
+            thinking["thinking_cut"] = True
         return {**head, **counts, "status": status, **thinking, **error}
 
 
