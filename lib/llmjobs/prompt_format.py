@@ -413,6 +413,27 @@ def _behind_last(text: str, messages: Sequence[ChatMessage]) -> str:
     return text.rpartition(last)[2] if last else text
 
 
+def check_has_template(who: str, thinking: Thinking | None, *, has_template: bool) -> None:
+    """Refuse thinking for a model without a chat template.
+
+    Raises:
+        ModelError: names the model and the remedy.
+
+    """
+    if not has_template and thinking not in ("off", 0, None):
+        raise ModelError(f"{who}: thinking: {thinking} needs a chat template, and there is none; remove it")
+
+
+def unused_thinking(chat_template: bool, thinking: Thinking) -> str:
+    """A line on ``thinking`` that has no effect, because prompts are written without a chat template; or nothing."""
+    if chat_template or thinking in ("off", 0):
+        return ""
+    return (
+        f"thinking: {thinking} has no effect without a chat template; add chat_template: true to the model,"
+        " or remove thinking"
+    )
+
+
 def is_template_error(error: Exception) -> bool:
     """Jinja's own errors, without importing it for a tokenizer that has no template."""
     return type(error).__module__.partition(".")[0] == "jinja2"

@@ -19,7 +19,7 @@ from typing import Any
 
 from llmjobs.chat.messages import Message
 from llmjobs.errors import ModelError, printable
-from llmjobs.prompt_format import PromptFormat, Thinking, is_template_error
+from llmjobs.prompt_format import PromptFormat, Thinking, check_has_template, is_template_error
 
 log = logging.getLogger(__name__)
 NAMES = {"user": "User", "assistant": "Assistant"}
@@ -54,8 +54,7 @@ class ChatPrompt:
         )
         if self.form == "plain":
             warn("the model has no chat template: it gets 'User: …' and 'Assistant: …' lines")
-            if not self.format.is_off and thinking is not None:
-                raise ModelError(f"{who}: thinking: {thinking} needs a chat template, and there is none; remove it")
+            check_has_template(who, thinking, has_template=False)
         elif not self.format.takes_system:
             warn("the model's chat template has no system role: the system text is put before the first message")
         self.end_ids, self.stops = self.format.ends if self.form == "template" else (frozenset(), (PLAIN_STOP,))

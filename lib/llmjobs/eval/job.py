@@ -40,7 +40,7 @@ from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, eval_section, make_spending, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.manifest.endpoint_limits import EndpointLimits
-from llmjobs.prompt_format import PromptFormat, ServerFormat
+from llmjobs.prompt_format import PromptFormat, ServerFormat, unused_thinking
 from llmjobs.records import EvalDetails, EvalRecord
 from llmjobs.run_study import run_study
 from llmjobs.work.call_journal import CallJournal, spent_calls
@@ -515,6 +515,8 @@ class EvalModel:
         if self._prompts is not None:
             return
         self._prompts = prompt_format.to_record(system)
+        if unused := unused_thinking(self.spec.chat_template, self.spec.thinking):
+            log.warning("%s: %s", self.spec.name, unused)
         if added := self._prompts.get("template_system"):
             log.warning("%s: its chat template adds to every prompt: %r", self.spec.name, _short(added))
         if self._prompts.get("thinking", "none") != "none":

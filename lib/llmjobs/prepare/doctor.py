@@ -10,6 +10,7 @@ from llmjobs.exit_codes import EXIT_ERROR, EXIT_OK
 from llmjobs.manifest import Manifest
 from llmjobs.prepare import doctor_machine as machine
 from llmjobs.prepare import doctor_network as network
+from llmjobs.prepare import doctor_prompts as prompts
 from llmjobs.prepare.doctor_result import Check, CheckFunction, Checkup, run_check, to_json
 from llmjobs.terminal_text import plural
 
@@ -25,6 +26,7 @@ CHECKS: tuple[CheckFunction, ...] = (
     network.check_network,
     network.check_token,
     network.check_models,
+    prompts.check_prompts,
     network.check_endpoints,
     machine.check_manifest_precisions,
     network.check_data,

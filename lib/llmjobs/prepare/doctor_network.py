@@ -70,7 +70,7 @@ def check_network(checkup: Checkup) -> Iterator[Check]:
     elif checkup.hub_silent == OFFLINE:
         yield Check("hub", "ok", "offline (HF_HUB_OFFLINE is set); only cached files are used")
     else:
-        needed = any(not _cached(model) for model in hub_models)
+        needed = any(not is_cached(model) for model in hub_models)
         line = f"{checkup.hub_silent}; working offline from the cache"
         remedy = "check the network, proxy or firewall; or run 'llmjobs fetch' on another machine and copy the cache"
         yield Check("hub", "failed" if needed else "warning", line, remedy)
@@ -124,7 +124,7 @@ def _local_model(name: str, model: ModelSpec) -> Check:
 def _hub_model(name: str, model: ModelSpec, checkup: Checkup) -> Check:
     if checkup.hub_silent:
         local_path(model)
-        if _cached(model):
+        if is_cached(model):
             locate(model)
             return Check(name, "ok", "completely cached")
         return Check(name, "failed", f"{model.id} is not completely cached and the hub cannot be reached", FETCH)
@@ -170,7 +170,8 @@ def _hub_data(name: str, spec: BenchmarkSpec, checkup: Checkup) -> Check:
     return Check(name, "ok", f"about {size_text(item.missing_bytes)} to download")
 
 
-def _cached(model: ModelSpec) -> bool:
+def is_cached(model: ModelSpec) -> bool:
+    """Whether a model of the hub is complete in the cache."""
     engine = engine_of(model)
     found = cached_snapshot("model", engine.repository(model), model.revision)
     return found is not None and engine.is_cached(model, found.name)

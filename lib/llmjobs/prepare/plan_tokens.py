@@ -130,6 +130,7 @@ class TokenCounter:
     def _path(self, task: Task) -> Path:
         declared = dict(task.unit(0).declared)
         asked = {key: declared[key] for key in declared if not key.endswith("_asked") and key != "seed"}
+        asked["thinking"] = declared["thinking_asked"]  # changes the prompts and the room of a reply
         key: Mapping[str, Any] = {
             "version": VERSION,
             "tokenizer": [self.located.source, self.located.revision],
