@@ -125,15 +125,16 @@ def test_a_kill_and_more_calls_at_once_change_no_byte_and_pay_nothing_twice(tmp_
     assert len(server.requests) <= paid + 12
 
 
-def test_a_failed_call_is_no_answer_and_is_asked_again(tmp_path, server, capsys):
+@pytest.mark.parametrize("status", [500, 400])
+def test_a_failed_call_is_no_answer_and_is_asked_again(tmp_path, server, capsys, status):
     run(study(tmp_path, server.url), tmp_path / "whole")
     path = study(tmp_path, server.url)
-    server.fails = [lambda text: 500 if "What is 20?" in text else None]
+    server.fails = [lambda text: status if "What is 20?" in text else None]
     run(path, tmp_path / "r", expect=3)
     for name in ("letters", "replies"):
         failed = found(tmp_path / "r", name)[20]
         assert (failed["status"], failed["temporary"], failed["correct"]) == ("error", True, None)
-    assert "the server answered 500" in capsys.readouterr().out
+    assert f"the server answered {status}" in capsys.readouterr().out
     server.fails, before = [], len(server.requests)
     run(path, tmp_path / "r")
     assert records(tmp_path / "r") == records(tmp_path / "whole")
@@ -148,6 +149,16 @@ def test_a_server_that_answers_nothing_is_given_up(tmp_path, server, capsys):
     assert "3 questions in a row had no answer" in capsys.readouterr().out
     server.fails = []
     run(path, tmp_path / "r")
+
+
+def test_a_server_that_refuses_every_question_is_asked_all_and_again(tmp_path, server, capsys):
+    server.fails = [lambda text: 400]
+    path = study(tmp_path, server.url, options=("replies",))
+    run(path, tmp_path / "r", expect=3)
+    assert [one["status"] for one in found(tmp_path / "r", "replies")] == ["error"] * QUESTIONS
+    server.fails = []
+    run(path, tmp_path / "r")
+    assert {one["status"] for one in found(tmp_path / "r", "replies")} == {"ok"}
 
 
 def test_a_spending_limit_stops_and_a_raised_one_goes_on(tmp_path, server, capsys):

@@ -38,6 +38,8 @@ class Score:
     is_greedy: bool
     error: str | None = None
     is_temporary: bool = False
+    is_refused: bool = False
+    """A server refused this question; it may still answer others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,6 +244,8 @@ class Generation:
     thinking_cut: bool = False
     thinking: str | None = None
     is_temporary: bool = False
+    is_refused: bool = False
+    """A server refused this question; it may still answer others."""
 
 
 class Generator(Protocol):

@@ -17,7 +17,7 @@ from llmjobs.engines.endpoint.logprobs import (
     tail_of,
     vllm_prompt_tokens,
 )
-from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallError, RefusedCallError, UnavailableError
+from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallError, UnavailableError
 
 AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 Call = Mapping[str, Any]
@@ -170,8 +170,11 @@ FAILED_IN_A_ROW = 3
 
 
 def is_final(error: AnswerError | ContextFullError) -> bool:
-    """Whether another try would end the same way: the prompt does not fit, or the server refuses this question."""
-    return not isinstance(error, CallError) or isinstance(error, RefusedCallError | EmptyCallError)
+    """Whether another try would end the same way: the prompt does not fit, or the answer has no text.
+
+    A refused request is none of these: the server may be set up differently when the next run asks.
+    """
+    return not isinstance(error, CallError) or isinstance(error, EmptyCallError)
 
 
 class FailedInARow:

@@ -7,7 +7,7 @@ from typing import Any
 from llmjobs.calls.client import Lookahead
 from llmjobs.engines.endpoint.ask import Call, Client, FailedInARow, is_final
 from llmjobs.engines.protocol import Asked, Generation
-from llmjobs.errors import AnswerError, ContextFullError, UnavailableError
+from llmjobs.errors import AnswerError, ContextFullError, RefusedCallError, UnavailableError
 from llmjobs.stop_strings import stop_place
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Generator:
         for row in asked:
             place = self._place.get(row)
             reply = self._ahead.result(place) if self._ahead and place is not None else self._reply(row)
-            self._failed.count(reply.error if reply.is_temporary else None)
+            self._failed.count(reply.error if reply.is_temporary and not reply.is_refused else None)
             replies.append(reply)
         return replies
 
@@ -77,7 +77,9 @@ class Generator:
         except UnavailableError:
             raise
         except (AnswerError, ContextFullError) as error:
-            return Generation((), "", "error", None, None, error=str(error), is_temporary=not is_final(error))
+            again, refused = not is_final(error), isinstance(error, RefusedCallError)
+            what = str(error)
+            return Generation((), "", "error", None, None, error=what, is_temporary=again, is_refused=refused)
 
 
 MOST_STOPS = 4

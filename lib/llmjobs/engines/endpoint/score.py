@@ -13,7 +13,7 @@ from llmjobs.engines.endpoint.logprobs import Tail, option_values
 from llmjobs.engines.endpoint.probe import REMEDY, Way, ask_whole, find_way
 from llmjobs.engines.pass_time import Budget
 from llmjobs.engines.protocol import Extent, ProbeResult, Warn
-from llmjobs.errors import AnswerError, ContextFullError, ModelError, UnavailableError
+from llmjobs.errors import AnswerError, ContextFullError, ModelError, RefusedCallError, UnavailableError
 
 log = logging.getLogger(__name__)
 DOCS_A_STEP = 16
@@ -106,7 +106,7 @@ class Scorer:
         found = []
         for doc in plan.batches[at].docs:
             scores = self._ahead.result(doc)
-            self._failed.count(next((one.error for one in scores if one.is_temporary), None))
+            self._failed.count(next((one.error for one in scores if one.is_temporary and not one.is_refused), None))
             found.append(scores)
         return found
 
@@ -126,7 +126,8 @@ class Scorer:
         except UnavailableError:
             raise
         except (AnswerError, ContextFullError) as error:
-            return _without(doc, str(error), is_temporary=not is_final(error))
+            refused = isinstance(error, RefusedCallError)
+            return _without(doc, str(error), is_temporary=not is_final(error), is_refused=refused)
 
     def _by_whole(self, doc: Doc) -> list[Score]:
         tails = []
@@ -167,5 +168,5 @@ def _longer(docs: Sequence[Doc]) -> str | None:
     return None
 
 
-def _without(doc: Doc, error: str, *, is_temporary: bool = False) -> list[Score]:
-    return [Score(math.nan, False, error, is_temporary) for _ in doc]
+def _without(doc: Doc, error: str, *, is_temporary: bool = False, is_refused: bool = False) -> list[Score]:
+    return [Score(math.nan, False, error, is_temporary, is_refused) for _ in doc]
