@@ -14,7 +14,10 @@ from llmjobs.engines.transformers.load import load_model, load_tokenizer
 from llmjobs.errors import ModelError
 from llmjobs.hub.files import MAX_TEXT_BYTES, model_files
 from llmjobs.hub.repositories import RemoteFile, RemoteRepo
+from llmjobs.manifest import Manifest
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.prepare import doctor_network
+from llmjobs.prepare.doctor_result import Checkup
 
 
 @pytest.fixture
@@ -111,9 +114,9 @@ def test_a_pipe_among_the_files_hangs_nothing(folder: Path) -> None:
         ({"hidden_size": 65536, "head_dim": 16}, "parameters, but the weight files contain"),
         ({"intermediate_size": 1 << 22}, "parameters, but the weight files contain"),
         ({"vocab_size": 1 << 25}, "parameters, but the weight files contain"),
-        ({"hidden_size": -5}, "cannot be loaded"),
-        ({"num_attention_heads": 0}, "cannot be loaded"),
-        ({"hidden_size": "many"}, "cannot be loaded"),
+        ({"hidden_size": -5}, "is not the config of a model"),
+        ({"num_attention_heads": 0}, "is not the config of a model"),
+        ({"hidden_size": "many"}, "is not the config of a model"),
         (
             {"model_type": "no-such-type"},
             "the model type 'no-such-type', which the installed transformers does not know",
@@ -186,3 +189,30 @@ def test_a_slow_number_format_is_said_at_the_start(folder: Path, monkeypatch, ca
     monkeypatch.setattr("llmjobs.engines.transformers.device.cpu_computes_bfloat16", lambda: False)
     load_model(ModelSpec(id=str(folder), device="cpu", dtype="bfloat16")).close()
     assert "has no bfloat16 instructions" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("vocab_size", "many", "config.json is not the config of a model (Validation error for field 'vocab_size'"),
+        ("num_attention_heads", 0, "config.json is not the config of a model ("),
+        ("quantization_config", {}, "has a quantization_config in its config.json that names no method"),
+        ("quantization_config", "gptq", "has a quantization_config in its config.json that names no method"),
+    ],
+)
+def test_a_config_that_transformers_refuses_is_named_before_anything_is_loaded(folder, key, value, said) -> None:
+    change(folder, **{key: value})
+    assert said in refused(folder)
+    checks = list(doctor_network.check_models(Checkup(study_of(folder), folder)))
+    assert [check.status for check in checks] == ["failed"] and said in checks[0].line
+
+
+def test_the_doctor_notices_weights_that_are_cut_short(folder) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (check,) = doctor_network.check_models(Checkup(study_of(folder), folder))
+    assert check.status == "failed" and "is not a safetensors file (cut short" in check.line
+
+
+def study_of(folder: Path) -> Manifest:
+    return Manifest.model_validate({"name": "s", "models": [{"id": str(folder), "name": "m"}]})

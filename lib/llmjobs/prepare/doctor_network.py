@@ -116,8 +116,8 @@ def _local_model(name: str, model: ModelSpec) -> Check:
         locate(model)
         return Check(name, "ok", "bundled")
     path = local_path(model)
-    if path and path.is_file():
-        engine_of(model).context_length(model, locate(model))  # reads the file's header
+    if path:
+        engine_of(model).context_length(model, locate(model))  # reads the file's header, or the config
     return Check(name, "ok", f"the file {path}" if path and path.is_file() else f"in the folder {path}")
 
 

@@ -301,8 +301,11 @@ def load_tokenizer(spec: ModelSpec, located: Located | None = None) -> Any:
     folder = files_of(where)
     if folder and not spec.id.startswith(DEMO_PREFIX):
         try_tokenizer(spec.name, folder)
+    source, revision = load_from(spec, where)
+    if folder:
+        with _one_line(spec, "model"):  # first, because a damaged config makes the tokenizer fail
+            checked_config(spec.name, source, revision, trust_remote_code=spec.trust_remote_code)
     with _one_line(spec, "tokenizer"):
-        source, revision = load_from(spec, where)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
     # the demo models' template is our own, so it needs no protection, and nobody has to wait for it
     if spec.id.startswith(DEMO_PREFIX):

@@ -7,7 +7,7 @@ from pathlib import Path
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.adapters import locate_adapter
 from llmjobs.engines.locate import DEMO_PREFIX, Located, folder_hash
-from llmjobs.engines.transformers.model_files import check_folder, check_repository
+from llmjobs.engines.transformers.model_files import check_folder, check_headers, check_repository
 from llmjobs.errors import ModelError
 from llmjobs.hub.files import is_whole
 from llmjobs.hub.repositories import is_offline, repo_folder, resolve_model
@@ -73,6 +73,7 @@ def local_path(spec: ModelSpec) -> Path | None:
     try:
         if folder.is_dir():
             check_folder(spec, folder)
+            check_headers(spec, folder)
             return folder
         problem = _not_a_model(spec.id, folder)
     except OSError as error:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from llmjobs.errors import ModelError
+from llmjobs.errors import ModelError, plain_reason
 from llmjobs.hub.files import MAX_CONFIG_BYTES, MAX_TEXT_BYTES, PICKLES, SHARD, read_small
 from llmjobs.hub.repositories import inspect
 from llmjobs.manifest.models import ModelSpec
@@ -82,14 +82,24 @@ def checked_config(who: str, source: str, revision: str | None, *, trust_remote_
     """Load a model's config, from a folder or the hub, after checking its numbers.
 
     Raises:
-        ModelError: it has impossible values.
+        ModelError: it has impossible values, or transformers refuses it.
 
     """
     from transformers import AutoConfig, PretrainedConfig
 
     plain, _ = PretrainedConfig.get_config_dict(source, revision=revision)
     check_claims(who, "config.json", plain)
-    return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ImportError):
+        raise  # the hub, or a missing package: told by the caller
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise
+        raise ModelError(
+            f"{who}: config.json is not the config of a model ({plain_reason(error)}); correct it, or fetch the model"
+            " again"
+        ) from error
 
 
 def check_layers(who: str, folder: Path, layers: int) -> None:
@@ -251,6 +261,19 @@ def check_folder(spec: ModelSpec, folder: Path) -> None:
     names = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
     files = tuple(sorted(str(path.relative_to(folder)) for path in names if not path.is_dir()))
     check_checkpoint(spec, Checkpoint(str(folder), files, lambda name: read_object(spec.name, folder / name)))
+
+
+def check_headers(spec: ModelSpec, folder: Path) -> None:
+    """Refuse weight files that are damaged or cut short, from their headers alone.
+
+    Files from the hub have been compared with its sizes.
+
+    Raises:
+        ModelError: names the file.
+
+    """
+    for _ in _shapes(spec.name, folder):
+        pass
 
 
 def check_repository(spec: ModelSpec, commit: str) -> None:
@@ -439,6 +462,13 @@ def _names(value: object) -> list[str]:
 
 def _quantization_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[str]:
     stored = stored_as(config)
+    given = config.get("quantization_config")
+    known = isinstance(given, Mapping) and not {"quant_method", "load_in_4bit", "load_in_8bit"}.isdisjoint(given)
+    if given is not None and not known:
+        yield (
+            "has a quantization_config in its config.json that names no method (quant_method); fetch the model again, "
+            "or use the original model"
+        )
     if stored is None or spec.engine == "vllm":  # vLLM has its own kernels and reports what it cannot run
         return
     if spec.quantization not in (NONE, stored.same_as):
