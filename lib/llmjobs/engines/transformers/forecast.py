@@ -36,6 +36,7 @@ from llmjobs.engines.transformers.made_up_layers import (
     bytes_a_second,
     decode_seconds,
     first_path,
+    first_with_keys,
     head_seconds,
     made_up_unit,
     score_once,
@@ -87,7 +88,7 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     left = _Deadline(float(task["seconds"]))
     unit = Unit(**task["unit"])
     layer_bytes = max(shapes.parameters // max(shapes.layers, 1), 1) * 4
-    layers = 1 if layer_bytes > LARGE_LAYER_BYTES else min(2, shapes.layers)
+    layers = min(max(1 if layer_bytes > LARGE_LAYER_BYTES else 2, first_with_keys(config)), shapes.layers)
     times = shapes.layers / layers
     """Factor from a pass through the stand-in's layers to one through all layers."""
     model, quantize_s = build(config, layers, quantization, dtype, device, remote)
@@ -102,7 +103,8 @@ def forecast(task: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
         prefix_tokens=prefix,
     )
     line = budget.time or PassTime(0.0, 0.0)
-    fixed, each = _pass_bytes(model, replace(unit, prefix_tokens=prefix), shapes, layers, line, left, before, device)
+    given = replace(unit, prefix_tokens=prefix)
+    fixed, each = _pass_bytes(model, path, given, shapes, layers, line, left, before, device)
     if line.seconds(FEW_TOKENS, passes=20) < left.share(0.5):
         path = scoring_path(model)
     rows = int(task["rows"])
@@ -162,7 +164,15 @@ def _affordable_prefix(model: Any, unit: Unit, left: _Deadline) -> int:
 
 
 def _pass_bytes(
-    model: Any, unit: Unit, shapes: Shapes, layers: int, line: PassTime, left: _Deadline, before: int, device: str
+    model: Any,
+    path: str,
+    unit: Unit,
+    shapes: Shapes,
+    layers: int,
+    line: PassTime,
+    left: _Deadline,
+    before: int,
+    device: str,
 ) -> tuple[int, int]:
     """Return what a pass takes beside the weights and what is kept: a fixed number of bytes, and bytes a token.
 
@@ -175,7 +185,7 @@ def _pass_bytes(
     small = Unit(prefix_tokens=0, question_tokens=SMALLEST_BATCH // 2, batch_tokens=SMALLEST_BATCH)
     for one in (small, replace(unit, batch_tokens=tokens)):
         plan = made_up_unit(one, shapes.max_length or DEFAULT_LENGTH)
-        score_once(model, plan)
+        score_once(model, plan, path)
         kept = plan.peak_cache_tokens * (shapes.cache_token_bytes or 0) * layers // max(shapes.layers, 1)
         points.append((plan.largest_pass, max(_peak(device) - before - kept, 0)))
         before = _in_use(device)

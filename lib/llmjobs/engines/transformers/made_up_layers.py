@@ -4,6 +4,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ READ_BYTES = 64 << 20
 """Bytes of a weight file that are read to measure the speed."""
 LARGE_LAYER_BYTES = 1 << 29
 """Of larger layers one is timed, of smaller ones two."""
+KINDS = ("layer_types", "layers_block_type")
+"""Names under which configs list the kind of each layer."""
+WITHOUT_KEYS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
+"""Kinds of layers that keep a state and no keys."""
 OPTIONS = 4
 DECODED = 9
 
@@ -79,14 +84,25 @@ def _shortened(config: Any, layers: int) -> Any:
     text = small.get_text_config()
     text.num_hidden_layers = layers
     text.vocab_size = VOCABULARY
-    for name in ("layer_types", "mlp_layer_types"):
+    for name in (*KINDS, "mlp_layer_types"):
         if isinstance(kinds := getattr(text, name, None), list):
-            setattr(text, name, kinds[:layers])
+            with suppress(AttributeError):  # some configs compute it from the number of layers
+                setattr(text, name, kinds[:layers])
     for one in (small, text):
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             if getattr(one, name, None) is not None:
                 setattr(one, name, 0)
     return small
+
+
+def first_with_keys(config: Any) -> int:
+    """Number of layers up to the first one that keeps keys; a cache without any cannot be used by some models.
+
+    Qwen3.5 and other hybrids begin with layers of linear attention.
+    """
+    text = config.get_text_config()
+    kinds = next((found for name in KINDS if isinstance(found := getattr(text, name, None), list)), [])
+    return next((at for at, kind in enumerate(kinds, start=1) if kind not in WITHOUT_KEYS), 1)
 
 
 def made_up_unit(unit: Unit, max_length: int) -> UnitPlan:
@@ -111,13 +127,20 @@ def scoring_path(model: Any) -> str:
 
 
 def first_path(model: Any) -> str:
-    """Return the path that the probe chooses if it finds nothing wrong."""
-    return Scorer(model, 0).path
+    """Return the path that the probe chooses if it finds nothing wrong; if that path fails, the one that it finds."""
+    path = Scorer(model, 0).path
+    try:
+        score_once(model, made_up_unit(Unit(8, 4, 16), 64), path)
+    except Exception:  # a foreign model's code may raise anything, and the plain path remains
+        return scoring_path(model)
+    return path
 
 
-def score_once(model: Any, plan: UnitPlan) -> None:
-    """Score the first batch of a plan."""
-    Scorer(model, 0).score_batch(plan, 0)
+def score_once(model: Any, plan: UnitPlan, path: str | None = None) -> None:
+    """Score the first batch of a plan on ``path``; None: the fastest."""
+    scorer = Scorer(model, 0)
+    scorer.path = path or scorer.path
+    scorer.score_batch(plan, 0)
 
 
 def decode_seconds(model: Any, device: str, rows: int, context: int) -> float:
