@@ -74,6 +74,12 @@ def test_doctor_says_what_thinking_will_do(study, tmp_path, template, settings, 
     assert found[0] == status and said in found[1]
 
 
+@pytest.mark.parametrize("template", [None, PLAIN, OPENS])
+def test_an_eval_without_a_template_is_warned_and_not_refused(study, tmp_path, template):
+    (found,) = checked(study(template, thinking="on"), tmp_path)
+    assert found[1] == "warning"
+
+
 def test_nothing_is_said_where_no_job_uses_the_template(study, tmp_path):
     assert checked(study(OPENS), tmp_path) == []
 

@@ -25,16 +25,18 @@ def check_prompts(checkup: Checkup) -> Iterator[Check]:
                 yield Check(name, "ok", f"thinking: {model.thinking} can only be checked after the download")
             continue
         try:
-            yield from _check_thinking(name, model, checkup)
+            yield from _check_thinking(name, model, checkup, talks=talks)
         except ModelError as error:
             yield Check(name, "failed", str(error).removeprefix(f"{model.name}: "))
 
 
-def _check_thinking(name: str, model: ModelSpec, checkup: Checkup) -> Iterator[Check]:
+def _check_thinking(name: str, model: ModelSpec, checkup: Checkup, *, talks: bool) -> Iterator[Check]:
     study = checkup.study
     evaluated = study.eval.benchmarks if study and study.eval and model in study.models else []
     if evaluated and (unused := unused_thinking(model.chat_template, model.thinking)):
         yield Check(name, "warning", f"eval: {unused}")
+        if not talks:
+            return  # no job uses the template, so nothing will be refused
     tokenizer = engine_of(model).load_tokenizer(model, locate(model))
     if not model.chat_template and not getattr(tokenizer, "chat_template", None):
         check_has_template(model.name, model.thinking, has_template=False)
