@@ -69,7 +69,7 @@ def assemble(
     labels = label_entries([entry for _, entry in pairs])
     named = [(label, run, entry) for label, (run, entry) in zip(labels, pairs, strict=True)]
     notices = [*_selection(runs, where, taken), *(notice for run in runs for notice in run.notices)]
-    notices += _one_model_by_two_names(named)
+    notices += [*_one_model_by_two_names(named), *_different_repeats(repeats)]
     benchmarks, metrics = _benchmarks(named, common, any_prompt, notices)
     if pairs and not benchmarks and not metrics:
         reasons = "; ".join(map(str, notices[:3])) + ("; …" if len(notices) > 3 else "")
@@ -246,7 +246,10 @@ def _matches(entry: RawEntry, where: Mapping[str, str]) -> bool:
 def split_repeats(
     pairs: Sequence[tuple[RawRun, RawEntry]],
 ) -> tuple[list[tuple[RawRun, RawEntry]], list[Repeat]]:
-    """Keep the most complete run of each model with its settings and machine; the others count as repeats."""
+    """Keep the most complete run of each model with its settings and machine; the others count as repeats.
+
+    Where no prompt is recorded, other answers may have another prompt, so only a run with the same answers is a repeat.
+    """
     order = sorted(pairs, key=lambda pair: (-_size(pair[1]), pair[1].source))
     kept: list[tuple[RawRun, RawEntry]] = []
     repeats: list[Repeat] = []
@@ -276,9 +279,28 @@ def _repeats(entry: RawEntry, other: RawEntry) -> bool:
         entry.metric.get(name, "") in {other.metric.get(name, ""), *other.by_metric.get(name, {})}
         for name in entry.records
     )
-    return (same and scored_alike) and all(
-        _keys(part) <= _keys(other.records.get(benchmark, ())) for benchmark, part in entry.records.items()
-    )
+    contained = all(_keys(part) <= _keys(other.records.get(benchmark, ())) for benchmark, part in entry.records.items())
+    if not (same and scored_alike and contained):
+        return False
+    known = any(entry.protocol.values()) or bool(entry.fingerprints)
+    return known or all(repeat.same == repeat.questions for repeat in _compare(entry, other))
+
+
+def _different_repeats(repeats: Sequence[Repeat]) -> list[Notice]:
+    """Say which repeats do not give the answers of the run that is reported."""
+    found = []
+    for repeat in repeats:
+        unlike = repeat.questions - repeat.same
+        if unlike:
+            found.append(
+                Notice(
+                    repeat.source,
+                    f"{repeat.label}: a repeat with the same settings, which is not counted; {unlike:,} of"
+                    f" {plural(repeat.questions, 'answer')} on {repeat.benchmark} {agree(unlike, 'differs', 'differ')}"
+                    " from those of the run in this report",
+                )
+            )
+    return found
 
 
 WEIGHTS = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
@@ -389,7 +411,7 @@ def _benchmarks(
             dropped = f", {len(gold)} with different gold answers left out" if gold else ""
             notices.append(Notice(name, f"compared on the common questions: {questions or 'same ids'}{dropped}"))
         chosen[name] = (metric, candidates, moves, gold)
-    refuse(problems, only_questions)
+    refuse(problems, only_questions, notices if only_questions else ())
     benchmarks: list[Benchmark] = []
     metrics: list[MetricTable] = []
     places = {id(entry): place for place, (_, _, entry) in enumerate(named)}

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmjobs.errors import DataError
-from llmjobs.report.study import ABSENT, STATUS, TEXT_CODE, Answer, Benchmark, Question, RawEntry, RawRun
+from llmjobs.report.study import ABSENT, STATUS, TEXT_CODE, Answer, Benchmark, Notice, Question, RawEntry, RawRun
+from llmjobs.terminal_text import agree
 
 # Refuse to compare what is not comparable, and name the differences.
 
@@ -67,7 +68,8 @@ def differing_questions(candidates: Sequence[Candidate]) -> str | None:
     without = [candidate.label for candidate in candidates if not candidate.questions]
     hint = ""
     if not shared and without:
-        hint = f"; the ids differ and {few(without)} has no question texts; add them with --questions FOLDER"
+        have = agree(len(set(without)), "has", "have")
+        hint = f"; the ids differ and {few(without)} {have} no question texts; add them with --questions FOLDER"
     return f"different questions ({groups}; {shared:,} in common{hint})"
 
 
@@ -112,16 +114,17 @@ def fold_gold(text: str) -> str:
     return re.sub(r"(?<=\d),(?=\d{3})", "", " ".join(text.lower().split()))
 
 
-def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool) -> None:
-    """Raise a DataError if there is a problem."""
+def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool, notices: Sequence[Notice] = ()) -> None:
+    """Raise a DataError if there is a problem, with the notices on the input that may explain it."""
     if not problems:
         return
     faults = "; ".join(f"{benchmark}: {', '.join(lines)}" for benchmark, lines in problems.items())
     help_ = "Add --common to compare the common questions, or " if common_helps else ""
+    notes = "; ".join(map(str, notices[:3])) + ("; …" if len(notices) > 3 else "")
     unlike = "" if common_helps else "Add --any-prompt to compare them in spite of this, or "
     raise DataError(
         f"these results are not comparable: {faults}. {help_}{unlike}--where COLUMN=VALUE (study, run, model, device,"
-        " quantization, benchmark, metric) to use a part of them"
+        " quantization, benchmark, metric) to use a part of them" + (f". Notes on the input: {notes}" if notes else "")
     )
 
 

@@ -1,5 +1,6 @@
 """Short names for models: as short as possible while all differ."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ def label_entries(entries: Sequence[RawEntry]) -> list[str]:
     first, because two people's results for one model differ in more than the device.
     """
     labels = [_name(entry) for entry in entries]
-    for read in (_owner, _study, _quantization, _engine, _device, _dtype, _prompts, _machine, _run):
+    for read in (_owner, _study, _quantization, _engine, _device, _dtype, _prompts, _machine, _run, _source):
         counts = Counter(labels)
         values: dict[str, set[str]] = {}
         for label, entry in zip(labels, entries, strict=True):
@@ -74,3 +75,8 @@ def _study(entry: RawEntry) -> str:
 
 def _run(entry: RawEntry) -> str:
     return f"({entry.info.run})" if entry.info.run else ""
+
+
+def _source(entry: RawEntry) -> str:
+    name = re.sub(r"\.(csv|tsv|txt|jsonl?|eval)$", "", entry.source.rsplit("/", 1)[-1])
+    return f"({name})" if 0 < len(name) <= 40 else ""

@@ -11,8 +11,13 @@ MINUS = "\u2212"
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Write a share as ``65.3%``; a dash for ``nan``."""
-    return DASH if math.isnan(share) else f"{decimal(100 * share, digits)}%"
+    """Write a share as ``65.3%``; a dash for ``nan``. Only none is ``0%`` and only all is ``100%``."""
+    if math.isnan(share):
+        return DASH
+    text = decimal(100 * share, digits)
+    if 0 < share < 1 and float(text) in (0, 100) and digits < 4:
+        return percent(share, digits + 1)
+    return f"{text}%"
 
 
 def points(difference: float, *, sign: bool = False) -> str:

@@ -26,7 +26,7 @@ from llmjobs.report.read.json_files import (
     read_text,
     scores_of,
 )
-from llmjobs.report.read.option_letters import Answers
+from llmjobs.report.read.option_letters import Answers, place_of
 from llmjobs.report.read.scored import LETTERS, is_graded, one_each, outside, settled, split_metrics
 from llmjobs.report.study import Answer, ModelInfo, Question, RawEntry, RawRun
 from llmjobs.terminal_text import agree, plural
@@ -203,7 +203,9 @@ OPTION_COLUMN = re.compile(
     r"(?P<option>[A-J]|\d)$",
     re.IGNORECASE,
 )
-RIGHT, WRONG = ("1", "1.0", "true", "yes", "c", "correct"), ("0", "0.0", "false", "no", "i", "incorrect")
+RIGHT = ("1", "1.0", "true", "yes", "c", "correct", "right", "✓", "✔", "wahr", "vrai", "verdadero", "vero", "waar")
+WRONG = ("0", "0.0", "false", "no", "i", "incorrect", "wrong", "✗", "✘", "falsch", "faux", "falso", "onwaar")
+"""Marks of an answer; spreadsheets write true and false in the language of the user."""
 WIDE = ". If each model has its own column, write one row per model and question instead"
 JUDGMENTS = ({"judge", "judgment"}, {"judge", "g1_winner"})
 """Columns of FastChat's judgment files."""
@@ -217,6 +219,7 @@ class _Row(NamedTuple):
     record: Answer
     marked: bool | None
     choices: tuple[str, ...]
+    mark: str
 
 
 def read_table(path: Path, name: str | None = None) -> RawRun:
@@ -295,10 +298,11 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
         missing += [n for n in ("gold", "prediction") if n not in found and not (n == "prediction" and scored)]
     if missing:
         shown = printable(", ".join(map(str, lower)))[:300]
+        wide = WIDE if "gold" in found and {"model", "prediction"} <= set(missing) else ""
         raise DataError(
             f"{path.name}: no column for {', '.join(missing)}; a table of answers needs a first row that names its"
-            " columns: a model, a question id, and one of: the answer and the gold answer; 'correct'; 'score';"
-            f" found: {shown}{WIDE if 'gold' in found and {'model', 'prediction'} <= set(missing) else ''}"
+            " columns: a model, a question id, and one of: the answer and the gold answer; log-likelihoods (ll_A, ll_B,"
+            f" …) and the gold answer; 'correct'; 'score'; found: {shown}{wide}"
         )
     return found
 
@@ -310,7 +314,7 @@ def _row(
     values: Mapping[str, Any],
     line: Mapping[str, Any],
 ) -> _Row:
-    text = {name: "" if values.get(name) is None else str(values[name]).strip() for name in SYNONYMS}
+    text = {name: "" if _absent(values.get(name)) else str(values[name]).strip() for name in SYNONYMS}
     text |= {key: name_of(text[key]) for key in NAMES}
     text["doc_id"] = re.sub(r"^(\d+)\.0$", r"\1", text["doc_id"])
     identity = tuple(text[k] for k in ("study", "run", "model", "revision", "device", "dtype", "quantization"))
@@ -342,7 +346,7 @@ def _row(
         record = record._replace(metrics={"score": score}, score=None)
     if "correct" in values and marked is None and (value := _number(values["correct"], comma)) is not None:
         record = record._replace(score=value)  # a column of shares named 'correct'
-    return _Row(entries[identity], benchmark, record, marked, choices)
+    return _Row(entries[identity], benchmark, record, marked, choices, text["correct"])
 
 
 def _metrics(given: Any, line: Mapping[str, Any], comma: bool) -> dict[str, float] | None:
@@ -382,7 +386,7 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
     oddities = _Oddities()
     kept: dict[int, tuple[RawEntry, list[Answer]]] = {}
     for row in rows:
-        record = _graded(row) if graded else _scored(row, form, oddities, scored)
+        record = _graded(row, oddities) if graded else _scored(row, form, oddities, scored)
         kept.setdefault(id(row.entry), (row.entry, []))[1].append(record)
     for entry, records in kept.values():
         entry.records[benchmark] = settled(one_each(records, run, where, entry.info.id))
@@ -393,12 +397,7 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
             choices = {(row.record.subject, row.record.doc_id): row.choices for row in rows}
             split_metrics(entry, benchmark, choices)
     oddities.tell(run, where, len(rows))
-
-
-def _graded(row: _Row) -> Answer:
-    if row.marked is not None:
-        return row.record._replace(score=float(row.marked))
-    return row.record if row.record.score is not None else row.record._replace(status="error", prediction=None)
+    _differently_numbered(run, where, [row.record for row in rows])
 
 
 class _Oddities:
@@ -406,6 +405,7 @@ class _Oddities:
 
     def __init__(self) -> None:
         self.contradicted = self.by_length = self.unread = self.case = self.no_mark = self.no_scores = 0
+        self.no_score = 0
         self.example = ""
 
     def tell(self, run: RawRun, where: str, rows: int) -> None:
@@ -442,12 +442,51 @@ class _Oddities:
                 f"the log-likelihoods of {self.no_scores:,} of {plural(rows, 'row')} cannot be parsed;"
                 f" {agree(self.no_scores, 'it is', 'these are')} left out",
             )
-        if self.no_mark:
+        if self.no_score:
             run.notice(
                 where,
-                f"{self.no_mark:,} of {plural(rows, 'row')} {agree(self.no_mark, 'is', 'are')} marked neither"
-                f" right nor wrong and left out",
+                f"{self.no_score:,} of {plural(rows, 'row')} {agree(self.no_score, 'has', 'have')} no score that"
+                f" is a number; {agree(self.no_score, 'it is', 'these are')} left out",
             )
+        if self.no_mark:
+            seen = f" ({printable(self.example)[:40]!r})" if self.example else ""
+            what = f"{agree(self.no_mark, 'is', 'are')} marked neither right nor wrong{seen}"
+            if self.no_mark == rows:
+                raise DataError(f"{where}: {plural(rows, 'row')} {what}; write 1 for right and 0 for wrong")
+            run.notice(
+                where,
+                f"{self.no_mark:,} of {plural(rows, 'row')} {what} and left out; write 1 for right and 0 for wrong",
+            )
+
+
+def _graded(row: _Row, oddities: _Oddities) -> Answer:
+    if row.marked is not None:
+        return row.record._replace(score=float(row.marked))
+    if row.record.score is None:
+        oddities.no_score += 1
+        return row.record._replace(status="error", prediction=None)
+    return row.record
+
+
+def _differently_numbered(run: RawRun, where: str, records: Sequence[Answer]) -> None:
+    """Add a notice if gold answers count options from 1 and predictions from 0, or the other way round."""
+    both = [record for record in records if record.gold and record.prediction]
+    golds = {place_of(record.gold) for record in both}
+    said = {place_of(record.prediction or "") for record in both}
+    numbers = [sorted(place for place in places if place is not None) for places in (golds, said)]
+    if None in golds | said or len(golds) < 3 or len(said) < 3 or golds == said:
+        return
+    (low, *_, high), (first, *_, last) = numbers
+    if high < 10 and sorted((low, first)) == [0, 1] and high - last == low - first and _all_between(numbers):
+        run.notice(
+            where,
+            f"the gold answers are {low} to {high}, but the predictions {first} to {last}; they are compared as"
+            " written. If both are option numbers, let both start at the same number, or write letters",
+        )
+
+
+def _all_between(numbers: Sequence[Sequence[int]]) -> bool:
+    return all(list(places) == list(range(places[0], places[-1] + 1)) for places in numbers)
 
 
 def _scored(row: _Row, form: Answers, oddities: _Oddities, by_scores: bool) -> Answer:
@@ -468,7 +507,7 @@ def _scored(row: _Row, form: Answers, oddities: _Oddities, by_scores: bool) -> A
     record = raw._replace(gold=gold, prediction=prediction, score=None)
     if not gold:
         if marked is None and row.marked is None and not raw.gold and raw.prediction is None and chosen is None:
-            oddities.no_mark += 1
+            oddities.no_mark, oddities.example = oddities.no_mark + 1, oddities.example or row.mark
             return record._replace(status="error")
         return record._replace(correct=marked, status="ok")
     if raw.prediction and prediction is None:
@@ -520,6 +559,11 @@ def _largest(scores: Sequence[float] | None) -> str | None:
     return LETTERS[max(range(len(scores)), key=scores.__getitem__)]
 
 
+def _absent(value: Any) -> bool:
+    """Return whether a cell is empty: null, or the NaN that data frames write for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _mark(value: Any) -> bool | None:
     """Read true or false in any common form."""
     word = str(value).strip().lower()
@@ -531,8 +575,10 @@ def _number(value: Any, comma: bool = False) -> float | None:
     if (mark := _mark(value)) is not None:
         return float(mark)
     text = str(value).strip()
+    share = text.endswith("%")
+    text = text.removesuffix("%").rstrip()
     try:
-        number = float(text.replace(",", ".") if comma else text)
+        number = float(text.replace(",", ".") if comma else text) / (100 if share else 1)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

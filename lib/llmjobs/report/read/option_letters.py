@@ -5,6 +5,7 @@ form of a benchmark's gold answers decides how its predictions are read.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -14,14 +15,22 @@ from llmjobs.report.study import Answer
 OPTION_LETTERS = "ABCDEFGHIJ"
 LETTER = re.compile(r"(?:answer\s*[:=]?\s*)?[(\[]?([A-Za-z])[)\].:,]?", re.IGNORECASE)
 LETTER_AND_TEXT = re.compile(r"\(?([A-J])(?:[).:]\s+\S|[).:]?\s*\n)", re.DOTALL)
+WRAPPED = re.compile(r"(\*{1,2}|[\"'`])(.+)\1", re.DOTALL)
 PLACE = re.compile(r"(\d{1,2})(?:\.0+)?")
 """A place among the options; spreadsheets and data frames write ``1.0`` if another row of the column is empty."""
-NOTHING = ("nan", "none", "null", "n/a", "na", "-")
+NOTHING = ("nan", "none", "null", "n/a", "na", "-", "?", "#n/a", "#nv")
+
+
+def bare(text: str) -> str:
+    """Return an answer without invisible characters and emphasis, in plain letters: ``**Ａ**`` is ``A``."""
+    text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf").strip()
+    match = WRAPPED.fullmatch(text)
+    return match[2].strip() if match else text
 
 
 def letter_of(text: str) -> str | None:
     """Return the option's letter if it is the whole answer: ``b``, ``(B)``, ``B.``, ``Answer: B``; otherwise None."""
-    match = LETTER.fullmatch(text.strip())
+    match = LETTER.fullmatch(bare(text))
     letter = match[1].upper() if match else ""
     return letter if letter and letter in OPTION_LETTERS else None
 
@@ -34,7 +43,7 @@ def place_of(text: str) -> int | None:
 
 def said_letter(text: str) -> str | None:
     """Return the letter of a reply that is a letter or begins with one: ``B. Paris``, or a letter on its own line."""
-    match = LETTER_AND_TEXT.match(text.strip())
+    match = LETTER_AND_TEXT.match(bare(text))
     return letter_of(text) or (match[1] if match else None)
 
 

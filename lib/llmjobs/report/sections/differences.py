@@ -361,7 +361,8 @@ def what_differs(a: Entry, b: Entry, benchmark: Benchmark) -> str:
     """Return the recorded settings in which two runs of one model differ; mentions an unrecorded prompt."""
     known = _recorded(a, b)
     if not benchmark.protocol:
-        known.append("perhaps the prompt and the parsing of replies, which are not recorded")
+        prompt = "the prompt and the parsing of replies, which are not recorded"
+        known.append(f"perhaps {prompt}" if known else f"no recorded setting, but perhaps {prompt}")
     return listed(known) or "no recorded setting"
 
 
