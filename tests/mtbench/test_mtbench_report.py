@@ -7,7 +7,7 @@ from mtbench_runs import part_of, run
 from mtbench_stand_in import stand_in
 
 from llmjobs.make_report import make_report
-from llmjobs.mtbench.chapter import SECTION, _against_others
+from llmjobs.mtbench.chapter import SECTION, _against_others, _findings
 from llmjobs.report.assemble import assemble
 from llmjobs.report.blocks import Figure, Prose, Table
 from llmjobs.report.measure import Measures
@@ -98,3 +98,13 @@ def test_where_test_and_interval_disagree_both_are_given():
     assert "b (8.50; 95%: 6.80 to 9.00, but p = 0.19 after correction)" in _against_others("a", [row])
     assert "but" not in _against_others("a", [row | {"low": -0.6}])
     assert "ahead of b (8.50; 95%: 6.80 to 9.00)" in _against_others("a", [row | {"p_holm": 0.01}])
+
+
+def test_a_judge_whose_calls_all_failed_is_not_said_to_be_unreadable():
+    score = {"judge": "gone", "model": "a", "score": None, "unread": 2, "n": 0}
+    counts = {"judge": "gone", "mode": "single", "n": 2, "ok": 0, "not_judged": 0}
+    part = {"scores": [score], "pairwise": [], "bias": []}
+    (failed,) = _findings({**part, "judges": [{**counts, "error": 2, "unread": 0}]})
+    assert failed.sentence.endswith("gone gave no rating: every call to it failed. Run the job again to repeat them.")
+    (unread,) = _findings({**part, "judges": [{**counts, "error": 0, "unread": 2}]})
+    assert unread.sentence.endswith("no rating by gone could be parsed: it does not work as a judge.")

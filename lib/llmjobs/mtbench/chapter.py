@@ -354,7 +354,7 @@ def _scores(place: int, part: Values) -> list[Block]:
 
 def _score_table(rows: Sequence[Values]) -> Table:
     columns = [Column("Agent", "left", 1), Column("Score"), Column("95% interval"), Column("Turn 1"), Column("Turn 2")]
-    columns += [Column("Rated"), Column("Unread")]
+    columns += [Column("Rated"), Column("Not rated")]
     ordered = sorted(rows, key=lambda row: -(row["score"] or 0))
     lines = []
     for row in ordered:
@@ -498,15 +498,23 @@ def _findings(part: Values) -> list[Finding]:
     for judge in dict.fromkeys(row["judge"] for row in part["scores"]):
         rated = [row for row in part["scores"] if row["judge"] == judge and row["score"] is not None]
         if not rated:
-            text = f"On MT-Bench, no rating by {judge} could be parsed: it does not work as a judge."
-            findings.append(Finding("0", text, 50, alarm=True))
+            findings.append(Finding("0", _no_rating(judge, part["judges"]), 50, alarm=True))
             continue
-        findings.append(_best_agent(judge, rated, part.get("differences") or ()))
+        failed = sum(row["error"] for row in part["judges"] if (row["judge"], row["mode"]) == (judge, "single"))
+        findings.append(_best_agent(judge, rated, part.get("differences") or (), failed))
     findings += [_best_in_pairs(row) for row in part["pairwise"] if row["win_rates"]]
     return findings + [found for row in part["bias"] for found in bias_findings(row)]
 
 
-def _best_agent(judge: str, rated: Sequence[Values], differences: Sequence[Values]) -> Finding:
+def _no_rating(judge: str, judges: Sequence[Values]) -> str:
+    """Say that a judge gave no rating: because none could be parsed, or because every call failed."""
+    own = [row for row in judges if (row["judge"], row["mode"]) == (judge, "single")]
+    if any(row["error"] for row in own) and not any(row["unread"] for row in own):
+        return f"On MT-Bench, {judge} gave no rating: every call to it failed. Run the job again to repeat them."
+    return f"On MT-Bench, no rating by {judge} could be parsed: it does not work as a judge."
+
+
+def _best_agent(judge: str, rated: Sequence[Values], differences: Sequence[Values], failed: int) -> Finding:
     """Say which agent has the highest mean, and which others cannot be told apart from it."""
     best = max(rated, key=lambda row: row["score"])
     turns = [one["turn"] for one in best["by_turn"] if one["n"]]
@@ -522,8 +530,8 @@ def _best_agent(judge: str, rated: Sequence[Values], differences: Sequence[Value
         text += _against_others(best["model"], [row for row in differences if row["judge"] == judge])
     else:
         text += "."
-    unread = sum(row["unread"] for row in rated)
-    text += f" {sentence(plural(unread, 'rating'))} could not be parsed." if unread else ""
+    lost = sum(row["unread"] for row in rated)
+    text += f" {sentence(plural(lost, 'rating'))} could not be parsed{' or failed' if failed else ''}." if lost else ""
     return Finding(decimal(best["score"]), text, 55)
 
 

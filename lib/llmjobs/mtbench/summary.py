@@ -289,7 +289,7 @@ def render_summary(summary: Values) -> str:
     lines: list[str] = []
     for judge in dict.fromkeys(row["judge"] for row in summary["scores"]):
         rows = [_score_row(row) for row in summary["scores"] if row["judge"] == judge]
-        header = ("agent", "score (95% interval)", "turn 1", "turn 2", "rated", "unread")
+        header = ("agent", "score (95% interval)", "turn 1", "turn 2", "rated", "not rated")
         lines += [f"judge {judge} · ratings from 1 to 10{_by_rule(judge, summary)}", *table([header, *rows]), ""]
     for part in summary["pairwise"]:
         lines += [f"judge {part['judge']} · comparisons in both orders", *_pair_rows(part), ""]
