@@ -218,6 +218,16 @@ def test_an_unfinished_unit_of_any_job_is_named(tmp_path):
     assert "run/converse/tiny/recall.full" in [notice.where for notice in read.notices]
 
 
+def test_a_unit_without_a_saved_step_is_unfinished_not_unverified(tmp_path):
+    unit = tmp_path / "r/toy/unit-0"
+    unit.mkdir(parents=True)
+    (unit / "records.jsonl").touch()
+    state = check_run(tmp_path / "r")
+    assert (state.unverified, state.unfinished) == ([], ["toy/unit-0"])
+    (unit / "records.jsonl").write_text("{}\n")
+    assert check_run(tmp_path / "r").unverified == ["toy/unit-0"]
+
+
 @pytest.mark.parametrize("operation", ["write", "fsync", "rename", "fsync_folder"])
 @pytest.mark.parametrize(
     "save", [lambda p: file_operations.write_whole(p, b"new"), lambda p: checkpoint.save(p, {"n": 2})]

@@ -79,10 +79,20 @@ def check_run(run: Path) -> RunState:
 
     """
     found = {unit.relative_to(run).as_posix(): check_unit(unit) for unit in units_of(run)}
+    begun = {path for path, one in found.items() if one is None and _is_empty(run / path / RECORDS)}
     return RunState(
-        unverified=[path for path, one in found.items() if one is None or (one.done and not one.verified)],
-        unfinished=[path for path, one in found.items() if one is not None and not one.done],
+        unverified=[
+            path
+            for path, one in found.items()
+            if path not in begun and (one is None or (one.done and not one.verified))
+        ],
+        unfinished=[path for path, one in found.items() if path in begun or (one is not None and not one.done)],
     )
+
+
+def _is_empty(records: Path) -> bool:
+    """Whether a unit was begun, but has not saved a step: there is nothing yet that a checksum could cover."""
+    return records.is_file() and records.stat().st_size == 0
 
 
 def units_of(run: Path) -> list[Path]:
