@@ -99,3 +99,10 @@ def test_a_refusal_repeats_what_was_left_out_of_the_input(tmp_path: Path) -> Non
 def test_only_all_is_a_hundred_percent_and_only_none_is_zero() -> None:
     assert [percent(x, 0) for x in (1.0, 0.995, 0.994, 0.0, 0.004)] == ["100%", "99.5%", "99%", "0%", "0.4%"]
     assert percent(0.9999) == "99.99%"
+
+
+def test_the_note_on_several_filters_is_true_under_where_too(shared_cases: Path) -> None:
+    runs = read(shared_cases / "lm_eval_real")
+    study = assemble(runs, where={"metric": "exact_match,flexible-extract"})
+    assert sorted(right(study)) == [96, 98]
+    assert "uses exact_match,strict-match unless --where metric= selects another" in told(study)

@@ -198,8 +198,8 @@ def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mappi
     if len(filters) > 1 and others:
         run.notice(
             file.name,
-            f"several filters parsed the same replies: the report uses {entry.metric[benchmark]}; also available:"
-            f" {', '.join(others)}",
+            f"several filters parsed the same replies: the report uses {entry.metric[benchmark]} unless --where metric="
+            f" selects another; also available: {', '.join(others)}",
         )
 
 
