@@ -17,7 +17,7 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,30 @@ def give_back() -> None:
     """Make the C library return freed memory to the system (glibc; others do so by themselves)."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""Parameters of ``mallopt(3)``."""
+USUAL_THRESHOLD_BYTES, LOW_THRESHOLD_BYTES = 32 << 20, 1 << 20
+"""glibc raises its threshold up to the first in a process that frees large blocks; the second is for a while."""
+
+
+@contextlib.contextmanager
+def blocks_given_back() -> Iterator[None]:
+    """Let the C library return each freed block of a megabyte or more to the system at once (glibc).
+
+    Quantizing frees many blocks between others that stay, so that the memory of the freed ones could not be returned.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, LOW_THRESHOLD_BYTES)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(AttributeError, OSError):
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_THRESHOLD, USUAL_THRESHOLD_BYTES)
+            library.mallopt(_TRIM_THRESHOLD, 2 * USUAL_THRESHOLD_BYTES)
+        give_back()
 
 
 def current_anon_bytes() -> int:

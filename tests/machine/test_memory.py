@@ -2,6 +2,8 @@
 
 import mmap
 import os
+import platform
+import subprocess
 import sys
 import time
 
@@ -131,3 +133,31 @@ def test_several_devices_are_summed_and_listed():
     record = span.to_record()
     assert (record["gpu_s"], record["peak_device_bytes"]) == (3.0, 30)
     assert (record["gpu_s_each"], record["peak_device_bytes_each"]) == ([1.0, 2.0], [10, 20])
+
+
+FREED_BETWEEN = """
+import ctypes, sys
+from contextlib import nullcontext
+from llmjobs.memory import blocks_given_back, current_anon_bytes
+libc, size = ctypes.CDLL(None), 4 << 20
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.free(libc.malloc(24 << 20))  # from here on, glibc by itself takes blocks of this size from the heap
+before = current_anon_bytes()
+with blocks_given_back() if sys.argv[1] == "back" else nullcontext():
+    blocks = []
+    for _ in range(40):
+        blocks.append(libc.malloc(size))
+        ctypes.memset(blocks[-1], 1, size)
+    for block in blocks[:-1]:
+        libc.free(block)
+    print((current_anon_bytes() - before) // size)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory in another way")
+def test_blocks_that_are_freed_below_one_that_stays_are_returned() -> None:
+    kept = {
+        how: int(subprocess.run([sys.executable, "-c", FREED_BETWEEN, how], capture_output=True, check=True).stdout)
+        for how in ("usual", "back")
+    }
+    assert kept["usual"] > 30 and kept["back"] <= 3

@@ -48,6 +48,7 @@ from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 from llmjobs.hub.files import ensure_model
 from llmjobs.library_warnings import quiet_repeats
 from llmjobs.manifest.models import ModelSpec
+from llmjobs.memory import blocks_given_back
 from llmjobs.quantization.method import stored_bytes
 from llmjobs.quantization.stored import DEQUANTIZED, StoredAs, stored_as
 from llmjobs.terminal_text import plural
@@ -350,7 +351,8 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     }
     arguments |= _placement(spec, device, quantization_config(spec.quantization, dtype) if stored is None else None)
     with _one_line(spec, "model"):
-        model, report = _loaded(model_class, source, arguments)
+        with blocks_given_back() if spec.quantization != "none" and device == "cpu" else contextlib.nullcontext():
+            model, report = _loaded(model_class, source, arguments)
         check_all_loaded(spec.name, model, report)
         unpack(model, dtype)
         if located.adapter:
