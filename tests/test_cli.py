@@ -61,7 +61,7 @@ def test_without_ray_one_line_says_how_to_get_it(capsys, tmp_path, monkeypatch):
         main(["eval", "smoke", "--ray", "auto", "--results", str(tmp_path)])
     err = capsys.readouterr().err
     assert ended.value.code == 1
-    assert err.splitlines()[-1] == "llmjobs: --ray needs the package ray: pip install 'llmjobs[ray]'"
+    assert err.splitlines()[-1] == "llmjobs: --ray needs the ray package; run pip install 'llmjobs[ray]'"
 
 
 def test_without_the_option_ray_is_not_imported():

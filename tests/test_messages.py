@@ -27,7 +27,7 @@ EXCEPTION = re.compile(
 )
 REMEDY = re.compile(
     r"\b(use|take|name|write|give|check|copy|merge|add|remove|keep|fetch|pip install|correct|did you mean|see|let|"
-    r"unpack|quote|make|set|talk|put|choose|try|save|leave|start|run|point|export|read it|pass|convert)\b"
+    r"unpack|quote|make|set|begin|talk|put|choose|try|save|leave|start|run|point|export|read it|pass|convert)\b"
 )
 
 

@@ -100,7 +100,7 @@ class Results:
         self.folder = Path(folder)
         if not (self.folder / "manifest.yaml").is_file():
             raise DataError(
-                f"{self.folder}: contains no run (no manifest.yaml); name a folder below the results folder"
+                f"{self.folder}: contains no run (no manifest.yaml); give a folder inside the results folder"
             )
 
     @property

@@ -498,7 +498,7 @@ class LazyGroup(click.Group):
 def group(verbose: bool) -> None:
     """Find out which language model, at which precision, to run on your machine.
 
-    A manifest (a YAML file) lists models, benchmarks and settings. Jobs write their results below results/. If a job
+    A manifest (a YAML file) lists models, benchmarks and settings. Jobs write their results inside results/. If a job
     was stopped or killed, run the same command again to resume it.
 
     Exit codes: 0 done, 1 error, 2 invalid manifest or option, 3 finished but some units or questions failed, 75 stopped

@@ -9,8 +9,8 @@ LIBRARIES = ("transformers", "bitsandbytes", "accelerate", "torch", "datasets", 
 MOST = 1000
 """Maximum number of different lines to remember."""
 PLAIN = {
-    "Failed to load CPU gemm_4bit_forward": "4-bit models are slower than necessary on this CPU, because the package "
-    "kernels is not installed: pip install kernels (it downloads code from the hub)",
+    "Failed to load CPU gemm_4bit_forward": "4-bit models are slower than necessary on this CPU, because the kernels "
+    "package is not installed; run pip install kernels (it downloads code from the hub)",
 }
 """Warnings by their beginning, and what is shown instead."""
 

@@ -69,7 +69,7 @@ def test_adapters_are_for_transformers(model: str, said: str, tmp_path: Path, ca
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = adapter_files(tmp_path / "lora")
     line = refused(ModelSpec(id="maker/other", adapter=str(folder)))
-    assert "was trained on maker/tiny, but id: is maker/other; write id: maker/tiny, or use an adapter of" in line
+    assert "was trained on maker/tiny, but id: is maker/other; set id: maker/tiny, or use an adapter of" in line
     for same in ("maker/tiny", "Maker/Tiny", str(tmp_path)):
         found = adapters.locate_adapter(ModelSpec(id=same, adapter=str(folder)))
         assert found is not None and str(found.revision).startswith("sha256:")

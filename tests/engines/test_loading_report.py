@@ -145,5 +145,5 @@ def test_weights_that_are_not_numbers_say_nothing_about_directions(folder: Path)
 
 
 def test_a_number_format_that_a_model_cannot_compute_in(folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"XLNetLMHeadModel cannot be computed in bfloat16 .*; write dtype: float32"):
+    with pytest.raises(ModelError, match=r"XLNetLMHeadModel cannot be computed in bfloat16 .*; set dtype: float32"):
         load_model(ModelSpec(id=kind_of(folder, "xlnet"), device="cpu", dtype="bfloat16"))

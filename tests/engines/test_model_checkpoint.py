@@ -158,7 +158,7 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-000
 def test_a_missing_shard_is_named(files: tuple[str, ...]) -> None:
     contents = {"model.safetensors.index": INDEX, "config": LLAMA}
     line = refused(found(files, **contents))
-    assert "lacks a part of its weights: model-00002-of-00002.safetensors; fetch it again" in line
+    assert "lacks some of its weights: model-00002-of-00002.safetensors; fetch it again" in line
 
 
 @pytest.mark.parametrize("weight_map", [["a"], None, {"a": 1}])

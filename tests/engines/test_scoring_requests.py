@@ -27,7 +27,7 @@ def test_a_continuation_that_starts_with_the_prefix_token_gives_it_up() -> None:
     [
         (Request((1,), ()), "empty"),
         (Request((), (1,)), "no BOS or EOS"),
-        (Request((1,), (1, 2, 3, 4, 5)), "5 tokens, but the model reads at most 4"),
+        (Request((1,), (1, 2, 3, 4, 5)), "5 tokens, but the model's context length is 4 tokens"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_with_the_reason(request_: Request, reason: str) -> None:

@@ -170,7 +170,7 @@ def test_plain_weights_are_not_taken_for_quantized_ones() -> None:
         (
             {"quant_method": "fp8"},
             Place(True, lambda name: False),
-            "needs the package kernels on a GPU: pip install kernels",
+            "needs the kernels package on a GPU; run pip install kernels",
         ),
         ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, CPU, "need an NVIDIA GPU"),
         ({"quant_method": "of-tomorrow"}, EVERYTHING, "'of-tomorrow', which transformers does not load"),

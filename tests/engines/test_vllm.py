@@ -246,7 +246,7 @@ def test_threads_and_random_numbers_stay_ours(engine: Any) -> None:
         ({"id": "llmjobs/demo-tiny"}, "vLLM cannot run llmjobs/demo-tiny here: Unsupported CPU attention"),
         ({"device": "cuda"}, "device is cuda, but the installed vLLM runs on cpu"),
         ({"tensor_parallel_size": 2}, "tensor_parallel_size is for GPUs"),
-        ({"max_model_len": 4096}, "max_model_len is 4,096, but the model reads at most 2,048 tokens"),
+        ({"max_model_len": 4096}, "max_model_len is 4,096, but the model's context length is 2,048 tokens"),
     ],
 )
 def test_what_cannot_run_is_one_line(settings: dict[str, Any], told: str) -> None:

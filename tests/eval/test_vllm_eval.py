@@ -99,7 +99,7 @@ def test_without_vllm_each_unit_says_how_to_install_it(tmp_path: Path, capsys: p
         main(["eval", str(study), "--results", str(tmp_path / "r")])
     shown = "".join(capsys.readouterr())
     assert ended.value.code == EXIT_UNITS_FAILED and "Traceback" not in shown
-    assert "engine: vllm needs the package vllm: pip install 'llmjobs[vllm]'" in shown
+    assert "engine: vllm needs the vllm package; run pip install 'llmjobs[vllm]'" in shown
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_without_vllm_each_unit_says_how_to_install_it(tmp_path: Path, capsys: p
         ({"engine": "vllm", "kv_cache": "q8_0"}, "gpu_layers and kv_cache only apply to llama.cpp"),
         ({"engine": "vllm", "tensor_parallel_size": 0}, "tensor_parallel_size"),
         ({"engine": "vllm", "gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
-        ({"tensor_parallel_size": 2}, "only apply to vLLM; remove them or write engine: vllm"),
-        ({"max_model_len": 512}, "only apply to vLLM; remove them or write engine: vllm"),
+        ({"tensor_parallel_size": 2}, "only apply to vLLM; remove them or set engine: vllm"),
+        ({"max_model_len": 512}, "only apply to vLLM; remove them or set engine: vllm"),
     ],
 )
 def test_settings_are_checked_in_one_line(

@@ -110,14 +110,14 @@ def test_overrides(tmp_path_factory: pytest.TempPathFactory, value: str, path: s
     [
         ("  endpoint: http://me:secret-word@host/v1", "models[0].endpoint: contains a user or password"),
         ("  endpoint: https://secret-word@host/v1", "models[0].endpoint: contains a user or password"),
-        ("  endpoint: https://host/v1?key=secret-word", "models[0].endpoint: has something after the path"),
+        ("  endpoint: https://host/v1?key=secret-word", "models[0].endpoint: has a query string, fragment or space"),
         ("  endpoint: secret-word", "models[0].endpoint: is not a URL; write http://host:port/v1"),
         ("  endpoint: http://[secret-word", "models[0].endpoint: is not a URL"),
         ("  endpoint: http://h/v1\n    api_key_env: sk-secret-word", "must be the name of the environment variable"),
         ("  endpoint: http://h/v1\n    api_key_env: hf_secret_word", "must be the name of the environment variable"),
         ("  revision: ../../../../secret", "models[0].revision: '../../../../secret' is not a branch, tag or commit"),
         ("  revision: /etc/x", "is not a branch, tag or commit"),
-        ("  name: ends.", "models[0].name: 'ends.' cannot be a folder's name"),
+        ("  name: ends.", "models[0].name: 'ends.' is not a valid folder name"),
     ],
 )
 def test_what_must_not_reach_results_or_paths(tmp_path: Path, line: str, says: str) -> None:
@@ -139,7 +139,7 @@ def refusal(folder: Path, text: str) -> str:
     [
         ("[{file: Q.csv, question: q, answer: a}, {file: q.csv, question: q, answer: a}]", "is given twice"),
         ("[{file: q.csv, question: q, answer: a, subjects: [../../../up]}]", "your own file counts as one subject"),
-        ("[{file: q.csv, question: q, answer: a, name: ../up}]", "cannot be a folder's name"),
+        ("[{file: q.csv, question: q, answer: a, name: ../up}]", "is not a valid folder name"),
     ],
 )
 def test_benchmarks_that_would_share_or_leave_their_folder(tmp_path: Path, benchmarks: str, says: str) -> None:

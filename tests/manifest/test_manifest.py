@@ -88,8 +88,8 @@ def test_every_default_is_written_out(load):
             "study.yaml:5: 'quantization' is given twice",
         ),
         (("quantization: 4bit", "device: mps\n    quantization: 4bit"), "does not support Apple's GPU"),
-        (("quantization: 4bit", "name: ../up"), "'../up' cannot be a folder's name"),
-        (("quantization: 4bit", "name: con"), "cannot be a folder's name"),
+        (("quantization: 4bit", "name: ../up"), "'../up' is not a valid folder name"),
+        (("quantization: 4bit", "name: con"), "is not a valid folder name"),
         (
             ("models:", "models: !!python/object/apply:os.system ['echo no']\nx:"),
             "study.yaml:1: the tag tag:yaml.org,2002:python/object/apply:os.system is not allowed",
@@ -107,7 +107,7 @@ def test_a_mistake_is_one_line_with_place_and_remedy(load, change, line):
     ("content", "line"),
     [
         (b"", "the file is empty"),
-        (b"- a\n", "a manifest is a mapping"),
+        (b"- a\n", "a manifest must be a mapping"),
         (b"\xff\xfe\x00", "not UTF-8 text"),
         (b"name: a\nmodels: ['\x07']\n", "study.yaml:2: the character '\\x07' is not allowed"),
         (

@@ -261,7 +261,9 @@ def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, mo
         "model": grid[0].model.model_dump(mode="json"), "benchmarks": [{"name": "demo"}], "threads": 1,
         "batch_tokens": 256, "seed": 0,
     }  # fmt: skip
-    with pytest.raises(LlmjobsError, match="asked for device cpu, but the loaded weights are cuda; not running it"):
+    with pytest.raises(
+        LlmjobsError, match="device cpu was requested, but the weights were loaded as cuda, so the cell was not run"
+    ):
         CellRun(task, tmp_path).load()
 
 

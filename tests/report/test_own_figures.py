@@ -298,7 +298,7 @@ def test_a_table_without_gold_is_refused_until_questions_bring_it(shared_cases: 
     study = study_of(path, questions=tmp_path)
     assert study.benchmarks[0].n > 0
     assert set(study.benchmarks[0].gold) == {"C"}
-    assert "scored with the answers of --questions" in told(study)
+    assert "scored against the answers from --questions" in told(study)
 
 
 def test_repeated_ids_with_unlike_answers_are_left_out_and_told(shared_cases: Path) -> None:
@@ -352,7 +352,7 @@ def test_answers_in_other_forms(tmp_path: Path, text: str, right: list[int]) -> 
     [
         (CSV + "m,1,1,A\nm,2,2,D\n", "unclear whether counting starts at 0 or 1"),
         ("model,id,score\nm,1,55\nm,2,80\n", "scores range from 55 to 80.*divide percentages by 100"),
-        ("model,question_id,judge,judgment,score,turn\nm,1,j,x,7,1\n", "FastChat's judgments.*llmjobs mtbench"),
+        ("model,question_id,judge,judgment,score,turn\nm,1,j,x,7,1\n", "FastChat judgments.*llmjobs mtbench"),
         ("model,id,gold,gold\nm,1,A,A\n", "names gold twice"),
         ("m,1,A,B\nm,2,A,A\n", "a first row that names its columns"),
     ],

@@ -76,7 +76,9 @@ def model_input(request: Request, max_length: int, prefix_token_id: int | None =
     if not continuation:
         raise ValueError("the continuation is empty")
     if len(continuation) > max_length:
-        raise ValueError(f"the continuation has {len(continuation)} tokens, but the model reads at most {max_length}")
+        raise ValueError(
+            f"the continuation has {len(continuation)} tokens, but the model's context length is {max_length} tokens"
+        )
     return ModelInput((context + continuation)[-(max_length + 1) :][:-1], continuation)
 
 

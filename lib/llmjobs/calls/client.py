@@ -58,7 +58,7 @@ class EndpointAddress:
         found = os.environ.get(self.api_key_env, "").strip()
         if not found:
             raise LlmjobsError(
-                f"{self.model}: the environment variable {self.api_key_env} is not set; set it to the key"
+                f"{self.model}: the environment variable {self.api_key_env} is not set; set it to your API key"
             )
         if not (found.isascii() and found.isprintable() and " " not in found):
             raise LlmjobsError(

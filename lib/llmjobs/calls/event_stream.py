@@ -177,7 +177,7 @@ def open_completion(
             if response.status_code != 200:
                 raise StatusError(response.status_code, dict(response.headers), _error_body(response, watch))
             if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-                raise NotCompletionError("something compressed, although llmjobs asked for no compression,")
+                raise NotCompletionError("a compressed response (llmjobs had asked for none)")
             yield Completion(response, watch)
         finally:
             response.close()

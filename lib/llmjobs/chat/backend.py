@@ -146,7 +146,7 @@ def room_for(backend: Backend, sampling: Sampling, max_context: int | None) -> t
     """
     limit = backend.limit
     if max_context is not None and limit is not None and max_context > limit:
-        raise LlmjobsError(f"max_context: {max_context:,} is more than the {limit:,} tokens that {backend.name} takes")
+        raise LlmjobsError(f"max_context: {max_context:,} is more than {backend.name}'s limit of {limit:,} tokens")
     context = max_context or limit or UNLIMITED
     reserve = max(min(sampling.most_tokens, context // 2), 1)
     fitted = sampling.within(reserve)

@@ -545,5 +545,5 @@ def _key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise LlmjobsError(f"serve: the environment variable {variable} is not set; put the key in it")
+        raise LlmjobsError(f"serve: the environment variable {variable} is not set; set it to the API key")
     return key

@@ -52,7 +52,7 @@ class ChatStore:
         """Open the conversation with that number, or the newest one.
 
         Raises:
-            RunFolderError: there is none, or nothing of it was saved.
+            RunFolderError: there is none, or no part of it was saved.
 
         """
         run = RunFolder.create(results, name)
@@ -168,7 +168,7 @@ def _load(folder: UnitFolder) -> Mapping[str, Any]:
             log.warning("%s", loaded.remark)
         return loaded.state
     if not folder.records.exists():
-        raise RunFolderError(f"{folder.path}: nothing of this conversation was saved; start a new one without --resume")
+        raise RunFolderError(f"{folder.path}: no part of this conversation was saved; start a new one without --resume")
     end, turns, is_open = 0, 0, False
     for _, after, line in read_lines(folder.records, allow_torn=True):
         is_open = "event" not in line and not is_open

@@ -94,7 +94,7 @@ def place(ray: str | None) -> Iterator[Place]:
         yield Place()
         return
     if find_spec("ray") is None:
-        raise MissingPackageError("--ray needs the package ray: pip install 'llmjobs[ray]'")
+        raise MissingPackageError("--ray needs the ray package; run pip install 'llmjobs[ray]'")
     from llmjobs.cluster.connection import connected
 
     with connected(ray):

@@ -156,7 +156,7 @@ def _read(spec: ModelSpec, path: Path) -> Mapping[str, Any]:
 def _check(spec: ModelSpec, place: str, files: set[str], config: Mapping[str, Any] | None) -> None:
     who = f"{spec.name}: adapter: {place[:200]}"
     if config is None:
-        other = "; it has a config.json, so it is a complete model: name it under id:" if "config.json" in files else ""
+        other = "; it has a config.json, so it is a complete model; give it as id:" if "config.json" in files else ""
         raise ModelError(f"{who} has no {CONFIG}{other or '; name the folder that peft wrote'}")
     kind = str(config.get("peft_type") or "")[:40]
     if kind != "LORA":
@@ -174,7 +174,7 @@ def _check(spec: ModelSpec, place: str, files: set[str], config: Mapping[str, An
     base = str(config.get("base_model_name_or_path") or "")[:200]
     if _is_other(base, spec.id):
         raise ModelError(
-            f"{who} was trained on {base}, but id: is {spec.id}; write id: {base}, or use an adapter of {spec.id}"
+            f"{who} was trained on {base}, but id: is {spec.id}; set id: {base}, or use an adapter of {spec.id}"
         )
 
 

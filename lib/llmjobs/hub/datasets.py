@@ -39,7 +39,7 @@ def batches(path: Path) -> Iterator[Any]:
                 number += batch.num_rows
                 total += batch.nbytes + _named_bytes(batch)
                 if total > 4 * MAX_BYTES:
-                    raise DataError(f"{path}: unpacks to more than {mib(total)}; use fewer or smaller rows")
+                    raise DataError(f"{path}: unpacks to more than {mib(total)}; use fewer or shorter rows")
                 yield batch
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet ({plain_reason(error, 120)}); export it again") from None
@@ -71,7 +71,10 @@ def _check_cells(path: Path, number: int, batch: Any) -> None:
         values = column.dictionary if pa.types.is_dictionary(column.type) else None
         longest = (pc.max(pc.binary_length(values)).as_py() or 0) if values is not None else column.nbytes // 16
         if longest > MAX_CELL_CHARS:
-            raise DataError(f"{path}:{number + 1}: a cell of about {mib(longest)} is too large; use smaller rows")
+            raise DataError(
+                f"{path}:{number + 1}: a cell of about {mib(longest)} is too large (limit {mib(MAX_CELL_CHARS)}); "
+                "split or shorten it"
+            )
 
 
 def _named_bytes(batch: Any) -> int:

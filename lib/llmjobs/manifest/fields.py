@@ -110,7 +110,7 @@ class OneOf:
 def _file_name(value: str) -> str:
     if len(value) > MAX_NAME or not _NAME.fullmatch(value) or value.lower().split(".")[0] in _WINDOWS_DEVICES:
         raise ValueError(
-            f"'{value[:60]}' cannot be a folder's name; "
+            f"'{value[:60]}' is not a valid folder name; "
             f"use at most {MAX_NAME} characters: letters, digits, '.', '_', '+', '-'"
         )
     return value
@@ -148,7 +148,10 @@ def _address(value: str) -> str:
     if found.scheme not in ("http", "https") or not found.hostname or port == 0 or not value.isprintable():
         raise ValueError(f"is not a URL; {wanted}")
     if found.query or found.fragment or " " in value:
-        raise ValueError(f"has something after the path, such as a key; {wanted}, and pass the key with api_key_env:")
+        raise ValueError(
+            f"has a query string, fragment or space, perhaps an API key; {wanted}, and supply the API key through "
+            "api_key_env:"
+        )
     return value
 
 
@@ -192,11 +195,11 @@ def _model_id(value: str, info: ValidationInfo) -> str:
         if match["data"]:
             raise ValueError(f"{value} is a data set or a space, not a model; write the model's name OWNER/NAME")
         revision = f" and revision: {match['revision']}" if match["revision"] not in (None, "main") else ""
-        raise ValueError(f"{value} is the address of a web page; write id: {match['id']}{revision}")
+        raise ValueError(f"{value} is the address of a web page; set id: {match['id']}{revision}")
     if value.startswith(("http://", "https://")):
         raise ValueError(
-            f"{value} is an address; for a model on a server, write model: NAME and endpoint: {value}; for a "
-            "model on the hub, write id: OWNER/NAME"
+            f"{value} is an address; for a model on a server, set model: NAME and endpoint: {value}; for a "
+            "model on the hub, set id: OWNER/NAME"
         )
     if match := re.match(r"([a-z][a-z0-9+.-]{1,9})://", value):
         raise ValueError(f"{value} cannot be read from {match[1]}://; download the model and name its folder")

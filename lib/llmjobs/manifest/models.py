@@ -151,7 +151,7 @@ class ModelSpec(Section):
             return
         engine = engine_name(self.engine, self.id)
         if engine != "vllm" and any(getattr(self, name) != default for name, default in VLLM_ONLY.items()):
-            raise ValueError(f"{', '.join(VLLM_ONLY)} only apply to vLLM; remove them or write engine: vllm")
+            raise ValueError(f"{', '.join(VLLM_ONLY)} only apply to vLLM; remove them or set engine: vllm")
         if engine == "vllm":
             self._check_vllm()
         if engine == "llama.cpp":

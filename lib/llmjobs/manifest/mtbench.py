@@ -142,7 +142,9 @@ class MTBenchSection(Section):
         if twice := next((judge.name for judge in self.judges if names.count(judge.name.lower()) > 1), None):
             raise ValueError(f"judges: the name {twice!r} is used for two judges; set a different name: for each")
         if self.agents == "none" and not self.answers and not self.judgments:
-            raise ValueError("agents: none leaves nothing to do without answers: or judgments:; add one")
+            raise ValueError(
+                "with agents: none, there is nothing to do unless answers: or judgments: is set; add one of them"
+            )
         free = [judge.name for judge in self.judges if judge.endpoint and not judge.price]
         if self.spending.cost is not None and free:
             raise ValueError(f"spending.cost needs a price: of every endpoint; judge {free[0]!r} has none")

@@ -18,7 +18,7 @@ class Manifest(Section):
     """A study: a list of models, and one section for each job to run on them."""
 
     name: FileName
-    """Name of the run's folder below the results folder."""
+    """Name of the run's folder inside the results folder."""
     description: str = ""
     """A short description, shown to readers."""
     date: datetime.date | None = None

@@ -68,10 +68,10 @@ def parse_yaml(text: str, name: str) -> Source:
     try:
         node = loader.get_single_node()
         if node is None:
-            raise ManifestError(f"{name}: the file is empty; write 'models:' and a model first")
+            raise ManifestError(f"{name}: the file is empty; begin it with 'models:' and a model")
         if not isinstance(node, yaml.MappingNode):
             raise ManifestError(
-                f"{name}:1: a manifest is a mapping (key: value), not a {_kind(node)}; write 'models:' first"
+                f"{name}:1: a manifest must be a mapping (key: value), not a {_kind(node)}; begin it with 'models:'"
             )
         builder = _Builder(name, loader)
         return Source(name, builder.mapping(node, (), 0), builder.lines)

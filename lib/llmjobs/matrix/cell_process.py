@@ -67,7 +67,9 @@ class CellRun:
             # the precision of a stored file is recorded, not requested
             as_stored = key == "quantization" and asked == NONE
             if asked != is_now and not as_stored:
-                raise LlmjobsError(f"asked for {key} {asked}, but the loaded weights are {is_now}; not running it")
+                raise LlmjobsError(
+                    f"{key} {asked} was requested, but the weights were loaded as {is_now}, so the cell was not run"
+                )
         self.effective = dict(bench.effective)
         return bench
 

@@ -173,7 +173,10 @@ def _check_endpoints(study: Manifest, section: MTBenchSection) -> None:
     known = {spec.name: spec for spec in study.models}
     for name in section.endpoints:
         if name not in known or not known[name].endpoint:
-            raise DataError(f"mtbench.endpoints: '{name}' is not a model with an endpoint; use a name from models:")
+            raise DataError(
+                f"mtbench.endpoints: '{name}' is not a model with an endpoint; use the name of a model that has "
+                "endpoint: under models:"
+            )
     for spec in study.models if section.spending.cost is not None and section.agents == "models" else ():
         limits = section.endpoints.get(spec.name)
         if spec.endpoint and (limits is None or limits.price is None):

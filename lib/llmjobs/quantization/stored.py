@@ -291,7 +291,7 @@ def _read_fine_grained(layer: Any) -> Packing | None:
 
 def _needs_kernels(config: Mapping[str, Any], place: Place) -> str | None:
     if place.cuda and not place.installed("kernels"):
-        return "which needs the package kernels on a GPU: pip install kernels, or write device: cpu"
+        return "which needs the kernels package on a GPU; run pip install kernels, or set device: cpu"
     return None
 
 

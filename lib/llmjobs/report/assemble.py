@@ -392,7 +392,7 @@ def _benchmarks(
         notices += [Notice(name, what) for what in [*remarks, *found]]
         protocol = differing_protocol(candidates, name)
         if any_prompt and protocol:
-            notices.append(Notice(name, f"compared in spite of differences (--any-prompt): {'; '.join(protocol)}"))
+            notices.append(Notice(name, f"compared despite differences (--any-prompt): {'; '.join(protocol)}"))
             protocol = []
         gold = differing_gold(candidates)
         questions = differing_questions(candidates)

@@ -121,10 +121,11 @@ def refuse(problems: Mapping[str, Sequence[str]], common_helps: bool, notices: S
     faults = "; ".join(f"{benchmark}: {', '.join(lines)}" for benchmark, lines in problems.items())
     help_ = "Add --common to compare the common questions, or " if common_helps else ""
     notes = "; ".join(map(str, notices[:3])) + ("; …" if len(notices) > 3 else "")
-    unlike = "" if common_helps else "Add --any-prompt to compare them in spite of this, or "
+    unlike = "" if common_helps else "Add --any-prompt to compare them anyway, or "
     raise DataError(
         f"these results are not comparable: {faults}. {help_}{unlike}--where COLUMN=VALUE (study, run, model, device,"
-        " quantization, benchmark, metric) to use a part of them" + (f". Notes on the input: {notes}" if notes else "")
+        " quantization, benchmark, metric) to use only some of them"
+        + (f". Notes on the input: {notes}" if notes else "")
     )
 
 

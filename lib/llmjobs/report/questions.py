@@ -156,7 +156,7 @@ def fill_gold(pairs: Sequence[tuple[RawRun, RawEntry]]) -> None:
             run.notice(
                 f"{run.path.name}, {benchmark}",
                 f"{plural(count.filled, 'row')} without a gold answer {agree(count.filled, 'is', 'are')} scored"
-                " with the answers of --questions",
+                " against the answers from --questions",
             )
 
 

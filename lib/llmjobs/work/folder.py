@@ -62,7 +62,9 @@ class RunFolder:
 
         """
         if "\0" in name or Path(name).name != name:
-            raise RunFolderError(f"{name[:60]!r} cannot be a run's name; give the name of one folder below {results}")
+            raise RunFolderError(
+                f"{name[:60]!r} is not a valid run name; give the name of a single folder inside {results}"
+            )
         path = results / name
         with file_operations.clear_errors(path):
             if results.resolve() not in path.resolve().parents:

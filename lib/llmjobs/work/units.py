@@ -106,7 +106,7 @@ _EXPLAINED = {
     "template_system": f"the system message that the chat template adds has changed, so {_PROMPTS}",
     "prompts": f"{_PROMPTS}: the tokenizer, its chat template, or the version of transformers or llmjobs has changed",
     "plan": "the batches would differ from those that the unit started with: batch_tokens has changed, this version of"
-    " llmjobs plans them differently, or the model's probe gave another result",
+    " llmjobs plans them differently, or the model's probe gave a different result",
     "steps": "the steps would differ from those that the unit started with, because this version of llmjobs orders the"
     " questions differently",
 }

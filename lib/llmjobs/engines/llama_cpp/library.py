@@ -81,7 +81,7 @@ def library() -> Any:
         api: Any = import_module("llama_cpp.llama_cpp")
     except ModuleNotFoundError as error:
         missing = (error.name or "llama_cpp").replace("llama_cpp", "llama-cpp-python")
-        raise MissingPackageError(f"GGUF files need the package {missing}: {INSTALL}") from None
+        raise MissingPackageError(f"GGUF files need the {missing} package; run {INSTALL}") from None
     except (OSError, RuntimeError, ImportError) as error:
         raise MissingPackageError(
             f"llama-cpp-python is installed, but its library cannot be loaded ({printable(str(error))[:200]}); "
@@ -121,7 +121,7 @@ def version() -> str:
     try:
         return installed("llama-cpp-python")
     except PackageNotFoundError:
-        raise MissingPackageError(f"GGUF files need the package llama-cpp-python: {INSTALL}") from None
+        raise MissingPackageError(f"GGUF files need the llama-cpp-python package; run {INSTALL}") from None
 
 
 def load_weights(who: str, path: Path, layers_on_gpu: int, *, special: bool = True) -> Any:

@@ -182,7 +182,7 @@ def gpu_layers(spec: ModelSpec) -> int:
     if wants and not has_gpu():
         raise ModelError(
             f"{spec.name}: the installed llama.cpp finds no GPU; install a build of llama-cpp-python with GPU support "
-            "(docs/gguf.md), or write device: cpu and remove gpu_layers"
+            "(docs/gguf.md), or set device: cpu and remove gpu_layers"
         )
     if spec.device == "cpu" or not has_gpu():
         return 0
@@ -210,8 +210,8 @@ def _device(on_gpu: int, layers: int) -> str:
 def _check_device(spec: ModelSpec, asked: int, device: str) -> None:
     if asked and device == "cpu":
         raise ModelError(
-            f"{spec.name}: asked for layers on the GPU, but llama.cpp put none there; not running it. Write "
-            "device: cpu if that is what you want"
+            f"{spec.name}: layers on the GPU were requested, but llama.cpp put none there, so the model was not run. "
+            "Set device: cpu if that is what you want"
         )
 
 

@@ -288,7 +288,9 @@ def next_token_logprobs(
 
     """
     if len(tokens) > max_length:
-        raise ModelError(f"{loaded.spec.name}: {len(tokens)} tokens, but the model reads at most {max_length}")
+        raise ModelError(
+            f"{loaded.spec.name}: {len(tokens)} tokens, but the model's context length is {max_length} tokens"
+        )
     wanted = set(positions)
     context = Context(loaded.spec.name, loaded.model, loaded.settings, len(tokens))
     try:

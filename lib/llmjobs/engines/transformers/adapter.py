@@ -55,7 +55,7 @@ def apply_adapter(spec: ModelSpec, model: Any, located: Located, device: str) ->
     if spec.merge_adapter:
         for _, entry, _ in stored_layers(model):
             if not entry.merges and not _is_plain(model):
-                raise ModelError(f"{who} cannot be merged into {entry.name} weights; write merge_adapter: false")
+                raise ModelError(f"{who} cannot be merged into {entry.name} weights; set merge_adapter: false")
     held = _tensors(peft, folder, path, device)
     try:
         return _applied(peft, spec, model, folder, held, who)

@@ -122,7 +122,9 @@ class TransformersEngine:
         from llmjobs.engines.transformers.score import next_token_logprobs
 
         if len(tokens) > self.max_length:
-            raise ModelError(f"{self.spec.name}: {len(tokens)} tokens, but the model reads at most {self.max_length}")
+            raise ModelError(
+                f"{self.spec.name}: {len(tokens)} tokens, but the model's context length is {self.max_length} tokens"
+            )
         found = next_token_logprobs(self.loaded.model, tokens, positions)
         if found is None:
             raise ModelError(f"{self.spec.name}: {self.not_finite_reason}")

@@ -187,7 +187,7 @@ def _check_reads_forward(who: str, model: Any) -> None:
             name = str(narrow.pop()).removeprefix("torch.")
             raise ModelError(
                 f"{who}: {type(model).__name__} cannot be computed in {name} ({plain_reason(error)}); "
-                "write dtype: float32"
+                "set dtype: float32"
             ) from error
         log.debug("%s: could not test whether it only looks back: %s", who, error)
         return
@@ -475,8 +475,8 @@ def _check(spec: ModelSpec, device: str, dtype: torch.dtype, found: Description,
     for name, value in asked.items():
         if (is_now := getattr(found, name)) != value:
             raise ModelError(
-                f"{spec.name}: asked for {name} {value}, but the loaded weights are {is_now}; not running it. "
-                f"Write {name}: {is_now} if that is what you want"
+                f"{spec.name}: {name} {value} was requested, but the weights were loaded as {is_now}, so the model was "
+                f"not run. Set {name}: {is_now} if that is what you want"
             )
 
 

@@ -99,7 +99,7 @@ def _not_a_model(text: str, path: Path) -> str | None:
     if re.match(r"[A-Za-z]:[\\/]", text) or "\\" in text:
         return f"there is no folder {text}; check the path, and write it with / between folders"
     if match := re.fullmatch(r"([\w.-]+/[\w.-]+)@([\w./-]+)", text):
-        return f"{text} is not a name on the hub; write id: {match[1]} and revision: {match[2]}"
+        return f"{text} is not a name on the hub; set id: {match[1]} and revision: {match[2]}"
     if re.fullmatch(r"[\w./-]+:[\w.-]+", text):
         return (
             f"{text} is an Ollama name; write ollama:{text} for the file in Ollama's store on this machine, name the "

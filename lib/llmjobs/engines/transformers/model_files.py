@@ -332,12 +332,12 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
     suffixes = {PurePosixPath(name).suffix for name in names}
     if "adapter_config.json" in names:
         base = str(found.read("adapter_config.json").get("base_model_name_or_path") or "its base model")[:200]
-        return f"is a LoRA adapter for {base}, not a model; write id: {base} and adapter: {found.place}"
+        return f"is a LoRA adapter for {base}, not a model; set id: {base} and adapter: {found.place}"
     if "model_index.json" in names:
         return "is an image or audio pipeline of diffusers, not a language model; use another model"
     if ".gguf" in suffixes:
         return (
-            "contains GGUF files (llama.cpp); write engine: llama.cpp and, if there are several, name one of them "
+            "contains GGUF files (llama.cpp); set engine: llama.cpp and, if there are several, name one of them "
             "(OWNER/NAME:FILE.gguf)"
         )
     if "params.json" in names:
@@ -352,7 +352,7 @@ def _without_config(spec: ModelSpec, found: Checkpoint) -> str:
             return f"has no config.json; but a subfolder has one; name that: {found.place}/{inner[-1]} (found: {shown})"
         return f"has no config.json at its top level, only in {shown}; fetch the repository and name that folder"
     if suffixes & {".parquet", ".csv", ".arrow", ".jsonl"}:
-        return "has no config.json; it contains data, not a model; name it under eval.benchmarks"
+        return "has no config.json; it contains data, not a model; list it under eval.benchmarks"
     if other := next((kind_name for suffix, kind_name in OTHER_WEIGHTS.items() if suffix in suffixes), None):
         return f"has no config.json, and its weights are in {other} format; use the version for transformers"
     if suffixes & {".safetensors", ".bin", ".pt"}:
@@ -485,7 +485,7 @@ def missing_package(who: str, error: ImportError) -> str:
     name = next((one for one in found.groups() if one), None) if found else error.name
     if name is None:
         return f"{who}: needs a package that is missing: {text[:200]}; install it, or use another model"
-    return f"{who}: needs the package {name}, which is missing: pip install {name}, or use another model"
+    return f"{who}: needs the {name} package, which is missing; run pip install {name}, or use another model"
 
 
 def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
@@ -513,7 +513,7 @@ def _weight_problems(spec: ModelSpec, found: Checkpoint) -> Iterator[str]:
         yield f"has its weights in several parts but no {index}, which says what each part contains; fetch it again"
     if missing:
         first, more = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        yield f"lacks a part of its weights: {first[:100]}{more}; fetch it again, or ask its publisher to upload it"
+        yield f"lacks some of its weights: {first[:100]}{more}; fetch it again, or ask its publisher to upload it"
 
 
 def _any_ends(names: list[str], suffix: str) -> bool:

@@ -468,7 +468,7 @@ def tree_attention(
     """Attend according to the layout of the current :class:`Run`: [1, heads, rows, size] → [1, rows, heads, size]."""
     run = _RUN.get()
     if run is None:
-        raise RuntimeError(f"attention {NAME!r} only works inside a scoring forward")
+        raise RuntimeError(f"attention {NAME!r} only works inside a scoring forward pass")
     run.calls += 1
     run.windows.add(sliding_window or 0)
     if run.keep:

@@ -66,7 +66,7 @@ def library() -> Any:
     logger.addHandler(LINES)
     logger.propagate = False
     if not is_installed():
-        raise MissingPackageError(f"engine: vllm needs the package vllm: {INSTALL}")
+        raise MissingPackageError(f"engine: vllm needs the vllm package; run {INSTALL}")
     try:
         with quiet():
             return import_module("vllm")

@@ -216,7 +216,7 @@ def checked_device(spec: ModelSpec) -> str:
         )
     if spec.device not in ("auto", device):
         raise ModelError(
-            f"{spec.name}: device is {spec.device}, but the installed vLLM runs on {device}; write device: auto, "
+            f"{spec.name}: device is {spec.device}, but the installed vLLM runs on {device}; set device: auto, "
             f"or install vLLM for {spec.device} (docs/vllm.md)"
         )
     gpus = torch.cuda.device_count() if device == "cuda" else 1
@@ -272,7 +272,8 @@ def _length(spec: ModelSpec, config: Any) -> int:
         return made_for
     if spec.max_model_len > made_for:
         raise ModelError(
-            f"{spec.name}: max_model_len is {spec.max_model_len:,}, but the model reads at most {made_for:,} tokens"
+            f"{spec.name}: max_model_len is {spec.max_model_len:,}, but the model's context length is {made_for:,} "
+            "tokens"
         )
     return spec.max_model_len
 
@@ -390,8 +391,8 @@ def _check(spec: ModelSpec, found: Mapping[str, Any], quantization: str | None) 
     for name, value in asked.items():
         if (is_now := found[name]) != value:
             raise ModelError(
-                f"{spec.name}: asked for {name} {value}, but the loaded weights are {is_now}; not running it. Write "
-                f"{name}: {is_now} if that is what you want"
+                f"{spec.name}: {name} {value} was requested, but the weights were loaded as {is_now}, so the model was "
+                f"not run. Set {name}: {is_now} if that is what you want"
             )
 
 

@@ -275,13 +275,13 @@ def find_columns(line: Mapping[str, Any], path: Path) -> dict[str, str]:
     lower = {str(column).strip().lower(): column for column in line if column not in (None, DECIMAL_COMMA)}
     if any(marks <= set(lower) for marks in JUDGMENTS):
         raise DataError(
-            f"{path.name}: contains FastChat's judgments, not answers with a gold answer; name it under"
+            f"{path.name}: contains FastChat judgments, not answers with a gold answer; list the file under"
             " 'mtbench: judgments:' in a manifest and run 'llmjobs mtbench', then report on that run"
         )
     if {"answer_id", "choices"} <= set(lower):
         raise DataError(
-            f"{path.name}: contains FastChat's answers, which have no gold answer; name it under 'mtbench: answers:' in"
-            " a manifest and run 'llmjobs mtbench' to have them judged"
+            f"{path.name}: contains FastChat answers, which have no gold answers; list the file under"
+            " 'mtbench: answers:' in a manifest and run 'llmjobs mtbench' to have them judged"
         )
     for name, synonyms in SYNONYMS.items():
         for synonym in synonyms:
@@ -481,7 +481,7 @@ def _differently_numbered(run: RawRun, where: str, records: Sequence[Answer]) ->
         run.notice(
             where,
             f"the gold answers are {low} to {high}, but the predictions {first} to {last}; they are compared as"
-            " written. If both are option numbers, let both start at the same number, or write letters",
+            " written. If both are option numbers, make both start at the same number, or use letters",
         )
 
 
