@@ -10,7 +10,7 @@ PAGE = Path(__file__).with_name("statistics.md")
 RATES = PAGE.parents[1] / "benchmarks" / "false_positives.json"
 MODELS = (2, 3, 6)
 START, END = "<!-- {} of benchmarks/false_positives.json; change: make docs -->", "<!-- end -->"
-TITLES = {"tests": "test with nothing to find, at 5 %", "intervals": "95 % interval"}
+TITLES = {"tests": "test with nothing to find, at 5%", "intervals": "95% interval"}
 
 
 def render() -> str:
