@@ -136,7 +136,7 @@ def test_summary_begins_anew_after_undone_turns():
 def test_reserve_takes_at_most_half():
     room, sampling = room_for(FakeBackend(limit=100), Sampling(256), None)
     assert (room.budget, sampling.max_new_tokens) == (50, 50)
-    with pytest.raises(LlmjobsError, match="200 is more than the 100 tokens"):
+    with pytest.raises(LlmjobsError, match="200 is more than fake's limit of 100 tokens"):
         room_for(FakeBackend(limit=100), Sampling(), 200)
 
 

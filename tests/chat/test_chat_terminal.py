@@ -173,7 +173,7 @@ def test_once_a_pipe_and_a_manifest(tiny, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == once
     assert (tmp_path / "talk/chat/001/records.jsonl").exists()
     assert run(tiny, *common, "--max-context", 9999, "--once", "Hello.") == 1
-    assert "more than the 2,048 tokens" in capsys.readouterr().err
+    assert "more than tiny's limit of 2,048 tokens" in capsys.readouterr().err
     assert run("--endpoint", "http://127.0.0.1:1/v1", *common) == 2
     assert run(*common, "--resume", "--conversation", 99) == 1
 

@@ -7,6 +7,7 @@ is brought up to date first: a model that was trained anew is another one, and t
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from llmjobs.work.folder import RunFolder
 from llmjobs.work.integrity import check_run
 from llmjobs.work.journal import read_records
 
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Debian 12's Python has none
 HERE = Path(__file__).parent
 JOBS = {"eval": EvalJob, "converse": ConverseJob, "mtbench": MTBenchJob}
 CHANGES_WITH_CONTENT = ("revision", "data_hash", "fewshot_hash", "benchmark_version", "version")
@@ -31,7 +33,7 @@ CHANGES_WITH_CONTENT = ("revision", "data_hash", "fewshot_hash", "benchmark_vers
 @pytest.fixture
 def runs(tmp_path):
     with tarfile.open(HERE / "runs.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **SAFELY)
     return tmp_path
 
 
