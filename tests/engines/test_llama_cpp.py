@@ -459,7 +459,7 @@ def test_the_binding_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
     library.cache_clear()
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     try:
-        with pytest.raises(MissingPackageError, match=r"llama-cpp-python: pip install 'llmjobs\[gguf\]'"):
+        with pytest.raises(MissingPackageError, match=r"llama-cpp-python package; run pip install 'llmjobs\[gguf\]'"):
             library()
     finally:
         monkeypatch.undo()
