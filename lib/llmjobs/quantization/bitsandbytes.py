@@ -75,15 +75,14 @@ def _nf4_count(weight: Any) -> int:
     return int(shape.numel()) if shape is not None else int(weight.numel())
 
 
-def _nf4_finish(layer: Any) -> bool:
+def _nf4_finish(layer: Any) -> None:
     """On processors with AVX512-BF16, the first pass through a layer arranges its weights anew."""
     state = getattr(getattr(layer, "weight", None), "quant_state", None)
     if state is None or layer.weight.device.type != "cpu" or not getattr(layer, "support_avx512bf16_for_cpu", False):
-        return False
+        return
     torch = import_module("torch")
     with torch.inference_mode():
         layer(torch.zeros(1, layer.in_features, dtype=layer.compute_dtype or torch.bfloat16))
-    return True
 
 
 INT8 = Method(

@@ -59,8 +59,8 @@ class Method:
     """Bytes of a loaded weight's packed tensor."""
     stored_count: Callable[[Any], int] = _plain_count
     """Number of weights in a loaded tensor."""
-    finish: Callable[[Any], bool] | None = None
-    """Does to a loaded layer's weights what its first pass would do. Returns whether there was anything to do."""
+    finish: Callable[[Any], None] | None = None
+    """Does to a loaded layer's weights what its first pass would do."""
 
     def require(self) -> None:
         """Import the package.

@@ -350,9 +350,10 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         "ignore_mismatched_sizes": True,  # otherwise transformers raises without a name; check_all_loaded refuses them
     }
     arguments |= _placement(spec, device, quantization_config(spec.quantization, dtype) if stored is None else None)
-    with _one_line(spec, "model"):
-        with blocks_given_back() if spec.quantization != "none" and device == "cpu" else contextlib.nullcontext():
-            model, report = _loaded(model_class, source, arguments)
+    is_quantized = spec.quantization != "none" or stored is not None
+    memory = blocks_given_back() if is_quantized and device == "cpu" else contextlib.nullcontext()
+    with _one_line(spec, "model"), memory:
+        model, report = _loaded(model_class, source, arguments)
         check_all_loaded(spec.name, model, report)
         unpack(model, dtype)
         if located.adapter:

@@ -9,13 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmjobs.memory import give_back
 from llmjobs.quantization import METHODS, NONE
 from llmjobs.quantization.method import kind_of, stored_count
 from llmjobs.quantization.stored import DEQUANTIZED, STORED, Packing, StoredAs, StoredFormat, packing_of
-
-FINISHED_AT_ONCE = 14
-"""Layers whose freed memory is returned to the system together."""
 
 
 def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
@@ -139,20 +135,16 @@ def scoring_nats(model: nn.Module) -> float:
 
 
 def finish_layers(model: nn.Module) -> None:
-    """Do what the first pass through quantized layers would do to their weights, a few layers at a time.
+    """Do what the first pass through quantized layers would do to their weights.
 
     bitsandbytes copies the weights of each 4-bit layer on some CPUs. In a pass through all layers, the memory of the
-    freed copies would stay with the process, as much again as the weights.
+    freed copies would stay with the process, as much again as the weights; see
+    :func:`llmjobs.memory.blocks_given_back`.
     """
-    done = 0
     for layer in model.modules():
         method = METHODS.get(kind_of(getattr(layer, "weight", None)) or "")
-        if method and method.finish and method.finish(layer):
-            done += 1
-            if done % FINISHED_AT_ONCE == 0:
-                give_back()
-    if done:
-        give_back()
+        if method and method.finish:
+            method.finish(layer)
 
 
 def quantized_layer(layer: nn.Linear, quantization: str, dtype: torch.dtype, device: str) -> nn.Module:
