@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Self
@@ -11,13 +12,15 @@ from llmjobs.calls.refused_parameters import Parameters
 from llmjobs.calls.spending import MinuteLimit, Spending
 from llmjobs.chat.backend import Backend
 from llmjobs.chat.endpoint_backend import EndpointBackend, PaidBackend
-from llmjobs.chat.local_backend import LocalBackend, log
+from llmjobs.chat.local_backend import LocalBackend
 from llmjobs.clocks import measured
 from llmjobs.engines.registry import open_model
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.work.call_journal import CallJournal
 from llmjobs.work.folder import RunFolder
 from llmjobs.work.held_model import HeldModel
+
+log = logging.getLogger(__name__)
 
 
 def open_backend(

@@ -254,11 +254,12 @@ def split_repeats(
     kept: list[tuple[RawRun, RawEntry]] = []
     repeats: list[Repeat] = []
     for run, entry in order:
-        first = next((other for _, other in kept if _repeats(entry, other)), None)
-        if first is None:
+        compared = (_repeats(entry, other) for _, other in kept)
+        found = next((one for one in compared if one is not None), None)
+        if found is None:
             kept.append((run, entry))
         else:
-            repeats += _compare(entry, first)
+            repeats += found
     return kept, repeats
 
 
@@ -266,7 +267,8 @@ def _size(entry: RawEntry) -> int:
     return sum(map(len, entry.records.values()))
 
 
-def _repeats(entry: RawEntry, other: RawEntry) -> bool:
+def _repeats(entry: RawEntry, other: RawEntry) -> list[Repeat] | None:
+    """The comparison of both by benchmark if ``entry`` repeats ``other``; otherwise None."""
     same = (
         entry.info.id == other.info.id
         and entry.info.details.get("name") == other.info.details.get("name")
@@ -281,9 +283,10 @@ def _repeats(entry: RawEntry, other: RawEntry) -> bool:
     )
     contained = all(_keys(part) <= _keys(other.records.get(benchmark, ())) for benchmark, part in entry.records.items())
     if not (same and scored_alike and contained):
-        return False
+        return None
+    found = _compare(entry, other)
     known = any(entry.protocol.values()) or bool(entry.fingerprints)
-    return known or all(repeat.same == repeat.questions for repeat in _compare(entry, other))
+    return found if known or all(repeat.same == repeat.questions for repeat in found) else None
 
 
 def _different_repeats(repeats: Sequence[Repeat]) -> list[Notice]:
