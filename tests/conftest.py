@@ -76,7 +76,15 @@ def shared_cases() -> Path:
 def not_the_users_cache(tmp_path_factory) -> Iterator[None]:
     """What fixtures of a module find out about a model is not that of earlier runs on this machine either."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("LLMJOBS_CACHE", str(tmp_path_factory.mktemp("cache_of_modules")))
+        environment.setenv("LLMJOBS_CACHE", str(tmp_path_factory.mktemp("cache_of_session")))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache_folder_of_a_module(tmp_path_factory, not_the_users_cache) -> Iterator[None]:
+    """Runs made by a module's fixtures must not depend on which modules ran before on the same worker."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LLMJOBS_CACHE", str(tmp_path_factory.mktemp("cache_of_module")))
         yield
 
 
