@@ -101,6 +101,20 @@ def thinking_cut(count: int) -> dict[str, int]:
     return {"thinking_cut": count} if count else {}
 
 
+def empty_answers(texts: Iterable[str | None]) -> dict[str, int]:
+    """The key of a summary with the number of answers that the model ended without text; missing if there is none.
+
+    They count as answers: wrong ones, or ones that a judge rates. None stands for a call that failed.
+    """
+    count = sum(text is not None and not text.strip() for text in texts)
+    return {"empty": count} if count else {}
+
+
+def empty_text(count: int, what: str = "answer") -> str:
+    """Say how many answers (or ``what``) the model ended without text."""
+    return f"{plural(count, what)} without any text"
+
+
 def thinking_cut_text(count: int, what: str = "answer") -> str:
     """Say how many answers (or ``what``) were written after their thinking had been cut off."""
     return f"the thinking reached its limit and was cut off on {plural(count, what)}"

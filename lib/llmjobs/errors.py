@@ -8,7 +8,6 @@
     ├── ContextFullError         1   a prompt that no longer fits into the context
     ├── AnswerError              1   a model's reply that is not an answer
     │   └── CallError                a request to an endpoint gave no answer; another try may give one
-    │       ├── EmptyCallError       the answer is complete but has no text
     │       ├── RefusedCallError     the server refuses this request, and would again
     │       └── UnavailableError     the endpoint itself cannot be used
     ├── StoppedError             75  a run in Python that was interrupted, with progress saved
@@ -67,10 +66,6 @@ class AnswerError(LlmjobsError):
 
 class CallError(AnswerError):
     """A request to an endpoint gave no answer: no result, another try may give one."""
-
-
-class EmptyCallError(CallError):
-    """An endpoint's answer is complete but has no text."""
 
 
 class RefusedCallError(CallError):

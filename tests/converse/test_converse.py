@@ -32,6 +32,7 @@ class Reader:
 
     def __init__(self, fails=lambda text: None):
         self.fails = fails
+        self.says = lambda text: None
 
     def clock(self):
         return None
@@ -45,7 +46,8 @@ class Reader:
             raise error
         topic = max(question.rstrip("?").split(), key=len)
         told = [m.content for m in messages[:-1] if m.role == "user" and topic in m.content and "?" not in m.content]
-        yield told[-1] if told else "nothing"
+        said = self.says(question)
+        yield said if said is not None else told[-1] if told else "nothing"
         return Ending("stop", self.count(messages), 5)
 
     def start(self, seed):
@@ -182,6 +184,19 @@ def test_the_same_bytes_after_kills(study, tmp_path):
 
 def lines(results: Path) -> int:
     return sum(p.read_bytes().count(b"\n") for p in results.rglob("records.jsonl"))
+
+
+def test_an_answer_without_text_is_wrong_marked_and_not_the_end(study, tmp_path, reader, capsys):
+    empty = make_scripts("recall", 6, 0, [1, 4])[2].turns
+    asked = next(turn for turn in empty if turn.expected is not None)
+    reader.says = lambda text: "" if text == asked.text else None
+    run(study(strategies=["full"]), "--results", tmp_path / "r")
+    records = read_records(tmp_path / "r/study/converse/tiny/recall.full/records.jsonl")
+    (one,) = [r for r in records if r["answer"] == ""]
+    assert (one["status"], one["correct"]) == ("ok", False)
+    assert {r["status"] for r in records} == {"ok"}
+    assert part_of(tmp_path / "r")["models"][0]["memories"][0]["empty"] == 1
+    assert "1 answer without any text, counted as wrong" in capsys.readouterr().out
 
 
 def test_a_turn_without_an_answer_is_an_error_and_ends_its_conversation(study, tmp_path, reader):

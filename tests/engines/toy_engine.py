@@ -240,6 +240,10 @@ def ensure_files(spec: Any, located: Located) -> None:
     pass
 
 
+def check_files(spec: Any, located: Located) -> None:
+    pass
+
+
 def load_tokenizer(spec: Any, located: Located) -> Bytes:
     return Bytes()
 

@@ -260,6 +260,31 @@ def test_thinking_is_read_by_the_one_module_and_is_no_part_of_the_answer(tmp_pat
     assert asked["chat_template_kwargs"] == {"enable_thinking": True, "thinking": True}
 
 
+def choice_of(server: Server, finish: str | None, content: str | None) -> None:
+    body = {"message": {"role": "assistant", "content": content}, "finish_reason": finish, "index": 0}
+    server.whole_body = (200, "application/json", json.dumps({"choices": [body]}).encode())
+
+
+@pytest.mark.parametrize(("finish", "content"), [("stop", ""), ("stop", None), ("length", " ")])
+def test_an_answer_without_text_is_wrong_and_marked(tmp_path, server, capsys, finish, content):
+    choice_of(server, finish, content)
+    run(study(tmp_path, server.url, options=("replies",), model={"chat_template": True}), tmp_path / "r")
+    assert {(one["status"], one["correct"]) for one in found(tmp_path / "r", "replies")} == {("unparsed", False)}
+    assert len(server.requests) == QUESTIONS
+    summary = json.loads(next((tmp_path / "r").rglob("summary.json")).read_text())["eval"]
+    assert summary["models"][0]["empty"] == QUESTIONS
+    assert f"toy: {QUESTIONS} answers without any text, counted as wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("finish", "content"), [(None, None), (None, ""), ("error", ""), ("abort", "one")])
+def test_an_answer_that_the_server_did_not_complete_is_no_answer(tmp_path, server, finish, content):
+    choice_of(server, finish, content)
+    run(study(tmp_path, server.url, options=("replies",), model={"chat_template": True}), tmp_path / "r", expect=3)
+    assert not any(
+        one["status"] != "error" for path in (tmp_path / "r").rglob("records.jsonl") for one in read_records(path)
+    )
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [

@@ -124,6 +124,15 @@ class Handler(BaseHTTPRequestHandler):
         self.stream(chunk(text))
 
     def be_empty(self, *_):
+        """Neither text nor a finish reason."""
+        choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": None}
+        self.stream(json.dumps({"choices": [choice], "usage": USAGE}).encode(), kind="application/json")
+
+    def be_given_up(self, text, _):
+        self.stream(chunk(text[:3]), chunk(finish="error"), DONE)
+
+    def be_mute(self, *_):
+        """The model ends its answer without text."""
         self.stream(chunk(finish="stop"), chunk(usage=USAGE), DONE)
 
     def be_malformed(self, *_):
@@ -173,8 +182,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 FAILURES = (
-    "400", "401", "404", "429", "500", "503", "cut", "cut_line", "cut_before_the_end", "empty", "malformed", "broken",
-    "page", "half_body", "error", "reset", "reset_within", "stall", "silent", "drip",
+    "400", "401", "404", "429", "500", "503", "cut", "cut_line", "cut_before_the_end", "empty", "given_up", "malformed",
+    "broken", "page", "half_body", "error", "reset", "reset_within", "stall", "silent", "drip",
 )  # fmt: skip
 """Every way to give no answer: before, within and after it."""
 GOOD = ("good", "plain", "body")

@@ -73,6 +73,35 @@ def test_troubles_that_pass_leave_no_trace_in_the_records(study, tmp_path):
     assert len(reasons) == 6 and "the server answered 500 (not now)" in reasons[1]
 
 
+def test_an_answer_without_text_is_an_answer_marked_and_paid_once(study, tmp_path, capsys):
+    """Of the agent it is judged, of the judge it is a reply that cannot be read; neither is asked again."""
+    with stand_in(troubles={0: "mute"}) as server:
+        path = study(server.url, answers=[], categories=["math"])
+        run(path, "--results", tmp_path / "r")
+        out, sent = capsys.readouterr().out, len(server.requests)
+        server.troubles = dict.fromkeys(range(sent), "mute")
+        run(path, "--results", tmp_path / "r")
+        assert len(server.requests) == sent
+    answers, judgments = (read_records(p) for p in sorted((tmp_path / "r").rglob("records.jsonl")))
+    assert answers[0]["turns"][0] == "" and answers[0]["turns"][1] and answers[0]["status"] == "ok"
+    assert judgments[0]["status"] != "not_judged"
+    assert part_of(tmp_path / "r")["agents"][0]["empty"] == 1
+    assert "agent: 1 answer without any text, judged as answers" in out
+    capsys.readouterr()
+    with stand_in(troubles={2: "mute", 3: "mute"}) as server:
+        run(study(server.url, answers=[], categories=["math"]), "--results", tmp_path / "j")
+    judgment = read_records(next((tmp_path / "j").rglob("judgments/**/records.jsonl")))[0]
+    assert (judgment["status"], judgment["judgment"], judgment["asked"]) == ("unread", "", 2)
+    assert "1 unread, 1 asked again, 1 reply without any text" in capsys.readouterr().out
+
+
+def test_empty_turns_of_a_file_are_answers_and_missing_ones_errors(tmp_path):
+    rows = [["", "b"], [None, "b"], ["$ERROR$", "b"], ["a", "b"]]
+    lines = [{"question_id": i, "choices": [{"turns": turns}]} for i, turns in enumerate(rows)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [one.error is None for one in read_answers(tmp_path / "a.jsonl").answers] == [True, False, False, True]
+
+
 def failing_at(monkeypatch, attempts: int) -> None:
     """Every endpoint is tried so often, no more."""
     monkeypatch.setattr(RetryPolicy, "tries_again", lambda _, attempt, __: attempt + 1 < attempts)

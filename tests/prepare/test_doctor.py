@@ -7,7 +7,9 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from llmjobs.cli import main
 from llmjobs.demo import DEMO_MODELS
@@ -291,3 +293,37 @@ def test_a_file_that_is_no_gguf_is_not_said_to_run(probed, study, tmp_path):
     found = lines(study({"id": str(tmp_path / "m.gguf"), "name": "m"}), tmp_path)
     assert found["weights of m"][0] == "failed" and "is not a GGUF file" in found["weights of m"][1]
     assert found["model m"][0] == "failed" and "will run" not in found["model m"][1]
+
+
+def renamed(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = {key.replace("self_attn", "attention"): value for key, value in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def reshaped(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = {key: value[:-1] if key.endswith("o_proj.weight") else value for key, value in load_file(path).items()}
+    save_file({**weights, "spare": torch.zeros(1 << 16)}, path, metadata={"format": "pt"})  # the sum is large enough
+
+
+def endless(folder: Path) -> None:
+    path, pattern = folder / "tokenizer.json", {"Regex": "(a+)+$"}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pre_tokenizer": split}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (renamed, "the weight files lack 8 of the model's weights (model.layers.0.self_attn"),
+        (reshaped, "2 weights do not have the shape that config.json gives (model.layers.0.self_attn.o_proj.weight"),
+        (endless, "use the tokenizer files from the original model"),
+    ],
+)
+def test_what_loading_would_refuse_is_not_said_to_be_ok(probed, study, tmp_path, llama, damage, says):
+    folder = Path(shutil.copytree(llama, tmp_path / "model"))
+    assert lines(study({"id": str(folder), "name": "m"}), tmp_path)["weights of m"][0] == "ok"
+    damage(folder)
+    found = lines(study({"id": str(folder), "name": "m"}), tmp_path)
+    assert found["weights of m"][0] == found["model m"][0] == "failed" and says in found["weights of m"][1]

@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 from llmjobs.calls.event_stream import CHAT, StatusError, api_url
 from llmjobs.calls.refused_parameters import Parameters
 from llmjobs.calls.request import Answer
-from llmjobs.calls.retry import EmptyAnswerError, Failure, RetryPolicy, classify
+from llmjobs.calls.retry import Failure, RetryPolicy, classify
 from llmjobs.errors import (
     CallError,
     ContextFullError,
-    EmptyCallError,
     LlmjobsError,
     RefusedCallError,
     UnavailableError,
@@ -126,7 +125,6 @@ class Endpoint:
         kind: type[AnyAnswer],
         *,
         whole: WholeAnswers | None = None,
-        may_be_empty: bool = False,
         path: str = CHAT,
     ) -> Generator[str, None, AnyAnswer]:
         """Send the part of a request that this server accepts; yield text as it arrives, or with ``whole`` at the end.
@@ -148,7 +146,7 @@ class Endpoint:
                     if not whole:
                         passed_on = passed_on or bool(piece)
                         yield piece
-                answer.check(may_be_empty=may_be_empty)
+                answer.check()
                 if whole:
                     yield answer.text
                 return answer
@@ -163,11 +161,10 @@ class Endpoint:
         kind: type[AnyAnswer],
         whole: WholeAnswers | None = None,
         *,
-        may_be_empty: bool = False,
         path: str = CHAT,
     ) -> AnyAnswer:
         """Send a request and wait for the whole answer; raises as :meth:`stream` does."""
-        stream = self.stream(wanted, kind, whole=whole or WholeAnswers(), may_be_empty=may_be_empty, path=path)
+        stream = self.stream(wanted, kind, whole=whole or WholeAnswers(), path=path)
         while True:
             try:
                 next(stream)
@@ -184,12 +181,11 @@ class Endpoint:
         if self._learns(error, answer):
             return 0
         failure = classify(error, self.timeout_s, has_begun=bool(answer.text))
-        is_empty = isinstance(error, EmptyAnswerError)
         if whole:
             whole.lost(Lost(self._line(failure), failure.may_cost, *answer.counts()))
         if passed_on or not self.policy.tries_again(attempt, failure):
             tries = f" after {attempt + 1} tries" if attempt else ""
-            raise self._error(failure, passed_on, tries, is_empty=is_empty) from None
+            raise self._error(failure, passed_on, tries) from None
         self._wait(attempt, failure)
         return 1
 
@@ -211,14 +207,12 @@ class Endpoint:
     def _line(self, failure: Failure) -> str:
         return f"{self.who}: {printable(redacted(failure.text))[:300]}"
 
-    def _error(self, failure: Failure, was_cut: bool, tries: str, *, is_empty: bool) -> LlmjobsError:
+    def _error(self, failure: Failure, was_cut: bool, tries: str) -> LlmjobsError:
         text = printable(redacted(failure.text))[:300]
         if failure.is_context_full:
             return ContextFullError(f"{self.who}: {text}; {failure.remedy}")
         kind: type[CallError] = CallError if failure.is_temporary else RefusedCallError
-        if is_empty:
-            kind = EmptyCallError
-        elif failure.is_about_server:
+        if failure.is_about_server:
             kind = UnavailableError
         kind = CallError if was_cut else kind
         cut = "the answer was cut off: " if was_cut else ""

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmjobs.calls.event_stream import NotCompletionError, open_completion
-from llmjobs.calls.retry import CutAnswerError, EmptyAnswerError, FilteredError
+from llmjobs.calls.retry import CutAnswerError, FilteredError, GivenUpError
 
 THINKING = ("reasoning_content", "reasoning")
 """Keys in which servers put a model's thinking; it keeps the connection alive but is not part of the answer."""
+
+GIVEN_UP = frozenset({"error", "abort", "aborted", "cancelled", "canceled"})
+"""Finish reasons of answers that the server did not complete, as OpenRouter, vLLM and SGLang give them."""
 
 
 class Answer:
@@ -84,19 +87,18 @@ class Answer:
             (is_whole and piece == self.text) or (had_ended and piece in (self._last, self.text))
         )
 
-    def check(self, *, may_be_empty: bool) -> None:
-        """Refuse a response that ended without an answer.
+    def check(self) -> None:
+        """Refuse a response that the server, not the model, ended. An answer that the model ended may be empty.
 
         Raises:
             FilteredError: the server's content filter stopped it.
-            EmptyAnswerError: it has no text.
+            GivenUpError: the server failed, or ended it for another reason.
 
         """
         if self.finish == "content_filter":
             raise FilteredError
-        if not may_be_empty and not self.text.strip():
-            why = ": all tokens were used for thinking; raise max_new_tokens" if self.finish == "length" else ""
-            raise EmptyAnswerError(why)
+        if self.finish and self.finish.lower() in GIVEN_UP:
+            raise GivenUpError(self.finish)
 
     def counts(self) -> tuple[int | None, int | None]:
         """Tokens of prompt and answer, as counted by the server."""

@@ -67,14 +67,14 @@ class FilteredError(Exception):
     """The server's content filter stopped the answer."""
 
 
-class EmptyAnswerError(Exception):
-    """The answer has no text; the exception's text gives the reason, if it is known."""
+class GivenUpError(Exception):
+    """The server gave up in the middle of the answer; the exception's text is the reason that it gave."""
 
 
 _OF_ANSWERS: tuple[tuple[type[Exception], str, str, bool], ...] = (
     (CutAnswerError, "the stream ended before the answer did", "try again", True),
     (FilteredError, "the server's content filter stopped the answer", "rephrase the question", False),
-    (EmptyAnswerError, "the answer is empty{}", "try again or rephrase the question", True),
+    (GivenUpError, "the server gave up on the answer (finish_reason: {})", "try again or check the server's log", True),
     (NotCompletionError, "the server sent {} instead of a chat completion", "check the URL", True),
     (TooLargeError, "the server sent {} instead of a chat completion", "check the URL", False),
     (StreamedError, "the server reports: {}", "check the server", True),

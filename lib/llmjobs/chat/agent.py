@@ -56,11 +56,13 @@ class Answering:
         messages: Sequence[Message],
         sampling: Sampling,
         max_context: int | None,
+        *,
+        may_be_empty: bool = False,
     ) -> None:
-        """Store the arguments; nothing is sent before :meth:`pieces`."""
+        """Store the arguments; nothing is sent before :meth:`pieces`. ``may_be_empty``: no text is an answer too."""
         self.backend, self.strategy, self.messages = backend, strategy, messages
         self.sampling, self.max_context = sampling, max_context
-        self.text = ""
+        self.may_be_empty, self.text = may_be_empty, ""
         """All text so far, including thinking."""
         self._plan: Plan | None = None
         self._ending: Ending | None = None
@@ -103,16 +105,18 @@ class Answering:
             stream.close()
         if self.answer:
             return
-        if self.text.strip():
-            assert self._ending is not None
+        assert self._ending is not None
+        is_full = self._ending.finish_reason == "length"
+        if self.text.strip() or (is_full and not self.text):  # a server keeps the thinking apart, or to itself
             what = "ended its turn while it was thinking"
-            if self._ending.finish_reason == "length":
+            if is_full:
                 what = f"spent all {sampling.most_tokens:,} tokens on thinking"
             raise AnswerError(
                 f"{self.backend.name}: the model {what} and gave no answer; raise thinking: or max_new_tokens, or set"
                 " thinking: off"
             )
-        raise AnswerError(f"{self.backend.name}: the answer is empty; ask again or rephrase the question")
+        if not self.may_be_empty:
+            raise AnswerError(f"{self.backend.name}: the answer is empty; ask again or rephrase the question")
 
     def _take(self, piece: str, since_s: float) -> None:
         self.text += piece
@@ -155,6 +159,8 @@ class Agent:
     seed: int = 0
     messages: list[Message] = field(default_factory=list)
     """User and assistant messages in turn; the system message is in ``system``."""
+    may_be_empty: bool = False
+    """Whether a turn that the model ends without text is an answer, as in a measurement, or an error, as in a chat."""
     last: Reply | None = None
     """The newest answer with its measurements."""
 
@@ -174,7 +180,14 @@ class Agent:
         """
         asked = [*self.messages, Message("user", text)]
         strategy = self._memory if self.history else NoHistory()
-        answering = Answering(self.backend, strategy, self._with_system(asked), self.sampling, self.max_context)
+        answering = Answering(
+            self.backend,
+            strategy,
+            self._with_system(asked),
+            self.sampling,
+            self.max_context,
+            may_be_empty=self.may_be_empty,
+        )
         self.last = None
         try:
             yield from answering.pieces()

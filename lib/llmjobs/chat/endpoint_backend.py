@@ -15,7 +15,6 @@ from llmjobs.calls.spending import BYTES_A_TOKEN, MinuteLimit, PaidCalls, Spendi
 from llmjobs.chat.backend import AnswerStream, Backend, Counted, Ending, FinishReason, Sampling, drain
 from llmjobs.chat.messages import Message
 from llmjobs.clocks import DeviceClock
-from llmjobs.errors import CallError
 from llmjobs.work.call_journal import CallJournal, call_key
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class EndpointBackend:
 
         """
         wanted = self._request(messages, sampling)
-        answer = yield from self.endpoint.stream(wanted, Answer, whole=self.whole, may_be_empty=not self.whole)
+        answer = yield from self.endpoint.stream(wanted, Answer, whole=self.whole)
         return self._ending(answer, messages)
 
     def _request(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
@@ -177,8 +176,6 @@ class PaidBackend:
         def send(around: WholeAnswers) -> dict[str, Any]:
             self._around = around
             text, ending = drain(self.inner.answer(messages, sampling))
-            if not text.strip():
-                raise CallError(f"{self.name}: the answer is empty")
             call: dict[str, Any] = {"text": text, "finish_reason": ending.finish_reason}
             call |= {"prompt_tokens": ending.prompt_tokens, "new_tokens": ending.new_tokens, "counted": ending.counted}
             if ending.counted != "server":

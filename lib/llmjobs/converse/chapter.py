@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
-from llmjobs.changed_prompts import thinking_cut_text
+from llmjobs.changed_prompts import empty_text, thinking_cut_text
 from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.measure import Measures
@@ -182,6 +182,7 @@ def _table(group: Values) -> Table:
     note = (
         "Sent, dropped: tokens. Summaries: total tokens used to write them. First token, turn: median seconds from the "
         "question to the first token of the answer and to its end."
+        + "".join(f" {_name(m)}: {empty_text(m['empty'])}." for m in group["memories"] if m.get("empty"))
         + "".join(f" {name}: {thinking_cut_text(number)}." for name, number in cut)
     )
     return Table("Each memory on the same questions", columns, rows, note=note)

@@ -19,7 +19,7 @@ from llmjobs.converse.conversations import Script, Turn
 from llmjobs.converse.summary import record_printer, render_summary, summarize
 from llmjobs.converse.tasks import ConverseTask, converse_section, make_tasks, turn_asked, with_limit
 from llmjobs.engines.registry import devices
-from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallError, LlmjobsError
+from llmjobs.errors import AnswerError, CallError, ContextFullError, LlmjobsError
 from llmjobs.manifest import Manifest, ModelSpec
 from llmjobs.records import TurnOutcome, TurnRecord
 from llmjobs.run_study import run_study
@@ -158,6 +158,7 @@ class ConverseWork:
                 thinking_tokens=task.model.thinking_tokens,
             ),
             seed=section.seed + index,
+            may_be_empty=True,
         )
 
 
@@ -181,10 +182,8 @@ class _Conversation:
             return
         try:
             reply = self.agent.ask(message.text)
-        except CallError as error:
-            if not isinstance(error, EmptyCallError):
-                raise  # a failed call is no result: the unit ends here, and the next run asks again
-            self._fail(turn, error)
+        except CallError:
+            raise  # a failed call is no result: the unit ends here, and the next run asks again
         except (AnswerError, ContextFullError, MessageTooLongError) as error:
             self._fail(turn, error)
         else:

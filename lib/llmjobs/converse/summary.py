@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmjobs.calls.spending import Spending, spending_lines
-from llmjobs.changed_prompts import thinking_cut, thinking_cut_text
+from llmjobs.changed_prompts import empty_answers, empty_text, thinking_cut, thinking_cut_text
 from llmjobs.converse.tasks import ConverseTask
 from llmjobs.errors import printable
 from llmjobs.eval.summary import failed_lines
@@ -85,6 +85,7 @@ def _memory(task: ConverseTask, records: Sequence[TurnRecord], timings: Sequence
         "tokens_dropped": sum(record["tokens_dropped"] for record in answered),
         "tokens_side": sum(record["tokens_side"] for record in answered),
         "tokens_new": sum(record["tokens_new"] for record in answered),
+        **empty_answers(record["answer"] for record in records),
         **thinking_cut(sum(record.get("thinking_cut") is True for record in records)),
         "ttft_s": _median(turn["ttft_s"] for turn in timings),
         "real_s": _median(turn["real_s"] for turn in timings),
@@ -187,6 +188,11 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         if pair := group["history"]:
             lines.append(_sentence(pair))
         lines += [_error_line(group, memory) for memory in group["memories"] if memory["errors"]]
+        lines += [
+            f"{_whose(group, memory)}: {empty_text(memory['empty'])}, counted as wrong where a fact was asked for"
+            for memory in group["memories"]
+            if memory.get("empty")
+        ]
         lines += [_cut_line(group, memory) for memory in group["memories"] if memory.get("thinking_cut")]
         lines.append("")
     lines += spending_lines(summary.get("spending"))

@@ -482,6 +482,14 @@ class EngineModule(Protocol):
 
         """
 
+    def check_files(self, spec: ModelSpec, located: Located) -> None:
+        """Try a model's files on this machine as far as possible without reading its weights: headers and tokenizer.
+
+        Raises:
+            ModelError: loading the model would fail.
+
+        """
+
     def load_tokenizer(self, spec: ModelSpec, located: Located) -> Any:
         """The :class:`Tokenizer` alone, without the weights.
 

@@ -9,7 +9,7 @@ from typing import Any
 from llmjobs.benchmarks.base import LETTERS, Benchmark, Doc
 from llmjobs.benchmarks.registry import benchmark_class, names
 from llmjobs.calls.spending import Spending, spending_lines
-from llmjobs.changed_prompts import ChangedPrompts, count_changed
+from llmjobs.changed_prompts import ChangedPrompts, count_changed, empty_answers, empty_text
 from llmjobs.clocks import NO_GPU_TIME
 from llmjobs.errors import printable
 from llmjobs.memory import needed_bytes
@@ -68,6 +68,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
         "errors": sum(record["status"] == "error" for record in everything),
         "first_error": next((str(r.get("error")) for r in everything if r["status"] == "error"), None),
         "unparsed": sum(record["status"] == "unparsed" for record in everything),
+        **empty_answers(record["text"] for record in everything if "text" in record and record["status"] != "error"),
         "benchmarks": _benchmarks(records, asked),
         **_prompts(folder, name),
     }
@@ -196,6 +197,8 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     for model in summary["models"]:
         if model["unparsed"]:
             lines.append(f"{model['model']}: {plural(model['unparsed'], 'reply', 'replies')} could not be parsed")
+        if empty := model.get("empty"):
+            lines.append(f"{model['model']}: {empty_text(empty)}, counted as wrong")
         if model["errors"]:
             lines.append(
                 f"{model['model']}: {plural(model['errors'], 'question')} ended in an error: {model.get('first_error')}"

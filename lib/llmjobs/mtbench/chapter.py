@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Plot
 
-from llmjobs.changed_prompts import thinking_cut_text
+from llmjobs.changed_prompts import empty_text, thinking_cut_text
 from llmjobs.report import figure_style
 from llmjobs.report.blocks import Block, Column, Content, Figure, Finding, Heading, Prose, Section, Table
 from llmjobs.report.figure_style import short_names
@@ -317,12 +317,13 @@ def _agents(part: Values) -> Table:
         kind = row["kind"] + ("" if row["history"] else ", no history")
         counts = [count(row[key]) for key in ("answered", "errors", "cut_off")]
         rows.append([row["model"], kind, *counts, tokens, characters])
+    empty = [f"{row['model']}: {empty_text(row['empty'])}." for row in part["agents"] if row.get("empty")]
     cut = [
         f"{row['model']}: {thinking_cut_text(row['thinking_cut'])}."
         for row in part["agents"]
         if row.get("thinking_cut")
     ]
-    note = " ".join(["Cut off: turns that reached the maximum answer length.", *cut])
+    note = " ".join(["Cut off: turns that reached the maximum answer length.", *empty, *cut])
     return Table("Agents", columns, rows, note=note)
 
 

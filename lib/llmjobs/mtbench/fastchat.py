@@ -132,9 +132,9 @@ def _answer(where: str, row: Mapping[str, Any]) -> Answer:
     turns = first.get("turns")
     if "question_id" not in row or not isinstance(turns, list):
         raise DataError(f"{where}: not an answer in FastChat's format: question_id and choices[0].turns are needed")
-    texts = tuple(str(turn) if turn is not None else "" for turn in turns)
-    bad = next((i for i, text in enumerate(texts, start=1) if text.strip() in ("", ERROR_TEXT, "ERROR")), None)
-    error = None if bad is None and texts else f"turn {bad or 1} is empty or an error in the file"
+    texts = tuple(str(turn) if turn is not None else ERROR_TEXT for turn in turns)
+    bad = next((i for i, text in enumerate(texts, start=1) if text.strip() in (ERROR_TEXT, "ERROR")), None)
+    error = None if bad is None and texts else f"turn {bad or 1} is missing or an error in the file"
     return Answer(str(row["question_id"]), str(row.get("model_id") or ""), texts, error)
 
 

@@ -170,6 +170,7 @@ class Answers:
                 thinking_tokens=spec.thinking_tokens,
             ),
             seed=section.seed + index,
+            may_be_empty=True,
         )
 
 
@@ -295,7 +296,9 @@ class Judgments:
             return RuleJudge(question, turn, turns[::-1] if label.endswith("order2") else turns)
         sampling = Sampling(judge.max_new_tokens, judge.temperature, thinking_tokens=judge.thinking_tokens)
         seed = self.bench.section.seed
-        return AgentJudge(Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed))
+        agent = Agent(self._backend(label), system=system.strip() or None, sampling=sampling, seed=seed)
+        agent.may_be_empty = True
+        return AgentJudge(agent)
 
 
 def _not_judged(mode: str, why: str) -> Record:
@@ -311,8 +314,10 @@ class AgentJudge:
     agent: Agent
 
     def ask(self, text: str) -> JudgeAnswer:
-        """Ask, with everything said before."""
+        """Ask, with everything said before; a reply without text is not kept in the conversation."""
         reply = self.agent.ask(text)
+        if not reply.text:
+            self.agent.undo()
         counts = (reply.prompt_tokens, reply.new_tokens, reply.counted)
         return JudgeAnswer(reply.text, *counts, thinking=reply.thinking, thinking_cut=reply.thinking_cut)
 

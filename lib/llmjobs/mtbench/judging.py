@@ -235,12 +235,12 @@ def _questions(question: Question) -> dict[str, str]:
 def _ask(
     prompt: JudgePrompt, values: dict[str, str], open_judge: OpenJudge, label: str, read: Callable[[str], Any]
 ) -> Record:
-    """Ask, and ask once more if nothing can be read or a local judge returned nothing."""
+    """Ask, and ask once more if nothing can be read or the judge returned nothing."""
     judge = open_judge(prompt.system, label)
     found = _Found()
     for found.asked in range(1, TIMES_ASKED + 1):
         try:
-            answer = judge.ask(prompt.fill(values) if not found.said else REMINDER[prompt.type])
+            answer = judge.ask(REMINDER[prompt.type] if any(found.said) else prompt.fill(values))
         except UnavailableError:
             raise
         except (ContextFullError, MessageTooLongError) as failure:

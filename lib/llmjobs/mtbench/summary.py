@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from llmjobs.calls.refused_parameters import LEFT_OUT
 from llmjobs.calls.spending import Spending, spending_lines
-from llmjobs.changed_prompts import thinking_cut, thinking_cut_text
+from llmjobs.changed_prompts import empty_answers, empty_text, thinking_cut, thinking_cut_text
 from llmjobs.errors import printable
 from llmjobs.mtbench import agreement, scores
 from llmjobs.mtbench.fastchat import Compared, Judged, JudgmentFile, read_judgments
@@ -157,6 +157,7 @@ def _agent(agent: AgentTask, records: Sequence[AnswerRecord]) -> Figures:
         "tokens_sent": sum(count for record in records for count in record.get("tokens_sent", ())) if new else None,
         "characters": sum(len(text) for record in records for text in record["turns"]),
         "cut_off": sum(reason == "length" for record in records for reason in record.get("finish_reasons", ())),
+        **empty_answers(text for record in records for text in record["turns"]),
         **thinking_cut(sum(record.get("thinking_cut", ()).count(True) for record in records)),
     }
 
@@ -172,6 +173,7 @@ def _judges(bench: Bench, found: Collected) -> list[Figures]:
             again = sum(_asked_again(record) for record in records)
             row = {"judge": judge.name, "mode": mode, "n": len(records), **counts, "asked_again": again}
             row["first_error"] = _first_error(part for one in records for part in (one, *one.get("orders", ())))
+            row |= empty_answers(text for record in records for text in _replies(record))
             row |= thinking_cut(sum(_thinking_cut(record) for record in records))
             rows.append(row | _weak(records) | ({"is_rules": True} if judge.is_rules else {}))
     return rows
@@ -189,6 +191,12 @@ def _weak(records: Sequence[Judgment]) -> Figures:
 
 def _asked_again(record: Judgment) -> bool:
     return any(part.get("asked", 1) > 1 for part in (record, *record.get("orders", ())))
+
+
+def _replies(record: Judgment) -> list[str | None]:
+    """The judge's last replies: one, or one for each order of a comparison."""
+    orders = record.get("orders")
+    return [order.get("judgment") for order in orders] if orders else [record.get("judgment")]
 
 
 def _thinking_cut(record: Judgment) -> bool:
@@ -297,6 +305,11 @@ def render_summary(summary: Values) -> str:
     lines += [_history_line(row) for row in summary["history"]]
     lines += [_agent_line(row) for row in summary["agents"] if row["errors"]]
     lines += [
+        f"{row['model']}: {empty_text(empty)}, judged as answers"
+        for row in summary["agents"]
+        if (empty := row.get("empty"))
+    ]
+    lines += [
         f"{row['model']}: {thinking_cut_text(cut)}" for row in summary["agents"] if (cut := row.get("thinking_cut"))
     ]
     lines += [_file_line(row) for row in summary["files"]]
@@ -341,6 +354,8 @@ def _judge_line(row: Values) -> str:
         f"{row[key]} {words}" for key, words in (("error", "failed"), ("not_judged", "without an answer")) if row[key]
     ]
     parts += [f"{row['asked_again']} asked again"] if row["asked_again"] else []
+    if empty := row.get("empty"):
+        parts.append(empty_text(empty, "reply" if empty == 1 else "replies"))
     if cut := row.get("thinking_cut"):
         parts.append(thinking_cut_text(cut, "judgment"))
     if weak := row.get("single_brackets"):

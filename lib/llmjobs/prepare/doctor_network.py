@@ -117,7 +117,7 @@ def _local_model(name: str, model: ModelSpec) -> Check:
         return Check(name, "ok", "bundled")
     path = local_path(model)
     if path:
-        engine_of(model).context_length(model, locate(model))  # reads the file's header, or the config
+        engine_of(model).check_files(model, locate(model))
     return Check(name, "ok", f"the file {path}" if path and path.is_file() else f"in the folder {path}")
 
 
@@ -125,16 +125,19 @@ def _hub_model(name: str, model: ModelSpec, checkup: Checkup) -> Check:
     if checkup.hub_silent:
         local_path(model)
         if is_cached(model):
-            locate(model)
+            engine_of(model).check_files(model, locate(model))
             return Check(name, "ok", "completely cached")
         return Check(name, "failed", f"{model.id} is not completely cached and the hub cannot be reached", FETCH)
     item = model_item(model)
     if item is None or item.repo is None:
+        engine_of(model).check_files(model, locate(model))
         return Check(name, "ok", "completely cached")
     if (model.id, model.revision) not in checkup.counted:
         checkup.missing_bytes += item.missing_bytes
         checkup.counted.add((model.id, model.revision))
     gated = f"gated, with access ({page(model.id, 'model')}); " if item.repo.gated else ""
+    if not item.missing_bytes:
+        engine_of(model).check_files(model, locate(model))
     left = f"{size_text(item.missing_bytes)} of {size_text(item.total_bytes)} to download"
     return Check(name, "ok", f"{gated}{left if item.missing_bytes else 'cached'}")
 

@@ -17,7 +17,7 @@ from llmjobs.engines.endpoint.logprobs import (
     tail_of,
     vllm_prompt_tokens,
 )
-from llmjobs.errors import AnswerError, CallError, ContextFullError, EmptyCallError, UnavailableError
+from llmjobs.errors import AnswerError, CallError, ContextFullError, UnavailableError
 
 AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 Call = Mapping[str, Any]
@@ -138,7 +138,7 @@ class Client:
         """Make a call, or take its answer from the journal; without ``record`` (a probe), always make it."""
 
         def send(around: WholeAnswers) -> dict[str, Any]:
-            return keep(self.endpoint.ask(wanted, kind, around, may_be_empty=True, path=path))
+            return keep(self.endpoint.ask(wanted, kind, around, path=path))
 
         if self.paid is None:
             return send(WholeAnswers())
@@ -170,11 +170,11 @@ FAILED_IN_A_ROW = 3
 
 
 def is_final(error: AnswerError | ContextFullError) -> bool:
-    """Whether another try would end the same way: the prompt does not fit, or the answer has no text.
+    """Whether another try would end the same way, because the prompt does not fit.
 
     A refused request is none of these: the server may be set up differently when the next run asks.
     """
-    return not isinstance(error, CallError) or isinstance(error, EmptyCallError)
+    return not isinstance(error, CallError)
 
 
 class FailedInARow:

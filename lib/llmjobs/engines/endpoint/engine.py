@@ -163,7 +163,7 @@ def open_model(spec: ModelSpec, *, threads: int | str = "auto") -> EndpointEngin
     """
     endpoint = endpoint_of(spec)
     try:
-        models = endpoint.ask({}, ModelList, may_be_empty=True, path=MODELS).models
+        models = endpoint.ask({}, ModelList, path=MODELS).models
     except UnavailableError as error:
         if "answered 404" not in str(error) and "answered 405" not in str(error):
             raise
@@ -241,6 +241,10 @@ def wanted_files(spec: ModelSpec, repo: RemoteRepo) -> list[RemoteFile]:
 
 def ensure_files(spec: ModelSpec, located: Located) -> None:
     """Empty, because no files are needed."""
+
+
+def check_files(spec: ModelSpec, located: Located) -> None:
+    """Do nothing, because no files are needed."""
 
 
 def load_tokenizer(spec: ModelSpec, located: Located) -> None:

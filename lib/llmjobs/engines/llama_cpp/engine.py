@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from llmjobs.engines.llama_cpp.score import Scorer as LlamaScorer
 
 __all__ = [
-    "LlamaEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files", "forecast",
-    "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "missing", "open_model",
-    "repository", "wanted_files", "warm_up_s", "weight_files",
+    "LlamaEngine", "check_cached", "check_files", "check_repository", "clock", "context_length", "devices",
+    "ensure_files", "forecast", "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate",
+    "missing", "open_model", "repository", "wanted_files", "warm_up_s", "weight_files",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -261,6 +261,11 @@ def weight_files(located: Located) -> list[Path]:
 def ensure_files(spec: ModelSpec, located: Located) -> None:
     """Fetch the file, if it is not in the cache."""
     fetch(spec, located)
+
+
+def check_files(spec: ModelSpec, located: Located) -> None:
+    """Read the file's header, which holds the tokenizer too."""
+    context_length(spec, located)
 
 
 def clock(device: str) -> DeviceClock | None:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from llmjobs.engines.transformers.load import LoadedModel
 
 __all__ = [
-    "TransformersEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files",
-    "forecast", "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "open_model",
-    "repository", "wanted_files", "warm_up_s", "weight_files",
+    "TransformersEngine", "check_cached", "check_files", "check_repository", "clock", "context_length", "devices",
+    "ensure_files", "forecast", "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate",
+    "open_model", "repository", "wanted_files", "warm_up_s", "weight_files",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,18 @@ def ensure_files(spec: ModelSpec, located: Located) -> None:
         ensure_adapter(spec, located.adapter)
     if located.revision and not located.is_local:
         ensure_model(spec.id, located.revision, pickle_weights=spec.pickle_weights, code=spec.trust_remote_code)
+
+
+def check_files(spec: ModelSpec, located: Located) -> None:
+    """Load the tokenizer, and compare the headers of the weight files with the model of the config.
+
+    Raises:
+        ModelError: loading the model would fail.
+
+    """
+    from llmjobs.engines.transformers.load import check_loads
+
+    check_loads(spec, located)
 
 
 def devices() -> list[str]:

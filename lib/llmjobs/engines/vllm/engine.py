@@ -11,6 +11,7 @@ from llmjobs.engines.speed import Speed
 from llmjobs.engines.transformers import engine as files
 from llmjobs.engines.transformers.engine import (
     check_cached,
+    check_files,
     check_repository,
     ensure_files,
     gpu_uuid,
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from llmjobs.engines.vllm.load import LoadedModel
 
 __all__ = [
-    "VllmEngine", "check_cached", "check_repository", "clock", "context_length", "devices", "ensure_files", "forecast",
-    "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate", "open_model", "repository",
-    "wanted_files", "warm_up_s", "weight_files",
+    "VllmEngine", "check_cached", "check_files", "check_repository", "clock", "context_length", "devices",
+    "ensure_files", "forecast", "gpu_uuid", "import_all", "is_cached", "load_tokenizer", "local_path", "locate",
+    "open_model", "repository", "wanted_files", "warm_up_s", "weight_files",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
