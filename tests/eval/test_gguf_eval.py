@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 import yaml
 from gguf_models import write_llama
+from transformers import AutoTokenizer
 
 from llmjobs.cli import main
+from llmjobs.demo import DEMO_MODELS, rows, subjects
+from llmjobs.demo.words import prompt
+from llmjobs.engines.llama_cpp.engine import load_tokenizer, locate
 from llmjobs.engines.llama_cpp.library import is_installed
 from llmjobs.exit_codes import EXIT_UNITS_FAILED, EXIT_USAGE
+from llmjobs.manifest.models import ModelSpec
 from llmjobs.work.journal import read_records
 
 needs_binding = pytest.mark.skipif(not is_installed(), reason="llama-cpp-python is not installed")
@@ -114,6 +119,58 @@ def test_replies_equal_those_of_transformers(llama, gguf, tmp_path):
     for mine, theirs in pairs(tmp_path / "r"):
         assert mine["new_tokens"]
         assert (mine["text"], mine["finish_reason"]) == (theirs["text"], theirs["finish_reason"])
+
+
+@needs_binding
+@pytest.mark.parametrize(("kind", "stored"), [("F32", "none"), ("F16", "none"), ("Q4_K_M", "Q5_0 75%, Q8_0 25%")])
+def test_a_demo_model_is_written_as_a_file_and_answers_alike(tmp_path, monkeypatch, kind, stored):
+    monkeypatch.setenv("LLMJOBS_CACHE", str(tmp_path / "cache"))
+    models = [
+        {"id": f"llmjobs/demo-base:{kind}", "name": "gguf", "device": "cpu", "kv_cache": "f32"},
+        {"id": "llmjobs/demo-base", "name": "transformers", "device": "cpu", "dtype": "float32"},
+    ]
+    study = write_study(tmp_path / "s.yaml", models, {"name": "demo", "limit": 6})
+    run("eval", study, "--results", tmp_path / "r")
+    found = pairs(tmp_path / "r")
+    assert len(found) == 60
+    same = [
+        mine["text"] == theirs["text"] if "text" in mine else mine["prediction"] == theirs["prediction"]
+        for mine, theirs in found
+    ]
+    assert sum(same) / 60 > 0.9 if kind == "Q4_K_M" else all(same)
+    model = json.loads(next((tmp_path / "r").rglob("gguf/model.json")).read_text())
+    assert model["quantization"] == stored
+    assert [path.name for path in (tmp_path / "cache").rglob("*.gguf")] == [f"demo-base-{kind}.gguf"]
+
+
+@needs_binding
+def test_a_demo_file_has_the_tokens_of_the_demo(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMJOBS_CACHE", str(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_MODELS["demo-base"])
+    spec = ModelSpec.model_validate({"id": "llmjobs/demo-base:F32", "name": "m", "device": "cpu"})
+    mine = load_tokenizer(spec, locate(spec))
+    asked = [row for subject in subjects() for split in ("dev", "test") for row in rows(subject, split)]
+    texts = [f"{prompt(row['question'], row.get('choices') or ())} {row['answer']}\n" for row in asked]
+    texts.append("\n".join(texts[:5]))  # as with shots
+    for text in texts:
+        assert mine(text)["input_ids"] == tokenizer(text)["input_ids"]
+    for text in ("Alice was beginning to get very tired", "é 日本 12345\r\n\t  x", " zebra , it 's"):
+        assert mine.decode(mine(text)["input_ids"], skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("llmjobs/demo-base:Q4", "'llmjobs/demo-base:Q4' is not one of llmjobs/demo-base:F32, "),
+        ("llmjobs/demo-bass:Q8_0", "did you mean 'llmjobs/demo-base:Q8_0'?"),
+    ],
+)
+def test_an_unknown_demo_file_is_one_line(tmp_path, capsys, model, told):
+    study = write_study(tmp_path / "s.yaml", [{"id": model, "name": "m"}], {"name": "demo", "limit": 2})
+    run("eval", study, "--results", tmp_path / "r", expect=EXIT_UNITS_FAILED)
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert "Traceback" not in shown
+    assert told in shown or (not is_installed() and "llmjobs[gguf]" in shown)
 
 
 @needs_binding

@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from llmjobs.engines.llama_cpp.demo_files import demo_file
 from llmjobs.engines.llama_cpp.gguf import SPLIT, part_paths
-from llmjobs.engines.locate import Located
+from llmjobs.engines.locate import DEMO_PREFIX, Located
 from llmjobs.errors import ModelError
 from llmjobs.hub.files import DownloadProgress, fetch_files, missing_bytes
 from llmjobs.hub.repositories import (
@@ -46,7 +47,7 @@ def hub_name(model_id: str) -> HubName | None:
 
 
 def local_path(spec: ModelSpec) -> Path | None:
-    """The file that an id names: by its path, as ``FOLDER:Q4_K_M``, or in a store; None for a name on the hub.
+    """The file that an id names: by its path, as ``FOLDER:Q4_K_M``, in a store, of a demo model; None for the hub's.
 
     Raises:
         ModelError: there is no such file, or the store has nothing of this name.
@@ -56,6 +57,8 @@ def local_path(spec: ModelSpec) -> Path | None:
         return _in_ollama(spec, spec.id.removeprefix(OLLAMA))
     if spec.id.startswith(LM_STUDIO):
         return _in_lm_studio(spec, spec.id.removeprefix(LM_STUDIO))
+    if spec.id.startswith(DEMO_PREFIX):
+        return demo_file(spec.id, spec.name)
     path = Path(spec.id).expanduser()
     try:
         if path.is_file():
