@@ -322,6 +322,106 @@ def report_command(
     return 0
 
 
+# `llmjobs choose`: the model, precision and engine to run, from what is measured.
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--memory", metavar="SIZE", help="At most this much memory, on the GPU if it uses one, e.g. 4GiB.")
+@click.option("--decode", metavar="RATE", help="At least this many new tokens per second, e.g. 10.")
+@click.option(
+    "--first-token", metavar="TIME", help="At most this long until the first token, e.g. 2 (seconds) or 500ms."
+)
+@click.option("--size", metavar="SIZE", help="At most this size of the loaded weights, e.g. 3GiB.")
+@click.option(
+    "--context", metavar="TOKENS", help="At least this context length; speed and memory must be measured with it."
+)
+@click.option(
+    "--lose",
+    metavar="POINTS",
+    help="At most this many points of accuracy lost against the least quantized form of the same model.",
+)
+@click.option(
+    "--benchmarks",
+    metavar="NAME[=WEIGHT],…",
+    help="Benchmarks that decide, with weights, e.g. mmlu=2,gsm8k=1. Default: those that every model was asked.",
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["accuracy", "speed", "size", "memory", "energy"]),
+    default="accuracy",
+    show_default=True,
+    help="What to prefer among the candidates that are as good as the best.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Points within which two accuracies count as equal.",
+)
+@click.option(
+    "--costs", type=click.Path(path_type=Path), metavar="CSV", help="Table of costs, for logs that contain none."
+)
+@click.option("--machine", metavar="TEXT", help="Use only results of the machine whose name contains TEXT.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Use only matching results: study, run, model, device, quantization, … Can be repeated.",
+)
+@click.option("--name", help="Name of the benchmark, for tables without a benchmark column.")
+@click.option("--any-prompt", is_flag=True, help="Compare even if prompt, shots or versions differ.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder or PDF to write; notes, JSON and figure go beside it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def choose_command(
+    results: tuple[Path, ...],
+    benchmarks: str | None,
+    prefer: str,
+    margin: float,
+    costs: Path | None,
+    machine: str | None,
+    where: tuple[str, ...],
+    name: str | None,
+    any_prompt: bool,
+    output: Path | None,
+    as_json: bool,
+    **limits: str | None,
+) -> int:
+    """Say which model to run, at which precision and on which engine, from RESULTS. Runs no model.
+
+    RESULTS are run folders of eval and matrix, logs of other tools, or tables of answers. Candidates are compared on
+    the same questions. A measurement that is missing never counts as passed. The exit code is 4 if no candidate is
+    known to meet the constraints; the answer then names the nearest ones.
+    """
+    from llmjobs.choose.constraints import make_constraint, parse_benchmarks
+    from llmjobs.choose.decide import Wish
+    from llmjobs.choose.job import choose
+
+    wish = Wish(
+        constraints=tuple(make_constraint(key, text) for key, text in limits.items() if text is not None),
+        benchmarks=parse_benchmarks(benchmarks) if benchmarks is not None else {},
+        prefer=prefer,
+        margin=margin / 100,
+    )
+    return choose(
+        results,
+        wish,
+        costs=costs,
+        machine=machine,
+        where=_pairs(where, "--where"),
+        name=name,
+        any_prompt=any_prompt,
+        output=output,
+        as_json=as_json,
+    )
+
+
 # `llmjobs benchmarks`: what is known by name.
 
 
@@ -451,6 +551,7 @@ COMMANDS = {name: job.summary for name, job in JOBS.items()} | {
     "chat": "Chat with a model in the terminal.",
     "serve": "Serve the chat agent behind an OpenAI-compatible API.",
     "report": "Write a PDF report on one or more runs.",
+    "choose": "Say which model and precision to run, from one or more runs.",
     "benchmarks": "List the built-in benchmarks.",
     "fetch": "Download the models and data of a manifest.",
     "run": "Run every job of a manifest, then write the report.",
@@ -501,8 +602,8 @@ def group(verbose: bool) -> None:
     A manifest (a YAML file) lists models, benchmarks and settings. Jobs write their results inside results/. If a job
     was stopped or killed, run the same command again to resume it.
 
-    Exit codes: 0 done, 1 error, 2 invalid manifest or option, 3 finished but some units or questions failed, 75 stopped
-    by a signal with progress saved (run the same command to resume).
+    Exit codes: 0 done, 1 error, 2 invalid manifest or option, 3 finished but some units or questions failed, 4 no
+    candidate meets the constraints, 75 stopped by a signal with progress saved (run the same command to resume).
     """
     level = logging.DEBUG if verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)

@@ -189,3 +189,55 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (count - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+@dataclass(frozen=True)
+class WeightedDifference:
+    """Weighted mean accuracy of the first model less that of the second, on ``n`` shared questions in all.
+
+    ``variance`` is that of one question: the variance of the difference times ``n``. With twice the questions of every
+    benchmark, the interval's width falls by √2.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    variance: float
+
+
+def weighted_difference(parts: Sequence[tuple[float, ArrayLike, ArrayLike]], level: float = 0.95) -> WeightedDifference:
+    """Compare two models on several benchmarks: ``parts`` are weight, right answers of the first, of the second.
+
+    The weights are divided by their sum. One benchmark gives the interval of :func:`paired_difference`. For several,
+    Bonett and Price's centres and variances are added with the weights, because the benchmarks' questions are
+    independent of each other.
+
+    Raises ValueError for no part, an empty one, or weights that are not above 0.
+    """
+    total = sum(weight for weight, _, _ in parts)
+    if not parts or min(weight for weight, _, _ in parts) <= 0:
+        raise ValueError("at least one benchmark is needed, each with a weight above 0")
+    difference, centre, variance, count = 0.0, 0.0, 0.0, 0
+    for weight, first, second in parts:
+        one = paired_difference(first, second, level)
+        share = weight / total
+        up, down = (one.only_first + 1) / (one.n + 2), (one.only_second + 1) / (one.n + 2)
+        difference += share * one.difference
+        centre += share * (up - down)
+        variance += share**2 * (up + down - (up - down) ** 2) / (one.n + 2)
+        count += one.n
+    half = normal_quantile(level) * variance**0.5
+    return WeightedDifference(count, difference, max(-1.0, centre - half), min(1.0, centre + half), variance * count)
+
+
+def questions_needed(gap: float, variance: float, *, level: float = 0.95, power: float = 0.8) -> float:
+    """Return how many shared questions show a distance of ``gap`` with ``power``; infinite for no distance.
+
+    ``gap`` is the distance between the true difference and what it is compared with (0, or the end of a margin);
+    ``variance`` is that of one question's difference. ``n = (z_(1-α/2) + z_power)² · variance / gap²``, the normal
+    approximation for paired questions (Miller, arXiv 2411.00640, section 5).
+    """
+    if gap == 0:
+        return float("inf")
+    return (normal_quantile(level) + float(ndtri(power))) ** 2 * variance / gap**2

@@ -1,9 +1,10 @@
 """Cost beside accuracy, and which models a budget allows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmjobs.errors import LlmjobsError
+from llmjobs.errors import ManifestError
 from llmjobs.report.measure.accuracy import BenchmarkAccuracy, ModelAccuracy
 from llmjobs.report.study import Cost, Entry
 
@@ -18,7 +19,7 @@ SIZES = {
     "gib": 2**30,
     "tib": 2**40,
 }
-TIMES = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+TIMES = {"ms": 0.001, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 ENERGIES = {"j": 1, "kj": 10**3, "wh": 3600, "kwh": 3.6e6}
 LIMITS: Mapping[str, Mapping[str, float]] = {
     "memory": SIZES,
@@ -29,28 +30,42 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
 }
 
 
+def parse_amount(text: str, units: Mapping[str, float], where: str, example: str) -> float:
+    """Read an amount with its unit, such as ``8GiB``, into the base unit (bytes, seconds, joules).
+
+    ``units`` maps units in lower case to factors; an empty one is allowed if it is in there. ``where`` begins the line
+    of an error, ``example`` ends it.
+
+    Raises:
+        ManifestError: it cannot be read or is not above 0; the line says what is allowed.
+
+    """
+    digits = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ /")
+    unit = text.strip()[len(digits) :].strip().lower()
+    try:
+        amount = float(digits) * units[unit]
+    except (ValueError, KeyError):
+        allowed = ", ".join(filter(None, units))
+        with_unit = f" {'or one ' if '' in units else ''}with one of {allowed}" if allowed else ""
+        raise ManifestError(f"{where}: expected a number{with_unit}, as in {example}") from None
+    if not 0 < amount < math.inf:
+        raise ManifestError(f"{where}: must be more than 0")
+    return amount
+
+
 def parse_budget(texts: Sequence[str]) -> dict[str, float]:
     """Read ``memory=8GiB``, ``time=1h`` into base units (bytes, seconds, joules).
 
-    Raises LlmjobsError with what is allowed if a limit cannot be read.
+    Raises ManifestError with what is allowed if a limit cannot be read.
     """
     budget = {}
     for text in texts:
         name, _, amount = text.partition("=")
         units = LIMITS.get(name.strip())
         if units is None:
-            raise LlmjobsError(f"--budget {text}: '{name}' is not one of {', '.join(LIMITS)}")
-        digits = amount.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-        unit = amount.strip()[len(digits) :].strip().lower()
-        try:
-            budget[name.strip()] = float(digits) * units[unit]
-        except (ValueError, KeyError):
-            allowed = ", ".join(units)
-            raise LlmjobsError(
-                f"--budget {text}: expected a number with one of {allowed}, as in {name}=8{list(units)[-1]}"
-            ) from None
-        if not budget[name.strip()] > 0:
-            raise LlmjobsError(f"--budget {text}: must be more than 0")
+            raise ManifestError(f"--budget {text}: '{name}' is not one of {', '.join(LIMITS)}")
+        example = f"{name}=8{list(units)[-1]}"
+        budget[name.strip()] = parse_amount(amount, units, f"--budget {text}", example)
     return budget
 
 

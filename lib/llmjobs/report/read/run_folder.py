@@ -54,17 +54,17 @@ def read_run_folder(path: Path) -> RawRun:
     for unit in sorted(unit for unit in place.rglob("*") if _is_unit(unit)) if place.is_dir() else []:
         _unit(path, unit, run)
     _cells(path, run)
-    _metrics(run)
+    _metrics(run, run.entries)
     _costs(run)
     _completeness(path, run, state.unfinished)
     return run
 
 
-def _metrics(run: RawRun) -> None:
+def _metrics(run: RawRun, entries: Iterable[RawEntry]) -> None:
     choices: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {}
     for (benchmark, subject, doc_id), question in run.questions.items():
         choices.setdefault(benchmark, {})[subject, doc_id] = question.choices
-    for entry in run.entries:
+    for entry in entries:
         for benchmark in entry.records:
             split_metrics(entry, benchmark, choices.get(benchmark, {}))
             names = RENAMED.get(benchmark, {})
@@ -104,9 +104,7 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
     file = read_json(unit / "unit.json", run, f"{where}/unit.json")
     fingerprint = mapping(file.get("fingerprint"))
     entry.fingerprints[f"{benchmark}.{subject}"] = fingerprint
-    asked = {name: name_of(fingerprint[name]) for name in PROTOCOL if name in fingerprint}
-    data = {f"data_hash ({subject})": asked.pop("data_hash")} if "data_hash" in asked else {}
-    entry.protocol_of(benchmark, subject, asked | data)
+    entry.protocol_of(benchmark, subject, _protocol(fingerprint, subject))
     seen: dict[str, int] = {}
     kept = entry.records.setdefault(benchmark, [])
     marks: list[dict[str, Any]] = []
@@ -131,6 +129,11 @@ def _unit(path: Path, unit: Path, run: RawRun) -> None:
         run.notice(where, f"the unit failed: {read_json(error, run, where).get('error', 'no reason recorded')}")
 
 
+def _protocol(fingerprint: Mapping[str, Any], subject: str) -> dict[str, str]:
+    asked = {name: name_of(fingerprint[name]) for name in PROTOCOL if name in fingerprint}
+    return asked | ({f"data_hash ({subject})": asked.pop("data_hash")} if "data_hash" in asked else {})
+
+
 def _cells(path: Path, run: RawRun) -> None:
     for file in sorted((path / "matrix").glob("*/cell.json")):
         folder = file.parent
@@ -139,6 +142,40 @@ def _cells(path: Path, run: RawRun) -> None:
             records = folder / "records.jsonl"
             lines = read_lines(records, run, where) if records.exists() else ()
             run.cells.append(CellResult.from_json(raw, folder.name, lines))
+
+
+def cell_entries(run: RawRun) -> list[tuple[CellResult, RawEntry]]:
+    """Return every cell of a run's matrix with its answers as an entry; a cell that did not run has no records.
+
+    The report shows cells in their own tables. For a decision, a cell is a candidate like any other.
+    """
+    found = []
+    for cell in run.cells:
+        where = f"{run.path.name}/matrix/{cell.cell}"
+        folder = run.path / "matrix" / Path(cell.cell).name
+        file = read_json(folder / "unit.json", run, f"{where}/unit.json") if cell.answers else {}
+        fingerprint, effective = mapping(file.get("fingerprint")), mapping(file.get("effective"))
+        info = ModelInfo(
+            id=name_of(fingerprint.get("model") or cell.model),
+            revision=name_of(cell.revision or ""),
+            device=cell.device,
+            dtype=cell.dtype.removeprefix("torch."),
+            quantization=cell.quantization,
+            run=run.path.name,
+            details={"name": cell.model, "engine": cell.engine}
+            | {name: effective[name] for name in ("gpu_layers", "kv_cache") if name in effective},
+        )
+        entry = RawEntry(info, where, machine=mapping(run.environment.get("machine")))
+        if cell.answers:
+            lines = read_lines(folder / "records.jsonl", run, where)
+            for record in each(lines, lambda line: as_record(line, EvalRecord), run, where):
+                entry.records.setdefault(name_of(record["benchmark"]), []).append(answer_of(record))
+            for name, asked in mapping(fingerprint.get("questions")).items():
+                benchmark, _, subject = name_of(name).partition(".")
+                entry.protocol_of(benchmark, subject, _protocol(mapping(asked), subject))
+        found.append((cell, entry))
+    _metrics(run, [entry for _, entry in found])
+    return found
 
 
 def answer_of(record: EvalRecord) -> Answer:
