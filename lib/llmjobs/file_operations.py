@@ -4,6 +4,7 @@ For durability, data is written and synced before the file that refers to it is 
 an entry in it has changed.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -130,6 +131,16 @@ def taken_back(temporary: Path) -> Iterator[None]:
         raise
 
 
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS),
+        "Name a folder that you can write to (--results, or -o for a report)",
+    ),
+}
+"""What to do about an error of the operating system, by its number."""
+
+
 @contextmanager
 def clear_errors(path: Path) -> Iterator[None]:
     """Turn an :class:`OSError` into one line with the remedy."""
@@ -137,6 +148,7 @@ def clear_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        remedy = REMEDIES.get(error.errno or 0, "Fix the cause")
         raise RunFolderError(
-            f"{path}: {reason}. Earlier results are intact. Fix the cause and run the same command again."
+            f"{path}: {reason}. Earlier results are intact. {remedy} and run the same command again."
         ) from error

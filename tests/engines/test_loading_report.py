@@ -1,16 +1,22 @@
 """A weight that did not come from the files would be random, so such a model is refused, whatever the reason."""
 
+import gc
+import inspect
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from every_causal_lm import CANNOT_BE_BUILT, NAMES, tiny_model
 from safetensors.torch import load_file, save_file
 
+from llmjobs.cli import main
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.engines.transformers.load import check_reads_forward, load_model
 from llmjobs.engines.transformers.model_files import _mappings
@@ -147,3 +153,48 @@ def test_weights_that_are_not_numbers_say_nothing_about_directions(folder: Path)
 def test_a_number_format_that_a_model_cannot_compute_in(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"XLNetLMHeadModel cannot be computed in bfloat16 .*; set dtype: float32"):
         load_model(ModelSpec(id=kind_of(folder, "xlnet"), device="cpu", dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("section", ["letters", "replies"])
+def test_a_forward_pass_that_fails_is_one_line_with_a_remedy(
+    folder: Path, tmp_path, monkeypatch, capsys, section
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (36x64 and 32x64)")
+
+    monkeypatch.setattr(
+        type(load_model(ModelSpec(id=str(folder), device="cpu")).model.model.layers[0].mlp), "forward", fails
+    )
+    rows = [
+        {"question": f"{n}?", "yes": "y", "no": "n", "answer": "A" if section == "letters" else "one"} for n in range(4)
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    choices = {"choices": ["yes", "no"]} if section == "letters" else {}
+    benchmark = {"name": "q", "file": "q.jsonl", "question": "question", "answer": "answer", **choices}
+    study = {
+        "models": [{"id": str(folder), "name": "m", "device": "cpu", "dtype": "float32"}],
+        "eval": {"benchmarks": [benchmark]},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", str(tmp_path / "study.yaml"), "--results", str(tmp_path / "r")])
+    out = capsys.readouterr().out
+    assert ended.value.code == 3 and "unexpected error" not in out
+    assert (
+        "eval/m/q.all: " in out
+        and " LlamaForCausalLM " in out
+        and "shapes cannot be multiplied (36x64 and 32x64)" in out
+    )
+    assert "or use another model" in out
+
+
+def test_a_guarded_forward_keeps_its_arguments_and_lets_the_model_go(folder: Path) -> None:
+    model = load_model(ModelSpec(id=str(folder), device="cpu")).model
+    assert inspect.signature(model.forward) == inspect.signature(MethodType(type(model).forward, model))
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -295,6 +295,21 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "l.json", "l.eval", "samples_mmlu_2026-01-01T00-00-00.jsonl"])
+def test_an_empty_file_is_named_with_the_reason(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=f"^{name}: the file is empty; write these results again, or leave it out"):
+        read(tmp_path / name)
+
+
+def test_an_empty_samples_file_in_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "samples_mmlu_2026-01-01T00-00-00.jsonl").touch()
+    with pytest.raises(
+        DataError, match=r"nothing to report .*samples_mmlu_2026-01-01T00-00-00.jsonl: the file is empty"
+    ):
+        assemble(read(tmp_path))
+
+
 @given(st.text(max_size=40))
 def test_cells_run_nothing_and_markdown_stays_text(text: str) -> None:
     cell = safe_cell(text)

@@ -1,5 +1,6 @@
 """What was saved is what is read: a file of a unit that something else changed is refused, also in finished units."""
 
+import errno
 import json
 import os
 import re
@@ -262,3 +263,18 @@ def test_what_a_kill_left_is_swept_by_the_next_start(tmp_path):
 def load_manifest_text(text, folder):
     (folder / "m.yaml").write_text(text)
     return load_manifest(str(folder / "m.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free some space and run the same command again"),
+        (errno.ENOENT, "Name a folder that you can write to (--results, or -o for a report)"),
+        (errno.EROFS, "Name a folder that you can write to"),
+        (errno.EIO, "Fix the cause and run the same command again"),
+    ],
+)
+def test_a_write_that_fails_says_what_to_do(tmp_path, number, remedy):
+    with pytest.raises(RunFolderError) as raised, file_operations.clear_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert remedy in str(raised.value)

@@ -16,7 +16,7 @@ from llmjobs.engines.protocol import ProbeResult
 from llmjobs.engines.transformers.decode_steps import PATHS, Prefix, refuses, start
 from llmjobs.engines.transformers.device import is_out_of_memory
 from llmjobs.engines.transformers.first_layers import enough_layers, try_on
-from llmjobs.engines.transformers.forward import Model, padded_logits
+from llmjobs.engines.transformers.forward import FailedPassError, Model, padded_logits
 from llmjobs.engines.transformers.quantize import is_quantized, scoring_nats
 from llmjobs.engines.transformers.shapes import most_tokens, reset_frequencies, sharing_limit
 from llmjobs.engines.transformers.shapes import most_tokens as longest_input
@@ -145,7 +145,7 @@ def _compare(
     try:
         found = score_by(path, plan)
     except Exception as error:  # a foreign model's code may raise anything, and the plain path remains
-        return None, f"the {path} path failed: {plain_reason(error, 200)}"
+        return None, f"the {path} path failed: {_reason(error)}"
     lengths = [len(one.targets) for batch in plan.batches for one in batch.readings]
     pairs = zip(found, plain, lengths, strict=True)
     least, unit = allowed_difference(model), ROUNDINGS * torch.finfo(model.dtype).eps
@@ -155,6 +155,10 @@ def _compare(
         )
         for one, other, size in pairs
     ], None
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, FailedPassError) else plain_reason(error, 200)
 
 
 def made_up_tokens(most_tokens: int | None) -> int:
@@ -243,8 +247,8 @@ def _probe(model: Model) -> DecodeProbe:
     if single is None:
         if plain is None:
             raise ModelError(
-                f"{type(model).__name__} cannot generate text with the installed transformers ({'; '.join(reasons)}); "
-                "use it only for multiple-choice benchmarks, or use another model"
+                f"{type(model).__name__} cannot be run with the installed transformers ({'; '.join(reasons)}); "
+                "update transformers or the model's files, or use another model"
             )
         return DecodeProbe("whole", None, "; ".join(reasons))
     if plain is not None:
@@ -305,7 +309,7 @@ def _try(path: str, model: Model, rows: Rows, reasons: list[str]) -> Tensor | No
     except Exception as error:  # a foreign model's code may raise anything, and there are other paths
         if is_out_of_memory(error):
             raise ModelError(f"out of memory with {len(rows)} rows of {max(map(len, rows))} tokens: {error}") from error
-        reasons.append(f"the {path} path failed: {plain_reason(error, 200)}")
+        reasons.append(f"the {path} path failed: {_reason(error)}")
         return None
 
 
@@ -385,6 +389,6 @@ def probe_one_row(model: Model, kept: Callable[[list[int], int, list[int]], list
     except Exception as error:  # a foreign model's code may raise anything
         if is_out_of_memory(error):
             raise ModelError(f"out of memory with {width} tokens: {error}") from error
-        return plain_reason(error, 200)
+        return _reason(error)
     reasons: list[str] = []
     return reasons[-1] if _compare_decoding("kept", found, wanted, model, reasons, "a plain forward") is None else None

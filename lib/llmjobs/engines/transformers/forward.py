@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
+from llmjobs.engines.transformers.device import is_out_of_memory
 from llmjobs.engines.transformers.packed_attention import NAME, KeysValues, Layout, Run, running
+from llmjobs.errors import LlmjobsError, ModelError, plain_reason
 
 Model = Any
 """The type that ``AutoModelForCausalLM`` returns; transformers' own types are less specific."""
@@ -146,3 +149,39 @@ def _configs(model: Model) -> list[Any]:
     """Return every config object from which a module of the model reads its attention implementation."""
     found = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     return list(found.values())
+
+
+class FailedPassError(ModelError):
+    """A model's own code raised an exception in a forward pass; ``reason`` is that exception's text."""
+
+    def __init__(self, who: str, kind: str, shape: str, error: Exception, remedy: str) -> None:
+        """``kind`` is the model's class, ``shape`` says what it read."""
+        self.reason = plain_reason(error, 200)
+        super().__init__(f"{who}: {kind} failed in a forward pass{shape}: {self.reason}; {remedy}")
+
+
+def guard_passes(who: str, model: Model, *, own_code: bool = False) -> None:
+    """Turn whatever a forward pass of ``model`` raises into one line; errors of memory stay as they are.
+
+    A foreign model's code may raise anything: shapes that do not fit, a position beyond a table, an operation that the
+    device lacks. ``own_code``: the code comes with the checkpoint.
+    """
+    placed, kind, myself = vars(model).get("forward"), type(model).__name__, ref(model)
+    whose = "its own code" if own_code else "the installed transformers"
+    remedy = f"its config, its weights and {whose} may not fit together: update them, or use another model"
+
+    def forward(*args: Any, **given: Any) -> Any:
+        try:
+            return placed(*args, **given) if placed else type(model_of()).forward(model_of(), *args, **given)
+        except Exception as error:
+            if isinstance(error, LlmjobsError) or is_out_of_memory(error):
+                raise
+            shape: tuple[int, ...] = getattr(given.get("input_ids", args[0] if args else None), "shape", ())
+            read = f" over {shape[0]:,} × {shape[1]:,} tokens" if len(shape) == 2 else ""
+            raise FailedPassError(who, kind, read, error, remedy) from error
+
+    def model_of() -> Any:
+        return myself()  # a strong reference would keep the model's memory until the next garbage collection
+
+    forward.__signature__ = inspect.signature(model.forward)  # type: ignore[attr-defined]
+    model.forward = forward

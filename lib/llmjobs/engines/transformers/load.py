@@ -28,6 +28,7 @@ from llmjobs.engines.transformers.device import (
 )
 from llmjobs.engines.transformers.first_layers import enough_layers, first_layers
 from llmjobs.engines.transformers.fits_in_memory import check_fit
+from llmjobs.engines.transformers.forward import FailedPassError, guard_passes
 from llmjobs.engines.transformers.locate import load_from, locate
 from llmjobs.engines.transformers.model_files import (
     check_layers,
@@ -186,8 +187,8 @@ def _check_reads_forward(who: str, model: Any) -> None:
         if narrow:
             name = str(narrow.pop()).removeprefix("torch.")
             raise ModelError(
-                f"{who}: {type(model).__name__} cannot be computed in {name} ({plain_reason(error)}); "
-                "set dtype: float32"
+                f"{who}: {type(model).__name__} cannot be computed in {name} ({_reason(error)}); "
+                "set dtype: float32, and if that fails too, use another model"
             ) from error
         log.debug("%s: could not test whether it only looks back: %s", who, error)
         return
@@ -197,6 +198,10 @@ def _check_reads_forward(who: str, model: Any) -> None:
             f"{who}: {type(model).__name__} reads its prompt in both directions; only decoder models have "
             "log-likelihoods, use another model"
         )
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, FailedPassError) else plain_reason(error)
 
 
 def check_vocabulary(who: str, model: Any, tokenizer: Any) -> None:
@@ -363,6 +368,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         model.eval()
         finish_layers(model)
         check_vocabulary(spec.name, model, tokenizer)
+        guard_passes(spec.name, model, own_code=spec.trust_remote_code)
         check_reads_forward(spec.name, model)
     model.requires_grad_(False)
     description = describe(spec, model, tokenizer, located, _max_length(model, tokenizer), stored)

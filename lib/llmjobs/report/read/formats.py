@@ -75,6 +75,8 @@ def _logs(path: Path) -> list[RawRun]:
 
 
 def _read_file(path: Path, name: str | None) -> RawRun:
+    if not path.stat().st_size:
+        raise DataError(f"{path.name}: the file is empty; write these results again, or leave it out")
     if path.suffix.lower() in (".csv", ".tsv", ".txt"):
         return read_table(path, name)
     if path.name.startswith("samples_") and path.suffix == ".jsonl":

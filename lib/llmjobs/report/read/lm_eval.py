@@ -191,6 +191,8 @@ def _metrics(run: RawRun, entry: RawEntry, file: Path, task: str, results: Mappi
             found.setdefault(f"{metric},{name}", []).append(record)
             if question:
                 run.questions[benchmark, subject, record.doc_id] = question
+    if not filters and file.is_file() and not file.stat().st_size:
+        run.notice(file.name, "the file is empty: this task is not in the report; run it again with --log_samples")
     if unscored:
         run.notice(file.name, f"{plural(unscored, 'line has', 'lines have')} no score of right or wrong; not counted")
     _keep(run, entry, file, task, results, found, several=len(filters) > 1)
