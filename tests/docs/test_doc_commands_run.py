@@ -50,6 +50,7 @@ ORDER = (
     "matrix",
     "chat",
     "report",
+    "choose",
 )
 MODELS = ("Qwen/Qwen2.5-0.5B-Instruct",)
 """Named in commands; those of the manifests are found there."""
@@ -147,9 +148,9 @@ class Desk:
         }
 
     def run(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        """Run a command once; what a report reads is made first."""
+        """Run a command once; what a report or a choice reads is made first."""
         if words not in self.done:
-            if words[1] == "report":
+            if words[1] in ("report", "choose"):
                 for place in words[2:]:
                     self._need(Path(place))
             once = ["--dry-run"] if words[1] == "matrix" and "--set" in words else []  # the plain one runs whole

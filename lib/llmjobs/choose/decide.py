@@ -490,6 +490,8 @@ def _relaxed(judged: Sequence[Judged], wish: Wish, winner: Judged | None) -> tup
         choice = _choose([*feasible, *freed], wish)
         if not freed or choice is None or choice.winner not in freed:
             continue
+        if winner and wish.prefer == "accuracy" and _score(choice.winner) <= _score(winner):
+            continue  # a tie that is broken by memory buys no accuracy
         found.append((constraint, _limit_needed(choice.winner, constraint, wish), choice.winner))
     level = simultaneous_level(len(found))
     return tuple(

@@ -222,7 +222,21 @@ OFFSETS = (
 )
 
 
-def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+NUMBER_OFFSETS = (
+    (7, 0, "left", "center"),
+    (-7, 0, "right", "center"),
+    (0, 6, "center", "bottom"),
+    (0, -6, "center", "top"),
+    *OFFSETS,
+)
+"""The places for a number: close beside its point first, where it cannot be taken for a neighbour's."""
+
+
+def place_labels(
+    axes: Axes,
+    points: Sequence[tuple[float, float, str]],
+    offsets: Sequence[tuple[int, int, str, str]] = OFFSETS,
+) -> None:
     """Write each label at the first place around its point where it fits, with a thin line if far."""
     figure: Any = axes.figure
     lay_out(figure)
@@ -231,7 +245,7 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
     for x, y, label in sorted(points, key=lambda point: -point[1]):
         note = None
-        for dx, dy, across, up in OFFSETS:
+        for dx, dy, across, up in offsets:
             if note is not None:
                 note.remove()
             far = abs(dy) > 10
