@@ -5,7 +5,7 @@ from pathlib import Path
 
 LAYERS = (
     ("cli, api", "the command line and the Python interface; one line for every error"),
-    ("make_report, prepare", "the report; plan and doctor"),
+    ("choose, make_report, prepare", "which candidate to run; the report; plan and doctor"),
     ("converse, matrix, mtbench", "one folder per feature: tasks, job, summary, report chapter"),
     ("eval, chat, report", "accuracy; the chat agent; read results, compute, write the PDF"),
     (
