@@ -251,9 +251,7 @@ def test_a_model_without_generate_code_reads_the_whole_input_for_each_token(monk
 def test_a_model_that_cannot_generate_at_all_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(family_config("gpt2"))
     monkeypatch.setattr(model, "forward", refuse)
-    with pytest.raises(
-        ModelError, match=r"^GPT2LMHeadModel cannot generate text .*; use it only for multiple-choice benchmarks"
-    ):
+    with pytest.raises(ModelError, match=r"^GPT2LMHeadModel cannot be run .*; update .*, or use another model"):
         Generator(model, Letters())
 
 
