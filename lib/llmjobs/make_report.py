@@ -16,7 +16,7 @@ from llmjobs.report.blocks import Block, Figure, Finding, Section
 from llmjobs.report.measure import Measures
 from llmjobs.report.pdf.document import Chapter, Figures, FrontPage, make_pdf
 from llmjobs.report.read.formats import read
-from llmjobs.report.sections import accuracy, cost, differences, how_it_was_made, overlap, patterns, scores
+from llmjobs.report.sections import accuracy, cost, differences, how_it_was_made, overlap, patterns, scores, stopped
 from llmjobs.report.sections.accuracy import labels, leaderboard
 from llmjobs.report.study import Notice, Study
 from llmjobs.report.text.shaping import isolated, names_in
@@ -28,6 +28,7 @@ from llmjobs.report.write.save_figures import draw_figures
 
 ORDER: tuple[Section, ...] = (
     accuracy.SECTION,
+    stopped.SECTION,
     scores.SECTION,
     cost.SECTION,
     ladder_chapter.SECTION,

@@ -1,7 +1,7 @@
 """How figures and tables are written as text: rounding, seconds, bytes, columns."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
 GIB = 1 << 30
@@ -33,6 +33,14 @@ def plural(number: int, one: str, many: str = "") -> str:
 def agree(number: int, one: str, many: str) -> str:
     """Return the form that goes with a number: ``one`` with 1, ``many`` with any other."""
     return one if number == 1 else many
+
+
+def listed(names: Iterable[str], limit: int = 6) -> str:
+    """Write ``A, B and C``; names beyond ``limit`` are counted."""
+    items = list(names)
+    if len(items) > limit:
+        items = [*items[: limit - 1], f"{len(items) - limit + 1} more"]
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
 
 
 def fixed(value: float, digits: int = 0, *, thousands: bool = False) -> str:

@@ -66,11 +66,14 @@ MEASURED = frozenset(
         "attempts",
         "attempt",
         "saves",
+        "max_difference",
+        "layers",
         "timings_bytes",
         "timings_sha256",
     ]
 )
-"""Names of what is measured, in any file: time, memory, and how often it was begun. Everything else must be equal."""
+"""Names of what is measured, in any file: time, memory, how often it was begun, and what a probe saw of a model (if the
+machine is busy, of its first layers only). Everything else must be equal."""
 
 
 @dataclass

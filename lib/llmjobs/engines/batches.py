@@ -342,6 +342,8 @@ class UnitPlan:
     in_batch: bool
     refused: dict[int, str] = field(default_factory=dict)
     placed: dict[Option, Placed] = field(default_factory=dict, repr=False)
+    docs: Sequence[Sequence[Request]] = field(default=(), repr=False, compare=False)
+    """What was planned, for an engine that sends whole questions."""
 
     def prefix_chain(self, prefix: int) -> tuple[int, ...]:
         """Return a kept prefix and all prefixes that it follows, top first."""

@@ -6,9 +6,10 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -34,8 +35,9 @@ from llmjobs.engines.protocol import (
 )
 from llmjobs.engines.registry import devices, open_model, prefetch
 from llmjobs.engines.trial_cache import Known
-from llmjobs.errors import LlmjobsError
+from llmjobs.errors import LlmjobsError, ManifestError
 from llmjobs.eval.failed_calls import ask_again
+from llmjobs.eval.stop import StopWhenDecided, blocks_record, recorded_blocks
 from llmjobs.eval.summary import record_printer, render_summary, summarize
 from llmjobs.eval.tasks import Task, eval_section, make_spending, make_tasks, with_limit, write_docs
 from llmjobs.manifest import Manifest, ModelSpec
@@ -50,7 +52,7 @@ from llmjobs.work.memory_kills import MemoryLimits
 from llmjobs.work.outcome import Outcome
 from llmjobs.work.run import OnRecords
 from llmjobs.work.unit_progress import progress_of
-from llmjobs.work.units import Saved, Step, Unit, Work
+from llmjobs.work.units import Saved, Step, Turn, Unit, Work
 
 DECIMALS = 6
 """Log-likelihoods are rounded to 1e-6 nats, finer than float32 resolves, so records are equal on all machines."""
@@ -109,36 +111,54 @@ def again(failed: Score | Generation) -> EvalDetails:
     return {"temporary": True} if failed.is_temporary else {}
 
 
+@dataclass(frozen=True)
+class Part:
+    """Docs that are planned together: a whole unit, or one block of its questions."""
+
+    docs: Sequence[Doc]
+    plan: UnitPlan
+
+    @property
+    def step_tokens(self) -> list[int]:
+        """Tokens of each step: the batches, and one more step without tokens if docs were refused."""
+        return [batch.tokens for batch in self.plan.batches] + [0] * bool(self.plan.refused)
+
+
 @dataclass
 class LoglikelihoodWork:
-    """Log-likelihoods of every option, one batch per step. Docs that cannot be scored are in the last step."""
+    """Log-likelihoods of every option, one batch per step. Docs that cannot be scored are in a part's last step."""
 
     task: Task
-    docs: Sequence[Doc]
+    parts: Sequence[Part]
     encoded: EncodedUnit
-    plan: UnitPlan
     engine: Engine
     scorer: Scorer
     clock: DeviceClock | None
     effective: Mapping[str, Any]
     opening: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def _steps(self) -> list[tuple[Part, int]]:
+        return [(part, at) for part in self.parts for at in range(len(part.step_tokens))]
+
     @property
     def steps(self) -> int:
-        """The batches, and one more step if docs were refused."""
-        return len(self.plan.batches) + bool(self.plan.refused)
+        """The steps of all parts."""
+        return len(self._steps)
 
     def step(self, index: int) -> Step:
         """Score one batch and grade its docs."""
-        if index == len(self.plan.batches):
-            refused = sorted(self.plan.refused.items())
-            records = [record_of(self.task, self.docs[at], None, error=reason) for at, reason in refused]
+        part, at = self._steps[index]
+        docs, plan = part.docs, part.plan
+        if at == len(plan.batches):
+            refused = sorted(plan.refused.items())
+            records = [record_of(self.task, docs[place], None, error=reason) for place, reason in refused]
             return Step(records, {"items": len(records)})
-        batch = self.plan.batches[index]
+        batch = plan.batches[at]
         with measured(self.clock) as span:
-            scores = self.scorer.score_batch(self.plan, index)
+            scores = self.scorer.score_batch(plan, at)
         pairs = zip(batch.docs, scores, strict=True)
-        records = [self._record(self.docs[at], row) for at, row in pairs]
+        records = [self._record(docs[place], row) for place, row in pairs]
         return Step(records, {"items": len(records), "tokens": batch.tokens, **times_of(span, self.effective)})
 
     def state(self) -> Mapping[str, Any]:
@@ -161,10 +181,13 @@ class LoglikelihoodWork:
 
 @dataclass
 class GenerationWork:
-    """A generated reply for each doc, several per step. The docs of a step are recorded in the checkpoint."""
+    """A generated reply for each doc, several per step. The docs of a step are recorded in the checkpoint.
+
+    ``parts`` are the docs of a whole unit, or of each block of its questions; no step crosses the end of a part.
+    """
 
     task: Task
-    docs: Sequence[Doc]
+    parts: Sequence[Sequence[Doc]]
     encoded: EncodedUnit
     generator: Generator
     clock: DeviceClock | None
@@ -172,28 +195,36 @@ class GenerationWork:
     effective: Mapping[str, Any]
     opening: Mapping[str, Any] = field(default_factory=dict)
     docs_a_step: int = field(default_factory=lambda: DOCS_A_STEP)
-    _ready: bool = False
+    _ready: int | None = None
+    """The part whose common beginning the generator has computed."""
 
     def keep_steps(self, saved: Saved | None) -> None:
         """Keep the steps that the unit was started with, even if this version would plan others."""
         if saved is not None and saved.effective:
             steps = saved.effective.get("steps") or {}
             self.docs_a_step = int(steps.get("docs_a_step", STEPS_BEFORE["docs_a_step"]))
-        order = hashlib.sha256(repr([doc.doc_id for doc in self.docs]).encode()).hexdigest()[:16]
+        order = hashlib.sha256(repr([doc.doc_id for part in self.parts for doc in part]).encode()).hexdigest()[:16]
         self.effective = {**self.effective, "steps": {"docs_a_step": self.docs_a_step, "order": order}}
+
+    def steps_of(self, part: int) -> int:
+        """Number of steps of one part: its docs in groups."""
+        return math.ceil(len(self.parts[part]) / self.docs_a_step)
 
     @property
     def steps(self) -> int:
-        """Docs in groups."""
-        return math.ceil(len(self.docs) / self.docs_a_step)
+        """The steps of all parts."""
+        return sum(map(self.steps_of, range(len(self.parts))))
 
     def step(self, index: int) -> Step:
         """Generate for one group of docs, each with its own settings, and grade the replies."""
-        docs = self.docs[index * self.docs_a_step : (index + 1) * self.docs_a_step]
+        part = 0
+        while index >= (count := self.steps_of(part)):
+            index, part = index - count, part + 1
+        docs = self.parts[part][index * self.docs_a_step : (index + 1) * self.docs_a_step]
         with measured(self.clock) as span:
-            if not self._ready:
-                self.generator.keep_prefix([self._asked(doc) for doc in self.docs])
-                self._ready = True
+            if self._ready != part:
+                self.generator.keep_prefix([self._asked(doc) for doc in self.parts[part]])
+                self._ready = part
             replies = self.generator.generate([self._asked(doc) for doc in docs])
         records = [self._record(doc, reply) for doc, reply in zip(docs, replies, strict=True)]
         tokens = sum((reply.prompt_tokens or 0) + (reply.new_tokens or 0) for reply in replies)
@@ -258,6 +289,7 @@ class EvalJob:
         self.study, self.folder = study, folder
         self.section = eval_section(study)
         self.tasks: dict[str, Task] = {}
+        self.stop: StopWhenDecided | None = None
         self._held: HeldModel[ModelSpec, EvalModel] = HeldModel()
         self._prefetches = True
         self._date: datetime.date | None = None
@@ -282,7 +314,13 @@ class EvalJob:
             if task.model.endpoint:
                 ask_again(self.folder, unit)
         self.spending.book_past(spent_calls(self.folder.path / self.name))
+        if self.section.stop:
+            self.stop = StopWhenDecided(self.study, self.section, list(self.tasks.values()), self.folder)
         return units
+
+    def turns(self, units: Sequence[Unit]) -> Iterable[Turn]:
+        """Every unit to its end; with ``stop:``, blocks of questions until the rule is decided."""
+        return self.stop.turns(units) if self.stop else map(Turn, units)
 
     @contextmanager
     def open(self, unit: Unit, saved: Saved | None) -> Iterator[Work]:
@@ -342,6 +380,10 @@ class EvalJob:
         part = summarize(
             self.folder, [task.unit(self.section.seed) for task in self.tasks.values()], outcome, self.spending
         )
+        if self.stop:
+            part["stop"] = self.stop.to_record()
+            if self.stop.decided:
+                part |= {"status": "partial" if outcome.failed else "complete", "units_missing": []}
         outcome.in_error = sum(model["errors"] for model in part["models"])
         return part, render_summary(part)
 
@@ -396,6 +438,8 @@ class EvalJob:
             **encoded.format.to_record(spec.system or ""),
         }
         clock = bench.engine.clock()
+        blocks = recorded_blocks(saved.effective) if saved else self.stop.blocks_of(task.path) if self.stop else None
+        docs = [[data.docs[at] for at in block] for block in blocks] if blocks is not None else [data.docs]
         if generates:
             if saved and "scoring_path" in saved.effective:  # another unit may have found it since
                 effective["scoring_path"] = saved.effective["scoring_path"]
@@ -403,26 +447,37 @@ class EvalJob:
             generator = bench.generator(saved)
             generator.end_tokens = generator.end_tokens | encoded.format.ends[0]
             bench.write()
-            work = GenerationWork(task, data.docs, encoded, generator, clock, self.section.seed, effective)
+            work = GenerationWork(task, docs, encoded, generator, clock, self.section.seed, effective)
             work.keep_steps(saved)
+            if blocks is not None:
+                found = blocks_record(blocks, map(work.steps_of, range(len(docs))))
+                work.effective = {**work.effective, "blocks": found}
             return work
+        parts = [Part(part, self._plan(bench, encoded, part)) for part in docs]
+        log.info("%s: %s", data.key, "; ".join(part.plan.describe() for part in parts))
+        if not spec.endpoint:
+            bench.scorer.token_limit = bench.limits.tokens(saved, [n for part in parts for n in part.step_tokens])
+        bench.write()
+        plans = [part.plan.to_builtin() for part in parts]
+        effective |= {
+            "prompts": encoded.digest(),
+            "plan": plans[0] if blocks is None else {str(number): plan for number, plan in enumerate(plans)},
+            "scoring_path": bench.scorer.path_of(
+                max((part.plan for part in parts), key=lambda plan: plan.total_tokens)
+            ),
+        }
+        if blocks is not None:
+            effective |= {"blocks": blocks_record(blocks, (len(part.step_tokens) for part in parts))}
+        return LoglikelihoodWork(task, parts, encoded, bench.engine, bench.scorer, clock, effective)
+
+    def _plan(self, bench: "EvalModel", encoded: EncodedUnit, docs: Sequence[Doc]) -> UnitPlan:
         assert bench.batch_tokens is not None
-        plan = bench.scorer.plan(
-            encoded.requests,
+        return bench.scorer.plan(
+            [encoded.requests[doc.doc_id] for doc in docs],
             max_length=bench.engine.max_length,
             batch_tokens=bench.batch_tokens,
             prefix_token_id=prefix_token_id(bench.engine.tokenizer),
         )
-        log.info("%s: %s", data.key, plan.describe())
-        if not spec.endpoint:
-            bench.scorer.token_limit = bench.limits.tokens(saved, plan)
-        bench.write()
-        effective |= {
-            "prompts": encoded.digest(),
-            "plan": plan.to_builtin(),
-            "scoring_path": bench.scorer.path_of(plan),
-        }
-        return LoglikelihoodWork(task, data.docs, encoded, plan, bench.engine, bench.scorer, clock, effective)
 
 
 def _extent(encoded: EncodedUnit, tasks: Sequence[Task]) -> Extent:
@@ -595,6 +650,10 @@ def run(study: Manifest, results: Path, *, fresh: bool = False, show: bool = Fal
         LlmjobsError: one line; nothing that was saved is lost.
 
     """
+    if ray and eval_section(study).stop:
+        raise ManifestError(
+            f"{study.name}: eval.stop cannot be used on a cluster: remove --ray, or stop: to ask every question there"
+        )
     return run_study(
         lambda study, folder, _: EvalJob(study, folder),
         study,

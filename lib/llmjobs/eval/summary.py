@@ -194,6 +194,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     """A table of models, and the units that failed or are missing."""
     rows = [_row(model) for model in summary["models"]]
     lines = table([HEADER, *rows])
+    lines += [race["sentence"] for race in (summary.get("stop") or {}).get("races", ())]
     for model in summary["models"]:
         if model["unparsed"]:
             lines.append(f"{model['model']}: {plural(model['unparsed'], 'reply', 'replies')} could not be parsed")

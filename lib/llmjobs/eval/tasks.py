@@ -81,6 +81,11 @@ class Task:
     error: str | None
     """Why it cannot run, if that is known before anything is loaded."""
 
+    @property
+    def path(self) -> str:
+        """Folder of its unit below the run."""
+        return f"eval/{self.model.name}/{self.data.key}"
+
     def unit(self, seed: int) -> Unit:
         """The unit that the runner sees."""
         spec, bench = self.model, self.data.benchmark
@@ -107,8 +112,7 @@ class Task:
             "fewshot_hash": self.data.fewshot.hash if self.data.fewshot else None,
             "seed": seed,
         }
-        path = f"eval/{spec.name}/{self.data.key}"
-        return Unit(path, declared, spec.name, self.data.count, stays=bool(spec.endpoint))
+        return Unit(self.path, declared, spec.name, self.data.count, stays=bool(spec.endpoint))
 
 
 def make_tasks(study: Manifest, revisions: Revisions) -> list[Task]:

@@ -1,5 +1,6 @@
 """``eval:`` — which benchmarks, and how they are asked."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -108,6 +109,72 @@ class BenchmarkSpec(Section):
         return list(wanted)
 
 
+class StopRule(Section):
+    """When enough questions were asked. Give exactly one of `best`, `compare`, `lose` and `precision`."""
+
+    best: Annotated[float, Field(ge=50, lt=100)] | None = None
+    """The best model is known with this confidence, in percent, or the group of models that nobody beats."""
+    compare: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Every difference of this many points between two models is found or excluded, with 95% confidence."""
+    lose: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Of every model it is known whether it loses at most this many points to its reference, with 95% confidence."""
+    precision: Annotated[float, Field(gt=0, le=50)] | None = None
+    """The accuracy of every model is known within this many points, with 95% confidence."""
+    reference: FileName | None = None
+    """For `lose`: the model that the others are compared with. Default: the first one with the same `id`."""
+    over: Literal["benchmark", "study"] = "benchmark"
+    """`benchmark` applies the rule to each benchmark by itself, `study` to the questions of all benchmarks together."""
+
+    @property
+    def kind(self) -> Literal["precision", "compare", "best", "lose"]:
+        """The rule that is given."""
+        return next(name for name in STOP_RULES if getattr(self, name) is not None)
+
+    @property
+    def value(self) -> float:
+        """Points, or percent of confidence."""
+        return float(getattr(self, self.kind))
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [name for name in STOP_RULES if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise ValueError(
+                f"give exactly one of {', '.join(sorted(STOP_RULES))} (given: {found}), as in {{best: 95}}"
+            )
+        if self.reference is not None and self.lose is None:
+            raise ValueError("reference: only applies to lose:; remove it")
+        return self
+
+    def references(self, ids: Mapping[str, str]) -> dict[str, str]:
+        """Return, by model name, the model that it must not lose to; ``ids`` are the manifest's, by name.
+
+        Raises:
+            ValueError: there is none.
+
+        """
+        if self.kind in ("best", "compare") and len(ids) < 2:
+            raise ValueError(f"eval.stop.{self.kind}: compares models, but there is only one; use precision:")
+        if self.kind != "lose":
+            return {}
+        if self.reference is not None:
+            one_of("eval.stop.reference", self.reference, ids)
+            return {name: self.reference for name in ids if name != self.reference}
+        first: dict[str, str] = {}
+        for name, id_ in ids.items():
+            first.setdefault(id_, name)
+        found = {name: first[id_] for name, id_ in ids.items() if first[id_] != name}
+        if not found:
+            raise ValueError(
+                "eval.stop.lose: no two models have the same id; name the one to compare with in reference:"
+            )
+        return found
+
+
+STOP_RULES: tuple[Literal["precision", "compare", "best", "lose"], ...] = ("precision", "compare", "best", "lose")
+
+
 class EvalSection(Section):
     """Accuracy of every model on every benchmark."""
 
@@ -119,6 +186,8 @@ class EvalSection(Section):
     """Tokens per forward pass. `auto` measures a good value once at the start."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """CPU threads. `auto` uses the physical cores."""
+    stop: StopRule | None = None
+    """Ask questions in random order, and stop when this rule is decided. Default: ask every question."""
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """How long to wait for an endpoint that sends no text, in seconds."""
     endpoints: dict[str, EndpointLimits] = Field(default_factory=dict)

@@ -50,6 +50,8 @@ class Manifest(Section):
             )
         for name in (self.converse.models if self.converse else None) or ():
             one_of("converse.models", name, [m.name for m in self.models])
+        if self.eval and self.eval.stop:
+            self.eval.stop.references({m.name: m.id for m in self.models})
         return self
 
     def named(self, names: list[str] | None) -> list[ModelSpec]:

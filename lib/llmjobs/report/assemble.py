@@ -398,7 +398,7 @@ def _benchmarks(
             notices.append(Notice(name, f"compared despite differences (--any-prompt): {'; '.join(protocol)}"))
             protocol = []
         gold = differing_gold(candidates)
-        questions = differing_questions(candidates)
+        questions = None if _stopped(name, candidates, notices) else differing_questions(candidates)
         lines = [*differs, *protocol]
         only_questions = only_questions and not lines
         if questions and not common:
@@ -427,6 +427,14 @@ def _benchmarks(
         if not any(is_graded([*candidate.records.values()]) for candidate in candidates):
             benchmarks.append(build_benchmark(name, rows, candidates, keys, metric))
     return benchmarks, metrics
+
+
+def _stopped(name: str, candidates: Sequence[Candidate], notices: list[Notice]) -> bool:
+    """Whether a rule ended the questions of a candidate, so that not all were asked the same ones."""
+    stopped = any(candidate.run.races for candidate in candidates)
+    if stopped and differing_questions(candidates):
+        notices.append(Notice(name, "a rule ended the questions: compared on those that every model answered"))
+    return stopped
 
 
 def _one_metric(name: str, members: Named) -> tuple[str, list[list[Answer]], list[str], list[str]]:

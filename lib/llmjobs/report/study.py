@@ -191,6 +191,8 @@ class RawRun:
     """Cells of a timing matrix."""
     partial: bool = False
     checks: tuple[int, int] = (0, 0)
+    races: list[Mapping[str, Any]] = field(default_factory=list)
+    """What a rule decided that ended the questions early (``stop:``), as in the run's summary."""
 
     def checked(self, equal: bool) -> None:
         """Count a figure of the tool's own summary that was recomputed."""

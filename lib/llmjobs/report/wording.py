@@ -1,25 +1,14 @@
 """Phrases that several chapters of the report share: lists of names, counts in words, the strength of an effect."""
 
-from collections.abc import Iterable
-
 from llmjobs.report.numbers import count
 from llmjobs.terminal_text import DASH as DASH
 from llmjobs.terminal_text import agree as agree
 from llmjobs.terminal_text import fixed
+from llmjobs.terminal_text import listed as listed
 from llmjobs.terminal_text import plural as plural
 
 TOGETHER = "95% for all pairs together"
 """Name of an interval that holds simultaneously with those of the other pairs."""
-
-
-def listed(names: Iterable[str], limit: int = 6) -> str:
-    """Write ``A, B and C``; names beyond ``limit`` are counted."""
-    items = list(names)
-    if len(items) > limit:
-        items = [*items[: limit - 1], f"{len(items) - limit + 1} more"]
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
-
-
 WORDS = (
     "no",
     "one",

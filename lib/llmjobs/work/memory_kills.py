@@ -1,10 +1,9 @@
 """Out-of-memory kills: how they are detected, and the smaller batches that the next attempt uses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llmjobs.engines.batches import UnitPlan
 from llmjobs.errors import ModelError
 from llmjobs.machine.child import boot_id, oom_kills, own_oom_kills
 from llmjobs.work.units import Saved
@@ -58,16 +57,18 @@ class MemoryLimits:
         """The limits that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def tokens(self, saved: Saved | None, plan: UnitPlan) -> int | None:
+    def tokens(self, saved: Saved | None, step_tokens: Sequence[int]) -> int | None:
         """The limit for a unit that scores; after a kill, half of the current batch.
+
+        ``step_tokens``: tokens of the batch of each step, 0 for a step without a batch.
 
         Raises:
             ModelError: there is nothing left to halve.
 
         """
         limit = saved.state.get("token_limit") if saved else self.token_limit
-        if saved and saved.killed_for_memory and saved.steps_done < len(plan.batches):
-            at_hand = plan.batches[saved.steps_done].tokens
+        at_hand = step_tokens[saved.steps_done] if saved and saved.steps_done < len(step_tokens) else 0
+        if saved and saved.killed_for_memory and at_hand:
             limit = self.token_limit = _half(min(limit or at_hand, at_hand))
         return limit
 

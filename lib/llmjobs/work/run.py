@@ -29,7 +29,7 @@ from llmjobs.work.lock import exclusive
 from llmjobs.work.outcome import Outcome
 from llmjobs.work.signals import StopRequestedError, StopSwitch, stop_switch
 from llmjobs.work.unit_progress import Cursor
-from llmjobs.work.units import Job, Step, Unit, compare
+from llmjobs.work.units import Job, Step, TurnsJob, Unit, compare, steps_through
 from llmjobs.work.when_to_save import Writer
 
 # The loop over a job's units.
@@ -58,7 +58,15 @@ def run_job(
             starts = [load_start(folder, unit) for unit in units]
             done = items_done(units, starts)
             with contextlib.closing(make_progress(job.name, sum(unit.size for unit in units), done)) as progress:
-                loop, waiting = UnitLoop(job, switch, progress, outcome, on_records), deque(starts)
+                loop = UnitLoop(job, switch, progress, outcome, on_records)
+                if isinstance(job, TurnsJob):
+                    by_path = {unit.path: start for unit, start in zip(units, starts, strict=True)}
+                    for turn in job.turns(units):
+                        path = turn.unit.path
+                        start = by_path.pop(path) if turn.through is None else by_path[path]
+                        loop.unit(turn.unit, start, turn.through)
+                    return outcome
+                waiting = deque(starts)
                 del starts
                 for unit in units:
                     loop.unit(unit, waiting.popleft())  # so that the cursors of finished units are freed
@@ -69,13 +77,17 @@ def run_job(
     return outcome
 
 
-@dataclass(frozen=True)
+@dataclass
 class Start:
     """The state of a unit when the job starts."""
 
     folder: UnitFolder
     cursor: Cursor
     killed_for_memory: bool
+    seen: bool = False
+    """It has had a turn in this process."""
+    opened: bool = False
+    """It was opened in this process."""
 
 
 def load_start(folder: RunFolder, unit: Unit) -> Start:
@@ -111,18 +123,22 @@ class UnitLoop:
     outcome: Outcome
     on_records: OnRecords | None
 
-    def unit(self, unit: Unit, start: Start) -> None:
-        """Run one unit; if it fails, record that and continue with the job."""
+    def unit(self, unit: Unit, start: Start, through: int | None = None) -> None:
+        """Run one unit, to the end of block ``through`` if given; if it fails, record that and go on with the job."""
         self.switch.check()
-        folder, error_file = start.folder, start.folder.path / ERROR_FILE
+        folder, error_file, cursor = start.folder, start.folder.path / ERROR_FILE, start.cursor
         try:
-            self._replay(unit, start)
-            if not start.cursor.done:
+            before, first = cursor.done, not start.seen
+            start.seen = True
+            if first:
+                self._replay(unit, start)
+            until = steps_through(cursor.effective, through)
+            if not cursor.done and (until is None or cursor.steps_done < until):
                 self.progress.unit(unit.path)
-                self._steps(unit, start)
+                self._steps(unit, start, through)
             with file_operations.clear_errors(error_file):
                 error_file.unlink(missing_ok=True)
-            self.outcome.done += 1
+            self.outcome.done += cursor.done and (first or not before)
         except (FingerprintError, RunFolderError, BrokenPipeError):
             raise  # a broken pipe: nobody reads what --show prints any more; the unit did not fail
         except Exception as error:
@@ -134,14 +150,15 @@ class UnitLoop:
             if not known:  # a model that cannot be loaded fails in every unit; print the line once
                 self.progress.say(f"failed: {unit.path}: {line}")
 
-    def _steps(self, unit: Unit, start: Start) -> None:
+    def _steps(self, unit: Unit, start: Start, through: int | None) -> None:
         folder, cursor = start.folder, start.cursor
-        if start.killed_for_memory:
+        killed, start.killed_for_memory = start.killed_for_memory, False
+        if killed:
             log.warning("%s: the last attempt ran out of memory, and the kernel killed it", unit.path)
         with (
             contextlib.closing(Writer(folder, cursor)) as writer,
             _in_sight(writer),
-            self.job.open(unit, cursor.saved(killed_for_memory=start.killed_for_memory)) as work,
+            self.job.open(unit, cursor.saved(killed_for_memory=killed)) as work,
         ):
             if cursor.effective:
                 compare(folder, cursor.effective, work.effective)
@@ -150,8 +167,10 @@ class UnitLoop:
             fingerprint = {**unit.declared, **work.effective}
             unit_file = {"unit": unit.path, "fingerprint": fingerprint, "effective": dict(work.effective)}
             RunFolder(folder.path).write_json(UNIT_FILE, unit_file)
-            writer.opened(work)
-            for index in range(cursor.steps_done, work.steps):
+            writer.opened(work, new_attempt=not start.opened)
+            start.opened = True
+            until = steps_through(work.effective, through)
+            for index in range(cursor.steps_done, work.steps if until is None else until):
                 self.switch.check()
                 with self.switch.step():
                     step = work.step(index)
@@ -159,6 +178,8 @@ class UnitLoop:
                 self._tell(unit, step)
             if not work.steps:
                 writer.finish()
+            elif not cursor.done:
+                writer.pause()
 
     def _replay(self, unit: Unit, start: Start) -> None:
         """Pass the records of earlier attempts to ``on_records``, step by step."""

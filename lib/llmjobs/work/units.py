@@ -1,9 +1,9 @@
 """What a job gives to the runner: an ordered list of units, and the settings that a resumed unit must share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from llmjobs.errors import FingerprintError
 from llmjobs.work.folder import RunFolder, UnitFolder
@@ -74,6 +74,31 @@ class Job(Protocol):
         """Free what was loaded."""
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A unit that runs next: to its end, or to the end of block ``through`` (from 0) of its effective ``blocks``."""
+
+    unit: Unit
+    through: int | None = None
+
+
+@runtime_checkable
+class TurnsJob(Protocol):
+    """A job that decides which unit runs next from the results so far, and may leave units unfinished."""
+
+    def turns(self, units: Sequence[Unit]) -> Iterable[Turn]:
+        """The units in order; the next one is asked for when the turn before it has ended."""
+
+
+def steps_through(effective: Mapping[str, Any], block: int | None) -> int | None:
+    """Return how many steps a unit has up to the end of ``block``; None if it runs to its end.
+
+    ``effective["blocks"]["ends"]`` holds the number of steps up to the end of each block.
+    """
+    blocks = effective.get("blocks")
+    return int(blocks["ends"][block]) if blocks and block is not None else None
+
+
 class ClusterJob(Job, Protocol):
     """A job that can be sent to another machine."""
 
@@ -107,6 +132,7 @@ _EXPLAINED = {
     "prompts": f"{_PROMPTS}: the tokenizer, its chat template, or the version of transformers or llmjobs has changed",
     "plan": "the batches would differ from those that the unit started with: batch_tokens has changed, this version of"
     " llmjobs plans them differently, or the model's probe gave a different result",
+    "blocks": "the questions would be asked in another order than the unit started with",
     "steps": "the steps would differ from those that the unit started with, because this version of llmjobs orders the"
     " questions differently",
 }

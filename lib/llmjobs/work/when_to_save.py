@@ -35,10 +35,13 @@ class Writer:
         self._timings: list[Record] = []
         self._saving_s = 0.0
 
-    def opened(self, work: Work) -> None:
-        """Record that an attempt has opened the unit; its time counts from when the writer was made."""
+    def opened(self, work: Work, *, new_attempt: bool = True) -> None:
+        """Record that the unit was opened; its time counts from when the writer was made.
+
+        It is no ``new_attempt`` if this process has opened the unit before, for an earlier block of its questions.
+        """
         opening, effective, state = work.opening, work.effective, work.state()
-        self.cursor.attempts += 1
+        self.cursor.attempts += new_attempt
         self.cursor.steps = work.steps
         self.cursor.running = memory_kills.note_of_attempt()
         self.cursor.effective, self.cursor.state = dict(effective), dict(state)
@@ -65,6 +68,11 @@ class Writer:
     def finish(self) -> None:
         """Mark a unit without steps as finished."""
         self.cursor.done, self.cursor.running = True, None
+        self._save()
+
+    def pause(self) -> None:
+        """Save at the end of a block of questions."""
+        self.cursor.running = None
         self._save()
 
     def note_end(self) -> None:

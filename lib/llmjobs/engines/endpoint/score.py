@@ -33,7 +33,6 @@ class Scorer:
         self._client, self._workers, self._warn = client, workers, warn
         self._way: Way | None = None
         self._none: ModelError | None = None
-        self._docs: list[Doc] = []
         self._plan: UnitPlan | None = None
         self._order: dict[int, int] = {}
         self._ahead: Lookahead[list[Score]] | None = None
@@ -84,9 +83,9 @@ class Scorer:
         options = [[(at, option) for option in range(len(doc))] for at, doc in enumerate(docs)]
         steps = [options[at : at + DOCS_A_STEP] for at in range(0, len(options), DOCS_A_STEP)]
         batches = tuple(Batch(tuple(one for doc in step for one in doc), (), ()) for step in steps)
-        self._docs = list(docs)
-        self._plan = UnitPlan("plain", batches, (), 0, 0, 0, DOCS_A_STEP, max_length, sharing=False, in_batch=False)
-        return self._plan
+        return UnitPlan(
+            "plain", batches, (), 0, 0, 0, DOCS_A_STEP, max_length, sharing=False, in_batch=False, docs=list(docs)
+        )
 
     def path_of(self, plan: UnitPlan) -> str:
         """The way that the probe verified."""
@@ -100,8 +99,11 @@ class Scorer:
             SpendingLimitError: the next call could exceed a limit.
 
         """
+        if plan is not self._plan:
+            self.close()
+            self._plan = plan
         if self._ahead is None:
-            docs = self._docs
+            docs = plan.docs
             self._ahead = Lookahead(lambda index: self._score(docs[index]), len(docs), self._workers())
         found = []
         for doc in plan.batches[at].docs:

@@ -300,8 +300,14 @@ def _agree(run: RawRun, entry: RawEntry, summary: Mapping[str, Any] | None) -> N
 
 
 def _completeness(path: Path, run: RawRun, unfinished: Iterable[str]) -> None:
-    """Mark a run with incomplete results of any job, by its units and its summary."""
-    open_units = dict.fromkeys(unfinished)
+    """Mark a run with incomplete results of any job, by its units and its summary.
+
+    Questions that a rule made unnecessary are not missing.
+    """
+    stop = mapping(mapping(run.summary.get("eval")).get("stop"))
+    run.races = [mapping(race) for race in listed(stop.get("races"))]
+    ended = {str(race.get("name")) for race in run.races if race.get("decided")}
+    open_units = dict.fromkeys(unit for unit in unfinished if not (ended and unit.startswith("eval/")))
     for part in filter(None, map(mapping, run.summary.values())):
         run.partial |= part.get("status") == "partial"
         open_units |= dict.fromkeys(name_of(unit) for unit in listed(part.get("units_missing")))
@@ -314,7 +320,7 @@ def _completeness(path: Path, run: RawRun, unfinished: Iterable[str]) -> None:
     for entry in run.entries:
         for benchmark, asked in run.asked.items():
             missing = len(asked) - len(entry.records.get(benchmark, ()))
-            if missing > 0:
+            if missing > 0 and not ended & {benchmark, "study"}:
                 run.partial = True
                 run.notice(
                     entry.source,
