@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from llmjobs.manifest.chat import ChatSection, ConverseSection
 from llmjobs.manifest.endpoint_limits import EndpointLimits, Price, SpendingLimit
-from llmjobs.manifest.eval import BenchmarkSpec, EvalSection
+from llmjobs.manifest.eval import BenchmarkSpec, EvalSection, StopRule
 from llmjobs.manifest.matrix import DivergenceSection, MatrixSection
 from llmjobs.manifest.models import ModelSpec
 from llmjobs.manifest.mtbench import ImportedAnswers, JudgeSpec, MTBenchSection
@@ -20,6 +20,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("models", ModelSpec),
     ("eval", EvalSection),
     ("eval.benchmarks", BenchmarkSpec),
+    ("eval.stop", StopRule),
     ("matrix", MatrixSection),
     ("matrix.divergence", DivergenceSection),
     ("chat", ChatSection),

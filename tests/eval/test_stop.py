@@ -63,11 +63,10 @@ def test_it_stops_early_and_says_why(race, whole):
     assert found["status"] == "complete" and not found["units_missing"]
     assert decided["decided"] and decided["by"] == "rule" and decided["leaders"] == ["base"]
     assert decided["asked"] < decided["population"] == len(answered(whole, "base"))
+    asked, population = decided["asked"], decided["population"]
     of = f"{asked} of {population} questions"
     assert decided["sentence"] == f"demo: decided after {of}: base is the best (95% confidence)"
-    assert {one["model"]: one["asked"] for one in decided["models"]} == dict.fromkeys(
-        ("tiny", "base"), decided["asked"]
-    )
+    assert {one["model"]: one["asked"] for one in decided["models"]} == {"tiny": asked, "base": asked}
     assert all(one["low"] <= one["accuracy"] <= one["high"] and one["low"] < one["high"] for one in decided["models"])
     for model in ("tiny", "base"):
         assert len(answered(race, model)) == decided["asked"]

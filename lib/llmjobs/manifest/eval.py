@@ -114,9 +114,9 @@ class StopRule(Section):
 
     best: Annotated[float, Field(ge=50, lt=100)] | None = None
     """The best model is known with this confidence, in percent, or the group of models that nobody beats."""
-    compare: Annotated[float, Field(gt=0, le=100)] | None = None
+    compare: Annotated[float, Field(gt=0, lt=100)] | None = None
     """Every difference of this many points between two models is found or excluded, with 95% confidence."""
-    lose: Annotated[float, Field(gt=0, le=100)] | None = None
+    lose: Annotated[float, Field(gt=0, lt=100)] | None = None
     """Of every model it is known whether it loses at most this many points to its reference, with 95% confidence."""
     precision: Annotated[float, Field(gt=0, le=50)] | None = None
     """The accuracy of every model is known within this many points, with 95% confidence."""
