@@ -1,6 +1,7 @@
 """Models behind a server in an eval: replies, log-likelihoods where they are proven, kills, limits, one-line errors."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -322,3 +323,18 @@ def test_the_doctor_says_which_way_works(tmp_path, server, can, status, says):
 def test_the_doctor_names_a_server_that_is_not_there(tmp_path):
     check = next(iter(check_endpoints(Checkup(load_manifest(study(tmp_path, "http://127.0.0.1:9/v1")), tmp_path))))
     assert check.status == "failed" and "cannot be reached" in check.line
+
+
+@pytest.mark.parametrize("option", ["letters", "replies"])
+def test_a_rule_that_stops_the_questions_pays_for_no_other_one(server, tmp_path, option):
+    path = study(tmp_path, server.url, options=(option,), stop={"precision": 14})
+    lines = (tmp_path / "q.jsonl").read_text()
+    (tmp_path / "q.jsonl").write_text("".join(lines.replace("What is", f"What is {n} and") for n in range(10)))
+    run(path, tmp_path / "r")
+    (race,) = json.loads((tmp_path / "r/study/summary.json").read_text())["eval"]["stop"]["races"]
+    assert race["decided"] and race["asked"] < race["population"] == 10 * QUESTIONS
+    asked = {number for _, body in server.requests for number in re.findall(r"What is (\d+ and \d+)", json.dumps(body))}
+    assert len(found(tmp_path / "r", option)) == race["asked"] == len(asked)
+    before = len(server.requests)
+    run(path, tmp_path / "r")
+    assert not [body for _, body in server.requests[before:] if "What is" in json.dumps(body)]

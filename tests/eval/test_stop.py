@@ -204,3 +204,11 @@ def test_a_unit_that_was_begun_in_another_order_is_asked_to_its_end(tmp_path, mo
     assert decided["leaders"] == ["base"]
     asked = answered(tmp_path / "results" / "race", "tiny")
     assert sum(subject == begun[0].removeprefix("demo.") for subject, _ in asked) == 100
+
+
+def test_a_plan_says_how_many_questions_a_rule_needs(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(study(tmp_path, {"best": 95})), "--results", str(tmp_path)])
+    assert ended.value.code == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: stop:")]
+    assert "demo: of 300 questions, about" in line and "if the best model leads by 10 points" in line

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from llmjobs.eval.tasks import Task
 from llmjobs.manifest import EvalSection, Manifest
 from llmjobs.manifest.eval import StopRule
-from llmjobs.statistics.sequential import Race, Rule, Verdict, question_blocks
+from llmjobs.statistics.sequential import Race, Rule, Verdict, question_blocks, questions_needed
 from llmjobs.terminal_text import agree, fixed, listed, plural
 from llmjobs.work import unit_progress
 from llmjobs.work.folder import CHECKPOINT, RECORDS, RunFolder
@@ -316,3 +316,27 @@ def _decision(rule: Rule, found: Verdict) -> str:
         for outcome, models in by_outcome.items()
         if models
     )
+
+
+GAPS = (10.0, 5.0, 2.0)
+"""Leads of the best model, in points, for which a plan says how many questions are asked."""
+DISCORDANT, DISCORDANT_PRECISIONS = 0.3, 0.1
+"""Usual shares of questions that only one of two models has right: two models, two precisions of one model."""
+
+
+def forecast(stop: StopRule, population: int, models: int) -> str:
+    """Say in one line how many of ``population`` questions a rule will probably need."""
+    rule = Rule(stop.kind, stop.value)
+
+    def needed(gap: float, discordant: float = DISCORDANT) -> str:
+        found = questions_needed(gap / 100, discordant, population, rule, models)
+        return "all" if found is None else f"about {found:,}"
+
+    if rule.kind == "best":
+        leads = "; ".join(f"{needed(gap)} if the best model leads by {gap:g} points" for gap in GAPS)
+        return f"of {plural(population, 'question')}, {leads}"
+    if rule.kind == "precision":
+        return f"{needed(0)} of {plural(population, 'question')} for an accuracy of 50%, fewer for others"
+    if rule.kind == "lose":
+        return f"{needed(0, DISCORDANT_PRECISIONS)} of {plural(population, 'question')} for a model that loses nothing"
+    return f"{needed(0)} of {plural(population, 'question')} for models that are equally good"

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from llmjobs.errors import DataError
+from llmjobs.eval.stop import forecast
 from llmjobs.eval.tasks import Task, make_tasks
 from llmjobs.exit_codes import EXIT_ERROR, EXIT_OK
 from llmjobs.fetch import ROOM_TO_SPARE_BYTES
@@ -227,6 +228,21 @@ def _one_model_by_two_names(models: list[ModelSpec], plans: list[ModelPlan]) -> 
     return notes
 
 
+def _stop_notes(study: Manifest, plans: list[ModelPlan]) -> list[str]:
+    """A line for each race of ``stop:``: times are for every question, and how many will probably be asked."""
+    if not (study.eval and study.eval.stop):
+        return []
+    counts: dict[str, int] = {}
+    for unit in max((plan.units for plan in plans), key=len, default=[]):
+        name = "study" if study.eval.stop.over == "study" else unit.key.partition(".")[0]
+        counts[name] = counts.get(name, 0) + (unit.tokens.questions if unit.tokens else 0)
+    return [
+        f"stop: times are for every question; {name}: {forecast(study.eval.stop, count, len(study.models))}"
+        for name, count in counts.items()
+        if count
+    ]
+
+
 def _notes(study: Manifest, plans: list[ModelPlan]) -> list[str]:
     notes = []
     if study.matrix:
@@ -235,6 +251,7 @@ def _notes(study: Manifest, plans: list[ModelPlan]) -> list[str]:
             f"matrix: {plural(cells, 'cell')} × {plural(study.matrix.repetitions, 'repetition')}, each with all of its "
             "questions; 'llmjobs doctor' shows which cells this machine can run"
         )
+    notes += _stop_notes(study, plans)
     for name in ("converse", "mtbench"):
         if getattr(study, name):
             notes.append(f"{name}: not planned, because its tokens depend on the answers")
