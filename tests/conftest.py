@@ -3,14 +3,22 @@
 import gc
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from random_llama import make_llama
 from side_by_side import scope_of, turn_of
+from warm_processes import WarmChildren
+
+from llmjobs.engines import chat_template
+from llmjobs.machine import child
 
 settings.register_profile(
     "llmjobs", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -86,6 +94,32 @@ def own_cache_folder_of_a_module(tmp_path_factory, not_the_users_cache) -> Itera
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LLMJOBS_CACHE", str(tmp_path_factory.mktemp("cache_of_module")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_children(tmp_path_factory) -> Iterator[None]:
+    """Children are forks of one process; on macOS, a process that has imported torch cannot be forked safely."""
+    if sys.platform != "linux":
+        yield
+        return
+    with TemporaryDirectory(prefix="llmjobs-warm-") as folder, pytest.MonkeyPatch.context() as patch:
+        children = WarmChildren(child.Child, f"{folder}/children", "children")
+        templates = WarmChildren(subprocess.Popen, f"{folder}/templates", "templates")
+        patch.setattr(child, "Child", children)
+        patch.setattr(chat_template, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": templates}))
+        yield
+        children.close()
+        templates.close()
+
+
+NEW_INTERPRETER = child.Child
+
+
+@pytest.fixture
+def new_interpreters(monkeypatch) -> None:
+    """Children are new interpreters, as outside of tests."""
+    monkeypatch.setattr(child, "Child", NEW_INTERPRETER)
+    monkeypatch.setattr(chat_template, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

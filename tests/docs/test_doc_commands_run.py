@@ -18,7 +18,7 @@ import yaml
 from command_checks import is_placeholder
 from doc_commands import ROOT, Command, all_commands
 from safetensors.torch import load_file, save
-from warm_commands import WarmCommands
+from warm_processes import WarmCommands
 
 sys.path += [str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "benchmarks")]
 

@@ -18,6 +18,7 @@ from llmjobs.engines.chat_template import bound_template
 from llmjobs.errors import LlmjobsError, ModelError
 from llmjobs.prompt_format import PromptFormat
 
+pytestmark = pytest.mark.usefixtures("new_interpreters")
 MESSAGES = [
     {"role": "system", "content": "Be brief. ü 水 <b>"},
     {"role": "user", "content": "  Hi {{ 7 * 7 }}\n\n"},

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from random_llama import make_llama
 from test_eval import original_prompt, plain_forward, read_original, records_of, run
-from warm_commands import WarmCommands
+from warm_processes import WarmCommands
 
 from llmjobs.demo import DEMO_MODELS
 from llmjobs.work.journal import read_records

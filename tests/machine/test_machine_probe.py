@@ -41,6 +41,7 @@ def test_a_machine_without_torch_is_one_line(monkeypatch):
         probe_machine([tuple(GOOD)])
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_this_machine():
     machine = probe_machine([("cpu", "float32", "none"), ("cuda", "auto", "none")])
     assert machine.layers["cpu", "float32", "none"].ok

@@ -267,6 +267,7 @@ def test_a_cell_that_is_not_what_its_row_says_is_an_error(manifest, tmp_path, mo
         CellRun(task, tmp_path).load()
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_real_cell_answers_as_eval_does(manifest, tmp_path):
     """CPU none in its process: figures that fit together, and eval's log-likelihoods to the digit."""
     path = manifest(devices="cpu", quantizations="none", dtypes="float32", repetitions=1, threads=1)

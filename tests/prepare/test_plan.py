@@ -68,6 +68,7 @@ def run(*arguments) -> int:
     return int(done.value.code)
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_tokens_are_those_that_eval_computes(manifest, tmp_path, capsys):
     path = manifest()
     assert run("plan", path, "--json", "--results", tmp_path / "r") == 0

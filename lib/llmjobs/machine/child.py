@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -62,6 +63,16 @@ class Ended:
         return {name: round(getattr(self, name), 6) for name in ("real_s", "user_s", "system_s")}
 
 
+class Child(subprocess.Popen[bytes]):
+    """The process of ``run_child``."""
+
+    def end(self) -> resource.struct_rusage:
+        """Wait until it has ended, and return what it and its own children used."""
+        _, status, usage = os.wait4(self.pid, 0)
+        self.returncode = os.waitstatus_to_exitcode(status)
+        return usage
+
+
 def run_child(
     module: str,
     task: Mapping[str, Any],
@@ -81,7 +92,7 @@ def run_child(
         command = [*under, sys.executable, "-P", "-m", module, str(reports)]
         with stderr.open("wb") as stream:
             began = time.monotonic()
-            process = subprocess.Popen(
+            process = Child(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=stream,
@@ -92,9 +103,8 @@ def run_child(
             leash = _Leash(process, timeout_s)
             with leash:
                 leash.give(json.dumps(task))
-                _, status, usage = os.wait4(process.pid, 0)
+                usage = process.end()
                 real_s = time.monotonic() - began
-                process.returncode = os.waitstatus_to_exitcode(status)
         return Ended(
             lines=tuple(_read(reports)),
             exit_status=process.returncode,
@@ -110,7 +120,7 @@ def run_child(
 class _Leash:
     """The child's stdin and time limit; kills the child when this process leaves the context."""
 
-    def __init__(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
+    def __init__(self, process: Child, timeout_s: float | None) -> None:
         self.process, self.timed_out, self.peak_bytes = process, False, 0
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
