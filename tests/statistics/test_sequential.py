@@ -238,6 +238,7 @@ def test_the_bets_are_on_who_led_before_the_block() -> None:
     """A fund that chose its rival by looking into the block would not be valid."""
     race = Race(Rule("best", 99.9), 1000, ["a", "b", "c"])
     first = {"a": [True, False, False, False], "b": [True, True, False, False], "c": [False] * 4}
+    start = race._funds[0].copy()
     race.add(first)
     race.add({"a": [True] * 4, "b": [True] * 3 + [False], "c": [False] * 3 + [True]})
     other = Race(Rule("best", 99.9), 1000, ["a", "b", "c"])
@@ -248,7 +249,7 @@ def test_the_bets_are_on_who_led_before_the_block() -> None:
     expected = 3 * np.log1p(fractions * (0.5 / mean - 1)) + np.log1p(-fractions)
     block = np.log1p(fractions)  # first block: b won one question
     to_c = np.log1p(-fractions)  # and c lost one
-    assert race._funds[0] == pytest.approx(expected + np.log((np.exp(block) + np.exp(to_c)) / 2))
+    assert race._funds[0] - start == pytest.approx(expected + np.log((np.exp(block) + np.exp(to_c)) / 2))
 
 
 def test_precision() -> None:
@@ -376,6 +377,7 @@ def test_macro_accuracy_names_subjects_without_questions() -> None:
     assert missing == ("a",)
 
 
+@pytest.mark.slow
 def test_wrong_conclusions_are_rare() -> None:
     """Populations fixed at the worst place: ties for ``best``, the margin for ``lose``."""
     rng = np.random.default_rng(9)
@@ -406,16 +408,12 @@ def test_wrong_conclusions_are_rare() -> None:
     ],
 )
 def test_the_predicted_number_of_questions_is_typical(rule: Rule, chances: tuple[float, float]) -> None:
-    rng = np.random.default_rng(10)
-    needed, gaps, discordant = [], [], []
-    for study in range(25):
-        right = answers(rng, chances, 3000)
-        needed.append(raced(rule, right, seed=study, references={"m0": "m1"}).asked)
-        gaps.append(right[0].mean() - right[1].mean())
-        discordant.append((right[0] != right[1]).mean())
+    right = answers(np.random.default_rng(10), chances, 3000)
+    needed = [raced(rule, right, seed=seed, references={"m0": "m1"}).asked for seed in range(100, 131)]
+    gap, discordant = float(right[0].mean() - right[1].mean()), float(np.mean(right[0] != right[1]))
     count = 1 if rule.kind == "lose" else 2
-    found = questions_needed(float(np.mean(gaps)), float(np.mean(discordant)), 3000, rule, count, accuracy=0.6)
-    assert found == pytest.approx(float(np.median(needed)), rel=0.3)
+    found = questions_needed(gap, discordant, 3000, rule, count, accuracy=0.6)
+    assert found == pytest.approx(float(np.median(needed)), rel=0.35)  # a block or two
 
 
 def test_questions_needed_grow_with_what_is_asked() -> None:
@@ -423,6 +421,7 @@ def test_questions_needed_grow_with_what_is_asked() -> None:
     found = [questions_needed(gap, 0.3, 14042, best, 3) for gap in (0.2, 0.1, 0.05, 0.02)]
     assert all(one is not None and other is not None and one < other for one, other in itertools.pairwise(found))
     assert questions_needed(0.0, 0.3, 2000, best, 3) is None
+    assert questions_needed(0.3, 0.3, 20, best, 3) is None  # one block
     assert questions_needed(0.0, 0.3, 300, Rule("lose", 0.1), 1) is None
     many = questions_needed(0.05, 0.3, 14042, Rule("compare", 3), 6)
     few = questions_needed(0.05, 0.3, 14042, Rule("compare", 3), 2)

@@ -41,12 +41,12 @@ FIRST_BLOCK = 64
 """Questions of the first block, or two for each subject if that is more."""
 GROWTH = 1.1
 """Each block is larger by this factor than the one before."""
-STEPS = (0.5, 1.0, 2.0, 4.0)
+STEPS = (0.7, 1.5, 3.0)
 """Bets around the one that is best for the distance which a rule asks about."""
 WIDTHS = (1.0, 2.0, 4.0)
 """The same around ``1 / √N`` for accuracies that no rule is about."""
-PRECISE = (0.75, 1.5)
-"""The same for the width of an interval, which is known better in advance."""
+PRECISE = (1.0,)
+"""The same for the width of an interval, which is known in advance."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,8 @@ def question_blocks(subjects: Sequence[str], *, seed: int, sizes: Sequence[int] 
     ``r k // 2^64``. First all questions are shuffled (Fisher and Yates, from the last place down) and sorted by
     subject; then each block but the last takes two numbers per question. A block is sorted by subject.
 
-    Equal sampling needs no step of the pivotal method for each question that loses: of the questions up to the one that
-    fills a whole unit of probability, one is picked in proportion to its probability (Chauvet, Comput. Stat. Data Anal.
-    56 (2012) 2040).
+    Equal sampling needs no step of the pivotal method for each question that loses: of the questions up to the one
+    that fills a whole unit of probability, one is picked in proportion (Chauvet, Bernoulli 18 (2012) 1320).
     """
     bits = PCG64(seed)
 
@@ -226,13 +225,20 @@ def _before(running: Floats) -> Floats:
 
 
 def _grid(population: int) -> Floats:
-    """Return fractions for an unknown difference, from the smallest that all questions could show to a half.
+    """Return fractions for an unknown difference, from the smallest that all questions could show to 0.4.
 
     A share c of the discordant questions shows at an error of 5 % after about ``8 / (c² ψ)`` questions, ψ about 0.4.
     """
-    low = min(0.25, 4 / population**0.5)
-    count = max(2, 1 + round(float(np.log(0.45 / low) / np.log(2.2))))
-    return np.asarray(np.geomspace(low, 0.45, count))[:, None]
+    low = min(0.2, 4 / population**0.5)
+    count = max(3, 1 + round(float(np.log(0.4 / low) / np.log(2.2))))
+    return np.asarray(np.geomspace(low, 0.4, count))[:, None]
+
+
+def _log_weights(count: int) -> Floats:
+    """Return the logs of the shares of capital behind ``count`` fractions: half as much at the ends."""
+    shares = np.full(count, 1.0)
+    shares[[0, -1]] = 0.5
+    return np.asarray(np.log(shares / shares.sum()))
 
 
 def _aimed(scores: _Scores, distance: float, steps: Sequence[float]) -> Floats:
@@ -270,7 +276,7 @@ def _log_capital(scores: _Scores, total: Floats, population: int, fractions: Flo
     asked, sums = _before(scores.asked), scores.total
     mean = (total[..., None] - _before(sums)) / (2 * (population - asked))
     logs = np.cumsum(_growth(scores, mean, fractions), axis=-1)
-    capital = np.asarray(logsumexp(logs, axis=-2)) - np.log(logs.shape[-2])
+    capital = logsumexp(logs + _log_weights(logs.shape[-2])[:, None], axis=-2)
     return np.where(np.maximum.accumulate(sums > total[..., None], axis=-1), np.inf, capital)
 
 
@@ -344,7 +350,7 @@ class Race:
         self._wins = np.zeros((len(models), len(models), 0))  # questions that the first has right and the second wrong
         self._blocks = [0] * len(models)  # blocks that a model has answered
         self._grid = _grid(population)
-        self._funds = np.zeros((len(models), len(self._grid)))  # "best": log capital against each model being the best
+        self._funds = np.tile(_log_weights(len(self._grid)), (len(models), 1))  # "best": logs, against each model
         self.racing = self.models
         self._settle()
 
@@ -482,7 +488,7 @@ class Race:
                 block_scores = _Scores(ups, size - ups - downs, downs, paired=True)
                 grown = _growth(block_scores, mean[:, None], self._grid)[..., 0]  # (leaders, fractions)
                 self._funds[place] += logsumexp(grown, axis=0) - np.log(len(leaders))
-                capital = float(logsumexp(self._funds[place])) - np.log(len(self._grid))
+                capital = float(logsumexp(self._funds[place]))
                 first = max(rivals, key=lambda rival: now[rival])
                 behind = now[first] - now[place] > self.population - self.asked
                 if behind or (self.asked < self.population and capital >= -np.log(self.rule.error)):
@@ -557,7 +563,8 @@ def questions_needed(
 ) -> int | None:
     """Return about how many questions ``rule`` takes, half of the time; ``None`` if only all of them decide.
 
-    The capital is followed along the expected answers, block by block.
+    The median of 200 simulated studies, in the blocks that a study of one subject has; for ``precision``, the interval
+    after the expected answers.
 
     ``gap`` is the true difference as a share: the best model less the next (``best``), one model less another
     (``compare``), or a model less its reference (``lose``). ``discordant`` is the share of the questions that only one
@@ -568,29 +575,29 @@ def questions_needed(
     """
     sizes = np.array(block_sizes(population), dtype=float)
     if rule.kind == "precision":
-        return _first(_precision_gained(accuracy, sizes, rule), sizes)
+        return _median(_precision_gained(accuracy, sizes, rule)[None], sizes)
     if abs(gap) > discordant or discordant > 1:
         raise ValueError(f"a gap of {gap:g} needs as many discordant questions, and at most 1; got {discordant:g}")
-    ups, downs = sizes * (discordant + gap) / 2, sizes * (discordant - gap) / 2
-    scores = _Scores(ups[None], (sizes - ups - downs)[None], downs[None], paired=True)
+    scores = _simulated(gap, discordant, population, sizes)
     margin = rule.value * population / 100
 
     def gained(up: bool, total: float, error: float) -> Floats:
-        """Log capital that is still missing, after each block, to reject a sum of at most ``total``."""
+        """Log capital above what rejects a sum of at most ``total``, the most so far after each block."""
         side = scores if up else scores.mirrored()
         bets = _grid(population) if rule.kind == "best" else _aimed(side, rule.value / 200, STEPS)
-        return np.asarray(_log_capital(side, np.array([total + population]), population, bets)[0] + np.log(error))
+        totals = np.full(len(side.ones), total + population)
+        return np.maximum.accumulate(_log_capital(side, totals, population, bets) + np.log(error), axis=-1)
 
     if rule.kind == "best":
-        return _first(gained(gap >= 0, 0, rule.error), sizes)
+        return _median(gained(gap >= 0, 0, rule.error), sizes)
     if rule.kind == "lose":
         error = rule.error / max(models, 1) / 2
         least = float(np.ceil(round(-margin, 6)))
-        return _first(np.maximum(gained(True, least - 1, error), gained(False, -least, error)), sizes)
+        return _median(np.maximum(gained(True, least - 1, error), gained(False, -least, error)), sizes)
     error = rule.error / max(models * (models - 1), 2)
     differs = np.maximum(gained(True, 0, error), gained(False, 0, error))
     within = np.minimum(gained(True, -margin, error), gained(False, -margin, error))
-    return _first(np.maximum(differs, within), sizes)
+    return _median(np.maximum(differs, within), sizes)
 
 
 def _precision_gained(accuracy: float, sizes: Floats, rule: Rule) -> Floats:
@@ -605,7 +612,24 @@ def _precision_gained(accuracy: float, sizes: Floats, rule: Rule) -> Floats:
     return np.array(missing)
 
 
-def _first(gained: Floats, sizes: Floats) -> int | None:
-    """Return the number of questions after the block in which ``gained`` reaches 0."""
-    reached = np.flatnonzero(gained[:-1] >= 0)
-    return int(sizes[: reached[0] + 1].sum()) if len(reached) else None
+def _simulated(gap: float, discordant: float, population: int, sizes: Floats) -> _Scores:
+    """Return the scores of 200 pairs of models whose questions come in random order."""
+    rng = np.random.default_rng(0)
+    ones = np.full(200, round(population * (discordant + gap) / 2))
+    zeros = np.full(200, round(population * discordant) - ones[0])
+    left = np.full(200, population)
+    drawn = []
+    for size in sizes.astype(int):
+        up = rng.hypergeometric(ones, left - ones, size)
+        down = rng.hypergeometric(zeros, left - ones - zeros, size - up)
+        ones, zeros, left = ones - up, zeros - down, left - size
+        drawn.append((up, size - up - down, down))
+    ups, ties, downs = np.array(drawn, dtype=float).transpose(1, 2, 0)
+    return _Scores(ups, ties, downs, paired=True)
+
+
+def _median(gained: Floats, sizes: Floats) -> int | None:
+    """Return the median number of questions at which ``gained`` reaches 0, by rows; ``None`` for all questions."""
+    block = np.where(gained >= 0, np.arange(len(sizes)), len(sizes) - 1).min(axis=1)
+    middle = int(np.sort(block)[(len(block) - 1) // 2])
+    return int(sizes[: middle + 1].sum()) if middle < len(sizes) - 1 else None
