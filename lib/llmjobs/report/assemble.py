@@ -433,7 +433,13 @@ def _stopped(name: str, candidates: Sequence[Candidate], notices: list[Notice]) 
     """Whether a rule ended the questions of a candidate, so that not all were asked the same ones."""
     stopped = any(candidate.run.races for candidate in candidates)
     if stopped and differing_questions(candidates):
-        notices.append(Notice(name, "a rule ended the questions: compared on those that every model answered"))
+        notices.append(
+            Notice(
+                name,
+                "a rule ended the questions: compared on those that every model answered, as if their number had been"
+                " fixed beforehand",
+            )
+        )
     return stopped
 
 
