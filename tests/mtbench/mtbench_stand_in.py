@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def be_mute(self, *_):
         """The model ends its answer without text."""
-        self.stream(chunk(finish="stop"), chunk(usage=USAGE), DONE)
+        self.stream(chunk(finish="stop"), *self.usage(""), DONE)
 
     def be_malformed(self, *_):
         self.stream(b'data: {"choices": 7}\n\n')

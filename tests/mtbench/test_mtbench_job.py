@@ -95,6 +95,16 @@ def test_an_answer_without_text_is_an_answer_marked_and_paid_once(study, tmp_pat
     assert "1 unread, 1 asked again, 1 reply without any text" in capsys.readouterr().out
 
 
+def test_an_answer_without_text_that_nobody_counted_is_booked_at_its_most(study, tmp_path):
+    """The server may charge for thinking that it does not send."""
+    with stand_in(troubles={0: "mute"}) as server:
+        server.counts = None
+        run(study(server.url, answers=[], categories=["math"], max_new_tokens=77), "--results", tmp_path / "r")
+    calls = [c for c in read_records(next((tmp_path / "r").rglob("answers/agent/calls.jsonl"))) if "booked" in c]
+    assert [c["booked"][1] for c in calls if not c["text"]] == [77]
+    assert all(c["booked"][1] == len(c["text"].encode()) for c in calls if c["text"])
+
+
 def test_empty_turns_of_a_file_are_answers_and_missing_ones_errors(tmp_path):
     rows = [["", "b"], [None, "b"], ["$ERROR$", "b"], ["a", "b"]]
     lines = [{"question_id": i, "choices": [{"turns": turns}]} for i, turns in enumerate(rows)]

@@ -92,7 +92,9 @@ class EndpointBackend:
         prompt, new = answer.counts()
         if prompt is not None and new is not None:
             return Ending(reason, prompt, new, counted="server")
-        return Ending(reason, self.count(messages), answer.pieces_count, counted="estimate")
+        thinking = len(answer.thinking.encode()) if answer.thinking else None
+        sent, new = self.count(messages), answer.pieces_count
+        return Ending(reason, sent, new, counted="estimate", thinking_tokens=thinking)
 
     def start(self, seed: int) -> None:
         """Store the seed, which is sent with every request."""
@@ -179,7 +181,8 @@ class PaidBackend:
             call: dict[str, Any] = {"text": text, "finish_reason": ending.finish_reason}
             call |= {"prompt_tokens": ending.prompt_tokens, "new_tokens": ending.new_tokens, "counted": ending.counted}
             if ending.counted != "server":
-                new = min(len(text.encode()), sampling.most_tokens)
+                seen = len(text.encode()) + (ending.thinking_tokens or 0)
+                new = min(seen, sampling.most_tokens) if text.strip() else sampling.most_tokens
                 call["booked"] = [most[0], max(new, ending.new_tokens)]
             return call
 
