@@ -8,6 +8,7 @@ from llmjobs.chat.agent import Agent
 from llmjobs.chat.backend import Sampling
 from llmjobs.chat.messages import Message
 from llmjobs.demo import DEMO_MODELS
+from llmjobs.engines.transformers import fast_path_trials
 from llmjobs.engines.transformers.chat_model import KeptKeys
 from llmjobs.errors import ModelError
 
@@ -183,3 +184,24 @@ def test_values_that_are_not_numbers_end_an_answer_in_one_line(backend):
     backend.engine.loaded.model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
     with pytest.raises(ModelError, match=r"tiny: the model's output is not a number .* the weight .* damaged"):
         talk(backend, MESSAGES[:1])
+
+
+@pytest.mark.parametrize(("off", "noise", "kept"), [(0.0, 0.0, True), (0.5, 0.0, False), (0.5, 5.0, True)])
+def test_a_quantized_model_is_allowed_its_own_noise_on_the_same_inputs(tiny, monkeypatch, off, noise, kept):
+    """The kept keys of a quantized model may differ by as much as its batches of other shapes differ."""
+    model = load_backend(tiny).model.keys.model
+    monkeypatch.setattr(fast_path_trials, "is_quantized", lambda model: True)
+    plain = fast_path_trials.padded_logits
+
+    def padded(model, inputs, cells, *rest):
+        logits = plain(model, inputs, cells, *rest)
+        return logits + noise * (torch.arange(logits.shape[-1]) % 2) * (len(inputs) == 1)
+
+    def kept_keys(first, token, second):
+        found = [plain(model, [ids], [len(ids) - 1], 0) for ids in (first, [*first, token], second)]
+        return [logits + off * (torch.arange(logits.shape[-1]) % 2) for logits in found]
+
+    monkeypatch.setattr(fast_path_trials, "padded_logits", padded)
+    reason = fast_path_trials.probe_one_row(model, kept_keys)
+    assert (reason is None) == kept, reason
+    assert kept or "the kept path differs from a plain forward by" in reason

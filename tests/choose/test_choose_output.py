@@ -159,3 +159,14 @@ def test_the_chat_command_is_accepted_and_answers(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
     assert Path(tmp_path, "chat").is_dir()
+
+
+def test_vllm_accepts_the_command():
+    arguments = pytest.importorskip("vllm.entrypoints.launchers.cli_args", reason="vLLM is not installed here")
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    one = Candidate("m", "m", engine="vllm", id="Owner/M", revision="a" * 40, dtype="bfloat16")
+    words = shlex.split(dict(commands(one, 8192))["vLLM's server"])
+    assert words[:2] == ["vllm", "serve"]
+    read = arguments.make_arg_parser(FlexibleArgumentParser()).parse_args(words[2:])
+    assert (read.model_tag, read.revision, read.dtype, read.max_model_len) == ("Owner/M", "a" * 40, "bfloat16", 8192)
