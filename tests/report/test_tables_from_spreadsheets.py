@@ -106,3 +106,25 @@ def test_the_note_on_several_filters_is_true_under_where_too(shared_cases: Path)
     study = assemble(runs, where={"metric": "exact_match,flexible-extract"})
     assert sorted(right(study)) == [96, 98]
     assert "uses exact_match,strict-match unless --where metric= selects another" in told(study)
+
+
+@pytest.mark.parametrize(("gold", "said"), [("E", "{letter}"), ("yes", "Yes, it is"), ("A,B", "{letter}")])
+def test_gold_answers_that_no_prediction_can_be_are_remarked(tmp_path: Path, gold: str, said: str) -> None:
+    rows = [f'm,{n},"{gold}","{said.format(letter="ABCD"[n % 4])}"' for n in range(12)]
+    study = study_of(write(tmp_path / "t.csv", "model,id,gold,prediction", rows))
+    assert right(study) == [0]
+    assert "is ever one of the gold answers" in told(study)
+
+
+def test_what_a_grader_marked_right_is_not_remarked(tmp_path: Path) -> None:
+    rows = [f'm,{n},yes,"Yes, it is",{n % 2}' for n in range(12)]
+    study = study_of(write(tmp_path / "t.csv", "model,id,gold,prediction,correct", rows))
+    assert right(study) == [6] and "is ever one of the gold answers" not in told(study)
+
+
+def test_the_rest_of_a_table_without_marks_is_no_accuracy(tmp_path: Path) -> None:
+    rows = [f"m,{n},{'inf' if n < 7 else 0}" for n in range(12)]
+    with pytest.raises(DataError, match="7 of 12 rows are marked neither right nor wrong"):
+        study_of(write(tmp_path / "t.csv", "model,id,score", rows))
+    rows = [f"m,{n},{'' if n < 5 else n % 2}" for n in range(12)]
+    assert right(study_of(write(tmp_path / "u.csv", "model,id,score", rows))) == [4]

@@ -360,6 +360,10 @@ def _metrics(given: Any, line: Mapping[str, Any], comma: bool) -> dict[str, floa
     return kept if len(kept) > 1 else None
 
 
+FEW = 10
+"""From this many answers on, it is odd that none of them is ever a gold answer."""
+
+
 def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, binary: str) -> None:
     """Bring the rows of one benchmark to one form, and assign them to their models.
 
@@ -398,6 +402,21 @@ def _benchmark(run: RawRun, benchmark: str, rows: Sequence[_Row], metric: str, b
             split_metrics(entry, benchmark, choices)
     oddities.tell(run, where, len(rows))
     _differently_numbered(run, where, [row.record for row in rows])
+    _never_right(run, where, [record for _, records in kept.values() for record in records])
+
+
+def _never_right(run: RawRun, where: str, records: Sequence[Answer]) -> None:
+    """Point out that no prediction is ever one of the gold answers, as with "yes" against "Yes, it is"."""
+    read = [record for record in records if record.status == "ok" and record.prediction and record.gold]
+    gold, said = {record.gold for record in read}, {str(record.prediction) for record in read}
+    none_right = not any(record.correct or record.score for record in records)
+    if len(read) >= FEW and none_right and gold.isdisjoint(said):
+        shown = [", ".join(repr(printable(text)[:20]) for text in sorted(texts)[:3]) for texts in (gold, said)]
+        run.notice(
+            where,
+            f"no prediction ({shown[1]}) is ever one of the gold answers ({shown[0]}): check that both are written"
+            " alike",
+        )
 
 
 class _Oddities:
@@ -451,8 +470,9 @@ class _Oddities:
         if self.no_mark:
             seen = f" ({printable(self.example)[:40]!r})" if self.example else ""
             what = f"{agree(self.no_mark, 'is', 'are')} marked neither right nor wrong{seen}"
-            if self.no_mark == rows:
-                raise DataError(f"{where}: {plural(rows, 'row')} {what}; write 1 for right and 0 for wrong")
+            if 2 * self.no_mark > rows:  # the few others are hardly a sample of the questions
+                some = "" if self.no_mark == rows else f"{self.no_mark:,} of "
+                raise DataError(f"{where}: {some}{plural(rows, 'row')} {what}; write 1 for right and 0 for wrong")
             run.notice(
                 where,
                 f"{self.no_mark:,} of {plural(rows, 'row')} {what} and left out; write 1 for right and 0 for wrong",
