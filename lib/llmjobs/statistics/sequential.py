@@ -349,6 +349,7 @@ class Race:
         self._hits = np.zeros((len(models), 0))
         self._wins = np.zeros((len(models), len(models), 0))  # questions that the first has right and the second wrong
         self._blocks = [0] * len(models)  # blocks that a model has answered
+        self._limits: dict[tuple[int, ...], tuple[int, float, float]] = {}  # after how many blocks, low, high
         self._grid = _grid(population)
         self._funds = np.tile(_log_weights(len(self._grid)), (len(models), 1))  # "best": logs, against each model
         self.racing = self.models
@@ -399,17 +400,25 @@ class Race:
         if self.asked == self.population:
             self.racing = ()
 
-    def _groups(self, places: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Return the indices of models or pairs that have answered equally many blocks, at least one."""
-        blocks = [min(self._blocks[place] for place in one) for one in places]
-        return [[row for row, one in enumerate(blocks) if one == size] for size in sorted(set(blocks)) if size]
+    def _known(self, places: Sequence[tuple[int, ...]], error: float) -> list[tuple[float, float]]:
+        """Return the limits of the mean score of models or pairs; they are computed once for each block."""
+        blocks = {one: min(self._blocks[place] for place in one) for one in places}
+        for count in sorted(set(blocks.values()) - {0}):
+            new = [one for one in places if blocks[one] == count != self._limits.get(one, (0, 0.0, 1.0))[0]]
+            if new:
+                paired = len(new[0]) == 2
+                scores = self._paired(new) if paired else self._alone([one[0] for one in new])
+                ends = _limits(scores, self.population, self._margin if paired else self._width, error)
+                for one, low, high in zip(new, *ends, strict=True):
+                    self._limits[one] = (count, float(low), float(high))
+        return [self._limits.get(one, (0, 0.0, 1.0))[1:] for one in places]
 
     def _alone(self, places: Sequence[int]) -> _Scores:
         """Scores of models that have answered the same blocks."""
         hits = self._hits[list(places), : self._blocks[places[0]]]
         return _Scores(hits, 0 * hits, np.array(self._sizes[: hits.shape[1]]) - hits, paired=False)
 
-    def _paired(self, pairs: Sequence[tuple[int, int]]) -> _Scores:
+    def _paired(self, pairs: Sequence[tuple[int, ...]]) -> _Scores:
         """Scores (d + 1) / 2 of pairs that have answered the same blocks."""
         blocks = min(self._blocks[place] for place in pairs[0])
         first, second = np.array(pairs).T
@@ -417,13 +426,11 @@ class Race:
         return _Scores(ups, np.array(self._sizes[:blocks]) - ups - downs, downs, paired=True)
 
     def _estimates(self) -> dict[str, Estimate]:
-        found = dict.fromkeys(self.models, Estimate(0, 0, float("nan"), 0.0, 1.0))
-        for rows in self._groups([(place,) for place in range(len(self.models))]):
-            scores = self._alone(rows)
-            low, high = _limits(scores, self.population, self._width, self.rule.error)
-            for row, place in enumerate(rows):
-                right, asked = int(scores.ones[row].sum()), int(scores.asked[row, -1])
-                found[self.models[place]] = Estimate(right, asked, right / asked, float(low[row]), float(high[row]))
+        found = {}
+        ends = self._known([(place,) for place in range(len(self.models))], self.rule.error)
+        for place, (name, limits) in enumerate(zip(self.models, ends, strict=True)):
+            right, asked = int(self._hits[place].sum()), sum(self._sizes[: self._blocks[place]])
+            found[name] = Estimate(right, asked, right / asked if asked else float("nan"), *limits)
         return found
 
     def _width(self, scores: _Scores) -> Floats:
@@ -528,19 +535,15 @@ class Race:
         )
 
     def _differences(self) -> tuple[Difference, ...]:
-        names = [(self.models[first], self.models[second]) for first, second in self._pairs]
-        found = [
-            Difference(*pair, 0, float("nan"), -1.0, 1.0, outcome)
-            for pair, outcome in zip(names, self._outcomes, strict=True)
-        ]
-        for rows in self._groups(self._pairs):
-            scores = self._paired([self._pairs[row] for row in rows])
-            low, high = _limits(scores, self.population, self._margin, self.rule.error / len(self._pairs))
-            for place, row in enumerate(rows):
-                asked = int(scores.asked[place, -1])
-                value = float(scores.total[place, -1]) / asked - 1
-                ends = 2 * float(low[place]) - 1, 2 * float(high[place]) - 1
-                found[row] = Difference(*names[row], asked, value, *ends, self._outcomes[row])
+        found = []
+        ends = self._known(self._pairs, self.rule.error / max(len(self._pairs), 1))
+        for (first, second), (low, high), outcome in zip(self._pairs, ends, self._outcomes, strict=True):
+            blocks = min(self._blocks[first], self._blocks[second])
+            asked = sum(self._sizes[:blocks])
+            gap = float((self._hits[first, :blocks] - self._hits[second, :blocks]).sum())
+            value = gap / asked if asked else float("nan")
+            names = self.models[first], self.models[second]
+            found.append(Difference(*names, asked, value, 2 * low - 1, 2 * high - 1, outcome))
         return tuple(found)
 
 
