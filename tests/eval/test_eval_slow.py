@@ -54,7 +54,7 @@ def test_ten_kills_at_random_moments(tmp_path):
         return sum(p.stat().st_size for p in (tmp_path / "killed").rglob("records.jsonl"))
 
     with WarmCommands(os.environ) as warm:
-        command = ["eval", "smoke", "--results"]
+        command = ["eval", "smoke", "--set", "eval.benchmarks[0].limit=30", "--results"]
         assert warm.run([*command, "unbroken"], tmp_path).returncode == 0
         whole = sum(len(data) for data in records_of(tmp_path / "unbroken").values())
         rng = random.Random(2026)
