@@ -29,6 +29,7 @@ from standin_repos import Repo  # noqa: E402
 
 from llmjobs.benchmarks.registry import benchmark_class  # noqa: E402
 from llmjobs.demo import DEMO_MODELS  # noqa: E402
+from llmjobs.exit_codes import EXIT_NONE_FITS, EXIT_OK  # noqa: E402
 from llmjobs.report.write.notes import MACHINES, MISSING  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -206,7 +207,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 @pytest.mark.parametrize("words", whole_commands(), ids=" ".join)
 def test_it_runs(words: tuple[str, ...], desk: Desk) -> None:
     ended = desk.run(words)
-    assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
+    # whether a candidate is fast enough for a limit of choose depends on this machine
+    allowed = (EXIT_OK, EXIT_NONE_FITS) if words[1] == "choose" and "--decode" in words else (EXIT_OK,)
+    assert ended.returncode in allowed, f"{' '.join(words)}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
     assert "Traceback" not in ended.stderr and TOKEN not in ended.stdout + ended.stderr
 
 
