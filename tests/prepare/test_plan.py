@@ -277,3 +277,14 @@ def test_two_names_for_one_model_are_said_to_be_so(played, manifest, llama, tmp_
     notes = make_plan(load_manifest(manifest(*models)), tmp_path / "r")["notes"]
     assert "one and two: two names for one model (same files, same settings)" in notes
     assert not any("three" in note for note in notes)
+
+
+@pytest.mark.parametrize("command", ["plan", "matrix"])
+def test_a_matrix_with_an_endpoint_is_refused_before_anything_starts(tmp_path, capsys, command):
+    there = {"id": "m", "name": "there", "endpoint": "http://127.0.0.1:9/v1"}
+    study = {"models": ["llmjobs/demo-tiny", there], "matrix": {"benchmarks": [{"name": "demo", "limit": 1}]}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(study))
+    assert run(command, tmp_path / "s.yaml", "--results", tmp_path / "r") == 1
+    shown = capsys.readouterr()
+    assert "s: there is an endpoint, but the matrix only times local models; remove it" in shown.err
+    assert not shown.out and not list((tmp_path / "r").rglob("*.jsonl"))

@@ -145,9 +145,11 @@ def make_plan(study: Manifest, results: Path) -> dict[str, Any]:
     """Plan every model of the manifest: for its ``eval``, and for the questions of its ``matrix``.
 
     Raises:
-        DataError: the manifest names no local model.
+        DataError: the manifest names no local model, or its matrix an endpoint.
 
     """
+    if study.matrix:
+        make_cells(study)  # refuses what the matrix refuses
     local = [model for model in study.models if not model.endpoint]
     remote = [model for model in study.models if model.endpoint and study.eval]
     if not local and not remote:
