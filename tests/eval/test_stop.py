@@ -1,6 +1,7 @@
 """Stop when it is decided: the order of the questions, who is asked, resuming, completing, and what is reported."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,6 @@ def test_answers_equal_those_of_a_whole_run(race, whole):
 
 
 def copy_of(folder: Path, to: Path) -> Path:
-    import shutil
-
     shutil.copytree(folder, to / "results" / folder.name)
     return to / "results"
 
@@ -212,3 +211,40 @@ def test_a_plan_says_how_many_questions_a_rule_needs(tmp_path, capsys):
     assert ended.value.code == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: stop:")]
     assert "demo: of 300 questions, about" in line and "if the best model leads by 10 points" in line
+
+
+@pytest.mark.parametrize("begun", ["complete", "one subject"])
+def test_a_model_joins_a_study_that_was_begun_without_the_rule(tmp_path, whole, race, begun):
+    results = copy_of(whole, tmp_path)
+    if begun == "one subject":
+        for model in ("tiny", "base"):
+            for subject in SUBJECTS[1:]:
+                shutil.rmtree(results / "race" / "eval" / model / f"demo.{subject}")
+    models = [*MODELS, MODELS[1] | {"name": "again"}]
+    (decided,) = run(study(tmp_path, {"best": 95}, models=models), results)["stop"]["races"]
+    assert decided["decided"] and decided["failed"] == []
+    asked = {one["model"]: one["asked"] for one in decided["models"]}
+    assert asked["again"] == asked["base"] > summary(race)["stop"]["races"][0]["asked"], "several blocks were asked"
+
+
+def test_a_benchmark_may_be_called_study(tmp_path):
+    benchmarks, columns = [], {"question": "q", "choices": ["x", "y"], "answer": "a"}
+    for name, count in (("study", 4), ("other", 6)):
+        file = tmp_path / f"{name}.jsonl"
+        rows = ({"q": f"What is {n}?", "a": "A", "x": "one", "y": "two"} for n in range(count))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        benchmarks.append({"file": str(file), **columns})
+    path = study(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["eval"] |= {"benchmarks": benchmarks, "stop": {"precision": 1}}
+    path.write_text(yaml.safe_dump(content))
+    races = run(path, tmp_path / "results")["stop"]["races"]
+    assert {race["name"]: race["population"] for race in races} == {"study": 4, "other": 6}
+
+
+def test_a_newest_checkpoint_that_is_missing_loses_no_model(race, tmp_path):
+    """A kill between two renames leaves only the previous checkpoint."""
+    results = copy_of(race, tmp_path)
+    for file in (results / "race" / "eval").rglob("checkpoint.pkl"):
+        file.rename(file.with_name("checkpoint.pkl.previous"))
+    assert run(study(tmp_path, {"best": 95}), results)["stop"] == summary(race)["stop"]

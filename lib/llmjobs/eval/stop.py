@@ -21,7 +21,7 @@ from llmjobs.manifest.eval import StopRule
 from llmjobs.statistics.sequential import Race, Rule, Verdict, question_blocks, questions_needed
 from llmjobs.terminal_text import agree, fixed, listed, plural
 from llmjobs.work import unit_progress
-from llmjobs.work.folder import CHECKPOINT, RECORDS, RunFolder
+from llmjobs.work.folder import RECORDS, RunFolder
 from llmjobs.work.journal import read_lines
 from llmjobs.work.unit_progress import Cursor
 from llmjobs.work.units import Turn, Unit
@@ -52,22 +52,12 @@ class StopWhenDecided:
         """``tasks`` are all tasks of the study, with those that cannot run."""
         assert section.stop is not None
         references = section.stop.references({model.name: model.id for model in study.models})
-        names: dict[str, None] = {}
+        by_race: dict[str, list[Task]] = defaultdict(list)
         for task in tasks:
-            names.setdefault("study" if section.stop.over == "study" else task.data.spec.name)
+            by_race["study" if section.stop.over == "study" else task.data.spec.name].append(task)
         self.rule = section.stop
         self.broken = [task for task in tasks if task.error]
-        self.races = [
-            _Race(
-                name,
-                [task for task in tasks if name in ("study", task.data.spec.name)],
-                section.stop,
-                references,
-                folder,
-                section.seed,
-            )
-            for name in names
-        ]
+        self.races = [_Race(name, of, section.stop, references, folder, section.seed) for name, of in by_race.items()]
 
     def blocks_of(self, unit_path: str) -> Blocks | None:
         """Return the blocks of a unit's questions."""
@@ -153,7 +143,7 @@ class _Race:
 
     def _cursor(self, task: Task) -> Cursor:
         unit = task.unit(self.seed)
-        if not (self.folder.path / unit.path / CHECKPOINT).exists():
+        if not unit_progress.has_begun(self.folder, unit.path):
             return Cursor({})
         return unit_progress.load(self.folder.unit(unit.path), unit.declared)[0]
 

@@ -17,7 +17,7 @@ from llmjobs.records import EvalRecord, as_records
 from llmjobs.statistics.intervals import ACCURACY_INTERVAL, accuracy_interval
 from llmjobs.terminal_text import DASH, fixed, gib, plural, seconds, table
 from llmjobs.work import unit_progress
-from llmjobs.work.folder import CHECKPOINT, RunFolder, read_object
+from llmjobs.work.folder import RunFolder, read_object
 from llmjobs.work.journal import Record, read_records
 from llmjobs.work.outcome import Outcome
 from llmjobs.work.units import Unit
@@ -47,7 +47,7 @@ def _model(folder: RunFolder, name: str, units: Sequence[Unit]) -> dict[str, Any
     attempts, real_s, memory_kills = 1, 0.0, 0
     for unit in units:
         place = folder.path / unit.path
-        if not (place / CHECKPOINT).exists():
+        if not unit_progress.has_begun(folder, unit.path):
             continue
         cursor, _ = unit_progress.load(folder.unit(unit.path), unit.declared)
         key = (str(unit.declared["benchmark"]), str(unit.declared["subject"]))

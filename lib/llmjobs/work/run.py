@@ -63,6 +63,8 @@ def run_job(
                     by_path = {unit.path: start for unit, start in zip(units, starts, strict=True)}
                     for turn in job.turns(units):
                         path = turn.unit.path
+                        if path not in by_path:  # it has had a turn to its end
+                            continue
                         start = by_path.pop(path) if turn.through is None else by_path[path]
                         loop.unit(turn.unit, start, turn.through)
                     return outcome

@@ -102,10 +102,15 @@ _COUNTS = (
 )  # fmt: skip
 
 
+def has_begun(folder: RunFolder, path: str) -> bool:
+    """Whether the unit at ``path`` has a checkpoint; a kill between two renames leaves only the previous one."""
+    newest = folder.path / path / CHECKPOINT
+    return file_operations.is_there(newest) or file_operations.is_there(checkpoint.previous_of(newest))
+
+
 def is_done(folder: RunFolder, path: str, declared: Mapping[str, Any]) -> bool:
     """Whether the unit at ``path`` is finished; creates nothing if it never started."""
-    started = (folder.path / path / CHECKPOINT).exists()
-    return started and load(folder.unit(path), declared)[0].done
+    return has_begun(folder, path) and load(folder.unit(path), declared)[0].done
 
 
 def progress_of(folder: RunFolder, path: str, declared: Mapping[str, Any] | None = None) -> str:
