@@ -108,6 +108,18 @@ def test_again_nothing_is_loaded(race, tmp_path, monkeypatch, capsys):
     assert before["races"][0]["sentence"] in capsys.readouterr().out
 
 
+def test_a_dry_run_says_what_is_decided(race, tmp_path, capsys):
+    results = copy_of(race, tmp_path)
+    path = study(tmp_path, {"best": 95})
+    for place, expected in ((results, summary(race)["stop"]["races"][0]["sentence"]), (tmp_path / "new", None)):
+        with pytest.raises(SystemExit) as ended:
+            main(["eval", str(path), "--results", str(place), "--dry-run"])
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert shown[-1] == expected or (expected is None and shown[-1] == "demo: not decided after 0 of 300 questions")
+    assert not (tmp_path / "new").exists()
+
+
 def test_without_the_rule_the_study_is_completed(race, whole, tmp_path):
     results = copy_of(race, tmp_path)
     kept = {path: path.read_bytes() for path in race.rglob("records.jsonl")}

@@ -675,9 +675,12 @@ def dry_run(study: Manifest, results: Path) -> str:
     folder = RunFolder(results / study.name)
     run_date(study, folder, writes=False)
     lines = []
-    seed = eval_section(study).seed
-    for task in make_tasks(study, Revisions.of(folder, writes=False)):
-        unit = task.unit(seed)
+    section = eval_section(study)
+    tasks = make_tasks(study, Revisions.of(folder, writes=False))
+    for task in tasks:
+        unit = task.unit(section.seed)
         state = task.error or progress_of(folder, unit.path, unit.declared)
         lines.append(f"{task.model.name}  {task.data.key}  {task.data.count} questions  {state}")
+    if section.stop:
+        lines += StopWhenDecided(study, section, tasks, folder).sentences()
     return "\n".join(lines)

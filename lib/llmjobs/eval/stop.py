@@ -88,6 +88,10 @@ class StopWhenDecided:
         rule = {self.rule.kind: self.rule.value, "over": self.rule.over}
         return {"rule": rule, "races": [race.to_record() for race in self.races if race.tasks]}
 
+    def sentences(self) -> list[str]:
+        """Return what was decided so far, one line for each race."""
+        return [race["sentence"] for race in self.to_record()["races"]]
+
     @property
     def decided(self) -> bool:
         """Whether no race needs another question."""
