@@ -53,6 +53,8 @@ class Progress:
     def __init__(self, job: str, total: int, done: int, stream: TextIO | None = None) -> None:
         """Start at ``done`` of ``total`` items."""
         self.job, self.total, self.done = job, total, done
+        self.at_most = False
+        """The job may end before the total is reached."""
         self._first = done
         self._stream = stream or sys.stderr
         self._began = self._said = time.monotonic()
@@ -70,7 +72,8 @@ class Progress:
             self._bar.update(items)
         elif time.monotonic() - self._said >= PLAIN_INTERVAL_S:
             self._said = time.monotonic()
-            self.say(f"{self.job} {unit}: {self.done:,} of {self.total:,}{self._left()}")
+            most = "at most " if self.at_most else ""
+            self.say(f"{self.job} {unit}: {self.done:,} of {most}{self.total:,}{self._left(most)}")
 
     def say(self, line: str) -> None:
         """Print a line without breaking the bar."""
@@ -84,9 +87,9 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def _left(self) -> str:
+    def _left(self, most: str) -> str:
         rate = (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
         if rate <= 0:
             return ""
         minutes, seconds = divmod(round(max(self.total - self.done, 0) / rate), 60)
-        return f", {rate:.1f}/s, {minutes}:{seconds:02d} left"
+        return f", {rate:.1f}/s, {most}{minutes}:{seconds:02d} left"

@@ -40,6 +40,16 @@ def test_a_log_gets_whole_lines(monkeypatch):
     assert first.startswith("eval eval/a/b: 20 of 100, ") and first.endswith(" left") and second == "failed: x"
 
 
+def test_a_job_that_may_stop_early_has_no_certain_end(monkeypatch):
+    stream = io.StringIO()
+    bar = Progress("eval", 100, 10, stream)
+    bar.at_most = True
+    monkeypatch.setattr(module, "PLAIN_INTERVAL_S", 0.0)
+    bar.advance(5, "eval/a/b")
+    assert stream.getvalue().startswith("eval eval/a/b: 15 of at most 100, ")
+    assert ", at most 0:0" in stream.getvalue()
+
+
 def test_a_terminal_gets_a_bar():
     stream = Screen()
     bar = Progress("eval", 100, 10, stream)

@@ -318,6 +318,11 @@ class EvalJob:
             self.stop = StopWhenDecided(self.study, self.section, list(self.tasks.values()), self.folder)
         return units
 
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether a rule may end the questions."""
+        return self.stop is not None
+
     def turns(self, units: Sequence[Unit]) -> Iterable[Turn]:
         """Every unit to its end; with ``stop:``, blocks of questions until the rule is decided."""
         return self.stop.turns(units) if self.stop else map(Turn, units)

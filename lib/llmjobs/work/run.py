@@ -60,6 +60,7 @@ def run_job(
             with contextlib.closing(make_progress(job.name, sum(unit.size for unit in units), done)) as progress:
                 loop = UnitLoop(job, switch, progress, outcome, on_records)
                 if isinstance(job, TurnsJob):
+                    progress.at_most = job.may_stop_early
                     by_path = {unit.path: start for unit, start in zip(units, starts, strict=True)}
                     for turn in job.turns(units):
                         path = turn.unit.path

@@ -86,6 +86,10 @@ class Turn:
 class TurnsJob(Protocol):
     """A job that decides which unit runs next from the results so far, and may leave units unfinished."""
 
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether it may leave units unfinished. Known after :meth:`Job.units`."""
+
     def turns(self, units: Sequence[Unit]) -> Iterable[Turn]:
         """The units in order; the next one is asked for when the turn before it has ended."""
 
