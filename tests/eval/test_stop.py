@@ -104,8 +104,10 @@ def test_again_nothing_is_loaded(race, tmp_path, monkeypatch, capsys):
     results = copy_of(race, tmp_path)
     before = summary(race)["stop"]
     monkeypatch.setattr(EvalModel, "__init__", lambda *_: pytest.fail("a model was loaded"))
-    assert run(study(tmp_path, {"best": 95}), results)["stop"] == before
-    assert before["races"][0]["sentence"] in capsys.readouterr().out
+    assert run(study(tmp_path, {"best": 95}), results, "--show")["stop"] == before
+    shown = capsys.readouterr().out
+    assert before["races"][0]["sentence"] in shown
+    assert shown.count(" · question ") == sum(len(answered(race, model)) for model in ("tiny", "base"))
 
 
 def test_a_dry_run_says_what_is_decided(race, tmp_path, capsys):

@@ -62,6 +62,9 @@ def run_job(
                 if isinstance(job, TurnsJob):
                     progress.at_most = job.may_stop_early
                     by_path = {unit.path: start for unit, start in zip(units, starts, strict=True)}
+                    if job.may_stop_early:  # a unit that needs no turn is shown too
+                        for unit in units:
+                            loop.replay(unit, by_path[unit.path])
                     for turn in job.turns(units):
                         path = turn.unit.path
                         if path not in by_path:  # it has had a turn to its end
@@ -91,6 +94,8 @@ class Start:
     """It has had a turn in this process."""
     opened: bool = False
     """It was opened in this process."""
+    replayed: bool = False
+    """The records of earlier attempts were passed on."""
 
 
 def load_start(folder: RunFolder, unit: Unit) -> Start:
@@ -133,8 +138,7 @@ class UnitLoop:
         try:
             before, first = cursor.done, not start.seen
             start.seen = True
-            if first:
-                self._replay(unit, start)
+            self.replay(unit, start)
             until = steps_through(cursor.effective, through)
             if not cursor.done and (until is None or cursor.steps_done < until):
                 self.progress.unit(unit.path)
@@ -184,10 +188,11 @@ class UnitLoop:
             elif not cursor.done:
                 writer.pause()
 
-    def _replay(self, unit: Unit, start: Start) -> None:
-        """Pass the records of earlier attempts to ``on_records``, step by step."""
-        if self.on_records is None or not start.cursor.records_bytes:
+    def replay(self, unit: Unit, start: Start) -> None:
+        """Pass the records of earlier attempts to ``on_records``, step by step, once."""
+        if self.on_records is None or not start.cursor.records_bytes or start.replayed:
             return
+        start.replayed = True
         saved = ((end, record) for _, end, record in read_lines(start.folder.records, allow_torn=True))
         records = (record for end, record in saved if end <= start.cursor.records_bytes)
         for _, step in groupby(records, lambda record: record.get("step")):
