@@ -180,6 +180,8 @@ def test_each_precision_against_its_reference(tmp_path):
     (pair,) = decided["pairs"]
     assert (pair["first"], pair["second"], pair["outcome"]) == ("again", "base", "holds")
     assert "again loses at most 30 points" in decided["sentence"]
+    outcomes = {one["model"]: one["outcome"] for one in decided["models"]}
+    assert outcomes["base"] == "reference" and outcomes["again"] == "loses at most 30 points"
     assert not answered(tmp_path / "results" / "race", "tiny"), "nothing is compared with it"
 
 

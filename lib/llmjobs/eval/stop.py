@@ -232,7 +232,7 @@ class _Race:
             "confidence": round(1 - rule.error, 6),
             "leaders": list(found.leaders),
             "failed": list(self.failed),
-            "models": [_model(name, found) for name in models],
+            "models": [_model(name, rule, found) for name in models],
             "pairs": [
                 {"first": one.first, "second": one.second, "asked": one.asked, "outcome": one.outcome}
                 | {key: _rounded(getattr(one, name)) for key, name in _SHARES.items()}
@@ -248,7 +248,7 @@ def _rounded(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _model(name: str, found: Verdict) -> dict[str, Any]:
+def _model(name: str, rule: Rule, found: Verdict) -> dict[str, Any]:
     """One model: what it was asked, and the accuracy that it would have on all questions."""
     one = found.estimates.get(name)
     if one is None:
@@ -258,7 +258,9 @@ def _model(name: str, found: Verdict) -> dict[str, Any]:
         outcome = f"loses to {rival}" if name in found.losing else f"behind {rival}"
         outcome += f" after {plural(after, 'question')}"
     elif name in found.losing:
-        outcome = {"holds": "loses no more", "open": "open"}[found.losing[name]]
+        outcome = {"holds": f"loses at most {_points(rule)}", "open": "open"}[found.losing[name]]
+    elif any(pair.second == name for pair in found.pairs) and found.losing:
+        outcome = "reference"
     else:
         outcome = "leads" if name in found.leaders else "known" if found.decided else "open"
     return {
@@ -283,8 +285,12 @@ def sentence(name: str, rule: Rule, found: Verdict) -> str:
     return f"{start}{_decision(rule, found)} ({sure})"
 
 
+def _points(rule: Rule) -> str:
+    return f"{rule.value:g} {'point' if rule.value == 1 else 'points'}"
+
+
 def _decision(rule: Rule, found: Verdict) -> str:
-    points = f"{rule.value:g} {'point' if rule.value == 1 else 'points'}"
+    points = _points(rule)
     if rule.kind == "best":
         many = len(found.leaders) > 1
         return f"{listed(found.leaders)} {'are level' if many else 'is the best'}"

@@ -194,7 +194,11 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     """A table of models, and the units that failed or are missing."""
     rows = [_row(model) for model in summary["models"]]
     lines = table([HEADER, *rows])
-    lines += [race["sentence"] for race in (summary.get("stop") or {}).get("races", ())]
+    if races := (summary.get("stop") or {}).get("races"):
+        lines += [race["sentence"] for race in races]
+        lines.append(
+            "intervals: for a number of questions fixed beforehand; the report has those that hold at any stop."
+        )
     for model in summary["models"]:
         if model["unparsed"]:
             lines.append(f"{model['model']}: {plural(model['unparsed'], 'reply', 'replies')} could not be parsed")
