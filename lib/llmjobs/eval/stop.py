@@ -163,11 +163,10 @@ class _Race:
     def end_block(self) -> None:
         """Leave out the models that could not answer the block, and what is compared with them."""
         assert self._race is not None
-        for model in self._race.racing:
-            if self._block_of(model, self.next_block) is None:
-                self.failed[model] = None
-        if self.failed:
-            self._race = None
+        failed = [model for model in self._race.racing if self._block_of(model, self.next_block) is None]
+        if failed:
+            self.failed |= dict.fromkeys(failed)
+            self._race = None  # begins again without them
 
     def is_over(self) -> bool:
         """Add the blocks that all models in the race have answered; return whether no further question is needed."""
@@ -191,13 +190,10 @@ class _Race:
 
     def _block_of(self, model: str, number: int) -> Bools | None:
         """Return whether each answer of a block is right, an error counting as wrong; None if one is missing."""
-        right = []
-        for key, at in self.blocks[number]:
-            found = self._right(self._tasks[model, key]).get(at)
-            if found is None:
-                return None
-            right.append(found)
-        return np.array(right, dtype=np.bool_)
+        block = self.blocks[number]
+        answers = {key: self._right(self._tasks[model, key]) for key in dict.fromkeys(key for key, _ in block)}
+        right = [answers[key].get(at) for key, at in block]
+        return None if None in right else np.array(right, dtype=np.bool_)
 
     @cached_property
     def _tasks(self) -> dict[tuple[str, str], Task]:
