@@ -69,10 +69,17 @@ def wait_for(condition, seconds=60):
     return found
 
 
+def files_of(run, name):
+    """Every such file below a run; again if a folder was taken over or removed while it was searched."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return list(run.rglob(name))
+
+
 def progress(run):
     """Steps that workers have saved so far, in the run and in leases."""
     total = 0
-    for path in run.rglob("checkpoint.pkl"):
+    for path in files_of(run, "checkpoint.pkl"):
         with contextlib.suppress(checkpoint.DamagedCheckpointError):  # it has just been taken over, or replaced
             total += checkpoint.read(path)["steps_done"]
     return total
@@ -81,7 +88,7 @@ def progress(run):
 def opened(run):
     """Every attempt that is known: unit's folder and opening line."""
     found = []
-    for path in run.rglob("timings.jsonl"):
+    for path in files_of(run, "timings.jsonl"):
         with contextlib.suppress(LlmjobsError):
             lines = read_records(path, allow_torn=True)
             found += [(path.parent, line) for line in lines if line["phase"] == "open"]
