@@ -55,7 +55,7 @@ def test_an_operation_that_fails(small, folder):
         saved = saved_of(results)
         code = CODES[place % len(CODES)]
         assert job.run(results, Fault(1 + (operations - first) // 3, "error", errno=code), told) == 1, told.read_text()
-        one_line(told, os.strerror(code), "Fix the cause and run the same command again")
+        one_line(told, os.strerror(code), "and run the same command again")
         assert is_kept(saved, results)
         assert job.run(results) == 0
         assert differences(state_of(results), expected) == []
