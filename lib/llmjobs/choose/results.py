@@ -4,7 +4,7 @@ Figures are joined only if they belong to the same model, precision, engine and 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from llmjobs.manifest.matrix import FLOATS, OTHER_NAMES
 from llmjobs.quantization import METHODS
 from llmjobs.records import DONE, CellResult, Spread
 from llmjobs.report.assemble import WEIGHTS, assemble, join_parts, select
+from llmjobs.report.labels import distinct_labels
 from llmjobs.report.read.csv_or_jsonl import csv_lines
 from llmjobs.report.read.formats import read
 from llmjobs.report.read.run_folder import cell_entries
@@ -434,27 +435,15 @@ def _speeds(cell: CellResult) -> tuple[SpeedAt, ...]:
 
 def _labelled(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Give each candidate the shortest name that no other one has: model and precision, then engine, device."""
-    labels = [" ".join(filter(None, (one.model, one.precision))) for one in candidates]
-    for read_ in (
+    reads: tuple[Callable[[Candidate], str], ...] = (
         lambda one: one.engine,
         lambda one: one.device,
         lambda one: f"({one.revision.removeprefix('sha256:')[:8]})" if one.revision else "",
         lambda one: f"({one.sources[0]})" if one.sources else "",
-    ):
-        counts = {label: labels.count(label) for label in labels}
-        values: dict[str, set[str]] = {}
-        for label, one in zip(labels, candidates, strict=True):
-            values.setdefault(label, set()).add(read_(one))
-        labels = [
-            f"{label} {read_(one)}".strip() if counts[label] > 1 and len(values[label]) > 1 else label
-            for label, one in zip(labels, candidates, strict=True)
-        ]
-    seen: dict[str, int] = {}
-    found = []
-    for label, one in zip(labels, candidates, strict=True):
-        seen[label] = seen.get(label, 0) + 1
-        found.append(replace(one, label=f"{label} #{seen[label]}" if labels.count(label) > 1 else label))
-    return found
+    )
+    names = [" ".join(filter(None, (one.model, one.precision))) for one in candidates]
+    labels = distinct_labels(names, candidates, reads)
+    return [replace(one, label=label) for label, one in zip(labels, candidates, strict=True)]
 
 
 # A table of costs for logs that record none.

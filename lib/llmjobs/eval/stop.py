@@ -2,7 +2,7 @@
 
 The questions of a benchmark (or of the whole study) are divided into blocks, the same for every model. After each block
 the rule is applied to all answers so far; models for which everything is decided are not asked any further. Everything
-follows from the records, so a resumed run goes on where it was.
+follows from the records, so a resumed run continues where it stopped.
 """
 
 import math
@@ -86,7 +86,7 @@ class StopWhenDecided:
         for race in self.races:
             race.is_over()
         rule = {self.rule.kind: self.rule.value, "over": self.rule.over}
-        return {"rule": rule, "races": [race.to_record() for race in self.races if race.tasks]}
+        return {"rule": rule, "races": [race.to_record() for race in self.races]}
 
     def sentences(self) -> list[str]:
         """Return what was decided so far, one line for each race."""

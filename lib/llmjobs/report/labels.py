@@ -2,9 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from llmjobs.report.study import RawEntry
+
+T = TypeVar("T")
 
 
 def label_entries(entries: Sequence[RawEntry]) -> list[str]:
@@ -13,15 +16,24 @@ def label_entries(entries: Sequence[RawEntry]) -> list[str]:
     ``meta-llama/Llama-3.2-1B`` on two devices gives ``Llama-3.2-1B cpu`` and ``Llama-3.2-1B cuda``. The study comes
     first, because two people's results for one model differ in more than the device.
     """
-    labels = [_name(entry) for entry in entries]
-    for read in (_owner, _study, _quantization, _engine, _device, _dtype, _prompts, _machine, _run, _source):
+    reads = (_owner, _study, _quantization, _engine, _device, _dtype, _prompts, _machine, _run, _source)
+    return distinct_labels([_name(entry) for entry in entries], entries, reads)
+
+
+def distinct_labels(names: Sequence[str], things: Sequence[T], reads: Sequence[Callable[[T], str]]) -> list[str]:
+    """Return a label for each of ``things``: its name, and of ``reads``, in order, what tells it from another one.
+
+    Labels that nothing distinguishes are numbered.
+    """
+    labels = list(names)
+    for read in reads:
         counts = Counter(labels)
         values: dict[str, set[str]] = {}
-        for label, entry in zip(labels, entries, strict=True):
-            values.setdefault(label, set()).add(read(entry))
+        for label, thing in zip(labels, things, strict=True):
+            values.setdefault(label, set()).add(read(thing))
         labels = [
-            f"{label} {read(entry)}".strip() if counts[label] > 1 and len(values[label]) > 1 else label
-            for label, entry in zip(labels, entries, strict=True)
+            f"{label} {read(thing)}".strip() if counts[label] > 1 and len(values[label]) > 1 else label
+            for label, thing in zip(labels, things, strict=True)
         ]
     return _numbered(labels)
 
